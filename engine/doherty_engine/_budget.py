@@ -1,0 +1,34 @@
+"""How many tokens an answer may have."""
+
+from doherty_engine._errors import InvalidInputError
+from doherty_engine._requests import Conversation, Input, RawText, Stopping
+
+
+def input_field(content: Input) -> str:
+    """The path of the request's field that an input came from; a prompt counts as messages."""
+    if isinstance(content, Conversation):
+        return "messages"
+    return "raw_text" if isinstance(content, RawText) else "token_ids"
+
+
+def output_budget(content: Input, prompt_tokens: int, context_tokens: int, stopping: Stopping) -> int:
+    """How many tokens the whole answer may have, the held part included.
+
+    Raises:
+        InvalidInputError: the prompt fills the context, or the caller's own maximum does not fit behind it.
+    """
+    left = context_tokens - prompt_tokens
+    if left < 1:
+        raise InvalidInputError(
+            input_field(content),
+            f"the prompt has {prompt_tokens} tokens, and the context of {context_tokens} must hold an answer too",
+        )
+    if stopping.max_output_tokens is None:
+        return min(stopping.default_max_output_tokens, left)
+    if stopping.max_output_tokens > left:
+        raise InvalidInputError(
+            "stopping.max_output_tokens",
+            f"{stopping.max_output_tokens} tokens do not fit: behind a prompt of {prompt_tokens} tokens "
+            f"the context of {context_tokens} leaves {left}",
+        )
+    return stopping.max_output_tokens

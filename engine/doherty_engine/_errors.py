@@ -1,0 +1,37 @@
+"""What can go wrong in an engine.
+
+    EngineError
+    ├── InvalidInputError     the request cannot be served by anybody; names the field
+    ├── UnsupportedError      this engine cannot do it; names the field
+    ├── EngineFailedError     the engine died, or gave an answer that makes no sense
+    └── EngineSetupError      it cannot start; one sentence says what to do
+
+The messages of the first two are written for the caller; those of the others never leave the server.
+"""
+
+
+class EngineError(Exception):
+    """The base of all errors that an engine raises or puts into a StepOutput."""
+
+
+class _FieldError(EngineError):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        """The path of the field of GenerateRequest at fault, as "constraint.json_schema"."""
+
+
+class InvalidInputError(_FieldError):
+    """The request is wrong in a way that only the model's tokenizer, context or grammar could tell."""
+
+
+class UnsupportedError(_FieldError):
+    """The request asks for a combination that this engine cannot honour."""
+
+
+class EngineFailedError(EngineError):
+    """The engine died, or gave an answer that makes no sense."""
+
+
+class EngineSetupError(EngineError):
+    """The engine cannot start; the message is one sentence that says what is missing and what to do."""

@@ -1,0 +1,22 @@
+"""How an engine declares an option that a deployment may set."""
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def option(default: T, parse: Callable[[str], T], description: str) -> T:
+    """A field of an engine's Options dataclass: its default, how its text is read, and one sentence for the help."""
+    value: T = field(default=default, metadata={"parse": parse, "description": description})
+    return value
+
+
+def parse_bool(text: str) -> bool:
+    """Reads a switch: 1/0, true/false, yes/no, on/off."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return words[text.lower()]
+    except KeyError:
+        raise ValueError("it is a switch, so say true or false") from None

@@ -1,0 +1,56 @@
+"""Turns the bytes of tokens into text, never less than a whole code point."""
+
+from codecs import utf_8_decode
+
+from doherty_engine._outputs import TokenLogprob
+from doherty_engine.text._pieces import Piece
+
+
+class Utf8Detokenizer:
+    """Makes pieces out of tokens, each with the tokens that its text came from.
+
+    A token that ends within a code point is held back, with all of its text, until a later one completes it. Bytes
+    that are no UTF-8 become U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._text = ""
+        self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def is_within_code_point(self) -> bool:
+        """Whether the tokens so far end in the middle of a code point."""
+        return bool(self._rest)
+
+    def feed(self, token_id: int, token: bytes, logprob: TokenLogprob | None = None) -> Piece | None:
+        """Takes the next token and its bytes; returns a piece unless the text ends within a code point.
+
+        Either all tokens come with their log probability, or none.
+        """
+        data = self._rest + token
+        text, used = utf_8_decode(data, "replace", False)  # noqa: FBT003 - the C function takes no keywords
+        self._rest = data[used:]
+        if not self._rest and not self._ids:
+            return Piece(text, 1, (token_id,), None if logprob is None else (logprob,))
+        self._text += text
+        self._ids.append(token_id)
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        return None if self._rest else self._take()
+
+    def flush(self) -> Piece | None:
+        """Returns what is still held back, at the end of the answer; what is incomplete becomes U+FFFD."""
+        if not self._ids:
+            return None
+        self._text += self._rest.decode(errors="replace")
+        self._rest = b""
+        return self._take()
+
+    def _take(self) -> Piece:
+        piece = Piece(self._text, len(self._ids), tuple(self._ids), tuple(self._logprobs) or None)
+        self._text = ""
+        self._ids = []
+        self._logprobs = []
+        return piece
