@@ -1,0 +1,110 @@
+"""Between the engine and the transport: what each step produced, sorted by request."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from doherty_engine import StepOutput, TokenLogprob
+
+
+class Answer:
+    """The outputs of one request that the transport has not taken yet."""
+
+    def __init__(self, key: str, on_last: Callable[[], None]) -> None:
+        """`on_last` is called once, when the engine has no more to do for the request."""
+        self.key = key
+        self._on_last = on_last
+        self._outputs: deque[StepOutput] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._reading = True
+
+    async def next(self) -> StepOutput:
+        """Waits for output, and returns all that is there merged into one: it never waits for more.
+
+        Raises:
+            EngineError: the engine could not complete the answer.
+            Exception: what `fail` was called with.
+        """
+        while not self._outputs and self._failure is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._failure is not None:
+            raise self._failure
+        merged = _merge(self._outputs)
+        self._outputs.clear()
+        if merged.error is not None:
+            raise merged.error
+        return merged
+
+    def put(self, output: StepOutput) -> None:
+        """Takes what a step produced for the request."""
+        if output.is_last:
+            self._on_last()
+        if self._reading:
+            self._outputs.append(output)
+            self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the answer for its reader; the engine's last output is still awaited."""
+        self._failure = error
+        self._wake()
+
+    def leave(self) -> None:
+        """Nobody reads any more."""
+        self._reading = False
+        self._outputs.clear()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Answers:
+    """All answers under way; its `sink` is where the engine puts the outputs of a step."""
+
+    def __init__(self) -> None:
+        """None is under way."""
+        self._by_key: dict[str, Answer] = {}
+
+    def begin(self, key: str, on_last: Callable[[], None]) -> Answer:
+        """Expects outputs for the request `key`; `on_last` is called when its slot is free."""
+
+        def ended() -> None:
+            del self._by_key[key]
+            on_last()
+
+        answer = self._by_key[key] = Answer(key, ended)
+        return answer
+
+    def sink(self, outputs: Sequence[StepOutput]) -> None:
+        """Hands the outputs of one step to the requests they belong to."""
+        for output in outputs:
+            self._by_key[output.key].put(output)
+
+    def fail_all(self, error: Exception) -> None:
+        """Ends every answer under way for its reader."""
+        for answer in self._by_key.values():
+            answer.fail(error)
+
+
+def _merge(outputs: Sequence[StepOutput]) -> StepOutput:
+    """One output out of several that follow each other; what is unknown for one of them is unknown for all."""
+    if len(outputs) == 1:
+        return outputs[0]
+    last = outputs[-1]
+    ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    with_tokens = [output for output in outputs if output.token_count]
+    for output in with_tokens:
+        ids += output.token_ids or ()
+        logprobs += output.logprobs or ()
+    return replace(
+        last,
+        text="".join(output.text for output in outputs),
+        token_count=sum(output.token_count for output in with_tokens),
+        token_ids=None if any(output.token_ids is None for output in with_tokens) else tuple(ids),
+        logprobs=None if any(output.logprobs is None for output in with_tokens) else tuple(logprobs),
+        started=next((output.started for output in outputs if output.started is not None), None),
+    )

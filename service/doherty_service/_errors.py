@@ -1,0 +1,138 @@
+"""What a request can fail with, and the one place that maps it to a gRPC status with its details.
+
+    ServiceError
+    ├── InvalidRequestError   INVALID_ARGUMENT
+    ├── NotFoundError         NOT_FOUND
+    ├── OverloadedError       RESOURCE_EXHAUSTED
+    ├── UnavailableError      UNAVAILABLE
+    └── UnsupportedFieldError UNIMPLEMENTED
+
+Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+
+from doherty_engine import EngineFailedError, InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+DOMAIN = "doherty"
+ENGINE_RESTART_SECONDS = 5.0
+"""When to try again after the engine failed: time enough for a load balancer to look elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field."""
+
+    field: str
+    """Its path, as "stopping.max_output_tokens"."""
+    description: str
+
+
+class ServiceError(Exception):
+    """The base of the errors that a handler raises; the message is written for the caller."""
+
+    code = grpc.StatusCode.INTERNAL
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        """Keeps what the status details will say; `retry_after` is in seconds."""
+        super().__init__(message)
+        self.reason = reason
+        self.violations = tuple(violations)
+        self.retry_after = retry_after
+
+
+class InvalidRequestError(ServiceError):
+    """One or more fields of the request are wrong."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+    def __init__(self, violations: Sequence[Violation], reason: str = "INVALID_FIELD") -> None:
+        """Takes all that is wrong, so that the caller can mend it in one go."""
+        message = "; ".join(f"{one.field}: {one.description}" if one.field else one.description for one in violations)
+        super().__init__(reason, message, violations=violations)
+
+
+class NotFoundError(ServiceError):
+    """The model or the adapter is not served here."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class OverloadedError(ServiceError):
+    """There is no room in the queue."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnavailableError(ServiceError):
+    """The server cannot answer now; another one, or this one later, can."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class UnsupportedFieldError(ServiceError):
+    """The deployment cannot honour a field that the request sets."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+    def __init__(self, field: str, message: str = "this deployment cannot do it") -> None:
+        """Names the field, by its path."""
+        violation = Violation(field, message)
+        super().__init__("FIELD_NOT_SUPPORTED", f"{field}: {message}", violations=[violation])
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """Finds the error that a caller is told, for anything that a handler may raise."""
+    match error:
+        case ServiceError():
+            return error
+        case InvalidInputError():
+            return InvalidRequestError([Violation(error.field, str(error))])
+        case UnsupportedError():
+            return UnsupportedFieldError(error.field, str(error))
+        case EngineFailedError():
+            return UnavailableError(
+                "ENGINE_FAILED", "the engine failed while it worked on this", retry_after=ENGINE_RESTART_SECONDS
+            )
+        case _:
+            return ServiceError("INTERNAL", "the server failed; its log has the details under this request id")
+
+
+def to_status(error: ServiceError, request_id: str) -> Status:
+    """Makes the google.rpc.Status that carries an error to the caller."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        details.append(bad_request)
+    if error.retry_after is not None:
+        retry_info = error_details_pb2.RetryInfo()
+        retry_info.retry_delay.FromNanoseconds(round(error.retry_after * 1e9))
+        details.append(retry_info)
+    status = Status(code=error.code.value[0], message=str(error))
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

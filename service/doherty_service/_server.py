@@ -1,0 +1,94 @@
+"""Puts the gRPC server together: options, interceptors and services."""
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from doherty.v1 import (
+    generation_service_pb2,
+    generation_service_pb2_grpc,
+    latency_service_pb2,
+    latency_service_pb2_grpc,
+)
+from doherty_engine import EngineSetupError, SamplingDefaults
+from doherty_service._debugging import add_debugging
+from doherty_service._generations import Generations
+from doherty_service._settings import Settings
+from doherty_service.interceptors import ErrorInterceptor, LatencyInterceptor, RequestIdInterceptor
+from doherty_service.latency import LatencyRecorder
+from doherty_service.servicers import GenerationServicer, LatencyServicer
+from doherty_service.translation import Deployment
+
+SERVICES = [
+    generation_service_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
+    latency_service_pb2.DESCRIPTOR.services_by_name["LatencyService"].full_name,
+]
+"""The services of the contract, which are healthy once the engine is."""
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # Without this, two servers share one port silently, and each gets half of the calls.
+        ("grpc.so_reuseport", 0),
+        # A client may ping a call that is silent for long, as a unary one is: core's default answers with GOAWAY
+        # ("too many pings"). The option with "recv" in its name that other servers set does not exist.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Finds clients that are gone without a word, so that their requests end.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+
+
+def build_server(
+    settings: Settings, generations: Generations, recorder: LatencyRecorder, health_servicer: health.aio.HealthServicer
+) -> grpc.aio.Server:
+    """Makes a server that is not yet bound to an address."""
+    server = grpc.aio.server(
+        interceptors=[RequestIdInterceptor(), LatencyInterceptor(recorder), ErrorInterceptor(recorder)],
+        options=_options(settings),
+    )
+    deployment = Deployment(
+        max_output_tokens=settings.max_output_tokens,
+        system_prompt=settings.system_prompt,
+        sampling=SamplingDefaults(temperature=settings.temperature, top_p=settings.top_p),
+    )
+    generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
+        GenerationServicer(
+            generations,
+            deployment,
+            max_queued=settings.max_queued_requests,
+            max_message_bytes=settings.max_message_bytes,
+        ),
+        server,
+    )
+    latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    add_debugging(server, [*SERVICES, health.SERVICE_NAME])
+    return server
+
+
+def bind(server: grpc.aio.Server, settings: Settings) -> str:
+    """Binds the server to its address, and returns it with the port that was picked.
+
+    Raises:
+        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
+    """
+    if not settings.is_loopback and not settings.insecure:
+        raise EngineSetupError(
+            f"Listening on {settings.listen} would offer plaintext to other machines; say --insecure to allow it."
+        )
+    host = settings.listen.rpartition(":")[0]
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        raise EngineSetupError(f"Cannot listen on {settings.listen}: the address is taken or not ours.") from error
+    return f"{host}:{port}"
+
+
+async def set_health(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
+    """Tells the health of the server as a whole and of each service."""
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for service in ("", *SERVICES):
+        await servicer.set(service, status)

@@ -1,0 +1,97 @@
+"""Every setting of `doherty serve`: as a flag, as an environment variable DOHERTY_*, or in a TOML file."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from doherty_engine import DEFAULT_ENGINE
+
+CONFIG_VARIABLE = "DOHERTY_CONFIG"
+"""Names the TOML file; so does the flag --config."""
+
+
+class Settings(BaseSettings):
+    """The settings of one server; a flag beats the environment, and that the file. Unknown names are errors."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="DOHERTY_", extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    engine: str = Field(DEFAULT_ENGINE, description="The engine that generates.")
+    model: str = Field("", description="A path or a hub id; empty takes the engine's default.")
+    engine_option: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="An option of the engine, as KEY=VALUE; may be given several times."
+    )
+    listen: str = Field("127.0.0.1:50051", description="The address to listen on, as HOST:PORT; port 0 picks one.")
+    insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
+    system_prompt: str = Field("", description="The system message of conversations that have none.")
+    max_output_tokens: int = Field(1024, ge=1, description="The default of stopping.max_output_tokens.")
+    temperature: float | None = Field(None, ge=0, le=2, description="The default of sampling.temperature.")
+    top_p: float | None = Field(None, gt=0, le=1, description="The default of sampling.top_p.")
+    max_queued_requests: int = Field(256, ge=0, description="How many requests may wait for a slot.")
+    max_queued_bytes: int = Field(16 << 20, ge=0, description="How many bytes of requests may wait for a slot.")
+    max_message_bytes: int = Field(4 << 20, ge=1024, description="The largest message taken, in bytes.")
+    latency_window: float = Field(300, gt=0, description="How far GetLatency looks back, in seconds.")
+    drain_grace: float = Field(30, ge=0, description="How long SIGTERM lets requests finish, in seconds.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @field_validator("engine_option", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """Reads KEY=VALUE pairs: a list of them from flags, several with commas between from the environment."""
+        if isinstance(value, dict):
+            return {key: str(one).lower() if isinstance(one, bool) else str(one) for key, one in value.items()}
+        pairs = value.split(",") if isinstance(value, str) else value
+        if not isinstance(pairs, (list, tuple)):
+            return value
+        read: dict[str, str] = {}
+        for pair in pairs:
+            key, separator, text = str(pair).partition("=")
+            if not separator or not key:
+                raise ValueError(f"{pair!r} is not KEY=VALUE")
+            read[key.strip()] = text
+        return read
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        if not separator or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the largest port
+            raise ValueError("must be HOST:PORT")
+        return value
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False  # another name may resolve to anything
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file that DOHERTY_CONFIG names."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        if not path:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))

@@ -1,0 +1,62 @@
+"""The command `doherty serve`, whose flags are the fields of Settings."""
+
+import os
+import sys
+import typing
+
+import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from doherty_engine import EngineSetupError, engine_names
+from doherty_service._lifecycle import run
+from doherty_service._settings import CONFIG_VARIABLE, Settings
+
+_USAGE = 2
+"""The exit code of a server that could not start."""
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    """The flag of one setting."""
+    flag = "--" + name.replace("_", "-")
+    variable = f"DOHERTY_{name.upper()}"
+    default = "" if field.default in (None, "") or isinstance(field.default, bool) else f"; default {field.default}"
+    text = f"{field.description} [{variable}{default}]"
+    annotation = field.annotation
+    if annotation is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
+    if name == "engine_option":
+        return click.Option([flag, "-o"], multiple=True, metavar="KEY=VALUE", help=text)
+    choices = engine_names() if name == "engine" else typing.get_args(annotation) if name == "log_level" else None
+    kind = click.Choice(choices) if choices else None  # pydantic reads the others
+    return click.Option([flag], type=kind, default=None, help=text)
+
+
+def _serve(config: str | None, **flags: object) -> None:
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = config
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    try:
+        run(Settings(**given))  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors())
+        _stop(f"The settings are wrong: {problems}.")
+    except (EngineSetupError, OSError, ValueError) as error:
+        _stop(str(error))
+
+
+def _stop(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.exit(_USAGE)
+
+
+serve = click.Command(
+    "serve",
+    callback=_serve,
+    params=[
+        click.Option(["--config"], type=click.Path(exists=True, dir_okay=False), help="A TOML file of settings."),
+        *(_option(name, field) for name, field in Settings.model_fields.items()),
+    ],
+    help="Serve a model over gRPC, until SIGTERM or SIGINT.",
+)
+"""What the entry point `doherty.commands` names."""

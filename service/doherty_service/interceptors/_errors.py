@@ -1,0 +1,75 @@
+"""Turns what a handler raises into a status with details, and bytes that do not parse into INVALID_ARGUMENT."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from doherty_service._errors import InvalidRequestError, ServiceError, Violation, as_service_error, to_status
+from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.latency import AbortCause, LatencyRecorder, current_call
+
+_log = logging.getLogger("doherty.error")
+_CAUSES = {"ENGINE_FAILED": AbortCause.ENGINE, "DRAINED": AbortCause.DRAIN}
+"""The reasons that mean that a request under way was ended early."""
+
+
+class ErrorInterceptor(Around):
+    """Ends a call that raised with the status that the error stands for.
+
+    It parses requests itself: where core does it, a message that does not parse ends as UNKNOWN with the text of the
+    exception.
+    """
+
+    parses = True
+
+    def __init__(self, recorder: LatencyRecorder) -> None:
+        """Requests that were ended early are counted in `recorder`."""
+        self._recorder = recorder
+
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:
+        """Runs the behavior with parsed requests, and turns what it raises into a status."""
+
+        async def mapped(request: Any, context: ServicerContext) -> Any:
+            try:
+                parsed = (_parse_each if method.streams_requests else _parse)(method.parse, request)
+                return await behavior(parsed, context)
+            except (grpc.aio.AbortError, grpc.aio.InternalError):
+                # The handler has set its own status, as the health service does, or the transport broke in a write.
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told a status, and the log all
+                await self._abort(error, context)
+
+        return mapped
+
+    async def _abort(self, error: Exception, context: ServicerContext) -> None:
+        call = current_call()
+        told = as_service_error(error)
+        if cause := _CAUSES.get(told.reason):
+            self._recorder.aborts[cause] += 1
+        if not isinstance(error, ServiceError):
+            expected = told.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
+            fields = {"request_id": call.request_id, "error": str(error)}
+            level = logging.DEBUG if expected else logging.ERROR
+            _log.log(level, "error", extra={"fields": fields}, exc_info=None if expected else error)
+        status = to_status(told, call.request_id)
+        trailing = [("grpc-status-details-bin", status.SerializeToString())]
+        if timing := call.server_timing():
+            trailing.append(("server-timing", timing))
+        await context.abort(told.code, status.message, tuple(trailing))
+
+
+def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        violation = Violation("", "the message is not one that the contract describes")
+        raise InvalidRequestError([violation], reason="MALFORMED_MESSAGE") from None
+
+
+async def _parse_each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in requests:
+        yield _parse(parse, data)

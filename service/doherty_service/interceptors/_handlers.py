@@ -1,0 +1,76 @@
+"""Puts code around a handler, whatever its kind."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+if TYPE_CHECKING:  # generic for type checkers only
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+Behavior = Callable[[Any, ServicerContext], Awaitable[Any]]
+"""A handler as grpc.aio calls it: takes the request (or the iterator of them) and returns the reply, or writes the
+replies through the context and returns None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The method that a behavior serves."""
+
+    name: str
+    """As "/doherty.v1.GenerationService/Generate"."""
+    streams_requests: bool
+    parse: Callable[[bytes], Any]
+    """Makes a request out of its bytes."""
+
+
+class Around(grpc.aio.ServerInterceptor):
+    """An interceptor that puts a coroutine around each handler's; it takes no part in the messages of a stream."""
+
+    parses = False
+    """Whether it hands parsed requests on, having got them as bytes."""
+
+    @abstractmethod
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:
+        """The behavior with what the interceptor does around it."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wraps the handler, if there is one for the method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = Method(
+            handler_call_details.method, handler.request_streaming, handler.request_deserializer or (lambda data: data)
+        )
+        kinds: dict[tuple[bool, bool], tuple[Any, Callable[..., Handler]]] = {
+            (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+            (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+            (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+            (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+        }
+        behavior, make = kinds[handler.request_streaming, handler.response_streaming]
+        deserializer = None if self.parses else handler.request_deserializer
+        return make(self.wrap(_writing(behavior), method), deserializer, handler.response_serializer)
+
+
+def _writing(behavior: Any) -> Behavior:
+    """Turns a handler that yields its replies into one that writes them, so that one kind of wrapper fits both."""
+    if not inspect.isasyncgenfunction(behavior):
+        return behavior  # type: ignore[no-any-return]  # handlers carry no types once they are registered
+
+    async def write_all(request: Any, context: ServicerContext) -> None:
+        async for reply in behavior(request, context):
+            await context.write(reply)
+
+    return write_all

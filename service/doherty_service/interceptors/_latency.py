@@ -1,0 +1,95 @@
+"""Measures every RPC to its terminal status: trailing metadata, rolling window, counters and the log line."""
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.latency import AbortCause, Call, LatencyRecorder, current_call, quantiles
+
+_log = logging.getLogger("doherty.request")
+_OWN_SERVICES = "/doherty."
+
+
+class LatencyInterceptor(Around):
+    """Takes note of how every RPC ended and how long it took; it has no part in the messages between."""
+
+    def __init__(self, recorder: LatencyRecorder) -> None:
+        """Complete answers and abort causes go to `recorder`."""
+        self._recorder = recorder
+
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the call knows its method
+        """Runs the behavior, and takes note of its end."""
+
+        async def measured(request: Any, context: ServicerContext) -> Any:
+            call = current_call()
+            code = grpc.StatusCode.UNKNOWN
+            try:
+                reply = await behavior(request, context)
+            except grpc.aio.AbortError:
+                code = _status_code(context)
+                raise
+            except (asyncio.CancelledError, GeneratorExit, grpc.aio.InternalError):
+                # A caller that goes away during a blocked write is seen as one of the last two.
+                code = self._cancelled(context)
+                raise
+            else:
+                code = grpc.StatusCode.OK
+                if timing := call.server_timing():
+                    context.set_trailing_metadata((("server-timing", timing),))
+                return reply
+            finally:
+                if code is grpc.StatusCode.OK and call.summarized is not None:
+                    self._recorder.record(call)
+                _log_call(call, code)
+
+        return measured
+
+    def _cancelled(self, context: ServicerContext) -> grpc.StatusCode:
+        if _deadline_passed(context.time_remaining()):
+            self._recorder.aborts[AbortCause.DEADLINE] += 1
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        self._recorder.aborts[AbortCause.CANCELLED] += 1
+        return grpc.StatusCode.CANCELLED
+
+
+def _deadline_passed(remaining: float | None) -> bool:
+    """Whether there was a deadline and it is over; without one, grpc.aio says None, whatever its types say."""
+    return remaining is not None and remaining <= 0
+
+
+def _status_code(context: ServicerContext) -> grpc.StatusCode:
+    """The code of an aborted call, which grpc.aio keeps as a number or as the enum's member."""
+    code: Any = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return next(member for member in grpc.StatusCode if member.value[0] == code)
+
+
+def _log_call(call: Call, code: grpc.StatusCode) -> None:
+    """Writes the one line of a call; health checks and reflection only when debugging."""
+    level = logging.INFO if call.method.startswith(_OWN_SERVICES) else logging.DEBUG
+    if not _log.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "rpc": call.method.rpartition("/")[2],
+        "request_id": call.request_id,
+        "code": code.name,
+    }
+    if call.finish_reason is not None:
+        fields["finish_reason"] = call.finish_reason
+    if call.prompt_tokens is not None:
+        fields |= {"prompt_tokens": call.prompt_tokens, "output_tokens": call.output_tokens}
+    fields |= {f"{name}_ms": round(seconds * 1000, 3) for name, seconds in call.spans()}
+    if call.gaps:
+        gap = quantiles(call.gaps)
+        fields |= {"inter_token_p50_ms": _ms(gap.p50), "inter_token_max_ms": _ms(max(call.gaps))}
+    fields["duration_ms"] = _ms(call.elapsed())
+    _log.log(level, "request", extra={"fields": fields})
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

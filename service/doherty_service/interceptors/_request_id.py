@@ -1,0 +1,21 @@
+"""The outermost interceptor: gives every call its Call, on which all others leave their marks."""
+
+import uuid
+from typing import Any
+
+from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.latency import Call, set_current_call
+
+
+class RequestIdInterceptor(Around):
+    """Names every call, and takes its receive time: the handler runs once the whole request is there."""
+
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:
+        """Runs the behavior with a Call of its own."""
+
+        async def named(request: Any, context: ServicerContext) -> Any:
+            key = uuid.uuid4().hex
+            set_current_call(Call(method=method.name, key=key, request_id=key))
+            return await behavior(request, context)
+
+        return named

@@ -1,0 +1,49 @@
+"""LatencyService: what the latency interceptor recorded, and what is going on right now."""
+
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from doherty.v1 import latency_service_pb2 as wire
+from doherty.v1 import latency_service_pb2_grpc
+from doherty_service import translation
+from doherty_service._generations import Generations
+from doherty_service.latency import LatencyRecorder
+from doherty_service.translation import Violations
+
+
+class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
+    """Tells how fast the server is."""
+
+    def __init__(self, recorder: LatencyRecorder, generations: Generations) -> None:
+        """Reads from both."""
+        self._recorder = recorder
+        self._generations = generations
+
+    async def GetLatency(  # noqa: N802 - gRPC's name
+        self,
+        request: wire.GetLatencyRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 - gRPC's signature
+    ) -> wire.GetLatencyResponse:
+        """Sums up the window; works while the model is loaded and while the server drains, too."""
+        window = None
+        if request.HasField("window"):
+            window = request.window.seconds + request.window.nanos / 1e9
+            violations = Violations()
+            violations.check(window > 0, "window", "must be above 0")
+            violations.raise_if_any()
+        reply = translation.latency(self._recorder.snapshot(window))
+        for cause, count in self._recorder.aborts.items():
+            reply.aborts.append(translation.abort_count(cause, count))
+        if self._generations.is_ready:
+            admission = self._generations.admission
+            reply.running = admission.running
+            reply.queued = admission.queued
+            reply.slots = admission.slots
+            reply.refusals = admission.refusals
+            if (use := self._generations.kv_cache_use()) is not None:
+                reply.kv_cache_use = use
+        reply.uptime.FromNanoseconds(round((time.monotonic() - self._recorder.started) * 1e9))
+        return reply

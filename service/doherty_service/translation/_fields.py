@@ -1,0 +1,132 @@
+"""The groups of fields that more than one request shares, or that have rules of their own."""
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+from doherty.v1 import generation_service_pb2, request_pb2
+from doherty_engine import (
+    Choices,
+    Constraint,
+    Conversation,
+    Grammar,
+    Input,
+    JsonSchema,
+    Message,
+    RawText,
+    Regex,
+    Role,
+    Sampling,
+    SamplingDefaults,
+)
+from doherty_service.translation._deployment import Deployment
+from doherty_service.translation._violations import Violations
+
+_ROLES = {
+    request_pb2.ROLE_SYSTEM: Role.SYSTEM,
+    request_pb2.ROLE_USER: Role.USER,
+    request_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+}
+_MOST_CHOICES = 256
+
+
+WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
+"""The two messages that have the inputs in common."""
+
+
+def text_input(wire: WireInput, deployment: Deployment, violations: Violations, *, others: int) -> Input:
+    """The input that is text; `others` counts the inputs of the request that are not."""
+    present = [wire.HasField("prompt"), len(wire.messages) > 0, wire.HasField("raw_text")]
+    violations.check(
+        sum(present) + others == 1,
+        "prompt",
+        "exactly one input must be present: prompt, messages, raw_text or token_ids",
+    )
+    if wire.HasField("raw_text"):
+        return RawText(wire.raw_text)
+    if wire.messages:
+        return conversation(wire.messages, deployment, violations)
+    return _with_system((Message(Role.USER, wire.prompt),), deployment)
+
+
+def conversation(
+    wire: RepeatedCompositeFieldContainer[request_pb2.Message], deployment: Deployment, violations: Violations
+) -> Conversation:
+    """A conversation, with the deployment's system prompt where it has none of its own."""
+    for index, message in enumerate(wire):
+        known = message.role in _ROLES
+        violations.check(known, f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
+        if index > 0:
+            is_system = message.role == request_pb2.ROLE_SYSTEM
+            violations.check(not is_system, f"messages[{index}].role", "a system message can only be the first one")
+    last = len(wire) - 1
+    violations.check(wire[last].role == request_pb2.ROLE_USER, f"messages[{last}].role", "the last one must be user")
+    return _with_system(
+        tuple(Message(_ROLES.get(message.role, Role.USER), message.content) for message in wire), deployment
+    )
+
+
+def _with_system(messages: tuple[Message, ...], deployment: Deployment) -> Conversation:
+    if deployment.system_prompt and messages[0].role is not Role.SYSTEM:
+        return Conversation((Message(Role.SYSTEM, deployment.system_prompt), *messages))
+    return Conversation(messages)
+
+
+def sampling(
+    wire: request_pb2.Sampling,
+    model_defaults: SamplingDefaults,
+    deployment: Deployment,
+    drawn_seed: int,
+    violations: Violations,
+) -> Sampling:
+    """The sampling settings: the request's, else the deployment's, else the model's, else off."""
+    set_fields = {field.name: float(value) for field, value in wire.ListFields()}
+
+    def choose(name: str, off: float) -> float:
+        if name in set_fields:
+            return set_fields[name]
+        for defaults in (deployment.sampling, model_defaults):
+            value = getattr(defaults, name)
+            if value is not None:
+                return float(value)
+        return off
+
+    chosen = Sampling(
+        temperature=choose("temperature", 1.0),
+        top_p=choose("top_p", 1.0),
+        top_k=int(choose("top_k", 0)),
+        min_p=choose("min_p", 0.0),
+        frequency_penalty=choose("frequency_penalty", 0.0),
+        presence_penalty=choose("presence_penalty", 0.0),
+        repetition_penalty=choose("repetition_penalty", 1.0),
+        seed=wire.seed if wire.HasField("seed") else drawn_seed,
+    )
+    violations.within(chosen.temperature, 0, 2, "sampling.temperature")
+    violations.within(chosen.top_p, 0, 1, "sampling.top_p", above_low=True)
+    violations.within(chosen.min_p, 0, 1, "sampling.min_p")
+    violations.within(chosen.frequency_penalty, -2, 2, "sampling.frequency_penalty")
+    violations.within(chosen.presence_penalty, -2, 2, "sampling.presence_penalty")
+    violations.within(chosen.repetition_penalty, 0, 2, "sampling.repetition_penalty", above_low=True)
+    return chosen
+
+
+def constraint(wire: request_pb2.Constraint, violations: Violations) -> Constraint | None:
+    """The form that the answer must have; whether it is one, only the engine can tell."""
+    match wire.WhichOneof("form"):
+        case "json_schema":
+            return JsonSchema(wire.json_schema)
+        case "regex":
+            return Regex(wire.regex)
+        case "grammar":
+            return Grammar(wire.grammar)
+        case "choices":
+            choices = tuple(wire.choices.choices)
+            violations.check(
+                1 <= len(choices) <= _MOST_CHOICES and all(choices),
+                "constraint.choices",
+                f"must be 1 to {_MOST_CHOICES} texts, none empty",
+            )
+            return Choices(choices)
+        case _:
+            violations.check(
+                holds=False, field="constraint", description="must have json_schema, regex, grammar or choices"
+            )
+            return None

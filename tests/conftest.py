@@ -1,0 +1,21 @@
+"""The servers that most tests talk to, started once."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.server import ServerProcess, start_server
+
+
+@pytest.fixture(scope="session")
+def synthetic_server() -> Iterator[ServerProcess]:
+    """The synthetic engine: deterministic, fast, with every feature that an engine can have."""
+    with start_server("--engine", "synthetic") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[ServerProcess]:
+    """The embedded engine with the packaged model; without the prompt cache, so that answers can be compared."""
+    with start_server("--engine", "llamacpp", "--engine-option", "prompt_cache=false") as server:
+        yield server

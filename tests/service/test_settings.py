@@ -1,0 +1,89 @@
+"""Flags, environment and file."""
+
+from pathlib import Path
+
+import click.testing
+import pytest
+from pydantic import ValidationError
+
+from doherty_service._settings import CONFIG_VARIABLE, Settings
+from doherty_service.command import serve
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+
+
+def test_the_defaults_are_safe() -> None:
+    settings = Settings()
+    assert settings.engine == "llamacpp"
+    assert settings.is_loopback
+    assert not settings.insecure
+
+
+def test_a_flag_beats_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "doherty.toml"
+    file.write_text('listen = "127.0.0.1:1"\nlatency_window = 1\ndrain_grace = 1\n')
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv("DOHERTY_LATENCY_WINDOW", "2")
+    monkeypatch.setenv("DOHERTY_DRAIN_GRACE", "2")
+    settings = Settings(drain_grace=3)
+    assert (settings.listen, settings.latency_window, settings.drain_grace) == ("127.0.0.1:1", 2, 3)
+
+
+def test_engine_options_come_from_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert Settings.model_validate({"engine_option": ("a=1", "b=x=y")}).engine_option == {"a": "1", "b": "x=y"}
+    monkeypatch.setenv("DOHERTY_ENGINE_OPTION", "a=1,b=2")
+    assert Settings().engine_option == {"a": "1", "b": "2"}
+    monkeypatch.delenv("DOHERTY_ENGINE_OPTION")
+    file = tmp_path / "doherty.toml"
+    file.write_text("[engine_option]\nslots = 2\nprompt_cache = false\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    assert Settings().engine_option == {"slots": "2", "prompt_cache": "false"}
+
+
+@pytest.mark.parametrize(
+    ("listen", "loopback"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.8.8.8:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("example.org:1", False),
+    ],
+)
+def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    assert Settings(listen=listen).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"listen": "50051"}, {"listen": "a:70000"}, {"temperature": 3}, {"top_p": 0}, {"no_such_setting": 1}]
+)
+def test_what_is_wrong_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate(wrong)
+
+
+def test_an_unknown_name_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "doherty.toml"
+    file.write_text("lissten = 1\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_every_setting_is_a_flag_with_its_description() -> None:
+    text = " ".join(click.testing.CliRunner().invoke(serve, ["--help"]).output.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert str(field.description) in text
+
+
+def test_a_wrong_setting_is_one_sentence_and_exit_code_2() -> None:
+    result = click.testing.CliRunner().invoke(serve, ["--temperature", "9"])
+    assert result.exit_code == 2
+    assert "temperature" in result.output
+    assert result.output.count("\n") == 1

@@ -1,0 +1,78 @@
+"""Real servers in processes of their own, on real sockets."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_START_SECONDS = 60
+
+
+class ServerProcess:
+    """A running server: its address, its process and what it has logged."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Reads the log of `process` until it ends."""
+        self.process = process
+        self.log: list[dict[str, object]] = []
+        self.target = ""
+        self._lines: queue.Queue[dict[str, object] | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, event: str, **fields: object) -> dict[str, object]:
+        """Waits for a line of the log, a new one or one that was read before; fails when the server ends first."""
+        for line in self.log:
+            if _fits(line, event, fields):
+                return line
+        while (read := self._lines.get(timeout=_START_SECONDS)) is not None:
+            self.log.append(read)
+            if _fits(read, event, fields):
+                return read
+        raise AssertionError(f"the server ended without {event} {fields}: {self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal, waits for the end, and returns the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end, and returns the exit code."""
+        code = self.process.wait(_START_SECONDS)
+        self._reader.join()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return code
+
+    def _read(self) -> None:
+        if self.process.stderr is None:
+            raise AssertionError("the log is not read")
+        for line in self.process.stderr:
+            self._lines.put(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
+        self._lines.put(None)
+
+
+def _fits(line: dict[str, object], event: str, fields: dict[str, object]) -> bool:
+    return line["event"] == event and all(line.get(name) == value for name, value in fields.items())
+
+
+@contextmanager
+def start_server(*flags: str, until: str = "ready") -> Iterator[ServerProcess]:
+    """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block."""
+    command = [sys.executable, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    server = ServerProcess(process)
+    try:
+        server.target = str(server.wait_for("listening")["address"])
+        server.wait_for(until)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        server.wait()
