@@ -5,9 +5,9 @@ from doherty_engine._requests import Conversation, Input, RawText, Stopping
 
 
 def input_field(content: Input) -> str:
-    """The path of the request's field that an input came from; a prompt counts as messages."""
+    """The path of the request's field that an input came from."""
     if isinstance(content, Conversation):
-        return "messages"
+        return content.field
     return "raw_text" if isinstance(content, RawText) else "token_ids"
 
 

@@ -25,6 +25,8 @@ class Conversation:
     """An input that the model's chat template renders."""
 
     messages: tuple[Message, ...]
+    field: str = "messages"
+    """The field of GenerateRequest that it came from, for errors: "messages" or "prompt"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def text_input(wire: WireInput, deployment: Deployment, violations: Violations, 
         return RawText(wire.raw_text)
     if wire.messages:
         return conversation(wire.messages, deployment, violations)
-    return _with_system((Message(Role.USER, wire.prompt),), deployment)
+    return Conversation(_with_system((Message(Role.USER, wire.prompt),), deployment), field="prompt")
 
 
 def conversation(
@@ -59,15 +59,14 @@ def conversation(
             violations.check(not is_system, f"messages[{index}].role", "a system message can only be the first one")
     last = len(wire) - 1
     violations.check(wire[last].role == request_pb2.ROLE_USER, f"messages[{last}].role", "the last one must be user")
-    return _with_system(
-        tuple(Message(_ROLES.get(message.role, Role.USER), message.content) for message in wire), deployment
-    )
+    messages = tuple(Message(_ROLES.get(message.role, Role.USER), message.content) for message in wire)
+    return Conversation(_with_system(messages, deployment))
 
 
-def _with_system(messages: tuple[Message, ...], deployment: Deployment) -> Conversation:
+def _with_system(messages: tuple[Message, ...], deployment: Deployment) -> tuple[Message, ...]:
     if deployment.system_prompt and messages[0].role is not Role.SYSTEM:
-        return Conversation((Message(Role.SYSTEM, deployment.system_prompt), *messages))
-    return Conversation(messages)
+        return (Message(Role.SYSTEM, deployment.system_prompt), *messages)
+    return messages
 
 
 def sampling(

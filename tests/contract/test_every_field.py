@@ -1,0 +1,411 @@
+"""Every field of GenerateRequest: set it, and see its effect, or the error that names it. Nothing is ignored."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import Descriptor
+
+from doherty.v1 import answer_pb2, latency_service_pb2, request_pb2
+from doherty.v1 import generation_service_pb2 as wire
+from support.server import ServerProcess, start_server
+from support.wire import Caller, connect, request
+
+PROMPT = {"prompt": "Name three colors."}
+GREEDY = {"temperature": 0}
+HOT = {"temperature": 1.5, "seed": 7}
+GROUPS = {"constraint", "continue_from", "output", "sampling", "stopping"}
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module", params=["synthetic", pytest.param("llamacpp", marks=pytest.mark.model)])
+def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+    server: ServerProcess = request.getfixturevalue(
+        "synthetic_server" if request.param == "synthetic" else "model_server"
+    )
+    with connect(server.target) as found:
+        yield found
+
+
+def greedy(caller: Caller, most: int = 24, **fields: Any) -> wire.GenerateResponse:
+    """A short answer at temperature 0, with the ids of its tokens."""
+    merged: dict[str, Any] = {**PROMPT, "sampling": GREEDY, "stopping": {"max_output_tokens": most}, **fields}
+    merged["output"] = {"token_ids": True, **merged.get("output", {})}
+    return caller.generate(**merged)
+
+
+def request_id(caller: Caller) -> None:
+    assert greedy(caller, request_id="label 1").start.request_id == "label 1"
+    assert greedy(caller).start.request_id != ""
+    assert caller.failure(**PROMPT, request_id="label 2", model="other").request_id == "label 2"
+
+
+def model(caller: Caller) -> None:
+    assert greedy(caller, model=caller.model.model).start.model == caller.model.model
+    assert caller.failure(**PROMPT, model="other").code is grpc.StatusCode.NOT_FOUND
+
+
+def prompt(caller: Caller) -> None:
+    as_messages = greedy(caller, prompt=None, messages=[{"role": "ROLE_USER", "content": PROMPT["prompt"]}])
+    assert greedy(caller).start.prompt_tokens == as_messages.start.prompt_tokens
+    assert greedy(caller).text == as_messages.text != ""
+
+
+def messages(caller: Caller) -> None:
+    user = {"role": "ROLE_USER", "content": PROMPT["prompt"]}
+    turns = [{"role": "ROLE_USER", "content": "Hi."}, {"role": "ROLE_ASSISTANT", "content": "Hello."}, user]
+    system = [{"role": "ROLE_SYSTEM", "content": "Answer in the manner of a very old and very wordy pirate."}, user]
+    sizes = [greedy(caller, prompt=None, messages=one).start.prompt_tokens for one in ([user], turns, system)]
+    assert len(set(sizes)) == 3
+
+
+def raw_text(caller: Caller) -> None:
+    raw = greedy(caller, prompt=None, raw_text=PROMPT["prompt"])
+    assert 0 < raw.start.prompt_tokens < greedy(caller).start.prompt_tokens
+
+
+def token_ids(caller: Caller) -> None:
+    answer = greedy(caller, prompt=None, token_ids=[40, 41, 42])
+    assert answer.start.prompt_tokens == 3
+    beyond = caller.model.limits.vocabulary_size
+    assert caller.failure(token_ids=[40, beyond]).fields == ["token_ids"]
+
+
+def temperature(caller: Caller) -> None:
+    answers = {caller.generate(**hot(seed)).text for seed in range(4)}
+    assert len(answers) > 1
+    assert not greedy(caller).summary.HasField("seed")
+    assert greedy(caller).text == greedy(caller).text
+
+
+def hot(seed: int, **sampling: float) -> dict[str, Any]:
+    return {**PROMPT, "sampling": {**HOT, "seed": seed, **sampling}, "stopping": {"max_output_tokens": 24}}
+
+
+def changes_the_draw(name: str, value: float) -> Callable[[Caller], None]:
+    """At a high temperature and with one seed, the setting leads to another answer."""
+
+    def check(caller: Caller) -> None:
+        plain, changed = (caller.generate(**hot(7, **extra)).text for extra in ({}, {name: value}))
+        assert plain != changed
+
+    return check
+
+
+def seed(caller: Caller) -> None:
+    first, again, other = (caller.generate(**hot(one)) for one in (7, 7, 8))
+    assert first.text == again.text != other.text
+    assert first.summary.seed == 7
+    large = caller.generate(**hot(2**64 - 1))
+    assert large.summary.seed == 2**64 - 1
+    drawn = caller.generate(**PROMPT, sampling={"temperature": 1.5}, stopping={"max_output_tokens": 24})
+    assert drawn.text == caller.generate(**hot(drawn.summary.seed)).text
+
+
+def max_output_tokens(caller: Caller) -> None:
+    answer = greedy(caller, most=5, stopping={"max_output_tokens": 5, "ignore_eos": True})
+    assert answer.summary.finish_reason == answer_pb2.FINISH_REASON_LENGTH
+    assert answer.summary.usage.output_tokens == len(answer.token_ids) == 5
+    context = caller.model.limits.context_tokens
+    assert caller.failure(**PROMPT, stopping={"max_output_tokens": context}).fields == ["stopping.max_output_tokens"]
+
+
+def min_output_tokens(caller: Caller) -> None:
+    plain = greedy(caller, stopping={"max_output_tokens": 500})
+    assert plain.summary.finish_reason == answer_pb2.FINISH_REASON_STOP
+    least = plain.summary.usage.output_tokens + 10
+    longer = greedy(caller, stopping={"max_output_tokens": 500, "min_output_tokens": least})
+    assert longer.summary.usage.output_tokens >= least
+
+
+def stop_texts(caller: Caller) -> None:
+    text = greedy(caller).text
+    stop = text[len(text) // 2 : len(text) // 2 + 5]
+    stopped = greedy(caller, stopping={"max_output_tokens": 24, "stop_texts": ["never to be found", stop]})
+    assert stopped.text == text[: text.index(stop)]
+    assert stopped.summary.finish_reason == answer_pb2.FINISH_REASON_STOP
+    assert stopped.summary.stop_text == stop
+
+
+def include_stop_text(caller: Caller) -> None:
+    text = greedy(caller).text
+    stop = text[len(text) // 2 : len(text) // 2 + 5]
+    stopping = {"max_output_tokens": 24, "stop_texts": [stop], "include_stop_text": True}
+    assert greedy(caller, stopping=stopping).text == text[: text.index(stop) + len(stop)]
+
+
+def stop_token_ids(caller: Caller) -> None:
+    plain = greedy(caller)
+    assert len(plain.token_ids) == plain.summary.usage.output_tokens
+    stop = plain.token_ids[len(plain.token_ids) // 2]
+    first = list(plain.token_ids).index(stop)
+    stopped = greedy(caller, stopping={"max_output_tokens": 24, "stop_token_ids": [stop]})
+    assert stopped.summary.stop_token_id == stop
+    assert stopped.summary.usage.output_tokens == first + 1
+    assert plain.text.startswith(stopped.text)
+    assert stopped.text != plain.text
+
+
+def ignore_eos(caller: Caller) -> None:
+    plain = greedy(caller, stopping={"max_output_tokens": 500})
+    assert plain.summary.finish_reason == answer_pb2.FINISH_REASON_STOP
+    most = plain.summary.usage.output_tokens + 8
+    longer = greedy(caller, stopping={"max_output_tokens": most, "ignore_eos": True})
+    assert longer.summary.finish_reason == answer_pb2.FINISH_REASON_LENGTH
+    assert longer.summary.usage.output_tokens == most
+
+
+def time_limit(caller: Caller) -> None:
+    answer = greedy(caller, stopping={"max_output_tokens": 4000, "ignore_eos": True, "time_limit": "0.5s"})
+    assert answer.summary.finish_reason == answer_pb2.FINISH_REASON_TIME_LIMIT
+    assert answer.summary.usage.output_tokens < 4000
+    assert answer.start.prompt_tokens == greedy(caller).start.prompt_tokens
+
+
+def output_token_ids(caller: Caller) -> None:
+    assert len(greedy(caller).token_ids) > 0
+    assert len(greedy(caller, output={"token_ids": False}).token_ids) == 0
+
+
+def top_logprobs(caller: Caller) -> None:
+    assert len(greedy(caller).logprobs) == 0
+    alone = greedy(caller, output={"top_logprobs": 0})
+    assert [one.token_id for one in alone.logprobs] == list(alone.token_ids)
+    assert all(one.logprob <= 0 and not one.top for one in alone.logprobs)
+    several = greedy(caller, output={"top_logprobs": 3})
+    for one in several.logprobs:
+        assert len(one.top) == 3
+        assert [other.logprob for other in one.top] == sorted((other.logprob for other in one.top), reverse=True)
+        assert one.token_id == one.top[0].token_id  # greedy
+    most = caller.model.limits.max_top_logprobs
+    assert caller.failure(**PROMPT, output={"top_logprobs": most + 1}).fields == ["output.top_logprobs"]
+
+
+def json_schema(caller: Caller) -> None:
+    value = json.loads(greedy(caller, constraint={"json_schema": json.dumps(SCHEMA)}).text)
+    assert isinstance(value["ok"], bool)
+    assert caller.failure(**PROMPT, constraint={"json_schema": "{"}).fields == ["constraint.json_schema"]
+
+
+def regex(caller: Caller) -> None:
+    answer = greedy(caller, constraint={"regex": "[a-c]{3}-[0-9]{2}"})
+    assert re.fullmatch("[a-c]{3}-[0-9]{2}", answer.text)
+    assert caller.failure(**PROMPT, constraint={"regex": "("}).fields == ["constraint.regex"]
+
+
+def grammar(caller: Caller) -> None:
+    assert greedy(caller, constraint={"grammar": 'root ::= "yes" | "no"'}).text in {"yes", "no"}
+    assert caller.failure(**PROMPT, constraint={"grammar": "root ::= ("}).fields == ["constraint.grammar"]
+
+
+def choices(caller: Caller) -> None:
+    possible = ['a red "one"', "a blue one", "grün"]
+    assert greedy(caller, constraint={"choices": {"choices": possible}}).text in possible
+    assert caller.failure(**PROMPT, constraint={"choices": {"choices": [""]}}).fields == ["constraint.choices"]
+
+
+def adapter(caller: Caller) -> None:
+    assert greedy(caller, adapter=caller.model.adapters[0]).text != greedy(caller).text
+    assert caller.failure(**PROMPT, adapter="no such adapter").code is grpc.StatusCode.NOT_FOUND
+
+
+def priority(caller: Caller) -> None:
+    assert greedy(caller, priority="PRIORITY_BATCH").text == greedy(caller).text
+    assert caller.failure(**PROMPT, priority=99).fields == ["priority"]
+
+
+def held_ids(caller: Caller) -> None:
+    whole = greedy(caller, stopping={"max_output_tokens": 12, "ignore_eos": True})
+    rest = greedy(
+        caller, stopping={"max_output_tokens": 12, "ignore_eos": True}, continue_from={"token_ids": whole.token_ids[:4]}
+    )
+    assert rest.start.prompt_tokens == whole.start.prompt_tokens
+    assert rest.summary.usage.output_tokens == 12
+    assert len(rest.token_ids) == 8
+    assert whole.text.endswith(rest.text)
+    beyond = caller.model.limits.vocabulary_size
+    assert caller.failure(**PROMPT, continue_from={"token_ids": [beyond]}).fields == ["continue_from.token_ids"]
+
+
+def held_text(caller: Caller) -> None:
+    plain = greedy(caller, stopping={"max_output_tokens": 12, "ignore_eos": True})
+    held = plain.text[: len(plain.text) // 2]
+    rest = greedy(caller, stopping={"max_output_tokens": 12, "ignore_eos": True}, continue_from={"text": held})
+    assert rest.start.prompt_tokens == plain.start.prompt_tokens
+    assert 0 < len(rest.token_ids) < 12
+    assert rest.summary.usage.output_tokens == 12
+    assert rest.text != ""
+    assert caller.failure(**PROMPT, continue_from={"text": "a", "tokenIds": [40]}).fields == ["continue_from"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One field: a request that sets it, and a check of its effect."""
+
+    sample: dict[str, Any]
+    check: Callable[[Caller], None]
+
+
+CASES = {
+    "request_id": Case({"request_id": "a"}, request_id),
+    "model": Case({"model": "a"}, model),
+    "prompt": Case({}, prompt),
+    "messages": Case({"messages": [{"role": "ROLE_USER"}]}, messages),
+    "raw_text": Case({"raw_text": "a"}, raw_text),
+    "token_ids": Case({"token_ids": [40]}, token_ids),
+    "sampling.temperature": Case({"sampling": {"temperature": 0}}, temperature),
+    "sampling.top_p": Case({"sampling": {"top_p": 0.5}}, changes_the_draw("top_p", 0.01)),
+    "sampling.top_k": Case({"sampling": {"top_k": 0}}, changes_the_draw("top_k", 1)),
+    "sampling.min_p": Case({"sampling": {"min_p": 0}}, changes_the_draw("min_p", 0.9)),
+    "sampling.frequency_penalty": Case(
+        {"sampling": {"frequency_penalty": 0}}, changes_the_draw("frequency_penalty", 2)
+    ),
+    "sampling.presence_penalty": Case({"sampling": {"presence_penalty": 0}}, changes_the_draw("presence_penalty", 2)),
+    "sampling.repetition_penalty": Case(
+        {"sampling": {"repetition_penalty": 1}}, changes_the_draw("repetition_penalty", 2)
+    ),
+    "sampling.seed": Case({"sampling": {"seed": 0}}, seed),
+    "stopping.max_output_tokens": Case({"stopping": {"max_output_tokens": 1}}, max_output_tokens),
+    "stopping.min_output_tokens": Case({"stopping": {"min_output_tokens": 0}}, min_output_tokens),
+    "stopping.stop_texts": Case({"stopping": {"stop_texts": ["a"]}}, stop_texts),
+    "stopping.stop_token_ids": Case({"stopping": {"stop_token_ids": [1]}}, stop_token_ids),
+    "stopping.include_stop_text": Case({"stopping": {"include_stop_text": True}}, include_stop_text),
+    "stopping.ignore_eos": Case({"stopping": {"ignore_eos": True}}, ignore_eos),
+    "stopping.time_limit": Case({"stopping": {"time_limit": "1s"}}, time_limit),
+    "output.token_ids": Case({"output": {"token_ids": True}}, output_token_ids),
+    "output.top_logprobs": Case({"output": {"top_logprobs": 0}}, top_logprobs),
+    "constraint.json_schema": Case({"constraint": {"json_schema": "{}"}}, json_schema),
+    "constraint.regex": Case({"constraint": {"regex": "a"}}, regex),
+    "constraint.grammar": Case({"constraint": {"grammar": "root ::= [a]"}}, grammar),
+    "constraint.choices": Case({"constraint": {"choices": {"choices": ["a"]}}}, choices),
+    "adapter": Case({"adapter": "a"}, adapter),
+    "priority": Case({"priority": "PRIORITY_BATCH"}, priority),
+    "continue_from.token_ids": Case({"continue_from": {"token_ids": [40]}}, held_ids),
+    "continue_from.text": Case({"continue_from": {"text": "a"}}, held_text),
+}
+
+
+def leaves(descriptor: Descriptor) -> Iterator[str]:
+    for field in descriptor.fields:
+        if field.name in GROUPS and field.message_type is not None:
+            yield from (f"{field.name}.{inner.name}" for inner in field.message_type.fields)
+        else:
+            yield field.name
+
+
+def test_the_table_has_every_field() -> None:
+    assert sorted(CASES) == sorted(leaves(request_pb2.GenerateRequest.DESCRIPTOR))
+
+
+def test_features_are_fields(caller: Caller) -> None:
+    assert list(caller.model.features) == sorted(set(caller.model.features))
+    assert set(caller.model.features) <= set(CASES)
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_a_field_has_its_effect_or_is_refused_by_name(caller: Caller, path: str) -> None:
+    case = CASES[path]
+    if path in caller.model.features:
+        case.check(caller)
+        return
+    failure = caller.failure(**PROMPT, **case.sample)
+    assert failure.code is grpc.StatusCode.UNIMPLEMENTED
+    assert failure.fields == [path]
+    assert path in failure.message
+
+
+INVALID: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no input": ({"prompt": None}, ["prompt"]),
+    "two inputs": ({"raw_text": "a"}, ["prompt"]),
+    "three inputs": ({"raw_text": "a", "token_ids": [40]}, ["prompt"]),
+    "no role": ({"prompt": None, "messages": [{"content": "a"}]}, ["messages[0].role", "messages[0].role"]),
+    "late system message": (
+        {"prompt": None, "messages": [{"role": "ROLE_USER"}, {"role": "ROLE_SYSTEM"}, {"role": "ROLE_USER"}]},
+        ["messages[1].role"],
+    ),
+    "assistant last": (
+        {"prompt": None, "messages": [{"role": "ROLE_USER"}, {"role": "ROLE_ASSISTANT"}]},
+        ["messages[1].role"],
+    ),
+    "long request id": ({"request_id": "x" * 129}, ["request_id"]),
+    "line break in request id": ({"request_id": "x\ny"}, ["request_id"]),
+    "hot": ({"sampling": {"temperature": 2.1}}, ["sampling.temperature"]),
+    "negative temperature": ({"sampling": {"temperature": -0.1}}, ["sampling.temperature"]),
+    "no number": ({"sampling": {"temperature": "NaN"}}, ["sampling.temperature"]),
+    "top_p of zero": ({"sampling": {"top_p": 0}}, ["sampling.top_p"]),
+    "min_p above one": ({"sampling": {"min_p": 1.1}}, ["sampling.min_p"]),
+    "frequency penalty": ({"sampling": {"frequency_penalty": 3}}, ["sampling.frequency_penalty"]),
+    "presence penalty": ({"sampling": {"presence_penalty": -3}}, ["sampling.presence_penalty"]),
+    "repetition penalty of zero": ({"sampling": {"repetition_penalty": 0}}, ["sampling.repetition_penalty"]),
+    "infinite penalty": ({"sampling": {"repetition_penalty": "Infinity"}}, ["sampling.repetition_penalty"]),
+    "no tokens": ({"stopping": {"max_output_tokens": 0}}, ["stopping.max_output_tokens"]),
+    "empty stop text": ({"stopping": {"stop_texts": ["a", ""]}}, ["stopping.stop_texts"]),
+    "too many stop texts": ({"stopping": {"stop_texts": ["a"] * 17}}, ["stopping.stop_texts"]),
+    "long stop text": ({"stopping": {"stop_texts": ["a" * 1001]}}, ["stopping.stop_texts"]),
+    "too many stop tokens": ({"stopping": {"stop_token_ids": [1] * 65}}, ["stopping.stop_token_ids"]),
+    "unknown stop token": ({"stopping": {"stop_token_ids": [4_000_000_000]}}, ["stopping.stop_token_ids"]),
+    "no time": ({"stopping": {"time_limit": "0s"}}, ["stopping.time_limit"]),
+    "negative time": ({"stopping": {"time_limit": "-1s"}}, ["stopping.time_limit"]),
+    "empty constraint": ({"constraint": {}}, ["constraint"]),
+    "several at once": (
+        {"sampling": {"top_p": 0}, "stopping": {"max_output_tokens": 0}},
+        ["sampling.top_p", "stopping.max_output_tokens"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_field_is_named(caller: Caller, name: str) -> None:
+    fields, paths = INVALID[name]
+    failure = caller.failure(**{**PROMPT, **fields})
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.fields == paths
+    assert (failure.domain, failure.reason) == ("doherty", "INVALID_FIELD")
+
+
+def test_min_output_tokens_is_at_most_the_maximum(synthetic_server: ServerProcess) -> None:
+    with connect(synthetic_server.target) as caller:
+        stopping = {"max_output_tokens": 5, "min_output_tokens": 6}
+        assert caller.failure(**PROMPT, stopping=stopping).fields == ["stopping.min_output_tokens"]
+
+
+def test_a_prompt_too_long_for_the_context_is_invalid(caller: Caller) -> None:
+    long = "word and " * caller.model.limits.context_tokens
+    for name in ("prompt", "raw_text"):
+        failure = caller.failure(**{name: long})
+        assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert failure.fields == [name]
+
+
+def test_a_field_that_only_a_newer_contract_knows_is_refused(caller: Caller) -> None:
+    newer = request(**PROMPT)
+    newer.MergeFromString(b"\xa0\x06\x01")  # field 100, varint 1
+    with pytest.raises(grpc.RpcError) as refused:
+        caller.stub.Generate(newer, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "100" in (refused.value.details() or "")
+
+
+def test_batch_requests_go_behind_interactive_ones() -> None:
+    slow = ("--engine-option", "slots=1", "--engine-option", "tokens_per_second=50")
+    with start_server("--engine", "synthetic", *slow) as server, connect(server.target) as caller:
+        ask = caller.stub.Generate.future
+        running = ask(request(**PROMPT, stopping={"max_output_tokens": 50, "ignore_eos": True}), timeout=60)
+        waits = {"stopping": {"max_output_tokens": 2, "ignore_eos": True}}
+        while caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest()).running < 1:
+            pass
+        batch = ask(request(**PROMPT, **waits, priority="PRIORITY_BATCH"), timeout=60)
+        while caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest()).queued < 1:
+            pass
+        person = ask(request(**PROMPT, **waits, priority="PRIORITY_INTERACTIVE"), timeout=60)
+        queues = [one.result().summary.timings.queue.ToNanoseconds() for one in (running, person, batch)]
+        assert queues == sorted(queues)
