@@ -1,5 +1,7 @@
 """Puts the gRPC server together: options, interceptors and services."""
 
+import socket
+
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -79,12 +81,22 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
         raise EngineSetupError(
             f"Listening on {settings.listen} would offer plaintext to other machines; say --insecure to allow it."
         )
-    host = settings.listen.rpartition(":")[0]
+    host, _, port = settings.listen.rpartition(":")
     try:
-        port = server.add_insecure_port(settings.listen)
-    except RuntimeError as error:
-        raise EngineSetupError(f"Cannot listen on {settings.listen}: the address is taken or not ours.") from error
-    return f"{host}:{port}"
+        _try_to_bind(host.strip("[]"), int(port))
+        bound = server.add_insecure_port(settings.listen)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be had"
+        raise EngineSetupError(f"Cannot listen on {settings.listen}: {reason}.") from error
+    return f"{host}:{bound}"
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    """Finds out whether, and why not, the address can be had: core says it only to its own log."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
 
 
 async def set_health(servicer: health.aio.HealthServicer, *, serving: bool) -> None:

@@ -19,6 +19,8 @@ from doherty_engine import DEFAULT_ENGINE
 CONFIG_VARIABLE = "DOHERTY_CONFIG"
 """Names the TOML file; so does the flag --config."""
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
 
 class Settings(BaseSettings):
     """The settings of one server; a flag beats the environment, and that the file. Unknown names are errors."""
@@ -27,23 +29,23 @@ class Settings(BaseSettings):
         env_prefix="DOHERTY_", extra="forbid", frozen=True, protected_namespaces=()
     )
 
-    engine: str = Field(DEFAULT_ENGINE, description="The engine that generates.")
-    model: str = Field("", description="A path or a hub id; empty takes the engine's default.")
+    engine: str = Field(default=DEFAULT_ENGINE, description="The engine that generates.")
+    model: str = Field(default="", description="A path or a hub id; empty takes the engine's default.")
     engine_option: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="An option of the engine, as KEY=VALUE; may be given several times."
     )
-    listen: str = Field("127.0.0.1:50051", description="The address to listen on, as HOST:PORT; port 0 picks one.")
+    listen: str = Field(default="127.0.0.1:50051", description="The address, as HOST:PORT; port 0 picks one.")
     insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
-    system_prompt: str = Field("", description="The system message of conversations that have none.")
-    max_output_tokens: int = Field(1024, ge=1, description="The default of stopping.max_output_tokens.")
-    temperature: float | None = Field(None, ge=0, le=2, description="The default of sampling.temperature.")
-    top_p: float | None = Field(None, gt=0, le=1, description="The default of sampling.top_p.")
-    max_queued_requests: int = Field(256, ge=0, description="How many requests may wait for a slot.")
-    max_queued_bytes: int = Field(16 << 20, ge=0, description="How many bytes of requests may wait for a slot.")
-    max_message_bytes: int = Field(4 << 20, ge=1024, description="The largest message taken, in bytes.")
-    latency_window: float = Field(300, gt=0, description="How far GetLatency looks back, in seconds.")
-    drain_grace: float = Field(30, ge=0, description="How long SIGTERM lets requests finish, in seconds.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+    system_prompt: str = Field(default="", description="The system message of conversations that have none.")
+    max_output_tokens: int = Field(default=1024, ge=1, description="The default of stopping.max_output_tokens.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="The default of sampling.temperature.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="The default of sampling.top_p.")
+    max_queued_requests: int = Field(default=256, ge=0, description="How many requests may wait for a slot.")
+    max_queued_bytes: int = Field(default=16 << 20, ge=0, description="How many bytes of requests may wait for a slot.")
+    max_message_bytes: int = Field(default=4 << 20, ge=1024, description="The largest message taken, in bytes.")
+    latency_window: float = Field(default=300, gt=0, description="How far GetLatency looks back, in seconds.")
+    drain_grace: float = Field(default=30, ge=0, description="How long SIGTERM lets requests finish, in seconds.")
+    log_level: LogLevel = Field(default="info", description="The least that is logged.")
 
     @field_validator("engine_option", mode="before")
     @classmethod

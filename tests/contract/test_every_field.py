@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor
 
-from doherty.v1 import answer_pb2, latency_service_pb2, request_pb2
+from doherty.v1 import answer_pb2, request_pb2
 from doherty.v1 import generation_service_pb2 as wire
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect, request
@@ -225,9 +225,8 @@ def priority(caller: Caller) -> None:
 
 def held_ids(caller: Caller) -> None:
     whole = greedy(caller, stopping={"max_output_tokens": 12, "ignore_eos": True})
-    rest = greedy(
-        caller, stopping={"max_output_tokens": 12, "ignore_eos": True}, continue_from={"token_ids": whole.token_ids[:4]}
-    )
+    held = {"token_ids": list(whole.token_ids[:4])}
+    rest = greedy(caller, stopping={"max_output_tokens": 12, "ignore_eos": True}, continue_from=held)
     assert rest.start.prompt_tokens == whole.start.prompt_tokens
     assert rest.summary.usage.output_tokens == 12
     assert len(rest.token_ids) == 8
@@ -401,11 +400,9 @@ def test_batch_requests_go_behind_interactive_ones() -> None:
         ask = caller.stub.Generate.future
         running = ask(request(**PROMPT, stopping={"max_output_tokens": 50, "ignore_eos": True}), timeout=60)
         waits = {"stopping": {"max_output_tokens": 2, "ignore_eos": True}}
-        while caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest()).running < 1:
-            pass
+        caller.wait_until(lambda now: now.running == 1)
         batch = ask(request(**PROMPT, **waits, priority="PRIORITY_BATCH"), timeout=60)
-        while caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest()).queued < 1:
-            pass
+        caller.wait_until(lambda now: now.queued == 1)
         person = ask(request(**PROMPT, **waits, priority="PRIORITY_INTERACTIVE"), timeout=60)
         queues = [one.result().summary.timings.queue.ToNanoseconds() for one in (running, person, batch)]
         assert queues == sorted(queues)

@@ -1,6 +1,7 @@
 """The contract as a caller without the SDK sees it."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,9 +12,15 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from doherty.v1 import generation_service_pb2 as wire
-from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc, model_pb2, request_pb2
+from doherty.v1 import (
+    generation_service_pb2_grpc,
+    latency_service_pb2,
+    latency_service_pb2_grpc,
+    model_pb2,
+    request_pb2,
+)
 
-SECONDS = 60
+SECONDS = 30
 """The deadline of every call."""
 
 
@@ -53,6 +60,15 @@ class Caller:
         streamed = failure_of(lambda: self.stream(**fields))
         assert (unary.code, unary.reason, unary.fields) == (streamed.code, streamed.reason, streamed.fields)
         return unary
+
+    def wait_until(
+        self, holds: Callable[[latency_service_pb2.GetLatencyResponse], bool]
+    ) -> latency_service_pb2.GetLatencyResponse:
+        """Asks GetLatency until something holds, and returns what it then said."""
+        ends_at = time.monotonic() + SECONDS
+        while not holds(now := self.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)):
+            assert time.monotonic() < ends_at, f"it never came to be: {now}"
+        return now
 
 
 def request(**fields: Any) -> request_pb2.GenerateRequest:

@@ -1,0 +1,105 @@
+"""What stands round every handler: names, latency, errors."""
+
+import time
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from doherty.v1 import latency_service_pb2
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, connect, read_failure, request
+
+GENERATE = "/doherty.v1.GenerationService/Generate"
+STREAM = "/doherty.v1.GenerationService/StreamGenerate"
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 20, "ignore_eos": True}}
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7f"])
+@pytest.mark.parametrize(
+    "method",
+    [GENERATE, STREAM, "/doherty.v1.GenerationService/CountTokens", "/doherty.v1.LatencyService/GetLatency"],
+)
+def test_bytes_that_do_not_parse_are_the_callers_fault(
+    synthetic_server: ServerProcess, method: str, data: bytes
+) -> None:
+    with grpc.insecure_channel(synthetic_server.target) as channel:
+        call: Any = (channel.unary_stream if method == STREAM else channel.unary_unary)(method)
+        with pytest.raises(grpc.RpcError) as refused:
+            list(call(data, timeout=SECONDS)) if method == STREAM else call(data, timeout=SECONDS)
+    failure = read_failure(refused.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+
+def test_a_message_over_the_bound_is_refused(synthetic_server: ServerProcess) -> None:
+    with connect(synthetic_server.target) as caller, pytest.raises(grpc.RpcError) as refused:
+        caller.generate(prompt="x" * (caller.model.limits.max_message_bytes + 1))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_health_service_keeps_its_own_status(synthetic_server: ServerProcess) -> None:
+    with grpc.insecure_channel(synthetic_server.target) as channel, pytest.raises(grpc.RpcError) as refused:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_every_request_is_one_line_of_the_log() -> None:
+    with start_server("--engine", "synthetic") as server, connect(server.target) as caller:
+        caller.stream(**SHORT, request_id="a label")
+        line = server.wait_for("request", request_id="a label")
+        assert (line["rpc"], line["code"], line["finish_reason"]) == ("StreamGenerate", "OK", "length")
+        assert line["output_tokens"] == 20
+        for name in ("queue", "preprocess", "time_to_first_token", "total", "time_per_output_token", "inter_token_p50"):
+            assert isinstance(line[f"{name}_ms"], float)
+        failure = caller.failure(prompt="a", raw_text="b")
+        assert server.wait_for("request", request_id=failure.request_id)["code"] == "INVALID_ARGUMENT"
+
+
+def test_the_measured_total_agrees_with_the_callers() -> None:
+    with start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as server:
+        with connect(server.target) as caller:
+            begun = time.monotonic()
+            answer = caller.generate(**SHORT, request_id="timed")
+            mine = time.monotonic() - begun
+        line = server.wait_for("request", request_id="timed")
+    total = answer.summary.timings.total.ToNanoseconds() / 1e9
+    duration = line["duration_ms"]
+    assert isinstance(duration, float)
+    assert total <= duration / 1000 <= mine
+    assert total > mine / 2  # 20 tokens at 100 a second: the network has the smaller part
+
+
+@pytest.mark.parametrize("method", [GENERATE, STREAM])
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [("ABORT_CAUSE_CANCELLED", "CANCELLED"), ("ABORT_CAUSE_DEADLINE", "DEADLINE_EXCEEDED")],
+)
+def test_a_call_that_ends_early_is_counted_by_cause_and_frees_its_slot(method: str, cause: str, code: str) -> None:
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server,
+        connect(server.target) as caller,
+    ):
+        asked = request(prompt="a", stopping={"max_output_tokens": 1000, "ignore_eos": True}, request_id="early")
+        timeout = 0.3 if code == "DEADLINE_EXCEEDED" else SECONDS
+        start = caller.stub.Generate.future if method == GENERATE else caller.stub.StreamGenerate
+        call: Any = start(asked, timeout=timeout)
+        caller.wait_until(lambda now: now.running == 1)
+        if code == "CANCELLED":
+            call.cancel()
+        line = server.wait_for("request", request_id="early")
+        assert line["code"] == code
+        now = caller.wait_until(lambda now: now.running == 0)
+        counted = {latency_service_pb2.AbortCause.Name(one.cause): one.count for one in now.aborts}
+        assert counted == {cause: 1}
+
+
+def test_an_engine_failure_is_unavailable_and_tells_nothing_of_it() -> None:
+    with start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server:
+        with connect(server.target) as caller:
+            failure = caller.failure(**SHORT, request_id="unlucky")
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
+        assert failure.retry_seconds is not None
+        logged = server.wait_for("error", request_id="unlucky")
+        assert str(logged["error"]) not in failure.message

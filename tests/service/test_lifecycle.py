@@ -1,0 +1,128 @@
+"""From the start of the process to its end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from doherty.v1 import generation_service_pb2_grpc
+from support.server import start_server
+from support.wire import SECONDS, connect, failure_of, request
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LONG = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 60, "ignore_eos": True}}
+
+
+def synthetic(*options: str) -> list[str]:
+    return ["--engine", "synthetic", *(part for option in options for part in ("-o", option))]
+
+
+def watch(channel: grpc.Channel) -> Iterator[int]:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    for reply in stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS):
+        yield reply.status
+
+
+def test_health_follows_the_model_and_watch_stays_open() -> None:
+    with (
+        start_server(*synthetic("load_seconds=0.5"), until="listening") as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        statuses = watch(channel)
+        assert next(statuses) == NOT_SERVING
+        assert next(statuses) == SERVING
+        for service in ("doherty.v1.GenerationService", "doherty.v1.LatencyService"):
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(statuses) == NOT_SERVING
+        assert server.wait() == 0
+
+
+def test_requests_are_told_to_come_back_while_the_model_loads() -> None:
+    with start_server(*synthetic("load_seconds=60"), until="listening") as server:
+        with grpc.insecure_channel(server.target) as channel:
+            stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+            failure = failure_of(lambda: stub.Generate(request(**LONG), timeout=SECONDS))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "WARMING_UP")
+        assert failure.retry_seconds is not None
+        assert server.stop() == 0  # a signal during the load ends cleanly
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_what_is_in_flight_finish_and_takes_nothing_more(number: signal.Signals) -> None:
+    with (
+        start_server(*synthetic("tokens_per_second=60")) as server,
+        ThreadPoolExecutor(8) as pool,
+        connect(server.target) as caller,
+    ):
+        answers = [pool.submit(caller.generate, **LONG) for _ in range(4)]
+        streams = [pool.submit(caller.stream, **LONG) for _ in range(4)]
+        caller.wait_until(lambda now: now.running == 8)
+        server.process.send_signal(number)
+        server.wait_for("draining")
+        failure = failure_of(lambda: caller.generate(**LONG))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        assert all(answer.result().summary.usage.output_tokens == 60 for answer in answers)
+        assert all(stream.result()[-1].summary.usage.output_tokens == 60 for stream in streams)
+        assert server.wait() == 0
+
+
+def test_what_outlasts_the_grace_is_ended() -> None:
+    with (
+        start_server(*synthetic("tokens_per_second=10"), "--drain-grace", "0.2") as server,
+        ThreadPoolExecutor(8) as pool,
+        connect(server.target) as caller,
+    ):
+        failing = pool.submit(failure_of, lambda: caller.generate(**LONG))
+        caller.wait_until(lambda now: now.running == 1)
+        assert server.stop() == 0
+        assert (failing.result().code, failing.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
+
+
+def run_to_the_end(*flags: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
+    command = [sys.executable, "-m", "doherty_service", *flags]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS, env=environment)
+
+
+def assert_one_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    sentences = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert len(sentences) == 1
+    assert all(word in sentences[0] for word in words)
+
+
+def test_two_servers_cannot_have_one_port() -> None:
+    with start_server(*synthetic()) as server:
+        assert_one_sentence(run_to_the_end(*synthetic(), "--listen", server.target), server.target)
+
+
+def test_a_port_that_another_program_has_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert_one_sentence(run_to_the_end(*synthetic(), "--listen", address), address)
+
+
+def test_plaintext_for_other_machines_must_be_asked_for() -> None:
+    assert_one_sentence(run_to_the_end(*synthetic(), "--listen", "0.0.0.0:0"), "--insecure")
+
+
+def test_an_engine_option_that_is_not_one_is_named() -> None:
+    assert_one_sentence(run_to_the_end(*synthetic("no_such_option=1")), "no_such_option", "tokens_per_second")
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    assert_one_sentence(run_to_the_end("--model", "/no/such/model.gguf", "--listen", "127.0.0.1:0"), "/no/such/model")
