@@ -62,6 +62,7 @@ class Generations:
         self._answers = Answers()
         self._admission: Admission | None = None
         self._draining = False
+        self._grace_is_over = False
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -135,6 +136,9 @@ class Generations:
             if acquired is None:
                 yield Reader(await self._ended_in_queue(request), call)
                 return
+            if self._grace_is_over:
+                self.admission.release(acquired)
+                raise _drained()
             answer = self._answers.begin(request.key, lambda: self.admission.release(acquired))
             handle = self._engine.submit(request)
             try:
@@ -175,5 +179,10 @@ class Generations:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            self._answers.fail_all(UnavailableError("DRAINED", "the server shut down", retry_after=_RETRY_SECONDS))
+            self._grace_is_over = True
+            self._answers.fail_all(_drained())
             await self._idle.wait()
+
+
+def _drained() -> UnavailableError:
+    return UnavailableError("DRAINED", "the server shut down", retry_after=_RETRY_SECONDS)

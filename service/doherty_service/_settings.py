@@ -50,10 +50,10 @@ class Settings(BaseSettings):
     @field_validator("engine_option", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
-        """Reads KEY=VALUE pairs: a list of them from flags, several with commas between from the environment."""
+        """Reads KEY=VALUE pairs: a list of them from flags, several with semicolons between from the environment."""
         if isinstance(value, dict):
             return {key: str(one).lower() if isinstance(one, bool) else str(one) for key, one in value.items()}
-        pairs = value.split(",") if isinstance(value, str) else value
+        pairs = value.split(";") if isinstance(value, str) else value
         if not isinstance(pairs, (list, tuple)):
             return value
         read: dict[str, str] = {}

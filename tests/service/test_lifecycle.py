@@ -79,14 +79,16 @@ def test_a_signal_lets_what_is_in_flight_finish_and_takes_nothing_more(number: s
 
 def test_what_outlasts_the_grace_is_ended() -> None:
     with (
-        start_server(*synthetic("tokens_per_second=10"), "--drain-grace", "0.2") as server,
+        start_server(*synthetic("tokens_per_second=10", "slots=1"), "--drain-grace", "0.2") as server,
         ThreadPoolExecutor(8) as pool,
         connect(server.target) as caller,
     ):
-        failing = pool.submit(failure_of, lambda: caller.generate(**LONG))
-        caller.wait_until(lambda now: now.running == 1)
+        # One runs, and the others wait behind it.
+        failing = [pool.submit(failure_of, lambda: caller.generate(**LONG)) for _ in range(3)]
+        caller.wait_until(lambda now: (now.running, now.queued) == (1, 2))
         assert server.stop() == 0
-        assert (failing.result().code, failing.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
+        for one in failing:
+            assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
 
 
 def run_to_the_end(*flags: str) -> "subprocess.CompletedProcess[str]":

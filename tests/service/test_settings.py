@@ -34,8 +34,8 @@ def test_a_flag_beats_the_environment_and_that_the_file(monkeypatch: pytest.Monk
 
 def test_engine_options_come_from_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Settings.model_validate({"engine_option": ("a=1", "b=x=y")}).engine_option == {"a": "1", "b": "x=y"}
-    monkeypatch.setenv("DOHERTY_ENGINE_OPTION", "a=1,b=2")
-    assert Settings().engine_option == {"a": "1", "b": "2"}
+    monkeypatch.setenv("DOHERTY_ENGINE_OPTION", "a=1,2;b=3")
+    assert Settings().engine_option == {"a": "1,2", "b": "3"}
     monkeypatch.delenv("DOHERTY_ENGINE_OPTION")
     file = tmp_path / "doherty.toml"
     file.write_text("[engine_option]\nslots = 2\nprompt_cache = false\n")
