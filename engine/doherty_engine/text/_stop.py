@@ -1,5 +1,6 @@
 """Finds stop texts in an answer while it comes, across the borders of tokens."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +17,8 @@ class StopMatcher:
     def __init__(self, stop_texts: Sequence[str], *, include_stop_text: bool = False) -> None:
         self._searches = [_Search(stop) for stop in dict.fromkeys(stop_texts)]
         self._include = include_stop_text
-        self._pending: list[Piece] = []
+        self._pending: deque[Piece] = deque()
+        self._pending_length = 0
         self.matched: str | None = None
         """The stop text that ended the answer."""
 
@@ -34,6 +36,7 @@ class StopMatcher:
         if not self._searches:
             return [piece]
         self._pending.append(piece)
+        self._pending_length += len(piece.text)
         end = self._advance(piece.text, may_end=may_end)
         if self.matched is None:
             return self._release(max(search.found for search in self._searches))
@@ -42,8 +45,7 @@ class StopMatcher:
 
     def flush(self) -> list[Piece]:
         """Returns what is still held back, at the end of an answer that no stop text ended."""
-        released, self._pending = self._pending, []
-        return released
+        return self._release(0)
 
     def _advance(self, text: str, *, may_end: bool) -> int:
         """Reads more text; where a stop text may end the answer, sets `matched` and returns its end in `text`.
@@ -62,12 +64,11 @@ class StopMatcher:
 
     def _release(self, undecided: int) -> list[Piece]:
         """Lets go of the pieces that lie wholly before the last `undecided` characters."""
-        held = 0
-        index = len(self._pending)
-        while index > 0 and held < undecided:
-            index -= 1
-            held += len(self._pending[index].text)
-        released, self._pending = self._pending[:index], self._pending[index:]
+        released: list[Piece] = []
+        while self._pending and self._pending_length - len(self._pending[0].text) >= undecided:
+            piece = self._pending.popleft()
+            self._pending_length -= len(piece.text)
+            released.append(piece)
         return released
 
     def _cut(self, surplus: int) -> list[Piece]:

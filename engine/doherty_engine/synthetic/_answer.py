@@ -1,0 +1,92 @@
+"""What the synthetic engine says: the token at every place of an answer."""
+
+from hashlib import blake2b
+from struct import Struct, pack
+from typing import Protocol
+
+from doherty_engine import Sampling
+from doherty_engine.synthetic._vocabulary import END_OF_SEQUENCE, WORD_IDS
+
+_BLOCK = 32
+_DRAWS = Struct(f"<{_BLOCK}H")
+_WORDS = tuple((word_id,) for word_id in WORD_IDS.values())
+# Signs of one to four bytes, a token each: they have to be put together again on their way to the caller.
+_SIGNS = tuple(tuple(sign.encode()) for sign in (",", ",", ".", "\n", "é", "ß", "€", "水", "🙂", "🚀"))
+_MENU = (*_WORDS, *(_SIGNS * 8))
+
+
+class Answer(Protocol):
+    """An answer that is fixed before its first token is generated."""
+
+    def token(self, position: int) -> int:
+        """The token at a place of the answer, counted from 0."""
+        ...
+
+
+class FreeAnswer:
+    """An answer of words and signs, drawn in blocks, so that each place is quickly found."""
+
+    def __init__(self, key: bytes, end: int, *, ignore_eos: bool) -> None:
+        """The end-of-sequence token stands at `end` and behind it, unless it is ignored."""
+        self._key = key
+        self._end = end
+        self._ignore_eos = ignore_eos
+        self._index = -1
+        self._block: list[int] = []
+
+    def token(self, position: int) -> int:
+        """The token at a place of the answer, counted from 0."""
+        if position >= self._end and not self._ignore_eos:
+            return END_OF_SEQUENCE
+        index = position // _BLOCK
+        if index != self._index:
+            self._index = index
+            self._block = self._draw(index)
+        return self._block[position % _BLOCK]
+
+    def _draw(self, index: int) -> list[int]:
+        # Neither the block nor the answer ends within a sign.
+        end = self._end - index * _BLOCK
+        block: list[int] = []
+        for value in _DRAWS.unpack(blake2b(index.to_bytes(8), key=self._key).digest()):
+            entry = _MENU[value % len(_MENU)]
+            after = len(block) + len(entry)
+            if after > _BLOCK or len(block) < end < after:
+                entry = _WORDS[value % len(_WORDS)]
+            block += entry
+            if len(block) == _BLOCK:
+                break
+        return block
+
+
+class FixedAnswer:
+    """An answer whose tokens are given; the end-of-sequence token stands behind them."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self._ids = ids
+
+    def token(self, position: int) -> int:
+        """The token at a place of the answer, counted from 0."""
+        return self._ids[position] if position < len(self._ids) else END_OF_SEQUENCE
+
+
+def prompt_digest(prompt_ids: list[int]) -> bytes:
+    """What all that is drawn for a prompt depends on."""
+    return blake2b(pack(f"<{len(prompt_ids)}I", *prompt_ids), digest_size=32).digest()
+
+
+def answer_key(digest: bytes, adapter: str, sampling: Sampling) -> bytes:
+    """What the tokens of an answer depend on.
+
+    As in a real model the penalties matter also at temperature 0, where nothing else of the sampling does.
+    """
+    choice = pack("<3d", sampling.frequency_penalty, sampling.presence_penalty, sampling.repetition_penalty)
+    if sampling.temperature > 0:
+        choice += pack("<3d", sampling.temperature, sampling.top_p, sampling.min_p)
+        choice += pack("<2Q", sampling.top_k, sampling.seed)
+    return blake2b(choice + adapter.encode(), key=digest).digest()
+
+
+def pick(digest: bytes, count: int) -> int:
+    """Picks one of `count` by the prompt."""
+    return int.from_bytes(digest[:8]) % count

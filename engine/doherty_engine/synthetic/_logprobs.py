@@ -1,0 +1,24 @@
+"""The log probabilities that the synthetic engine claims."""
+
+import math
+from functools import cache
+
+from doherty_engine import TokenLogprob
+from doherty_engine.synthetic._vocabulary import TOKEN_NAME, VOCABULARY_SIZE
+
+MAX_TOP_LOGPROBS = 20
+
+
+@cache
+def token_logprob(token_id: int, top: int) -> TokenLogprob:
+    """The log probability of a token, which is always the most probable one, and of the `top` first.
+
+    They fall from one to the next by a factor that is the token's own, and all of them add up to less than 1.
+    """
+    factor = 0.1 + 0.05 * (token_id % 16)
+    first = math.log(1 - factor)
+    entries = []
+    for rank in range(max(1, top)):
+        other = (token_id + rank) % VOCABULARY_SIZE
+        entries.append(TokenLogprob(other, TOKEN_NAME[other], first + rank * math.log(factor)))
+    return TokenLogprob(token_id, TOKEN_NAME[token_id], first, tuple(entries[:top]))

@@ -1,0 +1,127 @@
+"""An answer that is resumed goes on as the undisturbed one would have."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from doherty_engine import (
+    Choices,
+    EngineRequest,
+    FinishReason,
+    HeldPart,
+    InvalidInputError,
+    JsonSchema,
+    RawText,
+    Sampling,
+    Stopping,
+    UnsupportedError,
+)
+from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE
+from support.engines import EngineLab, Outcome, running
+
+BASE = EngineRequest(
+    "undisturbed", RawText("Resume"), sampling=Sampling(temperature=0.9, seed=3), token_ids=True, adapter="demo-a"
+)
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[EngineLab]:
+    async with running("synthetic", tokens_per_second="0") as lab:
+        yield lab
+
+
+async def check_every_cut(lab: EngineLab, base: EngineRequest) -> Outcome:
+    """Resumes behind every delta, by ids and by text."""
+    whole = await lab.ask(base)
+    text = ""
+    ids: tuple[int, ...] = ()
+    for index, output in enumerate(whole.outputs[:-1]):
+        text += output.text
+        ids += output.token_ids or ()
+        for kind, held in (("ids", HeldPart(token_ids=ids)), ("text", HeldPart(text=text))):
+            resumed = await lab.ask(replace(base, key=f"{base.key} {kind} {index}", held=held))
+            assert text + resumed.text == whole.text, (kind, index)
+            assert ids + resumed.token_ids == whole.token_ids
+            assert resumed.finish == whole.finish
+            assert resumed.started.prompt_tokens == whole.started.prompt_tokens
+    return whole
+
+
+async def test_at_every_cut(lab: EngineLab) -> None:
+    whole = await check_every_cut(lab, BASE)
+    assert not whole.text.isascii()
+
+
+async def test_at_every_cut_with_a_stop_text(lab: EngineLab) -> None:
+    whole = await lab.ask(replace(BASE, key="whole"))
+    stop = whole.text[60:75]
+    stopped = await check_every_cut(lab, replace(BASE, stopping=Stopping(stop_texts=(stop,))))
+    assert stopped.finish.stop_text == stop
+    assert stopped.text == whole.text[:60]
+
+
+async def test_at_every_cut_with_a_stop_text_that_came_too_early_to_count(lab: EngineLab) -> None:
+    stopping = Stopping(stop_texts=("e",), min_output_tokens=60)
+    whole = await check_every_cut(lab, replace(BASE, stopping=stopping))
+    assert "e" in whole.text
+    assert whole.finish.stop_text == "e"
+
+
+async def test_at_every_cut_up_to_the_maximum(lab: EngineLab) -> None:
+    whole = await check_every_cut(lab, replace(BASE, stopping=Stopping(max_output_tokens=40)))
+    assert whole.finish.reason is FinishReason.LENGTH
+
+
+async def test_at_every_cut_of_a_constrained_answer(lab: EngineLab) -> None:
+    await check_every_cut(lab, replace(BASE, key="choice", constraint=Choices(("one two 🙂 three", "four five"))))
+    schema = JsonSchema('{"type": "object", "required": ["n"], "properties": {"n": {"const": "some water"}}}')
+    await check_every_cut(lab, replace(BASE, key="schema", constraint=schema))
+
+
+async def test_a_text_that_was_cut_within_a_token_goes_on_too(lab: EngineLab) -> None:
+    resumed = await lab.ask(replace(BASE, constraint=Choices((" water is",)), held=HeldPart(text=" wat")))
+    assert resumed.text == "er is"
+
+
+async def test_another_choice_is_taken_when_only_that_fits(lab: EngineLab) -> None:
+    for choice in ("alpha", "beta"):
+        held = HeldPart(text=choice[:2])
+        resumed = await lab.ask(replace(BASE, key=choice, constraint=Choices(("alpha", "beta")), held=held))
+        assert choice[:2] + resumed.text == choice
+
+
+async def test_a_held_part_that_no_constrained_answer_begins_with_is_refused(lab: EngineLab) -> None:
+    outcome = await lab.ask(replace(BASE, constraint=Choices(("alpha",)), held=HeldPart(text="beta")))
+    assert isinstance(outcome.error, UnsupportedError)
+    assert outcome.error.field == "continue_from"
+
+
+async def test_a_part_that_was_complete_gets_its_end_at_once(lab: EngineLab) -> None:
+    whole = await lab.ask(BASE)
+    by_eos = await lab.ask(replace(BASE, key="eos", held=HeldPart(token_ids=whole.token_ids)))
+    assert by_eos.finish == whole.finish
+    stop = whole.text[10:20]
+    stopping = Stopping(stop_texts=(stop,))
+    by_text = await lab.ask(replace(BASE, key="text", held=HeldPart(text=whole.text[:25]), stopping=stopping))
+    assert by_text.finish.stop_text == stop
+    length = Stopping(max_output_tokens=5)
+    by_length = await lab.ask(replace(BASE, key="l", held=HeldPart(token_ids=whole.token_ids[:5]), stopping=length))
+    assert by_length.finish.reason is FinishReason.LENGTH
+    for outcome in (by_eos, by_text, by_length):
+        assert len(outcome.outputs) == 1
+        assert (outcome.text, outcome.token_ids) == ("", ())
+        assert outcome.started.prompt_tokens == whole.started.prompt_tokens
+
+
+async def test_an_empty_held_part_is_the_whole_answer(lab: EngineLab) -> None:
+    whole = await lab.ask(BASE)
+    resumed = await lab.ask(replace(BASE, key="empty", held=HeldPart()))
+    assert resumed.text == whole.text
+
+
+@pytest.mark.parametrize("ids", [(0xF0, 0x9F), (VOCABULARY_SIZE,)])
+async def test_held_ids_must_be_known_and_end_with_a_code_point(lab: EngineLab, ids: tuple[int, ...]) -> None:
+    outcome = await lab.ask(replace(BASE, held=HeldPart(token_ids=ids)))
+    assert isinstance(outcome.error, InvalidInputError)
+    assert outcome.error.field == "continue_from.token_ids"

@@ -1,0 +1,88 @@
+"""One way to drive both clients, so that every test runs on both."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from doherty import AsyncClient, AsyncGenerationStream, Client, Delta, GenerateOptions, Generation, GenerationStream
+
+Kind = Literal["Client", "AsyncClient"]
+
+ENDLESS: dict[str, Any] = {"max_output_tokens": 6000, "options": GenerateOptions(ignore_eos=True)}
+"""Parameters of an answer that takes the synthetic engine half a minute."""
+
+
+async def _run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a method of either twin without blocking the event loop."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class StreamTwin:
+    """A stream of either client."""
+
+    def __init__(self, stream: GenerationStream | AsyncGenerationStream) -> None:
+        self.stream = stream
+
+    async def next(self) -> Delta | None:
+        """The next delta, None at the end."""
+        if isinstance(self.stream, AsyncGenerationStream):
+            return await anext(self.stream, None)
+        return await asyncio.to_thread(next, self.stream, None)
+
+    async def rest(self) -> list[Delta]:
+        """All deltas that are left."""
+        deltas: list[Delta] = []
+        while (delta := await self.next()) is not None:
+            deltas.append(delta)
+        return deltas
+
+    async def texts(self) -> list[str]:
+        """The rest as `text_stream` gives it."""
+        if isinstance(self.stream, AsyncGenerationStream):
+            return [text async for text in self.stream.text_stream]
+        return await asyncio.to_thread(list, self.stream.text_stream)
+
+    async def result(self) -> Generation:
+        answer: Generation = await _run(self.stream.result)
+        return answer
+
+    async def close(self) -> None:
+        await _run(self.stream.close)
+
+
+class Twin:
+    """Either client."""
+
+    def __init__(self, client: Client | AsyncClient) -> None:
+        self.client = client
+
+    async def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return await _run(getattr(self.client, method), *args, **kwargs)
+
+    async def generate(self, *args: Any, **kwargs: Any) -> Generation:
+        answer: Generation = await self("generate", *args, **kwargs)
+        return answer
+
+    def stream(self, *args: Any, **kwargs: Any) -> StreamTwin:
+        return StreamTwin(self.client.stream_generate(*args, **kwargs))
+
+    async def aborts(self) -> int:
+        """How many requests were cancelled, once nothing runs any more."""
+        while (latency := await self("latency")).running:
+            pass
+        return int(latency.aborts.get("cancelled", 0))
+
+
+@asynccontextmanager
+async def open_twin(kind: Kind, target: str, *, timeout: float | None = 60.0) -> AsyncIterator[Twin]:  # noqa: ASYNC109
+    """A client of the kind, closed at the end of the block."""
+    if kind == "AsyncClient":
+        async with AsyncClient(target, timeout=timeout) as client:
+            yield Twin(client)
+    else:
+        with Client(target, timeout=timeout) as client:
+            yield Twin(client)
