@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from doherty_engine import StepOutput, TokenLogprob
+from doherty_engine import EngineFailedError, FinishReason, StepOutput, TokenLogprob
 
 
 class Answer:
@@ -24,27 +24,30 @@ class Answer:
         """Waits for output, and returns all that is there merged into one: it never waits for more.
 
         Raises:
-            EngineError: the engine could not complete the answer.
-            Exception: what `fail` was called with.
+            Exception: the engine's error, or what `fail` was called with, once all text before it has been returned.
         """
         while not self._outputs and self._failure is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        if self._failure is not None:
+        if not self._outputs and self._failure is not None:
             raise self._failure
         merged = _merge(self._outputs)
         self._outputs.clear()
-        if merged.error is not None:
-            raise merged.error
         return merged
 
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
         if output.is_last:
             self._on_last()
-        if self._reading:
+        if not self._reading:
+            return
+        if output.error is not None:
+            self._failure = output.error
+        elif output.finish is not None and output.finish.reason is FinishReason.ABORTED:
+            self._failure = EngineFailedError("the engine dropped a request that is still read")
+        else:
             self._outputs.append(output)
-            self._wake()
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         """Ends the answer for its reader; the engine's last output is still awaited."""

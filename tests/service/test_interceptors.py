@@ -104,3 +104,14 @@ def test_an_engine_failure_is_unavailable_and_tells_nothing_of_it() -> None:
         assert failure.retry_seconds is not None
         logged = server.wait_for("error", request_id="unlucky")
         assert str(logged["error"]) not in failure.message
+
+
+def test_the_text_before_a_failure_is_delivered() -> None:
+    failing = ("--engine", "synthetic", "-o", "fail_after_tokens=5", "-o", "tokens_per_second=0")
+    tokens: list[int] = []
+    with start_server(*failing) as server, connect(server.target) as caller:
+        stream = caller.stub.StreamGenerate(request(**SHORT), timeout=SECONDS)
+        with pytest.raises(grpc.RpcError) as failed:
+            tokens.extend(part.delta.token_count for part in stream)
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert sum(tokens) == 5
