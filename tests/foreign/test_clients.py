@@ -1,0 +1,134 @@
+"""What somebody without our SDK sees: every call, from three clients in other languages, on the real model."""
+
+import pytest
+
+from foreign.clients import BufCurl, ForeignClient, Grpcurl, Json, Node
+from support.server import ServerProcess
+
+pytestmark = pytest.mark.model
+
+GENERATION = "doherty.v1.GenerationService"
+LATENCY = "doherty.v1.LatencyService"
+PROMPT: Json = {"prompt": "Name three colors.", "sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 40}}
+# Far more than what is generated before a test is done with it.
+ENDLESS: Json = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
+
+
+@pytest.fixture(params=[Grpcurl(), BufCurl(), Node()], ids=["grpcurl", "buf", "node"])
+def client(request: pytest.FixtureRequest) -> ForeignClient:
+    """Each of the three in turn."""
+    client: ForeignClient = request.param
+    return client
+
+
+@pytest.fixture(scope="module")
+def target(model_server: ServerProcess) -> str:
+    """The address of the server."""
+    return model_server.target
+
+
+def assert_complete(summary: Json) -> None:
+    """Asserts that a summary holds what every summary holds."""
+    assert summary["finish_reason"] in {"FINISH_REASON_STOP", "FINISH_REASON_LENGTH"}
+    assert summary["usage"]["output_tokens"] > 0
+    assert summary["usage"]["prompt_tokens"] > 0
+    assert {"time_to_first_token", "time_to_last_token", "total"} <= set(summary["timings"])
+
+
+def test_lists_the_services(client: ForeignClient, target: str) -> None:
+    assert {GENERATION, LATENCY, "grpc.health.v1.Health"} <= client.services(target)
+
+
+def test_describes_the_methods(client: ForeignClient, target: str) -> None:
+    assert client.methods(target, GENERATION) == {"Generate", "StreamGenerate", "CountTokens", "GetModel"}
+    assert client.methods(target, LATENCY) == {"GetLatency"}
+
+
+def test_grpcurl_describes_a_message(target: str) -> None:
+    described = Grpcurl.run(target, "describe", "doherty.v1.GenerateRequest")
+    assert "optional string prompt = 3;" in described
+    assert "repeated .doherty.v1.Message messages = 4;" in described
+
+
+def test_generate_takes_the_shortest_request(client: ForeignClient, target: str) -> None:
+    [answer] = client.call(target, f"{GENERATION}/Generate", {"prompt": "Name three colors."})
+    assert answer["text"].strip()
+    assert answer["start"]["request_id"]
+    assert_complete(answer["summary"])
+
+
+def test_generate_takes_messages(client: ForeignClient, target: str) -> None:
+    request = {**PROMPT, "messages": [{"role": "ROLE_USER", "content": PROMPT["prompt"]}]}
+    del request["prompt"]
+    [answer] = client.call(target, f"{GENERATION}/Generate", request)
+    [prompted] = client.call(target, f"{GENERATION}/Generate", PROMPT)
+    assert answer["text"] == prompted["text"]
+    assert_complete(answer["summary"])
+
+
+def test_a_stream_is_the_answer_in_parts(client: ForeignClient, target: str) -> None:
+    parts = client.call(target, f"{GENERATION}/StreamGenerate", PROMPT)
+    [answer] = client.call(target, f"{GENERATION}/Generate", PROMPT)
+    assert "".join((part.get("delta") or {}).get("text", "") for part in parts) == answer["text"] != ""
+    assert [bool(part.get("start")) for part in parts] == [True, *[False] * (len(parts) - 1)]
+    assert [bool(part.get("summary")) for part in parts] == [*[False] * (len(parts) - 1), True]
+    assert len(parts) > 1
+    assert_complete(parts[-1]["summary"])
+
+
+def test_health_is_serving(client: ForeignClient, target: str) -> None:
+    assert client.call(target, "grpc.health.v1.Health/Check", {"service": GENERATION}) == [{"status": "SERVING"}]
+
+
+def test_latency_tells_of_the_answers(client: ForeignClient, target: str) -> None:
+    client.call(target, f"{GENERATION}/Generate", PROMPT)
+    [latency] = client.call(target, f"{LATENCY}/GetLatency", {})
+    assert latency["answers"] >= 1
+    assert latency["slots"] >= 1
+    assert latency["time_to_first_token"]["p50"]
+    assert 0 <= latency.get("first_token_share", 0) <= 1
+
+
+def test_node_sees_the_details_of_an_error(target: str) -> None:
+    wrong = {"request_id": "from-node", "prompt": "Hi.", "stopping": {"max_output_tokens": 0}}
+    result = Node.exchange(target, f"{GENERATION}/Generate", wrong)
+    assert result["code"] == 3
+    details = {detail["type"]: detail for detail in result["details"]}
+    [violation] = details["google.rpc.BadRequest"]["fieldViolations"]
+    assert violation["field"] == "stopping.max_output_tokens"
+    assert violation["description"]
+    assert details["google.rpc.ErrorInfo"]["domain"] == "doherty"
+    assert details["google.rpc.RequestInfo"]["requestId"] == "from-node"
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "causes"),
+    [
+        ({"cancelAfter": 3}, 1, {"ABORT_CAUSE_CANCELLED"}),
+        # A client's own clock may run out first, and then it cancels.
+        ({"deadlineMs": 500}, 4, {"ABORT_CAUSE_DEADLINE", "ABORT_CAUSE_CANCELLED"}),
+    ],
+    ids=["cancel", "deadline"],
+)
+def test_node_gives_up(target: str, option: dict[str, int], code: int, causes: set[str]) -> None:
+    before = aborts(target, causes)
+    result = Node.exchange(target, f"{GENERATION}/StreamGenerate", ENDLESS, **option)
+    assert result["code"] == code
+    assert not any(message.get("summary") for message in result["messages"])
+    # Where the server never notices, pytest-timeout ends these.
+    while aborts(target, causes) == before:
+        pass
+    while latency_of(target).get("running", 0):
+        pass
+    assert aborts(target, causes) == before + 1
+
+
+def latency_of(target: str) -> Json:
+    """What GetLatency tells."""
+    [latency] = Grpcurl().call(target, f"{LATENCY}/GetLatency", {})
+    return latency
+
+
+def aborts(target: str, causes: set[str]) -> int:
+    """How many requests the server counts as ended for one of these causes."""
+    return sum(int(count["count"]) for count in latency_of(target).get("aborts", []) if count["cause"] in causes)
