@@ -56,7 +56,7 @@ class ErrorInterceptor(Around):
             level = logging.DEBUG if expected else logging.ERROR
             _log.log(level, "error", extra={"fields": fields}, exc_info=None if expected else error)
         status = to_status(told, call.request_id)
-        trailing = [("grpc-status-details-bin", status.SerializeToString())]
+        trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
         if timing := call.server_timing():
             trailing.append(("server-timing", timing))
         await context.abort(told.code, status.message, tuple(trailing))

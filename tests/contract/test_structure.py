@@ -1,0 +1,68 @@
+"""What the packages show to others, and which way they import each other."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PUBLIC = {
+    "doherty_engine": """
+        DEFAULT_ENGINE Choices Constraint Conversation Engine EngineError EngineFailedError EngineRequest
+        EngineSetupError Finish FinishReason Grammar Health HeldPart Input InvalidInputError JsonSchema Message
+        ModelInfo RawText Regex RequestHandle Role Sampling SamplingDefaults Speculation Started StepOutput StepSink
+        Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names input_field output_budget
+    """,
+    "doherty_engine.text": "AnswerText Piece StopMatcher Utf8Detokenizer join",
+    "doherty_service": "Settings run",
+}
+
+MAY_IMPORT = {
+    "client/doherty/v1": {"doherty.v1"},
+    "client/doherty": {"doherty"},
+    "engine/doherty_engine": {"doherty_engine"},
+    "service/doherty_service": {"doherty.v1", "doherty_engine", "doherty_service"},
+}
+"""Of our own packages."""
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_public_names_are_these(package: str) -> None:
+    module = import_module(package)
+    assert sorted(module.__all__) == sorted(PUBLIC[package].split())
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def imported(source: Path) -> set[str]:
+    """The modules that a file names in its import statements."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def is_in(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_go_one_way(folder: str) -> None:
+    sources = list((ROOT / folder).rglob("*.py"))
+    assert sources
+    for source in sources:
+        if folder == "client/doherty" and "v1" in source.parts:
+            continue
+        for name in imported(source):
+            if any(is_in(name, ours) for ours in ("doherty", "doherty_engine", "doherty_service")):
+                assert any(is_in(name, allowed) for allowed in MAY_IMPORT[folder]), f"{source} imports {name}"
+
+
+def test_the_engines_know_no_grpc() -> None:
+    for source in (ROOT / "engine").rglob("*.py"):
+        assert not any(is_in(name, "grpc") or is_in(name, "google") for name in imported(source)), source
