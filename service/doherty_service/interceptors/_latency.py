@@ -36,7 +36,7 @@ class LatencyInterceptor(Around):
                 raise
             except (asyncio.CancelledError, GeneratorExit, grpc.aio.InternalError):
                 # A caller that goes away during a blocked write is seen as one of the last two.
-                code = self._cancelled(context)
+                code = self._cancelled(call, context)
                 raise
             else:
                 code = grpc.StatusCode.OK
@@ -50,12 +50,11 @@ class LatencyInterceptor(Around):
 
         return measured
 
-    def _cancelled(self, context: ServicerContext) -> grpc.StatusCode:
-        if _deadline_passed(context.time_remaining()):
-            self._recorder.aborts[AbortCause.DEADLINE] += 1
-            return grpc.StatusCode.DEADLINE_EXCEEDED
-        self._recorder.aborts[AbortCause.CANCELLED] += 1
-        return grpc.StatusCode.CANCELLED
+    def _cancelled(self, call: Call, context: ServicerContext) -> grpc.StatusCode:
+        late = _deadline_passed(context.time_remaining())
+        if call.is_answer and call.summarized is None:
+            self._recorder.aborts[AbortCause.DEADLINE if late else AbortCause.CANCELLED] += 1
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _deadline_passed(remaining: float | None) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+_ANSWERING = frozenset({"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate"})
+
 
 @dataclass(slots=True, eq=False)
 class Call:
@@ -77,6 +79,11 @@ class Call:
     def total(self) -> float | None:
         """Seconds until the summary was handed to the transport."""
         return None if self.summarized is None else self.summarized - self.received
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the call asks for an answer: only these are recorded and counted."""
+        return self.method in _ANSWERING
 
     def elapsed(self) -> float:
         """Seconds since the receive time."""

@@ -101,7 +101,7 @@ def _refuse_unknown(wire: WireMessage, prefix: str = "") -> None:
     for field, value in wire.ListFields():
         if field.type != FieldDescriptor.TYPE_MESSAGE:
             continue
-        for part in value if field.is_repeated else (value,):
+        for part in (value,) if isinstance(value, WireMessage) else value:
             _refuse_unknown(part, f"{prefix}{field.name}.")
 
 

@@ -1,0 +1,144 @@
+"""The Python SDK for Doherty, an LLM server over gRPC.
+
+    from doherty import Client
+
+    with Client("localhost:50051") as client:
+        print(client.generate("What atoms are in water?"))
+
+`AsyncClient` is the same for asyncio. Importing this package is cheap: a name is loaded when it is first used, so that
+a server that needs `doherty.v1` alone does not load the SDK.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from doherty._version import __version__
+
+if TYPE_CHECKING:
+    from doherty._aio._client import AsyncClient
+    from doherty._aio._stream import AsyncGenerationStream
+    from doherty._core._deployment import Latency, Limits, ModelInfo, Quantiles, SamplingDefaults
+    from doherty._core._errors import (
+        AuthenticationError,
+        CancelledByServerError,
+        ClientClosedError,
+        DeadlineExceededError,
+        DohertyError,
+        EventLoopError,
+        FieldViolation,
+        InternalError,
+        InvalidRequestError,
+        NotFoundError,
+        OverloadedError,
+        PermissionDeniedError,
+        RpcError,
+        StreamError,
+        UnavailableError,
+        UnsupportedError,
+    )
+    from doherty._core._options import GenerateOptions
+    from doherty._core._prompt import Message, RawText, TokenIds
+    from doherty._core._results import (
+        Delta,
+        FinishReason,
+        Generation,
+        Speculation,
+        Timings,
+        TokenLogprob,
+        TopLogprob,
+        Usage,
+    )
+    from doherty._sync._client import Client
+    from doherty._sync._stream import GenerationStream
+
+__all__ = [
+    "AsyncClient",
+    "AsyncGenerationStream",
+    "AuthenticationError",
+    "CancelledByServerError",
+    "Client",
+    "ClientClosedError",
+    "DeadlineExceededError",
+    "Delta",
+    "DohertyError",
+    "EventLoopError",
+    "FieldViolation",
+    "FinishReason",
+    "GenerateOptions",
+    "Generation",
+    "GenerationStream",
+    "InternalError",
+    "InvalidRequestError",
+    "Latency",
+    "Limits",
+    "Message",
+    "ModelInfo",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Quantiles",
+    "RawText",
+    "RpcError",
+    "SamplingDefaults",
+    "Speculation",
+    "StreamError",
+    "Timings",
+    "TokenIds",
+    "TokenLogprob",
+    "TopLogprob",
+    "UnavailableError",
+    "UnsupportedError",
+    "Usage",
+    "__version__",
+]
+
+_NAMES = {
+    "doherty._aio._client": ("AsyncClient",),
+    "doherty._aio._stream": ("AsyncGenerationStream",),
+    "doherty._core._deployment": ("Latency", "Limits", "ModelInfo", "Quantiles", "SamplingDefaults"),
+    "doherty._core._errors": (
+        "AuthenticationError",
+        "CancelledByServerError",
+        "ClientClosedError",
+        "DeadlineExceededError",
+        "DohertyError",
+        "EventLoopError",
+        "FieldViolation",
+        "InternalError",
+        "InvalidRequestError",
+        "NotFoundError",
+        "OverloadedError",
+        "PermissionDeniedError",
+        "RpcError",
+        "StreamError",
+        "UnavailableError",
+        "UnsupportedError",
+    ),
+    "doherty._core._options": ("GenerateOptions",),
+    "doherty._core._prompt": ("Message", "RawText", "TokenIds"),
+    "doherty._core._results": (
+        "Delta",
+        "FinishReason",
+        "Generation",
+        "Speculation",
+        "Timings",
+        "TokenLogprob",
+        "TopLogprob",
+        "Usage",
+    ),
+    "doherty._sync._client": ("Client",),
+    "doherty._sync._stream": ("GenerationStream",),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

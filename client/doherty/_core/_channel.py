@@ -1,0 +1,29 @@
+"""Where a client connects to, and how."""
+
+import os
+from typing import Final
+
+from doherty._version import __version__
+
+DEFAULT_TARGET: Final = "localhost:50051"
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
+    ("grpc.primary_user_agent", f"doherty-python/{__version__}"),
+    # An answer with 20 log probabilities a token is larger than gRPC's own 4 MiB from about 6,000 tokens on.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # Core would repeat a call behind our back, and its first try would count as the server's.
+    ("grpc.enable_retries", 0),
+    # Finds a connection that died without a word during a long answer. An idle connection sends no pings. At 30 s, a
+    # server that keeps gRPC's default ping policy, as ours does not, ended a silent call after 150 to 240 s with "too
+    # many pings"; at 60 s one of 250 s lived.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def choose_target(target: str | None) -> str:
+    """The target that was given, else that of the environment, else the one on this machine."""
+    return target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET

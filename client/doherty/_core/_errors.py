@@ -1,0 +1,165 @@
+"""What a client raises.
+
+    DohertyError
+    ├── RpcError                     a call ended with a status other than OK
+    │   ├── InvalidRequestError      INVALID_ARGUMENT: a field is wrong
+    │   ├── AuthenticationError      UNAUTHENTICATED: no valid key
+    │   ├── PermissionDeniedError    PERMISSION_DENIED: not allowed with this key
+    │   ├── NotFoundError            NOT_FOUND: model or adapter
+    │   ├── OverloadedError          RESOURCE_EXHAUSTED: full; try again after retry_after
+    │   ├── UnavailableError         UNAVAILABLE: not reached, or not ready (also a ConnectionError)
+    │   ├── DeadlineExceededError    DEADLINE_EXCEEDED: the timeout passed (also a TimeoutError)
+    │   ├── UnsupportedError         UNIMPLEMENTED: this deployment cannot do it
+    │   ├── CancelledByServerError   CANCELLED, and not by this client
+    │   └── InternalError            INTERNAL and what no server of ours sends
+    ├── StreamError                  a stream ended before its answer was complete; carries what was received
+    ├── ClientClosedError            the client was used after its close()
+    └── EventLoopError               an AsyncClient was used outside its event loop (also a RuntimeError)
+
+What could not be sent at all is a TypeError or a ValueError of the call itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from doherty._core._results import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """What is wrong with one field of a request."""
+
+    field: str
+    """Its path, as "sampling.temperature"."""
+    description: str
+
+
+class DohertyError(Exception):
+    """The base of all errors of this package."""
+
+
+class RpcError(DohertyError):
+    """A call ended with a status other than OK."""
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(  # noqa: PLR0913 - one parameter for each thing that a status tells
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode | None = None,
+        reason: str | None = None,
+        request_id: str | None = None,
+        field_violations: Sequence[FieldViolation] = (),
+        retry_after: float | None = None,
+        timings: Timings | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        """What went wrong and, where that is known, what to do."""
+        self.code = code or type(self).code
+        """The status."""
+        self.reason = reason
+        """What went wrong, stable and machine-readable; None if the server did not say."""
+        self.request_id = request_id
+        """The id under which the server logged the call; None if the server did not say."""
+        self.field_violations = tuple(field_violations)
+        """The fields at fault."""
+        self.retry_after = retry_after
+        """In how many seconds it is worth trying again; None if the server did not say."""
+        self.timings = timings
+        """How long the server took; None if it did not say."""
+
+    def __str__(self) -> str:
+        request = f", request {self.request_id}" if self.request_id else ""
+        return f"{self.message} [{self.code.name}{request}]"
+
+
+class InvalidRequestError(RpcError):
+    """A field is wrong, or the prompt is too long: `field_violations` says which and why."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class AuthenticationError(RpcError):
+    """The call had no valid key."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(RpcError):
+    """The key does not allow it."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class NotFoundError(RpcError):
+    """The deployment does not serve this model or adapter."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class OverloadedError(RpcError):
+    """The server has no room for the call; `retry_after` says when it will."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnavailableError(RpcError, ConnectionError):
+    """The server was not reached, or does not take calls at the moment."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceededError(RpcError, TimeoutError):
+    """The timeout passed."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class UnsupportedError(RpcError):
+    """The deployment cannot do what was asked for."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class CancelledByServerError(RpcError):
+    """The call was cancelled, and not by this client: by the server, or by a proxy before it."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
+class InternalError(RpcError):
+    """The server failed."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+class StreamError(DohertyError):
+    """A stream ended before its answer was complete."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        token_ids: tuple[int, ...] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.text = text
+        """The text that was received."""
+        self.token_ids = token_ids
+        """The ids of its tokens; None where they were not asked for or are not all known."""
+        self.request_id = request_id
+        """The id under which the server logged the call; None if it was not received."""
+
+
+class ClientClosedError(DohertyError):
+    """The client was used after its close(), or closed while it was used."""
+
+
+class EventLoopError(DohertyError, RuntimeError):
+    """An AsyncClient was used outside the event loop that it belongs to."""

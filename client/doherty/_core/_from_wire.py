@@ -1,0 +1,141 @@
+"""Turns an answer from the wire into the dataclasses that callers get."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from doherty._core._results import (
+    Delta,
+    FinishReason,
+    Generation,
+    Speculation,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from doherty.v1 import answer_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from google.protobuf.message import Message
+
+    from doherty.v1 import generation_service_pb2
+
+_FINISH_REASONS: Final = {
+    answer_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    answer_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    answer_pb2.FINISH_REASON_TIME_LIMIT: FinishReason.TIME_LIMIT,
+}
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def delta_from_wire(delta: answer_pb2.Delta) -> Delta:
+    """One delta of a stream."""
+    return Delta(delta.text, tuple(delta.token_ids) or None, logprobs_from_wire(delta.logprobs), delta.token_count)
+
+
+def logprobs_from_wire(logprobs: "Iterable[answer_pb2.TokenLogprob]") -> tuple[TokenLogprob, ...] | None:
+    """Log probabilities, None where there are none."""
+    entries = (
+        TokenLogprob(
+            one.token_id,
+            one.token,
+            one.logprob,
+            tuple(TopLogprob(top.token_id, top.token, top.logprob) for top in one.top),
+        )
+        for one in logprobs
+    )
+    return tuple(entries) or None
+
+
+def generation_from_reply(reply: "generation_service_pb2.GenerateResponse", elapsed: float) -> Generation:
+    """A whole answer that took the caller `elapsed` seconds."""
+    return generation_from_parts(
+        reply.start,
+        reply.summary,
+        elapsed,
+        text=reply.text,
+        token_ids=tuple(reply.token_ids) or None,
+        logprobs=logprobs_from_wire(reply.logprobs),
+    )
+
+
+def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
+    start: answer_pb2.Start,
+    summary: answer_pb2.Summary,
+    elapsed: float,
+    *,
+    text: str,
+    token_ids: tuple[int, ...] | None,
+    logprobs: tuple[TokenLogprob, ...] | None,
+) -> Generation:
+    """A whole answer from how it began and ended, and what came between."""
+    timings = timings_from_wire(summary.timings)
+    return Generation(
+        text=text,
+        token_ids=token_ids,
+        logprobs=logprobs,
+        finish_reason=_FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER),
+        stop_text=optional(summary, "stop_text"),
+        stop_token_id=optional(summary, "stop_token_id"),
+        usage=Usage(
+            summary.usage.prompt_tokens,
+            summary.usage.output_tokens,
+            optional(summary.usage, "cached_tokens"),
+        ),
+        timings=timings,
+        # Two clocks measured the two totals: a difference below zero is their error.
+        network=None if timings.total is None else max(0.0, elapsed - timings.total),
+        request_id=start.request_id,
+        model=start.model,
+        seed=optional(summary, "seed"),
+        speculation=_speculation(summary),
+    )
+
+
+def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
+    """The server's timings."""
+    return Timings(
+        preprocess=optional(timings, "preprocess"),
+        queue=optional(timings, "queue"),
+        time_to_first_token=optional(timings, "time_to_first_token"),
+        time_to_last_token=optional(timings, "time_to_last_token"),
+        total=optional(timings, "total"),
+        time_per_output_token=optional(timings, "time_per_output_token"),
+    )
+
+
+def timings_from_header(header: str | bytes | None) -> Timings | None:
+    """The server's timings from the trailing metadata `server-timing`, which a failed call has too."""
+    if not isinstance(header, str):
+        return None
+    spans = {}
+    for metric in header.split(","):
+        name, _, parameter = metric.strip().partition(";dur=")
+        try:
+            spans[name] = float(parameter) / 1000
+        except ValueError:
+            # W3C lets a metric have other parameters, or none: something between us and the server added it.
+            continue
+    return Timings(**{field: spans.get(field) for field in Timings.__dataclass_fields__})
+
+
+def _speculation(summary: answer_pb2.Summary) -> Speculation | None:
+    if not summary.HasField("speculation"):
+        return None
+    told = summary.speculation
+    return Speculation(told.steps, told.draft_tokens, told.accepted_tokens)
+
+
+def optional(message: "Message", field: str) -> Any:
+    """The value of a field that has presence, durations in seconds; None where it is absent."""
+    if not message.HasField(field):
+        return None
+    value = getattr(message, field)
+    return seconds(value) if isinstance(value, Duration) else value

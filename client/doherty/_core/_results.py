@@ -1,0 +1,133 @@
+"""What an answer is made of."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    """The model ended it, or a stop text, a stop token or the end of a constraint did."""
+    LENGTH = "length"
+    """It reached max_output_tokens, or what the context holds."""
+    TIME_LIMIT = "time_limit"
+    """Its time_limit ran out."""
+    OTHER = "other"
+    """The server is newer than this package and told a reason that is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """One of the most probable tokens at some place."""
+
+    token_id: int
+    token: bytes
+    """Its bytes, which need not be a whole code point."""
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability of one generated token."""
+
+    token_id: int
+    token: bytes
+    """Its bytes, which need not be a whole code point."""
+    logprob: float
+    top: tuple[TopLogprob, ...]
+    """The most probable tokens at this place, the most probable one first; as many as were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new in a stream since the delta before; its str is its text."""
+
+    text: str
+    """Whole code points. May be empty."""
+    token_ids: tuple[int, ...] | None
+    """The ids of the tokens of the text; None where they were not asked for or the engine cannot tell them."""
+    logprobs: tuple[TokenLogprob, ...] | None
+    """One entry a token; None where they were not asked for or the engine cannot tell them."""
+    token_count: int
+    """How many generated tokens this delta stands for."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many tokens an answer took."""
+
+    prompt_tokens: int
+    """The prompt as the model read it, template included."""
+    output_tokens: int
+    """All generated tokens, also those whose text was cut off."""
+    cached_tokens: int | None
+    """How many of the tokens to read were still in the KV cache; None where the engine does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long an answer took as the server saw it, in seconds; None where that is not known.
+
+    All are counted from the moment at which the server had the whole request, but preprocess, queue and
+    time_per_output_token, which are spans.
+    """
+
+    preprocess: float | None
+    """Template and tokenizing."""
+    queue: float | None
+    """The wait for a slot of the engine."""
+    time_to_first_token: float | None
+    """TTFT: until the first token was on its way, or would have been in a stream."""
+    time_to_last_token: float | None
+    """TTLT: until the last token was on its way."""
+    total: float | None
+    """Until the answer was complete and on its way."""
+    time_per_output_token: float | None
+    """TPOT: the mean gap between tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """What speculative decoding contributed to an answer."""
+
+    steps: int
+    draft_tokens: int
+    accepted_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A whole answer; its str is its text."""
+
+    text: str
+    token_ids: tuple[int, ...] | None
+    """The ids of the generated tokens; None where they were not asked for or the engine cannot tell all of them."""
+    logprobs: tuple[TokenLogprob, ...] | None
+    """One entry a token; None where they were not asked for or the engine cannot tell all of them."""
+    finish_reason: FinishReason
+    stop_text: str | None
+    """The stop text that ended the answer."""
+    stop_token_id: int | None
+    """The end-of-sequence or stop token that ended the answer."""
+    usage: Usage
+    timings: Timings
+    """How long it took as the server saw it."""
+    network: float | None
+    """The caller's total less the server's, in seconds; None if the server told no total.
+
+    It is what the way there and back took, and what this process took. A stream that was read more slowly than the
+    server sent it has that in here too.
+    """
+    request_id: str
+    model: str
+    seed: int | None
+    """The seed that was used; None at temperature 0."""
+    speculation: Speculation | None
+    """None where the engine does not speculate."""
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,126 @@
+"""Streams that nobody closes, and what is left of a client after its close."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from doherty import AsyncClient, Client, StreamError
+from support.server import ServerProcess
+from support.twins import ENDLESS, Twin
+
+
+async def _freed(client: Client | AsyncClient, before: int) -> None:
+    """Waits until the server has noticed one more cancellation."""
+    twin = Twin(client)
+    while await twin.aborts() != before + 1:
+        pass
+
+
+async def test_leaving_a_bare_loop_ends_the_request(synthetic_server: ServerProcess) -> None:
+    with Client(synthetic_server.target) as client:
+        before = await Twin(client).aborts()
+        for _ in client.stream_generate("a", **ENDLESS):
+            break
+        await _freed(client, before)
+        for _ in client.stream_generate("a", **ENDLESS).text_stream:
+            break
+        await _freed(client, before + 1)
+
+
+async def test_leaving_a_bare_asynchronous_loop_ends_the_request(synthetic_server: ServerProcess) -> None:
+    async with AsyncClient(synthetic_server.target) as client:
+        before = await Twin(client).aborts()
+        async for _ in client.stream_generate("a", **ENDLESS):
+            break
+        await _freed(client, before)
+        async for _ in client.stream_generate("a", **ENDLESS).text_stream:
+            break
+        await _freed(client, before + 1)
+
+
+async def test_leaving_the_block_ends_the_request(synthetic_server: ServerProcess) -> None:
+    with Client(synthetic_server.target) as client:
+        before = await Twin(client).aborts()
+        with client.stream_generate("a", **ENDLESS) as stream:
+            next(stream)
+        await _freed(client, before)
+    async with AsyncClient(synthetic_server.target) as asynchronous:
+        async with asynchronous.stream_generate("a", **ENDLESS) as other:
+            await anext(other)
+        await _freed(asynchronous, before + 1)
+
+
+async def test_cancelling_the_task_ends_the_request(synthetic_server: ServerProcess) -> None:
+    async with AsyncClient(synthetic_server.target) as client:
+        before = await Twin(client).aborts()
+        stream = client.stream_generate("a", **ENDLESS)
+        reader = asyncio.create_task(stream.result())
+        while not (await client.latency()).running:
+            pass
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await _freed(client, before)
+        with pytest.raises(StreamError):
+            await anext(stream)
+
+        unary = asyncio.create_task(client.generate("a", **ENDLESS))
+        while not (await client.latency()).running:
+            pass
+        unary.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await unary
+        await _freed(client, before + 1)
+
+
+async def test_cancelling_before_the_request_is_sent(synthetic_server: ServerProcess) -> None:
+    async with AsyncClient(synthetic_server.target) as client:
+        stream = client.stream_generate("a", **ENDLESS)
+        reader = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await Twin(client).aborts()
+        with pytest.raises(StreamError):
+            await stream.result()
+
+
+async def test_no_task_is_left(synthetic_server: ServerProcess) -> None:
+    before = asyncio.all_tasks()
+    async with AsyncClient(synthetic_server.target) as client:
+        await client.wait_ready()
+        async for _ in client.stream_generate("a", **ENDLESS):
+            break
+        async with client.stream_generate("a", **ENDLESS) as stream:
+            await anext(stream)
+        kept = client.stream_generate("a", **ENDLESS)
+        await anext(kept)
+    if left := asyncio.all_tasks() - before:
+        _, running = await asyncio.wait(left, timeout=30)
+        assert not running
+
+
+def test_no_thread_is_left(synthetic_server: ServerProcess) -> None:
+    before = set(threading.enumerate())
+    with Client(synthetic_server.target) as client:
+        client.wait_ready()
+        client.generate("a", max_output_tokens=2)
+        kept = client.stream_generate("a", **ENDLESS)
+        next(kept)
+    with Client("127.0.0.1:1") as lost, pytest.raises(ConnectionError):
+        lost.model()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive(), thread
+
+
+def test_streams_are_not_kept_alive(synthetic_server: ServerProcess) -> None:
+    gc.collect()
+    with Client(synthetic_server.target) as client:
+        for _ in range(3):
+            client.stream_generate("a", max_output_tokens=2).result()
+        left = [one for one in gc.get_objects() if type(one).__name__ == "GenerationStream"]
+    assert not left

@@ -1,0 +1,215 @@
+"""What is raised, by both clients."""
+
+import asyncio
+import pickle
+import re
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.status_pb2 import Status
+
+from doherty import (
+    AsyncClient,
+    CancelledByServerError,
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    EventLoopError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    RpcError,
+    StreamError,
+    UnavailableError,
+    UnsupportedError,
+)
+from doherty import GenerateOptions as Options
+from doherty._core._stream import StreamState
+from doherty._core._translate import translate
+from doherty.v1.answer_pb2 import Delta, Start
+from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+from support.server import ServerProcess, start_server
+from support.twins import ENDLESS, Kind, Twin, open_twin
+
+
+async def _raised(twin: Twin, *args: Any, **parameters: Any) -> RpcError:
+    """What a request fails with, which must be the same from both calls."""
+    with pytest.raises(RpcError) as unary:
+        await twin.generate(*args, **parameters)
+    with pytest.raises(RpcError) as streamed:
+        await twin.stream(*args, **parameters).result()
+    assert type(unary.value) is type(streamed.value)
+    assert unary.value.message == streamed.value.message
+    return unary.value
+
+
+async def test_a_wrong_field_is_named(twin: Twin) -> None:
+    error = await _raised(twin, "hi", temperature=9, max_output_tokens=0, request_id="mine")
+    assert isinstance(error, InvalidRequestError)
+    assert {one.field for one in error.field_violations} == {"sampling.temperature", "stopping.max_output_tokens"}
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert error.request_id == "mine"
+    assert error.message in str(error)
+    assert "INVALID_ARGUMENT, request mine" in str(error)
+    assert (error.retry_after, isinstance(error.__cause__, grpc.RpcError)) == (None, True)
+
+
+@pytest.mark.parametrize("parameters", [{"options": Options(model="other")}, {"adapter": "other"}])
+async def test_what_is_not_served_is_not_found(twin: Twin, parameters: dict[str, Any]) -> None:
+    error = await _raised(twin, "hi", **parameters)
+    assert isinstance(error, NotFoundError)
+    assert "client.model()" in error.message
+
+
+async def test_what_the_deployment_cannot_do_is_unsupported(twin: Twin) -> None:
+    error = await _raised(twin, "hi", options=Options(regex="a+"))
+    assert isinstance(error, UnsupportedError)
+    assert error.field_violations[0].field == "constraint.regex"
+    assert "features" in error.message
+
+
+async def test_a_message_over_the_bound_is_mapped_by_its_code(twin: Twin) -> None:
+    limit = (await twin("model")).limits.max_message_bytes
+    error = await _raised(twin, "x" * (limit + 1))
+    assert isinstance(error, OverloadedError)
+    assert (error.reason, error.request_id, error.retry_after) == (None, None, None)
+
+
+async def test_a_full_server_says_when_to_come_back(kind: Kind) -> None:
+    with start_server("--engine", "synthetic", "-o", "slots=1", "--max-queued-requests", "0") as server:
+        async with open_twin(kind, server.target) as twin:
+            running = twin.stream("hi", **ENDLESS)
+            await running.next()
+            error = await _raised(twin, "hi")
+            await running.close()
+    assert isinstance(error, OverloadedError)
+    assert error.retry_after is not None
+    assert error.retry_after > 0
+    assert "try again in" in error.message
+
+
+async def test_a_deadline_is_a_timeout(twin: Twin) -> None:
+    with pytest.raises(TimeoutError) as raised:
+        await twin.generate("hi", timeout=0.3, **ENDLESS)
+    assert isinstance(raised.value, DeadlineExceededError)
+    assert twin.client.target in str(raised.value)
+
+
+async def test_no_server_is_a_connection_error_with_the_state_of_the_channel(kind: Kind) -> None:
+    async with open_twin(kind, "127.0.0.1:1") as twin:
+        error = await _raised(twin, "hi")
+    assert isinstance(error, UnavailableError)
+    assert isinstance(error, ConnectionError)
+    assert "127.0.0.1:1 was not reached" in error.message
+    assert "TRANSIENT_FAILURE" in error.message
+
+
+async def test_a_server_that_is_not_ready_is_unavailable(kind: Kind) -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
+        async with open_twin(kind, server.target) as twin:
+            error = await _raised(twin, "hi")
+    assert isinstance(error, UnavailableError)
+    assert f"{server.target} cannot answer now (channel READY)" in error.message
+    assert error.reason is not None
+    assert error.retry_after is not None
+
+
+async def test_the_timings_of_a_failed_call_are_told() -> None:
+    with (
+        start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server,
+        Client(server.target) as client,
+        pytest.raises(UnavailableError) as raised,
+    ):
+        client.generate("hi")
+    assert raised.value.timings is not None
+    assert raised.value.timings.queue is not None
+    assert raised.value.timings.total is None
+
+
+async def test_a_closed_client_says_so(kind: Kind, synthetic_server: ServerProcess) -> None:
+    async with open_twin(kind, synthetic_server.target) as twin:
+        await twin("close")
+        for method, arguments in (("generate", ["hi"]), ("count_tokens", ["hi"]), ("model", []), ("latency", [])):
+            with pytest.raises(ClientClosedError, match="The client is closed"):
+                await twin(method, *arguments)
+        with pytest.raises(ClientClosedError):
+            await twin("wait_ready")
+        with pytest.raises(ClientClosedError):
+            twin.stream("hi")
+
+
+async def test_closing_a_client_ends_what_waits(kind: Kind, twin: Twin) -> None:
+    before = await twin.aborts()
+    async with open_twin(kind, twin.client.target) as other:
+        waiting = asyncio.create_task(other.generate("hi", **ENDLESS))
+        while not (await twin("latency")).running:
+            pass
+    with pytest.raises(ClientClosedError):
+        await waiting
+    assert await twin.aborts() == before + 1
+
+
+def test_an_asynchronous_client_belongs_to_one_event_loop(synthetic_server: ServerProcess) -> None:
+    client = AsyncClient(synthetic_server.target)
+
+    async def count() -> int:
+        return await client.count_tokens("hi")
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        assert first.run(count()) > 0
+        with pytest.raises(EventLoopError, match="one for each loop"):
+            second.run(count())
+        with pytest.raises(RuntimeError, match="on a running event loop only"):
+            client.stream_generate("hi")
+        first.run(client.close())
+
+
+def test_errors_can_be_pickled(synthetic_server: ServerProcess) -> None:
+    with Client(synthetic_server.target) as client, pytest.raises(InvalidRequestError) as raised:
+        client.generate("hi", temperature=9)
+    copy = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - it is our own
+    assert str(copy) == str(raised.value)
+    assert (copy.code, copy.field_violations) == (raised.value.code, raised.value.field_violations)
+
+
+def _failed(code: grpc.StatusCode, details: bytes | None = None) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata()
+    if details is not None:
+        trailing.add("grpc-status-details-bin", details)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, "it said so")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.CANCELLED, CancelledByServerError),
+        (grpc.StatusCode.UNIMPLEMENTED, UnsupportedError),
+        (grpc.StatusCode.INTERNAL, InternalError),
+        (grpc.StatusCode.UNKNOWN, InternalError),
+        (grpc.StatusCode.DATA_LOSS, InternalError),
+    ],
+)
+def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, kind: type[RpcError]) -> None:
+    error = translate(_failed(code), target="there", connectivity="READY")
+    assert (type(error), error.code) == (kind, code)
+    assert "it said so" in error.message
+
+
+@pytest.mark.parametrize("details", [b"\xff\xff", Status(code=5, message="other").SerializeToString()])
+def test_details_that_make_no_sense_are_left_out(details: bytes) -> None:
+    error = translate(_failed(grpc.StatusCode.INTERNAL, details), target="there", connectivity="READY")
+    assert (type(error), error.reason) == (InternalError, None)
+
+
+def test_a_stream_without_a_summary_was_cut_off() -> None:
+    state = StreamState(None)
+    delta = Delta(text="so far", token_ids=[1, 2], token_count=2)
+    state.feed(StreamGenerateResponse(start=Start(request_id="r"), delta=delta))
+    with pytest.raises(StreamError, match="cut off") as raised:
+        state.end()
+    assert (raised.value.text, raised.value.token_ids, raised.value.request_id) == ("so far", (1, 2), "r")
+    with pytest.raises(StreamError, match=re.escape("ended without a summary")):
+        state.generation()

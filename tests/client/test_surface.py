@@ -1,0 +1,129 @@
+"""What the package promises by name and signature."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import doherty
+from doherty import AsyncClient, AsyncGenerationStream, Client, GenerationStream
+from doherty._core import _errors
+
+NAMES = [
+    "AsyncClient",
+    "AsyncGenerationStream",
+    "AuthenticationError",
+    "CancelledByServerError",
+    "Client",
+    "ClientClosedError",
+    "DeadlineExceededError",
+    "Delta",
+    "DohertyError",
+    "EventLoopError",
+    "FieldViolation",
+    "FinishReason",
+    "GenerateOptions",
+    "Generation",
+    "GenerationStream",
+    "InternalError",
+    "InvalidRequestError",
+    "Latency",
+    "Limits",
+    "Message",
+    "ModelInfo",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Quantiles",
+    "RawText",
+    "RpcError",
+    "SamplingDefaults",
+    "Speculation",
+    "StreamError",
+    "Timings",
+    "TokenIds",
+    "TokenLogprob",
+    "TopLogprob",
+    "UnavailableError",
+    "UnsupportedError",
+    "Usage",
+    "__version__",
+]
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(doherty.__all__) == doherty.__all__ == NAMES
+    assert set(NAMES) <= set(dir(doherty))
+    for name in NAMES:
+        assert getattr(doherty, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'doherty' has no attribute 'Clinet'"):
+        _ = doherty.Clinet  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(doherty.__file__).parent / "py.typed").is_file()
+
+
+def _public(owner: type) -> dict[str, Any]:
+    """The members that a caller sees, those of the asynchronous twin under the names of the other one."""
+    return {
+        re.sub(r"^__a(enter|exit|iter|next)__$", r"__\1__", name): member
+        for name, member in vars(owner).items()
+        if not name.startswith("_") or re.match(r"^__a?(init|enter|exit|iter|next|del)__$", name)
+    }
+
+
+def _signature(member: Any) -> str:
+    """The signature with the names of the asynchronous twin replaced by those of the other one."""
+    function: Any = member.fget if isinstance(member, property) else member
+    names = str(inspect.signature(function)).replace("_aio", "_sync")
+    return re.sub(r"\bAsync(?=Client|GenerationStream|Iterator)", "", names)
+
+
+@pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (GenerationStream, AsyncGenerationStream)])
+def test_twins_have_the_same_members_and_signatures(one: type, other: type) -> None:
+    members, twins = _public(one), _public(other)
+    assert list(members) == list(twins)
+    for name, member in members.items():
+        if name == "__init__" and one is GenerationStream:
+            continue  # clients make streams, callers do not
+        assert isinstance(member, property) is isinstance(twins[name], property), name
+        assert _signature(member) == _signature(twins[name]), name
+
+
+def test_all_methods_of_the_asynchronous_twins_are_coroutines_but_those_that_start_something() -> None:
+    plain = {"__init__", "__del__", "__iter__", "stream_generate"}
+    for owner in (AsyncClient, AsyncGenerationStream):
+        for name, member in _public(owner).items():
+            if not isinstance(member, property):
+                assert inspect.iscoroutinefunction(member) is (name not in plain), name
+
+
+def test_generate_and_stream_generate_take_the_same() -> None:
+    for client in (Client, AsyncClient):
+        generate, stream = inspect.signature(client.generate), inspect.signature(client.stream_generate)
+        assert generate.parameters == stream.parameters
+
+
+def test_results_are_frozen_dataclasses() -> None:
+    classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
+    assert len(classes) == 17
+    for one in classes:
+        assert one.__dataclass_params__.frozen, one
+
+
+def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
+    drawn = re.findall(r"^\W*(\w+Error)\b", str(_errors.__doc__), re.MULTILINE)
+    errors = [getattr(doherty, name) for name in NAMES if name.endswith("Error")]
+    assert sorted(drawn) == sorted(error.__name__ for error in errors)
+    assert all(issubclass(error, doherty.DohertyError) for error in errors)
+    below_rpc = re.findall(r"│   \W+(\w+Error)", str(_errors.__doc__))
+    assert set(below_rpc) == {error.__name__ for error in doherty.RpcError.__subclasses__()}
+    assert issubclass(doherty.UnavailableError, ConnectionError)
+    assert issubclass(doherty.DeadlineExceededError, TimeoutError)

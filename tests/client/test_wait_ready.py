@@ -1,0 +1,60 @@
+"""Waiting for a server, by both clients."""
+
+import asyncio
+import socket
+
+import pytest
+
+from doherty import ClientClosedError, DeadlineExceededError
+from support.server import ServerProcess, start_server
+from support.twins import Kind, Twin, open_twin
+
+
+async def test_a_server_that_serves_is_ready(twin: Twin) -> None:
+    await twin("wait_ready")
+
+
+async def test_a_server_that_loads_becomes_ready(kind: Kind) -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=1", until="listening") as server:
+        async with open_twin(kind, server.target) as twin:
+            await twin("wait_ready")
+            await twin("model")
+
+
+async def test_a_server_that_starts_later_is_found(kind: Kind) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+    async with open_twin(kind, target) as twin:
+        with pytest.raises(ConnectionError):
+            await twin("model")
+        waiting = asyncio.create_task(twin("wait_ready", None))
+        with start_server("--engine", "synthetic", "--listen", target):
+            await waiting
+            await twin("model")
+
+
+async def test_a_server_that_stays_unready_is_told(kind: Kind) -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
+        async with open_twin(kind, server.target) as twin:
+            with pytest.raises(DeadlineExceededError, match="within 1 s: last seen NOT_SERVING"):
+                await twin("wait_ready", 1)
+
+
+async def test_no_server_is_told(kind: Kind) -> None:
+    async with open_twin(kind, "127.0.0.1:1", timeout=0.5) as twin:
+        with pytest.raises(TimeoutError, match=r"within 0\.5 s: last seen no connection"):
+            await twin("wait_ready")
+
+
+async def test_closing_the_client_ends_the_wait(kind: Kind, synthetic_server: ServerProcess) -> None:
+    async with open_twin(kind, synthetic_server.target) as ready:
+        await ready("wait_ready")
+    with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
+        async with open_twin(kind, server.target) as twin:
+            waiting = asyncio.create_task(twin("wait_ready", None))
+            server.wait_for("listening")
+            with pytest.raises(ConnectionError):
+                await twin("model")
+        with pytest.raises(ClientClosedError):
+            await waiting

@@ -1,0 +1,50 @@
+"""The command `doherty`, run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SECONDS = 60
+"""After which a command is taken to hang."""
+
+DOHERTY = (sys.executable, "-m", "doherty.cli")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without what would change the command."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
+    return {**kept, "TERM": "dumb", **more}
+
+
+def run_doherty(*arguments: str, text: str = "", without: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end.
+
+    `text` is its stdin, `more` goes into its environment, and it does not find the modules named in `without`.
+    """
+    command = (sys.executable, "-c", _BLOCKED.format(names=without.split())) if without else DOHERTY
+    return subprocess.run(
+        (*command, *arguments),
+        input=text,
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=SECONDS,
+        env=environment(**more),
+    )
+
+
+_BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from doherty.cli import main
+main()
+"""
+
+EXAMPLES = Path(__file__).parents[2] / "examples"

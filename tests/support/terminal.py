@@ -1,0 +1,67 @@
+"""A program on a terminal of its own."""
+
+import codecs
+import os
+import pty
+import select
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support.command import SECONDS, environment
+
+
+class Terminal:
+    """What a person at the terminal of a program sees and types."""
+
+    def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
+        self.process = process
+        self.screen = ""
+        self._controller = controller
+        self._seen = 0
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+
+    def type(self, text: str) -> None:
+        """Types; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
+        os.write(self._controller, text.encode())
+
+    def read_until(self, text: str) -> str:
+        """Waits until `text` is on the screen behind what was read before, and returns what came up to its end."""
+        while (at := self.screen.find(text, self._seen)) < 0:
+            assert self._read(), f"the program ended without {text!r}: {self.screen!r}"
+        begin, self._seen = self._seen, at + len(text)
+        return self.screen[begin : self._seen]
+
+    def wait(self) -> int:
+        """Reads to the end, and returns the exit code."""
+        while self._read():
+            pass
+        return self.process.wait(SECONDS)
+
+    def _read(self) -> bool:
+        readable, _, _ = select.select([self._controller], [], [], SECONDS)
+        assert readable, f"nothing more came: {self.screen!r}"
+        try:
+            read = os.read(self._controller, 65536)
+        except OSError:  # Linux's way to say that nobody is at the other end any more
+            return False
+        self.screen += self._decode(read).replace("\r", "")
+        return bool(read)
+
+
+@contextmanager
+def on_a_terminal(*command: str) -> Iterator[Terminal]:
+    """Runs a program whose controlling terminal is a new one."""
+    controller, ours = pty.openpty()
+    # The first terminal that the leader of a session opens becomes its controlling one, without which Ctrl-C is a
+    # character like any other.
+    shell = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(ours), *command)
+    process = subprocess.Popen(shell, start_new_session=True, stdin=ours, stdout=ours, stderr=ours, env=environment())
+    os.close(ours)
+    try:
+        yield Terminal(process, controller)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(SECONDS)
+        os.close(controller)
