@@ -1,0 +1,145 @@
+"""One answer while it comes: turns llama.cpp's chunks into outputs, and finds out when and why it ends."""
+
+import time
+
+from doherty_engine._errors import EngineFailedError
+from doherty_engine._outputs import Finish, FinishReason, StepOutput
+from doherty_engine._requests import EngineRequest
+from doherty_engine.llamacpp._chunks import Chunk, read_logprob
+from doherty_engine.llamacpp._forms import Form
+from doherty_engine.llamacpp._reader import Held
+from doherty_engine.llamacpp._vocabulary import Vocabulary
+from doherty_engine.text import Piece, StopMatcher, join
+
+
+class Answer:
+    """The state of one answer."""
+
+    def __init__(
+        self, request: EngineRequest, vocabulary: Vocabulary, held: Held, budget: int, form: Form | None
+    ) -> None:
+        """`budget` counts the held part too."""
+        self._request = request
+        self._stopping = request.stopping
+        self._vocabulary = vocabulary
+        self._held = held
+        self._budget = budget
+        self._form = form
+        self._matcher = StopMatcher(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
+        self._matcher.prime(held.text)
+        self._ready: list[Piece] = []
+        self._generated = 0
+        self._cached: int | None = None
+        self._last_id: int | None = None
+        self._finish: Finish | None = None
+
+    def end_in_held(self) -> bool:
+        """Whether the part that the caller holds was the whole answer."""
+        last_id = self._held.ids[-1] if self._held.ids else None
+        ends = () if self._stopping.ignore_eos else self._vocabulary.end_ids
+        if last_id is not None and (last_id in self._stopping.stop_token_ids or last_id in ends):
+            self._end(FinishReason.STOP, stop_token_id=last_id)
+        elif self._matcher.matched is not None:
+            self._end(FinishReason.STOP, stop_text=self._matcher.matched)
+        elif self.left <= 0:
+            self._end(FinishReason.LENGTH)
+        return self._finish is not None
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be generated."""
+        return self._budget - len(self._held.ids)
+
+    def take(self, chunk: Chunk) -> StepOutput | None:
+        """Takes the next chunk, and returns what is decided by it, if anything is."""
+        count = chunk.generated_tokens - self._generated
+        self._generated = chunk.generated_tokens
+        self._cached = chunk.cached_tokens
+        if chunk.text or count > 0:
+            self._take_piece(chunk, count)
+        if self._finish is None:
+            self._end_if_due(chunk)
+        # A token without text may be the end of the answer, and the last one of the budget is: they leave with
+        # the finish, which follows at once.
+        if self._finish is not None or not chunk.text or self._generated >= self.left:
+            return None
+        return self._output(self._take_ready()) if self._ready else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more may be taken."""
+        return self._finish is not None
+
+    def abort(self) -> StepOutput:
+        """The last output of an answer that nobody wants any more."""
+        self._end(FinishReason.ABORTED)
+        return StepOutput(self._request.key, finish=self._finish)
+
+    def last(self) -> StepOutput:
+        """The last output, with all that was held back."""
+        if self._finish is None:
+            raise EngineFailedError("llama.cpp ended an answer without saying why")
+        if self._matcher.matched is None:
+            self._ready += self._matcher.flush()
+        return self._output(self._take_ready(), self._finish)
+
+    def end_by_time(self) -> None:
+        """Ends the answer with what there is."""
+        self._end(FinishReason.TIME_LIMIT)
+
+    def _take_piece(self, chunk: Chunk, count: int) -> None:
+        piece = self._piece(chunk, count)
+        if self._form is not None:
+            self._form.follow(piece.text)
+        stop_id = chunk.token_id if chunk.token_id in self._stopping.stop_token_ids else None
+        if stop_id is not None:
+            piece = Piece("", piece.token_count, piece.token_ids, piece.logprobs)
+        self._ready += self._matcher.feed(piece)
+        self._last_id = chunk.token_id
+        if stop_id is not None:
+            self._end(FinishReason.STOP, stop_token_id=stop_id)
+        elif self._matcher.matched is not None:
+            self._end(FinishReason.STOP, stop_text=self._matcher.matched)
+
+    def _piece(self, chunk: Chunk, count: int) -> Piece:
+        wanted = self._request.top_logprobs
+        ids = logprobs = None
+        if chunk.token is not None:
+            if self._request.token_ids:
+                ids = self._vocabulary.recover(chunk.text, count, chunk.token["id"])
+            if wanted is not None and count == 1:
+                logprobs = (read_logprob(chunk.token, wanted, self._vocabulary),)
+        return Piece(chunk.text, count, ids, logprobs)
+
+    def _end_if_due(self, chunk: Chunk) -> None:
+        if chunk.finish_reason == "length":
+            self._end(FinishReason.LENGTH)
+        elif chunk.finish_reason is not None:
+            if self._form is not None:
+                self._form.end()
+            self._end(FinishReason.STOP, stop_token_id=self._last_id)
+        elif self._stopping.ends_at is not None and time.monotonic() >= self._stopping.ends_at:
+            self.end_by_time()
+
+    def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:
+        self._finish = Finish(
+            reason,
+            stop_text=stop_text,
+            stop_token_id=stop_token_id,
+            output_tokens=len(self._held.ids) + self._generated,
+            cached_tokens=self._cached,
+        )
+
+    def _take_ready(self) -> Piece:
+        pieces, self._ready = self._ready, []
+        return join(pieces)
+
+    def _output(self, piece: Piece, finish: Finish | None = None) -> StepOutput:
+        return StepOutput(
+            self._request.key,
+            text=piece.text,
+            token_count=piece.token_count,
+            token_ids=piece.token_ids if self._request.token_ids else None,
+            logprobs=piece.logprobs if self._request.top_logprobs is not None else None,
+            finish=finish,
+        )

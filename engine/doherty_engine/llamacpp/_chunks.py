@@ -1,0 +1,57 @@
+"""Reads llama.cpp's chunks, which are JSON in the shape of OpenAI's completions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from doherty_engine._errors import EngineFailedError
+from doherty_engine._outputs import TokenLogprob
+from doherty_engine.llamacpp._vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What llama.cpp tells in one call: some progress with the prompt, new text, or the end."""
+
+    text: str
+    generated_tokens: int
+    """In all, so far."""
+    cached_tokens: int
+    token: Mapping[str, Any] | None
+    """The entry of the last token, where the chunk has one."""
+    finish_reason: str | None
+
+    @property
+    def token_id(self) -> int | None:
+        """The id of the last token."""
+        return None if self.token is None else self.token["id"]
+
+
+def read_chunk(data: Mapping[str, Any]) -> Chunk:
+    """Reads one chunk.
+
+    Raises:
+        EngineFailedError: it is an error; all that a caller can cause was refused before.
+    """
+    if "error" in data:
+        raise EngineFailedError(f"llama.cpp answered: {data['error']}")
+    choice, timings = data["choices"][0], data["timings"]
+    content = (choice["logprobs"] or {}).get("content")
+    return Chunk(
+        text=choice["text"],
+        generated_tokens=timings["predicted_n"],
+        cached_tokens=timings["cache_n"],
+        token=content[-1] if content else None,
+        finish_reason=choice["finish_reason"],
+    )
+
+
+def read_logprob(token: Mapping[str, Any], top_logprobs: int, vocabulary: Vocabulary) -> TokenLogprob:
+    """The log probability of a chunk's only token, and of the most probable ones at its place."""
+    top = token["top_logprobs"][:top_logprobs]
+    return _logprob(token, vocabulary, tuple(_logprob(entry, vocabulary) for entry in top))
+
+
+def _logprob(entry: Mapping[str, Any], vocabulary: Vocabulary, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    # Rounding can put the logarithm of a certainty above zero.
+    return TokenLogprob(entry["id"], vocabulary.pieces[entry["id"]], min(0.0, entry["logprob"]), top)

@@ -1,0 +1,49 @@
+"""Shares the KV cache among requests: llama.cpp cannot preempt, so only what fits to its end is let in."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition
+
+
+class KvPool:
+    """Lets requests in, first come first served, as long as their tokens fit together."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._reserved = 0
+        self._changed = Condition()
+        self._waiting: deque[object] = deque()
+
+    @property
+    def use(self) -> float:
+        """The share that is reserved."""
+        return self._reserved / self._tokens
+
+    def reserve(self, tokens: int, *, until: float | None, given_up: Callable[[], bool]) -> bool:
+        """Waits for room; False if `given_up` (`wake` makes it look) or the time `until` came first."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while self._waiting[0] is not ticket or self._reserved + tokens > self._tokens:
+                    left = None if until is None else until - time.monotonic()
+                    if given_up() or (left is not None and left <= 0):
+                        return False
+                    self._changed.wait(left)
+                self._reserved += tokens
+                return True
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def release(self, tokens: int) -> None:
+        """Gives room back."""
+        with self._changed:
+            self._reserved -= tokens
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Makes those that wait look whether they have been given up."""
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,99 @@
+"""Writes a grammar in the dialect of Lark that llguidance takes.
+
+A rule that does not refer back to itself becomes a terminal, which is a regular expression and read exactly. In a
+recursive rule terminals are as long as possible, and each takes as much of the answer as it can: so such a grammar may
+allow less than it says, but never more.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from doherty_engine.llamacpp._gbnf import Choice, Node, Pattern, Repeat, RuleName, Series, references
+
+
+def write_lark(rules: Mapping[str, Node]) -> str:
+    """The grammar whose rule `root` is the whole answer."""
+    return _Writer(rules).write()
+
+
+class _Writer:
+    """Names the rules t0, t1, ... where they are recursive and T0, T1, ... where they are terminals."""
+
+    def __init__(self, rules: Mapping[str, Node]) -> None:
+        reachable = _reachable(rules, "root")
+        self._rules = {name: rules[name] for name in rules if name in reachable}
+        recursive = {name for name in self._rules if name in _reachable(rules, *references(rules[name]))}
+        # What refers to a recursive rule cannot be a terminal either.
+        grammatical = {name for name in self._rules if recursive & ({name} | _reachable(rules, name))}
+        self._names = {name: f"{'t' if name in grammatical else 'T'}{place}" for place, name in enumerate(self._rules)}
+        self._grammatical = grammatical
+        self._groups: list[str] = []
+
+    def write(self) -> str:
+        lines = [f"{self._names[name]}: {self._body(name)}" for name in self._rules]
+        return "\n".join([f"start: {self._names['root']}", *lines, *self._groups])
+
+    def _body(self, name: str) -> str:
+        body = self._rules[name]
+        return self._grammar(body) if name in self._grammatical else self._terminal(body)
+
+    def _terminal(self, node: Node) -> str:
+        match node:
+            case Pattern(pattern):
+                return f"/{pattern}/" if pattern else '""'
+            case RuleName(name):
+                return self._names[name]
+            case Repeat(item, suffix):
+                return f"({self._terminal(item)}){suffix}"
+            case Series(items):
+                return " ".join(f"({self._terminal(item)})" for item in items) or '""'
+            case Choice(items):
+                return " | ".join(f"({self._terminal(item)})" for item in items)
+
+    def _grammar(self, node: Node) -> str:
+        if self._is_terminal(node):
+            return self._as_terminal(node)
+        match node:
+            case Repeat(item, suffix):
+                return f"({self._grammar(item)}){suffix}"
+            case Series(items):
+                return " ".join(f"({self._grammar(run)})" for run in self._runs(items))
+            case Choice(items):
+                return " | ".join(f"({self._grammar(item)})" for item in items)
+            case RuleName(name):
+                return self._names[name]
+            case Pattern():
+                raise AssertionError("a literal is a terminal")
+
+    def _runs(self, items: Sequence[Node]) -> Iterator[Node]:
+        """Joins neighbours that are terminals, so that no lexer decides where one ends."""
+        run: list[Node] = []
+        for item in items:
+            if self._is_terminal(item):
+                run.append(item)
+                continue
+            if run:
+                yield Series(tuple(run))
+                run = []
+            yield item
+        if run:
+            yield Series(tuple(run))
+
+    def _as_terminal(self, node: Node) -> str:
+        name = f"G{len(self._groups)}"
+        self._groups.append(f"{name}: {self._terminal(node)}")
+        return name
+
+    def _is_terminal(self, node: Node) -> bool:
+        return not any(name in self._grammatical for name in references(node))
+
+
+def _reachable(rules: Mapping[str, Node], *starts: str) -> set[str]:
+    """The rules that some rules lead to, themselves included."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += references(rules[name])
+    return found

@@ -1,0 +1,48 @@
+"""What a deployment may set."""
+
+import os
+from dataclasses import dataclass
+
+from doherty_engine._options import option, parse_bool
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("it must be at least 1")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings of the engine."""
+
+    model: str = option(
+        "",
+        str,
+        'A GGUF file, or one on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf". '
+        "The default is SmolLM2-135M-Instruct.",
+    )
+    revision: str = option("", str, "The commit, branch or tag of a model on the hub.")
+    slots: int = option(4, _positive, "How many requests are worked on at the same time.")
+    context_tokens: int | None = option(
+        None,
+        _positive,
+        "The KV cache, which all slots share, and the most that one request may take of it, in tokens. "
+        "The default is 8192, or the model's context where that is smaller.",
+    )
+    threads: int | None = option(
+        None, _positive, "The threads that compute. The default leaves one core to the server."
+    )
+    prompt_cache: bool = option(
+        True,  # noqa: FBT003  the default of a switch is a switch
+        parse_bool,
+        "Whether a prompt's beginning is reused where a slot still holds it.",
+    )
+
+
+def default_threads() -> int:
+    """All cores but one: libgomp's barriers collapse when its threads compete with the server for a core."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, cores - 1)

@@ -1,0 +1,26 @@
+"""Says to llama.cpp how to choose tokens, leaving nothing to its own defaults."""
+
+from doherty_engine._requests import Sampling
+
+_RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp draws a seed of its own for this value."""
+
+
+def sampling_fields(sampling: Sampling, context_tokens: int) -> dict[str, object]:
+    """The fields of a completion request."""
+    return {
+        # The temperature goes first, so that the cut-offs see the distribution that is sampled from, as in vLLM.
+        "samplers": ["penalties", "temperature", "min_p", "top_k", "top_p"],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": context_tokens,  # penalties look at all of the prompt and the answer
+        "seed": sampling.seed % _RANDOM_SEED,
+        "dynatemp_range": 0.0,
+        "mirostat": 0,
+        "min_keep": 0,
+    }

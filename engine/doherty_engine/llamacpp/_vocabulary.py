@@ -1,0 +1,135 @@
+"""The model's vocabulary: which bytes each token stands for in an answer, and which tokens end one.
+
+llama.cpp's streams lose the ids of all tokens of a character but the last. `Vocabulary.recover` finds them where the
+bytes leave only one possibility.
+"""
+
+from collections.abc import Sequence
+
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.llamacpp._gguf import Gguf
+
+_NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
+"""The types of GGUF's tokens that stand for text; the others leave none in an answer."""
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_END_NAMES = frozenset(
+    {
+        "</s>",
+        "<EOT>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|end|>",
+        "<|eom_id|>",
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|return|>",
+    }
+)
+"""The tokens that llama.cpp takes for an end by their name, whatever else the file says."""
+_SPM_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Vocabulary:
+    """The tokens of one model."""
+
+    def __init__(self, gguf: Gguf) -> None:
+        """Raises EngineSetupError for a kind of tokenizer that this engine cannot read."""
+        kind = gguf.values.get("tokenizer.ggml.model")
+        if kind not in {"gpt2", "llama"} or len(gguf.tokens) != len(gguf.token_types):
+            raise EngineSetupError(
+                f'The model has a tokenizer of the kind {kind!r}, and this engine reads "gpt2" and "llama"; '
+                "name another model."
+            )
+        spell = _spell_bpe if kind == "gpt2" else _spell_spm
+        self.pieces = tuple(map(spell, gguf.tokens, gguf.token_types))
+        """The bytes of each token in an answer; empty for control tokens."""
+        named = {gguf.integer(f"tokenizer.ggml.{key}") for key in _END_KEYS}
+        spelled = {token_id for token_id, token in enumerate(gguf.tokens) if token in _END_NAMES}
+        self.end_ids = frozenset(spelled | {token_id for token_id in named if token_id is not None})
+        """The tokens at which the model ends its answer."""
+        self._ids_by_piece: dict[bytes, list[int]] = {}
+        for token_id, piece in enumerate(self.pieces):
+            self._ids_by_piece.setdefault(piece, []).append(token_id)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def decode(self, token_ids: Sequence[int]) -> bytes:
+        """The bytes of some tokens in an answer."""
+        return b"".join(self.pieces[token_id] for token_id in token_ids)
+
+    def ends_inside_character(self, token_id: int) -> bool:
+        """Whether a code point may go on behind the token, so that a stream may never show its id."""
+        piece = self.pieces[token_id]
+        return bool(piece) and not _is_text(piece)
+
+    def recover(self, text: str, count: int, last_id: int) -> tuple[int, ...] | None:
+        """The ids of the `count` tokens of a text that end with `last_id`, or None if others are possible too."""
+        if count == 1:
+            return (last_id,)
+        data = text.encode()
+        last = self.pieces[last_id]
+        if not last or not data.endswith(last) or _REPLACEMENT in text:  # the latter stands for unknown bytes
+            return None
+        found = self._split(data[: len(data) - len(last)], count - 1)
+        return (*found[0], last_id) if len(found) == 1 else None
+
+    def _split(self, data: bytes, count: int) -> list[tuple[int, ...]]:
+        """Up to two ways to spell the bytes with so many tokens: two are as useless as twenty."""
+        ways: list[tuple[int, ...]] = []
+        if count == 1:
+            ways += [(token_id,) for token_id in self._ids_by_piece.get(data, ())]
+            return ways[:2]
+        for end in range(1, len(data) - count + 2):
+            for token_id in self._ids_by_piece.get(data[:end], ()):
+                ways += [(token_id, *rest) for rest in self._split(data[end:], count - 1)]
+                if len(ways) > 1:
+                    return ways[:2]
+        return ways
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether the bytes end at the end of a code point, whatever they begin with."""
+    tail = data[-4:]
+    return any(_decodes(tail[start:]) for start in range(len(tail)))
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _byte_letters() -> dict[int, str]:
+    """How GPT-2 spells bytes: those that are no visible Latin-1 letter as the letters from U+0100 on, in order."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(0x100) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + place) for place, byte in enumerate(hidden)}
+
+
+_LETTER_TO_LATIN1 = {ord(letter): chr(byte) for byte, letter in _byte_letters().items()}
+
+
+def _spell_bpe(token: str, kind: int) -> bytes:
+    if kind == _USER_DEFINED:
+        return token.encode()
+    if kind != _NORMAL:
+        return b""
+    try:
+        return token.translate(_LETTER_TO_LATIN1).encode("latin-1")
+    except UnicodeEncodeError:  # not GPT-2's spelling: a token that was added later
+        return token.encode()
+
+
+def _spell_spm(token: str, kind: int) -> bytes:
+    if kind == _BYTE:
+        return bytes([int(token[3:5], 16)])  # "<0x0A>"
+    if kind == _USER_DEFINED:
+        return token.encode()
+    return token.replace(_SPM_SPACE, " ").encode() if kind == _NORMAL else b""

@@ -1,0 +1,151 @@
+"""Works on one request, from its input to its last output, in a thread of its own."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from doherty_engine._budget import output_budget
+from doherty_engine._errors import EngineError, EngineFailedError, UnsupportedError
+from doherty_engine._outputs import Started, StepOutput
+from doherty_engine._requests import EngineRequest
+from doherty_engine.llamacpp._answer import Answer
+from doherty_engine.llamacpp._chunks import read_chunk
+from doherty_engine.llamacpp._forms import Form, FormCompiler
+from doherty_engine.llamacpp._kv_pool import KvPool
+from doherty_engine.llamacpp._reader import InputReader
+from doherty_engine.llamacpp._sampling import sampling_fields
+from doherty_engine.llamacpp._server import LlamaServer
+from doherty_engine.llamacpp._vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all requests share."""
+
+    server: LlamaServer
+    vocabulary: Vocabulary
+    reader: InputReader
+    forms: FormCompiler
+    pool: KvPool
+    context_tokens: int
+    prompt_cache: bool
+    emit: Callable[[StepOutput], None]
+    """Takes outputs from any thread."""
+
+
+class Work:
+    """One request, and the handle that its owner aborts it by."""
+
+    def __init__(self, request: EngineRequest, shop: Workshop) -> None:
+        self._request = request
+        self._shop = shop
+        self._submitted_at = time.monotonic()
+        self._failure: Exception | None = None
+        self.aborted = False
+
+    def abort(self) -> None:
+        """Makes the work end; llama.cpp asks for it after each token and each batch of the prompt."""
+        self.aborted = True
+        self._shop.pool.wake()
+
+    def run(self) -> None:
+        """Does the work; whatever happens, there is exactly one last output."""
+        try:
+            last = self._answer()
+        except EngineError as error:
+            last = StepOutput(self._request.key, error=error)
+        except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
+            failure = EngineFailedError(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            last = StepOutput(self._request.key, error=failure)
+        self._shop.emit(last)
+
+    def _answer(self) -> StepOutput:
+        request, shop = self._request, self._shop
+        self._check()
+        prompt = shop.reader.prompt(request.input)
+        held = shop.reader.held(request.held)
+        budget = output_budget(request.input, len(prompt), shop.context_tokens, request.stopping)
+        form = None if request.constraint is None else shop.forms.compile(request.constraint)
+        answer = Answer(request, shop.vocabulary, held, budget, form)
+        preprocess = time.monotonic() - self._submitted_at
+        if answer.end_in_held():
+            self._start(len(prompt), preprocess, queue=0.0)
+            return answer.last()
+        return self._generate_in_pool(answer, (*prompt, *held.ids), form, len(prompt), preprocess)
+
+    def _generate_in_pool(
+        self, answer: Answer, tokens: tuple[int, ...], form: Form | None, prompt_tokens: int, preprocess: float
+    ) -> StepOutput:
+        """Waits for room to the end of the answer, and generates it."""
+        pool, needed = self._shop.pool, len(tokens) + answer.left
+        waits_from = time.monotonic()
+        has_room = pool.reserve(needed, until=self._request.stopping.ends_at, given_up=lambda: self.aborted)
+        try:
+            if not self.aborted:
+                self._start(prompt_tokens, preprocess, queue=time.monotonic() - waits_from)
+                if has_room:
+                    self._generate(answer, tokens, form)
+                else:
+                    answer.end_by_time()
+            return answer.abort() if self.aborted else answer.last()
+        finally:
+            if has_room:
+                pool.release(needed)
+
+    def _generate(self, answer: Answer, tokens: tuple[int, ...], form: Form | None) -> None:
+        request = self._request
+
+        def on_chunk(data: Mapping[str, Any]) -> bool:
+            try:
+                return self._take(answer, data)
+            except Exception as error:  # noqa: BLE001  llama.cpp would swallow it; it is raised below
+                self._failure = error
+                return True
+
+        fields: dict[str, object] = {
+            **sampling_fields(request.sampling, self._shop.context_tokens),
+            "prompt": list(tokens),
+            "n_predict": answer.left,
+            "ignore_eos": request.stopping.ignore_eos,
+            "cache_prompt": self._shop.prompt_cache,
+            "stream": True,
+            "timings_per_token": True,
+            "return_progress": True,
+            # llama.cpp tells the ids of tokens only with probabilities; those after sampling cost nothing.
+            "n_probs": max(1, request.top_logprobs or 0),
+            "post_sampling_probs": request.top_logprobs is None,
+        }
+        if form is not None:
+            fields["grammar"] = form.grammar
+        self._shop.server.complete(fields, on_chunk)
+        if self._failure is not None:
+            raise self._failure
+
+    def _take(self, answer: Answer, data: Mapping[str, Any]) -> bool:
+        """Whether llama.cpp shall end the answer."""
+        if self.aborted:
+            return True
+        output = answer.take(read_chunk(data))
+        if output is not None:
+            self._shop.emit(output)
+        return answer.ended
+
+    def _start(self, prompt_tokens: int, preprocess: float, queue: float) -> None:
+        self._shop.emit(StepOutput(self._request.key, started=Started(prompt_tokens, preprocess, queue)))
+
+    def _check(self) -> None:
+        """Refuses what llama.cpp would get wrong without a word."""
+        request, stopping = self._request, self._request.stopping
+        if request.constraint is not None and request.held is not None:
+            raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
+        if request.constraint is not None and stopping.ignore_eos:
+            raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
+        self._shop.reader.check_ids("stopping.stop_token_ids", stopping.stop_token_ids)
+        for token_id in stopping.stop_token_ids:
+            if self._shop.vocabulary.ends_inside_character(token_id):
+                raise UnsupportedError(
+                    "stopping.stop_token_ids",
+                    f"token {token_id} ends inside a character, where this engine cannot see it for certain",
+                )

