@@ -15,7 +15,8 @@ def output_budget(content: Input, prompt_tokens: int, context_tokens: int, stopp
     """How many tokens the whole answer may have, the held part included.
 
     Raises:
-        InvalidInputError: the prompt fills the context, or the caller's own maximum does not fit behind it.
+        InvalidInputError: the prompt fills the context, or the caller's own maximum does not fit behind it, or its
+            minimum does not fit the default.
     """
     left = context_tokens - prompt_tokens
     if left < 1:
@@ -24,7 +25,10 @@ def output_budget(content: Input, prompt_tokens: int, context_tokens: int, stopp
             f"the prompt has {prompt_tokens} tokens, and the context of {context_tokens} must hold an answer too",
         )
     if stopping.max_output_tokens is None:
-        return min(stopping.default_max_output_tokens, left)
+        budget = min(stopping.default_max_output_tokens, left)
+        if stopping.min_output_tokens > budget:
+            raise InvalidInputError("stopping.min_output_tokens", f"the default of max_output_tokens is {budget} here")
+        return budget
     if stopping.max_output_tokens > left:
         raise InvalidInputError(
             "stopping.max_output_tokens",

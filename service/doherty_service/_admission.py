@@ -6,10 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from doherty_service._errors import OverloadedError
+from doherty_service._errors import OverloadedError, ServiceError
 
 _FIRST_GUESS_SECONDS = 1.0
 """How long an answer takes, while none has ended yet."""
+
+_SOONEST_SECONDS = 0.05
+"""Nobody is told to come back sooner."""
 
 
 class Priority(IntEnum):
@@ -59,7 +62,11 @@ class Admission:
         if self.running < self.slots and not self.queued:
             self.running += 1
             return time.monotonic()
-        self._make_room(priority, size)
+        try:
+            self._make_room(priority, size)
+        except OverloadedError:
+            self.refusals += 1
+            raise
         waiter = _Waiter(size)
         queue = self._queues[priority]
         queue.append(waiter)
@@ -73,10 +80,20 @@ class Admission:
             raise
         return time.monotonic()
 
-    def release(self, acquired: float) -> None:
-        """Gives a slot back, and to the next one who waits."""
-        self._seconds.append(time.monotonic() - acquired)
+    def release(self, acquired: float, *, completed: bool) -> None:
+        """Gives a slot back, and to the next one who waits.
+
+        Only the time of a `completed` answer says something of how long the next one will take.
+        """
+        if completed:
+            self._seconds.append(time.monotonic() - acquired)
         self._free()
+
+    def fail_waiting(self, error: ServiceError) -> None:
+        """Ends the wait of all who wait."""
+        for queue in self._queues.values():
+            while queue:
+                _fail(queue.popleft(), error)
 
     def _free(self) -> None:
         self.running -= 1
@@ -89,20 +106,24 @@ class Admission:
                     return
 
     def _make_room(self, priority: Priority, size: int) -> None:
-        while self._is_full(size):
-            batch = self._queues[Priority.BATCH]
-            if priority is Priority.BATCH or not batch:
-                raise self._refusal()
-            shed = batch.pop()
-            if not shed.admitted.done():
-                shed.admitted.set_exception(self._refusal())
+        """Lets the youngest batch requests go for an interactive one, if that helps; or refuses."""
+        stays = [waiter.size for waiter in self._queues[Priority.INTERACTIVE]]
+        batch = self._queues[Priority.BATCH]
+        if priority is Priority.BATCH:
+            stays += [waiter.size for waiter in batch]
+        if not self._fits(len(stays), sum(stays), size):
+            raise self._refusal()
+        while priority is Priority.INTERACTIVE and not self._fits(
+            self.queued, sum(stays) + sum(waiter.size for waiter in batch), size
+        ):
+            if _fail(batch.pop(), self._refusal()):
+                self.refusals += 1
 
-    def _is_full(self, size: int) -> bool:
-        waiting = sum(waiter.size for queue in self._queues.values() for waiter in queue)
-        return self.queued >= self._max_queued or (waiting + size > self._max_queued_bytes and self.queued > 0)
+    def _fits(self, waiting: int, waiting_bytes: int, size: int) -> bool:
+        """Whether one more fits beside so many; one alone is never too large."""
+        return waiting < self._max_queued and (not waiting or waiting_bytes + size <= self._max_queued_bytes)
 
     def _refusal(self) -> OverloadedError:
-        self.refusals += 1
         return OverloadedError(
             "QUEUE_FULL",
             f"{self.running} requests are running and {self.queued} are waiting, which is all that this server takes",
@@ -114,4 +135,12 @@ class Admission:
         if not self._seconds:
             return _FIRST_GUESS_SECONDS
         median = sorted(self._seconds)[len(self._seconds) // 2]
-        return median / self.slots
+        return max(_SOONEST_SECONDS, median / self.slots)
+
+
+def _fail(waiter: _Waiter, error: ServiceError) -> bool:
+    """Ends a wait, unless its caller is just leaving by itself."""
+    if waiter.admitted.done():
+        return False
+    waiter.admitted.set_exception(error)
+    return True

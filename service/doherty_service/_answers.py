@@ -11,8 +11,8 @@ from doherty_engine import EngineFailedError, FinishReason, StepOutput, TokenLog
 class Answer:
     """The outputs of one request that the transport has not taken yet."""
 
-    def __init__(self, key: str, on_last: Callable[[], None]) -> None:
-        """`on_last` is called once, when the engine has no more to do for the request."""
+    def __init__(self, key: str, on_last: Callable[[StepOutput], None]) -> None:
+        """`on_last` is called once with the last output, when the engine has no more to do for the request."""
         self.key = key
         self._on_last = on_last
         self._outputs: deque[StepOutput] = deque()
@@ -38,7 +38,7 @@ class Answer:
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
         if output.is_last:
-            self._on_last()
+            self._on_last(output)
         if not self._reading:
             return
         if output.error is not None:
@@ -71,12 +71,12 @@ class Answers:
         """None is under way."""
         self._by_key: dict[str, Answer] = {}
 
-    def begin(self, key: str, on_last: Callable[[], None]) -> Answer:
-        """Expects outputs for the request `key`; `on_last` is called when its slot is free."""
+    def begin(self, key: str, on_last: Callable[[StepOutput], None]) -> Answer:
+        """Expects outputs for the request `key`; `on_last` is called with the last one, when its slot is free."""
 
-        def ended() -> None:
+        def ended(last: StepOutput) -> None:
             del self._by_key[key]
-            on_last()
+            on_last(last)
 
         answer = self._by_key[key] = Answer(key, ended)
         return answer

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DOMAIN = "doherty"
+MOST_VIOLATIONS = 8
+"""Of the fields at fault, so many are told: a caller that knows these can mend the rest."""
+_MOST_FIELD_BYTES = 100
+_MOST_DESCRIPTION_BYTES = 300
+_MOST_MESSAGE_BYTES = 600
+# Together with the encoding of metadata (base64, and percent signs in the message) this stays below 8 kB: gRPC drops a
+# call whose trailing metadata is larger than that, and with it the status.
 ENGINE_RESTART_SECONDS = 5.0
 """When to try again after the engine failed: time enough for a load balancer to look elsewhere."""
 
@@ -116,23 +123,32 @@ def as_service_error(error: BaseException) -> ServiceError:
 
 
 def to_status(error: ServiceError, request_id: str) -> Status:
-    """Makes the google.rpc.Status that carries an error to the caller."""
+    """Makes the google.rpc.Status that carries an error to the caller, cut to what metadata may hold."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        for violation in error.violations[:MOST_VIOLATIONS]:
+            bad_request.field_violations.add(
+                field=_cut(violation.field, _MOST_FIELD_BYTES),
+                description=_cut(violation.description, _MOST_DESCRIPTION_BYTES),
+            )
         details.append(bad_request)
     if error.retry_after is not None:
         retry_info = error_details_pb2.RetryInfo()
         retry_info.retry_delay.FromNanoseconds(round(error.retry_after * 1e9))
         details.append(retry_info)
-    status = Status(code=error.code.value[0], message=str(error))
+    status = Status(code=error.code.value[0], message=_cut(str(error), _MOST_MESSAGE_BYTES))
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    data = text.encode()
+    return text if len(data) <= most_bytes else data[: most_bytes - 3].decode(errors="ignore") + "…"

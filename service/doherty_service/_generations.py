@@ -3,17 +3,36 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
-from doherty_engine import Engine, EngineRequest, Finish, FinishReason, Input, ModelInfo, Started, StepOutput
+from doherty_engine import (
+    Engine,
+    EngineRequest,
+    Finish,
+    FinishReason,
+    HeldPart,
+    Input,
+    ModelInfo,
+    RawText,
+    Started,
+    StepOutput,
+    output_budget,
+)
 from doherty_service._admission import Admission, Priority
 from doherty_service._answers import Answer, Answers
-from doherty_service._errors import UnavailableError
+from doherty_service._errors import OverloadedError, UnavailableError
 from doherty_service.latency import Call
 
 _RETRY_SECONDS = 1.0
 """When to try again while the model is loaded or the server goes away."""
+
+_LAST_WORDS_SECONDS = 1.0
+"""How long those have who are told that the server shuts down."""
+
+_MOST_COUNTING = 8
+"""Inputs at a time that are only counted; tokenizing is the work of a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,7 @@ class Generations:
         self._answers = Answers()
         self._admission: Admission | None = None
         self._draining = False
-        self._grace_is_over = False
+        self._counting = 0
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -106,9 +125,20 @@ class Generations:
         return self._engine.health().kv_cache_use
 
     async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it."""
+        """Counts the tokens of an input as the model would read it.
+
+        Raises:
+            OverloadedError: too many are counting already.
+            UnavailableError: the engine is not ready yet.
+        """
         _ = self.admission
-        return await self._engine.count_tokens(content)
+        if self._counting >= _MOST_COUNTING:
+            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=_RETRY_SECONDS)
+        self._counting += 1
+        try:
+            return await self._engine.count_tokens(content)
+        finally:
+            self._counting -= 1
 
     def check_open(self) -> None:
         """Makes sure that requests are taken in.
@@ -136,10 +166,7 @@ class Generations:
             if acquired is None:
                 yield Reader(await self._ended_in_queue(request), call)
                 return
-            if self._grace_is_over:
-                self.admission.release(acquired)
-                raise _drained()
-            answer = self._answers.begin(request.key, lambda: self.admission.release(acquired))
+            answer = self._answers.begin(request.key, partial(self._free_slot, acquired))
             handle = self._engine.submit(request)
             try:
                 yield Reader(answer, call)
@@ -164,13 +191,26 @@ class Generations:
             call.queue = time.monotonic() - begun
 
     async def _ended_in_queue(self, request: EngineRequest) -> Answer:
-        """The answer of a request whose time limit ran out while it waited: no text, but a truthful prompt size."""
+        """The answer of a request whose time limit ran out while it waited: no text, but truthful sizes.
+
+        Raises:
+            InvalidInputError: the request would have been refused in its turn, too.
+        """
         begun = time.monotonic()
-        prompt_tokens = await self._engine.count_tokens(request.input)
-        answer = Answer(request.key, lambda: None)
+        prompt_tokens = await self.count_tokens(request.input)
+        held = request.held or HeldPart()
+        held_tokens = len(held.token_ids) or (await self.count_tokens(RawText(held.text)) if held.text else 0)
+        budget = output_budget(request.input, prompt_tokens, self._engine.info().context_tokens, request.stopping)
+        reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
+        answer = Answer(request.key, lambda _: None)
         started = Started(prompt_tokens, time.monotonic() - begun)
-        answer.put(StepOutput(request.key, started=started, finish=Finish(FinishReason.TIME_LIMIT)))
+        finish = Finish(reason, output_tokens=held_tokens)
+        answer.put(StepOutput(request.key, started=started, finish=finish))
         return answer
+
+    def _free_slot(self, acquired: float, last: StepOutput) -> None:
+        completed = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
+        self.admission.release(acquired, completed=completed)
 
     async def drain(self, grace: float) -> None:
         """Refuses new requests, gives those in flight `grace` seconds to finish, and ends the rest."""
@@ -179,10 +219,11 @@ class Generations:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            self._grace_is_over = True
-            self._answers.fail_all(_drained())
-            await self._idle.wait()
-
-
-def _drained() -> UnavailableError:
-    return UnavailableError("DRAINED", "the server shut down", retry_after=_RETRY_SECONDS)
+            error = UnavailableError("DRAINED", "the server shut down", retry_after=_RETRY_SECONDS)
+            if self._admission is not None:
+                self._admission.fail_waiting(error)
+            self._answers.fail_all(error)
+            with suppress(TimeoutError):
+                # A caller that does not read keeps its handler in a write; it ends with the server.
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await self._idle.wait()

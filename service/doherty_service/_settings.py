@@ -19,6 +19,9 @@ from doherty_engine import DEFAULT_ENGINE
 CONFIG_VARIABLE = "DOHERTY_CONFIG"
 """Names the TOML file; so does the flag --config."""
 
+_LARGEST = 2**31 - 1
+"""What gRPC's own options and the fields of GetModel can hold."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -37,14 +40,26 @@ class Settings(BaseSettings):
     listen: str = Field(default="127.0.0.1:50051", description="The address, as HOST:PORT; port 0 picks one.")
     insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
-    max_output_tokens: int = Field(default=1024, ge=1, description="The default of stopping.max_output_tokens.")
+    max_output_tokens: int = Field(
+        default=1024, ge=1, le=_LARGEST, description="The default of stopping.max_output_tokens."
+    )
     temperature: float | None = Field(default=None, ge=0, le=2, description="The default of sampling.temperature.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="The default of sampling.top_p.")
-    max_queued_requests: int = Field(default=256, ge=0, description="How many requests may wait for a slot.")
-    max_queued_bytes: int = Field(default=16 << 20, ge=0, description="How many bytes of requests may wait for a slot.")
-    max_message_bytes: int = Field(default=4 << 20, ge=1024, description="The largest message taken, in bytes.")
-    latency_window: float = Field(default=300, gt=0, description="How far GetLatency looks back, in seconds.")
-    drain_grace: float = Field(default=30, ge=0, description="How long SIGTERM lets requests finish, in seconds.")
+    max_queued_requests: int = Field(
+        default=256, ge=0, le=_LARGEST, description="How many requests may wait for a slot."
+    )
+    max_queued_bytes: int = Field(
+        default=16 << 20, ge=0, le=_LARGEST, description="How many bytes of requests may wait for a slot."
+    )
+    max_message_bytes: int = Field(
+        default=4 << 20, ge=1024, le=_LARGEST, description="The largest message taken, in bytes."
+    )
+    latency_window: float = Field(
+        default=300, gt=0, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."
+    )
+    drain_grace: float = Field(
+        default=30, ge=0, allow_inf_nan=False, description="How long SIGTERM lets requests finish, in seconds."
+    )
     log_level: LogLevel = Field(default="info", description="The least that is logged.")
 
     @field_validator("engine_option", mode="before")

@@ -3,6 +3,7 @@
 import os
 import sys
 import typing
+from typing import NoReturn
 
 import click
 from pydantic import ValidationError
@@ -37,15 +38,22 @@ def _serve(config: str | None, **flags: object) -> None:
         os.environ[CONFIG_VARIABLE] = config
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     try:
-        run(Settings(**given))  # type: ignore[arg-type]  # pydantic checks them
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors())
-        _stop(f"The settings are wrong: {problems}.")
-    except (EngineSetupError, OSError, ValueError) as error:
+        run(_settings(given))
+    except EngineSetupError as error:
         _stop(str(error))
 
 
-def _stop(sentence: str) -> None:
+def _settings(given: dict[str, object]) -> Settings:
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors())
+        _stop(f"The settings are wrong: {problems}.")
+    except (OSError, ValueError) as error:
+        _stop(f"The file of settings cannot be read: {error}.")
+
+
+def _stop(sentence: str) -> NoReturn:
     sys.stderr.write(sentence + "\n")
     sys.exit(_USAGE)
 

@@ -1,10 +1,10 @@
 """What a deployment fills in where a request says nothing."""
 
 import pytest
-from support.server import ServerProcess, start_server
-from support.wire import connect
 
 from doherty.v1 import answer_pb2
+from support.server import ServerProcess, start_server
+from support.wire import connect
 
 SYSTEM = "Answer like a pirate."
 

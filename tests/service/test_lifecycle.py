@@ -52,8 +52,9 @@ def test_requests_are_told_to_come_back_while_the_model_loads() -> None:
     with start_server(*synthetic("load_seconds=60"), until="listening") as server:
         with grpc.insecure_channel(server.target) as channel:
             stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
-            failure = failure_of(lambda: stub.Generate(request(**LONG), timeout=SECONDS))
+            failure = failure_of(lambda: stub.Generate(request(**LONG, request_id="early"), timeout=SECONDS))
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "WARMING_UP")
+        assert failure.request_id == "early"
         assert failure.retry_seconds is not None
         assert server.stop() == 0  # a signal during the load ends cleanly
 
@@ -89,6 +90,20 @@ def test_what_outlasts_the_grace_is_ended() -> None:
         assert server.stop() == 0
         for one in failing:
             assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
+
+
+def test_a_caller_that_does_not_read_cannot_keep_the_server_alive() -> None:
+    endless = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
+    options = ("tokens_per_second=0", "slots=64")
+    with start_server(*synthetic(*options), "--drain-grace", "0.2") as server:
+        narrow = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+        with grpc.insecure_channel(server.target, options=narrow) as channel, connect(server.target) as caller:
+            stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+            unread = [stub.StreamGenerate(request(**endless), timeout=SECONDS) for _ in range(64)]
+            caller.wait_until(lambda now: now.running > 0)
+            assert server.stop() == 0
+            for stream in unread:
+                stream.cancel()
 
 
 def run_to_the_end(*flags: str) -> "subprocess.CompletedProcess[str]":

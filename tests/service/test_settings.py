@@ -60,7 +60,15 @@ def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"listen": "50051"}, {"listen": "a:70000"}, {"temperature": 3}, {"top_p": 0}, {"no_such_setting": 1}]
+    "wrong",
+    [
+        {"listen": "50051"},
+        {"listen": "a:70000"},
+        {"temperature": 3},
+        {"top_p": 0},
+        {"latency_window": "inf"},
+        {"no_such_setting": 1},
+    ],
 )
 def test_what_is_wrong_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

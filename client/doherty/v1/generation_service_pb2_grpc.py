@@ -30,12 +30,24 @@ if _version_not_supported:
 class GenerationServiceStub(object):
     """Generates text with the one model that this deployment serves.
 
-    Every status other than OK that the server sends carries google.rpc.ErrorInfo (domain "doherty", and a reason that
-    is stable and machine-readable) and google.rpc.RequestInfo; INVALID_ARGUMENT also carries google.rpc.BadRequest with
-    the paths of the fields at fault; RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo.
+    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
+    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
+    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
+    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+
+    | status | reasons |
+    |---|---|
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
+    | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | INTERNAL | INTERNAL |
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing.
+    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    milliseconds.
     """
 
     def __init__(self, channel):
@@ -69,12 +81,24 @@ class GenerationServiceStub(object):
 class GenerationServiceServicer(object):
     """Generates text with the one model that this deployment serves.
 
-    Every status other than OK that the server sends carries google.rpc.ErrorInfo (domain "doherty", and a reason that
-    is stable and machine-readable) and google.rpc.RequestInfo; INVALID_ARGUMENT also carries google.rpc.BadRequest with
-    the paths of the fields at fault; RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo.
+    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
+    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
+    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
+    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+
+    | status | reasons |
+    |---|---|
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
+    | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | INTERNAL | INTERNAL |
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing.
+    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    milliseconds.
     """
 
     def Generate(self, request, context):
@@ -82,7 +106,8 @@ class GenerationServiceServicer(object):
 
         Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
         adapter), RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (warming up, draining, or the engine died),
-        UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL.
+        UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
+        CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +127,8 @@ class GenerationServiceServicer(object):
     def CountTokens(self, request, context):
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, INTERNAL.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
+        field of a newer contract), INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,12 +177,24 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 class GenerationService(object):
     """Generates text with the one model that this deployment serves.
 
-    Every status other than OK that the server sends carries google.rpc.ErrorInfo (domain "doherty", and a reason that
-    is stable and machine-readable) and google.rpc.RequestInfo; INVALID_ARGUMENT also carries google.rpc.BadRequest with
-    the paths of the fields at fault; RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo.
+    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
+    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
+    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
+    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+
+    | status | reasons |
+    |---|---|
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
+    | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | INTERNAL | INTERNAL |
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing.
+    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    milliseconds.
     """
 
     @staticmethod

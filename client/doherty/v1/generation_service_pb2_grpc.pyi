@@ -94,12 +94,24 @@ _GenerationServiceGetModelType = typing_extensions.TypeVar(
 class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _GenerationServiceStreamGenerateType, _GenerationServiceCountTokensType, _GenerationServiceGetModelType]):
     """Generates text with the one model that this deployment serves.
 
-    Every status other than OK that the server sends carries google.rpc.ErrorInfo (domain "doherty", and a reason that
-    is stable and machine-readable) and google.rpc.RequestInfo; INVALID_ARGUMENT also carries google.rpc.BadRequest with
-    the paths of the fields at fault; RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo.
+    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
+    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
+    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
+    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+
+    | status | reasons |
+    |---|---|
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
+    | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | INTERNAL | INTERNAL |
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing.
+    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    milliseconds.
     """
 
     @typing.overload
@@ -147,7 +159,8 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
 
     Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
     adapter), RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (warming up, draining, or the engine died),
-    UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL.
+    UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
+    CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
     """
 
     StreamGenerate: _GenerationServiceStreamGenerateType
@@ -161,7 +174,8 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     CountTokens: _GenerationServiceCountTokensType
     """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, INTERNAL.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
+    field of a newer contract), INTERNAL.
     """
 
     GetModel: _GenerationServiceGetModelType
@@ -192,12 +206,24 @@ GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
 class GenerationServiceServicer(metaclass=abc.ABCMeta):
     """Generates text with the one model that this deployment serves.
 
-    Every status other than OK that the server sends carries google.rpc.ErrorInfo (domain "doherty", and a reason that
-    is stable and machine-readable) and google.rpc.RequestInfo; INVALID_ARGUMENT also carries google.rpc.BadRequest with
-    the paths of the fields at fault; RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo.
+    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
+    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
+    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
+    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+
+    | status | reasons |
+    |---|---|
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
+    | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | INTERNAL | INTERNAL |
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing.
+    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    milliseconds.
     """
 
     @abc.abstractmethod
@@ -210,7 +236,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
         adapter), RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (warming up, draining, or the engine died),
-        UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL.
+        UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
+        CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
         """
 
     @abc.abstractmethod
@@ -234,7 +261,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.generation_service_pb2.CountTokensResponse, collections.abc.Awaitable[doherty.v1.generation_service_pb2.CountTokensResponse]]:
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, INTERNAL.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
+        field of a newer contract), INTERNAL.
         """
 
     @abc.abstractmethod

@@ -114,10 +114,10 @@ class GetLatencyResponse(google.protobuf.message.Message):
     kv_cache_use: builtins.float
     """The share of the KV cache that is in use right now. Range 0 to 1; absent where the engine does not tell."""
     refusals: builtins.int
-    """How many requests were refused with RESOURCE_EXHAUSTED since the server started."""
+    """How many requests were refused a place in the queue since the server started."""
     @property
     def window(self) -> google.protobuf.duration_pb2.Duration:
-        """How far this answer looks back."""
+        """How far this answer looks back: less than was asked for where the server has had to forget."""
 
     @property
     def queue(self) -> Global___Quantiles:

@@ -114,7 +114,8 @@ class GenerateRequest(google.protobuf.message.Message):
     """Who goes first when requests must wait."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """Input: a conversation in order, rendered with the model's chat template. The last message must be the user's.
+        """Input: a conversation in order, rendered with the model's chat template: up to 4,096 messages, of which the last
+        must be the user's.
         A conversation without a system message gets the deployment's system prompt, if it has one.
         """
 
@@ -224,11 +225,12 @@ class Sampling(google.protobuf.message.Message):
     """
     repetition_penalty: builtins.float
     """Divides (a positive) or multiplies (a negative) logit of a token that already stands in the prompt or the answer.
-    Range above 0 to 2; 1 is off.
+    Range 0.01 to 2; 1 is off.
     """
     seed: builtins.int
-    """Makes sampling repeatable, as far as the engine's arithmetic is. Any value; the server draws one when it is not
-    set, and Summary.seed says which was used. Without effect, and never refused, at temperature 0.
+    """Makes sampling repeatable, as far as the engine's arithmetic is. Any value; an engine with smaller seeds folds it
+    (`llamacpp`: modulo 2^32 - 1). The server draws one when it is not set, and Summary.seed says which was used.
+    Without effect, and never refused, at temperature 0.
     """
     def __init__(
         self,
@@ -282,7 +284,7 @@ class Stopping(google.protobuf.message.Message):
     """
     min_output_tokens: builtins.int
     """The fewest tokens that the answer must have: until then no end of sequence, stop text or stop token ends it.
-    At most max_output_tokens. Unit: tokens.
+    At most max_output_tokens, or what that is by default. Unit: tokens.
     """
     include_stop_text: builtins.bool
     """Whether the stop text that ended the answer is delivered as its last part."""
@@ -301,7 +303,8 @@ class Stopping(google.protobuf.message.Message):
     @property
     def time_limit(self) -> google.protobuf.duration_pb2.Duration:
         """How long the answer may take, from the moment that the server has the whole request, waiting included. Then it
-        ends with what there is, FINISH_REASON_TIME_LIMIT and status OK, where a deadline would lose it. Above 0.
+        ends with what there is, FINISH_REASON_TIME_LIMIT and status OK, where a deadline would lose it. It is looked at
+        once an engine step, or batch of the prompt. Above 0.
         """
 
     def __init__(
@@ -412,7 +415,8 @@ class ContinueFrom(google.protobuf.message.Message):
     Usage.output_tokens count the whole answer; Usage.prompt_tokens does not include the part; `time_limit` is what
     remains of it. Log probabilities and timings are those of the new attempt. Above temperature 0 the continuation is a
     valid one, but not the same as without the interruption. With `constraint` it is UNIMPLEMENTED where the engine
-    cannot advance a grammar over the part. A part that was already complete gets its summary at once.
+    cannot advance a grammar over the part. A part that was already complete gets its summary at once. An empty one is
+    the same as none.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

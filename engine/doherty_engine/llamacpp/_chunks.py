@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from doherty_engine._errors import EngineFailedError
+from doherty_engine._errors import EngineError, EngineFailedError
 from doherty_engine._outputs import TokenLogprob
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 
@@ -31,10 +31,12 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
     """Reads one chunk.
 
     Raises:
-        EngineFailedError: it is an error; all that a caller can cause was refused before.
+        EngineError: it is an error; all that a caller can cause was refused before.
     """
     if "error" in data:
-        raise EngineFailedError(f"llama.cpp answered: {data['error']}")
+        # To retry elsewhere what llama.cpp refuses would not help: it is this engine's fault not to have known better.
+        refused = data["error"].get("type") == "invalid_request_error"
+        raise (EngineError if refused else EngineFailedError)(f"llama.cpp answered: {data['error']}")
     choice, timings = data["choices"][0], data["timings"]
     content = (choice["logprobs"] or {}).get("content")
     return Chunk(

@@ -64,8 +64,9 @@ class LlamaCppEngine:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # One thread a slot, and two more for those who only count tokens.
-        self._threads = ThreadPoolExecutor(options.slots + 2, thread_name_prefix="llamacpp")
+        # One thread a slot; those who only count tokens must not keep any of them waiting.
+        self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llamacpp")
+        self._counters = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-count")
         self._running: dict[str, tuple[Work, Future[None]]] = {}
         self._sink: StepSink = _drop
         self._loading: Future[None] | None = None
@@ -107,7 +108,7 @@ class LlamaCppEngine:
             EngineFailedError: the engine is not running.
         """
         reader = self._loaded().reader
-        return len(await asyncio.get_running_loop().run_in_executor(self._threads, reader.prompt, content))
+        return len(await asyncio.get_running_loop().run_in_executor(self._counters, reader.prompt, content))
 
     def info(self) -> ModelInfo:
         """Tells what the engine serves; callable once `start` has returned."""
@@ -133,6 +134,7 @@ class LlamaCppEngine:
             self._outbox.flush()
             await asyncio.get_running_loop().run_in_executor(self._threads, shop.server.close)
         self._threads.shutdown()
+        self._counters.shutdown()
 
     def _load(self) -> None:
         options = self._options

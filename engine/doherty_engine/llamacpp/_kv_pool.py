@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Condition
+from threading import TIMEOUT_MAX, Condition
 
 
 class KvPool:
@@ -30,7 +30,7 @@ class KvPool:
                     left = None if until is None else until - time.monotonic()
                     if given_up() or (left is not None and left <= 0):
                         return False
-                    self._changed.wait(left)
+                    self._changed.wait(None if left is None else min(left, TIMEOUT_MAX))
                 self._reserved += tokens
                 return True
             finally:

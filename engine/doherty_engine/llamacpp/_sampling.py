@@ -5,13 +5,16 @@ from doherty_engine._requests import Sampling
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp draws a seed of its own for this value."""
 
+_LEAST_TEMPERATURE = 1e-3
+"""Logits divided by less overflow; long before that sampling is greedy."""
+
 
 def sampling_fields(sampling: Sampling, context_tokens: int) -> dict[str, object]:
     """The fields of a completion request."""
     return {
         # The temperature goes first, so that the cut-offs see the distribution that is sampled from, as in vLLM.
         "samplers": ["penalties", "temperature", "min_p", "top_k", "top_p"],
-        "temperature": sampling.temperature,
+        "temperature": sampling.temperature if sampling.temperature >= _LEAST_TEMPERATURE else 0.0,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,

@@ -48,7 +48,7 @@ class ErrorInterceptor(Around):
     async def _abort(self, error: Exception, context: ServicerContext) -> None:
         call = current_call()
         told = as_service_error(error)
-        if cause := _CAUSES.get(told.reason):
+        if call.is_answer and (cause := _CAUSES.get(told.reason)):
             self._recorder.aborts[cause] += 1
         if not isinstance(error, ServiceError):
             expected = told.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)

@@ -83,6 +83,8 @@ class LatencyRecorder:
         window = self.window if window is None else min(window, self.window)
         oldest = time.monotonic() - window
         samples = [sample for sample in self._samples if sample.ended >= oldest]
+        if len(samples) == _MOST_ANSWERS:  # those before them are forgotten
+            window = time.monotonic() - samples[0].ended
         first = [sample.time_to_first_token for sample in samples]
         last = [sample.time_to_last_token for sample in samples]
         return Snapshot(

@@ -35,6 +35,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802, ARG002 - gRPC's signature
         """Generates one whole answer."""
         call = current_call()
+        translation.take_label(request, call)
         self._generations.check_open()
         model = self._generations.model()
         asked, ticket = translation.engine_request(request, model, self._deployment, call)
@@ -60,6 +61,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> None:  # type: ignore[override]  # noqa: N802 - a handler that writes through the context costs less than one that yields
         """Generates one answer and sends it while it comes into being."""
         call = current_call()
+        translation.take_label(request, call)
         self._generations.check_open()
         model = self._generations.model()
         asked, ticket = translation.engine_request(request, model, self._deployment, call)

@@ -13,7 +13,7 @@ from doherty_service.translation._answers import (
     token_logprobs,
 )
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._requests import count_tokens_input, engine_request
+from doherty_service.translation._requests import count_tokens_input, engine_request, take_label
 from doherty_service.translation._violations import Violations
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "limits",
     "start",
     "summary",
+    "take_label",
     "token_logprobs",
 ]

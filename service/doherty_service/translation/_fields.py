@@ -26,20 +26,33 @@ _ROLES = {
     request_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
 }
 _MOST_CHOICES = 256
+_MOST_MESSAGES = 4096
+_LEAST_REPETITION_PENALTY = 0.01
+"""Logits are divided by it: below this they overflow."""
 
 
 WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
 """The two messages that have the inputs in common."""
 
 
-def text_input(wire: WireInput, deployment: Deployment, violations: Violations, *, others: int) -> Input:
-    """The input that is text; `others` counts the inputs of the request that are not."""
+def check_size(wire: WireInput) -> None:
+    """Refuses a conversation of a length that only looking at it would take long.
+
+    Raises:
+        InvalidRequestError: it is that long.
+    """
+    violations = Violations()
+    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"must be at most {_MOST_MESSAGES}")
+    violations.raise_if_any()
+
+
+def text_input(
+    wire: WireInput, deployment: Deployment, violations: Violations, *, has_token_ids: bool | None = None
+) -> Input:
+    """The input that is text; `has_token_ids` says whether there is one that is not, None that there cannot be."""
     present = [wire.HasField("prompt"), len(wire.messages) > 0, wire.HasField("raw_text")]
-    violations.check(
-        sum(present) + others == 1,
-        "prompt",
-        "exactly one input must be present: prompt, messages, raw_text or token_ids",
-    )
+    names = "prompt, messages or raw_text" if has_token_ids is None else "prompt, messages, raw_text or token_ids"
+    violations.check(sum(present) + bool(has_token_ids) == 1, "prompt", f"exactly one input must be present: {names}")
     if wire.HasField("raw_text"):
         return RawText(wire.raw_text)
     if wire.messages:
@@ -103,7 +116,7 @@ def sampling(
     violations.within(chosen.min_p, 0, 1, "sampling.min_p")
     violations.within(chosen.frequency_penalty, -2, 2, "sampling.frequency_penalty")
     violations.within(chosen.presence_penalty, -2, 2, "sampling.presence_penalty")
-    violations.within(chosen.repetition_penalty, 0, 2, "sampling.repetition_penalty", above_low=True)
+    violations.within(chosen.repetition_penalty, _LEAST_REPETITION_PENALTY, 2, "sampling.repetition_penalty")
     return chosen
 
 

@@ -14,7 +14,7 @@ from doherty_service._errors import NotFoundError, UnsupportedFieldError
 from doherty_service._generations import Ticket
 from doherty_service.latency import Call
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._fields import constraint, sampling, text_input
+from doherty_service.translation._fields import check_size, constraint, sampling, text_input
 from doherty_service.translation._violations import Violations
 
 SERVER_FEATURES = frozenset({"model", "priority", "request_id"})
@@ -31,10 +31,28 @@ _SEED_BITS = 32
 """Of a seed that the server draws: short enough to be typed again."""
 
 
+def take_label(wire: request_pb2.GenerateRequest, call: Call) -> None:
+    """Leaves the caller's label on `call`, for the log and whatever error is to come.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if not wire.request_id:
+        return
+    violations = Violations()
+    violations.check(
+        len(wire.request_id) <= _MOST_REQUEST_ID and wire.request_id.isascii() and wire.request_id.isprintable(),
+        "request_id",
+        f"must be at most {_MOST_REQUEST_ID} printable ASCII characters",
+    )
+    violations.raise_if_any()
+    call.request_id = wire.request_id
+
+
 def engine_request(
     wire: request_pb2.GenerateRequest, model: ModelInfo, deployment: Deployment, call: Call
 ) -> tuple[EngineRequest, Ticket]:
-    """Translates a request, and leaves the caller's label on `call`.
+    """Translates a request.
 
     Raises:
         InvalidRequestError: fields are wrong; says which, all of them.
@@ -42,14 +60,7 @@ def engine_request(
         UnsupportedFieldError: a field is set that this deployment cannot honour.
     """
     violations = Violations()
-    if wire.request_id:
-        violations.check(
-            len(wire.request_id) <= _MOST_REQUEST_ID and wire.request_id.isascii() and wire.request_id.isprintable(),
-            "request_id",
-            f"must be at most {_MOST_REQUEST_ID} printable ASCII characters",
-        )
-        violations.raise_if_any()
-        call.request_id = wire.request_id
+    check_size(wire)
     _check_supported(wire, model)
     _check_served(wire, model)
     request = EngineRequest(
@@ -78,9 +89,10 @@ def count_tokens_input(
         NotFoundError: the model is not served.
     """
     violations = Violations()
+    check_size(wire)
     _refuse_unknown(wire)
     _check_model(wire.model, model)
-    content = text_input(wire, deployment, violations, others=0)
+    content = text_input(wire, deployment, violations)
     violations.raise_if_any()
     return content
 
@@ -127,7 +139,7 @@ def _check_model(name: str, model: ModelInfo) -> None:
 
 
 def _input(wire: request_pb2.GenerateRequest, deployment: Deployment, violations: Violations) -> Input:
-    content = text_input(wire, deployment, violations, others=int(bool(wire.token_ids)))
+    content = text_input(wire, deployment, violations, has_token_ids=bool(wire.token_ids))
     return TokenIds(tuple(wire.token_ids)) if wire.token_ids else content
 
 
