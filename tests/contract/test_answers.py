@@ -1,7 +1,6 @@
 """What every answer must be, whichever engine gives it: text, ids, timings, latency."""
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -24,15 +23,6 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "one token": {"prompt": "Name a colour.", "sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 1}},
     "stopped": {"prompt": "Why?", "sampling": {"temperature": 0}, "stopping": {"stop_texts": [" "]}},
 }
-
-
-@pytest.fixture(scope="module", params=["synthetic", pytest.param("llamacpp", marks=pytest.mark.model)])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    server: ServerProcess = request.getfixturevalue(
-        "synthetic_server" if request.param == "synthetic" else "model_server"
-    )
-    with connect(server.target) as found:
-        yield found
 
 
 def seconds(span: Duration) -> float:

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 
 from doherty.v1 import answer_pb2, request_pb2
 from doherty.v1 import generation_service_pb2 as wire
-from support.server import ServerProcess, start_server
+from support.server import start_server
 from support.wire import Caller, connect, request
 
 PROMPT = {"prompt": "Name three colors."}
@@ -25,15 +25,6 @@ SCHEMA = {
     "required": ["ok"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module", params=["synthetic", pytest.param("llamacpp", marks=pytest.mark.model)])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    server: ServerProcess = request.getfixturevalue(
-        "synthetic_server" if request.param == "synthetic" else "model_server"
-    )
-    with connect(server.target) as found:
-        yield found
 
 
 def greedy(caller: Caller, most: int = 10, **fields: Any) -> wire.GenerateResponse:
@@ -320,78 +311,6 @@ def test_a_field_has_its_effect_or_is_refused_by_name(caller: Caller, path: str)
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
     assert failure.fields == [path]
     assert path in failure.message
-
-
-INVALID: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "no input": ({"prompt": None}, ["prompt"]),
-    "two inputs": ({"raw_text": "a"}, ["prompt"]),
-    "three inputs": ({"raw_text": "a", "token_ids": [40]}, ["prompt"]),
-    "no role": ({"prompt": None, "messages": [{"content": "a"}]}, ["messages[0].role", "messages[0].role"]),
-    "late system message": (
-        {"prompt": None, "messages": [{"role": "ROLE_USER"}, {"role": "ROLE_SYSTEM"}, {"role": "ROLE_USER"}]},
-        ["messages[1].role"],
-    ),
-    "assistant last": (
-        {"prompt": None, "messages": [{"role": "ROLE_USER"}, {"role": "ROLE_ASSISTANT"}]},
-        ["messages[1].role"],
-    ),
-    "long request id": ({"request_id": "x" * 129}, ["request_id"]),
-    "line break in request id": ({"request_id": "x\ny"}, ["request_id"]),
-    "hot": ({"sampling": {"temperature": 2.1}}, ["sampling.temperature"]),
-    "negative temperature": ({"sampling": {"temperature": -0.1}}, ["sampling.temperature"]),
-    "no number": ({"sampling": {"temperature": "NaN"}}, ["sampling.temperature"]),
-    "top_p of zero": ({"sampling": {"top_p": 0}}, ["sampling.top_p"]),
-    "min_p above one": ({"sampling": {"min_p": 1.1}}, ["sampling.min_p"]),
-    "frequency penalty": ({"sampling": {"frequency_penalty": 3}}, ["sampling.frequency_penalty"]),
-    "presence penalty": ({"sampling": {"presence_penalty": -3}}, ["sampling.presence_penalty"]),
-    "repetition penalty of zero": ({"sampling": {"repetition_penalty": 0}}, ["sampling.repetition_penalty"]),
-    "infinite penalty": ({"sampling": {"repetition_penalty": "Infinity"}}, ["sampling.repetition_penalty"]),
-    "no tokens": ({"stopping": {"max_output_tokens": 0}}, ["stopping.max_output_tokens"]),
-    "empty stop text": ({"stopping": {"stop_texts": ["a", ""]}}, ["stopping.stop_texts"]),
-    "too many stop texts": ({"stopping": {"stop_texts": ["a"] * 17}}, ["stopping.stop_texts"]),
-    "long stop text": ({"stopping": {"stop_texts": ["a" * 1001]}}, ["stopping.stop_texts"]),
-    "too many stop tokens": ({"stopping": {"stop_token_ids": [1] * 65}}, ["stopping.stop_token_ids"]),
-    "unknown stop token": ({"stopping": {"stop_token_ids": [4_000_000_000]}}, ["stopping.stop_token_ids"]),
-    "no time": ({"stopping": {"time_limit": "0s"}}, ["stopping.time_limit"]),
-    "negative time": ({"stopping": {"time_limit": "-1s"}}, ["stopping.time_limit"]),
-    "empty constraint": ({"constraint": {}}, ["constraint"]),
-    "several at once": (
-        {"sampling": {"top_p": 0}, "stopping": {"max_output_tokens": 0}},
-        ["sampling.top_p", "stopping.max_output_tokens"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", INVALID)
-def test_an_invalid_field_is_named(caller: Caller, name: str) -> None:
-    fields, paths = INVALID[name]
-    failure = caller.failure(**{**PROMPT, **fields})
-    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert failure.fields == paths
-    assert (failure.domain, failure.reason) == ("doherty", "INVALID_FIELD")
-
-
-def test_min_output_tokens_is_at_most_the_maximum(synthetic_server: ServerProcess) -> None:
-    with connect(synthetic_server.target) as caller:
-        stopping = {"max_output_tokens": 5, "min_output_tokens": 6}
-        assert caller.failure(**PROMPT, stopping=stopping).fields == ["stopping.min_output_tokens"]
-
-
-def test_a_prompt_too_long_for_the_context_is_invalid(caller: Caller) -> None:
-    long = "word and " * caller.model.limits.context_tokens
-    for name in ("prompt", "raw_text"):
-        failure = caller.failure(**{name: long})
-        assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-        assert failure.fields == [name]
-
-
-def test_a_field_that_only_a_newer_contract_knows_is_refused(caller: Caller) -> None:
-    newer = request(**PROMPT)
-    newer.MergeFromString(b"\xa0\x06\x01")  # field 100, varint 1
-    with pytest.raises(grpc.RpcError) as refused:
-        caller.stub.Generate(newer, timeout=10)
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "100" in (refused.value.details() or "")
 
 
 def test_batch_requests_go_behind_interactive_ones() -> None:

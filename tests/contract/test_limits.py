@@ -13,13 +13,6 @@ from support.wire import SECONDS, Caller, connect, failure_of, request
 HELD: dict[str, Any] = {"prompt": "Wait.", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
 
 
-@pytest.fixture(params=["synthetic", pytest.param("llamacpp", marks=pytest.mark.model)])
-def caller(request: pytest.FixtureRequest) -> Any:
-    name = "synthetic_server" if request.param == "synthetic" else "model_server"
-    with connect(request.getfixturevalue(name).target) as found:
-        yield found
-
-
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
