@@ -3,6 +3,7 @@
 import codecs
 import os
 import pty
+import re
 import select
 import subprocess
 from collections.abc import Iterator
@@ -10,20 +11,37 @@ from contextlib import contextmanager
 
 from support.command import SECONDS, environment
 
+_CONTROL = re.compile(r"\r|\x1b(\[[0-9;?]*([A-Za-z]|$)|$)")
+"""Also an escape sequence whose end has not come yet."""
+
+_PATIENCE = 1.0
+"""Seconds after which a person presses a key again."""
+
 
 class Terminal:
     """What a person at the terminal of a program sees and types."""
 
     def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
         self.process = process
-        self.screen = ""
+        self._raw = ""
         self._controller = controller
         self._seen = 0
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
+    @property
+    def screen(self) -> str:
+        """All that was shown so far, without colours and the like."""
+        return _CONTROL.sub("", self._raw)
+
     def type(self, text: str) -> None:
         """Types; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
         os.write(self._controller, text.encode())
+
+    def press(self, key: str) -> None:
+        """Types a key until the program reacts: `input` loses a Ctrl-C between the prompt's display and its wait."""
+        self.type(key)
+        while not select.select([self._controller], [], [], _PATIENCE)[0]:
+            self.type(key)
 
     def read_until(self, text: str) -> str:
         """Waits until `text` is on the screen behind what was read before, and returns what came up to its end."""
@@ -45,7 +63,7 @@ class Terminal:
             read = os.read(self._controller, 65536)
         except OSError:  # Linux's way to say that nobody is at the other end any more
             return False
-        self.screen += self._decode(read).replace("\r", "")
+        self._raw += self._decode(read)
         return bool(read)
 
 

@@ -1,0 +1,23 @@
+"""The command `doherty`."""
+
+import sys
+
+_ABOUT = "doherty: the command needs click and rich: pip install 'doherty[cli]'\n"
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command and ends the process with its exit code."""
+    try:
+        try:
+            import rich as _  # noqa: F401, PLC0415 - an extra of the SDK, so are the imports of `_group`
+
+            from doherty.cli._group import run  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name not in ("click", "rich"):
+                raise
+            sys.stderr.write(_ABOUT)
+            sys.exit(2)
+        sys.exit(run())
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

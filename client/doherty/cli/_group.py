@@ -1,0 +1,78 @@
+"""The group of all commands, each of which is loaded when it is asked for."""
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, cast
+
+import click
+
+from doherty._version import __version__
+from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, tell
+
+_OWN: Final = {
+    "generate": "_generate",
+    "chat": "_chat",
+    "bench": "_bench",
+    "health": "_health",
+    "model": "_model",
+    "latency": "_latency",
+}
+
+# What the help says of each, so that it need not load them: gRPC and the server take a second to import.
+SUMMARIES: Final = {
+    "generate": "Generate one answer and stream it to stdout.",
+    "chat": "Talk with the model.",
+    "bench": "Run the reference benchmark: ten questions, p50 and p90.",
+    "health": "Tell whether the server serves.",
+    "model": "Tell what the server serves and what it can do.",
+    "latency": "Tell how fast the server has been.",
+    "serve": "Serve a model over gRPC, until SIGTERM or SIGINT.",
+}
+
+
+class _Group(click.Group):
+    """Its own commands, and those of the package's other halves, which the group of entry points names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [name for name in SUMMARIES if name in _OWN or _entry_point(name)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name in _OWN:
+            return cast("click.Command", getattr(import_module(f"doherty.cli.{_OWN[cmd_name]}"), cmd_name))
+        entry_point = _entry_point(cmd_name)
+        return _load(entry_point) if entry_point else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
+
+
+def _entry_point(name: str) -> EntryPoint | None:
+    return next(iter(entry_points(group="doherty.commands", name=name)), None)
+
+
+def _load(entry_point: EntryPoint) -> click.Command:
+    try:
+        return cast("click.Command", entry_point.load())
+    except ModuleNotFoundError as error:
+        sentence = f"'{entry_point.name}' needs {error.name}, of the server's extra: pip install 'doherty[server]'"
+        raise Missing(sentence) from error
+
+
+@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def _doherty() -> None:
+    """Ask an LLM server that answers within the Doherty threshold of 400 ms, or run one."""
+
+
+def run() -> int:
+    """Runs what the command line says, and returns the exit code."""
+    try:
+        # A command returns nothing; a number is what it left by `Context.exit`.
+        code: int | None = _doherty.main(prog_name="doherty", standalone_mode=False)
+    except click.ClickException as error:
+        tell(error)
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    return code or 0

@@ -1,0 +1,81 @@
+"""What the reference benchmark makes of its measurements."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from doherty._core._deployment import ModelInfo
+from doherty._core._results import Generation
+
+THRESHOLD: Final = 0.4
+"""The Doherty threshold in seconds."""
+
+REFERENCE_P50: Final = 0.21117
+REFERENCE_P90: Final = 0.88327
+"""Seconds; what the reference published for its fast profile, LLaMA 3 8B on one H100 with TensorRT-LLM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One question, its answer, and how long the client waited for all of it."""
+
+    question: str
+    generation: Generation
+    client_total: float
+    """Seconds."""
+
+
+FIGURES: Final[dict[str, Callable[[Measurement], float | None]]] = {
+    "time_to_last_token": lambda measured: measured.generation.timings.time_to_last_token,
+    "client_total": lambda measured: measured.client_total,
+    "time_to_first_token": lambda measured: measured.generation.timings.time_to_first_token,
+    "time_per_output_token": lambda measured: measured.generation.timings.time_per_output_token,
+}
+"""What is reported; all but the client's total as the server measured it."""
+
+THRESHOLD_FIGURES: Final = ("time_to_first_token", "time_to_last_token")
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The percentile by the reference's formula, which of ten values takes the 5th for p50 and the 9th for p90."""
+    return sorted(values)[int(len(values) * share) - 1] if values else None
+
+
+def percentiles(measurements: Sequence[Measurement]) -> dict[str, tuple[float | None, float | None]]:
+    """The p50 and the p90 of every figure, over the answers that have it."""
+    columns = {
+        name: [value for one in measurements if (value := figure(one)) is not None] for name, figure in FIGURES.items()
+    }
+    return {name: (percentile(values, 0.5), percentile(values, 0.9)) for name, values in columns.items()}
+
+
+def within_threshold(times: Iterable[float | None]) -> int:
+    """How many times are known and within the threshold."""
+    return sum(time is not None and time <= THRESHOLD for time in times)
+
+
+def report(measurements: Sequence[Measurement], model: ModelInfo, max_output_tokens: int | None) -> dict[str, object]:
+    """All of it as it is printed for --json; times in seconds."""
+    return {
+        "model": model.model,
+        "engine": model.engine,
+        "engine_version": model.engine_version,
+        "server_version": model.server_version,
+        "max_output_tokens": max_output_tokens,
+        "answers": [_answer(measured) for measured in measurements],
+        "percentiles": {name: {"p50": p50, "p90": p90} for name, (p50, p90) in percentiles(measurements).items()},
+        "threshold": THRESHOLD,
+        "within_threshold": {name: within_threshold(map(FIGURES[name], measurements)) for name in THRESHOLD_FIGURES},
+    }
+
+
+def _answer(measured: Measurement) -> dict[str, object]:
+    generation = measured.generation
+    return {
+        "question": measured.question,
+        "answer": generation.text,
+        "finish_reason": generation.finish_reason,
+        "output_tokens": generation.usage.output_tokens,
+        "timings": asdict(generation.timings),
+        "client_total": measured.client_total,
+    }

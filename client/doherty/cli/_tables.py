@@ -1,0 +1,48 @@
+"""What commands print besides answers."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_UNBOUNDED = 10_000
+"""Columns where no terminal limits them: each row stays one line."""
+
+
+def print_json(value: "DataclassInstance | dict[str, object]") -> None:
+    """Prints one JSON object; a dataclass becomes one with its fields."""
+    plain = value if isinstance(value, dict) else asdict(value)
+    click.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: list[tuple[str, ...]], *, headings: tuple[str, ...] = ()) -> None:
+    """Prints rows of a name and values; with headings the values are numbers."""
+    table = Table(box=box.SIMPLE, show_header=bool(headings), pad_edge=False, show_edge=False)
+    for place in range(len(rows[0])):
+        heading = headings[place] if headings else ""
+        table.add_column(heading, justify="right" if headings and place else "left", style="" if place else "bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
+    with console.capture() as captured:
+        console.print(table)
+    # Rich fills the last column up with spaces.
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A duration for a table."""
+    return "-" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def percent(share: float | None) -> str:
+    """A share for a table."""
+    return "-" if share is None else f"{share:.0%}"

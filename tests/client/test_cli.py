@@ -1,0 +1,188 @@
+import json
+import signal
+import subprocess
+import time
+from importlib.metadata import entry_points
+
+import click
+import pytest
+
+from doherty import Client, __version__
+from doherty.cli import _group
+from support.command import DOHERTY, environment, run_doherty
+from support.server import ServerProcess, start_server
+
+NOBODY = "127.0.0.1:1"
+COMMANDS = ("generate", "chat", "bench", "health", "model", "latency")
+
+
+def one_line(finished: subprocess.CompletedProcess[str]) -> str:
+    """What the command said on stderr, which must be one line."""
+    assert finished.stderr.startswith("doherty: "), finished.stderr
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    return finished.stderr
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    finished = run_doherty("--help")
+    assert finished.returncode == 0
+    assert "0    done\n" in finished.stdout
+    for name in (*COMMANDS, "serve"):
+        assert f"\n  {name} " in finished.stdout
+
+
+def test_help_loads_neither_grpc_nor_the_server() -> None:
+    finished = run_doherty("--help", without="grpc doherty_service pydantic rich.table")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_what_the_help_says_of_a_command_is_what_the_command_says_of_itself() -> None:
+    context = click.Context(click.Group())
+    group = next(value for value in vars(_group).values() if isinstance(value, click.Group))
+    assert set(_group.SUMMARIES) == {*COMMANDS, *(entry.name for entry in entry_points(group="doherty.commands"))}
+    for name, summary in _group.SUMMARIES.items():
+        command = group.get_command(context, name)
+        assert command is not None
+        assert command.get_short_help_str(limit=200) == summary
+
+
+def test_version() -> None:
+    assert run_doherty("--version").stdout == f"doherty {__version__}\n"
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_its_extra_the_command_names_it(missing: str) -> None:
+    finished = run_doherty("model", without=missing)
+    assert finished.returncode == 2
+    assert "pip install 'doherty[cli]'" in one_line(finished)
+
+
+def test_without_the_server_serve_names_its_extra() -> None:
+    finished = run_doherty("serve", without="pydantic_settings")
+    assert finished.returncode == 2
+    assert "pip install 'doherty[server]'" in one_line(finished)
+
+
+def test_serve_is_the_servers_own_command() -> None:
+    finished = run_doherty("serve", "--engine", "synthetic", "-o", "slots=none")
+    assert finished.returncode == 2
+    assert "slots" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("generat",), "generat"),
+        (("generate", "--wrong"), "--wrong"),
+        (("generate", "Hi", "--temperature", "hot"), "--temperature"),
+        (("generate", "Hi", "--seed", "-1"), "seed"),
+        (("generate", "Hi", "--schema", "@/no/such/file"), "/no/such/file"),
+        (("latency", "--window", "0"), "--window"),
+        (("model", "--timeout", "0"), "--timeout"),
+        (("bench", "--max-output-tokens", "0"), "--max-output-tokens"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(arguments: tuple[str, ...], part: str) -> None:
+    finished = run_doherty(*arguments, DOHERTY_TARGET=NOBODY)
+    assert finished.returncode == 2
+    assert part in one_line(finished)
+    assert "--help'" in finished.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_server_that_is_not_there_ends_with_3(name: str) -> None:
+    finished = run_doherty(name, *(["Hi"] if name == "generate" else []), "--target", NOBODY, text="Hi\n")
+    assert finished.returncode == 3
+    assert NOBODY in one_line(finished)
+    assert finished.stdout == ""
+
+
+def test_a_request_that_the_server_refuses_ends_with_1(synthetic_server: ServerProcess) -> None:
+    finished = run_doherty("generate", "Hi", "--temperature", "9", "--target", synthetic_server.target)
+    assert finished.returncode == 1
+    assert "sampling.temperature" in one_line(finished)
+
+
+def test_a_call_that_takes_too_long_ends_with_3() -> None:
+    with start_server("--engine", "synthetic", "-o", "prefill_seconds=60") as server:
+        finished = run_doherty("generate", "Hi", "--timeout", "0.2", "--target", server.target)
+    assert finished.returncode == 3
+    assert "DEADLINE_EXCEEDED" in one_line(finished)
+
+
+def test_an_answer_that_is_cut_off_keeps_its_text_and_ends_with_3() -> None:
+    with start_server("--engine", "synthetic", "-o", "die_after_steps=3") as server:
+        finished = run_doherty("generate", "Hi", "--target", server.target)
+    assert finished.returncode == 3
+    assert finished.stdout.strip()
+    assert finished.stdout.endswith("\n")
+    assert "UNAVAILABLE" in one_line(finished)
+
+
+def test_ctrl_c_ends_with_130() -> None:
+    with start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server:
+        command = (*DOHERTY, "generate", "Hi", "--target", server.target)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+
+
+def test_health_of_a_server_that_serves(synthetic_server: ServerProcess) -> None:
+    finished = run_doherty("health", DOHERTY_TARGET=synthetic_server.target)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "SERVING\n", "")
+
+
+def test_a_server_that_still_loads() -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=600", until="listening") as server:
+        health = run_doherty("health", "--target", server.target)
+        generate = run_doherty("generate", "Hi", "--target", server.target)
+    assert (health.returncode, health.stdout) == (4, "NOT_SERVING\n")
+    assert generate.returncode == 3
+    one_line(generate)
+
+
+def test_model(synthetic_server: ServerProcess) -> None:
+    finished = run_doherty("model", "--target", synthetic_server.target)
+    told = json.loads(run_doherty("model", "--json", "--target", synthetic_server.target).stdout)
+    assert finished.returncode == 0
+    with Client(synthetic_server.target) as client:
+        info = client.model()
+    assert told["limits"]["context_tokens"] == info.limits.context_tokens
+    assert told["features"] == list(info.features)
+    rows = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines() if line.count(" "))
+    assert rows["model"] == info.model
+    assert rows["features"] == ", ".join(info.features)
+    assert "\x1b" not in finished.stdout
+
+
+def test_latency() -> None:
+    with start_server("--engine", "synthetic") as server:
+        for _ in range(3):
+            assert run_doherty("generate", "Hi", "--max-output-tokens", "4", "--target", server.target).returncode == 0
+        table = run_doherty("latency", "--target", server.target)
+        told = json.loads(run_doherty("latency", "--json", "--window", "120", "--target", server.target).stdout)
+    assert table.returncode == 0
+    assert table.stdout.startswith("3 answers in the last ")
+    assert (told["answers"], told["window"], told["slots"]) == (3, 120, 64)
+    for name, part in (("first token", "time_to_first_token"), ("last token", "time_to_last_token")):
+        row = next(line for line in table.stdout.splitlines() if line.startswith(name))
+        expected = [f"{told[part][quantile] * 1000:.1f}" for quantile in ("p50", "p90", "p99")]
+        assert row.split()[-3:] == expected
+
+
+def test_latency_of_the_window_alone() -> None:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=4") as server, Client(server.target) as client:
+        client.generate("Hi")
+        ends_at = time.monotonic() + 60
+        while json.loads(run_doherty("latency", "--json", "--window", "0.001", "--target", server.target).stdout)[
+            "answers"
+        ]:
+            assert time.monotonic() < ends_at
+        assert client.latency().answers == 1
