@@ -153,6 +153,7 @@ def test_a_wrong_type_is_told_in_a_sentence(prompt: Any, parameters: dict[str, A
         ([{"role": "system", "content": "a"}], {"system": "b"}, "exclude each other"),
         (RawText("hi"), {"system": "b"}, "which RawText goes around"),
         ("\ud800", {}, "prompt cannot be"),
+        ([{"role": "user", "content": "\ud800"}], {}, "content cannot be"),
         ("hi", {"max_output_tokens": -1}, "max_output_tokens cannot be -1"),
         ("hi", {"seed": 2**64}, "seed cannot be"),
         ("hi", {"time_limit": float("inf")}, "time_limit= is a number of seconds, not inf."),

@@ -7,7 +7,6 @@ from typing import Any, Final, Literal, cast
 from doherty._core._put import put
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.request_pb2 import GenerateRequest
-from doherty.v1.request_pb2 import Message as WireMessage
 from doherty.v1.request_pb2 import Role as WireRole
 
 Role = Literal["system", "user", "assistant"]
@@ -79,7 +78,8 @@ def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, sy
             if any(turn.role == "system" for turn in turns):
                 raise ValueError("system= and a system message in the prompt exclude each other.")
             turns = (Message("system", system), *turns)
-        request.messages.extend(WireMessage(role=_ROLES[turn.role], content=turn.content) for turn in turns)
+        for turn in turns:
+            put(request.messages.add(), role=_ROLES[turn.role], content=turn.content)
 
 
 def _put_untemplated(request: GenerateRequest | CountTokensRequest, prompt: RawText | TokenIds) -> None:
