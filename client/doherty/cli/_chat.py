@@ -32,8 +32,8 @@ def chat(*, target: str, timeout: float, system: str | None) -> None:
             _greet(client)
         try:
             _talk(client, system, interactive=interactive)
-        except UnicodeError as error:
-            raise click.UsageError(f"What was typed or piped in is not UTF-8: {error}.") from error
+        except ValueError as error:  # input() cannot decode it, or the SDK not encode what a lenient locale let through
+            raise click.UsageError(f"What was typed or piped in is not UTF-8: {str(error).rstrip('.')}.") from error
 
 
 def _greet(client: Client) -> None:
