@@ -1,9 +1,11 @@
 """Aborts, time limits, room in the KV cache, and stopping the embedded engine."""
 
+import asyncio
 import os
 import tempfile
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -103,7 +105,7 @@ async def test_what_waits_for_room_can_be_aborted_or_run_out_of_time(llamacpp_la
 
 
 async def test_a_time_limit_ends_the_answer_with_what_there_is(llamacpp_lab: EngineLab) -> None:
-    stopping = Stopping(max_output_tokens=900, ignore_eos=True, ends_at=time.monotonic() + 1.5)
+    stopping = Stopping(max_output_tokens=900, ignore_eos=True, ends_at=time.monotonic() + 3)
     outcome = await llamacpp_lab.ask(llamacpp_request(stopping=stopping, input=RawText("One, two,")))
     assert outcome.finish.reason is FinishReason.TIME_LIMIT
     assert 0 < outcome.finish.output_tokens == outcome.token_count < 900
@@ -144,3 +146,32 @@ async def test_stop_ends_everything_and_leaves_nothing_behind(monkeypatch: pytes
             assert isinstance(late.error, EngineFailedError)
         assert not list(os.scandir(home))
     assert {thread for thread in threading.enumerate() if thread.name.startswith("llamacpp")} == others
+
+
+async def test_behind_the_prompts_of_others_an_abort_and_a_time_limit_act_at_once(llamacpp_lab: EngineLab) -> None:
+    def long(seed: int, **stopping: Any) -> EngineRequest:
+        prompt = TokenIds(tuple(1000 + (seed * 7 + index) % 5000 for index in range(400)))
+        return llamacpp_request(input=prompt, stopping=Stopping(max_output_tokens=1, **stopping))
+
+    first, aborted, limited = long(1), long(2), long(3, ends_at=time.monotonic() + 0.2)
+    llamacpp_lab.submit(first)
+    handle = llamacpp_lab.submit(aborted)
+    llamacpp_lab.submit(limited)
+    handle.abort()
+    assert (await llamacpp_lab.outcome(aborted.key)).finish.reason is FinishReason.ABORTED
+    outcome = await llamacpp_lab.outcome(limited.key)
+    assert (outcome.finish.reason, outcome.token_count) == (FinishReason.TIME_LIMIT, 0)
+    assert outcome.started.queue > 0
+    assert not llamacpp_lab.is_over(first.key)
+    await llamacpp_lab.outcome(first.key)
+
+
+async def test_it_stops_while_tokens_are_counted() -> None:
+    """llama.cpp's end would wait for the answer that it owes, and nobody could fetch it."""
+    async with running("llamacpp", context_tokens="8192") as lab:
+        text = RawText("hello world " * 30_000)
+        counts = [asyncio.create_task(lab.engine.count_tokens(text)) for _ in range(3)]
+        await asyncio.sleep(0)  # lets them begin
+        await lab.engine.stop()
+        for outcome in await asyncio.gather(*counts, return_exceptions=True):
+            assert isinstance(outcome, int | EngineFailedError)

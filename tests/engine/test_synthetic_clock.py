@@ -118,7 +118,7 @@ async def test_the_time_limit_ends_an_answer_with_all_that_was_held_back() -> No
         limited = await lab.ask(request("limited", waiting))
         assert limited.finish.reason is FinishReason.TIME_LIMIT
         assert limited.finish.output_tokens == limited.token_count == limited.outputs[-1].token_count
-        assert whole.text.startswith(limited.text.rstrip("\ufffd"))
+        assert whole.text.startswith(limited.text)
 
 
 async def test_abort_while_tokens_flow_ends_the_text_and_frees_the_slot_before_the_next_step() -> None:

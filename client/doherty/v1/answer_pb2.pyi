@@ -76,7 +76,9 @@ Global___Start: typing_extensions.TypeAlias = Start
 
 @typing.final
 class Delta(google.protobuf.message.Message):
-    """What is new since the last message of a stream: never cumulative, always whole code points."""
+    """What is new since the last message of a stream: never cumulative, always whole code points. Where an answer ends
+    inside a character, the ids of its last tokens are told, and the character is left out.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -10,10 +10,10 @@ from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, Conversation, EngineRequest, Input, Message, Role, Stopping
 from doherty_engine.llamacpp._forms import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf, read_gguf
-from doherty_engine.llamacpp._kv_pool import KvPool
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
 from doherty_engine.llamacpp._options import Options, default_threads
 from doherty_engine.llamacpp._outbox import Outbox
+from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._server import LlamaServer, LlamaServerGoneError
 from doherty_engine.llamacpp._vocabulary import Vocabulary
@@ -107,8 +107,14 @@ class LlamaCppEngine:
             InvalidInputError: the input cannot be read, for instance by the chat template.
             EngineFailedError: the engine is not running.
         """
-        reader = self._loaded().reader
-        return len(await asyncio.get_running_loop().run_in_executor(self._counters, reader.prompt, content))
+        counting: Future[tuple[int, ...]] = self._counters.submit(self._loaded().reader.prompt, content)
+        try:
+            tokens = await asyncio.wrap_future(counting)
+        except asyncio.CancelledError:
+            if self._shop is not None:
+                raise  # the caller's own
+            raise EngineFailedError("the engine was stopped") from None
+        return len(tokens)
 
     def info(self) -> ModelInfo:
         """Tells what the engine serves; callable once `start` has returned."""
@@ -120,7 +126,7 @@ class LlamaCppEngine:
         """Tells how the engine is, without waiting for anything."""
         if self._shop is None:
             return Health(ok=False, detail="the engine is not running")
-        return Health(ok=not self._failure, detail=self._failure, kv_cache_use=self._shop.pool.use)
+        return Health(ok=not self._failure, detail=self._failure, kv_cache_use=self._shop.cache.use)
 
     async def stop(self) -> None:
         """Aborts what is running, gives every resource back, and returns when that is done. May be called twice."""
@@ -129,12 +135,15 @@ class LlamaCppEngine:
         shop, self._shop = self._shop, None
         for work, _ in self._running.values():
             work.abort()
-        await asyncio.gather(*[asyncio.wrap_future(future) for _, future in self._running.values()])
+        running = [asyncio.wrap_future(future) for _, future in self._running.values()]
+        await asyncio.gather(*running, return_exceptions=True)
+        # llama.cpp's end waits for the answers that its HTTP listener still owes, and with the interpreter's lock held
+        # nobody would fetch them: so nothing may be counted any more.
+        await asyncio.to_thread(self._counters.shutdown, cancel_futures=True)
         if shop is not None:
             self._outbox.flush()
             await asyncio.get_running_loop().run_in_executor(self._threads, shop.server.close)
         self._threads.shutdown()
-        self._counters.shutdown()
 
     def _load(self) -> None:
         options = self._options
@@ -148,9 +157,10 @@ class LlamaCppEngine:
         self._shop = Workshop(
             server=server,
             vocabulary=vocabulary,
-            reader=InputReader(server, vocabulary),
+            reader=InputReader(server, vocabulary, context_tokens),
             forms=forms,
-            pool=KvPool(context_tokens),
+            cache=Pool(context_tokens),
+            prompts=Pool(1),
             context_tokens=context_tokens,
             prompt_cache=options.prompt_cache,
             emit=self._outbox.put,
@@ -168,7 +178,7 @@ class LlamaCppEngine:
 
         def listen(outputs: Sequence[StepOutput]) -> None:
             for output in outputs:
-                if output.is_last:
+                if output.is_last and not done.done():
                     done.set_result(output)
 
         self._sink = listen

@@ -22,7 +22,7 @@ def sampling_fields(sampling: Sampling, context_tokens: int) -> dict[str, object
         "presence_penalty": sampling.presence_penalty,
         "repeat_penalty": sampling.repetition_penalty,
         "repeat_last_n": context_tokens,  # penalties look at all of the prompt and the answer
-        "seed": sampling.seed % _RANDOM_SEED,
+        "seed": sampling.seed % _RANDOM_SEED,  # llama.cpp has 32 bits for it
         "dynatemp_range": 0.0,
         "mirostat": 0,
         "min_keep": 0,

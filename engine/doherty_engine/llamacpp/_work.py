@@ -7,12 +7,12 @@ from typing import Any
 
 from doherty_engine._budget import output_budget
 from doherty_engine._errors import EngineError, EngineFailedError, UnsupportedError
-from doherty_engine._outputs import Started, StepOutput
+from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
 from doherty_engine.llamacpp._answer import Answer
 from doherty_engine.llamacpp._chunks import read_chunk
 from doherty_engine.llamacpp._forms import Form, FormCompiler
-from doherty_engine.llamacpp._kv_pool import KvPool
+from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._sampling import sampling_fields
 from doherty_engine.llamacpp._server import LlamaServer
@@ -27,7 +27,11 @@ class Workshop:
     vocabulary: Vocabulary
     reader: InputReader
     forms: FormCompiler
-    pool: KvPool
+    cache: Pool
+    """The KV cache, in tokens. llama.cpp cannot preempt: only what fits to its end is let in."""
+    prompts: Pool
+    """Turns at computing a prompt, one at a time: llama.cpp says nothing of a request while it computes another's
+    prompt, so that neither an abort nor a time limit would be seen."""
     context_tokens: int
     prompt_cache: bool
     emit: Callable[[StepOutput], None]
@@ -42,12 +46,14 @@ class Work:
         self._shop = shop
         self._submitted_at = time.monotonic()
         self._failure: Exception | None = None
+        self._has_turn = False
         self.aborted = False
 
     def abort(self) -> None:
         """Makes the work end; llama.cpp asks for it after each token and each batch of the prompt."""
         self.aborted = True
-        self._shop.pool.wake()
+        self._shop.cache.wake()
+        self._shop.prompts.wake()
 
     def run(self) -> None:
         """Does the work; whatever happens, there is exactly one last output."""
@@ -66,6 +72,8 @@ class Work:
         self._check()
         prompt = shop.reader.prompt(request.input)
         held = shop.reader.held(request.held)
+        if self.aborted:
+            return StepOutput(request.key, finish=Finish(FinishReason.ABORTED))
         budget = output_budget(request.input, len(prompt), shop.context_tokens, request.stopping)
         form = None if request.constraint is None else shop.forms.compile(request.constraint)
         answer = Answer(request, shop.vocabulary, held, budget, form)
@@ -78,21 +86,23 @@ class Work:
     def _generate_in_pool(
         self, answer: Answer, tokens: tuple[int, ...], form: Form | None, prompt_tokens: int, preprocess: float
     ) -> StepOutput:
-        """Waits for room to the end of the answer, and generates it."""
-        pool, needed = self._shop.pool, len(tokens) + answer.left
+        """Waits for room to the end of the answer and for a turn at the prompt, and generates it."""
+        shop, ends_at, needed = self._shop, self._request.stopping.ends_at, len(tokens) + answer.left
         waits_from = time.monotonic()
-        has_room = pool.reserve(needed, until=self._request.stopping.ends_at, given_up=lambda: self.aborted)
+        has_room = shop.cache.reserve(needed, until=ends_at, given_up=lambda: self.aborted)
+        self._has_turn = has_room and shop.prompts.reserve(1, until=ends_at, given_up=lambda: self.aborted)
         try:
             if not self.aborted:
                 self._start(prompt_tokens, preprocess, queue=time.monotonic() - waits_from)
-                if has_room:
+                if self._has_turn:
                     self._generate(answer, tokens, form)
                 else:
                     answer.end_by_time()
             return answer.abort() if self.aborted else answer.last()
         finally:
+            self._pass_turn()
             if has_room:
-                pool.release(needed)
+                shop.cache.release(needed)
 
     def _generate(self, answer: Answer, tokens: tuple[int, ...], form: Form | None) -> None:
         request = self._request
@@ -127,10 +137,19 @@ class Work:
         """Whether llama.cpp shall end the answer."""
         if self.aborted:
             return True
-        output = answer.take(read_chunk(data))
+        chunk = read_chunk(data)
+        if chunk.generated_tokens:
+            self._pass_turn()
+        output = answer.take(chunk)
         if output is not None:
             self._shop.emit(output)
         return answer.ended
+
+    def _pass_turn(self) -> None:
+        """Lets the next prompt be computed, if this one's was."""
+        if self._has_turn:
+            self._has_turn = False
+            self._shop.prompts.release(1)
 
     def _start(self, prompt_tokens: int, preprocess: float, queue: float) -> None:
         self._shop.emit(StepOutput(self._request.key, started=Started(prompt_tokens, preprocess, queue)))

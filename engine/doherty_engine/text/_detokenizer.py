@@ -41,10 +41,9 @@ class Utf8Detokenizer:
         return None if self._rest else self._take()
 
     def flush(self) -> Piece | None:
-        """Returns what is still held back, at the end of the answer; what is incomplete becomes U+FFFD."""
+        """Returns what is still held back, at the end of the answer; a code point that is incomplete is left out."""
         if not self._ids:
             return None
-        self._text += self._rest.decode(errors="replace")
         self._rest = b""
         return self._take()
 
