@@ -43,7 +43,7 @@ def ask(server: subprocess.Popen[str], words: deque[str]) -> None:
         ("bench", "--target", address, "--max-output-tokens", "64"),
         "The ten questions of the reference benchmark, through the SDK; cut at 64 tokens to keep this short.",
     )
-    run(("latency", "--target", address), "The same answers, and the warm-up before them, in the server's own table.")
+    run(("latency", "--target", address), "The server's own table, which counts the short warm-up answer too.")
 
 
 def wait_until_ready(server: subprocess.Popen[str], words: deque[str]) -> str:

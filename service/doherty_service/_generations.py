@@ -82,7 +82,8 @@ class Generations:
         self._admission: Admission | None = None
         self._draining = False
         self._counting = 0
-        self._in_flight = 0
+        self.in_flight = 0
+        """How many requests run or wait."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -159,7 +160,7 @@ class Generations:
             UnavailableError: the server takes nothing in.
         """
         self.check_open()
-        self._in_flight += 1
+        self.in_flight += 1
         self._idle.clear()
         try:
             acquired = await self._admit(ticket, request, call)
@@ -174,8 +175,8 @@ class Generations:
                 answer.leave()
                 handle.abort()
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
+            self.in_flight -= 1
+            if not self.in_flight:
                 self._idle.set()
 
     async def _admit(self, ticket: Ticket, request: EngineRequest, call: Call) -> float | None:

@@ -84,6 +84,6 @@ async def _started(generations: Generations, stopping: asyncio.Event) -> bool:
 
 
 async def _drain(settings: Settings, generations: Generations, health_servicer: health.aio.HealthServicer) -> None:
-    log_event("draining", grace_seconds=settings.drain_grace)
+    log_event("draining", requests=generations.in_flight, grace_seconds=settings.drain_grace)
     await health_servicer.enter_graceful_shutdown()
     await generations.drain(settings.drain_grace)

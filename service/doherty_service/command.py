@@ -21,7 +21,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     """The flag of one setting."""
     flag = "--" + name.replace("_", "-")
     variable = f"DOHERTY_{name.upper()}"
-    default = "" if field.default in (None, "") or isinstance(field.default, bool) else f"; default {field.default}"
+    known = isinstance(field.default, int | float | str) and not isinstance(field.default, bool) and field.default != ""
+    default = f"; default {field.default}" if known else ""
     text = f"{field.description} [{variable}{default}]"
     annotation = field.annotation
     if annotation is bool:
@@ -47,7 +48,10 @@ def _settings(given: dict[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
         _stop(f"The settings are wrong: {problems}.")
     except (OSError, ValueError) as error:
         _stop(f"The file of settings cannot be read: {error}.")

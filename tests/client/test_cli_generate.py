@@ -97,3 +97,17 @@ def test_piped_bytes_that_are_not_text_are_refused(target: str, command: str, lo
     assert finished.returncode == 2
     assert b"is not UTF-8" in finished.stderr
     assert finished.stderr.count(b"\n") == 1
+
+
+def test_in_a_pipe_only_a_cut_is_told(target: str) -> None:
+    whole = run_doherty("generate", "Hi", "--target", target)
+    cut = run_doherty("generate", "Hi", "--max-output-tokens", "9", "--target", target)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert (cut.returncode, cut.stderr) == (0, "doherty: the answer was cut off (length)\n")
+
+
+@pytest.mark.parametrize("arguments", [("",), ("-",), ()])
+def test_an_empty_prompt_is_refused(target: str, arguments: tuple[str, ...]) -> None:
+    finished = run_doherty("generate", *arguments, "--target", target, text="\n")
+    assert finished.returncode == 2
+    assert "prompt" in finished.stderr

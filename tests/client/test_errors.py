@@ -3,6 +3,8 @@
 import asyncio
 import pickle
 import re
+import subprocess
+import sys
 from typing import Any
 
 import grpc
@@ -213,3 +215,53 @@ def test_a_stream_without_a_summary_was_cut_off() -> None:
     assert (raised.value.text, raised.value.token_ids, raised.value.request_id) == ("so far", (1, 2), "r")
     with pytest.raises(StreamError, match=re.escape("ended without a summary")):
         state.generation()
+
+
+@pytest.mark.parametrize("target", ["localhost", "http://localhost:50051"])
+def test_a_target_that_is_none_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        Client(target)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("3", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)]
+)
+def test_a_timeout_that_is_none_is_refused(
+    synthetic_server: ServerProcess, timeout: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="timeout="):
+        Client(synthetic_server.target, timeout=timeout)
+    with Client(synthetic_server.target) as client, pytest.raises(error, match="timeout="):
+        client.generate("Hi", timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12, None])
+def test_a_timeout_without_end_does_not_end_at_once(synthetic_server: ServerProcess, timeout: float | None) -> None:
+    with Client(synthetic_server.target, timeout=timeout) as client:
+        assert client.generate("Hi", max_output_tokens=1, timeout=timeout).text
+
+
+def test_a_program_ends_though_it_forgot_to_close_a_client_that_reached_nobody() -> None:
+    program = "from doherty import Client; client = Client('127.0.0.1:9'); client.generate('Hi')"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert finished.returncode == 1
+    assert "UnavailableError" in finished.stderr
+
+
+def test_a_server_that_is_lost_in_the_middle_was_there() -> None:
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server,
+        Client(server.target) as client,
+        client.stream_generate("Hi") as stream,
+    ):
+        next(stream)
+        server.process.kill()
+        with pytest.raises(UnavailableError, match="was lost in the middle of its answer"):
+            stream.result()
+        assert stream.text
+
+
+def test_a_request_that_is_too_large_says_so(synthetic_server: ServerProcess) -> None:
+    with Client(synthetic_server.target) as client, pytest.raises(OverloadedError, match="max_message_bytes") as caught:
+        client.generate("x" * 5_000_000)
+    assert caught.value.retry_after is None

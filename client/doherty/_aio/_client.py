@@ -16,7 +16,7 @@ from doherty._core._options import GenerateOptions
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import Schema, count_request, generate_request, latency_request
 from doherty._core._results import Generation
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, Unset
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AsyncClient:
             target: The server, as "host:port". By default the environment's DOHERTY_TARGET, else localhost:50051.
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
         """
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
         self._target = choose_target(target)
         self._connection: AsyncConnection | None = None
         self._closed = False
@@ -205,4 +205,4 @@ class AsyncClient:
         return self._connection
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return self._timeout if isinstance(timeout, Unset) else timeout
+        return choose_timeout(timeout, self._timeout)

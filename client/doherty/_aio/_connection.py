@@ -130,13 +130,13 @@ class AsyncConnection:
             call.cancel()
         return False
 
-    def failed(self, error: BaseException, request: "Message", started: float) -> DohertyError:
+    def failed(self, error: BaseException, request: "Message", started: float, *, begun: bool = False) -> DohertyError:
         """Logs a call that failed, and makes the error to raise for it."""
         outcome = error.code().name if isinstance(error, grpc.RpcError) else "closed"
         log_call(request, self.target, started, outcome)
-        return self.explain(error)
+        return self.explain(error, begun=begun)
 
-    def explain(self, error: BaseException) -> DohertyError:
+    def explain(self, error: BaseException, *, begun: bool = False) -> DohertyError:
         """Makes the error to raise for what gRPC raised."""
         from doherty._core._translate import answered, translate  # noqa: PLC0415 - only a failed call pays for it
 
@@ -146,7 +146,8 @@ class AsyncConnection:
         if not isinstance(error, grpc.RpcError):
             raise error
         lost = error.code() is grpc.StatusCode.UNAVAILABLE and not answered(error)
-        return translate(error, target=self.target, connectivity=self.connectivity() if lost else "READY")
+        connectivity = self.connectivity() if lost else "READY"
+        return translate(error, target=self.target, connectivity=connectivity, begun=begun)
 
     def connectivity(self) -> str:
         """The state of the channel."""

@@ -130,7 +130,8 @@ class AsyncGenerationStream:
             # Another task closed the stream while this one waited for a message.
             raise self._state.failure from error
         else:
-            raise self._state.fail(self._connection.failed(error, self._request, self._started)) from error
+            failure = self._connection.failed(error, self._request, self._started, begun=self._state.begun)
+            raise self._state.fail(failure) from error
 
 
 class _Texts:

@@ -25,5 +25,13 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 
 
 def choose_target(target: str | None) -> str:
-    """The target that was given, else that of the environment, else the one on this machine."""
-    return target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET
+    """The target that was given, else that of the environment, else the one on this machine.
+
+    Raises:
+        ValueError: It is no "host:port", nor a name that gRPC resolves, as "dns:///host:port" or "unix:/path".
+    """
+    chosen = target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET
+    if ":" not in chosen or chosen.startswith(("http:", "https:")):
+        # gRPC would take port 443, or look for a host of that name.
+        raise ValueError(f"The target {chosen!r} is not HOST:PORT.")
+    return chosen

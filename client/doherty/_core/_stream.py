@@ -60,6 +60,11 @@ class StreamState:
         """The server's timings, once the answer is complete."""
         return timings_from_wire(self._summary.timings) if self._summary else None
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of the answer has come."""
+        return self._start is not None
+
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
         """Takes a message in, and gives back what it adds to the answer."""
         if message.HasField("start"):

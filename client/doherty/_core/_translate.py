@@ -40,19 +40,20 @@ _KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
 }
 
 
-def translate(error: grpc.RpcError, *, target: str, connectivity: str) -> RpcError:
+def translate(error: grpc.RpcError, *, target: str, connectivity: str, begun: bool = False) -> RpcError:
     """Makes the error of this package that a failed call stands for.
 
     Args:
         error: What grpc or grpc.aio raised.
         target: The server's address, for the message.
         connectivity: The state of the channel, for the message.
+        begun: Whether something of the answer had come, so that the server was there.
     """
     code = error.code()
     told = _Told(error)
     kind = _KINDS.get(code, InternalError)
     return kind(
-        _message(error, told, target, connectivity),
+        _message(error, told, target, connectivity, begun=begun),
         code=code,
         reason=told.reason,
         request_id=told.request_id,
@@ -121,16 +122,20 @@ def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
     return None
 
 
-def _message(error: grpc.RpcError, told: _Told, target: str, connectivity: str) -> str:
+def _message(error: grpc.RpcError, told: _Told, target: str, connectivity: str, *, begun: bool) -> str:
     message = error.details() or "no reason given"
     ours = answered(error)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE if ours:
             message = f"{target} cannot answer now (channel {connectivity}): {message}{_again(told.retry_after)}"
+        case grpc.StatusCode.UNAVAILABLE if begun:
+            message = f"{target} was lost in the middle of its answer (channel {connectivity}): {message}"
         case grpc.StatusCode.UNAVAILABLE:
             message = f"{target} was not reached (channel {connectivity}): {message}; check that a server listens there"
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
             message += _again(told.retry_after)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            message += "; the request is larger than the server takes: client.model().limits.max_message_bytes"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"{target} did not finish in time: {message}; allow more with timeout="
         case grpc.StatusCode.NOT_FOUND:

@@ -11,7 +11,7 @@ from doherty._core._options import GenerateOptions
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import Schema, count_request, generate_request, latency_request
 from doherty._core._results import Generation
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, Unset
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
 from doherty._sync._connection import Connection
 from doherty._sync._stream import GenerationStream
 from doherty.v1.model_pb2 import GetModelRequest
@@ -34,7 +34,7 @@ class Client:
             target: The server, as "host:port". By default the environment's DOHERTY_TARGET, else localhost:50051.
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
         """
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
         self._connection = Connection(choose_target(target))
 
     def __enter__(self) -> Self:
@@ -184,4 +184,4 @@ class Client:
         self._connection.close()
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return self._timeout if isinstance(timeout, Unset) else timeout
+        return choose_timeout(timeout, self._timeout)

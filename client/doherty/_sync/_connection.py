@@ -1,6 +1,7 @@
 """One channel to one server."""
 
 import threading
+import weakref
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -38,6 +39,9 @@ class Connection:
         self.generation = GenerationServiceStub(self._channel)
         self.latency = LatencyServiceStub(self._channel)
         self._closed = threading.Event()
+        # A channel whose state was asked for and that is still open when the interpreter ends makes gRPC wait for ever
+        # for a thread that is gone. This closes it before, or when the client is dropped.
+        self._close_channel = weakref.finalize(self, self._channel.close)
 
     @property
     def closed(self) -> bool:
@@ -107,13 +111,15 @@ class Connection:
         finally:
             call.cancel()
 
-    def failed(self, error: grpc.RpcError | ValueError, request: "Message", started: float) -> DohertyError:
+    def failed(
+        self, error: grpc.RpcError | ValueError, request: "Message", started: float, *, begun: bool = False
+    ) -> DohertyError:
         """Logs a call that failed, and makes the error to raise for it."""
         outcome = error.code().name if isinstance(error, grpc.RpcError) else "closed"
         log_call(request, self.target, started, outcome)
-        return self.explain(error)
+        return self.explain(error, begun=begun)
 
-    def explain(self, error: grpc.RpcError | ValueError) -> DohertyError:
+    def explain(self, error: grpc.RpcError | ValueError, *, begun: bool = False) -> DohertyError:
         """Makes the error to raise for what gRPC raised."""
         from doherty._core._translate import answered, translate  # noqa: PLC0415 - only a failed call pays for it
 
@@ -123,7 +129,8 @@ class Connection:
         if isinstance(error, ValueError):
             raise error
         lost = error.code() is grpc.StatusCode.UNAVAILABLE and not answered(error)
-        return translate(error, target=self.target, connectivity=self.connectivity() if lost else "READY")
+        connectivity = self.connectivity() if lost else "READY"
+        return translate(error, target=self.target, connectivity=connectivity, begun=begun)
 
     def connectivity(self) -> str:
         """The state of the channel, which gRPC tells to subscribers only."""
@@ -147,4 +154,4 @@ class Connection:
     def close(self) -> None:
         """Cancels what runs and gives the connection up."""
         self._closed.set()
-        self._channel.close()
+        self._close_channel()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class GenerationStream:
     """An answer while it comes into being: an iterator of deltas, and a context manager.
 
-    Leaving the context, `close` and dropping the object end the request at the server at once.
+    One thread reads it; any may close it. Leaving the context, `close` and dropping the object end the request at the
+    server at once.
     """
 
     def __init__(self, connection: Connection, request: "GenerateRequest", timeout: float | None) -> None:
@@ -112,4 +113,5 @@ class GenerationStream:
             # Another thread closed the stream while this one waited for a message.
             raise self._state.failure from error
         else:
-            raise self._state.fail(self._connection.failed(error, self._request, self._started)) from error
+            failure = self._connection.failed(error, self._request, self._started, begun=self._state.begun)
+            raise self._state.fail(failure) from error

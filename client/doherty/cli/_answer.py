@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from doherty._core._results import Generation
+from doherty._core._results import FinishReason, Generation
 from doherty._sync._stream import GenerationStream
 
 
@@ -21,10 +21,12 @@ def show(stream: GenerationStream) -> Generation:
     return stream.result()
 
 
-def tell_pace(generation: Generation) -> None:
-    """Says on stderr how fast an answer was, if somebody looks at it."""
+def tell_end(generation: Generation) -> None:
+    """Says on stderr how an answer went, if somebody looks at it; else only that it was cut off, which text hides."""
     if sys.stderr.isatty():
         click.secho(pace(generation), err=True, dim=True)
+    elif generation.finish_reason is not FinishReason.STOP:
+        click.echo(f"doherty: the answer was cut off ({generation.finish_reason})", err=True)
 
 
 def pace(generation: Generation) -> str:

@@ -10,7 +10,7 @@ import click
 from doherty._core._errors import DohertyError
 from doherty._core._prompt import Message
 from doherty._sync._client import Client
-from doherty.cli._answer import show, tell_pace
+from doherty.cli._answer import show, tell_end
 from doherty.cli._connect import connect, failure, server_options
 from doherty.cli._exit import tell
 
@@ -78,7 +78,7 @@ def _answer(client: Client, turns: list[Message], system: str | None, *, interac
     stream: GenerationStream | None = None
     try:
         with client.stream_generate(turns, system=system) as stream:
-            tell_pace(show(stream))
+            tell_end(show(stream))
     except KeyboardInterrupt:
         if not interactive:
             raise

@@ -13,7 +13,7 @@ from doherty.cli._exit import Failed, Unavailable
 
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
-_LATER: Final = (DeadlineExceededError, OverloadedError, UnavailableError)
+_LATER: Final = (DeadlineExceededError, UnavailableError)
 
 
 def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
@@ -49,7 +49,11 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
 @contextmanager
 def connect(target: str, timeout: float) -> Iterator[Client]:
     """A client, whose errors end the command with one line."""
-    with failures_told(), Client(target, timeout=timeout) as client:
+    try:
+        client = Client(target, timeout=timeout)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with failures_told(), client:
         yield client
 
 
@@ -64,4 +68,5 @@ def failures_told() -> Iterator[None]:
 
 def failure(error: DohertyError) -> Failed | Unavailable:
     """What the command says of an error, and its exit code."""
-    return Unavailable(str(error)) if isinstance(error, _LATER) else Failed(str(error))
+    full = isinstance(error, OverloadedError) and error.retry_after is not None  # else the request is too large
+    return Unavailable(str(error)) if full or isinstance(error, _LATER) else Failed(str(error))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from doherty._sync._client import Client
-from doherty.cli._answer import show, tell_pace
+from doherty.cli._answer import show, tell_end
 from doherty.cli._connect import connect, server_options
 from doherty.cli._tables import print_json
 
@@ -23,13 +23,18 @@ def _read_schema(context: click.Context, parameter: click.Parameter, value: str 
 
 def _read_prompt(prompt: str | None) -> str:
     if prompt not in (None, "-"):
+        if not prompt.strip():
+            raise click.UsageError("The prompt is empty.")
         return prompt
     if prompt is None and sys.stdin.isatty():
         raise click.UsageError("There is no prompt: give one, or pipe one in.")
     try:
-        return sys.stdin.buffer.read().decode()
+        piped = sys.stdin.buffer.read().decode()
     except UnicodeError as error:
         raise click.UsageError(f"The prompt on stdin is not UTF-8: {error}.") from error
+    if not piped.strip():
+        raise click.UsageError("There is no prompt on stdin.")
+    return piped
 
 
 @click.command()
@@ -64,4 +69,4 @@ def _generate(client: Client, prompt: str, request: dict[str, Any], *, as_json: 
         print_json(client.generate(prompt, **request))
         return
     with client.stream_generate(prompt, **request) as stream:
-        tell_pace(show(stream))
+        tell_end(show(stream))

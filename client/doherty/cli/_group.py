@@ -70,6 +70,9 @@ def run() -> int:
     try:
         # A command returns nothing; a number is what it left by `Context.exit`.
         code: int | None = _doherty.main(prog_name="doherty", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         tell(error)
         return error.exit_code
