@@ -13,7 +13,7 @@ from doherty_engine._errors import (
     UnsupportedError,
 )
 from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
-from doherty_engine._registry import DEFAULT_ENGINE, create_engine, engine_names
+from doherty_engine._registry import DEFAULT_ENGINE, create_engine, engine_names, engine_options
 from doherty_engine._requests import (
     Choices,
     Constraint,
@@ -68,6 +68,7 @@ __all__ = [
     "UnsupportedError",
     "create_engine",
     "engine_names",
+    "engine_options",
     "input_field",
     "output_budget",
 ]

@@ -21,6 +21,12 @@ def engine_names() -> list[str]:
     return sorted(_MODULES)
 
 
+def engine_options(name: str) -> dict[str, str]:
+    """The options of an engine, and what each is for."""
+    module = import_module(_MODULES[name])
+    return {field.name: field.metadata["description"] for field in fields(module.Options)}
+
+
 def create_engine(name: str, options: Mapping[str, str] | None = None) -> Engine:
     """Makes an engine, not yet started, from options as text: each is parsed by its field in the engine's Options.
 

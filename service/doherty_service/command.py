@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from doherty_engine import EngineSetupError, engine_names
+from doherty_engine import EngineSetupError, engine_names, engine_options
 from doherty_service._lifecycle import run
 from doherty_service._settings import CONFIG_VARIABLE, Settings
 
@@ -62,7 +62,16 @@ def _stop(sentence: str) -> NoReturn:
     sys.exit(_USAGE)
 
 
-serve = click.Command(
+class _Serve(click.Command):
+    """Its help ends with the options of the engines, which are loaded only for that."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        for name in engine_names():
+            with formatter.section(f"Options of the engine {name}, as -o KEY=VALUE"):
+                formatter.write_dl(list(engine_options(name).items()))
+
+
+serve = _Serve(
     "serve",
     callback=_serve,
     params=[

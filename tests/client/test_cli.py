@@ -186,3 +186,10 @@ def test_latency_of_the_window_alone() -> None:
         ]:
             assert time.monotonic() < ends_at
         assert client.latency().answers == 1
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    bare, asked = run_doherty(), run_doherty("--help")
+    assert (bare.returncode, asked.returncode) == (2, 0)
+    assert bare.stderr.strip() == asked.stdout.strip()
+    assert bare.stderr.count("\n") > 10

@@ -6,6 +6,7 @@ import click.testing
 import pytest
 from pydantic import ValidationError
 
+from doherty_engine import engine_names, engine_options
 from doherty_service._settings import CONFIG_VARIABLE, Settings
 from doherty_service.command import serve
 
@@ -88,6 +89,14 @@ def test_every_setting_is_a_flag_with_its_description() -> None:
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in text
         assert str(field.description) in text
+
+
+def test_the_help_lists_the_options_of_the_engines() -> None:
+    text = " ".join(click.testing.CliRunner().invoke(serve, ["--help"]).output.split())
+    for name in engine_names():
+        assert f"Options of the engine {name}" in text
+        for option, description in engine_options(name).items():
+            assert f"{option} {description}" in text
 
 
 def test_a_wrong_setting_is_one_sentence_and_exit_code_2() -> None:
