@@ -23,7 +23,8 @@ PIP_INSTALL := -m pip --quiet --quiet install
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
-test: check $(NODE)/node_modules/.installed
+test: $(NODE)/node_modules/.installed
+	@$(MAKE) --no-print-directory --jobs=2 check
 	@$(BIN)/pytest --quiet
 
 check: format lint types pyright contract fresh
