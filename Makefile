@@ -18,14 +18,21 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test check format lint types pyright contract fresh proto clean
+.PHONY: demo test test-model test-others check format lint types pyright contract fresh proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check
-	@$(BIN)/pytest --quiet
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-model test-others
+
+# Beside each other, for a real model keeps one core busy, and everything else another.
+test-model: .venv/.dev
+	@$(BIN)/pytest --quiet -m model
+
+test-others: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model'
 
 check: format lint types pyright contract fresh
 
