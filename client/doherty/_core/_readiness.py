@@ -24,6 +24,11 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
 
+def status_name(number: int) -> str:
+    """The name of a status of grpc.health.v1."""
+    return _STATUSES[number] if 0 <= number < len(_STATUSES) else f"status {number}"
+
+
 class Readiness:
     """Keeps the time and what was seen last while a client waits."""
 
@@ -40,8 +45,7 @@ class Readiness:
 
     def is_serving(self, status: Int32Value) -> bool:
         """Takes in what the server says of its health."""
-        known = 0 <= status.value < len(_STATUSES)
-        self._seen = _STATUSES[status.value] if known else f"status {status.value}"
+        self._seen = status_name(status.value)
         return status.value == _SERVING
 
     def saw(self, what: str) -> None:

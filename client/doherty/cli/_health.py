@@ -6,13 +6,12 @@ import click
 import grpc
 
 from doherty._core._channel import CHANNEL_OPTIONS
-from doherty._core._readiness import Readiness, decode_status, encode_service
+from doherty._core._readiness import Readiness, decode_status, encode_service, status_name
 from doherty._core._translate import translate
 from doherty.cli._connect import failures_told, server_options
 from doherty.cli._exit import NOT_SERVING
 
 _CHECK: Final = "/grpc.health.v1.Health/Check"
-_STATUSES: Final = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 
 @click.command()
@@ -38,4 +37,4 @@ def _check(target: str, timeout: float) -> str:
             number = check(Readiness.request, timeout=timeout).value
         except grpc.RpcError as error:
             raise translate(error, target=target, connectivity="not connected") from error
-    return _STATUSES[number] if 0 <= number < len(_STATUSES) else f"status {number}"
+    return status_name(number)

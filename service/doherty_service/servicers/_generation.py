@@ -8,13 +8,13 @@ import grpc.aio
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1 import generation_service_pb2_grpc, model_pb2, request_pb2
 from doherty_service import translation
-from doherty_service._generations import Generations
+from doherty_service._generations import Generations, Ticket
 from doherty_service._version import server_version
-from doherty_service.latency import current_call
+from doherty_service.latency import Call, current_call
 from doherty_service.translation import Deployment
 
 if TYPE_CHECKING:
-    from doherty_engine import TokenLogprob
+    from doherty_engine import EngineRequest, ModelInfo, TokenLogprob
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -34,11 +34,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802, ARG002 - gRPC's signature
         """Generates one whole answer."""
-        call = current_call()
-        translation.take_label(request, call)
-        self._generations.check_open()
-        model = self._generations.model()
-        asked, ticket = translation.engine_request(request, model, self._deployment, call)
+        call, model, asked, ticket = self._take_in(request)
         texts: list[str] = []
         token_ids: list[int] | None = []
         logprobs: list[TokenLogprob] | None = []
@@ -60,11 +56,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> None:  # type: ignore[override]  # noqa: N802 - a handler that writes through the context costs less than one that yields
         """Generates one answer and sends it while it comes into being."""
-        call = current_call()
-        translation.take_label(request, call)
-        self._generations.check_open()
-        model = self._generations.model()
-        asked, ticket = translation.engine_request(request, model, self._deployment, call)
+        call, model, asked, ticket = self._take_in(request)
         start = None
         async with self._generations.open(asked, ticket, call) as reader:
             while True:
@@ -81,6 +73,15 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
                 await context.write(reply)
                 if output.finish is not None:
                     return
+
+    def _take_in(self, request: request_pb2.GenerateRequest) -> "tuple[Call, ModelInfo, EngineRequest, Ticket]":
+        """What both calls begin with; its label first, so that every error has it."""
+        call = current_call()
+        translation.take_label(request, call)
+        self._generations.check_open()
+        model = self._generations.model()
+        asked, ticket = translation.engine_request(request, model, self._deployment, call)
+        return call, model, asked, ticket
 
     async def CountTokens(  # noqa: N802 - gRPC's name
         self,
