@@ -1,9 +1,9 @@
 """How long requests take: the marks of one call, and the rolling window over many."""
 
 from doherty_service.latency._call import Call, current_call, set_current_call
+from doherty_service.latency._causes import AbortCause
 from doherty_service.latency._recorder import (
     THRESHOLD,
-    AbortCause,
     LatencyRecorder,
     Quantiles,
     Snapshot,

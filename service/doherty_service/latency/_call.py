@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from doherty_service.latency._causes import AbortCause
+
 _ANSWERING = frozenset({"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate"})
 
 
@@ -36,6 +38,10 @@ class Call:
     gaps: "array[float]" = field(default_factory=lambda: array("d"))
     """Seconds between messages that carry tokens (ITL)."""
     finish_reason: str | None = None
+    key_name: str = ""
+    """The name of the API key that the caller showed; empty where keys are not asked for."""
+    abort_cause: AbortCause | None = None
+    """Why the answer ended before it was complete."""
 
     def mark_started(self, prompt_tokens: int, preprocess: float, engine_queue: float) -> None:
         """The engine has read the input."""

@@ -5,9 +5,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from doherty_service.latency._call import Call
+from doherty_service.latency._causes import AbortCause
 
 THRESHOLD = 0.4
 """Seconds. People and computers keep pace when neither waits longer: W. J. Doherty and A. J. Thadani, "The Economic
@@ -15,16 +15,6 @@ Value of Rapid Response Time", IBM, 1982."""
 
 _MOST_ANSWERS = 20_000
 """How many answers are kept at the most: a few megabytes."""
-
-
-class AbortCause(Enum):
-    """Why a request ended before its answer was complete; the values are the names in the contract."""
-
-    CANCELLED = "ABORT_CAUSE_CANCELLED"
-    DEADLINE = "ABORT_CAUSE_DEADLINE"
-    STALLED_READER = "ABORT_CAUSE_STALLED_READER"
-    DRAIN = "ABORT_CAUSE_DRAIN"
-    ENGINE = "ABORT_CAUSE_ENGINE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +57,10 @@ class LatencyRecorder:
         self.window = window
         self.started = time.monotonic()
         self.aborts: Counter[AbortCause] = Counter()
+        self.refusals: Counter[str] = Counter()
+        """By the reason that the caller was told."""
+        self.engine_restarts = 0
+        self.free_times: deque[tuple[AbortCause | None, float]] = deque(maxlen=1000)
         self._samples: deque[_Sample] = deque(maxlen=_MOST_ANSWERS)
 
     def record(self, call: Call) -> None:
@@ -77,6 +71,10 @@ class LatencyRecorder:
         )
         while self._samples[0].ended < now - self.window:
             self._samples.popleft()
+
+    def slot_freed(self, cause: AbortCause | None, seconds: float) -> None:
+        """Takes note of how long the engine's slot stayed taken after a request was aborted."""
+        self.free_times.append((cause, seconds))
 
     def snapshot(self, window: float | None = None) -> Snapshot:
         """Sums up the last `window` seconds, or all that is kept."""

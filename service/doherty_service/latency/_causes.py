@@ -1,0 +1,13 @@
+"""Why a request can end early."""
+
+from enum import Enum
+
+
+class AbortCause(Enum):
+    """Why a request ended before its answer was complete; the values are the names in the contract."""
+
+    CANCELLED = "ABORT_CAUSE_CANCELLED"
+    DEADLINE = "ABORT_CAUSE_DEADLINE"
+    STALLED_READER = "ABORT_CAUSE_STALLED_READER"
+    DRAIN = "ABORT_CAUSE_DRAIN"
+    ENGINE = "ABORT_CAUSE_ENGINE"
