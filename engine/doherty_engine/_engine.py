@@ -57,6 +57,9 @@ class Health:
     """For the log: why it is not ok."""
     kv_cache_use: float | None = None
     """The share of the KV cache in use, 0 to 1; None where the engine does not tell."""
+    last_progress: float | None = None
+    """When it last computed something, by `time.monotonic()`, also what gave no output, as a batch of a prompt; None
+    where outputs are its only sign of life."""
 
 
 class RequestHandle(Protocol):

@@ -1,11 +1,16 @@
 """Between the engine and the transport: what each step produced, sorted by request."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from doherty_engine import EngineFailedError, FinishReason, StepOutput, TokenLogprob
+from doherty_service._errors import StalledReaderError
+
+_MOST_UNREAD = 32_768
+"""Outputs of one answer that nobody has fetched: a caller that reads, however slowly, gets them merged into one."""
 
 
 class Answer:
@@ -45,8 +50,10 @@ class Answer:
             self._failure = output.error
         elif output.finish is not None and output.finish.reason is FinishReason.ABORTED:
             self._failure = EngineFailedError("the engine dropped a request that is still read")
-        else:
+        elif len(self._outputs) < _MOST_UNREAD:
             self._outputs.append(output)
+        else:
+            self._failure = StalledReaderError()
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -69,7 +76,16 @@ class Answers:
 
     def __init__(self) -> None:
         """None is under way."""
+        self.last_step = time.monotonic()
+        """When the engine last gave a sign of life, or got work after it had none."""
+        self.failed = asyncio.Event()
+        """Set when a request has failed, which may mean that the engine has."""
         self._by_key: dict[str, Answer] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the engine has something to do."""
+        return bool(self._by_key)
 
     def begin(self, key: str, on_last: Callable[[StepOutput], None]) -> Answer:
         """Expects outputs for the request `key`; `on_last` is called with the last one, when its slot is free."""
@@ -78,12 +94,17 @@ class Answers:
             del self._by_key[key]
             on_last(last)
 
+        if not self._by_key:
+            self.last_step = time.monotonic()
         answer = self._by_key[key] = Answer(key, ended)
         return answer
 
     def sink(self, outputs: Sequence[StepOutput]) -> None:
         """Hands the outputs of one step to the requests they belong to."""
+        self.last_step = time.monotonic()
         for output in outputs:
+            if output.error is not None:
+                self.failed.set()
             self._by_key[output.key].put(output)
 
     def fail_all(self, error: Exception) -> None:

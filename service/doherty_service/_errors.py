@@ -5,6 +5,8 @@
     ├── NotFoundError         NOT_FOUND
     ├── OverloadedError       RESOURCE_EXHAUSTED
     ├── UnavailableError      UNAVAILABLE
+    ├── DeadlinePassedError   DEADLINE_EXCEEDED
+    ├── StalledReaderError    CANCELLED
     └── UnsupportedFieldError UNIMPLEMENTED
 
 Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
@@ -83,7 +85,7 @@ class NotFoundError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """There is no room in the queue."""
+    """There is no room for the request, or it would have to wait longer than its caller does."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -92,6 +94,24 @@ class UnavailableError(ServiceError):
     """The server cannot answer now; another one, or this one later, can."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlinePassedError(ServiceError):
+    """The caller's deadline passed while the request waited; its caller knows that by itself."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def __init__(self) -> None:
+        super().__init__("DEADLINE_PASSED", "the deadline passed while the request waited for a slot")
+
+
+class StalledReaderError(ServiceError):
+    """The caller stopped reading its answer, which would have kept a slot from others."""
+
+    code = grpc.StatusCode.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("STALLED_READER", "the answer was not read for too long")
 
 
 class UnsupportedFieldError(ServiceError):

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 
 from doherty_engine import (
     Engine,
@@ -20,12 +19,13 @@ from doherty_engine import (
     StepOutput,
     output_budget,
 )
-from doherty_service._admission import Admission, Priority
 from doherty_service._answers import Answer, Answers
 from doherty_service._errors import OverloadedError, UnavailableError
-from doherty_service.latency import Call
+from doherty_service._readers import Reader, Readers
+from doherty_service.admission import Admission, Pace, Promises, Slot, Ticket
+from doherty_service.latency import Call, LatencyRecorder
 
-_RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 """When to try again while the model is loaded or the server goes away."""
 
 _LAST_WORDS_SECONDS = 1.0
@@ -36,50 +36,38 @@ _MOST_COUNTING = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """What admission needs to know of a request."""
+class Load:
+    """What is going on right now; all zero while there is no engine."""
 
-    priority: Priority
-    size: int
-    """In bytes."""
+    running: int = 0
+    queued: int = 0
+    queued_bytes: int = 0
+    slots: int = 0
 
 
-class Reader:
-    """One answer as its servicer reads it: each part leaves its marks on the call."""
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A running engine, and who may use it."""
 
-    def __init__(self, answer: Answer, call: Call) -> None:
-        """Reads `answer`, for `call`."""
-        self._answer = answer
-        self._call = call
-
-    async def next(self) -> StepOutput:
-        """Waits for the next part, which is the last one when it has `finish`.
-
-        Raises:
-            EngineError: the engine could not complete the answer.
-            UnavailableError: the server is shut down.
-        """
-        output = await self._answer.next()
-        call = self._call
-        if output.started is not None:
-            call.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
-        if output.token_count:
-            call.mark_tokens(output.token_count)
-        if output.finish is not None:
-            call.mark_summary(output.finish.reason.value)
-        return output
+    engine: Engine
+    answers: Answers
+    admission: Admission
 
 
 class Generations:
     """Everything that is being generated, and whether more may come."""
 
-    def __init__(self, engine: Engine, *, max_queued: int, max_queued_bytes: int) -> None:
-        """Takes nothing in until `start` has returned."""
-        self._engine = engine
+    def __init__(self, recorder: LatencyRecorder, *, max_queued: int, max_queued_bytes: int) -> None:
+        """Takes nothing in until `begin`."""
+        self.readers = Readers()
+        self._recorder = recorder
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
-        self._answers = Answers()
-        self._admission: Admission | None = None
+        self._pace = Pace()
+        self._promises = Promises()
+        self._post: _Post | None = None
+        self._model: ModelInfo | None = None
+        self._lost: UnavailableError | None = None
         self._draining = False
         self._counting = 0
         self.in_flight = 0
@@ -87,57 +75,67 @@ class Generations:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def start(self) -> None:
-        """Starts the engine, and then takes requests in.
+    def begin(self, engine: Engine, answers: Answers) -> None:
+        """Takes requests in, for an engine that has started with the sink of `answers`."""
+        self._model = engine.info()
+        admission = Admission(
+            self._model.slots,
+            self._max_queued,
+            self._max_queued_bytes,
+            pace=self._pace,
+            promises=self._promises,
+            refusals=self._recorder.refusals,
+        )
+        self._post = _Post(engine, answers, admission)
 
-        Raises:
-            EngineSetupError: the engine cannot start.
-        """
-        await self._engine.start(self._answers.sink)
-        self._admission = Admission(self._engine.info().slots, self._max_queued, self._max_queued_bytes)
+    def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
+        """Ends all requests with `failed` at once, and answers those to come with `later` until the next `begin`."""
+        post, self._post, self._lost = self._post, None, later
+        if post is not None:
+            post.admission.fail_waiting(failed)
+            post.answers.fail_all(failed)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the engine has started."""
-        return self._admission is not None
+        """Whether there is an engine."""
+        return self._post is not None
 
-    @property
-    def admission(self) -> Admission:
-        """Who runs and who waits.
-
-        Raises:
-            UnavailableError: the engine is not ready yet.
-        """
-        if self._admission is None:
-            raise UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=_RETRY_SECONDS)
-        return self._admission
+    def load(self) -> Load:
+        """What is going on right now."""
+        if self._post is None:
+            return Load()
+        admission = self._post.admission
+        return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
 
     def model(self) -> ModelInfo:
-        """What the engine serves.
+        """What the engine serves, or served when it was last there.
 
         Raises:
-            UnavailableError: the engine is not ready yet.
+            UnavailableError: the engine has not been ready yet.
         """
-        _ = self.admission
-        return self._engine.info()
+        if self._model is None:
+            self._posted()
+            raise AssertionError("an engine without a model")
+        return self._model
 
     def kv_cache_use(self) -> float | None:
         """The share of the KV cache in use, where the engine tells."""
-        return self._engine.health().kv_cache_use
+        return None if self._post is None else self._post.engine.health().kv_cache_use
 
     async def count_tokens(self, content: Input) -> int:
         """Counts the tokens of an input as the model would read it.
 
         Raises:
             OverloadedError: too many are counting already.
-            UnavailableError: the engine is not ready yet.
+            UnavailableError: there is no engine.
         """
-        _ = self.admission
+        engine = self._posted().engine
         if self._counting >= _MOST_COUNTING:
-            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=_RETRY_SECONDS)
+            self._recorder.refusals["COUNTING_FULL"] += 1
+            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=RETRY_SECONDS)
         self._counting += 1
         try:
-            return await self._engine.count_tokens(content)
+            return await engine.count_tokens(content)
         finally:
             self._counting -= 1
 
@@ -145,47 +143,74 @@ class Generations:
         """Makes sure that requests are taken in.
 
         Raises:
-            UnavailableError: the model is still being loaded, or the server goes away.
+            UnavailableError: the model is being loaded, or the server goes away.
         """
-        _ = self.admission
         if self._draining:
-            raise UnavailableError("DRAINING", "the server is shutting down", retry_after=_RETRY_SECONDS)
+            raise UnavailableError("DRAINING", "the server is shutting down", retry_after=RETRY_SECONDS)
+        self._posted()
+
+    def _posted(self) -> _Post:
+        if self._post is not None:
+            return self._post
+        if self._lost is not None:
+            raise self._lost
+        raise UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
 
     @asynccontextmanager
     async def open(self, request: EngineRequest, ticket: Ticket, call: Call) -> AsyncIterator[Reader]:
         """Takes a request to the engine, and makes sure that it is gone from there when the block is left.
 
         Raises:
-            OverloadedError: there is no room in the queue.
-            UnavailableError: the server takes nothing in.
+            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
+            UnavailableError: the server takes nothing in, or the engine was lost.
+            StalledReaderError: the caller stopped reading.
         """
         self.check_open()
         self.in_flight += 1
         self._idle.clear()
         try:
-            acquired = await self._admit(ticket, request, call)
-            if acquired is None:
+            post = self._posted()
+            slot = await self._admit(post.admission, request, ticket, call)
+            if slot is None:
                 yield Reader(await self._ended_in_queue(request), call)
-                return
-            answer = self._answers.begin(request.key, partial(self._free_slot, acquired))
-            handle = self._engine.submit(request)
-            try:
-                yield Reader(answer, call)
-            finally:
-                answer.leave()
-                handle.abort()
+            elif post is not self._post:  # lost in the moment between the grant and now
+                self._posted()
+            else:
+                async with self._submitted(post, slot, request, call) as reader:
+                    yield reader
         finally:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
 
-    async def _admit(self, ticket: Ticket, request: EngineRequest, call: Call) -> float | None:
+    @asynccontextmanager
+    async def _submitted(self, post: _Post, slot: Slot, request: EngineRequest, call: Call) -> AsyncIterator[Reader]:
+        aborted_at: float | None = None
+
+        def free_slot(last: StepOutput) -> None:
+            completed = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
+            post.admission.release(slot, completed=completed)
+            if aborted_at is not None:
+                self._recorder.slot_freed(call.abort_cause, time.monotonic() - aborted_at)
+
+        answer = post.answers.begin(request.key, free_slot)
+        handle = post.engine.submit(request)
+        reader = Reader(answer, call, slot)
+        try:
+            with self.readers.watched(reader):
+                yield reader
+        finally:
+            aborted_at = time.monotonic()
+            answer.leave()
+            handle.abort()
+
+    async def _admit(self, admission: Admission, request: EngineRequest, ticket: Ticket, call: Call) -> Slot | None:
         """Waits for a slot; None when the request's time limit ran out before."""
         ends_at = request.stopping.ends_at
         begun = time.monotonic()
         try:
             async with asyncio.timeout(None if ends_at is None else ends_at - begun):
-                return await self.admission.acquire(ticket.priority, ticket.size)
+                return await admission.acquire(ticket)
         except TimeoutError:
             return None
         finally:
@@ -201,7 +226,7 @@ class Generations:
         prompt_tokens = await self.count_tokens(request.input)
         held = request.held or HeldPart()
         held_tokens = len(held.token_ids) or (await self.count_tokens(RawText(held.text)) if held.text else 0)
-        budget = output_budget(request.input, prompt_tokens, self._engine.info().context_tokens, request.stopping)
+        budget = output_budget(request.input, prompt_tokens, self.model().context_tokens, request.stopping)
         reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
         answer = Answer(request.key, lambda _: None)
         started = Started(prompt_tokens, time.monotonic() - begun)
@@ -209,22 +234,19 @@ class Generations:
         answer.put(StepOutput(request.key, started=started, finish=finish))
         return answer
 
-    def _free_slot(self, acquired: float, last: StepOutput) -> None:
-        completed = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
-        self.admission.release(acquired, completed=completed)
-
-    async def drain(self, grace: float) -> None:
-        """Refuses new requests, gives those in flight `grace` seconds to finish, and ends the rest."""
+    def close(self) -> None:
+        """Refuses new requests from now on."""
         self._draining = True
-        try:
-            async with asyncio.timeout(grace):
+
+    async def finished(self) -> None:
+        """Returns when nothing is in flight."""
+        await self._idle.wait()
+
+    async def end(self) -> None:
+        """Ends all requests, and waits until their callers have been told."""
+        error = UnavailableError("DRAINED", "the server shut down", retry_after=RETRY_SECONDS)
+        self.lose_engine(error, error)
+        with suppress(TimeoutError):
+            # A caller that does not read keeps its handler in a write; it ends with the server.
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._idle.wait()
-        except TimeoutError:
-            error = UnavailableError("DRAINED", "the server shut down", retry_after=_RETRY_SECONDS)
-            if self._admission is not None:
-                self._admission.fail_waiting(error)
-            self._answers.fail_all(error)
-            with suppress(TimeoutError):
-                # A caller that does not read keeps its handler in a write; it ends with the server.
-                async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await self._idle.wait()

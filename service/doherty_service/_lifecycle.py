@@ -3,16 +3,18 @@
 import asyncio
 import signal
 import sys
-import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import uvloop
 from grpc_health.v1 import health
 
 from doherty_engine import Engine, create_engine
 from doherty_service._generations import Generations
-from doherty_service._log import log_event, set_up_logging
+from doherty_service._log import log_error, log_event, set_up_logging
 from doherty_service._server import bind, build_server, set_health
 from doherty_service._settings import Settings
+from doherty_service._supervisor import EngineLostError, Patience, Supervisor
 from doherty_service.latency import LatencyRecorder
 
 _SWITCH_INTERVAL = 0.0002
@@ -22,8 +24,10 @@ _LAST_WORDS = 0.5
 """Seconds that replies already made have to leave, and open health watches to end."""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> bool:
     """Serves until SIGTERM or SIGINT, and returns once what was in flight has ended.
+
+    Returns whether it was a signal that ended it, and not an engine that cannot be kept running.
 
     Raises:
         EngineSetupError: the server cannot start; the message is one sentence that says what to do.
@@ -33,19 +37,17 @@ def run(settings: Settings) -> None:
     options = dict(settings.engine_option)
     if settings.model:
         options["model"] = settings.model
-    engine = create_engine(settings.engine, options)
+    make_engine = partial(create_engine, settings.engine, options)
+    make_engine()  # a wrong option is told before anything is bound
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, engine))
+        return runner.run(_serve(settings, make_engine))
 
 
-async def _serve(settings: Settings, engine: Engine) -> None:
-    stopping = asyncio.Event()
-    # Before the model is loaded, which can take minutes.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
+    signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
     generations = Generations(
-        engine, max_queued=settings.max_queued_requests, max_queued_bytes=settings.max_queued_bytes
+        recorder, max_queued=settings.max_queued_requests, max_queued_bytes=settings.max_queued_bytes
     )
     health_servicer = health.aio.HealthServicer()
     await set_health(health_servicer, serving=False)
@@ -53,37 +55,76 @@ async def _serve(settings: Settings, engine: Engine) -> None:
     address = bind(server, settings)
     await server.start()
     log_event("listening", address=address, engine=settings.engine)
-    try:
-        if await _started(generations, stopping):
-            await set_health(health_servicer, serving=True)
+
+    async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
+        await set_health(health_servicer, serving=serving)
+        if serving:
             log_event("ready", address=address, model=generations.model().model)
-            await stopping.wait()
-            await _drain(settings, generations, health_servicer)
-    finally:
-        await server.stop(_LAST_WORDS)
-        await engine.stop()
-    log_event("stopped")
 
-
-async def _started(generations: Generations, stopping: asyncio.Event) -> bool:
-    """Starts the engine; false when a signal came first."""
-    begun = time.monotonic()
-    starting = asyncio.ensure_future(generations.start())
-    signalled = asyncio.ensure_future(stopping.wait())
+    patience = Patience(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
+    supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
+    supervising = asyncio.ensure_future(supervisor.run())
+    watching = asyncio.ensure_future(generations.readers.watch(settings.stall_timeout))
     try:
-        await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            return False
-        starting.result()
+        await _first(supervising, signals.first.wait())
+        if supervising.done():
+            supervising.result()
+        if generations.is_ready:
+            await _drain(settings, generations, health_servicer, signals.second)
+    except EngineLostError as error:
+        log_error("engine lost", reason=str(error))
+        return False
     finally:
-        signalled.cancel()
-        starting.cancel()
-        await asyncio.gather(starting, signalled, return_exceptions=True)
-    log_event("loaded", seconds=round(time.monotonic() - begun, 3))
+        for task in (supervising, watching):
+            task.cancel()
+        await asyncio.gather(supervising, watching, return_exceptions=True)
+        await server.stop(_LAST_WORDS)
+        await supervisor.stop()
+    log_event("stopped")
     return True
 
 
-async def _drain(settings: Settings, generations: Generations, health_servicer: health.aio.HealthServicer) -> None:
-    log_event("draining", requests=generations.in_flight, grace_seconds=settings.drain_grace)
+async def _drain(
+    settings: Settings, generations: Generations, health_servicer: health.aio.HealthServicer, hurry: asyncio.Event
+) -> None:
+    """Says that it goes away, gives that time to get round, and then lets what is in flight finish."""
     await health_servicer.enter_graceful_shutdown()
-    await generations.drain(settings.drain_grace)
+    if settings.drain_delay:
+        log_event("withdrawn", requests=generations.in_flight, delay_seconds=settings.drain_delay)
+        await _first(asyncio.sleep(settings.drain_delay), hurry.wait())
+    generations.close()
+    log_event("draining", requests=generations.in_flight, grace_seconds=settings.drain_grace)
+    await _first(generations.finished(), asyncio.sleep(settings.drain_grace), hurry.wait())
+    await generations.end()
+
+
+async def _first(*ways: Awaitable[object]) -> None:
+    """Waits for one of several things, and gives those up that it made itself to wait for."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        made = [task for task, way in zip(tasks, ways, strict=True) if task is not way]
+        for task in made:
+            task.cancel()
+        await asyncio.gather(*made, return_exceptions=True)
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first one drains the server, the second one hurries, and the third one kills."""
+
+    def __init__(self) -> None:
+        """Listens from now on, on the running loop."""
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._note)
+
+    def _note(self) -> None:
+        if not self.first.is_set():
+            self.first.set()
+            return
+        self.second.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)

@@ -32,3 +32,8 @@ def set_up_logging(level: str) -> None:
 def log_event(event: str, **fields: object) -> None:
     """Logs something that happened to the server as a whole."""
     logging.getLogger("doherty.server").info(event, extra={"fields": fields})
+
+
+def log_error(event: str, **fields: object) -> None:
+    """Logs something that somebody should look after."""
+    logging.getLogger("doherty.server").error(event, extra={"fields": fields})

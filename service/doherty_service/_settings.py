@@ -57,6 +57,36 @@ class Settings(BaseSettings):
     latency_window: float = Field(
         default=300, gt=0, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."
     )
+    step_timeout: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the engine may be silent while requests run before it is started again, in seconds.",
+    )
+    canary_interval: float = Field(
+        default=60,
+        ge=0,
+        allow_inf_nan=False,
+        description="After how long without work the engine is tried out with one token, in seconds; 0 is never.",
+    )
+    max_engine_failures: int = Field(
+        default=5,
+        ge=0,
+        le=_LARGEST,
+        description="How often the engine may fail within ten minutes; then the server ends.",
+    )
+    stall_timeout: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a caller may leave a message unread before its request is ended, in seconds.",
+    )
+    drain_delay: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long SIGTERM still takes requests in, for load balancers to see the health, in seconds.",
+    )
     drain_grace: float = Field(
         default=30, ge=0, allow_inf_nan=False, description="How long SIGTERM lets requests finish, in seconds."
     )

@@ -16,6 +16,9 @@ from doherty_service._settings import CONFIG_VARIABLE, Settings
 _USAGE = 2
 """The exit code of a server that could not start."""
 
+_ENGINE_LOST = 1
+"""The exit code of a server whose engine cannot be kept running."""
+
 
 def _option(name: str, field: FieldInfo) -> click.Option:
     """The flag of one setting."""
@@ -39,7 +42,8 @@ def _serve(config: str | None, **flags: object) -> None:
         os.environ[CONFIG_VARIABLE] = config
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     try:
-        run(_settings(given))
+        if not run(_settings(given)):
+            sys.exit(_ENGINE_LOST)
     except EngineSetupError as error:
         _stop(str(error))
 

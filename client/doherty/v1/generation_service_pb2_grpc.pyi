@@ -100,12 +100,19 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
 
+    A place in the queue is kept for whoever sends a refused request again, byte for byte, when RetryInfo told it to. With
+    the metadata `grpc-previous-rpc-attempts`, as gRPC's own retries have it, a request is known to be such a one.
+
     | status | reasons |
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
-    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
+    | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
+    | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
 
@@ -158,7 +165,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     """Generates one whole answer.
 
     Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-    adapter), RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (warming up, draining, or the engine died),
+    adapter), RESOURCE_EXHAUSTED (no room, or too long a wait), UNAVAILABLE (warming up, draining, or the engine died),
     UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
     CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
     """
@@ -212,12 +219,19 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
 
+    A place in the queue is kept for whoever sends a refused request again, byte for byte, when RetryInfo told it to. With
+    the metadata `grpc-previous-rpc-attempts`, as gRPC's own retries have it, a request is known to be such a one.
+
     | status | reasons |
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; COUNTING_FULL: too many inputs are being counted |
-    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown; ENGINE_FAILED |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
+    | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
+    | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
 
@@ -235,7 +249,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         """Generates one whole answer.
 
         Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-        adapter), RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (warming up, draining, or the engine died),
+        adapter), RESOURCE_EXHAUSTED (no room, or too long a wait), UNAVAILABLE (warming up, draining, or the engine died),
         UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
         CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
         """

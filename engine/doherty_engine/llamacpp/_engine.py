@@ -126,7 +126,12 @@ class LlamaCppEngine:
         """Tells how the engine is, without waiting for anything."""
         if self._shop is None:
             return Health(ok=False, detail="the engine is not running")
-        return Health(ok=not self._failure, detail=self._failure, kv_cache_use=self._shop.cache.use)
+        return Health(
+            ok=not self._failure,
+            detail=self._failure,
+            kv_cache_use=self._shop.cache.use,
+            last_progress=max((work.last_progress for work, _ in self._running.values()), default=None),
+        )
 
     async def stop(self) -> None:
         """Aborts what is running, gives every resource back, and returns when that is done. May be called twice."""

@@ -48,6 +48,8 @@ class Work:
         self._failure: Exception | None = None
         self._has_turn = False
         self.aborted = False
+        self.last_progress = self._submitted_at
+        """When llama.cpp was last heard of, by `time.monotonic()`."""
 
     def abort(self) -> None:
         """Makes the work end; llama.cpp asks for it after each token and each batch of the prompt."""
@@ -135,6 +137,7 @@ class Work:
 
     def _take(self, answer: Answer, data: Mapping[str, Any]) -> bool:
         """Whether llama.cpp shall end the answer."""
+        self.last_progress = time.monotonic()
         if self.aborted:
             return True
         chunk = read_chunk(data)

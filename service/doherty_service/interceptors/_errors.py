@@ -1,5 +1,6 @@
 """Turns what a handler raises into a status with details, and bytes that do not parse into INVALID_ARGUMENT."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,8 +14,16 @@ from doherty_service.interceptors._handlers import Around, Behavior, Method, Ser
 from doherty_service.latency import AbortCause, LatencyRecorder, current_call
 
 _log = logging.getLogger("doherty.error")
-_CAUSES = {"ENGINE_FAILED": AbortCause.ENGINE, "DRAINED": AbortCause.DRAIN}
+_CAUSES = {
+    "DEADLINE_PASSED": AbortCause.DEADLINE,
+    "DRAINED": AbortCause.DRAIN,
+    "ENGINE_FAILED": AbortCause.ENGINE,
+    "STALLED_READER": AbortCause.STALLED_READER,
+}
 """The reasons that mean that a request under way was ended early."""
+
+_TELL_SECONDS = 1.0
+"""How long a handler stays for a status to leave."""
 
 
 class ErrorInterceptor(Around):
@@ -49,6 +58,7 @@ class ErrorInterceptor(Around):
         call = current_call()
         told = as_service_error(error)
         if call.is_answer and (cause := _CAUSES.get(told.reason)):
+            call.abort_cause = cause
             self._recorder.aborts[cause] += 1
         if not isinstance(error, ServiceError):
             expected = told.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
@@ -59,7 +69,12 @@ class ErrorInterceptor(Around):
         trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
         if timing := call.server_timing():
             trailing.append(("server-timing", timing))
-        await context.abort(told.code, status.message, tuple(trailing))
+        try:
+            async with asyncio.timeout(_TELL_SECONDS):
+                await context.abort(told.code, status.message, tuple(trailing))
+        except TimeoutError:
+            # It stands behind messages that the caller does not read, and goes out when it does.
+            raise grpc.aio.AbortError from None
 
 
 def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:

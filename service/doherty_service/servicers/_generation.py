@@ -1,5 +1,6 @@
 """GenerationService: each method translates, and leaves the work to others."""
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -8,13 +9,17 @@ import grpc.aio
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1 import generation_service_pb2_grpc, model_pb2, request_pb2
 from doherty_service import translation
-from doherty_service._generations import Generations, Ticket
+from doherty_service._generations import Generations
 from doherty_service._version import server_version
 from doherty_service.latency import Call, current_call
 from doherty_service.translation import Deployment
 
 if TYPE_CHECKING:
     from doherty_engine import EngineRequest, ModelInfo, TokenLogprob
+    from doherty_service.admission import Ticket
+
+_ATTEMPTS = "grpc-previous-rpc-attempts"
+"""The metadata that gRPC's own retries carry (gRFC A6), and those of our SDK."""
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -32,9 +37,9 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._max_queued = max_queued
         self._max_message_bytes = max_message_bytes
 
-    async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802, ARG002 - gRPC's signature
+    async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802 - gRPC's signature
         """Generates one whole answer."""
-        call, model, asked, ticket = self._take_in(request)
+        call, model, asked, ticket = self._take_in(request, context, whole=True)
         texts: list[str] = []
         token_ids: list[int] | None = []
         logprobs: list[TokenLogprob] | None = []
@@ -56,7 +61,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> None:  # type: ignore[override]  # noqa: N802 - a handler that writes through the context costs less than one that yields
         """Generates one answer and sends it while it comes into being."""
-        call, model, asked, ticket = self._take_in(request)
+        call, model, asked, ticket = self._take_in(request, context, whole=False)
         start = None
         async with self._generations.open(asked, ticket, call) as reader:
             while True:
@@ -70,17 +75,23 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
                     reply.start.CopyFrom(start)
                 if output.finish is not None:
                     reply.summary.CopyFrom(translation.summary(output.finish, asked, call))
+                reader.writes_since = time.monotonic()
                 await context.write(reply)
+                reader.writes_since = None
                 if output.finish is not None:
                     return
 
-    def _take_in(self, request: request_pb2.GenerateRequest) -> "tuple[Call, ModelInfo, EngineRequest, Ticket]":
+    def _take_in(
+        self, request: request_pb2.GenerateRequest, context: ServicerContext, *, whole: bool
+    ) -> "tuple[Call, ModelInfo, EngineRequest, Ticket]":
         """What both calls begin with; its label first, so that every error has it."""
         call = current_call()
         translation.take_label(request, call)
         self._generations.check_open()
         model = self._generations.model()
-        asked, ticket = translation.engine_request(request, model, self._deployment, call)
+        asked = translation.engine_request(request, model, self._deployment, call)
+        again = any(name == _ATTEMPTS for name, _ in context.invocation_metadata() or ())
+        ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
         return call, model, asked, ticket
 
     async def CountTokens(  # noqa: N802 - gRPC's name

@@ -37,13 +37,12 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
         reply = translation.latency(self._recorder.snapshot(window))
         for cause, count in self._recorder.aborts.items():
             reply.aborts.append(translation.abort_count(cause, count))
-        if self._generations.is_ready:
-            admission = self._generations.admission
-            reply.running = admission.running
-            reply.queued = admission.queued
-            reply.slots = admission.slots
-            reply.refusals = admission.refusals
-            if (use := self._generations.kv_cache_use()) is not None:
-                reply.kv_cache_use = use
+        load = self._generations.load()
+        reply.running = load.running
+        reply.queued = load.queued
+        reply.slots = load.slots
+        reply.refusals = self._recorder.refusals.total()
+        if (use := self._generations.kv_cache_use()) is not None:
+            reply.kv_cache_use = use
         reply.uptime.FromNanoseconds(round((time.monotonic() - self._recorder.started) * 1e9))
         return reply

@@ -13,7 +13,7 @@ from doherty_service.translation._answers import (
     token_logprobs,
 )
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._requests import count_tokens_input, engine_request, take_label
+from doherty_service.translation._requests import count_tokens_input, engine_request, take_label, ticket
 from doherty_service.translation._violations import Violations
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "start",
     "summary",
     "take_label",
+    "ticket",
     "token_logprobs",
 ]

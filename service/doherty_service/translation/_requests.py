@@ -1,6 +1,7 @@
 """From the wire to validated dataclasses: every field is read here, or refused here."""
 
 import secrets
+import time
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -9,9 +10,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from doherty.v1 import generation_service_pb2, request_pb2
 from doherty_engine import EngineRequest, HeldPart, Input, ModelInfo, Stopping, TokenIds
-from doherty_service._admission import Priority
 from doherty_service._errors import NotFoundError, UnsupportedFieldError
-from doherty_service._generations import Ticket
+from doherty_service.admission import Priority, Ticket
 from doherty_service.latency import Call
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import check_size, constraint, sampling, text_input
@@ -22,6 +22,12 @@ SERVER_FEATURES = frozenset({"model", "priority", "request_id"})
 
 _GROUPS = frozenset({"constraint", "continue_from", "output", "sampling", "stopping"})
 """The fields that only group others: a feature is a field inside them."""
+
+_PRIORITIES = {
+    request_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    request_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    request_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
 
 _MOST_REQUEST_ID = 128
 _MOST_STOP_TEXTS = 16
@@ -51,7 +57,7 @@ def take_label(wire: request_pb2.GenerateRequest, call: Call) -> None:
 
 def engine_request(
     wire: request_pb2.GenerateRequest, model: ModelInfo, deployment: Deployment, call: Call
-) -> tuple[EngineRequest, Ticket]:
+) -> EngineRequest:
     """Translates a request.
 
     Raises:
@@ -74,9 +80,28 @@ def engine_request(
         adapter=wire.adapter,
         held=_held(wire.continue_from, violations),
     )
-    priority = _priority(wire.priority, violations)
+    violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
     violations.raise_if_any()
-    return request, Ticket(priority, wire.ByteSize())
+    return request
+
+
+def ticket(wire: request_pb2.GenerateRequest, seconds_left: float | None, *, whole: bool, again: bool) -> Ticket:
+    """What admission needs to know of a request that `engine_request` has found to be right.
+
+    Args:
+        wire: The request.
+        seconds_left: Until its caller gives up; None if it never does.
+        whole: Whether its caller waits for the whole answer.
+        again: Whether its caller says that it has sent it before.
+    """
+    return Ticket(
+        priority=_PRIORITIES[wire.priority],
+        size=wire.ByteSize(),
+        fingerprint=lambda: hash(wire.SerializeToString(deterministic=True)),
+        deadline=None if seconds_left is None else time.monotonic() + seconds_left,
+        whole=whole,
+        again=again,
+    )
 
 
 def count_tokens_input(
@@ -199,13 +224,3 @@ def _held(wire: request_pb2.ContinueFrom, violations: Violations) -> HeldPart | 
     if not wire.token_ids and not wire.text:
         return None
     return HeldPart(token_ids=tuple(wire.token_ids), text=wire.text)
-
-
-def _priority(wire: request_pb2.Priority.ValueType, violations: Violations) -> Priority:
-    known = {
-        request_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
-        request_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
-        request_pb2.PRIORITY_BATCH: Priority.BATCH,
-    }
-    violations.check(wire in known, "priority", "is not a priority that the contract knows")
-    return known.get(wire, Priority.INTERACTIVE)

@@ -1,0 +1,178 @@
+"""Keeps an engine running: finds out when it died or hangs, and starts a new one in its place."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from doherty_engine import Conversation, Engine, EngineError, EngineRequest, EngineSetupError, Message, Role, Stopping
+from doherty_service._answers import Answers
+from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
+from doherty_service._generations import Generations
+from doherty_service._log import log_error, log_event
+from doherty_service.admission import Priority, Ticket
+from doherty_service.latency import Call, LatencyRecorder
+
+_LOOK_SECONDS = 0.25
+"""How often the engine's health is looked at; a request that fails makes it be looked at at once."""
+
+_FAILURES_WINDOW_SECONDS = 600.0
+"""Failures further apart than this are not of one illness."""
+
+_FIRST_BACKOFF_SECONDS = 0.5
+_LONGEST_BACKOFF_SECONDS = 30.0
+
+_STOP_SECONDS = 30.0
+"""An engine that has not given its memory back by then never will."""
+
+
+class EngineLostError(Exception):
+    """The engine cannot be kept running; the message is one sentence for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an engine may be silent, and how often it may fail."""
+
+    step_timeout: float
+    """Seconds without a step while requests run."""
+    canary_interval: float
+    """Seconds without work after which the engine is tried out; 0 is never."""
+    most_failures: int
+    """Within ten minutes; one more, and the server gives up."""
+
+
+class Supervisor:
+    """Starts engines, one after the other."""
+
+    def __init__(
+        self,
+        make_engine: Callable[[], Engine],
+        generations: Generations,
+        recorder: LatencyRecorder,
+        patience: Patience,
+        on_serving: Callable[[bool], Awaitable[None]],
+    ) -> None:
+        """`on_serving` is told whenever the server begins or ceases to be able to answer."""
+        self._make_engine = make_engine
+        self._generations = generations
+        self._recorder = recorder
+        self._patience = patience
+        self._on_serving = on_serving
+        self._failures: deque[float] = deque()
+        self._engine: Engine | None = None
+
+    async def run(self) -> None:
+        """Keeps an engine running until it is cancelled; the engine is then still there, for `stop`.
+
+        Raises:
+            EngineSetupError: the first one cannot start.
+            EngineLostError: engines fail again and again, or one cannot be stopped.
+        """
+        answers = await self._start()
+        while True:
+            why = await self._watch(answers)
+            answers = await self._restart(why)
+
+    async def stop(self) -> None:
+        """Stops the engine, if there is one."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.stop()
+
+    async def _start(self) -> Answers:
+        begun = time.monotonic()
+        answers = Answers()
+        self._engine = engine = self._make_engine()
+        await engine.start(answers.sink)
+        log_event("loaded", seconds=round(time.monotonic() - begun, 3))
+        self._generations.begin(engine, answers)
+        await self._on_serving(True)  # noqa: FBT003 - its only parameter
+        return answers
+
+    async def _watch(self, answers: Answers) -> str:
+        """Returns when the engine has failed, with the reason for the log."""
+        if self._engine is None:
+            raise AssertionError("there is no engine to watch")
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await answers.failed.wait()
+            answers.failed.clear()
+            health = self._engine.health()
+            if not health.ok:
+                return health.detail
+            silence = time.monotonic() - max(answers.last_step, health.last_progress or 0.0)
+            if answers.is_busy and silence > self._patience.step_timeout:
+                return f"no step for {silence:.1f} s while requests run"
+            if 0 < self._patience.canary_interval < silence and (why := await self._try_out(answers)):
+                return why
+
+    async def _try_out(self, answers: Answers) -> str | None:
+        """Generates a token, when there is nothing else to do; returns what went wrong."""
+        question = Conversation((Message(Role.USER, "Hello"),))
+        request = EngineRequest(f"canary-{uuid.uuid4().hex}", question, stopping=Stopping(max_output_tokens=1))
+        call = Call(method="canary", key=request.key, request_id=request.key)
+        ticket = Ticket(Priority.BATCH, 0, lambda: 0)
+        try:
+            async with (
+                asyncio.timeout(self._patience.step_timeout),
+                self._generations.open(request, ticket, call) as reader,
+            ):
+                while (await reader.next()).finish is None:
+                    pass
+        except TimeoutError:
+            return f"no answer to a canary within {self._patience.step_timeout} s"
+        except EngineError as error:
+            return f"a canary failed: {error}"
+        except (OverloadedError, UnavailableError):
+            pass  # there is something else to do, or the server goes away
+        answers.last_step = time.monotonic()
+        return None
+
+    async def _restart(self, why: str) -> Answers:
+        """Ends all requests, and brings a new engine up, after as many tries as that takes."""
+        while True:
+            self._note_failure()
+            failures = len(self._failures)
+            backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS)
+            log_error("engine failed", reason=why, failures=failures, restart_seconds=backoff)
+            await self._cease(backoff)
+            self._give_up_if_hopeless(why)
+            await asyncio.sleep(backoff)
+            try:
+                answers = await self._start()
+            except EngineSetupError as error:
+                why = str(error)
+            else:
+                self._recorder.engine_restarts += 1
+                return answers
+
+    async def _cease(self, backoff: float) -> None:
+        """Ends all requests first, then tells that there is no engine, then makes that true."""
+        after = backoff + ENGINE_RESTART_SECONDS
+        self._generations.lose_engine(
+            UnavailableError("ENGINE_FAILED", "the engine failed while it worked on this", retry_after=after),
+            UnavailableError("ENGINE_RESTARTING", "the engine failed and is being started again", retry_after=after),
+        )
+        await self._on_serving(False)  # noqa: FBT003 - its only parameter
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self.stop()
+        except TimeoutError:
+            raise EngineLostError(
+                "The engine failed and cannot be stopped; the process must be started again."
+            ) from None
+
+    def _note_failure(self) -> None:
+        now = time.monotonic()
+        self._failures.append(now)
+        while self._failures[0] < now - _FAILURES_WINDOW_SECONDS:
+            self._failures.popleft()
+
+    def _give_up_if_hopeless(self, why: str) -> None:
+        if len(self._failures) > self._patience.most_failures:
+            raise EngineLostError(f"The engine failed {len(self._failures)} times in ten minutes, at last so: {why}.")
