@@ -67,7 +67,8 @@ class Generations:
         self._promises = Promises()
         self._post: _Post | None = None
         self._model: ModelInfo | None = None
-        self._lost: UnavailableError | None = None
+        self._failed: UnavailableError | None = None
+        self._later: UnavailableError | None = None
         self._draining = False
         self._counting = 0
         self.in_flight = 0
@@ -90,7 +91,8 @@ class Generations:
 
     def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
         """Ends all requests with `failed` at once, and answers those to come with `later` until the next `begin`."""
-        post, self._post, self._lost = self._post, None, later
+        post, self._post = self._post, None
+        self._failed, self._later = failed, later
         if post is not None:
             post.admission.fail_waiting(failed)
             post.answers.fail_all(failed)
@@ -152,8 +154,8 @@ class Generations:
     def _posted(self) -> _Post:
         if self._post is not None:
             return self._post
-        if self._lost is not None:
-            raise self._lost
+        if self._later is not None:
+            raise self._later
         raise UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
 
     @asynccontextmanager
@@ -173,8 +175,8 @@ class Generations:
             slot = await self._admit(post.admission, request, ticket, call)
             if slot is None:
                 yield Reader(await self._ended_in_queue(request), call)
-            elif post is not self._post:  # lost in the moment between the grant and now
-                self._posted()
+            elif post is not self._post and self._failed is not None:  # lost in the moment after the grant
+                raise self._failed
             else:
                 async with self._submitted(post, slot, request, call) as reader:
                     yield reader

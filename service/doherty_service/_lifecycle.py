@@ -72,7 +72,7 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
         if generations.is_ready:
             await _drain(settings, generations, health_servicer, signals.second)
     except EngineLostError as error:
-        log_error("engine lost", reason=str(error))
+        log_error("engine_lost", reason=str(error))
         return False
     finally:
         for task in (supervising, watching):

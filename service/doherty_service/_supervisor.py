@@ -139,7 +139,7 @@ class Supervisor:
             self._note_failure()
             failures = len(self._failures)
             backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS)
-            log_error("engine failed", reason=why, failures=failures, restart_seconds=backoff)
+            log_error("engine_failed", reason=why, failures=failures, restart_seconds=backoff)
             await self._cease(backoff)
             self._give_up_if_hopeless(why)
             await asyncio.sleep(backoff)

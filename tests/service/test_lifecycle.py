@@ -92,6 +92,34 @@ def test_what_outlasts_the_grace_is_ended() -> None:
             assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
 
 
+def test_requests_are_still_taken_in_until_load_balancers_have_seen_the_health() -> None:
+    with (
+        start_server(*synthetic(), "--drain-delay", "2") as server,
+        connect(server.target) as caller,
+    ):
+        statuses = watch(caller.channel)
+        assert next(statuses) == SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(statuses) == NOT_SERVING
+        assert caller.generate(**LONG).summary.usage.output_tokens == 60
+        server.wait_for("draining")
+        assert server.wait() == 0
+
+
+def test_a_second_signal_ends_what_the_first_one_lets_finish() -> None:
+    with (
+        start_server(*synthetic("tokens_per_second=10"), "--drain-grace", "600") as server,
+        ThreadPoolExecutor(1) as pool,
+        connect(server.target) as caller,
+    ):
+        failing = pool.submit(failure_of, lambda: caller.generate(**LONG))
+        caller.wait_until(lambda now: now.running == 1)
+        server.process.send_signal(signal.SIGINT)
+        server.wait_for("draining")
+        assert server.stop(signal.SIGINT) == 0
+        assert failing.result().reason == "DRAINED"
+
+
 def test_a_caller_that_does_not_read_cannot_keep_the_server_alive() -> None:
     endless = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
     options = ("tokens_per_second=0", "slots=64")

@@ -1,0 +1,128 @@
+"""An engine that dies, fails or hangs, and what becomes of its requests and of the server."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from doherty.v1 import latency_service_pb2, model_pb2
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, Caller, Failure, connect, failure_of
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
+LONG: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
+
+
+def synthetic(*options: str) -> list[str]:
+    return ["--engine", "synthetic", *(part for option in options for part in ("-o", option))]
+
+
+def watch(caller: Caller) -> Iterator[int]:
+    stub: Any = health_pb2_grpc.HealthStub(caller.channel)
+    for reply in stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS):
+        yield reply.status
+
+
+def assert_told_to_go_elsewhere(failure: Failure) -> None:
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
+    assert failure.retry_seconds is not None
+    assert failure.retry_seconds > 0
+
+
+def assert_comes_back(server: ServerProcess, caller: Caller, statuses: Iterator[int]) -> None:
+    """The first status has been read before the engine failed."""
+    assert next(statuses) == NOT_SERVING
+    assert next(statuses) == SERVING
+    assert caller.generate(**SHORT).summary.usage.output_tokens == 4
+    assert server.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [["die_after_steps=20"], ["stall_after_steps=20", "--step-timeout", "0.5"]],
+    ids=["dies", "hangs"],
+)
+def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) -> None:
+    option, *flags = fault
+    with (
+        start_server(*synthetic("slots=4", "tokens_per_second=20", option), *flags) as server,
+        ThreadPoolExecutor(8) as pool,
+        connect(server.target) as caller,
+    ):
+        statuses = watch(caller)
+        assert next(statuses) == SERVING
+        running = [pool.submit(failure_of, lambda: caller.stream(**LONG)) for _ in range(4)]
+        waiting = [pool.submit(failure_of, lambda: caller.generate(**LONG)) for _ in range(4)]
+        caller.wait_until(lambda now: (now.running, now.queued) == (4, 4))
+        for one in (*running, *waiting):
+            assert_told_to_go_elsewhere(one.result())
+        assert_comes_back(server, caller, statuses)
+        now = caller.wait_until(lambda now: (now.running, now.queued) == (0, 0))
+        assert [(abort.cause, abort.count) for abort in now.aborts] == [
+            (latency_service_pb2.ABORT_CAUSE_ENGINE, 8),
+        ]
+
+
+def test_an_idle_engine_is_tried_out() -> None:
+    flags = ("--canary-interval", "0.2", "--step-timeout", "0.5")
+    with start_server(*synthetic("stall_after_steps=4"), *flags) as server, connect(server.target) as caller:
+        statuses = watch(caller)
+        assert next(statuses) == SERVING
+        caller.generate(**SHORT)  # after its last token the engine hangs, and nobody asks it for anything
+        assert "canary" in str(server.wait_for("engine_failed")["reason"])
+        assert_comes_back(server, caller, statuses)
+
+
+def test_a_healthy_engine_outlives_its_canaries() -> None:
+    flags = ("--canary-interval", "0.05", "--step-timeout", "5")
+    with start_server(*synthetic("die_after_steps=3"), *flags) as server:
+        failed = server.wait_for("engine_failed")  # the third canary's step
+        assert "3 steps" in str(failed["reason"])
+
+
+def test_a_request_that_fails_alone_leaves_the_others_alone() -> None:
+    with start_server(*synthetic("fail_after_tokens=10")) as server, connect(server.target) as caller:
+        statuses = watch(caller)
+        assert next(statuses) == SERVING
+        assert_told_to_go_elsewhere(failure_of(lambda: caller.generate(**LONG)))
+        assert caller.generate(**SHORT).summary.usage.output_tokens == 4
+        server.stop()
+        assert next(statuses) == NOT_SERVING  # and not before
+    assert not [line for line in server.log if line["event"] == "engine_failed"]
+
+
+def test_while_there_is_no_engine_callers_are_told_when_to_come_back() -> None:
+    with (
+        start_server(*synthetic("die_after_steps=4", "load_seconds=1")) as server,
+        connect(server.target) as caller,
+    ):
+        caller.generate(**SHORT)
+        server.wait_for("engine_failed")
+        failure = failure_of(lambda: caller.generate(**SHORT))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_RESTARTING")
+        assert failure.retry_seconds is not None
+        model = caller.stub.GetModel(model_pb2.GetModelRequest(), timeout=SECONDS)
+        assert model.model == "synthetic"  # what it was, and will be
+
+
+def test_an_engine_that_fails_again_and_again_ends_the_server() -> None:
+    flags = ("--max-engine-failures", "1", "--canary-interval", "0.05")
+    with start_server(*synthetic("die_after_steps=1"), *flags) as server:
+        lost = server.wait_for("engine_lost")
+        assert "2 times" in str(lost["reason"])
+        assert server.wait() == 1
+
+
+def test_a_drain_ends_cleanly_while_the_engine_is_gone() -> None:
+    with (
+        start_server(*synthetic("die_after_steps=4", "load_seconds=0")) as server,
+        connect(server.target) as caller,
+    ):
+        caller.generate(**SHORT)
+        server.wait_for("engine_failed")
+        assert server.stop() == 0
