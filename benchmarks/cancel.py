@@ -1,0 +1,150 @@
+"""How long a slot stays taken after its caller has gone.
+
+`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS]`. A server with one slot works on a request, and another
+one waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one gets the
+slot is what its first message tells: its arrival, less the time that the server says it took from the slot to the first
+token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from statistics import median
+from typing import Any
+
+import grpc
+
+from doherty.v1 import generation_service_pb2_grpc
+from support.server import start_server
+from support.wire import SECONDS, Caller, connect, request
+
+ENGINES = {
+    "synthetic": ("--engine", "synthetic", "-o", "slots=1", "-o", "prefill_tokens_per_second=500"),
+    "llamacpp": ("-o", "slots=1", "-o", "prompt_cache=false"),
+}
+ENDLESS = {"max_output_tokens": 1000, "ignore_eos": True}
+STAGES: dict[str, dict[str, Any]] = {
+    "tokens flow": {"prompt": "Tell me a story.", "stopping": ENDLESS},
+    "tokens flow, with logprobs": {"prompt": "Tell me a story.", "stopping": ENDLESS, "output": {"top_logprobs": 5}},
+    # Some 2,500 tokens, which take either engine seconds.
+    "prompt is computed": {"prompt": "The quick brown fox jumps over the lazy dog. " * 250, "stopping": ENDLESS},
+}
+LIMIT = 1.0
+"""Seconds after which the event is: by then tokens flow, if the prompt is short, and the other request waits."""
+
+CHILD = """
+import sys, grpc
+from doherty.v1 import generation_service_pb2_grpc, request_pb2
+stub = generation_service_pb2_grpc.GenerationServiceStub(grpc.insecure_channel(sys.argv[1]))
+for _ in stub.StreamGenerate(request_pb2.GenerateRequest.FromString(sys.stdin.buffer.read())):
+    pass
+"""
+
+
+class Victim:
+    """The request that ends early, on a channel of its own."""
+
+    def __init__(self, target: str, fields: dict[str, Any], *, unary: bool, timeout: float | None = None) -> None:
+        """Sends it."""
+        self.channel = grpc.insecure_channel(target)
+        stub = generation_service_pb2_grpc.GenerationServiceStub(self.channel)
+        method: Any = stub.Generate.future if unary else stub.StreamGenerate
+        self.ends_at = time.monotonic() + LIMIT
+        self.call = method(request(**fields), timeout=timeout)
+        self._threads = ThreadPoolExecutor(1)
+        self._read = self._threads.submit(self.call.result if unary else partial(list, self.call))
+
+    def close(self) -> None:
+        """Waits for its end."""
+        self.channel.close()
+        self._read.exception(SECONDS)  # an error is how it is meant to end
+        self._threads.shutdown()
+
+
+class VictimProcess:
+    """The same in a process of its own."""
+
+    def __init__(self, target: str, fields: dict[str, Any]) -> None:
+        """Sends it."""
+        self.ends_at = time.monotonic() + LIMIT
+        self.process = subprocess.Popen([sys.executable, "-c", CHILD, target], stdin=subprocess.PIPE)
+        if self.process.stdin is not None:
+            self.process.stdin.write(request(**fields).SerializeToString())
+            self.process.stdin.close()
+
+    def close(self) -> None:
+        """Waits for its end."""
+        self.process.wait(SECONDS)
+
+
+@contextmanager
+def waiting(caller: Caller, threads: ThreadPoolExecutor) -> "Iterator[Future[float]]":
+    """A request that waits behind the one that runs; tells when it got the slot."""
+
+    def wait() -> float:
+        wire = request(prompt="Hi", stopping={"max_output_tokens": 1})
+        (only,) = caller.stub.StreamGenerate(wire, timeout=SECONDS)
+        timings = only.summary.timings
+        worked = timings.time_to_first_token.ToNanoseconds() - timings.queue.ToNanoseconds()
+        return time.monotonic() - worked / 1e9
+
+    caller.wait_until(lambda now: (now.running, now.queued) == (1, 0))
+    freed = threads.submit(wait)
+    caller.wait_until(lambda now: (now.running, now.queued) == (1, 1))
+    yield freed
+
+
+def measure(caller: Caller, start: Callable[[], Any], end: Callable[[Any], float]) -> float:
+    """Seconds from the event, whose time `end` returns, to the free slot."""
+    with ThreadPoolExecutor(1) as threads, closing(start()) as victim, waiting(caller, threads) as freed:
+        event = end(victim)
+        return freed.result() - event
+
+
+def acts(act: Callable[[Any], object]) -> Callable[[Any], float]:
+    """An event that is made."""
+
+    def end(victim: Any) -> float:
+        time.sleep(max(0.0, victim.ends_at - time.monotonic()))
+        event = time.monotonic()
+        act(victim)
+        return event
+
+    return end
+
+
+def ways(target: str, fields: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[], Any], Callable[[Any], float]]]:
+    """The call, the event, what starts the victim and what ends it."""
+    limited = fields | {"stopping": fields["stopping"] | {"time_limit": f"{LIMIT}s"}}
+    for unary in (False, True):
+        kind = "unary" if unary else "stream"
+        start = partial(Victim, target, fields, unary=unary)
+        yield kind, "cancel", start, acts(lambda victim: victim.call.cancel())
+        yield kind, "connection closed", start, acts(lambda victim: victim.channel.close())
+        yield kind, "deadline", partial(start, timeout=LIMIT), lambda victim: victim.ends_at
+        yield kind, "time_limit", partial(Victim, target, limited, unary=unary), lambda victim: victim.ends_at
+    yield "stream", "kill -9", partial(VictimProcess, target, fields), acts(lambda victim: victim.process.kill())
+
+
+def main() -> None:
+    """Measures every way, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", nargs="?", choices=sorted(ENGINES), default="synthetic")
+    parser.add_argument("rounds", nargs="?", type=int, default=20)
+    arguments = parser.parse_args()
+    print(f"{arguments.engine}: ms from the event to the free slot, {arguments.rounds} rounds\n")
+    print(f"| stage | call | event | median | highest |\n|{'---|' * 5}")
+    with start_server(*ENGINES[arguments.engine]) as server, connect(server.target) as caller:
+        for stage, fields in STAGES.items():
+            for kind, event, start, end in ways(server.target, fields):
+                times = [measure(caller, start, end) * 1e3 for _ in range(arguments.rounds)]
+                print(f"| {stage} | {kind} | {event} | {median(times):.1f} | {max(times):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
