@@ -1,9 +1,9 @@
 """How long a slot stays taken after its caller has gone.
 
-`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS]`. A server with one slot works on a request, and another
-one waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one gets the
-slot is what its first message tells: its arrival, less the time that the server says it took from the slot to the first
-token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
+`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS]`. A server with one slot works on a request, and one
+more waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one gets
+the slot is what its first message tells: its arrival, less the time that the server says it took from the slot to the
+first token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
 """
 
 import argparse

@@ -20,10 +20,10 @@ _ENOUGH_SAMPLES = 20
 _CAUTION = 0.75
 """A promised time assumes of every answer before it that it takes as long as this share of them at the most."""
 
-_MARGIN_SECONDS = 0.01
+_MARGIN = 0.15
+"""Of an answer's time: so much later than expected one is told to come back. The place is kept, and may come late."""
 
 _SHORTLY_SECONDS = 0.1
-"""So long, at the least, a free slot is kept for one to whom it is promised."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +95,7 @@ class Admission:
             DeadlinePassedError: the caller's deadline passed before its turn came.
         """
         promise = self._promises.find(ticket.fingerprint(), again=ticket.again) if len(self._promises) else None
-        if self._is_idle and (promise or not self._promises.any_due(max(self._interval(), _SHORTLY_SECONDS))):
+        if self._is_idle and (promise or not self._promises.any_due(self._shortly())):
             self._keep(promise)
             return self._take()
         waiter = _Waiter(ticket, promise.made if promise else time.monotonic())
@@ -134,9 +134,13 @@ class Admission:
     def _is_idle(self) -> bool:
         return self.running < self.slots and not self.queued
 
-    def _interval(self) -> float:
-        """The time between two answers when all slots are busy."""
-        return self._pace.held() / self.slots
+    def _shortly(self) -> float:
+        """For how long a free slot is kept for one to whom it is promised.
+
+        The time between two answers, and by how much an answer may end earlier than the promise assumed.
+        """
+        early = self._pace.held(_CAUTION) - self._pace.held(1 - _CAUTION)
+        return max(self._pace.held() * (1 / self.slots + _MARGIN) + early, _SHORTLY_SECONDS)
 
     def _take(self) -> Slot:
         slot = Slot(time.monotonic())
@@ -217,7 +221,7 @@ class Admission:
             ticket,
             "QUEUE_FULL",
             f"{running} requests are running and {queued} are waiting, which is all that this server takes",
-            self._departure(rank, _CAUTION) + _MARGIN_SECONDS,
+            self._departure(rank, _CAUTION) + _MARGIN * self._pace.held(),
         )
 
     def _refuse(self, ticket: Ticket, reason: str, message: str, seconds: float) -> OverloadedError:

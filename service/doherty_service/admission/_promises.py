@@ -42,6 +42,8 @@ class Promises:
         """Nothing is promised."""
         self._open: list[Promise] = []
         self._kept_share = 1.0
+        self._saying: dict[int, None] = {}
+        """The last requests whose callers say that they come again: one that does not say so is another caller's."""
 
     def __len__(self) -> int:
         """How many may still come back."""
@@ -72,6 +74,12 @@ class Promises:
         another caller with the same request may have taken its own.
         """
         self._forget()
+        if again:
+            self._saying[fingerprint] = None
+            if len(self._saying) > _MOST:
+                del self._saying[next(iter(self._saying))]
+        elif fingerprint in self._saying:
+            return None
         latest = math.inf if again else time.monotonic() + _EARLY_SECONDS
         fitting = (one for one in self._open if one.fingerprint == fingerprint and one.due <= latest)
         return min(fitting, key=lambda one: one.due, default=None)
