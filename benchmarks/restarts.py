@@ -1,0 +1,38 @@
+"""Whether an engine gives back all that it took: `PYTHONPATH=tests python benchmarks/restarts.py [ENGINE] [COUNT]`.
+
+Starts the engine, lets it answer once and stops it, again and again in one process, as the supervisor does. Prints the memory (RSS), threads and open files after each tenth of them. To reach: no growth after the first tenth.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from doherty_engine import EngineRequest, RawText, Stopping
+from support.engines import running
+
+_PAGES_PER_MIB = (1 << 20) // os.sysconf("SC_PAGE_SIZE")
+
+
+def usage() -> tuple[float, int, int]:
+    """RSS in MiB, threads, open files."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    threads, files = (len(list(Path(f"/proc/self/{name}").iterdir())) for name in ("task", "fd"))
+    return pages / _PAGES_PER_MIB, threads, files
+
+
+async def main() -> None:
+    """Prints a line for each tenth."""
+    engine = sys.argv[1] if len(sys.argv) > 1 else "synthetic"
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 30  # noqa: PLR2004 - the second argument
+    print(f"| restarts of {engine} | RSS (MiB) | threads | open files |\n|{'---|' * 4}")
+    for number in range(1, count + 1):
+        async with running(engine) as lab:
+            await lab.ask(EngineRequest(f"{number}", RawText("Hello"), stopping=Stopping(max_output_tokens=8)))
+        if number % max(1, count // 10) == 0:
+            rss, threads, files = usage()
+            print(f"| {number} | {rss:.0f} | {threads} | {files} |", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
