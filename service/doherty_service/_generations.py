@@ -104,9 +104,10 @@ class Generations:
 
     def load(self) -> Load:
         """What is going on right now."""
-        if self._post is None:
+        post = self._post  # once, for Prometheus reads it from a thread
+        if post is None:
             return Load()
-        admission = self._post.admission
+        admission = post.admission
         return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
 
     def model(self) -> ModelInfo:
@@ -122,7 +123,8 @@ class Generations:
 
     def kv_cache_use(self) -> float | None:
         """The share of the KV cache in use, where the engine tells."""
-        return None if self._post is None else self._post.engine.health().kv_cache_use
+        post = self._post
+        return None if post is None else post.engine.health().kv_cache_use
 
     async def count_tokens(self, content: Input) -> int:
         """Counts the tokens of an input as the model would read it.

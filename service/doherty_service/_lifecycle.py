@@ -12,6 +12,7 @@ from grpc_health.v1 import health
 from doherty_engine import Engine, create_engine
 from doherty_service._generations import Generations
 from doherty_service._log import log_error, log_event, set_up_logging
+from doherty_service._metrics import MetricsEndpoint, ServerCollector
 from doherty_service._server import bind, build_server, set_health
 from doherty_service._settings import Settings
 from doherty_service._supervisor import EngineLostError, Patience, Supervisor
@@ -53,6 +54,9 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
     await set_health(health_servicer, serving=False)
     server = build_server(settings, generations, recorder, health_servicer)
     address = bind(server, settings)
+    metrics = None
+    if settings.metrics_listen:
+        metrics = MetricsEndpoint(settings.metrics_listen, ServerCollector(recorder, generations, settings.engine))
     await server.start()
     log_event("listening", address=address, engine=settings.engine)
 
@@ -80,6 +84,8 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
         await asyncio.gather(supervising, watching, return_exceptions=True)
         await server.stop(_LAST_WORDS)
         await supervisor.stop()
+        if metrics is not None:
+            await metrics.stop()
     log_event("stopped")
     return True
 

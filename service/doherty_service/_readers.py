@@ -43,7 +43,7 @@ class Reader:
             if self._slot is not None and self._slot.first_token is None:
                 self._slot.first_token = call.first_token
         if output.finish is not None:
-            call.mark_summary(output.finish.reason.value)
+            call.mark_summary(output.finish.reason.value, output.finish.cached_tokens)
         return output
 
 

@@ -48,7 +48,7 @@ def build_server(
 ) -> grpc.aio.Server:
     """Makes a server that is not yet bound to an address."""
     server = grpc.aio.server(
-        interceptors=[RequestIdInterceptor(), LatencyInterceptor(recorder), ErrorInterceptor(recorder)],
+        interceptors=[RequestIdInterceptor(), LatencyInterceptor(recorder), ErrorInterceptor()],
         options=_options(settings),
     )
     deployment = Deployment(

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         default_factory=dict, description="An option of the engine, as KEY=VALUE; may be given several times."
     )
     listen: str = Field(default="127.0.0.1:50051", description="The address, as HOST:PORT; port 0 picks one.")
+    metrics_listen: str = Field(
+        default="",
+        description="Where Prometheus reads metrics over plain HTTP, as HOST:PORT; empty is nowhere. Anybody who "
+        "reaches it can read them, and names of keys with them.",
+    )
     insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     max_output_tokens: int = Field(
@@ -109,9 +114,11 @@ class Settings(BaseSettings):
             read[key.strip()] = text
         return read
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
+    def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics_listen":
+            return value
         host, separator, port = value.rpartition(":")
         if not separator or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the largest port
             raise ValueError("must be HOST:PORT")

@@ -99,6 +99,7 @@ class GetLatencyResponse(google.protobuf.message.Message):
     REFUSALS_FIELD_NUMBER: builtins.int
     ABORTS_FIELD_NUMBER: builtins.int
     UPTIME_FIELD_NUMBER: builtins.int
+    ENGINE_RESTARTS_FIELD_NUMBER: builtins.int
     answers: builtins.int
     """How many answers ended OK in the window; the quantiles and the shares are over these."""
     first_token_share: builtins.float
@@ -114,7 +115,9 @@ class GetLatencyResponse(google.protobuf.message.Message):
     kv_cache_use: builtins.float
     """The share of the KV cache that is in use right now. Range 0 to 1; absent where the engine does not tell."""
     refusals: builtins.int
-    """How many requests were refused a place in the queue since the server started."""
+    """How many requests were refused before any work was done for them since the server started, whatever the reason."""
+    engine_restarts: builtins.int
+    """How often the engine was restarted since the server started, because it had died or stalled."""
     @property
     def window(self) -> google.protobuf.duration_pb2.Duration:
         """How far this answer looks back: less than was asked for where the server has had to forget."""
@@ -166,9 +169,10 @@ class GetLatencyResponse(google.protobuf.message.Message):
         refusals: builtins.int = ...,
         aborts: collections.abc.Iterable[Global___AbortCount] | None = ...,
         uptime: google.protobuf.duration_pb2.Duration | None = ...,
+        engine_restarts: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "aborts", b"aborts", "answers", b"answers", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "queued", b"queued", "refusals", b"refusals", "running", b"running", "slots", b"slots", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "aborts", b"aborts", "answers", b"answers", "engine_restarts", b"engine_restarts", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "queued", b"queued", "refusals", b"refusals", "running", b"running", "slots", b"slots", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_first_token_share", b"_first_token_share"]) -> typing.Literal["first_token_share"] | None: ...
     @typing.overload

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from doherty_service._errors import InvalidRequestError, ServiceError, Violation, as_service_error, to_status
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
-from doherty_service.latency import AbortCause, LatencyRecorder, current_call
+from doherty_service.latency import AbortCause, current_call
 
 _log = logging.getLogger("doherty.error")
 _CAUSES = {
@@ -35,10 +35,6 @@ class ErrorInterceptor(Around):
 
     parses = True
 
-    def __init__(self, recorder: LatencyRecorder) -> None:
-        """Requests that were ended early are counted in `recorder`."""
-        self._recorder = recorder
-
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
         """Runs the behavior with parsed requests, and turns what it raises into a status."""
 
@@ -57,12 +53,12 @@ class ErrorInterceptor(Around):
     async def _abort(self, error: Exception, context: ServicerContext) -> None:
         call = current_call()
         told = as_service_error(error)
-        if call.is_answer and (cause := _CAUSES.get(told.reason)):
-            call.abort_cause = cause
-            self._recorder.aborts[cause] += 1
+        call.reason = told.reason
+        if call.is_answer and call.abort_cause is None:
+            call.abort_cause = _CAUSES.get(told.reason)
         if not isinstance(error, ServiceError):
             expected = told.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
-            fields = {"request_id": call.request_id, "error": str(error)}
+            fields = {**call.names, "error": str(error)}
             level = logging.DEBUG if expected else logging.ERROR
             _log.log(level, "error", extra={"fields": fields}, exc_info=None if expected else error)
         status = to_status(told, call.request_id)

@@ -20,7 +20,7 @@ class LatencyInterceptor(Around):
     """Takes note of how every RPC ended and how long it took; it has no part in the messages between."""
 
     def __init__(self, recorder: LatencyRecorder) -> None:
-        """Complete answers and abort causes go to `recorder`."""
+        """Every call goes to `recorder` once it has ended."""
         self._recorder = recorder
 
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the call knows its method
@@ -29,6 +29,7 @@ class LatencyInterceptor(Around):
         async def measured(request: Any, context: ServicerContext) -> Any:
             call = current_call()
             code = grpc.StatusCode.UNKNOWN
+            deadline = context.time_remaining()
             try:
                 reply = await behavior(request, context)
             except grpc.aio.AbortError:
@@ -44,16 +45,17 @@ class LatencyInterceptor(Around):
                     context.set_trailing_metadata((("server-timing", timing),))
                 return reply
             finally:
-                if code is grpc.StatusCode.OK and call.summarized is not None:
-                    self._recorder.record(call)
-                _log_call(call, code)
+                call.status = code.name
+                self._recorder.finish(call)
+                _log_call(call, context.peer(), deadline)
 
         return measured
 
-    def _cancelled(self, call: Call, context: ServicerContext) -> grpc.StatusCode:
+    @staticmethod
+    def _cancelled(call: Call, context: ServicerContext) -> grpc.StatusCode:
         late = _deadline_passed(context.time_remaining())
-        if call.is_answer and call.summarized is None:
-            self._recorder.aborts[AbortCause.DEADLINE if late else AbortCause.CANCELLED] += 1
+        if call.is_answer and call.summarized is None and call.abort_cause is None:
+            call.abort_cause = AbortCause.DEADLINE if late else AbortCause.CANCELLED
         return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
@@ -70,20 +72,30 @@ def _status_code(context: ServicerContext) -> grpc.StatusCode:
     return next(member for member in grpc.StatusCode if member.value[0] == code)
 
 
-def _log_call(call: Call, code: grpc.StatusCode) -> None:
+def _log_call(call: Call, peer: str, deadline: float | None) -> None:
     """Writes the one line of a call; health checks and reflection only when debugging."""
     level = logging.INFO if call.method.startswith(_OWN_SERVICES) else logging.DEBUG
     if not _log.isEnabledFor(level):
         return
     fields: dict[str, object] = {
         "rpc": call.method.rpartition("/")[2],
-        "request_id": call.request_id,
-        "code": code.name,
+        **call.names,
+        "code": call.status,
+        "peer": peer,
     }
-    if call.finish_reason is not None:
-        fields["finish_reason"] = call.finish_reason
+    told = {
+        "reason": call.reason,
+        "abort_cause": call.abort_cause and call.abort_cause.label,
+        "key": call.key_name,
+        "finish_reason": call.finish_reason,
+    }
+    fields |= {name: text for name, text in told.items() if text}
     if call.prompt_tokens is not None:
         fields |= {"prompt_tokens": call.prompt_tokens, "output_tokens": call.output_tokens}
+    if call.cached_tokens is not None:
+        fields["cached_tokens"] = call.cached_tokens
+    if deadline is not None:
+        fields["deadline_ms"] = _ms(deadline)
     fields |= {f"{name}_ms": round(seconds * 1000, 3) for name, seconds in call.spans()}
     if call.gaps:
         gap = quantiles(call.gaps)

@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from doherty.v1 import generation_service_pb2, latency_service_pb2
 from doherty_service.latency._causes import AbortCause
 
 _ANSWERING = frozenset({"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate"})
+_RPCS = {
+    f"/{service.full_name}/{method.name}": method.name
+    for file in (generation_service_pb2.DESCRIPTOR, latency_service_pb2.DESCRIPTOR)
+    for service in file.services_by_name.values()
+    for method in service.methods
+}
+OTHER_RPC = "other"
+"""Health checks, reflection and the like."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +51,14 @@ class Call:
     """The name of the API key that the caller showed; empty where keys are not asked for."""
     abort_cause: AbortCause | None = None
     """Why the answer ended before it was complete."""
+    cached_tokens: int | None = None
+    """How many of those that the model had to read were still in the KV cache; None where the engine does not tell."""
+    status: str = ""
+    """The name of the terminal status, as "OK", once the call has ended."""
+    reason: str = ""
+    """The reason that the caller was told with an error, as "QUEUE_FULL"."""
+    trace: tuple[str, str] | None = None
+    """The trace and span ids in hexadecimal digits, where the call is traced."""
 
     def mark_started(self, prompt_tokens: int, preprocess: float, engine_queue: float) -> None:
         """The engine has read the input."""
@@ -59,10 +76,11 @@ class Call:
         self.last_token = now
         self.output_tokens += count
 
-    def mark_summary(self, finish_reason: str) -> None:
+    def mark_summary(self, finish_reason: str, cached_tokens: int | None = None) -> None:
         """The answer is complete, and its summary is handed to the transport now."""
         self.summarized = time.monotonic()
         self.finish_reason = finish_reason
+        self.cached_tokens = cached_tokens
 
     @property
     def time_to_first_token(self) -> float | None:
@@ -87,9 +105,22 @@ class Call:
         return None if self.summarized is None else self.summarized - self.received
 
     @property
+    def rpc(self) -> str:
+        """The method's name within the contract, as "Generate"; `OTHER_RPC` for all others."""
+        return _RPCS.get(self.method, OTHER_RPC)
+
+    @property
     def is_answer(self) -> bool:
         """Whether the call asks for an answer: only these are recorded and counted."""
         return self.method in _ANSWERING
+
+    @property
+    def names(self) -> dict[str, object]:
+        """What every line of the log about this call begins with, so that they can be found together."""
+        names: dict[str, object] = {"request_id": self.request_id}
+        if self.trace is not None:
+            names |= {"trace_id": self.trace[0], "span_id": self.trace[1]}
+        return names
 
     def elapsed(self) -> float:
         """Seconds since the receive time."""

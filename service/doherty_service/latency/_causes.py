@@ -11,3 +11,8 @@ class AbortCause(Enum):
     STALLED_READER = "ABORT_CAUSE_STALLED_READER"
     DRAIN = "ABORT_CAUSE_DRAIN"
     ENGINE = "ABORT_CAUSE_ENGINE"
+
+    @property
+    def label(self) -> str:
+        """The name in metrics, the log and traces, as "stalled_reader"."""
+        return self.name.lower()

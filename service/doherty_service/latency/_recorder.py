@@ -1,13 +1,15 @@
-"""What the latency of the last minutes was, and what was counted since the server started."""
+"""What the latency of the last minutes was, and what was counted and measured since the server started."""
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from doherty_service.latency._call import Call
+from doherty_service.latency._call import OTHER_RPC, Call
 from doherty_service.latency._causes import AbortCause
+from doherty_service.latency._histogram import Histogram
 
 THRESHOLD = 0.4
 """Seconds. People and computers keep pace when neither waits longer: W. J. Doherty and A. J. Thadani, "The Economic
@@ -15,6 +17,17 @@ Value of Rapid Response Time", IBM, 1982."""
 
 _MOST_ANSWERS = 20_000
 """How many answers are kept at the most: a few megabytes."""
+
+
+class TokenKind(StrEnum):
+    """Which tokens are counted."""
+
+    PROMPT = "prompt"
+    """Without those of a held part."""
+    OUTPUT = "output"
+    """Delivered, also of answers that were not completed."""
+    CACHED = "cached"
+    """Those that the model had to read and that were still in the KV cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,10 @@ class _Sample:
 
 
 class LatencyRecorder:
-    """Keeps the latency of every complete answer for a rolling window, and counts those that ended early."""
+    """Keeps the latency of every complete answer for a rolling window, and counts all calls since the server started.
+
+    A call is taken in at its end; nothing here is touched while tokens flow.
+    """
 
     def __init__(self, window: float) -> None:
         """`window` is in seconds."""
@@ -61,10 +77,44 @@ class LatencyRecorder:
         """By the reason that the caller was told."""
         self.engine_restarts = 0
         self.free_times: deque[tuple[AbortCause | None, float]] = deque(maxlen=1000)
+        """The last ones, in seconds."""
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        """Calls that have ended, by rpc, status and the name of the key."""
+        self.tokens: Counter[tuple[TokenKind, str]] = Counter()
+        """By kind and the name of the key."""
+        self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        """To the terminal status, by rpc and status."""
+        self.spans: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        """By the name of the span, as `Call.spans` has it, and rpc; "inter_token" is the gap between messages."""
+        self.slot_frees: dict[AbortCause | None, Histogram] = defaultdict(Histogram)
+        """How long the engine's slot stayed taken after an abort, by cause."""
         self._samples: deque[_Sample] = deque(maxlen=_MOST_ANSWERS)
 
+    def finish(self, call: Call) -> None:
+        """Takes in a call that has ended; its status says how."""
+        self.requests[call.rpc, call.status, call.key_name] += 1
+        if call.abort_cause is not None:
+            self.aborts[call.abort_cause] += 1
+        if call.rpc != OTHER_RPC:  # a health watch lasts for hours, which says nothing
+            self.durations[call.rpc, call.status].observe(call.elapsed())
+        if not call.is_answer:
+            return
+        for kind, count in (
+            (TokenKind.PROMPT, call.prompt_tokens),
+            (TokenKind.OUTPUT, call.output_tokens),
+            (TokenKind.CACHED, call.cached_tokens),
+        ):
+            self.tokens[kind, call.key_name] += count or 0
+        for name, seconds in call.spans():
+            if name != "time_to_last_token" or call.summarized is not None:  # an answer cut off has no last token
+                self.spans[name, call.rpc].observe(seconds)
+        if call.gaps:
+            self.spans["inter_token", call.rpc].observe_each(call.gaps)
+        if call.summarized is not None and call.status == "OK":
+            self.record(call)
+
     def record(self, call: Call) -> None:
-        """Takes in a call whose answer is complete."""
+        """Takes a call whose answer is complete into the rolling window."""
         now = time.monotonic()
         self._samples.append(
             _Sample(now, call.queue, call.time_to_first_token, call.time_to_last_token, call.time_per_output_token)
@@ -75,6 +125,7 @@ class LatencyRecorder:
     def slot_freed(self, cause: AbortCause | None, seconds: float) -> None:
         """Takes note of how long the engine's slot stayed taken after a request was aborted."""
         self.free_times.append((cause, seconds))
+        self.slot_frees[cause].observe(seconds)
 
     def snapshot(self, window: float | None = None) -> Snapshot:
         """Sums up the last `window` seconds, or all that is kept."""

@@ -42,6 +42,7 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
         reply.queued = load.queued
         reply.slots = load.slots
         reply.refusals = self._recorder.refusals.total()
+        reply.engine_restarts = self._recorder.engine_restarts
         if (use := self._generations.kv_cache_use()) is not None:
             reply.kv_cache_use = use
         reply.uptime.FromNanoseconds(round((time.monotonic() - self._recorder.started) * 1e9))

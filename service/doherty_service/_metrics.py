@@ -1,0 +1,199 @@
+"""The Prometheus endpoint: what the recorder and the live objects know, read when somebody asks for it."""
+
+import asyncio
+import math
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from doherty_engine import EngineSetupError, ModelInfo
+from doherty_service._errors import UnavailableError
+from doherty_service._generations import Generations
+from doherty_service._log import log_event
+from doherty_service._version import server_version
+from doherty_service.latency import AbortCause, Histogram, LatencyRecorder, TokenKind
+
+_SPANS = {
+    "queue": ("doherty_queue_seconds", "The wait for a slot of the engine."),
+    "preprocess": ("doherty_preprocess_seconds", "Template and tokenizing."),
+    "time_to_first_token": (
+        "doherty_time_to_first_token_seconds",
+        "From the receive time to the first token's delivery to the transport (TTFT).",
+    ),
+    "inter_token": (
+        "doherty_inter_token_seconds",
+        "The gap between messages that carry tokens (ITL); those of an answer are added at its end.",
+    ),
+    "time_per_output_token": (
+        "doherty_time_per_output_token_seconds",
+        "The mean time from one token to the next, one value an answer (TPOT).",
+    ),
+    "time_to_last_token": (
+        "doherty_time_to_last_token_seconds",
+        "From the receive time to the last token's delivery to the transport, of complete answers (TTLT).",
+    ),
+}
+"""The names of `Call.spans` that are told, with those of their metrics."""
+
+_TOKENS = {
+    TokenKind.PROMPT: "Tokens of prompts as the model reads them, template included.",
+    TokenKind.OUTPUT: "Tokens delivered, also of answers that were not completed; those of an answer count at its end.",
+    TokenKind.CACHED: "Tokens that the model had to read and that were still in the KV cache.",
+}
+
+
+class ServerCollector(Collector):
+    """Reads the server's state when Prometheus asks: nothing is done for it while requests are served.
+
+    It runs in the thread of the HTTP request, so it reads copies: `dict()` makes one without letting the event loop in.
+    """
+
+    def __init__(self, recorder: LatencyRecorder, generations: Generations, engine: str) -> None:
+        """`engine` is the name under which the engine is registered."""
+        self._recorder = recorder
+        self._generations = generations
+        self._engine = engine
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are not those of another collector."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, with every label value that is known beforehand."""
+        yield from self._counters()
+        yield from self._histograms()
+        yield from self._gauges()
+
+    def _counters(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        yield _counter(
+            "doherty_requests",
+            "Calls that have ended, by rpc, status and name of the API key.",
+            ("rpc", "status", "key"),
+            dict(recorder.requests).items(),
+        )
+        tokens = dict(recorder.tokens)
+        for kind, text in _TOKENS.items():
+            by_key = [((key,), count) for (one, key), count in tokens.items() if one is kind]
+            yield _counter(f"doherty_{kind}_tokens", text, ("key",), by_key)
+        yield _counter(
+            "doherty_refusals",
+            "Requests that were refused before any work was done for them, by the reason that the caller was told.",
+            ("reason",),
+            [((reason,), count) for reason, count in dict(recorder.refusals).items()],
+        )
+        aborts = dict.fromkeys(AbortCause, 0) | dict(recorder.aborts)
+        yield _counter(
+            "doherty_aborts",
+            "Requests that ended before their answer was complete, by cause.",
+            ("cause",),
+            [((cause.label,), count) for cause, count in aborts.items()],
+        )
+        yield _counter(
+            "doherty_engine_restarts",
+            "How often the engine was restarted, because it had died or stalled.",
+            (),
+            [((), recorder.engine_restarts)],
+        )
+
+    def _histograms(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        spans = dict(recorder.spans)
+        for span, (name, text) in _SPANS.items():
+            by_rpc = [((rpc,), histogram) for (one, rpc), histogram in spans.items() if one == span]
+            yield _histogram(name, text, ("rpc",), by_rpc)
+        yield _histogram(
+            "doherty_request_duration_seconds",
+            "From the receive time to the terminal status, by rpc and status.",
+            ("rpc", "status"),
+            dict(recorder.durations).items(),
+        )
+        yield _histogram(
+            "doherty_slot_free_seconds",
+            "From an abort to the moment at which the engine's slot was free, by the cause of the abort.",
+            ("cause",),
+            [((cause.label if cause else "",), one) for cause, one in dict(recorder.slot_frees).items()],
+        )
+
+    def _gauges(self) -> Iterator[Metric]:
+        load = self._generations.load()
+        yield GaugeMetricFamily("doherty_running_requests", "Requests that the engine works on.", load.running)
+        yield GaugeMetricFamily("doherty_queued_requests", "Requests that wait for a slot.", load.queued)
+        yield GaugeMetricFamily("doherty_queued_bytes", "The size of the requests that wait.", load.queued_bytes)
+        yield GaugeMetricFamily("doherty_slots", "Requests that the engine can work on at the same time.", load.slots)
+        model = self._model()
+        use = GaugeMetricFamily(
+            "doherty_kv_cache_use_ratio", "The share of the KV cache in use, 0 to 1; absent where the engine is silent."
+        )
+        if model is not None and (share := self._generations.kv_cache_use()) is not None:
+            use.add_metric((), share)
+        yield use
+        yield GaugeMetricFamily("doherty_ready", "1 while requests are taken in, else 0.", self._is_open())
+        build = GaugeMetricFamily(
+            "doherty_build_info",
+            "Always 1: what runs here. The model is told once it is loaded.",
+            labels=("version", "engine", "engine_version", "model", "revision"),
+        )
+        told = ("", "", "") if model is None else (model.engine_version, model.model, model.revision)
+        build.add_metric((server_version(), self._engine, *told), 1)
+        yield build
+
+    def _model(self) -> ModelInfo | None:
+        try:
+            return self._generations.model()
+        except UnavailableError:
+            return None
+
+    def _is_open(self) -> bool:
+        try:
+            self._generations.check_open()
+        except UnavailableError:
+            return False
+        return True
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in counts:
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(
+    name: str, text: str, labels: tuple[str, ...], histograms: Iterable[tuple[tuple[str, ...], Histogram]]
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, histogram in histograms:
+        buckets = [
+            ("+Inf" if math.isinf(bound) else str(bound), float(count)) for bound, count in histogram.cumulative()
+        ]
+        family.add_metric(values, buckets, histogram.sum)
+    return family
+
+
+class MetricsEndpoint:
+    """Serves metrics over HTTP, in threads of its own."""
+
+    def __init__(self, listen: str, collector: Collector) -> None:
+        """Binds and serves at once.
+
+        Raises:
+            EngineSetupError: the address cannot be had.
+        """
+        host, _, port = listen.rpartition(":")
+        registry = CollectorRegistry()
+        registry.register(collector)
+        ProcessCollector(registry=registry)
+        try:
+            self._server, self._thread = start_http_server(int(port), host.strip("[]"), registry)
+        except OSError as error:
+            raise EngineSetupError(f"Cannot serve metrics on {listen}: {error.strerror}.") from error
+        log_event("metrics", address=f"{host}:{self._server.server_port}")
+
+    async def stop(self) -> None:
+        """Serves no more; a scrape under way is cut off with the process."""
+        await asyncio.to_thread(self._server.shutdown)
+        self._server.server_close()
+        self._thread.join()

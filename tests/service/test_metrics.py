@@ -1,0 +1,199 @@
+"""What Prometheus reads, against what callers did."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from doherty_service.latency import BOUNDS, THRESHOLD, Call, Histogram, LatencyRecorder
+from support.command import environment
+from support.metrics import LISTEN, Scrape, scrape, scrape_until
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, Caller, connect, request
+
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 20, "ignore_eos": True}}
+ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
+SPANS = ("queue", "preprocess", "time_to_first_token", "time_per_output_token", "time_to_last_token")
+
+
+def test_the_threshold_is_the_edge_of_a_bucket() -> None:
+    assert THRESHOLD in BOUNDS
+    assert (BOUNDS[0], BOUNDS[-1]) == (0.001, 10)
+    assert list(BOUNDS) == sorted(set(BOUNDS))
+
+
+def test_many_values_fall_into_the_buckets_of_each() -> None:
+    values = [*BOUNDS, 0.0, 11.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - no secret
+    one_by_one, at_once = Histogram(), Histogram()
+    for value in values:
+        one_by_one.observe(value)
+    at_once.observe_each(values)
+    assert list(at_once.cumulative()) == list(one_by_one.cumulative())
+    assert at_once.sum == pytest.approx(one_by_one.sum)
+    assert [count for _, count in at_once.cumulative()] == [
+        sum(value <= bound for value in values) for bound in (*BOUNDS, float("inf"))
+    ]
+
+
+def test_an_answer_that_was_cut_off_has_no_last_token() -> None:
+    recorder = LatencyRecorder(window=60)
+    call = Call("/doherty.v1.GenerationService/Generate", "k", "r", status="CANCELLED")
+    call.mark_tokens(1)
+    recorder.finish(call)
+    assert {name for name, _ in recorder.spans} == {"time_to_first_token"}
+    assert recorder.snapshot().answers == 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    flags = ("-o", "slots=1", "-o", "tokens_per_second=100", "--max-queued-requests", "1")
+    with start_server("--engine", "synthetic", *flags, *LISTEN) as started:
+        yield started
+
+
+@pytest.fixture
+def caller(server: ServerProcess) -> Iterator[Caller]:
+    with connect(server.target) as connected:
+        yield connected
+
+
+def difference(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
+    """How much a counter grew."""
+    return (after.value(name, **labels) or 0.0) - (before.value(name, **labels) or 0.0)
+
+
+def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller) -> None:
+    before = scrape(server)
+    answer = caller.generate(**SHORT)
+    parts = caller.stream(**SHORT)
+    after = scrape_until(
+        server,
+        lambda now: difference(before, now, "doherty_requests_total", rpc="StreamGenerate", status="OK", key="") == 1,
+    )
+    assert difference(before, after, "doherty_requests_total", rpc="Generate", status="OK", key="") == 1
+    assert difference(before, after, "doherty_output_tokens_total", key="") == 40
+    usage = answer.summary.usage
+    assert difference(before, after, "doherty_prompt_tokens_total", key="") == 2 * usage.prompt_tokens
+    assert difference(before, after, "doherty_cached_tokens_total", key="") == 2 * usage.cached_tokens
+    for rpc, timings in (("Generate", answer.summary.timings), ("StreamGenerate", parts[-1].summary.timings)):
+        for span in SPANS:
+            name = f"doherty_{span}_seconds"
+            assert difference(before, after, f"{name}_count", rpc=rpc) == 1
+            told = getattr(timings, span).ToNanoseconds() / 1e9
+            assert difference(before, after, f"{name}_sum", rpc=rpc) == pytest.approx(told, abs=1e-6)
+        assert difference(before, after, "doherty_inter_token_seconds_count", rpc=rpc) == 19
+        duration = difference(before, after, "doherty_request_duration_seconds_sum", rpc=rpc, status="OK")
+        assert duration >= timings.total.ToNanoseconds() / 1e9
+        first = difference(before, after, "doherty_time_to_first_token_seconds_bucket", rpc=rpc, le="0.4")
+        assert first == (timings.time_to_first_token.ToNanoseconds() / 1e9 <= THRESHOLD)
+
+
+def test_how_busy_the_engine_is_and_whom_it_refuses(server: ServerProcess, caller: Caller) -> None:
+    before = scrape(server)
+    running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
+    caller.wait_until(lambda now: now.running == 1)
+    queued = caller.stub.Generate.future(request(**ENDLESS), timeout=SECONDS)
+    caller.wait_until(lambda now: now.queued == 1)
+    now = scrape(server)
+    assert (now.value("doherty_running_requests"), now.value("doherty_queued_requests")) == (1, 1)
+    assert now.value("doherty_queued_bytes") == request(**ENDLESS).ByteSize()
+    assert now.value("doherty_slots") == 1
+    assert caller.failure(**SHORT).reason == "QUEUE_FULL"
+    queued.cancel()
+    running.cancel()
+    cancelled = {"rpc": "StreamGenerate", "status": "CANCELLED"}
+    after = scrape_until(
+        server, lambda now: difference(before, now, "doherty_request_duration_seconds_count", **cancelled)
+    )
+    assert difference(before, after, "doherty_refusals_total", reason="QUEUE_FULL") == 2
+    refused = {"rpc": "Generate", "status": "RESOURCE_EXHAUSTED"}
+    assert difference(before, after, "doherty_requests_total", key="", **refused) == 1
+    after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="cancelled") == 2)
+    told = caller.wait_until(lambda now: now.running == 0)
+    assert told.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")
+
+
+def test_a_deadline_is_a_cause_of_its_own(server: ServerProcess, caller: Caller) -> None:
+    before = scrape(server)
+    with pytest.raises(grpc.RpcError):
+        caller.stub.Generate(request(**ENDLESS), timeout=0.2)
+    after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="deadline"))
+    late = {"rpc": "Generate", "status": "DEADLINE_EXCEEDED"}
+    assert difference(before, after, "doherty_requests_total", key="", **late) == 1
+
+
+def test_callers_cannot_make_labels(server: ServerProcess, caller: Caller) -> None:
+    caller.failure(prompt="a", raw_text="b", request_id="label")
+    health: Any = health_pb2_grpc.HealthStub(caller.channel)
+    health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+    for unknown in ("/made.up/Method", "/doherty.v1.GenerationService/Made"):
+        call: Any = caller.channel.unary_unary(unknown)
+        with pytest.raises(grpc.RpcError):
+            call(b"", timeout=SECONDS)
+    now = scrape(server)
+    known = {"Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "other"}
+    assert {labels["rpc"] for labels in now.labels("doherty_requests_total")} <= known
+    assert now.value("doherty_requests_total", rpc="other", status="OK", key="")
+    assert "other" not in {labels["rpc"] for labels in now.labels("doherty_request_duration_seconds_count")}
+
+
+def test_metrics_are_there_before_the_model_is() -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=600", *LISTEN, until="metrics") as server:
+        now = scrape(server)
+        assert now.value("doherty_ready") == 0
+        assert now.value("doherty_slots") == 0
+        assert [labels["model"] for labels in now.labels("doherty_build_info")] == [""]
+        counted = [now.value("doherty_aborts_total", **labels) for labels in now.labels("doherty_aborts_total")]
+        assert counted == [0, 0, 0, 0, 0]
+
+
+def test_metrics_tell_what_runs_and_that_it_drains() -> None:
+    flags = ("--engine", "synthetic", "-o", "tokens_per_second=50")
+    with start_server(*flags, *LISTEN) as server, connect(server.target) as caller:
+        now = scrape(server)
+        assert now.value("doherty_ready") == 1
+        (build,) = now.labels("doherty_build_info")
+        model = caller.model
+        assert build == {
+            "version": model.server_version,
+            "engine": model.engine,
+            "engine_version": model.engine_version,
+            "model": model.model,
+            "revision": model.revision,
+        }
+        running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
+        caller.wait_until(lambda now: now.running == 1)
+        server.process.terminate()
+        server.wait_for("draining")
+        assert scrape(server).value("doherty_ready") == 0
+        running.cancel()
+        assert server.wait() == 0
+
+
+@pytest.mark.model
+def test_the_embedded_engine_tells_its_cache() -> None:
+    with start_server(*LISTEN) as server, connect(server.target) as caller:
+        caller.generate(**SHORT)
+        use = scrape(server).value("doherty_kv_cache_use_ratio")
+        assert use is not None
+        assert 0 <= use <= 1
+
+
+def test_an_address_that_is_taken_is_one_sentence(server: ServerProcess) -> None:
+    taken = str(server.wait_for("metrics")["address"])
+    command = (sys.executable, "-m", "doherty_service", "--engine", "synthetic", "--listen", "127.0.0.1:0")
+    ended = subprocess.run(
+        (*command, "--metrics-listen", taken),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=SECONDS,
+        env=environment(),
+    )
+    assert ended.returncode == 2
+    assert f"Cannot serve metrics on {taken}: Address already in use." in ended.stderr
