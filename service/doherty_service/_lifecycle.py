@@ -17,6 +17,7 @@ from doherty_service._server import bind, build_server, set_health
 from doherty_service._settings import Settings
 from doherty_service._supervisor import EngineLostError, Patience, Supervisor
 from doherty_service.latency import LatencyRecorder
+from doherty_service.tracing import Tracing, start_tracing
 
 _SWITCH_INTERVAL = 0.0002
 """Seconds. Where another thread runs Python, as the embedded engine's do, the default of 5 ms shows as p99 latency."""
@@ -40,11 +41,16 @@ def run(settings: Settings) -> bool:
         options["model"] = settings.model
     make_engine = partial(create_engine, settings.engine, options)
     make_engine()  # a wrong option is told before anything is bound
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, make_engine))
+    tracing = start_tracing()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, make_engine, tracing))
+    finally:
+        if tracing is not None:
+            tracing.stop()
 
 
-async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
+async def _serve(settings: Settings, make_engine: Callable[[], Engine], tracing: Tracing | None) -> bool:
     signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
     generations = Generations(
@@ -52,7 +58,7 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine]) -> bool:
     )
     health_servicer = health.aio.HealthServicer()
     await set_health(health_servicer, serving=False)
-    server = build_server(settings, generations, recorder, health_servicer)
+    server = build_server(settings, generations, recorder, health_servicer, tracing)
     address = bind(server, settings)
     metrics = None
     if settings.metrics_listen:

@@ -19,6 +19,7 @@ from doherty_service._settings import Settings
 from doherty_service.interceptors import ErrorInterceptor, LatencyInterceptor, RequestIdInterceptor
 from doherty_service.latency import LatencyRecorder
 from doherty_service.servicers import GenerationServicer, LatencyServicer
+from doherty_service.tracing import Tracing
 from doherty_service.translation import Deployment
 
 SERVICES = [
@@ -44,11 +45,20 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def build_server(
-    settings: Settings, generations: Generations, recorder: LatencyRecorder, health_servicer: health.aio.HealthServicer
+    settings: Settings,
+    generations: Generations,
+    recorder: LatencyRecorder,
+    health_servicer: health.aio.HealthServicer,
+    tracing: Tracing | None = None,
 ) -> grpc.aio.Server:
     """Makes a server that is not yet bound to an address."""
     server = grpc.aio.server(
-        interceptors=[RequestIdInterceptor(), LatencyInterceptor(recorder), ErrorInterceptor()],
+        interceptors=[
+            RequestIdInterceptor(),
+            *([tracing.interceptor] if tracing else []),
+            LatencyInterceptor(recorder),
+            ErrorInterceptor(),
+        ],
         options=_options(settings),
     )
     deployment = Deployment(

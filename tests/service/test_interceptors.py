@@ -54,8 +54,12 @@ def test_every_request_is_one_line_of_the_log() -> None:
         assert line["output_tokens"] == 20
         for name in ("queue", "preprocess", "time_to_first_token", "total", "time_per_output_token", "inter_token_p50"):
             assert isinstance(line[f"{name}_ms"], float)
+        assert str(line["peer"]).startswith("ipv4:127.0.0.1:")
+        assert 0 < float(str(line["deadline_ms"])) <= SECONDS * 1000
+        assert not {"reason", "abort_cause", "key", "trace_id", "cached_tokens"} & line.keys()  # what there is not
         failure = caller.failure(prompt="a", raw_text="b")
-        assert server.wait_for("request", request_id=failure.request_id)["code"] == "INVALID_ARGUMENT"
+        refused = server.wait_for("request", request_id=failure.request_id)
+        assert (refused["code"], refused["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
 
 
 def test_the_measured_total_agrees_with_the_callers() -> None:
@@ -90,7 +94,7 @@ def test_a_call_that_ends_early_is_counted_by_cause_and_frees_its_slot(method: s
         if code == "CANCELLED":
             call.cancel()
         line = server.wait_for("request", request_id="early")
-        assert line["code"] == code
+        assert (line["code"], line["abort_cause"]) == (code, cause.removeprefix("ABORT_CAUSE_").lower())
         now = caller.wait_until(lambda now: now.running == 0)
         counted = {latency_service_pb2.AbortCause.Name(one.cause): one.count for one in now.aborts}
         assert counted == {cause: 1}
@@ -104,6 +108,8 @@ def test_an_engine_failure_is_unavailable_and_tells_nothing_of_it() -> None:
         assert failure.retry_seconds is not None
         logged = server.wait_for("error", request_id="unlucky")
         assert str(logged["error"]) not in failure.message
+        line = server.wait_for("request", request_id="unlucky")
+        assert (line["reason"], line["abort_cause"]) == ("ENGINE_FAILED", "engine")
 
 
 def test_the_text_before_a_failure_is_delivered() -> None:

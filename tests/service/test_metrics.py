@@ -169,8 +169,7 @@ def test_metrics_tell_what_runs_and_that_it_drains() -> None:
         running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
         caller.wait_until(lambda now: now.running == 1)
         server.process.terminate()
-        server.wait_for("draining")
-        assert scrape(server).value("doherty_ready") == 0
+        scrape_until(server, lambda now: now.value("doherty_ready") == 0)
         running.cancel()
         assert server.wait() == 0
 

@@ -62,11 +62,14 @@ def _fits(line: dict[str, object], event: str, fields: dict[str, object]) -> boo
 
 
 @contextmanager
-def start_server(*flags: str, until: str = "ready") -> Iterator[ServerProcess]:
-    """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block."""
+def start_server(*flags: str, until: str = "ready", **variables: str) -> Iterator[ServerProcess]:
+    """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block.
+
+    `variables` go into its environment.
+    """
     command = [sys.executable, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "OTEL_"))}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
     server = ServerProcess(process)
     try:
         server.target = str(server.wait_for("listening")["address"])

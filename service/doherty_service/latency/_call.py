@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from doherty.v1 import generation_service_pb2, latency_service_pb2
+from doherty_engine import EngineRequest
 from doherty_service.latency._causes import AbortCause
 
 _ANSWERING = frozenset({"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate"})
@@ -57,6 +58,10 @@ class Call:
     """The name of the terminal status, as "OK", once the call has ended."""
     reason: str = ""
     """The reason that the caller was told with an error, as "QUEUE_FULL"."""
+    model: str = ""
+    """The id of the model that answers, once the request is found to be valid."""
+    asked: EngineRequest | None = None
+    """The request, once it is found to be valid."""
     trace: tuple[str, str] | None = None
     """The trace and span ids in hexadecimal digits, where the call is traced."""
 

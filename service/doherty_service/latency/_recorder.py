@@ -104,7 +104,8 @@ class LatencyRecorder:
             (TokenKind.OUTPUT, call.output_tokens),
             (TokenKind.CACHED, call.cached_tokens),
         ):
-            self.tokens[kind, call.key_name] += count or 0
+            if count is not None:
+                self.tokens[kind, call.key_name] += count
         for name, seconds in call.spans():
             if name != "time_to_last_token" or call.summarized is not None:  # an answer cut off has no last token
                 self.spans[name, call.rpc].observe(seconds)

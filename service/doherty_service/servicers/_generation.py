@@ -90,6 +90,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._generations.check_open()
         model = self._generations.model()
         asked = translation.engine_request(request, model, self._deployment, call)
+        call.model, call.asked = model.model, asked
         again = any(name == _ATTEMPTS for name, _ in context.invocation_metadata() or ())
         ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
         return call, model, asked, ticket

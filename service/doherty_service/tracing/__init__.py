@@ -1,0 +1,5 @@
+"""OpenTelemetry traces, where the standard variables OTEL_* ask for them and opentelemetry is installed."""
+
+from doherty_service.tracing._setup import Tracing, start_tracing
+
+__all__ = ["Tracing", "start_tracing"]

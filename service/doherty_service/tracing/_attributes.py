@@ -1,0 +1,82 @@
+"""What a span tells, in the words of OpenTelemetry's conventions for RPC and for generative AI.
+
+The latter are not stable yet, so their names stand here and not in a package that may drop them. What they have no
+name for begins with "doherty.".
+"""
+
+from doherty_engine import Conversation, EngineRequest, JsonSchema
+from doherty_service.latency import Call
+
+Attributes = dict[str, str | bool | int | float | list[str]]
+
+SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""The statuses that the conventions count as errors of a server; all others are the caller's."""
+
+_LARGEST_INT = 2**63 - 1
+"""Of OTLP; a larger one would lose the whole batch."""
+
+
+def call_attributes(call: Call) -> Attributes:
+    """What is known of a call at its beginning."""
+    return {"rpc.system.name": "grpc", "rpc.method": call.method[1:]}
+
+
+def answer_attributes(call: Call) -> Attributes:
+    """What is known of a call at its end."""
+    found: Attributes = {
+        "rpc.response.status_code": call.status,
+        "doherty.request_id": call.request_id,
+        **{f"doherty.{name}": seconds for name, seconds in call.spans()},
+    }
+    told = {
+        "doherty.reason": call.reason,
+        "doherty.abort_cause": call.abort_cause and call.abort_cause.label,
+        "doherty.key": call.key_name,
+    }
+    found |= {name: text for name, text in told.items() if text}
+    if call.status in SERVER_FAULTS:
+        found["error.type"] = call.status
+    if call.asked is not None:
+        found |= _request(call.asked, call) | _response(call)
+    return found
+
+
+def _request(asked: EngineRequest, call: Call) -> Attributes:
+    sampling = asked.sampling
+    found: Attributes = {
+        "gen_ai.operation.name": "chat" if isinstance(asked.input, Conversation) else "text_completion",
+        "gen_ai.provider.name": "doherty",
+        "gen_ai.request.model": call.model,
+        "gen_ai.request.stream": call.rpc == "StreamGenerate",
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+        "gen_ai.output.type": "json" if isinstance(asked.constraint, JsonSchema) else "text",
+    }
+    if sampling.top_k:
+        found["gen_ai.request.top_k"] = sampling.top_k
+    if sampling.frequency_penalty:
+        found["gen_ai.request.frequency_penalty"] = sampling.frequency_penalty
+    if sampling.presence_penalty:
+        found["gen_ai.request.presence_penalty"] = sampling.presence_penalty
+    if sampling.temperature > 0 and sampling.seed <= _LARGEST_INT:
+        found["gen_ai.request.seed"] = sampling.seed
+    if asked.stopping.max_output_tokens is not None:
+        found["gen_ai.request.max_tokens"] = asked.stopping.max_output_tokens
+    return found
+
+
+def _response(call: Call) -> Attributes:
+    found: Attributes = {
+        "gen_ai.response.id": call.key,
+        "gen_ai.response.model": call.model,
+        "gen_ai.usage.output_tokens": call.output_tokens,
+    }
+    if call.prompt_tokens is not None:
+        found["gen_ai.usage.input_tokens"] = call.prompt_tokens
+    if call.cached_tokens is not None:
+        found["gen_ai.usage.cache_read.input_tokens"] = call.cached_tokens
+    if call.finish_reason is not None:
+        found["gen_ai.response.finish_reasons"] = [call.finish_reason]
+    if call.rpc == "StreamGenerate" and call.time_to_first_token is not None:
+        found["gen_ai.response.time_to_first_chunk"] = call.time_to_first_token
+    return found
