@@ -118,13 +118,14 @@ def test_how_busy_the_engine_is_and_whom_it_refuses(server: ServerProcess, calle
     assert told.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")
 
 
-def test_a_deadline_is_a_cause_of_its_own(server: ServerProcess, caller: Caller) -> None:
-    before = scrape(server)
-    with pytest.raises(grpc.RpcError):
-        caller.stub.Generate(request(**ENDLESS), timeout=0.2)
-    after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="deadline"))
-    late = {"rpc": "Generate", "status": "DEADLINE_EXCEEDED"}
-    assert difference(before, after, "doherty_requests_total", key="", **late) == 1
+def test_a_deadline_is_a_cause_of_its_own() -> None:
+    with start_server("--engine", "synthetic", *LISTEN) as server, connect(server.target) as caller:
+        with pytest.raises(grpc.RpcError):
+            caller.stub.Generate(request(**ENDLESS), timeout=0.2)
+        late = {"rpc": "Generate", "status": "DEADLINE_EXCEEDED", "key": ""}
+        now = scrape_until(server, lambda now: now.value("doherty_requests_total", **late))
+        assert now.value("doherty_aborts_total", cause="deadline") == 1
+        assert scrape_until(server, lambda now: now.value("doherty_slot_free_seconds_count", cause="deadline"))
 
 
 def test_callers_cannot_make_labels(server: ServerProcess, caller: Caller) -> None:
