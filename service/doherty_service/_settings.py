@@ -3,11 +3,12 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -15,9 +16,7 @@ from pydantic_settings import (
 )
 
 from doherty_engine import DEFAULT_ENGINE
-
-CONFIG_VARIABLE = "DOHERTY_CONFIG"
-"""Names the TOML file; so does the flag --config."""
+from doherty_service._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
 
 _LARGEST = 2**31 - 1
 """What gRPC's own options and the fields of GetModel can hold."""
@@ -25,11 +24,19 @@ _LARGEST = 2**31 - 1
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+class _Environment(EnvSettingsSource):
+    """The variables DOHERTY_*; misspelt ones under their whole names, which are then unknown like any other."""
+
+    def __call__(self) -> dict[str, Any]:
+        """The values by the names of their settings."""
+        return super().__call__() | dict.fromkeys(unknown_variables(os.environ, self.settings_cls.model_fields))
+
+
 class Settings(BaseSettings):
     """The settings of one server; a flag beats the environment, and that the file. Unknown names are errors."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix="DOHERTY_", extra="forbid", frozen=True, protected_namespaces=()
+        env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=()
     )
 
     engine: str = Field(default=DEFAULT_ENGINE, description="The engine that generates.")
@@ -140,12 +147,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then the file that DOHERTY_CONFIG names."""
         path = os.environ.get(CONFIG_VARIABLE)
         if not path:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+            return init_settings, _Environment(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path))

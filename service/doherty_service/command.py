@@ -1,17 +1,23 @@
 """The command `doherty serve`, whose flags are the fields of Settings."""
 
+import difflib
 import os
 import sys
 import typing
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from doherty_engine import EngineSetupError, engine_names, engine_options
+from doherty_service._environment import CONFIG_VARIABLE, PREFIX
 from doherty_service._lifecycle import run
-from doherty_service._settings import CONFIG_VARIABLE, Settings
+from doherty_service._print_config import as_toml, sources
+from doherty_service._settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _USAGE = 2
 """The exit code of a server that could not start."""
@@ -37,12 +43,16 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     return click.Option([flag], type=kind, default=None, help=text)
 
 
-def _serve(config: str | None, **flags: object) -> None:
+def _serve(config: str | None, *, print_config: bool, **flags: object) -> None:
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
     given = {name: value for name, value in flags.items() if value not in (None, ())}
+    settings = _settings(given)
+    if print_config:
+        click.echo(as_toml(settings, sources(given)), nl=False)
+        return
     try:
-        if not run(_settings(given)):
+        if not run(settings):
             sys.exit(_ENGINE_LOST)
     except EngineSetupError as error:
         _stop(str(error))
@@ -52,13 +62,19 @@ def _settings(given: dict[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors()
-        )
-        _stop(f"The settings are wrong: {problems}.")
+        _stop(f"The settings are wrong: {'; '.join(map(_problem, error.errors()))}.")
     except (OSError, ValueError) as error:
         _stop(f"The file of settings cannot be read: {error}.")
+
+
+def _problem(error: "ErrorDetails") -> str:
+    """What is wrong with one setting; its value is not repeated."""
+    name = ".".join(map(str, error["loc"])) or "settings"
+    if error["type"] != "extra_forbidden":
+        return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    names = [f"{PREFIX}{one.upper()}" if name.upper().startswith(PREFIX) else one for one in Settings.model_fields]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{name}: there is no such setting" + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def _stop(sentence: str) -> NoReturn:
@@ -80,6 +96,7 @@ serve = _Serve(
     callback=_serve,
     params=[
         click.Option(["--config"], type=click.Path(exists=True, dir_okay=False), help="A TOML file of settings."),
+        click.Option(["--print-config"], is_flag=True, help="Print the effective settings as TOML, and end."),
         *(_option(name, field) for name, field in Settings.model_fields.items()),
     ],
     help="Serve a model over gRPC, until SIGTERM or SIGINT.",
