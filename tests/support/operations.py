@@ -1,0 +1,100 @@
+"""The tables of docs/operations.md as the code would write them; `python tests/support/operations.py` prints them."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import Metric
+
+from doherty_service._generations import Generations
+from doherty_service._metrics import ServerCollector
+from doherty_service._settings import Settings
+from doherty_service.latency import AbortCause, Call, LatencyRecorder
+
+ROOT = Path(__file__).parents[2]
+SERVICE = ROOT / "service" / "doherty_service"
+PAGE = ROOT / "docs" / "operations.md"
+_REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
+_MAKES_ERRORS = re.compile(r"Error$|^__init__$|refus")
+
+
+def setting_rows() -> Iterator[str]:
+    """A row for every setting."""
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, "", {}) else str(default).lower() if isinstance(default, bool) else str(default)
+        flag = f"--{name.replace('_', '-')}"
+        told = f"`{shown}`" if shown else "none"
+        yield f"| `{flag}` | `DOHERTY_{name.upper()}` | {told} | {field.description} |"
+
+
+def metrics() -> list[Metric]:
+    """Every metric of ours, with all its labels."""
+    recorder = LatencyRecorder(window=60)
+    call = Call("/doherty.v1.GenerationService/StreamGenerate", "k", "r", status="OK")
+    call.mark_started(prompt_tokens=1, preprocess=0.0, engine_queue=0.0)
+    call.mark_tokens(1)
+    call.mark_tokens(1)
+    call.mark_summary("stop", cached_tokens=1)
+    recorder.finish(call)
+    recorder.slot_freed(AbortCause.CANCELLED, 0.1)
+    recorder.refusals["QUEUE_FULL"] += 1
+    generations = Generations(recorder, max_queued=1, max_queued_bytes=1)
+    return list(ServerCollector(recorder, generations, "synthetic").collect())
+
+
+def exposed_name(metric: Metric) -> str:
+    """The name as Prometheus has it, less the suffixes of a histogram."""
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def metric_rows() -> Iterator[str]:
+    """A row for every metric."""
+    for metric in metrics():
+        labels = {label: None for sample in metric.samples for label in sample.labels if label != "le"}
+        told = ", ".join(f"`{label}`" for label in labels) or "none"
+        yield f"| `{exposed_name(metric)}` | {metric.type} | {told} | {metric.documentation} |"
+
+
+def reasons_in_code() -> set[str]:
+    """The reasons that errors are made with anywhere in the service."""
+    return {reason for source in SERVICE.rglob("*.py") for reason in _reasons(ast.parse(source.read_text()))}
+
+
+def _reasons(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if _MAKES_ERRORS.search(function):
+                yield from _named([*node.args, *(one.value for one in node.keywords if one.arg == "reason")])
+        elif isinstance(node, ast.FunctionDef):
+            arguments = node.args.args
+            defaults = zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True)
+            yield from _named([default for argument, default in defaults if argument.arg == "reason"])
+
+
+def _named(nodes: Iterable[ast.expr]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _REASON.fullmatch(node.value):
+            yield node.value
+
+
+def reasons_in_contract() -> dict[str, str]:
+    """The reasons in the contract's table, with their statuses."""
+    text = (ROOT / "proto" / "doherty" / "v1" / "generation_service.proto").read_text()
+    found: dict[str, str] = {}
+    for status, told in re.findall(r"^// \| ([A-Z_]+) \| (.+) \|$", text, re.MULTILINE):
+        for part in told.split(";"):
+            found |= dict.fromkeys((reason.strip() for reason in part.partition(":")[0].split(",")), status)
+    return found
+
+
+def events_in_code() -> set[str]:
+    """The events that the log can have."""
+    calls = r'(?:log_event|log_error|_log\.(?:debug|info|warning|error)|_log\.log)\(\s*(?:level, )?"([a-z_ ]+)"'
+    return {event for source in SERVICE.rglob("*.py") for event in re.findall(calls, source.read_text())}
+
+
+if __name__ == "__main__":
+    print("\n".join([*setting_rows(), "", *metric_rows(), "", *reasons_in_contract(), "", *events_in_code()]))  # noqa: T201 - for who mends the page
