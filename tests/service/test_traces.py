@@ -147,9 +147,13 @@ def test_a_deadline_is_an_error(caller: Caller, collector: Collector) -> None:
     assert attributes(span.attributes)["error.type"] == "DEADLINE_EXCEEDED"
 
 
-def test_a_seed_that_otlp_cannot_hold_is_left_out(caller: Caller, collector: Collector) -> None:
+def test_a_seed_that_otlp_cannot_hold_is_left_out(server: ServerProcess, caller: Caller, collector: Collector) -> None:
     caller.generate(**ASKED, sampling={"temperature": 1, "seed": str(2**64 - 1)})
     assert "gen_ai.request.seed" not in attributes(collector.next().attributes)
+    caller.generate(**ASKED, request_id="after the seed")
+    collector.next()
+    server.wait_for("request", request_id="after the seed")
+    assert not [line for line in server.log if line.get("level") == "error"]
 
 
 def test_no_text_leaves_in_a_span(caller: Caller, collector: Collector) -> None:

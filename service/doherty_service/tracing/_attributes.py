@@ -13,7 +13,7 @@ SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INT
 """The statuses that the conventions count as errors of a server; all others are the caller's."""
 
 _LARGEST_INT = 2**63 - 1
-"""Of OTLP; a larger one would lose the whole batch."""
+"""Of OTLP; a larger one is an error in the exporter's log."""
 
 
 def call_attributes(call: Call) -> Attributes:
