@@ -40,9 +40,13 @@ class TracingInterceptor(Around):
                 return await behavior(request, context)
             carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             parent = extract(carrier)
-            begun = time.time_ns() - round(call.elapsed() * 1e9)
+            epoch = time.time_ns() - time.monotonic_ns()
             span = self._tracer.start_span(
-                method.name[1:], parent, SpanKind.SERVER, call_attributes(call), start_time=begun
+                method.name[1:],
+                parent,
+                SpanKind.SERVER,
+                call_attributes(call),
+                start_time=epoch + round(call.received * 1e9),
             )
             identity = span.get_span_context()
             call.trace = (format_trace_id(identity.trace_id), format_span_id(identity.span_id))
@@ -54,8 +58,8 @@ class TracingInterceptor(Around):
                 if span.is_recording():
                     span.set_attributes(answer_attributes(call))
                     span.set_status(_status(call))
-                    if call.time_to_first_token is not None:
-                        span.add_event("first_token", timestamp=begun + round(call.time_to_first_token * 1e9))
+                    if call.first_token is not None:
+                        span.add_event("first_token", timestamp=epoch + round(call.first_token * 1e9))
                 span.end()
 
         return traced
