@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from doherty import FinishReason, Generation, Timings, Usage
-from doherty.cli._bench import QUESTIONS
-from doherty.cli._report import Measurement, percentile, percentiles, within_threshold
+from doherty.cli._load._statistics import percentile
+from doherty.cli._reference import QUESTIONS
+from doherty.cli._report import Measurement, percentiles, within_threshold
 from support.command import run_doherty
 from support.server import ServerProcess, start_server
 
@@ -47,7 +48,7 @@ def test_of_ten_values_p50_is_the_5th_and_p90_the_9th() -> None:
 def test_what_was_not_measured_has_no_percentile() -> None:
     assert percentile([], 0.5) is None
     found = percentiles([measured(0.2), measured(None), measured(0.3, per_token=0.01)])
-    assert found["time_to_last_token"] == (0.2, 0.2)
+    assert found["time_to_last_token"] == (0.2, 0.3)
     assert found["time_per_output_token"] == (0.01, 0.01)
 
 

@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,13 +69,16 @@ class Terminal:
 
 
 @contextmanager
-def on_a_terminal(*command: str) -> Iterator[Terminal]:
-    """Runs a program whose controlling terminal is a new one."""
+def on_a_terminal(*command: str, rows: int = 24, columns: int = 80, **more: str) -> Iterator[Terminal]:
+    """Runs a program whose controlling terminal is a new one; `more` goes into its environment."""
     controller, ours = pty.openpty()
+    termios.tcsetwinsize(ours, (rows, columns))
     # The first terminal that the leader of a session opens becomes its controlling one, without which Ctrl-C is a
     # character like any other.
     shell = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(ours), *command)
-    process = subprocess.Popen(shell, start_new_session=True, stdin=ours, stdout=ours, stderr=ours, env=environment())
+    process = subprocess.Popen(
+        shell, start_new_session=True, stdin=ours, stdout=ours, stderr=ours, env=environment(**more)
+    )
     os.close(ours)
     try:
         yield Terminal(process, controller)

@@ -1,110 +1,160 @@
 """The command `doherty bench`."""
 
-from collections.abc import Sequence
-from time import perf_counter
-from typing import Final
+import asyncio
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from doherty._sync._client import Client
-from doherty.cli._answer import pace, show
-from doherty.cli._connect import connect, server_options
-from doherty.cli._report import (
-    FIGURES,
-    REFERENCE_P50,
-    REFERENCE_P90,
-    THRESHOLD,
-    THRESHOLD_FIGURES,
-    Measurement,
-    percentiles,
-    report,
-    within_threshold,
+from doherty.cli._connect import Server, failure, failures_told, server_options
+from doherty.cli._exit import INTERRUPTED, Missing
+from doherty.cli._load._json import SCHEMA, run_as_json
+from doherty.cli._load._progress import progress
+from doherty.cli._load._prompts import read_prompts
+from doherty.cli._load._run import Load, Run, run_load
+from doherty.cli._load._show import print_run
+from doherty.cli._reference import QUESTIONS, run_reference
+from doherty.cli._tables import print_json
+
+_REQUESTS: Final = 100
+"""How many requests a load has that does not say."""
+
+
+def _check_plot(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Finds out before the load, not after it, that there will be no picture."""
+    if value is None:
+        return None
+    try:
+        from doherty.cli._load._plot import picture_kinds  # noqa: PLC0415 - it needs an extra
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise Missing("'--plot' needs matplotlib: pip install 'doherty[plot]'") from error
+    if value.suffix[1:].lower() not in picture_kinds():
+        raise click.BadParameter(f"{value.name} is none of {', '.join(picture_kinds())}", ctx=context, param=parameter)
+    if not value.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}", ctx=context, param=parameter)
+    return value
+
+
+_POSITIVE: Final = click.IntRange(min=1)
+_SPAN: Final = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(epilog=SCHEMA)
+@click.option("--concurrency", type=_POSITIVE, metavar="N", help="Load: keep N requests under way (a closed loop).")
+@click.option(
+    "--rate",
+    type=_SPAN,
+    metavar="R",
+    help="Load: R requests a second on average, as from independent callers (an open loop, Poisson).",
 )
-from doherty.cli._tables import milliseconds, print_json, print_table
-
-QUESTIONS: Final = (
-    "What atoms are in water?",
-    "Which F1 team won in 2011?",
-    "What is 12 * 9?",
-    "Python function to print odd numbers between 1 and 10. Answer with code only.",
-    "What is the capital of California?",
-    "What's the tallest building in new york city?",
-    "What year did the European Union form?",
-    "How old was Geoff Hinton in 2022?",
-    "Where is Berkeley?",
-    "Are greyhounds or poodles faster?",
+@click.option("--requests", type=_POSITIVE, metavar="N", help=f"Load: make N requests; {_REQUESTS} by default.")
+@click.option("--duration", type=_SPAN, metavar="SECONDS", help="Load: make requests for so long.")
+@click.option(
+    "--prompts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='Load: one prompt a line, or a .jsonl file whose objects have "prompt" or "messages"; taken in turn.',
 )
-
-_WARM_UP: Final = "Hello!"
-_WARM_UP_TOKENS: Final = 8
-
-_LABELS: Final = {
-    "time_to_last_token": "last token (TTLT)",
-    "client_total": "client's total",
-    "time_to_first_token": "first token (TTFT)",
-    "time_per_output_token": "per token (TPOT)",
-}
-
-
-@click.command()
-@click.option("--max-output-tokens", type=click.IntRange(min=1), help="Cut every answer; by default the server's.")
+@click.option("--warm-up", type=click.IntRange(min=0), metavar="N", help="Load: requests before, not measured; 1.")
+@click.option("--unary", is_flag=True, help="Load: whole answers instead of streams, without the client's TTFT.")
+@click.option("--seed", type=int, metavar="N", help="Load: of the arrivals of --rate; 0 by default.")
+@click.option("--compare", nargs=2, metavar="A B", help="Load: put each request to two servers, and tell the ratio.")
+@click.option("--block", type=_POSITIVE, metavar="N", help="Of --compare: N requests each in turn; --concurrency.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_check_plot,
+    help="Load: draw the times into this file: .png, .svg or .pdf.",
+)
+@click.option("--max-output-tokens", type=_POSITIVE, help="Cut every answer; by default the server's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, times in seconds.")
 @server_options(timeout=60)
-def bench(*, target: str, timeout: float, max_output_tokens: int | None, as_json: bool) -> None:
-    """Run the reference benchmark: ten questions, p50 and p90.
+@click.pass_context
+def bench(context: click.Context, /, *, server: Server, max_output_tokens: int | None, **flags: Any) -> None:
+    """Run the reference benchmark, or a load of your own.
 
-    The questions are asked one after the other, behind a warm-up call, with the deployment's sampling. The percentiles
-    are over the server's time to last token, by the reference's formula: the 5th and the 9th of the ten.
+    Without any of the options marked Load, ten questions are asked one after the other, behind a warm-up call, with the
+    deployment's sampling; the percentiles are over the server's time to last token, by the reference's formula: the
+    5th and the 9th of the ten.
+
+    A load measures as its caller sees it, with the server's own view beside it. Times count from the moment at which a
+    request was due, also when the generator or the connection was late (no coordinated omission); percentiles are
+    by nearest rank, over the answers that came. It ends well when there was at least one.
     """
-    with connect(target, timeout) as client:
-        model = client.model()
-        if not as_json:
-            _print_head(f"{model.model} on {model.engine} at {target}", max_output_tokens)
-        client.generate(_WARM_UP, max_output_tokens=_WARM_UP_TOKENS)
-        measurements = [
-            _ask(client, number, max_output_tokens, quiet=as_json) for number in range(1, len(QUESTIONS) + 1)
-        ]
+    as_json = flags.pop("as_json")
+    if all(value is None or value is False for value in flags.values()):
+        run_reference(server, max_output_tokens, as_json=as_json)
+        return
+    plot = flags.pop("plot")
+    targets = flags.pop("compare") or (server.target,)
+    load = _load(max_output_tokens, comparing=len(targets) > 1, **flags)
+    run = _make(server, targets, load)
     if as_json:
-        print_json(report(measurements, model, max_output_tokens))
+        print_json(run_as_json(run))
     else:
-        _print_end(measurements)
+        print_run(run)
+    if plot is not None:
+        _plot(run, plot)
+    _end(context, run)
 
 
-def _ask(client: Client, number: int, max_output_tokens: int | None, *, quiet: bool) -> Measurement:
-    question = QUESTIONS[number - 1]
-    if not quiet:
-        click.secho(f"\n{number:2}. {question}", bold=True)
-    started = perf_counter()
-    with client.stream_generate(question, max_output_tokens=max_output_tokens) as stream:
-        measured = Measurement(question, stream.result() if quiet else show(stream), perf_counter() - started)
-    if not quiet:
-        _print_measurement(measured)
-    return measured
-
-
-def _print_head(deployment: str, max_output_tokens: int | None) -> None:
-    cut = f"answers cut at {max_output_tokens} tokens" if max_output_tokens else "answers as long as the server allows"
-    click.echo(f"{deployment}; {len(QUESTIONS)} questions one by one, {cut}")
-
-
-def _print_measurement(measured: Measurement) -> None:
-    latency = measured.generation.timings.time_to_last_token
-    within = within_threshold([latency]) == 1
-    click.secho(f"    {milliseconds(latency)} ms to the last token", fg="green" if within else "yellow", nl=False)
-    click.secho(f"  ({pace(measured.generation)})", dim=True)
-
-
-def _print_end(measurements: Sequence[Measurement]) -> None:
-    click.secho("\nTimes in ms, as the server saw them but for the client's total", bold=True)
-    rows = [(_LABELS[name], *map(milliseconds, values)) for name, values in percentiles(measurements).items()]
-    print_table(rows, headings=("", "p50", "p90"))
-    begun, complete = (within_threshold(map(FIGURES[name], measurements)) for name in THRESHOLD_FIGURES)
-    click.echo(
-        f"Of {len(measurements)} answers {begun} began and {complete} were complete within "
-        f"the Doherty threshold of {THRESHOLD * 1000:g} ms."
+def _load(  # noqa: PLR0913 - the options
+    max_output_tokens: int | None,
+    *,
+    comparing: bool,
+    concurrency: int | None,
+    rate: float | None,
+    requests: int | None,
+    duration: float | None,
+    prompts: Path | None,
+    warm_up: int | None,
+    unary: bool,
+    seed: int | None,
+    block: int | None,
+) -> Load:
+    if rate is not None and concurrency is not None:
+        raise click.UsageError("--rate makes an open loop, --concurrency a closed one: choose.")
+    if seed is not None and rate is None:
+        raise click.UsageError("--seed is of the arrivals of --rate.")
+    if block is not None and not comparing:
+        raise click.UsageError("--block is of --compare.")
+    try:
+        chosen = QUESTIONS if prompts is None else read_prompts(prompts)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"The prompts cannot be read: {error}.") from error
+    return Load(
+        prompts=chosen,
+        concurrency=concurrency or 1,
+        rate=rate,
+        requests=_REQUESTS if requests is None and duration is None else requests,
+        duration=duration,
+        block=(block or concurrency or 1) if comparing else None,
+        warm_up=1 if warm_up is None else warm_up,
+        seed=seed or 0,
+        streaming=not unary,
+        max_output_tokens=max_output_tokens,
     )
-    click.secho(
-        "For orientation, the reference with another model on other hardware (LLaMA 3 8B on one H100): last token\n"
-        f"p50 {REFERENCE_P50 * 1000:.2f} ms, p90 {REFERENCE_P90 * 1000:.2f} ms.",
-        dim=True,
-    )
+
+
+def _make(server: Server, targets: tuple[str, ...], load: Load) -> Run:
+    with failures_told(), progress(load, len(targets)) as on_sample:
+        return asyncio.run(run_load([server.connect_async(target) for target in targets], load, on_sample))
+
+
+def _plot(run: Run, path: Path) -> None:
+    from doherty.cli._load._plot import plot  # noqa: PLC0415 - an extra
+
+    try:
+        plot(run, path)
+    except OSError as error:
+        raise click.UsageError(f"The picture cannot be drawn: {error}.") from error
+
+
+def _end(context: click.Context, run: Run) -> None:
+    """Ends the command as its first error does, if a server gave no answer at all."""
+    for side in run.sides:
+        if side.first_error is not None and not side.answers:
+            raise failure(side.first_error)
+    if run.interrupted:
+        context.exit(INTERRUPTED)

@@ -11,7 +11,7 @@ from doherty._core._errors import DohertyError
 from doherty._core._prompt import Message
 from doherty._sync._client import Client
 from doherty.cli._answer import show, tell_end
-from doherty.cli._connect import connect, failure, server_options
+from doherty.cli._connect import Server, failure, server_options
 from doherty.cli._exit import tell
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--system", help="The instructions to the model.")
 @server_options(timeout=60)
-def chat(*, target: str, timeout: float, system: str | None) -> None:
+def chat(*, server: Server, system: str | None) -> None:
     """Talk with the model.
 
     Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and :q leave.
     """
     interactive = sys.stdin.isatty()
-    with connect(target, timeout) as client:
+    with server.connect() as client:
         if interactive:
             _greet(client)
         try:

@@ -8,7 +8,7 @@ import click
 
 from doherty._sync._client import Client
 from doherty.cli._answer import show, tell_end
-from doherty.cli._connect import connect, server_options
+from doherty.cli._connect import Server, server_options
 from doherty.cli._tables import print_json
 
 
@@ -50,13 +50,13 @@ def _read_prompt(prompt: str | None) -> str:
 @click.option("--adapter", help="The name of a LoRA adapter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON object, times in seconds.")
 @server_options(timeout=60)
-def generate(*, target: str, timeout: float, prompt: str | None, as_json: bool, **request: Any) -> None:
+def generate(*, server: Server, prompt: str | None, as_json: bool, **request: Any) -> None:
     """Generate one answer and stream it to stdout.
 
     Without PROMPT, or for "-", the prompt is read from stdin. What is not given takes the deployment's default.
     """
     text = _read_prompt(prompt)
-    with connect(target, timeout) as client:
+    with server.connect() as client:
         try:
             _generate(client, text, request, as_json=as_json)
         except (TypeError, ValueError) as error:

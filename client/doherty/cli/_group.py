@@ -22,7 +22,7 @@ _OWN: Final = {
 SUMMARIES: Final = {
     "generate": "Generate one answer and stream it to stdout.",
     "chat": "Talk with the model.",
-    "bench": "Run the reference benchmark: ten questions, p50 and p90.",
+    "bench": "Run the reference benchmark, or a load of your own.",
     "health": "Tell whether the server serves.",
     "model": "Tell what the server serves and what it can do.",
     "latency": "Tell how fast the server has been.",

@@ -8,7 +8,7 @@ import grpc
 from doherty._core._channel import CHANNEL_OPTIONS
 from doherty._core._readiness import Readiness, decode_status, encode_service, status_name
 from doherty._core._translate import translate
-from doherty.cli._connect import failures_told, server_options
+from doherty.cli._connect import Server, failures_told, server_options
 from doherty.cli._exit import NOT_SERVING
 
 _CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -17,13 +17,13 @@ _CHECK: Final = "/grpc.health.v1.Health/Check"
 @click.command()
 @server_options(timeout=5)
 @click.pass_context
-def health(context: click.Context, *, target: str, timeout: float) -> None:
+def health(context: click.Context, *, server: Server) -> None:
     """Tell whether the server serves.
 
     Prints the status of the server's health service, and exits with 0 only for SERVING.
     """
     with failures_told():
-        status = _check(target, timeout)
+        status = _check(server.target, server.timeout)
     click.echo(status)
     if status != "SERVING":
         context.exit(NOT_SERVING)

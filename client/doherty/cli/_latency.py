@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from doherty._core._deployment import Latency
-from doherty.cli._connect import connect, server_options
+from doherty.cli._connect import Server, server_options
 from doherty.cli._tables import milliseconds, percent, print_json, print_table
 
 
@@ -18,12 +18,12 @@ from doherty.cli._tables import milliseconds, percent, print_json, print_table
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, times in seconds.")
 @server_options(timeout=10)
-def latency(*, target: str, timeout: float, window: float | None, as_json: bool) -> None:
+def latency(*, server: Server, window: float | None, as_json: bool) -> None:
     """Tell how fast the server has been.
 
     The times are the server's own, over the answers that ended well in the window.
     """
-    with connect(target, timeout) as client:
+    with server.connect() as client:
         told = client.latency(window)
     if as_json:
         print_json(told)

@@ -6,6 +6,7 @@ from typing import Final
 
 from doherty._core._deployment import ModelInfo
 from doherty._core._results import Generation
+from doherty.cli._load._statistics import percentile
 
 THRESHOLD: Final = 0.4
 """The Doherty threshold in seconds."""
@@ -34,11 +35,6 @@ FIGURES: Final[dict[str, Callable[[Measurement], float | None]]] = {
 """What is reported; all but the client's total as the server measured it."""
 
 THRESHOLD_FIGURES: Final = ("time_to_first_token", "time_to_last_token")
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The percentile by the reference's formula, which of ten values takes the 5th for p50 and the 9th for p90."""
-    return sorted(values)[int(len(values) * share) - 1] if values else None
 
 
 def percentiles(measurements: Sequence[Measurement]) -> dict[str, tuple[float | None, float | None]]:

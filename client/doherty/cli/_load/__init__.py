@@ -1,0 +1,1 @@
+"""The load generator of `doherty bench`: each module does one thing, and `_run` ties them together."""

@@ -1,0 +1,113 @@
+"""A load as `doherty bench --json` prints it."""
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from doherty.cli._load._run import Load, Run, Side
+from doherty.cli._load._statistics import quantiles
+from doherty.cli._load._summary import (
+    begun_and_complete,
+    client_quantiles,
+    errors,
+    ratios,
+    server_quantiles,
+    throughput,
+    turned_away,
+)
+from doherty.cli._report import THRESHOLD
+
+SCHEMA: Final = """\
+--json of a load: one object, times in seconds, null for what is not known.
+
+\b
+load          loop ("closed" or "open"), concurrency, rate, requests, duration,
+              block, warm_up, seed, streaming, max_output_tokens, prompts
+interrupted   whether Ctrl-C ended it early
+targets       one object for each target:
+  target, model, engine, engine_version, server_version
+  requests, answers, output_tokens, seconds, answers_per_second, tokens_per_second
+  client      time_to_first_token, inter_token_latency, time_per_output_token,
+              time_to_last_token, total: p50, p90 and p99 of each, counted from
+              when the request was due
+  server      queue, time_to_first_token, time_per_output_token,
+              time_to_last_token, total: the same of the same answers, as the
+              server told it
+  outside_server    p50, p90, p99 of the client's total, from when the request
+              was made, less the server's
+  late        p50, p90, p99 of how long after it was due a request was made
+  within_threshold  threshold, and of how many answers time_to_first_token and
+              total, as the client saw them, were within it
+  errors      a list of code, reason and count
+  turned_away refusals, and aborts by cause, of all the server's callers
+ratios        of --compare: B over A of the medians of the client's times, each
+              with ratio, low and high (the 95 % interval)
+generator     messages, cpu, cpu_share (of one core), cpu_per_message, loop_lag
+              (p50, p90, p99), mean_loop_lag, per_time (what the generator adds
+              to a time that it measures: an estimate)
+"""
+"""What the help says of it."""
+
+
+def run_as_json(run: Run) -> dict[str, Any]:
+    """All of it; SCHEMA says what is what."""
+    told: dict[str, Any] = {
+        "load": _load(run.load),
+        "interrupted": run.interrupted,
+        "targets": [_side(side) for side in run.sides],
+    }
+    if len(run.sides) > 1:
+        told["ratios"] = {name: None if one is None else asdict(one) for name, one in ratios(run).items()}
+    overhead = run.overhead
+    told["generator"] = {
+        "cpu": overhead.cpu,
+        "cpu_share": overhead.cpu_share,
+        "cpu_per_message": overhead.cpu_per_message,
+        "loop_lag": asdict(overhead.loop_lag),
+        "mean_loop_lag": overhead.mean_loop_lag,
+        "per_time": overhead.per_time,
+        "messages": overhead.messages,
+    }
+    return told
+
+
+def _load(load: Load) -> dict[str, Any]:
+    return {
+        "loop": "closed" if load.rate is None else "open",
+        "concurrency": load.concurrency if load.rate is None else None,
+        "rate": load.rate,
+        "requests": load.requests,
+        "duration": load.duration,
+        "block": load.block,
+        "warm_up": load.warm_up,
+        "seed": load.seed,
+        "streaming": load.streaming,
+        "max_output_tokens": load.max_output_tokens,
+        "prompts": len(load.prompts),
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    answers = side.answers
+    answers_per_second, tokens_per_second = throughput(side)
+    begun, complete = begun_and_complete(side)
+    told = turned_away(side)
+    return {
+        "target": side.target,
+        "model": side.model.model,
+        "engine": side.model.engine,
+        "engine_version": side.model.engine_version,
+        "server_version": side.model.server_version,
+        "requests": len(side.samples),
+        "answers": len(answers),
+        "output_tokens": sum(sample.output_tokens for sample in answers),
+        "seconds": side.seconds,
+        "answers_per_second": answers_per_second,
+        "tokens_per_second": tokens_per_second,
+        "client": {name: asdict(times) for name, times in client_quantiles(answers).items()},
+        "server": {name: asdict(times) for name, times in server_quantiles(answers).items()},
+        "outside_server": asdict(quantiles(sample.outside for sample in answers)),
+        "late": asdict(quantiles(sample.late for sample in side.samples)),
+        "within_threshold": {"threshold": THRESHOLD, "time_to_first_token": begun, "total": complete},
+        "errors": [{"code": code, "reason": reason, "count": number} for code, reason, number in errors(side)],
+        "turned_away": None if told is None else {"refusals": told[0], "aborts": told[1]},
+    }

@@ -1,0 +1,83 @@
+"""How much of what a load generator measures is its own doing.
+
+The client's total less the server's is the network, gRPC on both sides and this process together; no clock of ours can
+part them. What can be measured is here: how long an event waits for this event loop, and how much CPU time this process
+spends on a message. Both come on top of every time that is measured.
+"""
+
+import asyncio
+import threading
+from array import array
+from dataclasses import dataclass
+from time import perf_counter, process_time
+from types import TracebackType
+from typing import Final, Self
+
+from doherty._core._deployment import Quantiles
+from doherty.cli._load._statistics import mean, quantiles
+
+_PERIOD: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the load generator took, in seconds."""
+
+    wall: float
+    cpu: float
+    """The CPU time of the process, all its threads together."""
+    messages: int
+    """How many messages the client got."""
+    loop_lag: Quantiles
+    """How long an event from another thread, as gRPC's are, waited for the event loop."""
+    mean_loop_lag: float | None
+
+    @property
+    def cpu_share(self) -> float:
+        """The share of one core that the process had."""
+        return self.cpu / self.wall if self.wall else 0.0
+
+    @property
+    def cpu_per_message(self) -> float | None:
+        """The CPU time for each message, everything that the process does besides included."""
+        return self.cpu / self.messages if self.messages else None
+
+    @property
+    def per_time(self) -> float | None:
+        """An estimate of what the generator adds to a time that it measures: the wait, and the work for the message."""
+        if self.mean_loop_lag is None or self.cpu_per_message is None:
+            return None
+        return self.mean_loop_lag + self.cpu_per_message
+
+
+class OverheadMeter:
+    """Measures while its context lasts, on the running event loop."""
+
+    def __enter__(self) -> Self:
+        self._lags: array[float] = array("d")
+        self._loop = asyncio.get_running_loop()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._post, daemon=True)
+        self._thread.start()
+        self._started, self._cpu = perf_counter(), process_time()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._cpu = process_time() - self._cpu
+        self._wall = perf_counter() - self._started
+        self._done.set()
+        self._thread.join()
+
+    def overhead(self, messages: int) -> Overhead:
+        """What was measured, after the context has ended."""
+        return Overhead(self._wall, self._cpu, messages, quantiles(self._lags), mean(self._lags))
+
+    def _post(self) -> None:
+        # A timer of the loop would not do: asyncio rounds its waits up to whole milliseconds.
+        while not self._done.wait(_PERIOD):
+            self._loop.call_soon_threadsafe(self._arrive, perf_counter())
+
+    def _arrive(self, posted: float) -> None:
+        self._lags.append(perf_counter() - posted)

@@ -1,0 +1,169 @@
+"""A load from its first request to its last."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import count, islice
+from math import inf
+from time import perf_counter
+
+from doherty._aio._client import AsyncClient
+from doherty._core._deployment import Latency, ModelInfo
+from doherty._core._errors import DohertyError
+from doherty.cli._load._loops import closed_loop, open_loop, poisson_arrivals
+from doherty.cli._load._overhead import Overhead, OverheadMeter
+from doherty.cli._load._prompts import LoadPrompt
+from doherty.cli._load._sample import Asker, Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Which requests are made, and when."""
+
+    prompts: tuple[LoadPrompt, ...]
+    """Taken in turn."""
+    concurrency: int = 1
+    """How many requests a closed loop keeps under way."""
+    rate: float | None = None
+    """The arrivals a second of an open loop; None is a closed one."""
+    requests: int | None = None
+    """How many requests, at each target."""
+    duration: float | None = None
+    """Seconds after which no more are made."""
+    block: int | None = None
+    """How many requests go to one target before another's turn; None is all of them."""
+    warm_up: int = 0
+    """How many requests are made before, and not measured."""
+    seed: int = 0
+    """Of the arrivals."""
+    streaming: bool = True
+    max_output_tokens: int | None = None
+
+    def blocks(self) -> Iterator[Iterable[int]]:
+        """The numbers of the requests, block by block."""
+        numbers: Iterator[int] = iter(range(self.requests)) if self.requests else count()
+        if self.block is None:
+            yield numbers
+            return
+        while block := tuple(islice(numbers, self.block)):
+            yield block
+
+
+@dataclass(slots=True)
+class Side:
+    """One target of a load, and what came of it."""
+
+    target: str
+    model: ModelInfo
+    asker: Asker
+    blocks: list[list[Sample]] = field(default_factory=list)
+    """What was measured, block by block."""
+    seconds: float = 0.0
+    """How long its blocks took together."""
+    first_error: DohertyError | None = None
+    before: Latency | None = None
+    after: Latency | None = None
+    """What the server said of itself before and after the load; None where it did not."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """What was measured."""
+        return [sample for block in self.blocks for sample in block]
+
+    @property
+    def answers(self) -> list[Sample]:
+        """What was measured of the requests that were answered."""
+        return [sample for sample in self.samples if sample.failure is None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A load that was made."""
+
+    load: Load
+    sides: tuple[Side, ...]
+    overhead: Overhead
+    interrupted: bool
+    """Whether Ctrl-C ended it early."""
+
+
+async def run_load(clients: Iterable[AsyncClient], load: Load, on_sample: Callable[[Sample], None]) -> Run:
+    """Makes a load, and measures it.
+
+    With several clients the blocks alternate between them, in the order A B B A, which takes the effect of a steady
+    drift out of their comparison; only one is under load at a time.
+
+    Args:
+        clients: One for each target; they are closed.
+        load: Which requests are made, and when.
+        on_sample: Is called with each request that has ended.
+
+    Raises:
+        DohertyError: A server was not reached, or refused even the first question.
+    """
+    async with AsyncExitStack() as stack:
+        sides = [await _prepare(await stack.enter_async_context(client), load, on_sample) for client in clients]
+        with OverheadMeter() as meter:
+            interrupted = await _stoppable(_measure(load, sides))
+        for side in sides:
+            side.after = await _look(side.asker.client)
+    messages = sum(sample.messages for side in sides for sample in side.samples)
+    return Run(load, tuple(sides), meter.overhead(messages), interrupted)
+
+
+async def _prepare(client: AsyncClient, load: Load, on_sample: Callable[[Sample], None]) -> Side:
+    def ignore(sample: Sample, error: DohertyError | None) -> None:
+        """A warm-up is not measured; a server that fails it will fail what follows, too."""
+
+    def take(sample: Sample, error: DohertyError | None) -> None:
+        side.blocks[-1].append(sample)
+        side.first_error = side.first_error or error
+        on_sample(sample)
+
+    model = await client.model()
+    asker = Asker(client, load.prompts, load.streaming, load.max_output_tokens, ignore)
+    await closed_loop(asker, range(load.warm_up), concurrency=load.concurrency)
+    side = Side(client.target, model, Asker(client, load.prompts, load.streaming, load.max_output_tokens, take))
+    side.before = await _look(client)
+    return side
+
+
+async def _measure(load: Load, sides: list[Side]) -> None:
+    ends_at = inf if load.duration is None else perf_counter() + load.duration
+    for index, numbers in enumerate(load.blocks()):
+        if perf_counter() >= ends_at:
+            break
+        for side in sides if index % 2 == 0 else reversed(sides):
+            side.blocks.append([])
+            started = perf_counter()
+            # A block of a comparison is made whole: only its pairs count.
+            until = ends_at if load.block is None else inf
+            try:
+                if load.rate is None:
+                    await closed_loop(side.asker, numbers, concurrency=load.concurrency, ends_at=until)
+                else:
+                    arrivals = poisson_arrivals(load.rate, load.seed + index)
+                    await open_loop(side.asker, numbers, arrivals, ends_at=until)
+            finally:
+                side.seconds += perf_counter() - started
+
+
+async def _stoppable(measuring: Coroutine[None, None, None]) -> bool:
+    """Lets Ctrl-C end the measuring alone, so that what was measured can be told; says whether it did."""
+    task = asyncio.current_task()
+    try:
+        await measuring
+    except asyncio.CancelledError:
+        if task is not None:
+            task.uncancel()
+        return True
+    return False
+
+
+async def _look(client: AsyncClient) -> Latency | None:
+    try:
+        return await client.latency()
+    except DohertyError:
+        # It died under the load, or does not let this key ask: the report says that it told nothing.
+        return None

@@ -1,0 +1,106 @@
+"""One request of a load, and how it went."""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+
+from doherty._aio._client import AsyncClient
+from doherty._core._errors import DohertyError, RpcError
+from doherty._core._results import Generation, Timings
+from doherty.cli._load._prompts import LoadPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What was measured of one request; all times in seconds, and counted from the moment at which it was due."""
+
+    number: int
+    due: float
+    """By `perf_counter`."""
+    late: float
+    """How long after that it was made."""
+    total: float
+    """Until the call had ended."""
+    time_to_first_token: float | None = None
+    """None where there was none, and of a unary call."""
+    time_to_last_token: float | None = None
+    gaps: "array[float]"
+    """Between the messages that carry tokens: the inter-token latencies."""
+    messages: int = 0
+    """How many messages the client got."""
+    output_tokens: int = 0
+    server: Timings | None = None
+    """What the server told; None without an answer."""
+    failure: tuple[str, str] | None = None
+    """The code and the reason of its error."""
+
+    @property
+    def time_per_output_token(self) -> float | None:
+        """TPOT: the mean gap between tokens."""
+        if self.time_to_first_token is None or self.time_to_last_token is None or self.output_tokens < 2:  # noqa: PLR2004 - one token has no gap
+            return None
+        return (self.time_to_last_token - self.time_to_first_token) / (self.output_tokens - 1)
+
+    @property
+    def outside(self) -> float | None:
+        """What the server did not see of the total, a late start aside: the way there and back, and this process."""
+        if self.server is None or self.server.total is None:
+            return None
+        return max(0.0, self.total - self.late - self.server.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Makes the requests of a load."""
+
+    client: AsyncClient
+    prompts: tuple[LoadPrompt, ...]
+    """Taken in turn."""
+    streaming: bool
+    max_output_tokens: int | None
+    take: Callable[[Sample, DohertyError | None], None]
+    """Gets what was measured of each, and its error."""
+
+    async def __call__(self, number: int, due: float | None) -> None:
+        """Makes a request, and measures it to its end."""
+        started = perf_counter()
+        due = started if due is None else due
+        prompt = self.prompts[number % len(self.prompts)]
+        marks: array[float] = array("d")
+        answer: Generation | None = None
+        failure: DohertyError | None = None
+        try:
+            answer = await (self._stream(prompt, marks) if self.streaming else self._generate(prompt))
+        except DohertyError as error:
+            failure = error
+        sample = Sample(
+            number=number,
+            due=due,
+            late=started - due,
+            total=perf_counter() - due,
+            time_to_first_token=marks[0] - due if marks else None,
+            time_to_last_token=marks[-1] - due if marks else None,
+            gaps=array("d", (after - before for before, after in pairwise(marks))),
+            messages=len(marks) if self.streaming else int(answer is not None),
+            output_tokens=answer.usage.output_tokens if answer else 0,
+            server=answer.timings if answer else None,
+            failure=None if failure is None else _name(failure),
+        )
+        self.take(sample, failure)
+
+    async def _stream(self, prompt: LoadPrompt, marks: "array[float]") -> Generation:
+        async with self.client.stream_generate(prompt, max_output_tokens=self.max_output_tokens) as stream:
+            async for delta in stream:
+                if delta.token_count:
+                    marks.append(perf_counter())
+            return await stream.result()
+
+    async def _generate(self, prompt: LoadPrompt) -> Generation:
+        return await self.client.generate(prompt, max_output_tokens=self.max_output_tokens)
+
+
+def _name(error: DohertyError) -> tuple[str, str]:
+    """The code and the reason of an error, or its class where it has no code."""
+    return (error.code.name, error.reason or "-") if isinstance(error, RpcError) else (type(error).__name__, "-")

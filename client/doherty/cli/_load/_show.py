@@ -1,0 +1,158 @@
+"""A load as tables, for people."""
+
+from typing import Final
+
+import click
+
+from doherty._core._deployment import Quantiles
+from doherty.cli._load._run import Load, Run, Side
+from doherty.cli._load._statistics import Ratio, percentile, quantiles
+from doherty.cli._load._summary import (
+    ITL,
+    begun_and_complete,
+    client_quantiles,
+    errors,
+    ratios,
+    server_quantiles,
+    throughput,
+    turned_away,
+)
+from doherty.cli._report import THRESHOLD
+from doherty.cli._tables import milliseconds, print_table
+
+_LABELS: Final = {
+    "queue": "queue",
+    "time_to_first_token": "first token (TTFT)",
+    ITL: "between messages (ITL)",
+    "time_per_output_token": "per token (TPOT)",
+    "time_to_last_token": "last token (TTLT)",
+    "total": "total",
+}
+_BUSY: Final = 0.8
+"""The share of a core from which on one event loop no longer keeps up."""
+
+
+def print_run(run: Run) -> None:
+    """Says what was done, and what came of it."""
+    _print_head(run.load, tuple(side.target for side in run.sides))
+    if run.interrupted:
+        click.secho("\nInterrupted; this is what was measured until then.", fg="yellow")
+    for letter, side in zip("AB", run.sides, strict=False):
+        _print_side(side, f"{letter}: " if len(run.sides) > 1 else "")
+    if len(run.sides) > 1:
+        _print_ratios(run)
+    _print_overhead(run)
+
+
+def _print_head(load: Load, targets: tuple[str, ...]) -> None:
+    arrivals = f"closed loop of {load.concurrency}" if load.rate is None else f"open loop, {load.rate:g} requests/s"
+    amount = [f"{load.requests} requests" if load.requests else "", f"{load.duration:g} s" if load.duration else ""]
+    cut = f"cut at {load.max_output_tokens} tokens" if load.max_output_tokens else "as long as the server allows"
+    blocks = f", in blocks of {load.block} in turn" if len(targets) > 1 else ""
+    click.echo(
+        f"{' and '.join(targets)}: {arrivals}, {' or '.join(filter(None, amount))}{blocks}, "
+        f"{'streaming' if load.streaming else 'unary'}, answers {cut}"
+    )
+
+
+def _print_side(side: Side, name: str) -> None:
+    answers, model = side.answers, side.model
+    click.secho(f"\n{name}{model.model} on {model.engine} at {side.target}", bold=True)
+    answers_per_second, tokens_per_second = throughput(side)
+    click.echo(
+        f"{len(answers)} of {len(side.samples)} requests answered in {side.seconds:.1f} s: "
+        f"{answers_per_second:.1f} answers/s, {tokens_per_second:.0f} tokens/s\n"
+    )
+    client, server = client_quantiles(answers), server_quantiles(answers)
+    print_table(
+        [(label, *_cells(client.get(name)), *_cells(server.get(name))) for name, label in _LABELS.items()],
+        headings=("times in ms", "client p50", "p90", "p99", "server p50", "p90", "p99"),
+    )
+    begun, complete = begun_and_complete(side)
+    began = "" if begun is None else f"{begun} began and "
+    click.echo(
+        f"Of {len(answers)} answers {began}{complete} were complete for the client within "
+        f"the Doherty threshold of {THRESHOLD * 1000:g} ms."
+    )
+    _print_errors(side)
+
+
+def _print_errors(side: Side) -> None:
+    if found := errors(side):
+        click.echo()
+        print_table(
+            [(code, reason, str(count)) for code, reason, count in found], headings=("error", "reason", "count")
+        )
+    told = turned_away(side)
+    if told is None:
+        click.echo("The server did not tell how many requests it turned away.")
+    elif told[0] or told[1]:
+        aborts = ", ".join(f"{cause} {count}" for cause, count in told[1].items())
+        click.echo(f"The server counted {told[0]} refused, aborted: {aborts or 'none'} (of all its callers).")
+
+
+def _print_ratios(run: Run) -> None:
+    click.secho("\nB / A, medians as the client saw them", bold=True)
+    print_table(
+        [(_LABELS[name], *_ratio_cells(ratio)) for name, ratio in ratios(run).items()],
+        headings=("", "ratio", "95 % from", "to"),
+    )
+    click.secho("The interval is a bootstrap over the blocks, each prompt paired with itself.", dim=True)
+
+
+def _print_overhead(run: Run) -> None:
+    """Tells what the load generator took, and what that is of the measured latency."""
+    overhead = run.overhead
+    answers = [sample for side in run.sides for sample in side.answers]
+    outside = percentile((sample.outside for sample in answers if sample.outside is not None), 0.5)
+    first = percentile((one.time_to_first_token for one in answers if one.time_to_first_token is not None), 0.5)
+    total = percentile((sample.total for sample in answers), 0.5)
+    click.secho("\nThe load generator's own part", bold=True)
+    lag = overhead.loop_lag
+    print_table(
+        [
+            ("CPU", f"{overhead.cpu_share:.0%} of a core, {milliseconds(overhead.cpu_per_message)} ms a message"),
+            ("event loop", f"late by p50 {_fine(lag.p50)}, p90 {_fine(lag.p90)}, p99 {_fine(lag.p99)} ms"),
+            ("added to a time", f"{_fine(overhead.per_time)} ms: {_shares(overhead.per_time, first, total)}"),
+            ("outside the server", f"{_fine(outside)} ms: {_shares(outside, None, total)}"),
+            *_late_row(run),
+        ]
+    )
+    click.secho(
+        "Added is an estimate: the mean wait for the event loop and the CPU time of a message. Outside the server is\n"
+        "the median of the client's total less the server's: network, gRPC on both sides and the generator together.\n"
+        "No clock parts these; the generator's part is somewhere below.",
+        dim=True,
+    )
+    if overhead.cpu_share > _BUSY:
+        click.secho("The generator is at its limit: the times are its own as much as the server's.", fg="yellow")
+
+
+def _late_row(run: Run) -> list[tuple[str, str]]:
+    if run.load.rate is None:
+        return []
+    late = quantiles(sample.late for side in run.sides for sample in side.samples)
+    told = f"p50 {_fine(late.p50)}, p90 {_fine(late.p90)}, p99 {_fine(late.p99)} ms after they were due"
+    return [("requests made", f"{told}, which the client's times include")]
+
+
+def _shares(part: float | None, first: float | None, total: float | None) -> str:
+    shares = ((part, first, "of the median TTFT"), (part, total, "of the median total"))
+    told = [f"{part / whole:.1%} {what}" for part, whole, what in shares if part is not None and whole]
+    return ", ".join(told) or "-"
+
+
+def _cells(times: Quantiles | None) -> tuple[str, str, str]:
+    if times is None:
+        return ("-", "-", "-")
+    return milliseconds(times.p50), milliseconds(times.p90), milliseconds(times.p99)
+
+
+def _ratio_cells(ratio: Ratio | None) -> tuple[str, ...]:
+    if ratio is None:
+        return ("-", "-", "-")
+    return tuple("-" if value is None else f"{value:.3f}" for value in (ratio.ratio, ratio.low, ratio.high))
+
+
+def _fine(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.2f}"

@@ -1,0 +1,80 @@
+"""What is said of many measurements."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from doherty._core._deployment import Quantiles
+
+_RESAMPLES: Final = 1000
+_CONFIDENCE: Final = 0.95
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The percentile by nearest rank, as the server has it: of ten values the 5th for p50 and the 9th for p90."""
+    ranked = sorted(values)
+    return _at_rank(ranked, share) if ranked else None
+
+
+def quantiles(values: Iterable[float | None]) -> Quantiles:
+    """The three quantiles of those values that are known."""
+    ranked = sorted(value for value in values if value is not None)
+    if not ranked:
+        return Quantiles(None, None, None)
+    return Quantiles(*(_at_rank(ranked, share) for share in (0.5, 0.9, 0.99)))
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean, None of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as large something is at B as at A, and the 95 % interval of that."""
+
+    ratio: float
+    low: float | None
+    """None where there are too few blocks to tell."""
+    high: float | None
+
+
+Pair = tuple[float, float]
+"""What one request took at A and at B."""
+
+
+def ratio_of_medians(blocks: Sequence[Sequence[Pair]], seed: int) -> Ratio | None:
+    """The median of B over the median of A, with a bootstrap interval.
+
+    Whole blocks are drawn: the requests of a block ran at the same time and are not independent of each other. A pair
+    stays together: it is the same prompt at both.
+
+    Args:
+        blocks: The pairs of each block.
+        seed: Makes the draws repeatable.
+
+    Returns:
+        None where there are no pairs, or A took no time.
+    """
+    ratio = _ratio(blocks)
+    if ratio is None:
+        return None
+    if len(blocks) == 1:
+        return Ratio(ratio, None, None)
+    random = Random(seed)  # noqa: S311 - no secret depends on it
+    drawn = (_ratio(random.choices(blocks, k=len(blocks))) for _ in range(_RESAMPLES))
+    ratios = sorted(one for one in drawn if one is not None)
+    tail = (1 - _CONFIDENCE) / 2
+    return Ratio(ratio, _at_rank(ratios, tail), _at_rank(ratios, 1 - tail))
+
+
+def _ratio(blocks: Iterable[Sequence[Pair]]) -> float | None:
+    pairs = [pair for block in blocks for pair in block]
+    a, b = (percentile((pair[side] for pair in pairs), 0.5) for side in (0, 1))
+    return None if b is None or not a else b / a
+
+
+def _at_rank(ranked: Sequence[float], share: float) -> float:
+    return ranked[math.ceil(share * len(ranked)) - 1]

@@ -1,0 +1,103 @@
+"""What a load came to."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from doherty._core._deployment import Quantiles
+from doherty._core._results import Timings
+from doherty.cli._load._run import Run, Side
+from doherty.cli._load._sample import Sample
+from doherty.cli._load._statistics import Ratio, quantiles, ratio_of_medians
+from doherty.cli._report import within_threshold
+
+CLIENT_FIGURES: Final[dict[str, Callable[[Sample], float | None]]] = {
+    "time_to_first_token": lambda sample: sample.time_to_first_token,
+    "time_per_output_token": lambda sample: sample.time_per_output_token,
+    "time_to_last_token": lambda sample: sample.time_to_last_token,
+    "total": lambda sample: sample.total,
+}
+"""What the client measured of each answer."""
+
+SERVER_FIGURES: Final[dict[str, Callable[[Timings], float | None]]] = {
+    "queue": lambda timings: timings.queue,
+    "time_to_first_token": lambda timings: timings.time_to_first_token,
+    "time_per_output_token": lambda timings: timings.time_per_output_token,
+    "time_to_last_token": lambda timings: timings.time_to_last_token,
+    "total": lambda timings: timings.total,
+}
+"""What the server told of each answer."""
+
+ITL: Final = "inter_token_latency"
+
+
+def client_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
+    """The quantiles of what the client measured; the inter-token latency is over all gaps of all answers."""
+    answers = list(samples)
+    told = {name: quantiles(map(figure, answers)) for name, figure in CLIENT_FIGURES.items()}
+    return {**told, ITL: quantiles(gap for sample in answers for gap in sample.gaps)}
+
+
+def server_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
+    """The quantiles of what the server told of the same answers."""
+    timings = [sample.server for sample in samples if sample.server is not None]
+    return {name: quantiles(map(figure, timings)) for name, figure in SERVER_FIGURES.items()}
+
+
+def errors(side: Side) -> list[tuple[str, str, int]]:
+    """Code, reason and number of the failures, the most frequent first."""
+    counted = Counter(sample.failure for sample in side.samples if sample.failure is not None)
+    return [(code, reason, number) for (code, reason), number in counted.most_common()]
+
+
+def begun_and_complete(side: Side) -> tuple[int | None, int]:
+    """How many answers began, and how many were complete, within the threshold as the client saw it.
+
+    The first is None of unary calls, whose beginning the client does not see.
+    """
+    begun = within_threshold(sample.time_to_first_token for sample in side.answers)
+    return begun if side.asker.streaming else None, within_threshold(sample.total for sample in side.answers)
+
+
+def turned_away(side: Side) -> tuple[int, dict[str, int]] | None:
+    """How many requests the server refused, and aborted by cause, under the load; None where it did not tell.
+
+    They are those of all its callers. A server that was restarted has counted from then on.
+    """
+    before, after = side.before, side.after
+    if before is None or after is None:
+        return None
+    if after.uptime < before.uptime:
+        return after.refusals, dict(after.aborts)
+    aborts = {cause: number - before.aborts.get(cause, 0) for cause, number in after.aborts.items()}
+    return after.refusals - before.refusals, {cause: number for cause, number in aborts.items() if number}
+
+
+def throughput(side: Side) -> tuple[float, float]:
+    """Answers and tokens a second."""
+    if not side.seconds:
+        return 0.0, 0.0
+    return len(side.answers) / side.seconds, sum(sample.output_tokens for sample in side.answers) / side.seconds
+
+
+def ratios(run: Run) -> dict[str, Ratio | None]:
+    """B over A of the medians of what the client measured, over the requests that both answered."""
+    a, b = run.sides
+    figures = [{sample.number: sample for sample in side.answers} for side in (a, b)]
+    blocks = [[sample.number for sample in block] for block in a.blocks]
+
+    def ratio(figure: Callable[[Sample], float | None]) -> Ratio | None:
+        pairs = [
+            [
+                (at_a, at_b)
+                for number in block
+                if number in figures[0]
+                and number in figures[1]
+                and (at_a := figure(figures[0][number])) is not None
+                and (at_b := figure(figures[1][number])) is not None
+            ]
+            for block in blocks
+        ]
+        return ratio_of_medians([block for block in pairs if block], run.load.seed)
+
+    return {name: ratio(figure) for name, figure in CLIENT_FIGURES.items()}

@@ -1,0 +1,206 @@
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doherty import Client
+from doherty.cli._load._json import SCHEMA
+from support.command import DOHERTY, run_doherty
+from support.server import ServerProcess, start_server
+from support.terminal import on_a_terminal
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[ServerProcess]:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=9") as server:
+        yield server
+
+
+def load(target: str, *flags: str, code: int = 0) -> dict[str, Any]:
+    finished = run_doherty("bench", *flags, "--json", "--target", target)
+    assert finished.returncode == code, finished.stderr
+    told: dict[str, Any] = json.loads(finished.stdout)
+    return told
+
+
+def side(told: dict[str, Any]) -> dict[str, Any]:
+    (found,) = told["targets"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_closed_loop(quick: ServerProcess) -> None:
+    told = load(quick.target, "--concurrency", "3", "--requests", "12")
+    measured = side(told)
+    assert (told["load"]["loop"], told["load"]["concurrency"], told["interrupted"]) == ("closed", 3, False)
+    assert (measured["requests"], measured["answers"], measured["output_tokens"]) == (12, 12, 108)
+    assert (measured["errors"], measured["turned_away"]) == ([], {"refusals": 0, "aborts": {}})
+    assert measured["tokens_per_second"] == pytest.approx(108 / measured["seconds"])
+    for name in ("time_to_first_token", "time_to_last_token", "total"):
+        assert measured["client"][name]["p50"] > measured["server"][name]["p50"] > 0
+    for times in measured["client"].values():
+        assert 0 < times["p50"] <= times["p90"] <= times["p99"]
+    assert measured["late"]["p99"] == 0
+    generator = told["generator"]
+    assert 12 <= generator["messages"] <= 108
+    assert 0 < generator["per_time"] == generator["mean_loop_lag"] + generator["cpu_per_message"]
+    assert "ratios" not in told
+
+
+def test_the_help_has_the_schema(quick: ServerProcess) -> None:
+    told = load(quick.target, "--compare", quick.target, quick.target, "--requests", "2")
+    names = {name for part in (told, told["load"], told["targets"][0], told["generator"]) for name in part}
+    names |= set(told["targets"][0]["client"]) | set(told["targets"][0]["server"])
+    assert not [name for name in sorted(names) if name not in SCHEMA]
+    finished = run_doherty("bench", "--help")
+    assert SCHEMA.splitlines()[-1].strip() in finished.stdout
+
+
+def test_an_open_loop_counts_from_when_a_request_was_due(quick: ServerProcess) -> None:
+    told = load(quick.target, "--rate", "40", "--requests", "20", "--seed", "5", "--warm-up", "0")
+    measured = side(told)
+    assert (told["load"]["loop"], told["load"]["rate"], told["load"]["seed"]) == ("open", 40, 5)
+    assert (told["load"]["concurrency"], measured["answers"]) == (None, 20)
+    assert measured["late"]["p50"] > 0
+    # What was late is in the total, and not in what lies outside of the server.
+    assert measured["client"]["total"]["p50"] > measured["server"]["total"]["p50"] + measured["late"]["p50"] / 2
+
+
+def test_unary_calls_have_no_first_token_at_the_client(quick: ServerProcess) -> None:
+    measured = side(load(quick.target, "--unary", "--requests", "4"))
+    assert measured["answers"] == 4
+    assert measured["client"]["time_to_first_token"]["p50"] is None
+    assert measured["client"]["inter_token_latency"]["p50"] is None
+    assert measured["server"]["time_to_first_token"]["p50"] > 0
+    assert measured["within_threshold"]["time_to_first_token"] is None
+
+
+def test_a_load_of_some_duration(quick: ServerProcess) -> None:
+    told = load(quick.target, "--duration", "0.5", "--concurrency", "2", "--max-output-tokens", "3")
+    assert told["load"]["requests"] is None
+    assert side(told)["answers"] > 2
+    assert side(told)["output_tokens"] == 3 * side(told)["answers"]
+
+
+def test_prompts_come_from_a_file_in_turn(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    turns = [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "And three?"},
+    ]
+    path.write_text(json.dumps({"prompt": "Why?"}) + "\n" + json.dumps({"messages": turns}) + "\n")
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=2") as server, Client(server.target) as client:
+        assert load(server.target, "--prompts", str(path), "--requests", "4", "--warm-up", "0")["load"]["prompts"] == 2
+        sizes = [client.count_tokens("Why?"), client.count_tokens(turns)]
+        server.stop()
+        server.wait_for("stopped")
+    asked = [line["prompt_tokens"] for line in server.log if line.get("rpc") == "StreamGenerate"]
+    assert asked == [*sizes, *sizes]
+
+
+def test_failures_are_counted_by_code_and_reason() -> None:
+    flags = ("-o", "slots=1", "-o", "answer_tokens=9", "--max-queued-requests", "1")
+    with start_server("--engine", "synthetic", *flags) as server:
+        told = load(server.target, "--concurrency", "6", "--requests", "30", "--warm-up", "0")
+        people = run_doherty("bench", "--concurrency", "6", "--requests", "30", "--target", server.target)
+    measured = side(told)
+    (error,) = measured["errors"]
+    assert error["code"] == "RESOURCE_EXHAUSTED"
+    assert error["count"] == 30 - measured["answers"] == measured["turned_away"]["refusals"] > 0
+    assert people.returncode == 0
+    assert re.search(rf"^RESOURCE_EXHAUSTED +{error['reason']} +\d+$", people.stdout, re.MULTILINE)
+    assert "refused, aborted: none (of all its callers)" in people.stdout
+
+
+def test_a_load_without_any_answer_ends_as_its_first_failure() -> None:
+    with start_server("--engine", "synthetic", "-o", "fail_after_tokens=1") as server:
+        finished = run_doherty("bench", "--requests", "3", "--target", server.target)
+    assert finished.returncode == 3
+    assert "0 of 3 requests answered" in finished.stdout
+    assert finished.stderr.startswith("doherty: ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_two_servers_are_compared(quick: ServerProcess) -> None:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
+        flags = ("--compare", quick.target, slow.target, "--requests", "12")
+        told = load(quick.target, *flags, "--concurrency", "2", "--block", "3")
+        people = run_doherty("bench", *flags)
+    assert [one["target"] for one in told["targets"]] == [quick.target, slow.target]
+    assert [one["answers"] for one in told["targets"]] == [12, 12]
+    assert told["load"]["block"] == 3
+    # 200 tokens a second, and 50.
+    pace = told["ratios"]["time_per_output_token"]
+    assert 2 < pace["low"] <= pace["ratio"] <= pace["high"]
+    assert told["ratios"]["total"]["low"] > 1
+    assert people.returncode == 0
+    assert f"A: synthetic on synthetic at {quick.target}" in people.stdout
+    assert "B / A, medians as the client saw them" in people.stdout
+
+
+def test_for_people_it_prints_tables(quick: ServerProcess) -> None:
+    finished = run_doherty("bench", "--requests", "5", "--target", quick.target)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith(f"{quick.target}: closed loop of 1, 5 requests, streaming, answers as long as")
+    rows = {line.split("  ")[0]: line.split("  ")[1:] for line in finished.stdout.splitlines() if "  " in line}
+    assert {"queue", "first token (TTFT)", "between messages (ITL)", "per token (TPOT)", "total"} <= set(rows)
+    assert "5 of 5 requests answered" in finished.stdout
+    assert "of the median TTFT" in finished.stdout
+    assert "\x1b" not in finished.stdout
+
+
+def test_a_picture(quick: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "load.png"
+    finished = run_doherty("bench", "--requests", "5", "--unary", "--plot", str(path), "--target", quick.target)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_needs_its_extra(quick: ServerProcess, tmp_path: Path) -> None:
+    finished = run_doherty(
+        "bench", "--plot", str(tmp_path / "load.png"), "--target", quick.target, without="matplotlib"
+    )
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "pip install 'doherty[plot]'" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--rate", "5", "--concurrency", "2"), "--concurrency"),
+        (("--seed", "5"), "--seed"),
+        (("--block", "5"), "--block"),
+        (("--prompts", "/no/such/file"), "/no/such/file"),
+        (("--prompts", "/dev/null"), "/dev/null"),
+        (("--plot", "/no/such/folder/load.png"), "/no/such/folder"),
+        (("--plot", "load.nonsense"), "nonsense"),
+        (("--compare", "here", "there"), "HOST:PORT"),
+    ],
+)
+def test_a_load_that_cannot_be_made_is_refused_before_it_begins(flags: tuple[str, ...], part: str) -> None:
+    finished = run_doherty("bench", *flags, DOHERTY_TARGET="127.0.0.1:1")
+    assert finished.returncode == 2
+    assert part in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_has_come(quick: ServerProcess) -> None:
+    flags = ("--requests", "40", "--target", quick.target)
+    with on_a_terminal(*DOHERTY, "bench", *flags, TERM="xterm", columns=120) as terminal:
+        assert terminal.wait() == 0
+    assert "/40 requests, " in terminal.screen
+    assert "40 of 40 requests answered" in terminal.screen
+
+
+def test_ctrl_c_tells_what_was_measured_until_then(quick: ServerProcess) -> None:
+    flags = ("--duration", "600", "--target", quick.target)
+    with on_a_terminal(*DOHERTY, "bench", *flags, TERM="xterm", columns=120) as terminal:
+        terminal.read_until(" requests, ")
+        terminal.type("\x03")
+        terminal.read_until("Interrupted; this is what was measured until then.")
+        terminal.read_until("requests answered in ")
+        assert terminal.wait() == 130

@@ -1,0 +1,233 @@
+"""The parts of the load generator that need no server."""
+
+import asyncio
+import json
+import random
+import statistics
+import threading
+import time
+from array import array
+from itertools import count, islice, pairwise
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from doherty import Message, Timings
+from doherty.cli._load._loops import closed_loop, open_loop, poisson_arrivals
+from doherty.cli._load._overhead import OverheadMeter
+from doherty.cli._load._prompts import read_prompts
+from doherty.cli._load._sample import Sample
+from doherty.cli._load._statistics import Pair, mean, quantiles, ratio_of_medians
+from doherty_service import latency as server
+
+
+def test_quantiles_are_those_of_the_server() -> None:
+    numbers = random.Random(7)  # noqa: S311 - test data
+    for size in range(1, 130):
+        values = [numbers.random() for _ in range(size)]
+        ours, theirs = quantiles(values), server.quantiles(values)
+        assert (ours.p50, ours.p90, ours.p99) == (theirs.p50, theirs.p90, theirs.p99)
+    assert quantiles([None]).p50 is None
+    assert quantiles([None, 3.0]).p99 == 3.0
+    assert mean([]) is None
+
+
+def test_the_ratio_is_that_of_the_medians() -> None:
+    blocks = [[(1.0, 2.0), (2.0, 4.0)], [(3.0, 6.0)]]
+    found = ratio_of_medians(blocks, seed=1)
+    assert found is not None
+    assert found.ratio == 2.0
+    assert (found.low, found.high) == (2.0, 2.0)
+
+
+def test_without_pairs_there_is_no_ratio_and_of_one_block_no_interval() -> None:
+    assert ratio_of_medians([], seed=1) is None
+    assert ratio_of_medians([[(0.0, 1.0)]], seed=1) is None
+    found = ratio_of_medians([[(1.0, 2.0), (1.0, 3.0)]], seed=1)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+
+
+def test_of_twenty_intervals_nineteen_hold_the_ratio() -> None:
+    numbers = random.Random(11)  # noqa: S311 - test data
+
+    def block() -> list[Pair]:
+        shared = numbers.gauss(0, 0.2)
+        return [(numbers.lognormvariate(shared, 0.5), 1.3 * numbers.lognormvariate(shared, 0.5)) for _ in range(2)]
+
+    held = 0
+    for seed in range(40):
+        found = ratio_of_medians([block() for _ in range(20)], seed)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low <= found.ratio <= found.high
+        held += found.low <= 1.3 <= found.high
+    assert 34 <= held <= 40
+
+
+def test_arrivals_are_those_of_independent_callers_and_repeatable() -> None:
+    arrivals = list(islice(poisson_arrivals(50, seed=3), 20_000))
+    gaps = [after - before for before, after in pairwise([0.0, *arrivals])]
+    assert min(gaps) >= 0
+    assert statistics.mean(gaps) == pytest.approx(1 / 50, rel=0.03)
+    # Of an exponential distribution the deviation is the mean.
+    assert statistics.stdev(gaps) == pytest.approx(1 / 50, rel=0.03)
+    assert list(islice(poisson_arrivals(50, seed=3), 100)) == arrivals[:100]
+    assert list(islice(poisson_arrivals(50, seed=4), 100)) != arrivals[:100]
+
+
+async def test_a_closed_loop_keeps_as_many_under_way_as_it_says() -> None:
+    asked: list[int] = []
+    under_way = most = 0
+
+    async def ask(number: int, due: float | None) -> None:
+        nonlocal under_way, most
+        assert due is None
+        asked.append(number)
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+
+    await closed_loop(ask, range(5, 50), concurrency=4)
+    assert sorted(asked) == list(range(5, 50))
+    assert most == 4
+
+
+async def test_a_closed_loop_ends_in_time() -> None:
+    async def ask(_number: int, _due: float | None) -> None:
+        await asyncio.sleep(0)
+
+    numbers = count()
+    await closed_loop(ask, numbers, concurrency=2, ends_at=perf_counter() + 0.05)
+    assert next(numbers) > 2
+
+
+async def test_an_open_loop_waits_for_no_answer_and_counts_from_when_a_request_was_due() -> None:
+    all_asked = asyncio.Event()
+    dues: list[float] = []
+
+    async def ask(number: int, due: float | None) -> None:
+        assert due is not None
+        dues.append(due)
+        if number == 0:
+            time.sleep(0.05)  # noqa: ASYNC251 - a generator that cannot keep up
+        if len(dues) == 6:
+            all_asked.set()
+        await all_asked.wait()
+
+    arrivals = [0.0, 0.01, 0.02, 0.03, 0.04, 0.05]
+    started = perf_counter()
+    async with asyncio.timeout(30):
+        await open_loop(ask, range(6), arrivals)
+    assert [due - dues[0] for due in dues] == pytest.approx(arrivals)
+    assert dues[0] - started < 0.05
+
+
+async def test_an_open_loop_makes_no_request_that_is_due_after_its_end() -> None:
+    asked: list[int] = []
+
+    async def ask(number: int, _due: float | None) -> None:
+        asked.append(number)
+
+    await open_loop(ask, count(), (0.01 * number for number in count()), ends_at=perf_counter() + 0.055)
+    assert asked == list(range(6))
+
+
+async def test_a_blocked_event_loop_is_seen_in_its_lag() -> None:
+    with OverheadMeter() as meter:
+        time.sleep(0.3)  # noqa: ASYNC251 - what is measured
+        await asyncio.sleep(0.05)
+    overhead = meter.overhead(messages=10)
+    assert overhead.loop_lag.p99 is not None
+    assert 0.2 < overhead.loop_lag.p99 < overhead.wall
+    assert overhead.per_time is not None
+    assert overhead.mean_loop_lag is not None
+    assert overhead.cpu_per_message is not None
+    assert overhead.per_time == overhead.mean_loop_lag + overhead.cpu_per_message
+    assert overhead.cpu_share < 1
+    assert not any(thread.name.startswith("doherty-") for thread in threading.enumerate())
+
+
+def test_without_messages_there_is_no_estimate() -> None:
+    async def measure() -> None:
+        with OverheadMeter() as meter:
+            pass
+        overhead = meter.overhead(messages=0)
+        assert (overhead.cpu_per_message, overhead.per_time) == (None, None)
+
+    asyncio.run(measure())
+
+
+def test_what_a_sample_tells() -> None:
+    timings = Timings(
+        preprocess=None,
+        queue=0.0,
+        time_to_first_token=0.1,
+        time_to_last_token=0.5,
+        total=0.5,
+        time_per_output_token=None,
+    )
+    sample = Sample(
+        number=0,
+        due=1.0,
+        late=0.25,
+        total=1.0,
+        time_to_first_token=0.5,
+        time_to_last_token=0.9,
+        gaps=array("d", [0.4]),
+        output_tokens=5,
+        server=timings,
+    )
+    assert sample.time_per_output_token == pytest.approx(0.1)
+    assert sample.outside == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("prompts.txt", "One?\n\n  Two?  \n", ("One?", "Two?")),
+        (
+            "prompts.jsonl",
+            '{"prompt": "One?", "id": 7}\n\n{"messages": [{"role": "user", "content": "Two?", "name": "x"}]}\n',
+            ("One?", (Message("user", "Two?"),)),
+        ),
+    ],
+)
+def test_prompts_of_a_file(tmp_path: Path, name: str, text: str, expected: object) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert read_prompts(path) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "What?",
+        "[]",
+        "{}",
+        '{"prompt": 7}',
+        '{"prompt": "a", "messages": []}',
+        '{"messages": []}',
+        '{"messages": ["a"]}',
+        '{"messages": [{"role": "nobody", "content": "a"}]}',
+        json.dumps({"prompt": "\ud800"}),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f'{{"prompt": "Well."}}\n{line}\n')
+    with pytest.raises(ValueError, match=r"prompts\.jsonl, line 2: "):
+        read_prompts(path)
+
+
+def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text(" \n")
+    with pytest.raises(ValueError, match="has no prompts"):
+        read_prompts(path)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        read_prompts(path)
