@@ -15,9 +15,6 @@ from support.command import SECONDS, environment
 _CONTROL = re.compile(r"\r|\x1b(\[[0-9;?]*([A-Za-z]|$)|$)")
 """Also an escape sequence whose end has not come yet."""
 
-_PATIENCE = 1.0
-"""Seconds after which a person presses a key again."""
-
 
 class Terminal:
     """What a person at the terminal of a program sees and types."""
@@ -30,6 +27,11 @@ class Terminal:
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     @property
+    def output(self) -> str:
+        """All that the program wrote so far."""
+        return self._raw
+
+    @property
     def screen(self) -> str:
         """All that was shown so far, without colours and the like."""
         return _CONTROL.sub("", self._raw)
@@ -37,12 +39,6 @@ class Terminal:
     def type(self, text: str) -> None:
         """Types; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
         os.write(self._controller, text.encode())
-
-    def press(self, key: str) -> None:
-        """Types a key until the program reacts: `input` loses a Ctrl-C between the prompt's display and its wait."""
-        self.type(key)
-        while not select.select([self._controller], [], [], _PATIENCE)[0]:
-            self.type(key)
 
     def read_until(self, text: str) -> str:
         """Waits until `text` is on the screen behind what was read before, and returns what came up to its end."""

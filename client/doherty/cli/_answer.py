@@ -1,40 +1,78 @@
 """An answer on its way to the terminal."""
 
 import sys
+from typing import Final
 
 import click
+from rich.console import Console
 
 from doherty._core._results import FinishReason, Generation
 from doherty._sync._stream import GenerationStream
 
+_CONTROLS: Final = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")})
 
-def show(stream: GenerationStream) -> Generation:
-    """Writes an answer to stdout while it comes in, and ends the line even when the answer is cut off."""
+
+def show(stream: GenerationStream, *, live: bool = False) -> Generation:
+    """Writes an answer to stdout while it comes in, and ends the line even when the answer is cut off.
+
+    Args:
+        stream: The answer.
+        live: Whether to show it as Markdown, where stdout is a terminal that can move its cursor.
+    """
+    console = Console()
+    if live and console.is_terminal and not console.is_dumb_terminal:
+        from doherty.cli._live import LiveMarkdown  # noqa: PLC0415 - it takes a tenth of a second
+
+        with LiveMarkdown(console) as display:
+            for text in stream.text_stream:
+                display.write(_harmless(text))
+    else:
+        _write(stream)
+    return stream.result()
+
+
+def _write(stream: GenerationStream) -> None:
+    clean = _harmless if sys.stdout.isatty() else str
     shown = False
     try:
         for text in stream.text_stream:
             shown = True
-            click.echo(text, nl=False)
+            click.echo(clean(text), nl=False)
     finally:
         if shown:
             click.echo()
-    return stream.result()
+
+
+def _harmless(text: str) -> str:
+    """Leaves out what would drive the terminal instead of being shown: a model may have learnt escape sequences."""
+    return text.translate(_CONTROLS)
 
 
 def tell_end(generation: Generation) -> None:
     """Says on stderr how an answer went, if somebody looks at it; else only that it was cut off, which text hides."""
     if sys.stderr.isatty():
-        click.secho(pace(generation), err=True, dim=True)
-    elif generation.finish_reason is not FinishReason.STOP:
+        click.secho(f"{pace(generation)}, {generation.finish_reason}", err=True, dim=True)
+    else:
+        tell_cut(generation)
+
+
+def tell_cut(generation: Generation) -> None:
+    """Says on stderr that an answer was cut off, if it was."""
+    if generation.finish_reason is not FinishReason.STOP:
         click.echo(f"doherty: the answer was cut off ({generation.finish_reason})", err=True)
 
 
 def pace(generation: Generation) -> str:
-    """How long an answer was, how fast, and why it ended."""
+    """How long an answer was, and how fast."""
+    return ", ".join((f"{generation.usage.output_tokens} tokens", *speed(generation)))
+
+
+def speed(generation: Generation) -> list[str]:
+    """How fast an answer was, as far as the server told."""
     timings = generation.timings
-    parts = [f"{generation.usage.output_tokens} tokens"]
+    parts = []
     if timings.time_to_first_token is not None:
         parts.append(f"first after {timings.time_to_first_token * 1000:.0f} ms")
     if timings.time_per_output_token:
         parts.append(f"{1 / timings.time_per_output_token:.0f} tokens/s")
-    return ", ".join((*parts, generation.finish_reason))
+    return parts

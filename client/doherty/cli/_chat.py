@@ -1,18 +1,21 @@
 """The command `doherty chat`."""
 
 import sys
-from importlib import import_module
-from importlib.util import find_spec
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from doherty._core._errors import DohertyError
 from doherty._core._prompt import Message
+from doherty._core._results import Generation
 from doherty._sync._client import Client
-from doherty.cli._answer import show, tell_end
+from doherty.cli._answer import show, speed, tell_cut
 from doherty.cli._connect import Server, failure, server_options
+from doherty.cli._conversation import Conversation
 from doherty.cli._exit import tell
+from doherty.cli._keyboard import Keyboard, history_file
+from doherty.cli._slash import SlashCommands
 
 if TYPE_CHECKING:
     from doherty._sync._stream import GenerationStream
@@ -20,71 +23,87 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--system", help="The instructions to the model.")
+@click.option("--no-history", is_flag=True, help="Keep nothing of what is typed, and recall nothing.")
 @server_options(timeout=60)
-def chat(*, server: Server, system: str | None) -> None:
+def chat(*, server: Server, system: str | None, no_history: bool) -> None:
     """Talk with the model.
 
-    Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and :q leave.
+    Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and /quit leave,
+    and /help lists what else can be typed. On a terminal an answer is shown as Markdown, and the prompt tells how fast
+    the last one was. What is typed is kept in $XDG_STATE_HOME/doherty/chat_history, for the arrow keys.
     """
-    interactive = sys.stdin.isatty()
     with server.connect() as client:
-        if interactive:
-            _greet(client)
+        conversation = Conversation(client.model().model, system)
         try:
-            _talk(client, system, interactive=interactive)
-        except ValueError as error:  # input() cannot decode it, or the SDK not encode what a lenient locale let through
+            if sys.stdin.isatty():
+                keyboard = Keyboard(None if no_history else history_file())
+                click.secho(f"{conversation.model} at {client.target}; /help", err=True, dim=True)
+                _talk(client, conversation, keyboard)
+            else:
+                _answer_lines(client, conversation)
+        except ValueError as error:  # a line cannot be decoded, or the SDK not encode what a lenient locale let through
             raise click.UsageError(f"What was typed or piped in is not UTF-8: {str(error).rstrip('.')}.") from error
 
 
-def _greet(client: Client) -> None:
-    if find_spec("readline"):  # it gives `input` line editing; Windows has its own
-        import_module("readline")
-    click.secho(f"{client.model().model} at {client.target}; Ctrl-C stops an answer, :q leaves", err=True, dim=True)
+def _answer_lines(client: Client, conversation: Conversation) -> None:
+    """Answers what is piped in, line by line; whatever goes wrong ends it."""
+    commands = SlashCommands(conversation)
+    for line in iter(sys.stdin.readline, ""):
+        if _is_end(line):
+            break
+        if line.startswith("/"):
+            commands.run(line.strip())
+        elif line.strip():
+            tell_cut(_ask(client, conversation, line.strip()))
 
 
-def _talk(client: Client, system: str | None, *, interactive: bool) -> None:
-    turns: list[Message] = []
-    while (question := _read_question(interactive=interactive)) is not None:
-        if not question:
-            continue
-        turns.append(Message("user", question))
-        if text := _answer(client, turns, system, interactive=interactive):
-            turns.append(Message("assistant", text))
-        else:
-            # A question that got no answer would be followed by another one, which many chat templates refuse.
-            turns.pop()
+def _talk(client: Client, conversation: Conversation, keyboard: Keyboard) -> None:
+    """Talks with a person, whom neither Ctrl-C in an answer nor a call that fails throws out."""
+    commands = SlashCommands(conversation)
+    last: Generation | None = None
+    while (line := _read(keyboard, last)) is not None:
+        try:
+            if line.startswith("/"):
+                commands.run(line.strip())
+            elif line.strip():
+                last = None
+                last = _ask(client, conversation, line.strip())
+                tell_cut(last)
+        except KeyboardInterrupt:
+            click.secho("stopped", err=True, dim=True)
+        except DohertyError as error:
+            tell(failure(error))
 
 
-def _read_question(*, interactive: bool) -> str | None:
+def _read(keyboard: Keyboard, last: Generation | None) -> str | None:
     """The next line; None to leave."""
-    try:
-        line = input("> " if interactive else "").strip()
-    except EOFError:
-        line = None
-    except KeyboardInterrupt:
-        if not interactive:
-            raise
-        line = None
-    if interactive and line is None:
-        click.echo()
-    return None if line == ":q" else line
+    with suppress(EOFError, KeyboardInterrupt):
+        line = keyboard.read(_prompt(last))
+        return None if _is_end(line) else line
+    click.echo(err=True)
+    return None
 
 
-def _answer(client: Client, turns: list[Message], system: str | None, *, interactive: bool) -> str:
-    """Shows the next answer and returns its text, as far as it came.
+def _is_end(line: str) -> bool:
+    return line.strip() in (":q", "/quit")
 
-    On a terminal neither Ctrl-C nor a call that fails ends the conversation.
+
+def _prompt(last: Generation | None) -> str:
+    """Tells how fast the last answer was."""
+    told = ", ".join(speed(last)) if last else ""
+    return f"{click.style(told, dim=True)} > " if told else "> "
+
+
+def _ask(client: Client, conversation: Conversation, question: str) -> Generation:
+    """Shows the next answer; as far as it came, it stays in the conversation with its question.
+
+    A question that got no answer does not: another one would follow it, which many chat templates refuse.
     """
     stream: GenerationStream | None = None
+    asked = Message("user", question)
     try:
-        with client.stream_generate(turns, system=system) as stream:
-            tell_end(show(stream))
-    except KeyboardInterrupt:
-        if not interactive:
-            raise
-        click.secho("stopped", err=True, dim=True)
-    except DohertyError as error:
-        if not interactive:
-            raise
-        tell(failure(error))
-    return stream.text if stream else ""
+        with client.stream_generate([*conversation.turns, asked], system=conversation.system) as stream:
+            return show(stream, live=True)
+    finally:
+        if stream is not None and stream.text:
+            conversation.turns += (asked, Message("assistant", stream.text))

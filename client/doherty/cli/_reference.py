@@ -83,7 +83,7 @@ def _print_measurement(measured: Measurement) -> None:
     latency = measured.generation.timings.time_to_last_token
     within = within_threshold([latency]) == 1
     click.secho(f"    {milliseconds(latency)} ms to the last token", fg="green" if within else "yellow", nl=False)
-    click.secho(f"  ({pace(measured.generation)})", dim=True)
+    click.secho(f"  ({pace(measured.generation)}, {measured.generation.finish_reason})", dim=True)
 
 
 def _print_end(measurements: Sequence[Measurement]) -> None:

@@ -1,0 +1,119 @@
+"""Markdown that grows on a terminal."""
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from rich.markdown import Markdown
+
+from doherty.cli._live import LiveMarkdown
+from support.screen import Screen
+
+ROWS, COLUMNS = 8, 40
+
+TEXT = """\
+# Water
+
+Water is made of **hydrogen** and oxygen,
+two atoms of the one and one of the other, which is why people write H2O.
+
+1. hydrogen
+
+2. hydrogen
+   - the same again
+3. oxygen
+
+```python
+for atom in ("H", "H", "O"):
+    print(atom)
+    print(atom)
+    print(atom)
+
+    print(atom)
+    print(atom)
+    print(atom)
+    print(atom)
+```
+
+| atom | count |
+|------|-------|
+| H    | 2     |
+| O    | 1     |
+
+Under a line
+------------
+
+> And a quote, which is a long one: it is longer than what the small screen of this test can show at one time, so that
+> only its end may be drawn again and again while it comes in, and all of it has to be there in the end, and only once.
+> A quote, which is a long one: it is longer than what the small screen of this test can show at one time, so that
+> only its end may be drawn again and again while it comes in, and all of it has to be there in the end, and only once.
+
+See [the page](https://example.org).
+"""
+
+
+def terminal() -> tuple[Console, StringIO]:
+    output = StringIO()
+    console = Console(
+        file=output, force_terminal=True, width=COLUMNS, height=ROWS, color_system=None, _environ={"TERM": "xterm"}
+    )
+    return console, output
+
+
+def shown(output: StringIO) -> str:
+    screen = Screen(ROWS, COLUMNS)
+    screen.feed(output.getvalue())
+    # How much space is between blocks is a matter of taste.
+    return re.sub(r"\n{3,}", "\n\n", screen.text.strip("\n"))
+
+
+def rendered(text: str) -> str:
+    console, output = terminal()
+    console.print(Markdown(text, hyperlinks=False))
+    return shown(output)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 10_000])
+def test_in_the_end_all_of_it_is_there_once(size: int) -> None:
+    console, output = terminal()
+    with LiveMarkdown(console) as display:
+        for at in range(0, len(TEXT), size):
+            display.write(TEXT[at : at + size])
+            display._live.refresh()  # noqa: SLF001 - a frame at every step, without waiting for it
+    assert shown(output) == rendered(TEXT)
+
+
+def test_an_answer_is_seen_while_it_comes_in() -> None:
+    console, output = terminal()
+    with LiveMarkdown(console) as display:
+        display.write("Water is **hydr")
+        display._live.refresh()  # noqa: SLF001 - as above
+        assert shown(output) == "Water is **hydr"
+        display.write("ogen** and")
+        display._live.refresh()  # noqa: SLF001 - as above
+        assert shown(output) == "Water is hydrogen and"
+
+
+def test_what_is_taller_than_the_screen_shows_its_end_while_it_comes_in() -> None:
+    console, output = terminal()
+    with LiveMarkdown(console) as display:
+        display.write("\n".join(f"- {number}" for number in range(50)))
+        display._live.refresh()  # noqa: SLF001 - as above
+        assert shown(output).split() == [part for number in range(43, 50) for part in ("•", str(number))]
+
+
+def test_an_answer_that_is_cut_off_stays() -> None:
+    console, output = terminal()
+    display = LiveMarkdown(console)
+    display.__enter__()
+    display.write("One.\n\nTwo and")
+    display.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert shown(output) == "One.\n\nTwo and"
+
+
+def test_an_empty_answer_leaves_nothing() -> None:
+    console, output = terminal()
+    with LiveMarkdown(console) as display:
+        display.write("\n\n")
+    assert shown(output) == ""
