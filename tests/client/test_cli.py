@@ -1,19 +1,22 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
 import pytest
 
 from doherty import Client, __version__
 from doherty.cli import _group
-from support.command import DOHERTY, environment, run_doherty
+from support.command import DOHERTY, SECONDS, environment, run_doherty
 from support.server import ServerProcess, start_server
 
 NOBODY = "127.0.0.1:1"
-COMMANDS = ("generate", "chat", "bench", "health", "model", "latency")
+CALLING = ("generate", "chat", "bench", "health", "model", "latency")
+COMMANDS = (*CALLING, "completion")
 
 
 def one_line(finished: subprocess.CompletedProcess[str]) -> str:
@@ -90,7 +93,7 @@ def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(arguments: tupl
     assert "--help'" in finished.stderr
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", CALLING)
 def test_a_server_that_is_not_there_ends_with_3(name: str) -> None:
     finished = run_doherty(name, *(["Hi"] if name == "generate" else []), "--target", NOBODY, text="Hi\n")
     assert finished.returncode == 3
@@ -186,6 +189,38 @@ def test_latency_of_the_window_alone() -> None:
         ]:
             assert time.monotonic() < ends_at
         assert client.latency().answers == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_what_the_shell_needs(shell: str) -> None:
+    finished = run_doherty("completion", shell)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert f"_DOHERTY_COMPLETE={shell}_complete" in finished.stdout
+
+
+def test_bash_completes_commands_and_flags_without_loading_grpc(tmp_path: Path) -> None:
+    (tmp_path / "doherty").write_text(f'#!/bin/sh\nexec {sys.executable} -m doherty.cli "$@"\n')
+    (tmp_path / "doherty").chmod(0o755)
+    script = """
+        eval "$(doherty completion bash 2>/dev/null)"
+        for words in "doherty l" "doherty latency --wa"; do
+            COMP_WORDS=($words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+            _doherty_completion doherty 2>/dev/null
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    path = f"{tmp_path}:{environment()['PATH']}"
+    finished = subprocess.run(
+        ("bash", "-c", script),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=SECONDS,
+        env=environment(PATH=path),
+    )
+    assert finished.stdout == "latency\n--watch\n", finished.stderr
+    blocked = {"_DOHERTY_COMPLETE": "bash_complete", "COMP_WORDS": "doherty l", "COMP_CWORD": "1"}
+    assert run_doherty(without="grpc doherty_service", **blocked).stdout == "plain,latency\n"
 
 
 def test_without_a_command_the_help_is_shown() -> None:

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from doherty._version import __version__
 from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, tell
@@ -16,6 +17,7 @@ _OWN: Final = {
     "health": "_health",
     "model": "_model",
     "latency": "_latency",
+    "completion": "_completion",
 }
 
 # What the help says of each, so that it need not load them: gRPC and the server take a second to import.
@@ -26,6 +28,7 @@ SUMMARIES: Final = {
     "health": "Tell whether the server serves.",
     "model": "Tell what the server serves and what it can do.",
     "latency": "Tell how fast the server has been.",
+    "completion": "Print what makes a shell complete this command.",
     "serve": "Serve a model over gRPC, until SIGTERM or SIGINT.",
 }
 
@@ -41,6 +44,14 @@ class _Group(click.Group):
             return cast("click.Command", getattr(import_module(f"doherty.cli.{_OWN[cmd_name]}"), cmd_name))
         entry_point = _entry_point(cmd_name)
         return _load(entry_point) if entry_point else None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes names without loading what they name, which would take seconds."""
+        names = (name for name in self.list_commands(ctx) if name.startswith(incomplete))
+        return [
+            *(CompletionItem(name, help=SUMMARIES[name]) for name in names),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,12 @@ import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Row = tuple[str, ...]
 
 _UNBOUNDED = 10_000
 """Columns where no terminal limits them: each row stays one line."""
@@ -23,19 +27,29 @@ def print_json(value: "DataclassInstance | dict[str, object]") -> None:
     click.echo(json.dumps(plain, ensure_ascii=False, indent=2))
 
 
-def print_table(rows: list[tuple[str, ...]], *, headings: tuple[str, ...] = ()) -> None:
-    """Prints rows of a name and values; with headings the values are numbers."""
+def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
+    """A table of a name and values a row; with headings the values are numbers."""
     table = Table(box=box.SIMPLE, show_header=bool(headings), pad_edge=False, show_edge=False)
     for place in range(len(rows[0])):
         heading = headings[place] if headings else ""
         table.add_column(heading, justify="right" if headings and place else "left", style="" if place else "bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
+    return table
+
+
+def print_table(rows: Sequence[Row], *, headings: Row = ()) -> None:
+    """Prints the same."""
     console = Console(markup=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
     with console.capture() as captured:
-        console.print(table)
+        console.print(make_table(rows, headings=headings))
     # Rich fills the last column up with spaces.
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def one_line(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
 
 
 def milliseconds(seconds: float | None) -> str:

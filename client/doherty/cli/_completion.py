@@ -1,0 +1,31 @@
+"""The command `doherty completion`."""
+
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+from doherty.cli._exit import Failed
+
+_INSTALL: Final = """\
+\b
+To have it in every new shell:
+  bash  echo 'eval "$(doherty completion bash)"' >> ~/.bashrc
+  zsh   echo 'eval "$(doherty completion zsh)"' >> ~/.zshrc
+  fish  doherty completion fish > ~/.config/fish/completions/doherty.fish
+"""
+
+
+@click.command(epilog=_INSTALL)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, /, *, shell: str) -> None:
+    """Print what makes a shell complete this command.
+
+    bash needs to be 4.4 or newer.
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise Failed(f"This version of click cannot complete in {shell}.")
+    root = context.find_root()
+    click.echo(kind(root.command, {}, "doherty", "_DOHERTY_COMPLETE").source())

@@ -1,0 +1,106 @@
+"""Looking at a server's latency again and again."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from time import monotonic, sleep
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from doherty._core._errors import DeadlineExceededError, OverloadedError, UnavailableError
+from doherty._sync._client import Client
+from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
+from doherty.cli._tables import make_table, one_line
+from doherty.cli._trend import Trend, View
+
+_Show = Callable[[View | Exception], None]
+
+
+def run_watch(client: Client, window: float | None, seconds: float, *, as_json: bool) -> None:
+    """Looks every `seconds` and shows what there is, until Ctrl-C.
+
+    A server that cannot be asked is told of and asked again.
+
+    Raises:
+        RpcError: The server refuses to tell.
+    """
+    trend = Trend()
+    with _display(client.target, as_json=as_json) as show:
+        while True:
+            try:
+                show(trend.look(client.latency(window), monotonic()))
+            except (DeadlineExceededError, OverloadedError, UnavailableError) as error:
+                show(error)
+            sleep(seconds)
+
+
+@contextmanager
+def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
+    """One table that is drawn anew, on a terminal that can; else one line a look."""
+    console = Console()
+    if as_json:
+        yield _print_json
+    elif not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield _print_line
+    else:
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+            yield _Table(live, target).show
+
+
+class _Table:
+    """The last look that succeeded, and how old it is."""
+
+    def __init__(self, live: Live, target: str) -> None:
+        self._live = live
+        self._target = target
+        self._last: View | None = None
+        self._last_at = ""
+
+    def show(self, look: View | Exception) -> None:
+        """Draws it."""
+        if isinstance(look, View):
+            self._last, self._last_at = look, _now()
+            state = Text(f"{self._target} at {self._last_at}; Ctrl-C ends", style="dim")
+        else:
+            seen = f"; below, what it said at {self._last_at}" if self._last else ""
+            state = Text(f"{_now()}: {one_line(str(look))}{seen}", style="yellow")
+        self._live.update(Group(state, *self._tables()), refresh=True)
+
+    def _tables(self) -> list[RenderableType]:
+        if self._last is None:
+            return []
+        told = self._last.told
+        tables = make_table(quantile_rows(told), headings=QUANTILE_HEADINGS), make_table(view_rows(self._last))
+        return [Text(f"\n{head(told)}\n"), tables[0], Text(), tables[1]]
+
+
+def _print_line(look: View | Exception) -> None:
+    if isinstance(look, View):
+        times = ", ".join(f"{name} {'/'.join(values)}" for name, *values in quantile_rows(look.told))
+        state = ", ".join(f"{name}: {value}" for name, value in view_rows(look))
+        click.echo(f"{_now()} {look.told.answers} answers, ms at p50/p90/p99: {times}; {state}")
+    else:
+        click.echo(f"{_now()} {one_line(str(look))}")
+
+
+def _print_json(look: View | Exception) -> None:
+    told = {**asdict(look.told), **_since(look)} if isinstance(look, View) else {"error": str(look)}
+    click.echo(json.dumps({"time": datetime.now().astimezone().isoformat(), **told}, ensure_ascii=False))
+
+
+def _since(view: View) -> dict[str, object]:
+    return {
+        "restarts": view.restarts,
+        "refusals_per_second": view.refusals_per_second,
+        "aborts_per_second": view.aborts_per_second,
+    }
+
+
+def _now() -> str:
+    return f"{datetime.now().astimezone():%H:%M:%S}"

@@ -1,0 +1,141 @@
+"""`doherty latency --watch`."""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from doherty import Client, Latency, Quantiles
+from doherty.cli._trend import Trend
+from support.command import DOHERTY, SECONDS, environment, run_doherty
+from support.screen import Screen
+from support.server import ServerProcess, start_server
+from support.terminal import on_a_terminal
+
+UNKNOWN = Quantiles(None, None, None)
+FRESH = Latency(
+    window=300.0,
+    answers=0,
+    queue=UNKNOWN,
+    time_to_first_token=UNKNOWN,
+    time_to_last_token=UNKNOWN,
+    time_per_output_token=UNKNOWN,
+    threshold=0.4,
+    first_token_share=None,
+    last_token_share=None,
+    running=0,
+    queued=0,
+    slots=1,
+    kv_cache_use=None,
+    refusals=0,
+    aborts={},
+    uptime=10.0,
+)
+
+
+def test_rates_are_those_since_the_look_before() -> None:
+    trend = Trend()
+    first = trend.look(replace(FRESH, refusals=5), at=100.0)
+    assert (first.refusals_per_second, first.aborts_per_second, first.restarts) == (None, None, 0)
+    trend.look(replace(FRESH, refusals=6, aborts={"cancelled": 1}, uptime=11.0), at=101.0)
+    last = trend.look(replace(FRESH, refusals=9, aborts={"cancelled": 1, "deadline": 4}, uptime=13.0), at=103.0)
+    assert last.refusals_per_second == 1.5
+    assert last.aborts_per_second == {"cancelled": 0.0, "deadline": 2.0}
+
+
+def test_a_server_that_was_started_anew_has_counted_from_zero() -> None:
+    trend = Trend()
+    trend.look(replace(FRESH, refusals=50, aborts={"cancelled": 7}), at=100.0)
+    after = trend.look(replace(FRESH, refusals=4, aborts={"cancelled": 2}, uptime=2.0), at=160.0)
+    assert (after.restarts, after.refusals_per_second, after.aborts_per_second) == (1, 2.0, {"cancelled": 1.0})
+    assert trend.look(replace(FRESH, uptime=3.0), at=161.0).restarts == 1
+
+
+@contextmanager
+def watching(target: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+    """The command, its stdout in a pipe."""
+    command = (*DOHERTY, "latency", "--watch", "0.1", *flags, "--target", target)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=SECONDS)
+
+
+def looks(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    return map(json.loads, process.stdout)
+
+
+def test_json_is_one_object_a_line(synthetic_server: ServerProcess) -> None:
+    with Client(synthetic_server.target) as client:
+        client.generate("Hello.", max_output_tokens=3)
+    with watching(synthetic_server.target, "--json") as process:
+        told = looks(process)
+        first, second = next(told), next(told)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+    assert first["answers"] >= 1
+    assert first["refusals_per_second"] is None
+    assert second["refusals_per_second"] == 0
+    assert second["uptime"] > first["uptime"]
+    assert second["time"] > first["time"]
+
+
+def test_it_goes_on_when_the_server_goes_and_comes_back() -> None:
+    with start_server("--engine", "synthetic") as server, watching(server.target, "--json") as process:
+        told = looks(process)
+        assert next(told)["restarts"] == 0
+        server.stop(signal.SIGKILL)
+        gone = next(look for look in told if "error" in look)
+        assert server.target in gone["error"]
+        with start_server("--engine", "synthetic", "--listen", server.target):
+            back = next(look for look in told if "uptime" in look)
+    assert back["restarts"] == 1
+
+
+def test_in_a_pipe_it_is_a_line_a_look(synthetic_server: ServerProcess) -> None:
+    with watching(synthetic_server.target) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+    for line in lines:
+        assert re.match(r"\d\d:\d\d:\d\d \d+ answers, ms at p50/p90/p99: queue ", line), line
+    assert "refused: 0 (0.0/s)" in lines[1]
+
+
+def test_on_a_terminal_it_is_one_table_that_is_drawn_anew() -> None:
+    rows, columns = 24, 100
+    with start_server("--engine", "synthetic") as server:
+        command = (*DOHERTY, "latency", "--watch", "0.2", "--target", server.target)
+        with on_a_terminal(*command, rows=rows, columns=columns, TERM="xterm") as terminal:
+            terminal.read_until("0 answers in the last ")
+            with Client(server.target) as client:
+                client.generate("Hello.", max_output_tokens=3)
+            terminal.read_until("1 answers in the last ")
+            server.stop(signal.SIGKILL)
+            terminal.read_until("was not reached")
+            terminal.read_until("below, what it said at ")
+            terminal.read_until("up for")
+            terminal.type("\x03")
+            assert terminal.wait() == 130
+    screen = Screen(rows, columns)
+    screen.feed(terminal.output)
+    assert screen.text.count("first token (TTFT)") == 1
+    assert "1 answers in the last 300 s" in screen.text
+    assert re.search(r"^refused +0 \(0\.0/s\)$", screen.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("flag", ["0", "soon"])
+def test_an_interval_that_is_none_is_refused(flag: str) -> None:
+    finished = run_doherty("latency", "--watch", flag)
+    assert finished.returncode == 2
+    assert "--watch" in finished.stderr
