@@ -41,9 +41,9 @@ targets       one object for each target:
   turned_away refusals, and aborts by cause, of all the server's callers
 ratios        of --compare: B over A of the medians of the client's times, each
               with ratio, low and high (the 95 % interval)
-generator     messages, cpu, cpu_share (of one core), cpu_per_message, loop_lag
-              (p50, p90, p99), mean_loop_lag, per_time (what the generator adds
-              to a time that it measures: an estimate)
+generator     messages, cpu, cpu_share (of one core), cpu_per_message, send_wait
+              and loop_lag (p50, p90, p99), mean_loop_lag, per_time (what the
+              generator adds to a time that it measures: an estimate)
 """
 """What the help says of it."""
 
@@ -62,6 +62,7 @@ def run_as_json(run: Run) -> dict[str, Any]:
         "cpu": overhead.cpu,
         "cpu_share": overhead.cpu_share,
         "cpu_per_message": overhead.cpu_per_message,
+        "send_wait": asdict(overhead.send_wait),
         "loop_lag": asdict(overhead.loop_lag),
         "mean_loop_lag": overhead.mean_loop_lag,
         "per_time": overhead.per_time,

@@ -1,13 +1,15 @@
 """How much of what a load generator measures is its own doing.
 
 The client's total less the server's is the network, gRPC on both sides and this process together; no clock of ours can
-part them. What can be measured is here: how long an event waits for this event loop, and how much CPU time this process
-spends on a message. Both come on top of every time that is measured.
+part them. What can be measured is here: how long a request waits for this event loop before it is sent, how long an
+event waits before this event loop sees it, and how much CPU time this process spends on a message. All three are in the
+times that are measured.
 """
 
 import asyncio
 import threading
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter, process_time
 from types import TracebackType
@@ -31,6 +33,8 @@ class Overhead:
     loop_lag: Quantiles
     """How long an event from another thread, as gRPC's are, waited for the event loop."""
     mean_loop_lag: float | None
+    send_wait: Quantiles
+    """How long requests waited for the event loop before they were sent; long where many are made at once."""
 
     @property
     def cpu_share(self) -> float:
@@ -44,10 +48,10 @@ class Overhead:
 
     @property
     def per_time(self) -> float | None:
-        """An estimate of what the generator adds to a time that it measures: the wait, and the work for the message."""
-        if self.mean_loop_lag is None or self.cpu_per_message is None:
+        """An estimate of what the generator adds to a time that it measures: both waits, and the work for a message."""
+        if self.mean_loop_lag is None or self.cpu_per_message is None or self.send_wait.p50 is None:
             return None
-        return self.mean_loop_lag + self.cpu_per_message
+        return self.send_wait.p50 + self.mean_loop_lag + self.cpu_per_message
 
 
 class OverheadMeter:
@@ -70,9 +74,15 @@ class OverheadMeter:
         self._done.set()
         self._thread.join()
 
-    def overhead(self, messages: int) -> Overhead:
-        """What was measured, after the context has ended."""
-        return Overhead(self._wall, self._cpu, messages, quantiles(self._lags), mean(self._lags))
+    def overhead(self, messages: int, send_waits: Iterable[float | None]) -> Overhead:
+        """What was measured, after the context has ended.
+
+        Args:
+            messages: How many messages the client got in that time.
+            send_waits: How long each request waited before it was sent, in seconds.
+        """
+        lags = quantiles(self._lags)
+        return Overhead(self._wall, self._cpu, messages, lags, mean(self._lags), quantiles(send_waits))
 
     def _post(self) -> None:
         # A timer of the loop would not do: asyncio rounds its waits up to whole milliseconds.

@@ -108,8 +108,9 @@ async def run_load(clients: Iterable[AsyncClient], load: Load, on_sample: Callab
             interrupted = await _stoppable(_measure(load, sides))
         for side in sides:
             side.after = await _look(side.asker.client)
-    messages = sum(sample.messages for side in sides for sample in side.samples)
-    return Run(load, tuple(sides), meter.overhead(messages), interrupted)
+    samples = [sample for side in sides for sample in side.samples]
+    overhead = meter.overhead(sum(one.messages for one in samples), (one.send_wait for one in samples))
+    return Run(load, tuple(sides), overhead, interrupted)
 
 
 async def _prepare(client: AsyncClient, load: Load, on_sample: Callable[[Sample], None]) -> Side:

@@ -1,5 +1,6 @@
 """One request of a load, and how it went."""
 
+import asyncio
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ class Sample:
     """By `perf_counter`."""
     late: float
     """How long after that it was made."""
+    send_wait: float | None = None
+    """How long the event loop was busy with others when the request was made, before it could be sent."""
     total: float
     """Until the call had ended."""
     time_to_first_token: float | None = None
@@ -69,6 +72,9 @@ class Asker:
         due = started if due is None else due
         prompt = self.prompts[number % len(self.prompts)]
         marks: array[float] = array("d")
+        turns: list[float] = []
+        # gRPC sends in a task of its own, whose turn comes right after this.
+        asyncio.get_running_loop().call_soon(lambda: turns.append(perf_counter()))
         answer: Generation | None = None
         failure: DohertyError | None = None
         try:
@@ -79,6 +85,7 @@ class Asker:
             number=number,
             due=due,
             late=started - due,
+            send_wait=turns[0] - started if turns else None,
             total=perf_counter() - due,
             time_to_first_token=marks[0] - due if marks else None,
             time_to_last_token=marks[-1] - due if marks else None,

@@ -30,6 +30,8 @@ _LABELS: Final = {
 }
 _BUSY: Final = 0.8
 """The share of a core from which on one event loop no longer keeps up."""
+_VISIBLE: Final = 0.1
+"""The share of a time from which on what the generator adds is worth a word."""
 
 
 def print_run(run: Run) -> None:
@@ -108,32 +110,33 @@ def _print_overhead(run: Run) -> None:
     first = percentile((one.time_to_first_token for one in answers if one.time_to_first_token is not None), 0.5)
     total = percentile((sample.total for sample in answers), 0.5)
     click.secho("\nThe load generator's own part", bold=True)
-    lag = overhead.loop_lag
     print_table(
         [
             ("CPU", f"{overhead.cpu_share:.0%} of a core, {milliseconds(overhead.cpu_per_message)} ms a message"),
-            ("event loop", f"late by p50 {_fine(lag.p50)}, p90 {_fine(lag.p90)}, p99 {_fine(lag.p99)} ms"),
+            ("requests waited", f"{_spread(overhead.send_wait)} before they were sent"),
+            ("messages waited", f"{_spread(overhead.loop_lag)} before they were seen"),
             ("added to a time", f"{_fine(overhead.per_time)} ms: {_shares(overhead.per_time, first, total)}"),
             ("outside the server", f"{_fine(outside)} ms: {_shares(outside, None, total)}"),
             *_late_row(run),
         ]
     )
     click.secho(
-        "Added is an estimate: the mean wait for the event loop and the CPU time of a message. Outside the server is\n"
-        "the median of the client's total less the server's: network, gRPC on both sides and the generator together.\n"
-        "No clock parts these; the generator's part is somewhere below.",
+        "Added is an estimate: a request's median wait and a message's mean wait for the generator's event loop,\n"
+        "and the CPU time of a message. Outside the server is the median of the client's total less the server's:\n"
+        "network, gRPC on both sides and the generator together; no clock parts these.",
         dim=True,
     )
     if overhead.cpu_share > _BUSY:
         click.secho("The generator is at its limit: the times are its own as much as the server's.", fg="yellow")
+    elif overhead.per_time and first and overhead.per_time > _VISIBLE * first:
+        click.secho("What the generator adds to the first token is too much to be left aside.", fg="yellow")
 
 
 def _late_row(run: Run) -> list[tuple[str, str]]:
     if run.load.rate is None:
         return []
     late = quantiles(sample.late for side in run.sides for sample in side.samples)
-    told = f"p50 {_fine(late.p50)}, p90 {_fine(late.p90)}, p99 {_fine(late.p99)} ms after they were due"
-    return [("requests made", f"{told}, which the client's times include")]
+    return [("requests made", f"{_spread(late)} after they were due, which the client's times include")]
 
 
 def _shares(part: float | None, first: float | None, total: float | None) -> str:
@@ -152,6 +155,10 @@ def _ratio_cells(ratio: Ratio | None) -> tuple[str, ...]:
     if ratio is None:
         return ("-", "-", "-")
     return tuple("-" if value is None else f"{value:.3f}" for value in (ratio.ratio, ratio.low, ratio.high))
+
+
+def _spread(times: Quantiles) -> str:
+    return f"p50 {_fine(times.p50)}, p90 {_fine(times.p90)}, p99 {_fine(times.p99)} ms"
 
 
 def _fine(seconds: float | None) -> str:
