@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from rich.markdown import Markdown
 
+from doherty.cli import _live
 from doherty.cli._live import LiveMarkdown
 from support.screen import Screen
 
@@ -75,12 +76,13 @@ def rendered(text: str) -> str:
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 10_000])
-def test_in_the_end_all_of_it_is_there_once(size: int) -> None:
+def test_in_the_end_all_of_it_is_there_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_live, "_FRAME_SECONDS", 0.001)
     console, output = terminal()
     with LiveMarkdown(console) as display:
         for at in range(0, len(TEXT), size):
             display.write(TEXT[at : at + size])
-            display._live.refresh()  # noqa: SLF001 - a frame at every step, without waiting for it
+            display.draw()
     assert shown(output) == rendered(TEXT)
 
 
@@ -88,10 +90,10 @@ def test_an_answer_is_seen_while_it_comes_in() -> None:
     console, output = terminal()
     with LiveMarkdown(console) as display:
         display.write("Water is **hydr")
-        display._live.refresh()  # noqa: SLF001 - as above
+        display.draw()
         assert shown(output) == "Water is **hydr"
         display.write("ogen** and")
-        display._live.refresh()  # noqa: SLF001 - as above
+        display.draw()
         assert shown(output) == "Water is hydrogen and"
 
 
@@ -99,7 +101,7 @@ def test_what_is_taller_than_the_screen_shows_its_end_while_it_comes_in() -> Non
     console, output = terminal()
     with LiveMarkdown(console) as display:
         display.write("\n".join(f"- {number}" for number in range(50)))
-        display._live.refresh()  # noqa: SLF001 - as above
+        display.draw()
         assert shown(output).split() == [part for number in range(43, 50) for part in ("•", str(number))]
 
 

@@ -1,5 +1,6 @@
 """An answer as Markdown, on a terminal, while it comes in."""
 
+import threading
 from itertools import dropwhile
 from types import TracebackType
 from typing import Final, Self
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
 
-_FRAMES_PER_SECOND: Final = 10
+_FRAME_SECONDS: Final = 0.1
 
 # As rich's own Markdown reads it.
 _PARSER: Final = MarkdownIt().enable("strikethrough").enable("table")
@@ -31,19 +32,26 @@ class LiveMarkdown:
         self._live = Live(
             self._tail,
             console=console,
-            refresh_per_second=_FRAMES_PER_SECOND,
+            # Its own thread may draw between the two halves of what `print` does here, and then counts lines wrongly.
+            auto_refresh=False,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        self._drawing = threading.Lock()
+        self._ended = threading.Event()
+        self._painter = threading.Thread(target=self._paint, daemon=True)
 
     def __enter__(self) -> Self:
         self._live.start()
+        self._painter.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ended.set()
+        self._painter.join()
         # What there is stays on the screen, whatever ended it.
         try:
             self._settle(len(self._tail.text))
@@ -52,13 +60,25 @@ class LiveMarkdown:
 
     def write(self, text: str) -> None:
         """Appends a part of the answer."""
-        self._tail.text += text
+        with self._drawing:
+            self._tail.text += text
         if "\n" in text:
             self._settle(_begin_of_last_block(self._tail.text))
 
+    def draw(self) -> None:
+        """Shows what was written so far, as happens by itself a few times a second."""
+        with self._drawing:
+            self._live.refresh()
+
+    def _paint(self) -> None:
+        while not self._ended.wait(_FRAME_SECONDS):
+            self.draw()
+
     def _settle(self, length: int) -> None:
         settled = _Part(self._tail.text[:length], spaced=self._tail.spaced)
-        if settled.text.strip():
+        if not settled.text.strip():
+            return
+        with self._drawing:
             self._tail.text = self._tail.text[length:]
             self._tail.spaced = True
             self._console.print(settled)
