@@ -247,7 +247,7 @@ def test_a_long_history_is_cut(state: Path) -> None:
 def test_on_a_terminal_a_call_that_fails_leaves_the_conversation_as_it_is() -> None:
     with (
         start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server,
-        on_a_terminal(*chat_with(server)) as terminal,
+        on_a_terminal(*chat_with(server, "--timeout", "3")) as terminal,
     ):
         terminal.read_until("> ")
         ask(terminal, "Hello.")
