@@ -180,6 +180,19 @@ def test_latency() -> None:
         assert row.split()[-3:] == expected
 
 
+def test_latency_tells_how_often_the_engine_was_restarted() -> None:
+    # The warm-up takes two steps.
+    with start_server("--engine", "synthetic", "-o", "die_after_steps=4") as server, Client(server.target) as client:
+        assert client.latency().engine_restarts == 0
+        assert run_doherty("generate", "Hi", "--timeout", "3", "--target", server.target).returncode == 3
+        server.wait_for("ready")
+        ends_at = time.monotonic() + 60
+        while not (restarts := client.latency().engine_restarts):
+            assert time.monotonic() < ends_at
+        shown = run_doherty("latency", "--target", server.target).stdout
+    assert f"; engine restarted {restarts}x\n" in shown
+
+
 def test_latency_of_the_window_alone() -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=4") as server, Client(server.target) as client:
         client.generate("Hi")

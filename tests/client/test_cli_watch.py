@@ -35,26 +35,34 @@ FRESH = Latency(
     kv_cache_use=None,
     refusals=0,
     aborts={},
+    engine_restarts=0,
     uptime=10.0,
 )
 
 
 def test_rates_are_those_since_the_look_before() -> None:
     trend = Trend()
-    first = trend.look(replace(FRESH, refusals=5), at=100.0)
+    first = trend.look(replace(FRESH, refusals=5), 100.0, 100.0)
     assert (first.refusals_per_second, first.aborts_per_second, first.restarts) == (None, None, 0)
-    trend.look(replace(FRESH, refusals=6, aborts={"cancelled": 1}, uptime=11.0), at=101.0)
-    last = trend.look(replace(FRESH, refusals=9, aborts={"cancelled": 1, "deadline": 4}, uptime=13.0), at=103.0)
+    trend.look(replace(FRESH, refusals=6, aborts={"cancelled": 1}, uptime=11.0), 101.0, 101.0)
+    last = trend.look(replace(FRESH, refusals=9, aborts={"cancelled": 1, "deadline": 4}, uptime=13.0), 103.0, 103.0)
     assert last.refusals_per_second == 1.5
     assert last.aborts_per_second == {"cancelled": 0.0, "deadline": 2.0}
 
 
+def test_a_server_that_took_its_time_to_answer_is_the_one_that_it_was() -> None:
+    trend = Trend()
+    trend.look(FRESH, 100.0, 100.1)
+    assert trend.look(replace(FRESH, uptime=12.05), 102.1, 107.0).restarts == 0
+    assert trend.look(replace(FRESH, uptime=13.0), 109.0, 109.0).restarts == 1
+
+
 def test_a_server_that_was_started_anew_has_counted_from_zero() -> None:
     trend = Trend()
-    trend.look(replace(FRESH, refusals=50, aborts={"cancelled": 7}), at=100.0)
-    after = trend.look(replace(FRESH, refusals=4, aborts={"cancelled": 2}, uptime=2.0), at=160.0)
+    trend.look(replace(FRESH, refusals=50, aborts={"cancelled": 7}), 100.0, 100.0)
+    after = trend.look(replace(FRESH, refusals=4, aborts={"cancelled": 2}, uptime=2.0), 160.0, 160.0)
     assert (after.restarts, after.refusals_per_second, after.aborts_per_second) == (1, 2.0, {"cancelled": 1.0})
-    assert trend.look(replace(FRESH, uptime=3.0), at=161.0).restarts == 1
+    assert trend.look(replace(FRESH, uptime=3.0), 161.0, 161.0).restarts == 1
 
 
 @contextmanager

@@ -91,7 +91,9 @@ class Latency:
     kv_cache_use: float | None
     """The share of the KV cache that is in use right now; None where the engine does not tell."""
     refusals: int
-    """How many requests found the queue full since the server started."""
+    """How many requests were refused before any work was done for them since the server started."""
     aborts: Mapping[str, int]
     """How many requests ended early since the server started, by cause: "cancelled", "deadline", "engine", ...."""
+    engine_restarts: int
+    """How often the engine was started anew since the server started, because it had died or stalled."""
     uptime: float

@@ -47,6 +47,7 @@ def latency_from_wire(latency: "latency_service_pb2.GetLatencyResponse") -> Late
         kv_cache_use=optional(latency, "kv_cache_use"),
         refusals=latency.refusals,
         aborts={_cause(abort.cause): abort.count for abort in latency.aborts},
+        engine_restarts=latency.engine_restarts,
         uptime=seconds(latency.uptime),
     )
 

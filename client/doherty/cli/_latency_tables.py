@@ -17,7 +17,7 @@ def print_latency(told: Latency) -> None:
     print_table(quantile_rows(told), headings=QUANTILE_HEADINGS)
     click.echo()
     aborts = ", ".join(f"{cause} {count}" for cause, count in told.aborts.items())
-    since = ("since the start", f"{told.refusals} refused, aborted: {aborts or 'none'}")
+    since = ("since the start", f"{told.refusals} refused, aborted: {aborts or 'none'}; engine {_restarts(told)}")
     print_table([*state_rows(told), since, _up_row(told)])
 
 
@@ -56,8 +56,13 @@ def view_rows(view: View) -> list[Row]:
         *state_rows(told),
         ("refused", f"{told.refusals}{_rate(view.refusals_per_second)}"),
         ("aborted", aborts or "none"),
+        ("engine", _restarts(told)),
         (_up_row(told)[0], _up_row(told)[1] + restarts),
     ]
+
+
+def _restarts(told: Latency) -> str:
+    return f"restarted {told.engine_restarts}x"
 
 
 def _rate(per_second: float | None) -> str:

@@ -2,8 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from doherty._core._deployment import Latency
+
+_CLOCKS_DIFFER: Final = 2e-4
+"""How much faster one machine's clock may be than another's."""
+_SLACK: Final = 0.01
+
+
+def was_restarted(before: Latency, after: Latency, apart: float) -> bool:
+    """Tells whether a server is no longer the process that it was, for it has not been up as long as that would be.
+
+    Args:
+        before: What it told first.
+        after: What it told then.
+        apart: The seconds between the one reply and the other request.
+    """
+    return after.uptime < before.uptime + apart * (1 - _CLOCKS_DIFFER) - _SLACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +40,17 @@ class Trend:
 
     def __init__(self) -> None:
         self._before: Latency | None = None
-        self._at = 0.0
+        self._answered = 0.0
         self._restarts = 0
 
-    def look(self, told: Latency, at: float) -> View:
-        """Takes in what the server told at a moment, by a clock that does not go back."""
-        before, elapsed = self._before, at - self._at
-        self._before, self._at = told, at
+    def look(self, told: Latency, asked: float, answered: float) -> View:
+        """Takes in what the server told between two moments, by a clock that does not go back."""
+        before, apart, elapsed = self._before, asked - self._answered, answered - self._answered
+        self._before, self._answered = told, answered
         if before is None:
             return View(told, 0, None, None)
         refusals, aborts = before.refusals, before.aborts
-        if told.uptime < before.uptime:
+        if was_restarted(before, told, apart):
             # The counters of a new process begin at zero with it.
             self._restarts += 1
             refusals, aborts, elapsed = 0, {}, told.uptime

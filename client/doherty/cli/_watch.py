@@ -33,8 +33,9 @@ def run_watch(client: Client, window: float | None, seconds: float, *, as_json: 
     trend = Trend()
     with _display(client.target, as_json=as_json) as show:
         while True:
+            asked = monotonic()
             try:
-                show(trend.look(client.latency(window), monotonic()))
+                show(trend.look(client.latency(window), asked, monotonic()))
             except (DeadlineExceededError, OverloadedError, UnavailableError) as error:
                 show(error)
             sleep(seconds)

@@ -10,6 +10,7 @@ from doherty.cli._load._run import Run, Side
 from doherty.cli._load._sample import Sample
 from doherty.cli._load._statistics import Ratio, quantiles, ratio_of_medians
 from doherty.cli._report import within_threshold
+from doherty.cli._trend import was_restarted
 
 CLIENT_FIGURES: Final[dict[str, Callable[[Sample], float | None]]] = {
     "time_to_first_token": lambda sample: sample.time_to_first_token,
@@ -67,7 +68,7 @@ def turned_away(side: Side) -> tuple[int, dict[str, int]] | None:
     before, after = side.before, side.after
     if before is None or after is None:
         return None
-    if after.uptime < before.uptime:
+    if was_restarted(before, after, side.seconds):
         return after.refusals, dict(after.aborts)
     aborts = {cause: number - before.aborts.get(cause, 0) for cause, number in after.aborts.items()}
     return after.refusals - before.refusals, {cause: number for cause, number in aborts.items() if number}
