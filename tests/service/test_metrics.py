@@ -86,7 +86,10 @@ def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller)
             assert difference(before, after, f"{name}_count", rpc=rpc) == 1
             told = getattr(timings, span).ToNanoseconds() / 1e9
             assert difference(before, after, f"{name}_sum", rpc=rpc) == pytest.approx(told, abs=1e-6)
-        assert difference(before, after, "doherty_inter_token_seconds_count", rpc=rpc) == 19
+        gaps = difference(before, after, "doherty_inter_token_seconds_count", rpc=rpc)
+        assert 1 <= gaps <= 19  # a busy machine merges tokens into one message
+        if rpc == "StreamGenerate":
+            assert gaps == sum(part.delta.token_count > 0 for part in parts) - 1
         duration = difference(before, after, "doherty_request_duration_seconds_sum", rpc=rpc, status="OK")
         assert duration >= timings.total.ToNanoseconds() / 1e9
         first = difference(before, after, "doherty_time_to_first_token_seconds_bucket", rpc=rpc, le="0.4")
