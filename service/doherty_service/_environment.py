@@ -8,7 +8,7 @@ PREFIX = "DOHERTY_"
 CONFIG_VARIABLE = "DOHERTY_CONFIG"
 """Names the TOML file; so does the flag --config."""
 
-CLIENT_VARIABLES = frozenset({"DOHERTY_API_KEY", "DOHERTY_TARGET"})
+CLIENT_VARIABLES = frozenset({"DOHERTY_API_KEY", "DOHERTY_TARGET", "DOHERTY_TLS_CA"})
 """Those of the SDK and of the command, which a server's environment may have, too."""
 
 _SERVICE_LINK = re.compile(
