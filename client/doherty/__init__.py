@@ -26,16 +26,19 @@ if TYPE_CHECKING:
         DohertyError,
         EventLoopError,
         FieldViolation,
+        ForkError,
         InternalError,
         InvalidRequestError,
         NotFoundError,
         OverloadedError,
+        ParseError,
         PermissionDeniedError,
         RpcError,
         StreamError,
         UnavailableError,
         UnsupportedError,
     )
+    from doherty._core._health import Health
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, RawText, TokenIds
     from doherty._core._results import (
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from doherty._core._retry import RetryPolicy
+    from doherty._core._security import TLSConfig
     from doherty._sync._client import Client
     from doherty._sync._stream import GenerationStream
 
@@ -64,9 +69,11 @@ __all__ = [
     "EventLoopError",
     "FieldViolation",
     "FinishReason",
+    "ForkError",
     "GenerateOptions",
     "Generation",
     "GenerationStream",
+    "Health",
     "InternalError",
     "InvalidRequestError",
     "Latency",
@@ -75,13 +82,16 @@ __all__ = [
     "ModelInfo",
     "NotFoundError",
     "OverloadedError",
+    "ParseError",
     "PermissionDeniedError",
     "Quantiles",
     "RawText",
+    "RetryPolicy",
     "RpcError",
     "SamplingDefaults",
     "Speculation",
     "StreamError",
+    "TLSConfig",
     "Timings",
     "TokenIds",
     "TokenLogprob",
@@ -104,16 +114,19 @@ _NAMES = {
         "DohertyError",
         "EventLoopError",
         "FieldViolation",
+        "ForkError",
         "InternalError",
         "InvalidRequestError",
         "NotFoundError",
         "OverloadedError",
+        "ParseError",
         "PermissionDeniedError",
         "RpcError",
         "StreamError",
         "UnavailableError",
         "UnsupportedError",
     ),
+    "doherty._core._health": ("Health",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "RawText", "TokenIds"),
     "doherty._core._results": (
@@ -126,6 +139,8 @@ _NAMES = {
         "TopLogprob",
         "Usage",
     ),
+    "doherty._core._retry": ("RetryPolicy",),
+    "doherty._core._security": ("TLSConfig",),
     "doherty._sync._client": ("Client",),
     "doherty._sync._stream": ("GenerationStream",),
 }

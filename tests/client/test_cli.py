@@ -116,7 +116,7 @@ def test_a_call_that_takes_too_long_ends_with_3() -> None:
 
 def test_an_answer_that_is_cut_off_keeps_its_text_and_ends_with_3() -> None:
     with start_server("--engine", "synthetic", "-o", "die_after_steps=3") as server:
-        finished = run_doherty("generate", "Hi", "--target", server.target)
+        finished = run_doherty("generate", "Hi", "--timeout", "3", "--target", server.target)
     assert finished.returncode == 3
     assert finished.stdout.strip()
     assert finished.stdout.endswith("\n")

@@ -23,6 +23,7 @@ def measured(last: float | None, client_total: float = 9.0, per_token: float | N
     )
     generation = Generation(
         text="",
+        parsed=None,
         token_ids=None,
         logprobs=None,
         finish_reason=FinishReason.STOP,

@@ -125,7 +125,7 @@ async def test_a_deadline_leaves_what_was_received(twin: Twin) -> None:
 
 async def test_a_failure_in_the_middle_leaves_what_was_received(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server:
-        async with open_twin(kind, server.target) as twin:
+        async with open_twin(kind, server.target, resume=False) as twin:
             stream = twin.stream("Name three colors.")
             first = await stream.next()
             with pytest.raises(UnavailableError) as raised:
@@ -141,7 +141,7 @@ async def test_a_failure_in_the_middle_leaves_what_was_received(kind: Kind) -> N
 
 async def test_a_server_that_dies_in_the_middle(kind: Kind) -> None:
     with start_server("--engine", "synthetic") as server:
-        async with open_twin(kind, server.target) as twin:
+        async with open_twin(kind, server.target, resume=False) as twin:
             stream = twin.stream("Name three colors.", **ENDLESS)
             await stream.next()
             server.process.kill()

@@ -25,9 +25,11 @@ NAMES = [
     "EventLoopError",
     "FieldViolation",
     "FinishReason",
+    "ForkError",
     "GenerateOptions",
     "Generation",
     "GenerationStream",
+    "Health",
     "InternalError",
     "InvalidRequestError",
     "Latency",
@@ -36,13 +38,16 @@ NAMES = [
     "ModelInfo",
     "NotFoundError",
     "OverloadedError",
+    "ParseError",
     "PermissionDeniedError",
     "Quantiles",
     "RawText",
+    "RetryPolicy",
     "RpcError",
     "SamplingDefaults",
     "Speculation",
     "StreamError",
+    "TLSConfig",
     "Timings",
     "TokenIds",
     "TokenLogprob",
@@ -113,7 +118,7 @@ def test_generate_and_stream_generate_take_the_same() -> None:
 
 def test_results_are_frozen_dataclasses() -> None:
     classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
-    assert len(classes) == 17
+    assert len(classes) == 19
     for one in classes:
         assert one.__dataclass_params__.frozen, one
 

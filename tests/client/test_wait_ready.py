@@ -51,7 +51,7 @@ async def test_closing_the_client_ends_the_wait(kind: Kind, synthetic_server: Se
     async with open_twin(kind, synthetic_server.target) as ready:
         await ready("wait_ready")
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
-        async with open_twin(kind, server.target) as twin:
+        async with open_twin(kind, server.target, retry=None) as twin:
             waiting = asyncio.create_task(twin("wait_ready", None))
             server.wait_for("listening")
             with pytest.raises(ConnectionError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ class StreamTwin:
     """A stream of either client."""
 
     def __init__(self, stream: GenerationStream | AsyncGenerationStream) -> None:
-        self.stream = stream
+        self.stream: GenerationStream | AsyncGenerationStream = stream
 
     async def next(self) -> Delta | None:
         """The next delta, None at the end."""
@@ -78,11 +78,11 @@ class Twin:
 
 
 @asynccontextmanager
-async def open_twin(kind: Kind, target: str, *, timeout: float | None = 60.0) -> AsyncIterator[Twin]:  # noqa: ASYNC109
+async def open_twin(kind: Kind, target: str | Sequence[str] | None, **parameters: Any) -> AsyncIterator[Twin]:
     """A client of the kind, closed at the end of the block."""
     if kind == "AsyncClient":
-        async with AsyncClient(target, timeout=timeout) as client:
+        async with AsyncClient(target, **parameters) as client:
             yield Twin(client)
     else:
-        with Client(target, timeout=timeout) as client:
+        with Client(target, **parameters) as client:
             yield Twin(client)

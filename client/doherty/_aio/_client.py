@@ -5,41 +5,74 @@
 from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._aio._connection import AsyncConnection
+from doherty._aio._pool import AsyncPool
 from doherty._aio._stream import AsyncGenerationStream
-from doherty._core._channel import choose_target
 from doherty._core._errors import ClientClosedError
 from doherty._core._from_wire import generation_from_reply
 from doherty._core._options import GenerateOptions
+from doherty._core._parameters import Parameters
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import Schema, count_request, generate_request, latency_request
+from doherty._core._request import count_request, generate_request, latency_request
 from doherty._core._results import Generation
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
+from doherty._core._retry import RetryPolicy
+from doherty._core._schema import JsonSchema, ModelT, Schema, parse_answer
+from doherty._core._security import TLSConfig
+from doherty._core._settings import make_settings
+from doherty._core._stream import StreamPlan
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_patience, choose_timeout
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
+    from doherty._core._health import Health
+
+_DEFAULT_RETRY = RetryPolicy()
 
 
 class AsyncClient:
-    """Talks to one Doherty server from one event loop, the one that runs when it is first used.
+    """Talks to one Doherty server, or to several that serve the same, from one event loop.
 
-    It is an asynchronous context manager; without one, `close` it when it is not needed any more. Every method
-    raises a DohertyError for what goes wrong beyond this process, and TypeError or ValueError for what cannot be sent.
+    The loop is the one that runs when it is first used. It is an asynchronous context manager; without one, `close` it
+    when it is not needed any more. Every method raises a DohertyError for what goes wrong beyond this process, and
+    TypeError or ValueError for what cannot be sent.
     """
 
-    def __init__(self, target: str | None = None, *, timeout: float | None = 60.0) -> None:
+    def __init__(  # noqa: PLR0913 - what a connection has, by name
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        tls: TLSConfig | bool | None = None,
+        insecure: bool = False,
+        timeout: float | None = 60.0,
+        retry: RetryPolicy | None = _DEFAULT_RETRY,
+        resume: bool = True,
+    ) -> None:
         """Does nothing yet: the first call connects, and binds the client to its event loop.
 
         Args:
-            target: The server, as "host:port". By default the environment's DOHERTY_TARGET, else localhost:50051.
+            target: The server, as "host:port", or several of them as a sequence or separated by commas: a call goes to
+                the one with the fewest in flight, and one that is not available is left out. Several servers behind one
+                name in DNS take turns. By default the environment's DOHERTY_TARGET, else localhost:50051.
+            api_key: Says who calls. By default the environment's DOHERTY_API_KEY.
+            tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
+                DOHERTY_TLS_CA, the path of the certificates to trust.
+            insecure: Allows that a key is sent unencrypted to another machine.
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
+            retry: When a call that failed is made again; None never does.
+            resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
+
+        Raises:
+            OSError: A certificate or its key cannot be read.
+            TypeError: A parameter has a wrong type.
+            ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._timeout = check_timeout(timeout)
-        self._target = choose_target(target)
-        self._connection: AsyncConnection | None = None
+        self._settings = make_settings(
+            target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
+        )
+        self._pool: AsyncPool | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -52,8 +85,23 @@ class AsyncClient:
 
     @property
     def target(self) -> str:
-        """The server that the client talks to."""
-        return self._target
+        """The server that the client talks to, or several separated by commas."""
+        return ",".join(self._settings.targets)
+
+    @overload
+    async def generate(
+        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+    ) -> Generation[None]: ...
+
+    @overload
+    async def generate(
+        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
+    ) -> Generation[ModelT]: ...
+
+    @overload
+    async def generate(
+        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+    ) -> Generation[Any]: ...
 
     async def generate(  # noqa: PLR0913 - what a request can say, by name
         self,
@@ -69,9 +117,11 @@ class AsyncClient:
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
         request_id: str | None = None,
         options: GenerateOptions | None = None,
-    ) -> Generation:
+    ) -> Generation[Any]:
         """Generates one whole answer.
 
         Args:
@@ -83,34 +133,63 @@ class AsyncClient:
             max_output_tokens: The most tokens that the answer may have.
             stop: A text, or several, that ends the answer and is cut off.
             seed: Makes sampling repeatable.
-            schema: A JSON Schema, as a mapping or as JSON text, that the answer fits.
+            schema: What the answer fits, and what `parsed` of the result is: a pydantic model, or a JSON Schema as a
+                mapping or as JSON text.
             adapter: The name of a LoRA adapter.
             time_limit: The seconds after which the answer ends with what there is.
             timeout: The seconds after which the call fails; None waits without end. By default the client's.
+            first_token_timeout: The seconds after which the call fails if nothing of the answer has come.
+            idle_timeout: The seconds after which the call fails if no more of the answer comes. With either of these
+                two, the answer is streamed to this process, for only there its progress is seen.
             request_id: A label for the server's log; by default the server makes one up.
             options: What else can be asked for.
 
         Raises:
             RpcError: The call failed; its subclasses say how.
+            ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        request = generate_request(
-            prompt,
-            system=system,
-            temperature=temperature,
-            top_p=top_p,
-            max_output_tokens=max_output_tokens,
-            stop=stop,
-            seed=seed,
-            schema=schema,
-            adapter=adapter,
-            time_limit=time_limit,
-            request_id=request_id,
-            options=options,
+        plan = StreamPlan(
+            generate_request(
+                prompt,
+                system=system,
+                temperature=temperature,
+                top_p=top_p,
+                max_output_tokens=max_output_tokens,
+                stop=stop,
+                seed=seed,
+                schema=schema,
+                adapter=adapter,
+                time_limit=time_limit,
+                request_id=request_id,
+                options=options,
+            ),
+            schema,
+            check_patience(first_token_timeout, idle_timeout),
+            self._seconds(timeout),
         )
-        connection = self._connected()
+        if plan.patience:
+            return await AsyncGenerationStream[Any](self._connected(), plan).result()
+        pool = self._connected()
+        course = pool.dispatch.course(plan.timeout)
         started = perf_counter()
-        reply = await connection.call(connection.generation.Generate, request, self._seconds(timeout))
-        return generation_from_reply(reply, perf_counter() - started)
+        reply = await pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+        elapsed = perf_counter() - started if course.attempts == 1 else None
+        return parse_answer(generation_from_reply(reply, elapsed), schema, plan.request.continue_from.text)
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+    ) -> AsyncGenerationStream[None]: ...
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
+    ) -> AsyncGenerationStream[ModelT]: ...
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+    ) -> AsyncGenerationStream[Any]: ...
 
     def stream_generate(  # noqa: PLR0913 - as `generate`
         self,
@@ -126,29 +205,37 @@ class AsyncClient:
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
         request_id: str | None = None,
         options: GenerateOptions | None = None,
-    ) -> AsyncGenerationStream:
+    ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
         The request is sent at once; its failure is raised by reading the stream. The parameters are those of
-        `generate`, and the timeout is that of the whole answer.
+        `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
+        caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        request = generate_request(
-            prompt,
-            system=system,
-            temperature=temperature,
-            top_p=top_p,
-            max_output_tokens=max_output_tokens,
-            stop=stop,
-            seed=seed,
-            schema=schema,
-            adapter=adapter,
-            time_limit=time_limit,
-            request_id=request_id,
-            options=options,
+        plan = StreamPlan(
+            generate_request(
+                prompt,
+                system=system,
+                temperature=temperature,
+                top_p=top_p,
+                max_output_tokens=max_output_tokens,
+                stop=stop,
+                seed=seed,
+                schema=schema,
+                adapter=adapter,
+                time_limit=time_limit,
+                request_id=request_id,
+                options=options,
+            ),
+            schema,
+            check_patience(first_token_timeout, idle_timeout),
+            self._seconds(timeout),
         )
-        return AsyncGenerationStream(self._connected(), request, self._seconds(timeout))
+        return AsyncGenerationStream(self._connected(), plan)
 
     async def count_tokens(
         self,
@@ -160,49 +247,66 @@ class AsyncClient:
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
         request = count_request(prompt, system=system, model=model)
-        connection = self._connected()
-        reply = await connection.call(connection.generation.CountTokens, request, self._seconds(timeout))
+        pool = self._connected()
+        course = pool.dispatch.course(self._seconds(timeout))
+        reply = await pool.call(lambda connection: connection.generation.CountTokens, request, course)
         return reply.prompt_tokens
 
     async def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
-        """Tells what the server serves and what it can do."""
+        """Tells what the server serves and what it can do; of several servers, one of them."""
         from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
-        connection = self._connected()
-        method = connection.generation.GetModel
-        return model_from_wire(await connection.call(method, GetModelRequest(), self._seconds(timeout)))
+        pool = self._connected()
+        course = pool.dispatch.course(self._seconds(timeout))
+        reply = await pool.call(lambda connection: connection.generation.GetModel, GetModelRequest(), course)
+        return model_from_wire(reply)
 
     async def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
-        """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps."""
+        """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
+
+        Of several servers, one of them tells.
+        """
         from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
+        pool = self._connected()
+        course = pool.dispatch.course(self._seconds(timeout))
         request = latency_request(window)
-        connection = self._connected()
-        method = connection.latency.GetLatency
-        return latency_from_wire(await connection.call(method, request, self._seconds(timeout)))
+        return latency_from_wire(await pool.call(lambda connection: connection.latency.GetLatency, request, course))
+
+    async def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
+        """Asks the server once what it says of its health; several servers in turn, until one serves.
+
+        Raises:
+            UnavailableError: No server was reached.
+        """
+        from doherty._aio._readiness import check_health  # noqa: PLC0415 - most programs never ask
+
+        return await check_health(self._connected(), self._seconds(timeout))
 
     async def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
-        """Returns when the server says that it serves.
+        """Returns when the server, or one of several, says that it serves.
 
         Raises:
             DeadlineExceededError: It did not within the timeout; the message has what was seen last.
         """
-        await self._connected().wait_ready(self._seconds(timeout))
+        from doherty._aio._readiness import wait_ready  # noqa: PLC0415 - most programs never wait
+
+        await wait_ready(self._connected(), self._seconds(timeout))
 
     async def close(self) -> None:
-        """Cancels what runs and gives the connection up. A second time does nothing."""
+        """Cancels what runs and gives the connections up. A second time does nothing."""
         self._closed = True
-        if self._connection is not None:
-            await self._connection.close()
+        if self._pool is not None:
+            await self._pool.close()
 
-    def _connected(self) -> AsyncConnection:
-        """The connection, made by the first call because a channel needs the event loop that it will run on."""
-        if self._connection is None:
+    def _connected(self) -> AsyncPool:
+        """The connections, made by the first call because a channel needs the event loop that it will run on."""
+        if self._pool is None:
             if self._closed:
                 raise ClientClosedError("The client is closed: make a new one.")
-            self._connection = AsyncConnection(self._target)
-        self._connection.check_usable()
-        return self._connection
+            self._pool = AsyncPool(self._settings)
+        self._pool.check_loop()
+        return self._pool
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return choose_timeout(timeout, self._timeout)
+        return choose_timeout(timeout, self._settings.timeout)

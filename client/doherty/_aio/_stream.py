@@ -3,38 +3,38 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc
 import grpc.aio
 
-from doherty._aio._connection import AsyncConnection, task_is_cancelled
-from doherty._core._log import log_call
-from doherty._core._results import Delta, Generation, Timings
-from doherty._core._stream import StreamState
+from doherty._aio._attempt import AsyncAttempt
+from doherty._aio._loop import task_is_cancelled
+from doherty._core._errors import DohertyError
+from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._stream import StreamPlan, StreamState
 
 if TYPE_CHECKING:
+    from doherty._aio._pool import AsyncPool
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
-    from doherty.v1.request_pb2 import GenerateRequest
 
 
-class AsyncGenerationStream:
+class AsyncGenerationStream(Generic[ParsedT_co]):
     """An answer while it comes into being: an asynchronous iterator of deltas, and a context manager.
 
     Leaving the context, `close`, dropping the object and cancelling the task that reads it end the request at the
-    server at once.
+    server at once. When its server is lost, it goes on at another one, or at the same one as soon as that is back,
+    right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, connection: AsyncConnection, request: "GenerateRequest", timeout: float | None) -> None:
+    def __init__(self, pool: "AsyncPool", plan: StreamPlan) -> None:
         """Sends the request."""
-        self._state = StreamState(request.request_id or None)
-        self._request = request
-        self._connection = connection
-        self._started = perf_counter()
-        self._loop = asyncio.get_running_loop()
-        self._call = connection.stream(request, timeout)
+        self._pool = pool
+        self._course = pool.dispatch.course(plan.timeout, resume=True)
+        self._state = StreamState(plan, self._course, resume=pool.settings.resume)
+        self._stopped = asyncio.Event()
+        self._attempt = AsyncAttempt(pool, self._state, self._course)
 
     def __aiter__(self) -> Self:
         return self
@@ -54,11 +54,12 @@ class AsyncGenerationStream:
         await self.close()
 
     def __del__(self) -> None:
-        # There is no call where the constructor failed.
-        if hasattr(self, "_call") and not self._state.ended and not self._state.complete:
+        # There is no attempt where the constructor failed.
+        unfinished = hasattr(self, "_attempt") and not self._state.ended and not self._state.complete
+        if unfinished and self._pool.dispatch.is_of_this_process():
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._call.cancel)
+                self._pool.loop.call_soon_threadsafe(self._attempt.cancel)
 
     @property
     def text(self) -> str:
@@ -80,11 +81,17 @@ class AsyncGenerationStream:
         """The server's timings; None until the answer is complete."""
         return self._state.timings
 
-    async def result(self) -> Generation:
+    @property
+    def resumed(self) -> int:
+        """How many times the answer was cut off and went on, at another server or at the same one."""
+        return self._state.resumed
+
+    async def result(self) -> Generation[ParsedT_co]:
         """Reads the rest, and returns the whole answer.
 
         Raises:
             StreamError: The stream ended before the answer was complete, or was closed.
+            ParseError: The answer does not fit the schema.
             RpcError: The call failed.
         """
         async for _ in self:
@@ -98,46 +105,75 @@ class AsyncGenerationStream:
     def _cancel(self) -> None:
         if not self._state.ended and not self._state.complete:
             self._state.fail(self._state.error("The stream was closed before its answer was complete."))
-            self._call.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        """Ends the attempt, or the pause before the next one."""
+        self._stopped.set()
+        self._attempt.cancel()
+
+    def _lose_patience(self) -> None:
+        if not self._state.ended and not self._state.complete:
+            self._state.ran_out_of_patience()
+            self._stop()
 
     async def _read(self) -> "StreamGenerateResponse | None":
+        """Waits for the next message, in as many attempts as it takes; None behind the last one."""
+        if not self._state.ended:
+            self._pool.check_loop()
+        patience = self._state.patience
+        alarm = None if patience is None else self._pool.loop.call_later(patience, self._lose_patience)
+        try:
+            while not self._state.ended:
+                try:
+                    message = await self._attempt.read()
+                except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
+                    if isinstance(error, asyncio.CancelledError) and task_is_cancelled():
+                        raise
+                    await self._recover(error)
+                else:
+                    if message is not None:
+                        return message
+                    await self._recover(None)
+        except asyncio.CancelledError:
+            # gRPC does not cancel a call whose request is still being sent.
+            self._cancel()
+            raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         if self._state.failure is not None:
             raise self._state.failure
-        if self._state.ended:
-            return None
-        try:
-            message = await self._call.read()
-        except asyncio.CancelledError as error:
-            if task_is_cancelled():
-                # gRPC does not cancel a call whose request is still being sent.
-                self._cancel()
-                raise
-            self._give_up(error)
-        except (grpc.RpcError, grpc.aio.UsageError) as error:
-            self._give_up(error)
-        else:
-            if message is not grpc.aio.EOF:
-                return cast("StreamGenerateResponse", message)
-            self._state.end()
-            log_call(self._request, self._connection.target, self._started, "OK")
         return None
 
-    def _give_up(self, error: BaseException) -> None:
-        """Ends the stream for what gRPC raised, which is nothing to tell once the answer is complete."""
+    async def _recover(self, error: BaseException | None) -> None:
+        """Ends the stream, or begins the next attempt.
+
+        Args:
+            error: What gRPC raised; None where the server sends no more.
+        """
         if self._state.complete:
+            # What goes wrong behind the summary is nothing to tell.
             self._state.ended = True
-        elif self._state.failure is not None:
-            # Another task closed the stream while this one waited for a message.
-            raise self._state.failure from error
-        else:
-            failure = self._connection.failed(error, self._request, self._started, begun=self._state.begun)
-            raise self._state.fail(failure) from error
+        if self._state.ended:
+            return
+        pause = self._pool.after(error, self._attempt.target, self._course, begun=self._state.begun)
+        if isinstance(pause, DohertyError):
+            self._state.give_up(pause, error)
+            return
+        await self._pool.pause(pause, self._stopped)
+        if self._state.ended:
+            return
+        try:
+            self._attempt = AsyncAttempt(self._pool, self._state, self._course)
+        except DohertyError as failure:
+            self._state.fail(failure)
 
 
 class _Texts:
     """The texts of a stream. An asynchronous generator would outlive a `break` until the loop gets to finish it."""
 
-    def __init__(self, stream: AsyncGenerationStream) -> None:
+    def __init__(self, stream: AsyncGenerationStream[Any]) -> None:
         self._stream = stream
 
     def __aiter__(self) -> Self:

@@ -1,11 +1,9 @@
-"""Where a client connects to, and how."""
+"""How a client connects to a target."""
 
-import os
 from typing import Final
 
+from doherty._core._addresses import is_several
 from doherty._version import __version__
-
-DEFAULT_TARGET: Final = "localhost:50051"
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.primary_user_agent", f"doherty-python/{__version__}"),
@@ -23,15 +21,11 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
+# In turn over all addresses behind a name, and only over those whose health service says that they serve.
+_SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
 
-def choose_target(target: str | None) -> str:
-    """The target that was given, else that of the environment, else the one on this machine.
 
-    Raises:
-        ValueError: It is no "host:port", nor a name that gRPC resolves, as "dns:///host:port" or "unix:/path".
-    """
-    chosen = target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET
-    if ":" not in chosen or chosen.startswith(("http:", "https:")):
-        # gRPC would take port 443, or look for a host of that name.
-        raise ValueError(f"The target {chosen!r} is not HOST:PORT.")
-    return chosen
+def channel_options(target: str) -> tuple[tuple[str, str | int], ...]:
+    """The options of the channel to a target."""
+    several = (("grpc.service_config", _SEVERAL_SERVERS),) if is_several(target) else ()
+    return (*CHANNEL_OPTIONS, *several)

@@ -13,7 +13,9 @@
     │   ├── CancelledByServerError   CANCELLED, and not by this client
     │   └── InternalError            INTERNAL and what no server of ours sends
     ├── StreamError                  a stream ended before its answer was complete; carries what was received
+    ├── ParseError                   an answer does not fit its schema=; carries the answer (also a ValueError)
     ├── ClientClosedError            the client was used after its close()
+    ├── ForkError                    the client was made before a fork of the process (also a RuntimeError)
     └── EventLoopError               an AsyncClient was used outside its event loop (also a RuntimeError)
 
 What could not be sent at all is a TypeError or a ValueError of the call itself.
@@ -21,10 +23,12 @@ What could not be sent at all is a TypeError or a ValueError of the call itself.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 
-from doherty._core._results import Timings
+if TYPE_CHECKING:
+    from doherty._core._results import Generation, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class RpcError(DohertyError):
         request_id: str | None = None,
         field_violations: Sequence[FieldViolation] = (),
         retry_after: float | None = None,
-        timings: Timings | None = None,
+        timings: "Timings | None" = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -62,7 +66,8 @@ class RpcError(DohertyError):
         self.code = code or type(self).code
         """The status."""
         self.reason = reason
-        """What went wrong, stable and machine-readable; None if the server did not say."""
+        """What went wrong, stable and machine-readable; None if the server did not say. FIRST_TOKEN_TIMEOUT and
+        IDLE_TIMEOUT are the client's own."""
         self.request_id = request_id
         """The id under which the server logged the call; None if the server did not say."""
         self.field_violations = tuple(field_violations)
@@ -157,8 +162,24 @@ class StreamError(DohertyError):
         """The id under which the server logged the call; None if it was not received."""
 
 
+class ParseError(DohertyError, ValueError):
+    """An answer does not fit the schema that was asked for, most often because it was cut off."""
+
+    def __init__(self, message: str, generation: "Generation[None]") -> None:
+        super().__init__(message, generation)
+        self.generation = generation
+        """The answer as it came; its `finish_reason` tells whether it was cut off."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ClientClosedError(DohertyError):
     """The client was used after its close(), or closed while it was used."""
+
+
+class ForkError(DohertyError, RuntimeError):
+    """A client was used in a fork of the process that made it."""
 
 
 class EventLoopError(DohertyError, RuntimeError):

@@ -54,8 +54,10 @@ def logprobs_from_wire(logprobs: "Iterable[answer_pb2.TokenLogprob]") -> tuple[T
     return tuple(entries) or None
 
 
-def generation_from_reply(reply: "generation_service_pb2.GenerateResponse", elapsed: float) -> Generation:
-    """A whole answer that took the caller `elapsed` seconds."""
+def generation_from_reply(
+    reply: "generation_service_pb2.GenerateResponse", elapsed: float | None
+) -> "Generation[None]":
+    """A whole answer that took the caller `elapsed` seconds; None after a retry."""
     return generation_from_parts(
         reply.start,
         reply.summary,
@@ -69,16 +71,17 @@ def generation_from_reply(reply: "generation_service_pb2.GenerateResponse", elap
 def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     start: answer_pb2.Start,
     summary: answer_pb2.Summary,
-    elapsed: float,
+    elapsed: float | None,
     *,
     text: str,
     token_ids: tuple[int, ...] | None,
     logprobs: tuple[TokenLogprob, ...] | None,
-) -> Generation:
+) -> "Generation[None]":
     """A whole answer from how it began and ended, and what came between."""
     timings = timings_from_wire(summary.timings)
     return Generation(
         text=text,
+        parsed=None,
         token_ids=token_ids,
         logprobs=logprobs,
         finish_reason=_FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER),
@@ -91,7 +94,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
         ),
         timings=timings,
         # Two clocks measured the two totals: a difference below zero is their error.
-        network=None if timings.total is None else max(0.0, elapsed - timings.total),
+        network=None if timings.total is None or elapsed is None else max(0.0, elapsed - timings.total),
         request_id=start.request_id,
         model=start.model,
         seed=optional(summary, "seed"),

@@ -1,18 +1,16 @@
 """Turns the parameters of a call into the message that goes over the wire."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from doherty._core._options import GenerateOptions
 from doherty._core._prompt import Prompt, TextPrompt, TokenIds, put_prompt
 from doherty._core._put import put
+from doherty._core._schema import Schema, schema_text
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.latency_service_pb2 import GetLatencyRequest
 from doherty.v1.request_pb2 import GenerateRequest, Priority
-
-Schema = Mapping[str, object] | str
-"""A JSON Schema, as a mapping or as JSON text."""
 
 _PRIORITIES: Final = {"interactive": Priority.PRIORITY_INTERACTIVE, "batch": Priority.PRIORITY_BATCH}
 _NO_OPTIONS: Final = GenerateOptions()
@@ -115,23 +113,12 @@ def _put_constraint(request: GenerateRequest, schema: Schema | None, options: Ge
         raise ValueError(f"{' and '.join(given)} exclude each other: an answer can be held to one form.")
     put(request.constraint, regex=options.regex, grammar=options.grammar)
     if schema is not None:
-        put(request.constraint, json_schema=_json_text(schema))
+        if isinstance(options.continue_from, TokenIds):
+            raise ValueError("schema= reads the answer, and that needs the text of continue_from, not its token ids.")
+        put(request.constraint, json_schema=schema_text(schema))
     if options.choices is not None:
         request.constraint.choices.SetInParent()
         put(request.constraint.choices, choices=options.choices)
-
-
-def _json_text(schema: Schema) -> str:
-    if isinstance(schema, str):
-        return schema
-    if not isinstance(schema, Mapping):
-        raise TypeError(f"schema= is a JSON Schema as a mapping or as JSON text, not {type(schema).__name__}.")
-    import json  # noqa: PLC0415 - only a schema pays for it
-
-    try:
-        return json.dumps(dict(schema), ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"schema= cannot be written as JSON: {error}.") from error
 
 
 def _seconds(name: str, value: float) -> timedelta:

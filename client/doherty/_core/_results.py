@@ -2,6 +2,17 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic
+
+if TYPE_CHECKING:
+    # Type checkers know it, whether or not it is installed: with its default, a bare `Generation` is one of anything.
+    from typing_extensions import TypeVar
+
+    ParsedT_co = TypeVar("ParsedT_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    ParsedT_co = TypeVar("ParsedT_co", covariant=True)
 
 
 class FinishReason(StrEnum):
@@ -100,10 +111,12 @@ class Speculation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class Generation(Generic[ParsedT_co]):
     """A whole answer; its str is its text."""
 
     text: str
+    parsed: ParsedT_co
+    """The answer as `schema=` asked for it: an object of the model, or what the JSON stands for; None without one."""
     token_ids: tuple[int, ...] | None
     """The ids of the generated tokens; None where they were not asked for or the engine cannot tell all of them."""
     logprobs: tuple[TokenLogprob, ...] | None
@@ -115,9 +128,9 @@ class Generation:
     """The end-of-sequence or stop token that ended the answer."""
     usage: Usage
     timings: Timings
-    """How long it took as the server saw it."""
+    """How long it took as the server saw it; after a retry, how long its last attempt took."""
     network: float | None
-    """The caller's total less the server's, in seconds; None if the server told no total.
+    """The caller's total less the server's, in seconds; None if the server told no total, or after a retry.
 
     It is what the way there and back took, and what this process took. A stream that was read more slowly than the
     server sent it has that in here too.
@@ -125,7 +138,7 @@ class Generation:
     request_id: str
     model: str
     seed: int | None
-    """The seed that was used; None at temperature 0."""
+    """The seed that was used; None at temperature 0, and where a stream went on at another server with another seed."""
     speculation: Speculation | None
     """None where the engine does not speculate."""
 

@@ -1,28 +1,50 @@
-"""What is known of a stream while it comes in."""
+"""What is known of a stream while it comes in, over all the attempts that it takes."""
 
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from doherty._core._errors import DohertyError, StreamError
+from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._from_wire import delta_from_wire, generation_from_parts, timings_from_wire
 from doherty._core._results import Delta, Generation, Timings, TokenLogprob
+from doherty._core._resume import resumed_request, shortened
+from doherty._core._schema import Schema, parse_answer
+from doherty._core._timeout import Patience
 
 if TYPE_CHECKING:
+    from doherty._core._retry import Course
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+    from doherty.v1.request_pb2 import GenerateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What a caller asked a stream for."""
+
+    request: "GenerateRequest"
+    schema: Schema | None
+    patience: Patience
+    timeout: float | None
 
 
 class StreamState:
     """Accumulates one stream, and says what it came to.
 
-    Whoever reads the messages calls `feed` with each, and `end` or `fail` once.
+    Whoever reads the messages calls `feed` with each.
     """
 
-    def __init__(self, request_id: str | None) -> None:
-        """`request_id` is the caller's own, if there is one."""
+    def __init__(self, plan: StreamPlan, course: "Course", *, resume: bool) -> None:
+        """`resume` says whether an answer that is cut off is gone on with, which needs the ids of its tokens."""
+        self._plan = plan
+        self._course = course
         self._started = perf_counter()
         self._elapsed = 0.0
-        self._request_id = request_id
+        self._request = plan.request
+        if resume and not plan.request.output.token_ids and not plan.request.continue_from.text:
+            self._request = type(plan.request)()
+            self._request.CopyFrom(plan.request)
+            self._request.output.token_ids = True
         self._start: Start | None = None
         self._summary: Summary | None = None
         self._texts: list[str] = []
@@ -41,19 +63,24 @@ class StreamState:
         return self._summary is not None
 
     @property
+    def begun(self) -> bool:
+        """Whether something of the answer has come."""
+        return self._start is not None
+
+    @property
     def text(self) -> str:
         """The text that was received."""
         return "".join(self._texts)
 
     @property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The ids of the tokens that were received, None unless all of them are known."""
-        return tuple(self._token_ids) or None if self._token_ids_known else None
+        """The ids of the tokens that were received, None where they were not asked for or are not all known."""
+        return self._known_ids() if self._plan.request.output.token_ids else None
 
     @property
     def request_id(self) -> str | None:
         """The server's word for it, or before that the caller's."""
-        return self._start.request_id if self._start else self._request_id
+        return self._start.request_id if self._start else self._plan.request.request_id or None
 
     @property
     def timings(self) -> Timings | None:
@@ -61,17 +88,44 @@ class StreamState:
         return timings_from_wire(self._summary.timings) if self._summary else None
 
     @property
-    def begun(self) -> bool:
-        """Whether something of the answer has come."""
-        return self._start is not None
+    def resumed(self) -> int:
+        """How many times the answer went on at another server, or at the same one started again."""
+        return self._course.resumed
+
+    @property
+    def patience(self) -> float | None:
+        """How many seconds the reader waits for the next message; None is without end."""
+        return self._plan.patience.idle if self.begun else self._plan.patience.first_token
+
+    def next_request(self) -> "GenerateRequest":
+        """The request of the attempt that has just been counted: for all of the answer, or for what is still missing.
+
+        Raises:
+            StreamError: What is missing cannot be asked for.
+        """
+        request = self._request
+        if self._start is not None:
+            resumed = resumed_request(
+                request,
+                token_ids=self._known_ids(),
+                text=self.text,
+                request_id=self._start.request_id,
+                model=self._start.model,
+            )
+            if resumed is None:
+                raise self.error("The answer was cut off, and cannot be gone on with: not all ids of it are known.")
+            request = resumed
+        return shortened(request, self._course)
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
         """Takes a message in, and gives back what it adds to the answer."""
         if message.HasField("start"):
             self._start = message.start
+            self._course.progressed()
         if message.HasField("summary"):
             self._summary = message.summary
             self._elapsed = perf_counter() - self._started
+            self._course.succeeded()
         if not message.HasField("delta"):
             return None
         delta = delta_from_wire(message.delta)
@@ -81,42 +135,67 @@ class StreamState:
             self._logprobs_known &= delta.logprobs is not None
         self._token_ids += delta.token_ids or ()
         self._logprobs += delta.logprobs or ()
-        return delta
+        return delta if self._plan.request.output.token_ids else _without_ids(delta)
 
-    def end(self) -> None:
-        """Notes that the server sends no more.
-
-        Raises:
-            StreamError: It had not sent a summary.
-        """
-        self.ended = True
-        if not self.complete:
-            self.failure = self.error("The stream was cut off: it ended without a summary.")
-            raise self.failure
-
-    def fail(self, failure: DohertyError) -> DohertyError:
-        """Notes that nothing more can be read, and gives the reason back to be raised."""
-        self.ended = True
+    def fail(self, failure: DohertyError) -> None:
+        """Notes that nothing more can be read, and why."""
         self.failure = failure
-        return failure
+        self.ended = True
+
+    def give_up(self, failure: DohertyError, error: BaseException | None) -> None:
+        """Notes that nothing follows an attempt.
+
+        Args:
+            failure: How it ended.
+            error: What gRPC raised; None where the server ended the stream as if all was well.
+        """
+        if isinstance(failure, RpcError):
+            if error is None:
+                failure = self.error("The stream was cut off: it ended without a summary.")
+            elif self._course.is_resuming and not isinstance(failure, UnavailableError | DeadlineExceededError):
+                # The caller needs what there is of an answer that was cut off and cannot be gone on with.
+                failure = self.error(f"The answer was cut off, and could not be gone on with: {failure.message}")
+        failure.__cause__ = error
+        self.fail(failure)
+
+    def ran_out_of_patience(self) -> None:
+        """Notes that nothing came for too long."""
+        what, reason = ("next", "IDLE_TIMEOUT") if self.begun else ("first", "FIRST_TOKEN_TIMEOUT")
+        self.fail(
+            DeadlineExceededError(
+                f"The {what} token did not come within {self.patience:g} s; allow more with {reason.lower()}=",
+                reason=reason,
+                request_id=self.request_id,
+            )
+        )
 
     def error(self, message: str) -> StreamError:
         """Makes the error that carries what was received."""
         return StreamError(message, text=self.text, token_ids=self.token_ids, request_id=self.request_id)
 
-    def generation(self) -> Generation:
+    def generation(self) -> "Generation[Any]":
         """The whole answer.
 
         Raises:
-            DohertyError: The stream ended without one.
+            DohertyError: The stream ended without one, or its text does not fit the schema.
         """
         if self._start is None or self._summary is None:
             raise self.failure or self.error("The answer is not complete.")
-        return generation_from_parts(
+        generation = generation_from_parts(
             self._start,
             self._summary,
-            self._elapsed,
+            self._elapsed if self._course.attempts == 1 else None,
             text=self.text,
             token_ids=self.token_ids,
             logprobs=tuple(self._logprobs) or None if self._logprobs_known else None,
         )
+        if self.resumed and not self._plan.request.sampling.HasField("seed"):
+            generation = replace(generation, seed=None)
+        return parse_answer(generation, self._plan.schema, self._plan.request.continue_from.text)
+
+    def _known_ids(self) -> tuple[int, ...] | None:
+        return tuple(self._token_ids) or None if self._token_ids_known else None
+
+
+def _without_ids(delta: Delta) -> Delta:
+    return Delta(delta.text, None, delta.logprobs, delta.token_count) if delta.token_ids else delta

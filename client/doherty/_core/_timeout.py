@@ -1,5 +1,6 @@
 """The seconds after which a call is given up: the caller's, or the client's."""
 
+from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Final
@@ -23,7 +24,7 @@ _LONGEST: Final = 1e8
 """Three years: gRPC takes far longer ones for ones that are over."""
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     """The timeout as gRPC takes it.
 
     Raises:
@@ -33,12 +34,32 @@ def check_timeout(timeout: float | None) -> float | None:
     if timeout is None or timeout == inf:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout= is a number of seconds or None, not {timeout!r}.")
+        raise TypeError(f"{name}= is a number of seconds or None, not {timeout!r}.")
     if not timeout >= 0:
-        raise ValueError(f"timeout= is a number of seconds from 0 on, not {timeout!r}.")
+        raise ValueError(f"{name}= is a number of seconds from 0 on, not {timeout!r}.")
     return min(timeout, _LONGEST)
 
 
 def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
     """The timeout of one call, where `default` is the client's; raises as `check_timeout` does."""
     return default if isinstance(timeout, Unset) else check_timeout(timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a reader waits for a stream before it gives up; None is without end."""
+
+    first_token: float | None
+    """Seconds until the first token."""
+    idle: float | None
+    """Seconds from one delta to the next."""
+
+    def __bool__(self) -> bool:
+        return self.first_token is not None or self.idle is not None
+
+
+def check_patience(first_token_timeout: float | None, idle_timeout: float | None) -> Patience:
+    """The two timeouts of a stream; raises as `check_timeout` does."""
+    return Patience(
+        check_timeout(first_token_timeout, "first_token_timeout"), check_timeout(idle_timeout, "idle_timeout")
+    )

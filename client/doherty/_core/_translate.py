@@ -1,6 +1,6 @@
-"""The one place that turns what gRPC raises into what this package raises."""
+"""The one place that turns how a call ended into what this package raises."""
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Final
 
 import grpc
 
@@ -8,7 +8,6 @@ from doherty._core._errors import (
     AuthenticationError,
     CancelledByServerError,
     DeadlineExceededError,
-    FieldViolation,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -18,10 +17,7 @@ from doherty._core._errors import (
     UnavailableError,
     UnsupportedError,
 )
-from doherty._core._from_wire import seconds, timings_from_header
-
-if TYPE_CHECKING:
-    from google.rpc.status_pb2 import Status
+from doherty._core._status import Status
 
 _KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
     kind.code: kind
@@ -40,113 +36,57 @@ _KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
 }
 
 
-def translate(error: grpc.RpcError, *, target: str, connectivity: str, begun: bool = False) -> RpcError:
+def translate(status: Status, *, target: str, connectivity: str, begun: bool = False, attempts: int = 1) -> RpcError:
     """Makes the error of this package that a failed call stands for.
 
     Args:
-        error: What grpc or grpc.aio raised.
+        status: How it ended.
         target: The server's address, for the message.
         connectivity: The state of the channel, for the message.
         begun: Whether something of the answer had come, so that the server was there.
+        attempts: How often the call was tried.
     """
-    code = error.code()
-    told = _Told(error)
-    kind = _KINDS.get(code, InternalError)
+    kind = _KINDS.get(status.code, InternalError)
+    message = _message(status, target, connectivity, begun=begun)
     return kind(
-        _message(error, told, target, connectivity, begun=begun),
-        code=code,
-        reason=told.reason,
-        request_id=told.request_id,
-        field_violations=told.field_violations,
-        retry_after=told.retry_after,
-        timings=timings_from_header(_trailing(error, "server-timing")),
+        f"{message} (after {attempts} attempts)" if attempts > 1 else message,
+        code=status.code,
+        reason=status.reason,
+        request_id=status.request_id,
+        field_violations=status.field_violations,
+        retry_after=status.retry_after,
+        timings=status.timings,
     )
 
 
-def answered(error: grpc.RpcError) -> bool:
-    """Tells whether a server of ours made this status: gRPC's core cannot add the details."""
-    return _trailing(error, "grpc-status-details-bin") is not None
-
-
-class _Told:
-    """What the google.rpc details of a status tell."""
-
-    def __init__(self, error: grpc.RpcError) -> None:
-        self.reason: str | None = None
-        self.request_id: str | None = None
-        self.field_violations: tuple[FieldViolation, ...] = ()
-        self.retry_after: float | None = None
-        status = _status(error)
-        if status is not None:
-            self._unpack(status)
-
-    def _unpack(self, status: "Status") -> None:
-        from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - only a failed call pays for it
-
-        info, request, fields, retry = (
-            details.ErrorInfo(),
-            details.RequestInfo(),
-            details.BadRequest(),
-            details.RetryInfo(),
-        )
-        for detail in status.details:
-            if detail.Unpack(info):
-                self.reason = info.reason
-            elif detail.Unpack(request):
-                self.request_id = request.request_id
-            elif detail.Unpack(fields):
-                self.field_violations = tuple(
-                    FieldViolation(one.field, one.description) for one in fields.field_violations
-                )
-            elif detail.Unpack(retry):
-                self.retry_after = seconds(retry.retry_delay)
-
-
-def _status(error: grpc.RpcError) -> "Status | None":
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - only a failed call pays for it
-    from grpc_status import rpc_status  # noqa: PLC0415
-
-    try:
-        # It reads code, details and trailing metadata, which an AioRpcError has just as a Call does.
-        return cast("Status | None", rpc_status.from_call(cast("grpc.Call", error)))
-    except (ValueError, DecodeError):
-        # Details that contradict the status, or are none, were put there by something between us and the server.
-        return None
-
-
-def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
-    # A sync call tells None where there is no metadata.
-    for name, value in cast("Any", error.trailing_metadata()) or ():
-        if name == key:
-            return cast("str | bytes", value)
-    return None
-
-
-def _message(error: grpc.RpcError, told: _Told, target: str, connectivity: str, *, begun: bool) -> str:
-    message = error.details() or "no reason given"
-    ours = answered(error)
-    match error.code():
+def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911 - a table
+    """What went wrong and what to do, for those who call from Python and for those who use the command."""
+    said, ours, again = status.message, status.answered, _again(status.retry_after)
+    match status.code:
         case grpc.StatusCode.UNAVAILABLE if ours:
-            message = f"{target} cannot answer now (channel {connectivity}): {message}{_again(told.retry_after)}"
+            return f"{target} cannot answer now (channel {connectivity}): {said}{again}"
         case grpc.StatusCode.UNAVAILABLE if begun:
-            message = f"{target} was lost in the middle of its answer (channel {connectivity}): {message}"
+            return f"{target} was lost in the middle of its answer (channel {connectivity}): {said}"
         case grpc.StatusCode.UNAVAILABLE:
-            message = f"{target} was not reached (channel {connectivity}): {message}; check that a server listens there"
+            return f"{target} was not reached (channel {connectivity}): {said}; check that a server listens there"
         case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
-            message += _again(told.retry_after)
+            return f"{said}{again}"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            message += "; the request is larger than the server takes: client.model().limits.max_message_bytes"
+            return f"{said}; the request is larger than the server takes: client.model().limits.max_message_bytes"
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return f"{target} wants a valid key: {said}; give one with api_key= or DOHERTY_API_KEY"
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return f"{target} does not allow this key to do it: {said}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            message = f"{target} did not finish in time: {message}; allow more with timeout="
+            return f"{target} did not finish in time: {said}; allow more with timeout= or --timeout"
         case grpc.StatusCode.NOT_FOUND:
-            message += f"; client.model() tells what {target} serves"
+            return f"{said}; client.model() and `doherty model` tell what {target} serves"
         case grpc.StatusCode.UNIMPLEMENTED if ours:
-            message += f"; client.model().features lists what {target} can do"
+            return f"{said}; client.model().features and `doherty model` list what {target} can do"
         case grpc.StatusCode.UNIMPLEMENTED:
-            message += f"; check that {target} is a Doherty server of this version"
+            return f"{said}; check that {target} is a Doherty server of this version"
         case _:
-            pass
-    return message
+            return said
 
 
 def _again(retry_after: float | None) -> str:

@@ -3,39 +3,72 @@
 from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._core._channel import choose_target
 from doherty._core._from_wire import generation_from_reply
 from doherty._core._options import GenerateOptions
+from doherty._core._parameters import Parameters
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import Schema, count_request, generate_request, latency_request
+from doherty._core._request import count_request, generate_request, latency_request
 from doherty._core._results import Generation
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
-from doherty._sync._connection import Connection
+from doherty._core._retry import RetryPolicy
+from doherty._core._schema import JsonSchema, ModelT, Schema, parse_answer
+from doherty._core._security import TLSConfig
+from doherty._core._settings import make_settings
+from doherty._core._stream import StreamPlan
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_patience, choose_timeout
+from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
+    from doherty._core._health import Health
+
+_DEFAULT_RETRY = RetryPolicy()
 
 
 class Client:
-    """Talks to one Doherty server. Threads may share it.
+    """Talks to one Doherty server, or to several that serve the same. Threads may share it.
 
     It is a context manager; without one, `close` it when it is not needed any more. Every method raises a
     DohertyError for what goes wrong beyond this process, and TypeError or ValueError for what cannot be sent.
     """
 
-    def __init__(self, target: str | None = None, *, timeout: float | None = 60.0) -> None:
-        """Prepares a channel; the first call connects.
+    def __init__(  # noqa: PLR0913 - what a connection has, by name
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        tls: TLSConfig | bool | None = None,
+        insecure: bool = False,
+        timeout: float | None = 60.0,
+        retry: RetryPolicy | None = _DEFAULT_RETRY,
+        resume: bool = True,
+    ) -> None:
+        """Prepares its channels; the first call connects.
 
         Args:
-            target: The server, as "host:port". By default the environment's DOHERTY_TARGET, else localhost:50051.
+            target: The server, as "host:port", or several of them as a sequence or separated by commas: a call goes to
+                the one with the fewest in flight, and one that is not available is left out. Several servers behind one
+                name in DNS take turns. By default the environment's DOHERTY_TARGET, else localhost:50051.
+            api_key: Says who calls. By default the environment's DOHERTY_API_KEY.
+            tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
+                DOHERTY_TLS_CA, the path of the certificates to trust.
+            insecure: Allows that a key is sent unencrypted to another machine.
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
+            retry: When a call that failed is made again; None never does.
+            resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
+
+        Raises:
+            OSError: A certificate or its key cannot be read.
+            TypeError: A parameter has a wrong type.
+            ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._timeout = check_timeout(timeout)
-        self._connection = Connection(choose_target(target))
+        self._settings = make_settings(
+            target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
+        )
+        self._pool = Pool(self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +80,21 @@ class Client:
 
     @property
     def target(self) -> str:
-        """The server that the client talks to."""
-        return self._connection.target
+        """The server that the client talks to, or several separated by commas."""
+        return ",".join(self._settings.targets)
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+    ) -> Generation[None]: ...
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
+    ) -> Generation[ModelT]: ...
+
+    @overload
+    def generate(self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]) -> Generation[Any]: ...
 
     def generate(  # noqa: PLR0913 - what a request can say, by name
         self,
@@ -64,9 +110,11 @@ class Client:
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
         request_id: str | None = None,
         options: GenerateOptions | None = None,
-    ) -> Generation:
+    ) -> Generation[Any]:
         """Generates one whole answer.
 
         Args:
@@ -78,33 +126,62 @@ class Client:
             max_output_tokens: The most tokens that the answer may have.
             stop: A text, or several, that ends the answer and is cut off.
             seed: Makes sampling repeatable.
-            schema: A JSON Schema, as a mapping or as JSON text, that the answer fits.
+            schema: What the answer fits, and what `parsed` of the result is: a pydantic model, or a JSON Schema as a
+                mapping or as JSON text.
             adapter: The name of a LoRA adapter.
             time_limit: The seconds after which the answer ends with what there is.
             timeout: The seconds after which the call fails; None waits without end. By default the client's.
+            first_token_timeout: The seconds after which the call fails if nothing of the answer has come.
+            idle_timeout: The seconds after which the call fails if no more of the answer comes. With either of these
+                two, the answer is streamed to this process, for only there its progress is seen.
             request_id: A label for the server's log; by default the server makes one up.
             options: What else can be asked for.
 
         Raises:
             RpcError: The call failed; its subclasses say how.
+            ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        request = generate_request(
-            prompt,
-            system=system,
-            temperature=temperature,
-            top_p=top_p,
-            max_output_tokens=max_output_tokens,
-            stop=stop,
-            seed=seed,
-            schema=schema,
-            adapter=adapter,
-            time_limit=time_limit,
-            request_id=request_id,
-            options=options,
+        plan = StreamPlan(
+            generate_request(
+                prompt,
+                system=system,
+                temperature=temperature,
+                top_p=top_p,
+                max_output_tokens=max_output_tokens,
+                stop=stop,
+                seed=seed,
+                schema=schema,
+                adapter=adapter,
+                time_limit=time_limit,
+                request_id=request_id,
+                options=options,
+            ),
+            schema,
+            check_patience(first_token_timeout, idle_timeout),
+            self._seconds(timeout),
         )
+        if plan.patience:
+            return GenerationStream[Any](self._pool, plan).result()
+        course = self._pool.dispatch.course(plan.timeout)
         started = perf_counter()
-        reply = self._connection.call(self._connection.generation.Generate, request, self._seconds(timeout))
-        return generation_from_reply(reply, perf_counter() - started)
+        reply = self._pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+        elapsed = perf_counter() - started if course.attempts == 1 else None
+        return parse_answer(generation_from_reply(reply, elapsed), schema, plan.request.continue_from.text)
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+    ) -> GenerationStream[None]: ...
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
+    ) -> GenerationStream[ModelT]: ...
+
+    @overload
+    def stream_generate(
+        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+    ) -> GenerationStream[Any]: ...
 
     def stream_generate(  # noqa: PLR0913 - as `generate`
         self,
@@ -120,29 +197,37 @@ class Client:
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
         request_id: str | None = None,
         options: GenerateOptions | None = None,
-    ) -> GenerationStream:
+    ) -> GenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
         The request is sent at once; its failure is raised by reading the stream. The parameters are those of
-        `generate`, and the timeout is that of the whole answer.
+        `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
+        caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        request = generate_request(
-            prompt,
-            system=system,
-            temperature=temperature,
-            top_p=top_p,
-            max_output_tokens=max_output_tokens,
-            stop=stop,
-            seed=seed,
-            schema=schema,
-            adapter=adapter,
-            time_limit=time_limit,
-            request_id=request_id,
-            options=options,
+        plan = StreamPlan(
+            generate_request(
+                prompt,
+                system=system,
+                temperature=temperature,
+                top_p=top_p,
+                max_output_tokens=max_output_tokens,
+                stop=stop,
+                seed=seed,
+                schema=schema,
+                adapter=adapter,
+                time_limit=time_limit,
+                request_id=request_id,
+                options=options,
+            ),
+            schema,
+            check_patience(first_token_timeout, idle_timeout),
+            self._seconds(timeout),
         )
-        return GenerationStream(self._connection, request, self._seconds(timeout))
+        return GenerationStream(self._pool, plan)
 
     def count_tokens(
         self,
@@ -154,34 +239,51 @@ class Client:
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
         request = count_request(prompt, system=system, model=model)
-        reply = self._connection.call(self._connection.generation.CountTokens, request, self._seconds(timeout))
-        return reply.prompt_tokens
+        course = self._pool.dispatch.course(self._seconds(timeout))
+        return self._pool.call(lambda connection: connection.generation.CountTokens, request, course).prompt_tokens
 
     def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
-        """Tells what the server serves and what it can do."""
+        """Tells what the server serves and what it can do; of several servers, one of them."""
         from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
-        method = self._connection.generation.GetModel
-        return model_from_wire(self._connection.call(method, GetModelRequest(), self._seconds(timeout)))
+        course = self._pool.dispatch.course(self._seconds(timeout))
+        reply = self._pool.call(lambda connection: connection.generation.GetModel, GetModelRequest(), course)
+        return model_from_wire(reply)
 
     def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
-        """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps."""
+        """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
+
+        Of several servers, one of them tells.
+        """
         from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
-        method = self._connection.latency.GetLatency
-        return latency_from_wire(self._connection.call(method, latency_request(window), self._seconds(timeout)))
+        course = self._pool.dispatch.course(self._seconds(timeout))
+        request = latency_request(window)
+        return latency_from_wire(self._pool.call(lambda connection: connection.latency.GetLatency, request, course))
+
+    def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
+        """Asks the server once what it says of its health; several servers in turn, until one serves.
+
+        Raises:
+            UnavailableError: No server was reached.
+        """
+        from doherty._sync._readiness import check_health  # noqa: PLC0415 - most programs never ask
+
+        return check_health(self._pool, self._seconds(timeout))
 
     def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
-        """Returns when the server says that it serves.
+        """Returns when the server, or one of several, says that it serves.
 
         Raises:
             DeadlineExceededError: It did not within the timeout; the message has what was seen last.
         """
-        self._connection.wait_ready(self._seconds(timeout))
+        from doherty._sync._readiness import wait_ready  # noqa: PLC0415 - most programs never wait
+
+        wait_ready(self._pool, self._seconds(timeout))
 
     def close(self) -> None:
-        """Cancels what runs and gives the connection up. A second time does nothing."""
-        self._connection.close()
+        """Cancels what runs and gives the connections up. A second time does nothing."""
+        self._pool.close()
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return choose_timeout(timeout, self._timeout)
+        return choose_timeout(timeout, self._settings.timeout)

@@ -1,36 +1,39 @@
 """A stream of deltas."""
 
+import threading
 from collections.abc import Iterator
-from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Generic, Self
 
 import grpc
 
-from doherty._core._log import log_call
-from doherty._core._results import Delta, Generation, Timings
-from doherty._core._stream import StreamState
-from doherty._sync._connection import Connection
+from doherty._core._errors import DohertyError
+from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._stream import StreamPlan, StreamState
+from doherty._sync._alarm import Alarm
+from doherty._sync._attempt import Attempt
 
 if TYPE_CHECKING:
+    from doherty._sync._pool import Pool
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
-    from doherty.v1.request_pb2 import GenerateRequest
 
 
-class GenerationStream:
+class GenerationStream(Generic[ParsedT_co]):
     """An answer while it comes into being: an iterator of deltas, and a context manager.
 
     One thread reads it; any may close it. Leaving the context, `close` and dropping the object end the request at the
-    server at once.
+    server at once. When its server is lost, it goes on at another one, or at the same one as soon as that is back,
+    right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, connection: Connection, request: "GenerateRequest", timeout: float | None) -> None:
+    def __init__(self, pool: "Pool", plan: StreamPlan) -> None:
         """Sends the request."""
-        self._state = StreamState(request.request_id or None)
-        self._request = request
-        self._connection = connection
-        self._started = perf_counter()
-        self._call = connection.stream(request, timeout)
+        self._pool = pool
+        self._course = pool.dispatch.course(plan.timeout, resume=True)
+        self._state = StreamState(plan, self._course, resume=pool.settings.resume)
+        self._stopped = threading.Event()
+        self._alarm = Alarm(self._lose_patience)
+        self._attempt = Attempt(pool, self._state, self._course)
 
     def __iter__(self) -> Self:
         return self
@@ -50,8 +53,8 @@ class GenerationStream:
         self.close()
 
     def __del__(self) -> None:
-        # There is no call where the constructor failed.
-        if hasattr(self, "_call"):
+        # There is no attempt where the constructor failed.
+        if hasattr(self, "_attempt") and self._pool.dispatch.is_of_this_process():
             self.close()
 
     @property
@@ -74,11 +77,17 @@ class GenerationStream:
         """The server's timings; None until the answer is complete."""
         return self._state.timings
 
-    def result(self) -> Generation:
+    @property
+    def resumed(self) -> int:
+        """How many times the answer was cut off and went on, at another server or at the same one."""
+        return self._state.resumed
+
+    def result(self) -> Generation[ParsedT_co]:
         """Reads the rest, and returns the whole answer.
 
         Raises:
             StreamError: The stream ended before the answer was complete, or was closed.
+            ParseError: The answer does not fit the schema.
             RpcError: The call failed.
         """
         for _ in self:
@@ -89,29 +98,59 @@ class GenerationStream:
         """Ends the request at the server at once, unless the answer is complete."""
         if not self._state.ended and not self._state.complete:
             self._state.fail(self._state.error("The stream was closed before its answer was complete."))
-            cast("grpc.Future[object]", self._call).cancel()
+            self._stop()
+        self._alarm.stop()
+
+    def _stop(self) -> None:
+        """Ends the attempt, or the pause before the next one."""
+        self._stopped.set()
+        self._attempt.cancel()
+
+    def _lose_patience(self) -> None:
+        if not self._state.ended and not self._state.complete:
+            self._state.ran_out_of_patience()
+            self._stop()
 
     def _read(self) -> "StreamGenerateResponse | None":
+        """Waits for the next message, in as many attempts as it takes; None behind the last one."""
+        with self._alarm.limit(self._state.patience):
+            while not self._state.ended:
+                self._pool.dispatch.check_process()
+                try:
+                    message = self._attempt.read()
+                except grpc.RpcError as error:
+                    self._recover(error)
+                else:
+                    if message is not None:
+                        return message
+                    self._recover(None)
+        self._alarm.stop()
         if self._state.failure is not None:
             raise self._state.failure
-        if self._state.ended:
-            return None
-        try:
-            return next(self._call)
-        except StopIteration:
-            self._state.end()
-            log_call(self._request, self._connection.target, self._started, "OK")
-        except grpc.RpcError as error:
-            self._give_up(error)
         return None
 
-    def _give_up(self, error: grpc.RpcError) -> None:
-        """Ends the stream for what gRPC raised, which is nothing to tell once the answer is complete."""
+    def _recover(self, error: grpc.RpcError | None) -> None:
+        """Ends the stream, or begins the next attempt.
+
+        Args:
+            error: What gRPC raised; None where the server sends no more.
+        """
         if self._state.complete:
+            # What goes wrong behind the summary is nothing to tell.
             self._state.ended = True
-        elif self._state.failure is not None:
-            # Another thread closed the stream while this one waited for a message.
-            raise self._state.failure from error
-        else:
-            failure = self._connection.failed(error, self._request, self._started, begun=self._state.begun)
-            raise self._state.fail(failure) from error
+        if self._state.ended:
+            return
+        pause = self._pool.after(error, self._attempt.target, self._course, begun=self._state.begun)
+        if isinstance(pause, DohertyError):
+            self._state.give_up(pause, error)
+            return
+        self._pool.pause(pause, self._stopped)
+        if self._state.ended:
+            return
+        try:
+            self._attempt = Attempt(self._pool, self._state, self._course)
+        except DohertyError as failure:
+            self._state.fail(failure)
+        if self._state.ended:
+            # Another thread closed the stream in the meantime, and knew the attempt before only.
+            self._attempt.cancel()

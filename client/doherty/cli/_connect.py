@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from doherty._core._channel import DEFAULT_TARGET
+from doherty._core._addresses import DEFAULT_TARGET
 from doherty._core._errors import DeadlineExceededError, DohertyError, OverloadedError, UnavailableError
 from doherty._sync._client import Client
 from doherty.cli._exit import Failed, Unavailable

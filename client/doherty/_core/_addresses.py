@@ -1,0 +1,55 @@
+"""Where a client connects to."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Final
+
+DEFAULT_TARGET: Final = "localhost:50051"
+
+_IPV4: Final = re.compile(r"[\d.]+")
+
+
+def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The targets that were given, else those of the environment, else the one on this machine.
+
+    Args:
+        target: One server, or several separated by commas, or a sequence of them, each as "host:port" or as a name that
+            gRPC resolves ("dns:///host:port", "unix:/path").
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: There is none, or one is nothing that gRPC connects to.
+    """
+    chosen = target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET
+    targets = tuple(one.strip() for one in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen)
+    for one in targets:
+        if not isinstance(one, str):
+            raise TypeError(f"A target is a str, not {type(one).__name__}.")
+        if ":" not in one or one.startswith(("http:", "https:")):
+            # gRPC would take port 443, or look for a host of that name.
+            raise ValueError(f"The target {one!r} is not HOST:PORT.")
+    if len(set(targets)) != len(targets):
+        raise ValueError(f"A target is named twice: {', '.join(targets)}.")
+    return targets
+
+
+def is_loopback(target: str) -> bool:
+    """Tells whether what is sent to a target does not leave this machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    return all(
+        host in ("localhost", "::1") or (host.startswith("127.") and _IPV4.fullmatch(host)) for host in _hosts(target)
+    )
+
+
+def is_several(target: str) -> bool:
+    """Tells whether several servers may stand behind one target: a name in DNS, or a list of addresses."""
+    hosts = _hosts(target)
+    return len(hosts) > 1 or not (is_loopback(target) or ":" in hosts[0] or _IPV4.fullmatch(hosts[0]))
+
+
+def _hosts(target: str) -> list[str]:
+    scheme, _, rest = target.partition(":")
+    addresses = rest.rpartition("/")[2].split(",") if scheme in ("dns", "ipv4", "ipv6") else [target]
+    return [re.sub(r":\d*$", "", address).strip("[]") for address in addresses]

@@ -1,0 +1,80 @@
+"""Which of several targets gets the next attempt."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+_FIRST_REST: Final = 0.1
+_LONGEST_REST: Final = 5.0
+
+
+@dataclass(slots=True)
+class Target:
+    """What is known of one target."""
+
+    index: int
+    """Its place among the client's targets."""
+    name: str
+    in_flight: int = 0
+    """How many attempts run on it."""
+    failures: int = 0
+    """How many times in a row it was found unavailable, a burst counted once."""
+    rests_until: float = 0.0
+    """Until when it is left out if there is another one, by `monotonic`."""
+
+
+class Targets:
+    """Spreads attempts over targets: least in flight first, those that were found unavailable last.
+
+    Threads may share it.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._targets = [Target(index, name) for index, name in enumerate(names)]
+        self._lock = threading.Lock()
+        self._turn = 0
+
+    def __iter__(self) -> Iterator[Target]:
+        return iter(self._targets)
+
+    def begin(self) -> Target:
+        """Chooses a target for an attempt, which then counts as running on it."""
+        now = monotonic()
+        with self._lock:
+            # Targets with equal loads take turns.
+            self._turn += 1
+            count = len(self._targets)
+            in_turn = (self._targets[(self._turn + place) % count] for place in range(count))
+            # Where all rest, the one goes first that has rested most.
+            target = min(in_turn, key=lambda one: (max(one.rests_until - now, 0.0), one.in_flight))
+            target.in_flight += 1
+            return target
+
+    def end(self, target: Target) -> None:
+        """Notes that an attempt is over."""
+        with self._lock:
+            target.in_flight -= 1
+
+    def worked(self, target: Target) -> None:
+        """Notes that a target answered."""
+        if target.failures:
+            target.failures = 0
+            target.rests_until = 0.0
+
+    def failed(self, target: Target, retry_after: float | None) -> bool:
+        """Notes that a target was found unavailable, and tells whether another one can be tried at once.
+
+        Args:
+            target: The target.
+            retry_after: When it will be available again by its own word, in seconds.
+        """
+        now = monotonic()
+        with self._lock:
+            if target.rests_until <= now:
+                target.failures += 1
+            if retry_after is None:
+                retry_after = min(_FIRST_REST * 2.0 ** min(target.failures, 10), _LONGEST_REST)
+            target.rests_until = max(target.rests_until, now + retry_after)
+            return any(one.rests_until <= now for one in self._targets)

@@ -1,0 +1,55 @@
+"""The request that goes on with an answer that was cut off."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from google.protobuf.message import Message
+
+from doherty.v1.request_pb2 import GenerateRequest
+
+if TYPE_CHECKING:
+    from doherty._core._retry import Course
+
+_RequestT = TypeVar("_RequestT", bound=Message)
+
+_SHORTEST_NANOSECONDS: Final = 1_000_000
+"""What is sent as the time limit of an answer whose time is over: it gets its summary at once."""
+
+
+def resumed_request(
+    request: GenerateRequest, *, token_ids: Sequence[int] | None, text: str, request_id: str, model: str
+) -> GenerateRequest | None:
+    """The request for the rest of an answer.
+
+    Args:
+        request: The one that the answer began with. It may itself go on with a part that the caller held.
+        token_ids: The ids of what was received since, None if not all are known.
+        text: Its text.
+        request_id: The id under which the first server logged it, so that the logs of both can be joined.
+        model: The model that answered: another one must not go on.
+
+    Returns:
+        None where the part cannot be told: its beginning is known by ids alone, and its end by text alone.
+    """
+    resumed = GenerateRequest()
+    resumed.CopyFrom(request)
+    resumed.request_id, resumed.model = request_id, model
+    held = request.continue_from
+    if token_ids is not None and not held.text:
+        resumed.continue_from.token_ids.extend(token_ids)
+    elif text and held.token_ids:
+        return None
+    elif text:
+        resumed.continue_from.text = held.text + text
+    return resumed
+
+
+def shortened(request: _RequestT, course: "Course") -> _RequestT:
+    """The request of a call's next attempt: after the first one, its time limit is what remains of it."""
+    if course.attempts <= 1 or not isinstance(request, GenerateRequest) or not request.stopping.HasField("time_limit"):
+        return request
+    later = type(request)()
+    later.CopyFrom(request)
+    remaining = request.stopping.time_limit.ToNanoseconds() - round(course.elapsed() * 1e9)
+    later.stopping.time_limit.FromNanoseconds(max(remaining, _SHORTEST_NANOSECONDS))
+    return later

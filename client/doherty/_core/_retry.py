@@ -1,0 +1,168 @@
+"""Decides what follows an attempt that failed: another one, after how long, or none."""
+
+import random
+import threading
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from doherty._core._status import Status
+
+_MOST_RESUMES: Final = 5
+"""A request that kills every server that takes it must not find one after the other."""
+
+_RESUME_SECONDS: Final = 60.0
+"""How long a stream without a deadline looks for a server to go on at."""
+
+_EARNED: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a call that failed is made again.
+
+    A call is repeated when its server is not there (UNAVAILABLE before the first token), and when a server that is full
+    said when to come back (RESOURCE_EXHAUSTED with RetryInfo). All attempts together stay within the call's timeout.
+    """
+
+    max_attempts: int = 4
+    """How often a call is tried, the first time included. At least 1."""
+    initial_backoff: float = 0.1
+    """The longest pause before the second attempt, in seconds; the pause is drawn between 0 and that. A pause that the
+    server asks for is kept instead, and where another target is free there is none."""
+    backoff_multiplier: float = 2.0
+    """What the longest pause grows by from attempt to attempt. At least 1."""
+    max_backoff: float = 2.0
+    """The longest pause of all, in seconds."""
+    budget: int = 100
+    """How many retries, over all calls of a client, may have been in vain. Each takes one, gets it back when it
+    succeeds, and ten calls that succeed at once earn one: retries cannot multiply an outage."""
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts is at least 1, not {self.max_attempts!r}.")
+        if self.budget < 0:
+            raise ValueError(f"budget is at least 0, not {self.budget!r}.")
+        if not self.backoff_multiplier >= 1:
+            raise ValueError(f"backoff_multiplier is at least 1, not {self.backoff_multiplier!r}.")
+        if not 0 <= self.initial_backoff <= self.max_backoff:
+            raise ValueError("0 <= initial_backoff <= max_backoff does not hold.")
+
+
+class Budget:
+    """The retries that the calls of one client have left. Threads may share it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left: float = size
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Takes one, if there is one."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+    def earn(self, *, retried: bool) -> None:
+        """Notes that a call succeeded."""
+        with self._lock:
+            self._left = min(self._left + (1 if retried else _EARNED), self._size)
+
+
+class Course:
+    """The attempts of one call, and the time that they have together."""
+
+    def __init__(self, policy: RetryPolicy | None, budget: Budget, timeout: float | None, *, resume: bool) -> None:
+        """Begins now.
+
+        Args:
+            policy: None repeats nothing.
+            budget: Shared by all calls of the client.
+            timeout: The seconds that all attempts have; None is no end.
+            resume: Whether an answer that was cut off is gone on with.
+        """
+        self._policy = policy or RetryPolicy()
+        self._retry = policy is not None
+        self._budget = budget
+        self._resume = resume
+        self._begun_at = monotonic()
+        self._ends_at = None if timeout is None else self._begun_at + timeout
+        self._lost_at: float | None = None
+        self._in_vain = 0
+        self._retried = False
+        self.attempts = 0
+        """How many were begun."""
+        self.metadata: tuple[tuple[str, str], ...] = ()
+        """What goes with each of them besides what the client sends with every call."""
+        self.resumed = 0
+        """How many times an answer that was cut off went on."""
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the answer was cut off and nothing more of it has come since."""
+        return self._lost_at is not None
+
+    def elapsed(self) -> float:
+        """How many seconds the call has taken."""
+        return monotonic() - self._begun_at
+
+    def remaining(self) -> float | None:
+        """How many seconds the call has left; None for no end."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
+
+    def progressed(self) -> None:
+        """Notes that the running attempt has brought the first of its answer."""
+        self._in_vain = 0
+        if self._lost_at is not None:
+            self._lost_at = None
+            self.resumed += 1
+
+    def succeeded(self) -> None:
+        """Notes that the call is complete."""
+        self._budget.earn(retried=self._retried)
+
+    def pause(self, status: Status, *, begun: bool, elsewhere: bool) -> float | None:
+        """Decides what follows a failed attempt.
+
+        Args:
+            status: How the attempt ended.
+            begun: Whether something of the answer was received, by this attempt or one before it.
+            elsewhere: Whether another target can be tried at once.
+
+        Returns:
+            The seconds to wait before the next attempt; None for no further one.
+        """
+        if not status.may_pass(begun=begun) or not (self._may_resume() if begun else self._may_retry()):
+            return None
+        self._in_vain += 1
+        pause = 0.0 if elsewhere else self._backoff(status)
+        remaining = self.remaining()
+        if remaining is not None and pause >= remaining:
+            return None
+        if not begun:
+            if not self._budget.take():
+                return None
+            self._retried = True
+        return pause
+
+    def _may_retry(self) -> bool:
+        return self._retry and self.attempts < self._policy.max_attempts
+
+    def _may_resume(self) -> bool:
+        """Nothing is taken from the budget: a stream that goes on is work that a server had already taken in."""
+        if not self._resume or self.resumed >= _MOST_RESUMES:
+            return False
+        now = monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+        return self._ends_at is not None or now - self._lost_at <= _RESUME_SECONDS
+
+    def _backoff(self, status: Status) -> float:
+        if status.retry_after is not None:
+            # The jitter only adds: whoever comes earlier is refused again.
+            return status.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
+        policy = self._policy
+        longest = policy.initial_backoff * policy.backoff_multiplier ** min(self._in_vain - 1, 30)
+        return random.uniform(0.0, min(longest, policy.max_backoff))  # noqa: S311 - no secret

@@ -1,0 +1,62 @@
+"""Ends a wait that gRPC alone would not end."""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from weakref import WeakMethod
+
+
+class Alarm:
+    """Calls a method from another thread when a block of code takes too long.
+
+    The thread starts with the first block, and ends with `stop` and when the method's object is dropped.
+    """
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        """`ring` is a bound method, whose object is not kept alive."""
+        self._ring = WeakMethod(ring)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._rings_at: float | None = None
+        self._wakes_at: float | None = None
+        self._stopped = False
+
+    def limit(self, seconds: float | None) -> "Alarm":
+        """Rings if the block that follows takes longer; None is no limit."""
+        if seconds is None:
+            return self
+        with self._changed:
+            self._rings_at = monotonic() + seconds
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._wait, name="doherty-alarm", daemon=True)
+                self._thread.start()
+            elif self._wakes_at is None or self._rings_at < self._wakes_at:
+                # Else it wakes up early enough by itself, as it does for nearly every token.
+                self._changed.notify()
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._rings_at = None
+
+    def stop(self) -> None:
+        """Never rings again."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _wait(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                now = monotonic()
+                if self._rings_at is not None and self._rings_at <= now:
+                    break
+                self._wakes_at = self._rings_at
+                self._changed.wait(None if self._rings_at is None else self._rings_at - now)
+        if not self._stopped and (ring := self._ring()) is not None:
+            ring()

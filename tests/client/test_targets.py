@@ -1,0 +1,160 @@
+"""Clients with several targets, and with names behind which several servers stand."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from doherty import Client, Health, UnavailableError
+from doherty._core._addresses import is_several
+from doherty._core._balance import Targets
+from support.server import ServerProcess, start_server
+from support.twins import ENDLESS, Kind, Twin, open_twin
+
+
+@contextmanager
+def _two_servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(start_server("--engine", "synthetic", until="listening")) for _ in range(2))
+        one.wait_for("ready")
+        other.wait_for("ready")
+        yield one, other
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    with _two_servers() as both:
+        yield both
+
+
+def _nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def _running(kind: Kind, server: ServerProcess) -> int:
+    async with open_twin(kind, server.target) as twin:
+        return int((await twin("latency")).running)
+
+
+async def test_streams_are_spread_evenly(kind: Kind, servers: tuple[ServerProcess, ServerProcess]) -> None:
+    async with open_twin(kind, [server.target for server in servers]) as twin:
+        streams = [twin.stream("Hi", **ENDLESS) for _ in range(6)]
+        for stream in streams:
+            await stream.next()
+        assert [await _running(kind, server) for server in servers] == [3, 3]
+        for stream in streams:
+            await stream.close()
+        for server in servers:
+            async with open_twin(kind, server.target) as one:
+                await one.aborts()
+
+
+async def test_a_target_that_is_not_there_is_left_out(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOHERTY_TARGET", f"{_nobody()}, {servers[0].target}")
+    async with open_twin(kind, None) as twin:
+        assert twin.client.target.endswith(f",{servers[0].target}")
+        for _ in range(4):
+            await twin.generate("Hi", max_output_tokens=1)
+            await twin.stream("Hi", max_output_tokens=1).result()
+        assert await twin("health") is Health.SERVING
+        await twin("wait_ready")
+
+
+async def test_none_of_the_targets_is_there(kind: Kind) -> None:
+    async with open_twin(kind, [_nobody(), _nobody()]) as twin:
+        with pytest.raises(UnavailableError, match="after 4 attempts"):
+            await twin.generate("Hi")
+        with pytest.raises(UnavailableError, match="was not reached"):
+            await twin("health")
+
+
+async def test_several_servers_behind_one_name_take_turns(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess]
+) -> None:
+    # gRPC resolves a list of addresses as it does a name in DNS.
+    async with open_twin(kind, ["ipv4:" + ",".join(server.target for server in servers)]) as twin:
+        await twin("wait_ready")
+        before = [await _answers(kind, server) for server in servers]
+        while not await _both_grew(kind, servers, before):
+            await twin.generate("Hi", max_output_tokens=1)
+
+
+async def _answers(kind: Kind, server: ServerProcess) -> int:
+    async with open_twin(kind, server.target) as twin:
+        return int((await twin("latency")).answers)
+
+
+async def _both_grew(kind: Kind, servers: tuple[ServerProcess, ServerProcess], before: list[int]) -> bool:
+    return all([await _answers(kind, server) > least for server, least in zip(servers, before, strict=True)])
+
+
+async def test_a_server_behind_a_name_that_does_not_serve_is_left_out(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess]
+) -> None:
+    with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as loading:
+        async with open_twin(kind, [f"ipv4:{loading.target},{servers[0].target}"], retry=None) as twin:
+            await twin("wait_ready")
+            for _ in range(4):
+                await twin.generate("Hi", max_output_tokens=1)
+
+
+async def test_the_health_of_a_server(kind: Kind, twin: Twin) -> None:
+    assert await twin("health") is Health.SERVING
+    assert str(await twin("health")) == "SERVING"
+    with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
+        async with open_twin(kind, server.target) as loading:
+            assert await loading("health", timeout=10) is Health.NOT_SERVING
+        async with open_twin(kind, [server.target, twin.client.target]) as both:
+            assert await both("health") is Health.SERVING
+
+
+@pytest.mark.parametrize(
+    ("target", "several"),
+    [
+        ("gpu:50051", True),
+        ("dns:///gpu.example.org:50051", True),
+        ("ipv4:10.0.0.1:1,10.0.0.2:1", True),
+        ("10.0.0.1:1", False),
+        ("[fe80::1]:1", False),
+        ("ipv6:[fe80::1]:1", False),
+        ("localhost:1", False),
+        ("unix:/tmp/x", False),
+    ],
+)
+def test_what_is_a_name_behind_which_several_servers_may_stand(target: str, several: bool) -> None:  # noqa: FBT001
+    assert is_several(target) is several
+
+
+def test_a_target_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        Client(["localhost:1", "localhost:1"])
+    with pytest.raises(TypeError, match="A target is a str"):
+        Client([1])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+
+
+def test_the_target_with_the_fewest_in_flight_is_chosen() -> None:
+    targets = Targets(["a", "b", "c"])
+    chosen = [targets.begin() for _ in range(6)]
+    assert sorted(target.name for target in chosen) == ["a", "a", "b", "b", "c", "c"]
+    targets.end(chosen[0])
+    assert targets.begin() is chosen[0]
+
+
+def test_a_target_that_failed_rests_unless_all_do() -> None:
+    targets = Targets(["a", "b"])
+    one = targets.begin()
+    assert targets.failed(one, None)
+    targets.end(one)
+    others = {targets.begin().name for _ in range(3)}
+    assert others == {"a", "b"} - {one.name}
+    other = targets.begin()
+    assert not targets.failed(other, 60)
+    assert targets.begin() is one
+    targets.worked(other)
+    assert other.rests_until == 0

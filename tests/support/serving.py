@@ -1,0 +1,77 @@
+"""A gRPC server in this process, for what a real one cannot be made to do."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+
+from doherty.v1 import generation_service_pb2 as wire
+from doherty.v1.answer_pb2 import FINISH_REASON_STOP, Delta, Start, Summary, Usage
+from doherty.v1.request_pb2 import GenerateRequest
+
+Handler = Callable[[GenerateRequest, grpc.ServicerContext], Iterator[wire.StreamGenerateResponse]]
+
+
+class Serving:
+    """Its address, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.target = ""
+        self.requests: list[GenerateRequest] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+
+
+def delta(text: str, *token_ids: int, start: bool = False) -> wire.StreamGenerateResponse:
+    """A message with a text and the ids of its tokens."""
+    part = Delta(text=text, token_ids=token_ids, token_count=max(1, len(token_ids)))
+    return wire.StreamGenerateResponse(start=Start(request_id="r", model="m") if start else None, delta=part)
+
+
+def summary(output_tokens: int = 1) -> wire.StreamGenerateResponse:
+    """The last message of an answer."""
+    usage = Usage(prompt_tokens=1, output_tokens=output_tokens)
+    return wire.StreamGenerateResponse(summary=Summary(finish_reason=FINISH_REASON_STOP, usage=usage, seed=7))
+
+
+def answer(text: str = "fine") -> list[wire.StreamGenerateResponse]:
+    """A whole answer."""
+    return [delta(text, 1, start=True), summary()]
+
+
+@contextmanager
+def serve(
+    handler: Handler, *, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> Iterator[Serving]:
+    """Runs a server whose two generation calls are answered by `handler`, up to the end of the block."""
+    serving = Serving()
+
+    def stream(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[wire.StreamGenerateResponse]:
+        serving.requests.append(request)
+        serving.metadata.append(dict(context.invocation_metadata()))
+        yield from handler(request, context)
+
+    def generate(request: GenerateRequest, context: grpc.ServicerContext) -> wire.GenerateResponse:
+        messages = list(stream(request, context))
+        text = "".join(message.delta.text for message in messages)
+        return wire.GenerateResponse(start=messages[0].start, text=text, summary=messages[-1].summary)
+
+    handlers = {
+        "Generate": grpc.unary_unary_rpc_method_handler(
+            generate, GenerateRequest.FromString, wire.GenerateResponse.SerializeToString
+        ),
+        "StreamGenerate": grpc.unary_stream_rpc_method_handler(
+            stream, GenerateRequest.FromString, wire.StreamGenerateResponse.SerializeToString
+        ),
+    }
+    with ThreadPoolExecutor(16) as threads:
+        server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
+        service = wire.DESCRIPTOR.services_by_name["GenerationService"].full_name
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        serving.target = address.replace(":0", f":{port}")
+        server.start()
+        try:
+            yield serving
+        finally:
+            server.stop(None).wait()
