@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from doherty._aio._client import AsyncClient
     from doherty._aio._stream import AsyncGenerationStream
     from doherty._core._deployment import Latency, Limits, ModelInfo, Quantiles, SamplingDefaults
+    from doherty._core._details import Speculation, TokenLogprob, TopLogprob
     from doherty._core._errors import (
         AuthenticationError,
         CancelledByServerError,
@@ -45,14 +46,11 @@ if TYPE_CHECKING:
         Delta,
         FinishReason,
         Generation,
-        Speculation,
         Timings,
-        TokenLogprob,
-        TopLogprob,
         Usage,
     )
     from doherty._core._retry import RetryPolicy
-    from doherty._core._security import TLSConfig
+    from doherty._core._tls import TLSConfig
     from doherty._sync._client import Client
     from doherty._sync._stream import GenerationStream
 
@@ -106,6 +104,7 @@ _NAMES = {
     "doherty._aio._client": ("AsyncClient",),
     "doherty._aio._stream": ("AsyncGenerationStream",),
     "doherty._core._deployment": ("Latency", "Limits", "ModelInfo", "Quantiles", "SamplingDefaults"),
+    "doherty._core._details": ("Speculation", "TokenLogprob", "TopLogprob"),
     "doherty._core._errors": (
         "AuthenticationError",
         "CancelledByServerError",
@@ -133,14 +132,11 @@ _NAMES = {
         "Delta",
         "FinishReason",
         "Generation",
-        "Speculation",
         "Timings",
-        "TokenLogprob",
-        "TopLogprob",
         "Usage",
     ),
     "doherty._core._retry": ("RetryPolicy",),
-    "doherty._core._security": ("TLSConfig",),
+    "doherty._core._tls": ("TLSConfig",),
     "doherty._sync._client": ("Client",),
     "doherty._sync._stream": ("GenerationStream",),
 }

@@ -30,11 +30,14 @@ class AsyncAttempt:
         try:
             self._request = state.next_request()
             self._call = connection.generation.StreamGenerate(
-                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
+                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.trace.metadata)
             )
-        except (DohertyError, grpc.aio.UsageError) as error:
+        except DohertyError:
             self._targets.end(self.target)
-            if isinstance(error, grpc.aio.UsageError) and pool.dispatch.closed:
+            raise
+        except grpc.aio.UsageError as error:
+            self._targets.end(self.target)
+            if pool.dispatch.closed:
                 raise ClientClosedError("The client was closed.") from error
             raise
         connection.streams.add(self._call)

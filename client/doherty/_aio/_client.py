@@ -11,22 +11,23 @@ from doherty._aio._pool import AsyncPool
 from doherty._aio._stream import AsyncGenerationStream
 from doherty._core._errors import ClientClosedError
 from doherty._core._from_wire import generation_from_reply
-from doherty._core._options import GenerateOptions
-from doherty._core._parameters import Parameters
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import count_request, generate_request, latency_request
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._schema import JsonSchema, ModelT, Schema, parse_answer
-from doherty._core._security import TLSConfig
-from doherty._core._settings import make_settings
-from doherty._core._stream import StreamPlan
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_patience, choose_timeout
+from doherty._core._settings import Settings
+from doherty._core._stream import Plan
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
+from doherty._core._trace import start_trace
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
+    from doherty._core._options import GenerateOptions
+    from doherty._core._parameters import Parameters
+    from doherty._core._schema import JsonSchema, ModelT, Schema
+    from doherty._core._tls import TLSConfig
 
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -44,7 +45,7 @@ class AsyncClient:
         target: str | Sequence[str] | None = None,
         *,
         api_key: str | None = None,
-        tls: TLSConfig | bool | None = None,
+        tls: "TLSConfig | bool | None" = None,
         insecure: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
@@ -69,7 +70,7 @@ class AsyncClient:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = make_settings(
+        self._settings = Settings(
             target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
         )
         self._pool: AsyncPool | None = None
@@ -90,17 +91,17 @@ class AsyncClient:
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: None = None, **parameters: "Unpack[Parameters]"
     ) -> Generation[None]: ...
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
-    ) -> Generation[ModelT]: ...
+        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
+    ) -> "Generation[ModelT]": ...
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]: ...
 
     async def generate(  # noqa: PLR0913 - what a request can say, by name
@@ -113,14 +114,14 @@ class AsyncClient:
         max_output_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Schema | None = None,
+        schema: "Schema | None" = None,
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
         first_token_timeout: float | None = None,
         idle_timeout: float | None = None,
         request_id: str | None = None,
-        options: GenerateOptions | None = None,
+        options: "GenerateOptions | None" = None,
     ) -> Generation[Any]:
         """Generates one whole answer.
 
@@ -148,7 +149,7 @@ class AsyncClient:
             RpcError: The call failed; its subclasses say how.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        plan = StreamPlan(
+        plan = Plan(
             generate_request(
                 prompt,
                 system=system,
@@ -164,31 +165,34 @@ class AsyncClient:
                 options=options,
             ),
             schema,
-            check_patience(first_token_timeout, idle_timeout),
             self._seconds(timeout),
+            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
+            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
-        if plan.patience:
+        if plan.first_token_timeout is not None or plan.idle_timeout is not None:
             return await AsyncGenerationStream[Any](self._connected(), plan).result()
         pool = self._connected()
         course = pool.dispatch.course(plan.timeout)
         started = perf_counter()
-        reply = await pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+        with start_trace(plan.request, stream=False) as course.trace:
+            reply = await pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+            course.trace.complete(reply.start, reply.summary)
         elapsed = perf_counter() - started if course.attempts == 1 else None
-        return parse_answer(generation_from_reply(reply, elapsed), schema, plan.request.continue_from.text)
+        return plan.read(generation_from_reply(reply, elapsed))
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: None = None, **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[None]: ...
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
-    ) -> AsyncGenerationStream[ModelT]: ...
+        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
+    ) -> "AsyncGenerationStream[ModelT]": ...
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]: ...
 
     def stream_generate(  # noqa: PLR0913 - as `generate`
@@ -201,14 +205,14 @@ class AsyncClient:
         max_output_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Schema | None = None,
+        schema: "Schema | None" = None,
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
         first_token_timeout: float | None = None,
         idle_timeout: float | None = None,
         request_id: str | None = None,
-        options: GenerateOptions | None = None,
+        options: "GenerateOptions | None" = None,
     ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
@@ -216,7 +220,7 @@ class AsyncClient:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        plan = StreamPlan(
+        plan = Plan(
             generate_request(
                 prompt,
                 system=system,
@@ -232,8 +236,9 @@ class AsyncClient:
                 options=options,
             ),
             schema,
-            check_patience(first_token_timeout, idle_timeout),
             self._seconds(timeout),
+            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
+            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
         return AsyncGenerationStream(self._connected(), plan)
 

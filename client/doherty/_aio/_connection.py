@@ -5,7 +5,6 @@ from weakref import WeakSet
 
 import grpc.aio
 
-from doherty._core import _health
 from doherty._core._channel import channel_options
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
@@ -31,11 +30,14 @@ class AsyncConnection:
         )
         self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
         self.latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
-        self.health: grpc.aio.UnaryUnaryMultiCallable[StringValue, Int32Value] = self._channel.unary_unary(
-            _health.CHECK, _health.encode_service, _health.decode_status
-        )
         self.streams: WeakSet[grpc.aio.Call] = WeakSet()
         """The streams that run, for `close` to end."""
+
+    def health(self) -> "grpc.aio.UnaryUnaryMultiCallable[StringValue, Int32Value]":
+        """The call that asks the health service."""
+        from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most programs never ask
+
+        return self._channel.unary_unary(CHECK, encode_service, decode_status)
 
     def connectivity(self) -> str:
         """The state of the channel."""

@@ -14,7 +14,6 @@ from doherty._core._dispatch import Dispatch
 from doherty._core._errors import ClientClosedError, DohertyError, EventLoopError
 from doherty._core._log import log_attempt
 from doherty._core._resume import shortened
-from doherty._core._status import CUT_OFF, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +74,7 @@ class AsyncPool:
                 reply = await rpc(self.connection(target))(
                     shortened(request, course),
                     timeout=course.remaining(),
-                    metadata=(*self.settings.metadata, *course.metadata),
+                    metadata=(*self.settings.metadata, *course.trace.metadata),
                 )
             except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
                 log_attempt(request, target.name, started, error)
@@ -104,6 +103,8 @@ class AsyncPool:
             course: The call that it belongs to.
             begun: Whether something of the answer was received.
         """
+        from doherty._core._status import CUT_OFF, read_status  # noqa: PLC0415 - only a failed call pays for it
+
         if self.dispatch.closed:
             # Closing the channel cancels what runs on it, and a call on a closed channel is a UsageError.
             return ClientClosedError("The client was closed.")

@@ -60,7 +60,7 @@ async def wait_ready(pool: "AsyncPool", timeout: float | None) -> None:
 
 async def _check(pool: "AsyncPool", target: "Target", course: "Course") -> Health:
     pool.dispatch.check_usable()
-    check = pool.connection(target).health
+    check = pool.connection(target).health()
     try:
         return health_from_wire(await check(REQUEST, timeout=course.remaining(), metadata=pool.settings.metadata))
     except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:

@@ -13,7 +13,7 @@ from doherty._aio._attempt import AsyncAttempt
 from doherty._aio._loop import task_is_cancelled
 from doherty._core._errors import DohertyError
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
-from doherty._core._stream import StreamPlan, StreamState
+from doherty._core._stream import Plan, StreamState
 
 if TYPE_CHECKING:
     from doherty._aio._pool import AsyncPool
@@ -28,7 +28,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, pool: "AsyncPool", plan: StreamPlan) -> None:
+    def __init__(self, pool: "AsyncPool", plan: Plan) -> None:
         """Sends the request."""
         self._pool = pool
         self._course = pool.dispatch.course(plan.timeout, resume=True)
@@ -55,8 +55,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
 
     def __del__(self) -> None:
         # There is no attempt where the constructor failed.
-        unfinished = hasattr(self, "_attempt") and not self._state.ended and not self._state.complete
-        if unfinished and self._pool.dispatch.is_of_this_process():
+        if hasattr(self, "_attempt") and self._pool.dispatch.is_of_this_process() and self._state.close():
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
                 self._pool.loop.call_soon_threadsafe(self._attempt.cancel)
@@ -103,8 +102,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._cancel()
 
     def _cancel(self) -> None:
-        if not self._state.ended and not self._state.complete:
-            self._state.fail(self._state.error("The stream was closed before its answer was complete."))
+        if self._state.close():
             self._stop()
 
     def _stop(self) -> None:
@@ -113,8 +111,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._attempt.cancel()
 
     def _lose_patience(self) -> None:
-        if not self._state.ended and not self._state.complete:
-            self._state.ran_out_of_patience()
+        if self._state.run_out_of_patience():
             self._stop()
 
     async def _read(self) -> "StreamGenerateResponse | None":

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -10,19 +9,19 @@ _FIRST_REST: Final = 0.1
 _LONGEST_REST: Final = 5.0
 
 
-@dataclass(slots=True)
 class Target:
     """What is known of one target."""
 
-    index: int
-    """Its place among the client's targets."""
-    name: str
-    in_flight: int = 0
-    """How many attempts run on it."""
-    failures: int = 0
-    """How many times in a row it was found unavailable, a burst counted once."""
-    rests_until: float = 0.0
-    """Until when it is left out if there is another one, by `monotonic`."""
+    def __init__(self, index: int, name: str) -> None:
+        """It has the place `index` among the client's targets."""
+        self.index = index
+        self.name = name
+        self.in_flight = 0
+        """How many attempts run on it."""
+        self.failures = 0
+        """How many times in a row it was found unavailable, a burst counted once."""
+        self.rests_until = 0.0
+        """Until when it is left out if there is another one, by `monotonic`."""
 
 
 class Targets:

@@ -11,11 +11,11 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     # Core would repeat a call behind our back, and its first try would count as the server's.
     ("grpc.enable_retries", 0),
-    # Finds a connection that died without a word during a long answer. An idle connection sends no pings. At 30 s, a
-    # server that keeps gRPC's default ping policy, as ours does not, ended a silent call after 150 to 240 s with "too
-    # many pings"; at 60 s one of 250 s lived.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # Finds a connection that died without a word during a long answer, half a minute later. An idle connection sends
+    # no pings. Our server allows a ping every 5 s; one with gRPC's default policy would end a call that is silent for
+    # long with "too many pings".
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -12,7 +12,9 @@ from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, ForkError, RpcError
 from doherty._core._retry import Budget, Course, RetryPolicy
 from doherty._core._settings import Settings
-from doherty._core._status import Status
+
+if TYPE_CHECKING:
+    from doherty._core._status import Status
 
 _LOG: Final = logging.getLogger("doherty")
 
@@ -30,6 +32,7 @@ class Dispatch:
 
     def course(self, timeout: float | None, *, resume: bool = False) -> Course:
         """Begins a call that has `timeout` seconds; `resume` where an answer that is cut off can be gone on with."""
+        self.check_usable()
         return Course(self.settings.retry, self._budget, timeout, resume=resume and self.settings.resume)
 
     def one_attempt(self, timeout: float | None) -> Course:
@@ -67,10 +70,12 @@ class Dispatch:
         """Chooses the target of a call's next attempt, which counts as running on it until `targets.end`."""
         self.check_usable()
         course.attempts += 1
-        return self.targets.begin()
+        target = self.targets.begin()
+        course.trace.attempt(target.name, course.attempts)
+        return target
 
     def after(
-        self, status: Status, target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
+        self, status: "Status", target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
     ) -> float | RpcError:
         """Decides what follows an attempt that failed.
 
@@ -103,7 +108,7 @@ class Dispatch:
 
 
 def _explain(
-    status: Status, target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
+    status: "Status", target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
 ) -> RpcError:
     """Makes the error to raise for an attempt that is the last one."""
     from doherty._core._translate import translate  # noqa: PLC0415 - only a failed call pays for it

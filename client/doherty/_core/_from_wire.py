@@ -8,19 +8,17 @@ from doherty._core._results import (
     Delta,
     FinishReason,
     Generation,
-    Speculation,
     Timings,
-    TokenLogprob,
-    TopLogprob,
     Usage,
 )
 from doherty.v1 import answer_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from google.protobuf.message import Message
 
+    from doherty._core._details import Speculation, TokenLogprob
     from doherty.v1 import generation_service_pb2
 
 _FINISH_REASONS: Final = {
@@ -40,9 +38,13 @@ def delta_from_wire(delta: answer_pb2.Delta) -> Delta:
     return Delta(delta.text, tuple(delta.token_ids) or None, logprobs_from_wire(delta.logprobs), delta.token_count)
 
 
-def logprobs_from_wire(logprobs: "Iterable[answer_pb2.TokenLogprob]") -> tuple[TokenLogprob, ...] | None:
+def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[TokenLogprob, ...] | None":
     """Log probabilities, None where there are none."""
-    entries = (
+    if not logprobs:
+        return None
+    from doherty._core._details import TokenLogprob, TopLogprob  # noqa: PLC0415 - most programs never ask
+
+    return tuple(
         TokenLogprob(
             one.token_id,
             one.token,
@@ -51,7 +53,6 @@ def logprobs_from_wire(logprobs: "Iterable[answer_pb2.TokenLogprob]") -> tuple[T
         )
         for one in logprobs
     )
-    return tuple(entries) or None
 
 
 def generation_from_reply(
@@ -75,7 +76,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     *,
     text: str,
     token_ids: tuple[int, ...] | None,
-    logprobs: tuple[TokenLogprob, ...] | None,
+    logprobs: "tuple[TokenLogprob, ...] | None",
 ) -> "Generation[None]":
     """A whole answer from how it began and ended, and what came between."""
     timings = timings_from_wire(summary.timings)
@@ -84,7 +85,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
         parsed=None,
         token_ids=token_ids,
         logprobs=logprobs,
-        finish_reason=_FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER),
+        finish_reason=finish_reason(summary),
         stop_text=optional(summary, "stop_text"),
         stop_token_id=optional(summary, "stop_token_id"),
         usage=Usage(
@@ -100,6 +101,11 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
         seed=optional(summary, "seed"),
         speculation=_speculation(summary),
     )
+
+
+def finish_reason(summary: answer_pb2.Summary) -> FinishReason:
+    """Why an answer ended."""
+    return _FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER)
 
 
 def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
@@ -129,9 +135,11 @@ def timings_from_header(header: str | bytes | None) -> Timings | None:
     return Timings(**{field: spans.get(field) for field in Timings.__dataclass_fields__})
 
 
-def _speculation(summary: answer_pb2.Summary) -> Speculation | None:
+def _speculation(summary: answer_pb2.Summary) -> "Speculation | None":
     if not summary.HasField("speculation"):
         return None
+    from doherty._core._details import Speculation  # noqa: PLC0415 - few engines speculate
+
     told = summary.speculation
     return Speculation(told.steps, told.draft_tokens, told.accepted_tokens)
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     # Type checkers know it, whether or not it is installed: with its default, a bare `Generation` is one of anything.
     from typing_extensions import TypeVar
 
+    from doherty._core._details import Speculation, TokenLogprob
+
     ParsedT_co = TypeVar("ParsedT_co", covariant=True, default=Any)
 else:
     from typing import TypeVar
@@ -29,28 +31,6 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TopLogprob:
-    """One of the most probable tokens at some place."""
-
-    token_id: int
-    token: bytes
-    """Its bytes, which need not be a whole code point."""
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """The log probability of one generated token."""
-
-    token_id: int
-    token: bytes
-    """Its bytes, which need not be a whole code point."""
-    logprob: float
-    top: tuple[TopLogprob, ...]
-    """The most probable tokens at this place, the most probable one first; as many as were asked for."""
-
-
-@dataclass(frozen=True, slots=True)
 class Delta:
     """What is new in a stream since the delta before; its str is its text."""
 
@@ -58,7 +38,7 @@ class Delta:
     """Whole code points. May be empty."""
     token_ids: tuple[int, ...] | None
     """The ids of the tokens of the text; None where they were not asked for or the engine cannot tell them."""
-    logprobs: tuple[TokenLogprob, ...] | None
+    logprobs: "tuple[TokenLogprob, ...] | None"
     """One entry a token; None where they were not asked for or the engine cannot tell them."""
     token_count: int
     """How many generated tokens this delta stands for."""
@@ -101,15 +81,6 @@ class Timings:
     """TPOT: the mean gap between tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speculation:
-    """What speculative decoding contributed to an answer."""
-
-    steps: int
-    draft_tokens: int
-    accepted_tokens: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Generic[ParsedT_co]):
     """A whole answer; its str is its text."""
@@ -119,7 +90,7 @@ class Generation(Generic[ParsedT_co]):
     """The answer as `schema=` asked for it: an object of the model, or what the JSON stands for; None without one."""
     token_ids: tuple[int, ...] | None
     """The ids of the generated tokens; None where they were not asked for or the engine cannot tell all of them."""
-    logprobs: tuple[TokenLogprob, ...] | None
+    logprobs: "tuple[TokenLogprob, ...] | None"
     """One entry a token; None where they were not asked for or the engine cannot tell all of them."""
     finish_reason: FinishReason
     stop_text: str | None
@@ -139,7 +110,7 @@ class Generation(Generic[ParsedT_co]):
     model: str
     seed: int | None
     """The seed that was used; None at temperature 0, and where a stream went on at another server with another seed."""
-    speculation: Speculation | None
+    speculation: "Speculation | None"
     """None where the engine does not speculate."""
 
     def __str__(self) -> str:

@@ -1,12 +1,14 @@
 """Decides what follows an attempt that failed: another one, after how long, or none."""
 
-import random
 import threading
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from doherty._core._status import Status
+from doherty._core._trace import Trace
+
+if TYPE_CHECKING:
+    from doherty._core._status import Status
 
 _MOST_RESUMES: Final = 5
 """A request that kills every server that takes it must not find one after the other."""
@@ -14,7 +16,8 @@ _MOST_RESUMES: Final = 5
 _RESUME_SECONDS: Final = 60.0
 """How long a stream without a deadline looks for a server to go on at."""
 
-_EARNED: Final = 0.1
+_EARNS_ONE: Final = 10
+"""How many calls that succeed at once earn one retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +56,22 @@ class Budget:
     """The retries that the calls of one client have left. Threads may share it."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._left: float = size
+        """Begins with `size` retries."""
+        self._size = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
         """Takes one, if there is one."""
         with self._lock:
-            if self._left < 1:
+            if self._left < _EARNS_ONE:
                 return False
-            self._left -= 1
+            self._left -= _EARNS_ONE
             return True
 
     def earn(self, *, retried: bool) -> None:
         """Notes that a call succeeded."""
         with self._lock:
-            self._left = min(self._left + (1 if retried else _EARNED), self._size)
+            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._size)
 
 
 class Course:
@@ -94,8 +97,8 @@ class Course:
         self._retried = False
         self.attempts = 0
         """How many were begun."""
-        self.metadata: tuple[tuple[str, str], ...] = ()
-        """What goes with each of them besides what the client sends with every call."""
+        self.trace = Trace()
+        """Where they are told of."""
         self.resumed = 0
         """How many times an answer that was cut off went on."""
 
@@ -123,7 +126,7 @@ class Course:
         """Notes that the call is complete."""
         self._budget.earn(retried=self._retried)
 
-    def pause(self, status: Status, *, begun: bool, elsewhere: bool) -> float | None:
+    def pause(self, status: "Status", *, begun: bool, elsewhere: bool) -> float | None:
         """Decides what follows a failed attempt.
 
         Args:
@@ -159,7 +162,9 @@ class Course:
             self._lost_at = now
         return self._ends_at is not None or now - self._lost_at <= _RESUME_SECONDS
 
-    def _backoff(self, status: Status) -> float:
+    def _backoff(self, status: "Status") -> float:
+        import random  # noqa: PLC0415 - only a failed call pays for it
+
         if status.retry_after is not None:
             # The jitter only adds: whoever comes earlier is refused again.
             return status.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret

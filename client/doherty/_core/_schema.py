@@ -1,5 +1,6 @@
 """Answers that are data: the schema that they are held to, and what is made of their text."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -42,8 +43,6 @@ def schema_text(schema: Schema) -> str:
     """
     if isinstance(schema, str):
         return schema
-    import json  # noqa: PLC0415 - only a schema pays for it
-
     given: Any = schema
     if isinstance(given, type) and hasattr(given, "model_json_schema"):
         return json.dumps(given.model_json_schema(), ensure_ascii=False)
@@ -56,8 +55,8 @@ def schema_text(schema: Schema) -> str:
         raise type(error)(f"schema= cannot be written as JSON: {error}.") from error
 
 
-def parse_answer(generation: "Generation[None]", schema: Schema | None, held: str) -> "Generation[Any]":
-    """The answer with what its text stands for, where a schema was asked for.
+def parse_answer(generation: "Generation[None]", schema: Schema, held: str) -> "Generation[Any]":
+    """The answer with what its text stands for.
 
     Args:
         generation: The answer.
@@ -67,8 +66,6 @@ def parse_answer(generation: "Generation[None]", schema: Schema | None, held: st
     Raises:
         ParseError: The text is not, or not all, of what the schema says.
     """
-    if schema is None:
-        return generation
     text = held + generation.text
     try:
         return replace(generation, parsed=_parse(schema, text))
@@ -85,6 +82,4 @@ def parse_answer(generation: "Generation[None]", schema: Schema | None, held: st
 def _parse(schema: Schema, text: str) -> Any:
     if isinstance(schema, type):
         return schema.model_validate_json(text)
-    import json  # noqa: PLC0415 - only a schema pays for it
-
     return json.loads(text)

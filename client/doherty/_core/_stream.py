@@ -1,31 +1,54 @@
 """What is known of a stream while it comes in, over all the attempts that it takes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._from_wire import delta_from_wire, generation_from_parts, timings_from_wire
-from doherty._core._results import Delta, Generation, Timings, TokenLogprob
+from doherty._core._results import Delta, Generation, Timings
 from doherty._core._resume import resumed_request, shortened
-from doherty._core._schema import Schema, parse_answer
-from doherty._core._timeout import Patience
+from doherty._core._trace import start_trace
 
 if TYPE_CHECKING:
+    from doherty._core._details import TokenLogprob
     from doherty._core._retry import Course
+    from doherty._core._schema import Schema
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
     from doherty.v1.request_pb2 import GenerateRequest
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPlan:
-    """What a caller asked a stream for."""
+class Plan:
+    """What a caller asked for."""
 
-    request: "GenerateRequest"
-    schema: Schema | None
-    patience: Patience
-    timeout: float | None
+    def __init__(
+        self,
+        request: "GenerateRequest",
+        schema: "Schema | None",
+        timeout: float | None,
+        *,
+        first_token_timeout: float | None,
+        idle_timeout: float | None,
+    ) -> None:
+        """`timeout` is for all of it, the other two for how long a reader waits; seconds, None is no end."""
+        self.request = request
+        self.schema = schema
+        self.timeout = timeout
+        self.first_token_timeout = first_token_timeout
+        self.idle_timeout = idle_timeout
+
+    def read(self, generation: "Generation[None]") -> "Generation[Any]":
+        """The answer with what its text stands for, where a schema was asked for.
+
+        Raises:
+            ParseError: The text does not fit the schema.
+        """
+        if self.schema is None:
+            return generation
+        from doherty._core._schema import parse_answer  # noqa: PLC0415 - only a schema pays for it
+
+        return parse_answer(generation, self.schema, self.request.continue_from.text)
 
 
 class StreamState:
@@ -34,10 +57,11 @@ class StreamState:
     Whoever reads the messages calls `feed` with each.
     """
 
-    def __init__(self, plan: StreamPlan, course: "Course", *, resume: bool) -> None:
+    def __init__(self, plan: Plan, course: "Course", *, resume: bool) -> None:
         """`resume` says whether an answer that is cut off is gone on with, which needs the ids of its tokens."""
         self._plan = plan
         self._course = course
+        self._trace = course.trace = start_trace(plan.request, stream=True)
         self._started = perf_counter()
         self._elapsed = 0.0
         self._request = plan.request
@@ -95,7 +119,7 @@ class StreamState:
     @property
     def patience(self) -> float | None:
         """How many seconds the reader waits for the next message; None is without end."""
-        return self._plan.patience.idle if self.begun else self._plan.patience.first_token
+        return self._plan.idle_timeout if self.begun else self._plan.first_token_timeout
 
     def next_request(self) -> "GenerateRequest":
         """The request of the attempt that has just been counted: for all of the answer, or for what is still missing.
@@ -120,12 +144,16 @@ class StreamState:
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
         """Takes a message in, and gives back what it adds to the answer."""
         if message.HasField("start"):
+            if self._start is None:
+                self._trace.begin()
             self._start = message.start
             self._course.progressed()
         if message.HasField("summary"):
             self._summary = message.summary
             self._elapsed = perf_counter() - self._started
             self._course.succeeded()
+            if self._start is not None:
+                self._trace.complete(self._start, self._summary, resumed=self.resumed)
         if not message.HasField("delta"):
             return None
         delta = delta_from_wire(message.delta)
@@ -141,6 +169,14 @@ class StreamState:
         """Notes that nothing more can be read, and why."""
         self.failure = failure
         self.ended = True
+        self._trace.fail(failure)
+
+    def close(self) -> bool:
+        """Notes that the caller wants no more, and tells whether there is something to end at the server."""
+        if self.ended or self.complete:
+            return False
+        self.fail(self.error("The stream was closed before its answer was complete."))
+        return True
 
     def give_up(self, failure: DohertyError, error: BaseException | None) -> None:
         """Notes that nothing follows an attempt.
@@ -158,8 +194,10 @@ class StreamState:
         failure.__cause__ = error
         self.fail(failure)
 
-    def ran_out_of_patience(self) -> None:
-        """Notes that nothing came for too long."""
+    def run_out_of_patience(self) -> bool:
+        """Notes that nothing came for too long, and tells whether there is something to end at the server."""
+        if self.ended or self.complete:
+            return False
         what, reason = ("next", "IDLE_TIMEOUT") if self.begun else ("first", "FIRST_TOKEN_TIMEOUT")
         self.fail(
             DeadlineExceededError(
@@ -168,6 +206,7 @@ class StreamState:
                 request_id=self.request_id,
             )
         )
+        return True
 
     def error(self, message: str) -> StreamError:
         """Makes the error that carries what was received."""
@@ -191,7 +230,7 @@ class StreamState:
         )
         if self.resumed and not self._plan.request.sampling.HasField("seed"):
             generation = replace(generation, seed=None)
-        return parse_answer(generation, self._plan.schema, self._plan.request.continue_from.text)
+        return self._plan.read(generation)
 
     def _known_ids(self) -> tuple[int, ...] | None:
         return tuple(self._token_ids) or None if self._token_ids_known else None

@@ -1,6 +1,5 @@
 """The seconds after which a call is given up: the caller's, or the client's."""
 
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Final
@@ -43,23 +42,3 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
 def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
     """The timeout of one call, where `default` is the client's; raises as `check_timeout` does."""
     return default if isinstance(timeout, Unset) else check_timeout(timeout)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a reader waits for a stream before it gives up; None is without end."""
-
-    first_token: float | None
-    """Seconds until the first token."""
-    idle: float | None
-    """Seconds from one delta to the next."""
-
-    def __bool__(self) -> bool:
-        return self.first_token is not None or self.idle is not None
-
-
-def check_patience(first_token_timeout: float | None, idle_timeout: float | None) -> Patience:
-    """The two timeouts of a stream; raises as `check_timeout` does."""
-    return Patience(
-        check_timeout(first_token_timeout, "first_token_timeout"), check_timeout(idle_timeout, "idle_timeout")
-    )

@@ -29,11 +29,14 @@ class Attempt:
         try:
             self._request = state.next_request()
             self._call: Iterator[StreamGenerateResponse] = pool.connection(self.target).generation.StreamGenerate(
-                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
+                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.trace.metadata)
             )
-        except (DohertyError, ValueError) as error:
+        except DohertyError:
             self._targets.end(self.target)
-            if isinstance(error, ValueError) and pool.dispatch.closed:
+            raise
+        except ValueError as error:
+            self._targets.end(self.target)
+            if pool.dispatch.closed:
                 raise ClientClosedError("The client was closed.") from error
             raise
         # gRPC calls it however the call ends, also when the stream is dropped.

@@ -6,17 +6,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from doherty._core._from_wire import generation_from_reply
-from doherty._core._options import GenerateOptions
-from doherty._core._parameters import Parameters
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import count_request, generate_request, latency_request
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._schema import JsonSchema, ModelT, Schema, parse_answer
-from doherty._core._security import TLSConfig
-from doherty._core._settings import make_settings
-from doherty._core._stream import StreamPlan
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_patience, choose_timeout
+from doherty._core._settings import Settings
+from doherty._core._stream import Plan
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
+from doherty._core._trace import start_trace
 from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
 from doherty.v1.model_pb2 import GetModelRequest
@@ -24,6 +21,10 @@ from doherty.v1.model_pb2 import GetModelRequest
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
+    from doherty._core._options import GenerateOptions
+    from doherty._core._parameters import Parameters
+    from doherty._core._schema import JsonSchema, ModelT, Schema
+    from doherty._core._tls import TLSConfig
 
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -40,7 +41,7 @@ class Client:
         target: str | Sequence[str] | None = None,
         *,
         api_key: str | None = None,
-        tls: TLSConfig | bool | None = None,
+        tls: "TLSConfig | bool | None" = None,
         insecure: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
@@ -65,7 +66,7 @@ class Client:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = make_settings(
+        self._settings = Settings(
             target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
         )
         self._pool = Pool(self._settings)
@@ -85,16 +86,18 @@ class Client:
 
     @overload
     def generate(
-        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: None = None, **parameters: "Unpack[Parameters]"
     ) -> Generation[None]: ...
 
     @overload
     def generate(
-        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
-    ) -> Generation[ModelT]: ...
+        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
+    ) -> "Generation[ModelT]": ...
 
     @overload
-    def generate(self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]) -> Generation[Any]: ...
+    def generate(
+        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
+    ) -> Generation[Any]: ...
 
     def generate(  # noqa: PLR0913 - what a request can say, by name
         self,
@@ -106,14 +109,14 @@ class Client:
         max_output_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Schema | None = None,
+        schema: "Schema | None" = None,
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
         first_token_timeout: float | None = None,
         idle_timeout: float | None = None,
         request_id: str | None = None,
-        options: GenerateOptions | None = None,
+        options: "GenerateOptions | None" = None,
     ) -> Generation[Any]:
         """Generates one whole answer.
 
@@ -141,7 +144,7 @@ class Client:
             RpcError: The call failed; its subclasses say how.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        plan = StreamPlan(
+        plan = Plan(
             generate_request(
                 prompt,
                 system=system,
@@ -157,30 +160,33 @@ class Client:
                 options=options,
             ),
             schema,
-            check_patience(first_token_timeout, idle_timeout),
             self._seconds(timeout),
+            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
+            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
-        if plan.patience:
+        if plan.first_token_timeout is not None or plan.idle_timeout is not None:
             return GenerationStream[Any](self._pool, plan).result()
         course = self._pool.dispatch.course(plan.timeout)
         started = perf_counter()
-        reply = self._pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+        with start_trace(plan.request, stream=False) as course.trace:
+            reply = self._pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+            course.trace.complete(reply.start, reply.summary)
         elapsed = perf_counter() - started if course.attempts == 1 else None
-        return parse_answer(generation_from_reply(reply, elapsed), schema, plan.request.continue_from.text)
+        return plan.read(generation_from_reply(reply, elapsed))
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: None = None, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: None = None, **parameters: "Unpack[Parameters]"
     ) -> GenerationStream[None]: ...
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: type[ModelT], **parameters: Unpack[Parameters]
-    ) -> GenerationStream[ModelT]: ...
+        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
+    ) -> "GenerationStream[ModelT]": ...
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: JsonSchema, **parameters: Unpack[Parameters]
+        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> GenerationStream[Any]: ...
 
     def stream_generate(  # noqa: PLR0913 - as `generate`
@@ -193,14 +199,14 @@ class Client:
         max_output_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Schema | None = None,
+        schema: "Schema | None" = None,
         adapter: str | None = None,
         time_limit: float | None = None,
         timeout: Timeout = CLIENT_DEFAULT,
         first_token_timeout: float | None = None,
         idle_timeout: float | None = None,
         request_id: str | None = None,
-        options: GenerateOptions | None = None,
+        options: "GenerateOptions | None" = None,
     ) -> GenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
@@ -208,7 +214,7 @@ class Client:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        plan = StreamPlan(
+        plan = Plan(
             generate_request(
                 prompt,
                 system=system,
@@ -224,8 +230,9 @@ class Client:
                 options=options,
             ),
             schema,
-            check_patience(first_token_timeout, idle_timeout),
             self._seconds(timeout),
+            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
+            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
         return GenerationStream(self._pool, plan)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from doherty._core import _health
 from doherty._core._channel import channel_options
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
@@ -33,12 +32,15 @@ class Connection:
         )
         self.generation = GenerationServiceStub(self._channel)
         self.latency = LatencyServiceStub(self._channel)
-        self.health: grpc.UnaryUnaryMultiCallable[StringValue, Int32Value] = self._channel.unary_unary(
-            _health.CHECK, _health.encode_service, _health.decode_status
-        )
         # A channel whose state was asked for and that is still open when the interpreter ends makes gRPC wait for ever
         # for a thread that is gone. This closes it before, or when the client is dropped.
         self.close = weakref.finalize(self, _close, self._channel, os.getpid())
+
+    def health(self) -> "grpc.UnaryUnaryMultiCallable[StringValue, Int32Value]":
+        """The call that asks the health service."""
+        from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most programs never ask
+
+        return self._channel.unary_unary(CHECK, encode_service, decode_status)
 
     def connectivity(self) -> str:
         """The state of the channel, which gRPC tells to subscribers only."""

@@ -10,7 +10,6 @@ from doherty._core._dispatch import Dispatch
 from doherty._core._errors import ClientClosedError, DohertyError
 from doherty._core._log import log_attempt
 from doherty._core._resume import shortened
-from doherty._core._status import CUT_OFF, read_status
 from doherty._sync._connection import Connection
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Pool:
                 reply = rpc(self.connection(target))(
                     shortened(request, course),
                     timeout=course.remaining(),
-                    metadata=(*self.settings.metadata, *course.metadata),
+                    metadata=(*self.settings.metadata, *course.trace.metadata),
                 )
             except (grpc.RpcError, ValueError) as error:
                 log_attempt(request, target.name, started, error)
@@ -85,6 +84,8 @@ class Pool:
             course: The call that it belongs to.
             begun: Whether something of the answer was received.
         """
+        from doherty._core._status import CUT_OFF, read_status  # noqa: PLC0415 - only a failed call pays for it
+
         if self.dispatch.closed:
             # Closing the channel cancels what runs on it, and a call on a closed channel is a ValueError.
             return ClientClosedError("The client was closed.")

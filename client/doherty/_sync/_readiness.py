@@ -56,7 +56,7 @@ def wait_ready(pool: "Pool", timeout: float | None) -> None:
 
 def _check(pool: "Pool", target: "Target", course: "Course") -> Health:
     pool.dispatch.check_usable()
-    check = pool.connection(target).health
+    check = pool.connection(target).health()
     try:
         return health_from_wire(check(REQUEST, timeout=course.remaining(), metadata=pool.settings.metadata))
     except (grpc.RpcError, ValueError) as error:

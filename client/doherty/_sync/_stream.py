@@ -9,7 +9,7 @@ import grpc
 
 from doherty._core._errors import DohertyError
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
-from doherty._core._stream import StreamPlan, StreamState
+from doherty._core._stream import Plan, StreamState
 from doherty._sync._alarm import Alarm
 from doherty._sync._attempt import Attempt
 
@@ -26,7 +26,7 @@ class GenerationStream(Generic[ParsedT_co]):
     right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, pool: "Pool", plan: StreamPlan) -> None:
+    def __init__(self, pool: "Pool", plan: Plan) -> None:
         """Sends the request."""
         self._pool = pool
         self._course = pool.dispatch.course(plan.timeout, resume=True)
@@ -96,8 +96,7 @@ class GenerationStream(Generic[ParsedT_co]):
 
     def close(self) -> None:
         """Ends the request at the server at once, unless the answer is complete."""
-        if not self._state.ended and not self._state.complete:
-            self._state.fail(self._state.error("The stream was closed before its answer was complete."))
+        if self._state.close():
             self._stop()
         self._alarm.stop()
 
@@ -107,8 +106,7 @@ class GenerationStream(Generic[ParsedT_co]):
         self._attempt.cancel()
 
     def _lose_patience(self) -> None:
-        if not self._state.ended and not self._state.complete:
-            self._state.ran_out_of_patience()
+        if self._state.run_out_of_patience():
             self._stop()
 
     def _read(self) -> "StreamGenerateResponse | None":

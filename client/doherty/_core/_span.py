@@ -1,0 +1,102 @@
+"""One OpenTelemetry span a generation.
+
+The names are those of OpenTelemetry's conventions for generative AI; what they have no name for begins with "doherty.".
+Neither prompts nor answers are in a span.
+"""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.propagate import inject
+from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer, set_span_in_context
+
+from doherty._core._errors import RpcError
+from doherty._core._from_wire import finish_reason
+from doherty._core._trace import Trace
+from doherty._version import __version__
+
+if TYPE_CHECKING:
+    from doherty.v1.answer_pb2 import Start, Summary
+    from doherty.v1.request_pb2 import GenerateRequest
+
+_Value = str | bool | int | float | list[str]
+
+_LARGEST_INT: Final = 2**63 - 1
+"""Of OTLP; a larger one is an error in the exporter's log."""
+
+
+class SpanTrace(Trace):
+    """A span of one call."""
+
+    def __init__(self, request: "GenerateRequest", *, stream: bool) -> None:
+        """Begins it below the current one."""
+        self._started = perf_counter()
+        operation = "text_completion" if request.HasField("raw_text") or request.token_ids else "chat"
+        attributes = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.request.stream": stream,
+            "rpc.method": f"doherty.v1.GenerationService/{'StreamGenerate' if stream else 'Generate'}",
+            **_request(request),
+        }
+        name = f"{operation} {request.model}" if request.model else operation
+        self._span = get_tracer("doherty", __version__).start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        carrier: dict[str, str] = {}
+        inject(carrier, set_span_in_context(self._span))
+        self.metadata = tuple((key.lower(), value) for key, value in carrier.items())
+
+    def attempt(self, target: str, number: int) -> None:
+        """Notes where the next attempt goes."""
+        address, _, port = target.rpartition(":")
+        self._span.set_attribute("server.address", address)
+        if port.isdigit():
+            self._span.set_attribute("server.port", int(port))
+        if number > 1:
+            self._span.set_attribute("doherty.attempts", number)
+            self._span.add_event("doherty.attempt", {"server.address": target})
+
+    def begin(self) -> None:
+        """Notes that the first of the answer has come."""
+        self._span.set_attribute("gen_ai.response.time_to_first_chunk", perf_counter() - self._started)
+
+    def complete(self, start: "Start", summary: "Summary", *, resumed: int = 0) -> None:
+        """Ends the span of an answer that is complete."""
+        self._span.set_attributes(_response(start, summary))
+        if resumed:
+            self._span.set_attribute("doherty.resumed", resumed)
+        self._span.end()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the span of a call that failed, or that its caller ended."""
+        kind = error.code.name if isinstance(error, RpcError) else type(error).__qualname__
+        self._span.set_attribute("error.type", kind)
+        self._span.set_status(Status(StatusCode.ERROR, str(error)))
+        self._span.end()
+
+
+def _request(request: "GenerateRequest") -> dict[str, _Value]:
+    sampling, stopping = request.sampling, request.stopping
+    found: dict[str, _Value] = {"gen_ai.provider.name": "doherty", "rpc.system.name": "grpc"}
+    if request.model:
+        found["gen_ai.request.model"] = request.model
+    for name in ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty"):
+        if sampling.HasField(name):
+            found[f"gen_ai.request.{name}"] = getattr(sampling, name)
+    if sampling.HasField("seed") and sampling.seed <= _LARGEST_INT:
+        found["gen_ai.request.seed"] = sampling.seed
+    if stopping.HasField("max_output_tokens"):
+        found["gen_ai.request.max_tokens"] = stopping.max_output_tokens
+    found["gen_ai.output.type"] = "json" if request.constraint.HasField("json_schema") else "text"
+    return found
+
+
+def _response(start: "Start", summary: "Summary") -> dict[str, _Value]:
+    found: dict[str, _Value] = {
+        "gen_ai.response.model": start.model,
+        "doherty.request_id": start.request_id,
+        "gen_ai.usage.input_tokens": summary.usage.prompt_tokens,
+        "gen_ai.usage.output_tokens": summary.usage.output_tokens,
+        "gen_ai.response.finish_reasons": [finish_reason(summary).value],
+    }
+    if summary.usage.HasField("cached_tokens"):
+        found["gen_ai.usage.cache_read.input_tokens"] = summary.usage.cached_tokens
+    return found

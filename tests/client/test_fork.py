@@ -1,0 +1,67 @@
+"""Clients in a fork of the process that made them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from support.server import ServerProcess
+
+USE = """
+import os, sys, warnings
+from doherty import Client, ForkError
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of the fork itself
+client = Client(sys.argv[1])
+stream = client.stream_generate("Hi", max_output_tokens=50)
+next(stream)
+child = os.fork()
+if not child:
+    for call in (lambda: client.generate("Hi"), lambda: next(stream), lambda: client.wait_ready(5)):
+        try:
+            call()
+        except ForkError as error:
+            assert "make a client in each process" in str(error), error
+        else:
+            os._exit(3)
+    del call, stream, client
+    with Client(sys.argv[1]) as own:
+        own.generate("Hi", max_output_tokens=1)
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert len(stream.result().text) > 0
+client.close()
+sys.exit(status)
+"""
+
+USE_ASYNCHRONOUS = """
+import asyncio, os, sys, warnings
+from doherty import AsyncClient, ForkError
+
+warnings.simplefilter("ignore", DeprecationWarning)
+client = AsyncClient(sys.argv[1])
+
+async def use():
+    return await client.generate("Hi", max_output_tokens=2)
+
+with asyncio.Runner() as runner:
+    runner.run(use())
+    child = os.fork()
+    if not child:
+        try:
+            asyncio.new_event_loop().run_until_complete(use())
+        except ForkError:
+            os._exit(0)
+        os._exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    runner.run(use())
+    runner.run(client.close())
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("program", [USE, USE_ASYNCHRONOUS], ids=["Client", "AsyncClient"])
+def test_a_client_says_that_it_did_not_come_along(synthetic_server: ServerProcess, program: str) -> None:
+    command = [sys.executable, "-c", program, synthetic_server.target]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,123 @@
+"""The timeouts of a stream's progress, by both clients."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty import DeadlineExceededError
+from doherty._sync._alarm import Alarm
+from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+from doherty.v1.request_pb2 import GenerateRequest
+from support.serving import Handler, answer, delta, serve
+from support.twins import Kind, open_twin
+
+MESSAGES = {"first_token_timeout": [], "idle_timeout": [delta("a", 1, start=True), delta("b", 2)]}
+"""What comes before nothing comes any more."""
+
+
+class Silence:
+    """A server that falls silent until its caller goes."""
+
+    def __init__(self, *messages: StreamGenerateResponse) -> None:
+        self._messages = messages
+        self.gone = threading.Event()
+
+    def __call__(self, _: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
+        context.add_callback(self.gone.set)
+        yield from self._messages
+        self.gone.wait(30)
+
+
+@pytest.mark.parametrize("name", list(MESSAGES))
+async def test_a_silent_server_is_left_at_once(kind: Kind, name: str) -> None:
+    silence = Silence(*MESSAGES[name])
+    with serve(silence) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            stream = twin.stream("Hi", **{name: 0.3})
+            with pytest.raises(DeadlineExceededError, match=rf"within 0\.3 s; allow more with {name}=") as raised:
+                await stream.result()
+            assert silence.gone.wait(10)
+            assert raised.value.reason == name.upper()
+            assert stream.stream.text == "".join(message.delta.text for message in MESSAGES[name])
+            with pytest.raises(DeadlineExceededError):
+                await stream.next()
+
+
+@pytest.mark.parametrize("name", list(MESSAGES))
+async def test_a_whole_answer_is_watched_too(kind: Kind, name: str) -> None:
+    silence = Silence(*MESSAGES[name])
+    with serve(silence) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            with pytest.raises(TimeoutError, match=name):
+                await twin.generate("Hi", **{name: 0.3})
+            assert silence.gone.wait(10)
+
+
+async def test_one_timeout_is_not_the_other(kind: Kind) -> None:
+    def slow(pauses: tuple[float, float]) -> Handler:
+        def handler(_: GenerateRequest, __: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
+            for pause, message in zip(pauses, answer(), strict=True):
+                time.sleep(pause)
+                yield message
+
+        return handler
+
+    for pauses, limits in (((0.6, 0.0), {"idle_timeout": 0.3}), ((0.0, 0.6), {"first_token_timeout": 0.3})):
+        with serve(slow(pauses)) as serving:
+            async with open_twin(kind, serving.target) as twin:
+                assert (await twin.stream("Hi", **limits).result()).text == "fine"
+
+
+async def test_a_slow_reader_does_not_run_out_of_time(kind: Kind) -> None:
+    with serve(lambda _, __: iter(answer())) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            stream = twin.stream("Hi", first_token_timeout=0.2, idle_timeout=0.2)
+            time.sleep(0.4)  # noqa: ASYNC251 - nothing else runs
+            await stream.next()
+            time.sleep(0.4)  # noqa: ASYNC251
+            assert (await stream.result()).text == "fine"
+
+
+async def test_they_run_while_a_stream_looks_for_a_server(kind: Kind) -> None:
+    async with open_twin(kind, "127.0.0.1:1") as twin:
+        with pytest.raises(TimeoutError, match="first_token_timeout"):
+            await twin.stream("Hi", first_token_timeout=0.001).result()
+
+
+@pytest.mark.parametrize("name", list(MESSAGES))
+@pytest.mark.parametrize(("wrong", "error"), [("1", TypeError), (-1, ValueError)])
+async def test_a_timeout_that_is_none_is_refused(kind: Kind, name: str, wrong: Any, error: type[Exception]) -> None:
+    async with open_twin(kind, "127.0.0.1:1") as twin:
+        with pytest.raises(error, match=f"{name}="):
+            twin.stream("Hi", **{name: wrong})
+
+
+def test_an_alarm_rings_once_and_in_time() -> None:
+    class Bell:
+        def __init__(self) -> None:
+            self.rung = threading.Event()
+
+        def ring(self) -> None:
+            self.rung.set()
+
+    bell = Bell()
+    alarm = Alarm(bell.ring)
+    for _ in range(3):
+        with alarm.limit(30):
+            pass
+    with alarm.limit(0.05):
+        assert bell.rung.wait(10)
+    quiet = Alarm(Bell().ring)
+    with quiet.limit(None):
+        pass
+    with quiet.limit(30):
+        pass
+    quiet.stop()
+    for thread in threading.enumerate():
+        if thread.name == "doherty-alarm":
+            thread.join(10)
+            assert not thread.is_alive()
