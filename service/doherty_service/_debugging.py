@@ -1,5 +1,7 @@
 """The doors for tools: reflection in both its versions, and channelz."""
 
+from collections.abc import Sequence
+
 import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool, json_format
@@ -14,21 +16,27 @@ _NEW = "grpc.reflection.v1"
 _NEW_SERVICE = f"{_NEW}.ServerReflection"
 
 
-def add_debugging(server: grpc.aio.Server, service_names: list[str]) -> None:
-    """Adds reflection, for the named services and itself, and channelz."""
+REFLECTION_SERVICES = (reflection.SERVICE_NAME, _NEW_SERVICE)
+CHANNELZ_SERVICE = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
+
+
+def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+    """Adds reflection for the named services, which should be all that the server has."""
     _add_v1_descriptor()
-    channelz = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
-    names = [*service_names, channelz, reflection.SERVICE_NAME, _NEW_SERVICE]
-    reflection.enable_server_reflection(names, server)
-    add_channelz_servicer(server)
+    reflection.enable_server_reflection(service_names, server)
     # grpcio-reflection speaks v1alpha only, and new tools ask for v1 first: on the wire the two differ in name alone.
     method = grpc.stream_stream_rpc_method_handler(
-        reflection_aio.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_aio.ReflectionServicer(service_names).ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     handler = grpc.method_handlers_generic_handler(_NEW_SERVICE, {"ServerReflectionInfo": method})
     server.add_generic_rpc_handlers((handler,))
+
+
+def add_channelz(server: grpc.aio.Server) -> None:
+    """Adds channelz."""
+    add_channelz_servicer(server)
 
 
 def _add_v1_descriptor() -> None:

@@ -4,6 +4,8 @@
     ├── InvalidRequestError   INVALID_ARGUMENT
     ├── NotFoundError         NOT_FOUND
     ├── OverloadedError       RESOURCE_EXHAUSTED
+    ├── PermissionDeniedError PERMISSION_DENIED
+    ├── UnauthenticatedError  UNAUTHENTICATED
     ├── UnavailableError      UNAVAILABLE
     ├── DeadlinePassedError   DEADLINE_EXCEEDED
     ├── StalledReaderError    CANCELLED
@@ -85,9 +87,21 @@ class NotFoundError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """There is no room for the request, or it would have to wait longer than its caller does."""
+    """There is no room for the request or for its caller's key, or not before the caller gives up."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class PermissionDeniedError(ServiceError):
+    """The caller's key does not allow this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class UnauthenticatedError(ServiceError):
+    """The caller has shown no valid key."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class UnavailableError(ServiceError):

@@ -13,11 +13,18 @@ from doherty.v1 import (
     latency_service_pb2_grpc,
 )
 from doherty_engine import EngineSetupError, SamplingDefaults
-from doherty_service._debugging import add_debugging
+from doherty_service._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
 from doherty_service._generations import Generations
 from doherty_service._settings import Settings
-from doherty_service.interceptors import ErrorInterceptor, LatencyInterceptor, RequestIdInterceptor
+from doherty_service.interceptors import (
+    AuthenticationInterceptor,
+    ErrorInterceptor,
+    LatencyInterceptor,
+    ParsingInterceptor,
+    RequestIdInterceptor,
+)
 from doherty_service.latency import LatencyRecorder
+from doherty_service.security import CertificateError, CertificateFiles, Keyring, KeysFileError, tls_credentials
 from doherty_service.servicers import GenerationServicer, LatencyServicer
 from doherty_service.tracing import Tracing
 from doherty_service.translation import Deployment
@@ -51,13 +58,24 @@ def build_server(
     health_servicer: health.aio.HealthServicer,
     tracing: Tracing | None = None,
 ) -> grpc.aio.Server:
-    """Makes a server that is not yet bound to an address."""
+    """Makes a server that is not yet bound to an address.
+
+    Raises:
+        EngineSetupError: the file of keys cannot be used.
+    """
+    doors = {
+        health.SERVICE_NAME: settings.health,
+        **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
+        CHANNELZ_SERVICE: settings.channelz,
+    }
     server = grpc.aio.server(
         interceptors=[
             RequestIdInterceptor(),
             *([tracing.interceptor] if tracing else []),
             LatencyInterceptor(recorder),
             ErrorInterceptor(),
+            *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
+            ParsingInterceptor(),
         ],
         options=_options(settings),
     )
@@ -76,29 +94,62 @@ def build_server(
         server,
     )
     latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    add_debugging(server, [*SERVICES, health.SERVICE_NAME])
+    if settings.health != "off":
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    if settings.channelz != "off":
+        add_channelz(server)
+    if settings.reflection != "off":
+        add_reflection(server, [*SERVICES, *(name for name, door in doors.items() if door != "off")])
     return server
+
+
+def _authentication(
+    settings: Settings, recorder: LatencyRecorder, open_services: list[str]
+) -> list[AuthenticationInterceptor]:
+    """The interceptor that asks for keys, if there are any."""
+    if settings.keys_file is None:
+        return []
+    try:
+        keyring = Keyring(settings.keys_file, recorder.refusals)
+    except KeysFileError as error:
+        raise EngineSetupError(str(error)) from error
+    return [AuthenticationInterceptor(keyring, open_services)]
 
 
 def bind(server: grpc.aio.Server, settings: Settings) -> str:
     """Binds the server to its address, and returns it with the port that was picked.
 
     Raises:
-        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
+        EngineSetupError: the address cannot be had, or would be open to everybody without a word, or the certificate
+            is none.
     """
-    if not settings.is_loopback and not settings.insecure:
+    credentials = _credentials(settings)
+    if credentials is None and not settings.is_loopback and not settings.insecure:
         raise EngineSetupError(
-            f"Listening on {settings.listen} would offer plaintext to other machines; say --insecure to allow it."
+            f"Listening on {settings.listen} would offer plaintext to other machines; "
+            "give --tls-cert and --tls-key, or say --insecure to allow it."
         )
     host, _, port = settings.listen.rpartition(":")
     try:
         _try_to_bind(host.strip("[]"), int(port))
-        bound = server.add_insecure_port(settings.listen)
+        if credentials is None:
+            bound = server.add_insecure_port(settings.listen)
+        else:
+            bound = server.add_secure_port(settings.listen, credentials)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be had"
         raise EngineSetupError(f"Cannot listen on {settings.listen}: {reason}.") from error
     return f"{host}:{bound}"
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """Those of TLS; None for plaintext."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        return tls_credentials(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    except CertificateError as error:
+        raise EngineSetupError(str(error)) from error
 
 
 def _try_to_bind(host: str, port: int) -> None:

@@ -3,9 +3,9 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,6 +22,8 @@ _LARGEST = 2**31 - 1
 """What gRPC's own options and the fields of GetModel can hold."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+Door = Literal["open", "keyed", "off"]
+_DOORS = "open to everybody, keyed (to those whom the services are open to: with keys_file, to holders of a key) or off"
 
 
 class _Environment(EnvSettingsSource):
@@ -51,6 +53,20 @@ class Settings(BaseSettings):
         "reaches it can read them, and names of keys with them.",
     )
     insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
+    tls_cert: Path | None = Field(
+        default=None, description="The certificate chain, a PEM file; read again when it changes."
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's private key, a PEM file.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="The authorities that clients must have a certificate of (mTLS), a PEM file."
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="The file of API keys, which `doherty keys` writes: with it, every call needs one of them.",
+    )
+    health: Door = Field(default="open", description=f"The health service: {_DOORS}.")
+    reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
+    channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     max_output_tokens: int = Field(
         default=1024, ge=1, le=_LARGEST, description="The default of stopping.max_output_tokens."
@@ -130,6 +146,14 @@ class Settings(BaseSettings):
         if not separator or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the largest port
             raise ValueError("must be HOST:PORT")
         return value
+
+    @model_validator(mode="after")
+    def _whole_certificate(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        return self
 
     @property
     def is_loopback(self) -> bool:

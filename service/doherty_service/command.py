@@ -38,7 +38,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
     if name == "engine_option":
         return click.Option([flag, "-o"], multiple=True, metavar="KEY=VALUE", help=text)
-    choices = engine_names() if name == "engine" else typing.get_args(annotation) if name == "log_level" else None
+    is_choice = typing.get_origin(annotation) is typing.Literal
+    choices = engine_names() if name == "engine" else typing.get_args(annotation) if is_choice else None
     kind = click.Choice(choices) if choices else None  # pydantic reads the others
     return click.Option([flag], type=kind, default=None, help=text)
 

@@ -85,7 +85,7 @@ def failure_of(call: Any) -> Failure:
     raise AssertionError("the call did not fail")
 
 
-def read_failure(error: grpc.RpcError) -> Failure:
+def read_failure(error: grpc.RpcError | grpc.Call) -> Failure:
     """The status of an error, with every detail that the contract promises."""
     call = cast("grpc.Call", error)
     status = rpc_status.from_call(call)

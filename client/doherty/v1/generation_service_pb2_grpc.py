@@ -43,14 +43,20 @@ class GenerationServiceStub(object):
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
+
+    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
+    done for a call.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -101,14 +107,20 @@ class GenerationServiceServicer(object):
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
+
+    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
+    done for a call.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -119,7 +131,8 @@ class GenerationServiceServicer(object):
         """Generates one whole answer.
 
         Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-        adapter), RESOURCE_EXHAUSTED (no room, or too long a wait), UNAVAILABLE (warming up, draining, or the engine died),
+        adapter), PERMISSION_DENIED (the key is not for this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or the
+        key is at its limit), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
         UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
         CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
         """
@@ -141,8 +154,8 @@ class GenerationServiceServicer(object):
     def CountTokens(self, request, context):
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
-        field of a newer contract), INTERNAL.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
+        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,7 +164,7 @@ class GenerationServiceServicer(object):
     def GetModel(self, request, context):
         """Tells what this deployment serves and what it can do.
 
-        Errors: UNAVAILABLE (the model is still being loaded).
+        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,14 +217,20 @@ class GenerationService(object):
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
+
+    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
+    done for a call.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and

@@ -107,14 +107,20 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
+
+    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
+    done for a call.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -165,7 +171,8 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     """Generates one whole answer.
 
     Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-    adapter), RESOURCE_EXHAUSTED (no room, or too long a wait), UNAVAILABLE (warming up, draining, or the engine died),
+    adapter), PERMISSION_DENIED (the key is not for this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or the
+    key is at its limit), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
     UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
     CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
     """
@@ -181,14 +188,14 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     CountTokens: _GenerationServiceCountTokensType
     """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
-    field of a newer contract), INTERNAL.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
+    UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
     """
 
     GetModel: _GenerationServiceGetModelType
     """Tells what this deployment serves and what it can do.
 
-    Errors: UNAVAILABLE (the model is still being loaded).
+    Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
     """
 
 GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
@@ -226,14 +233,20 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
+
+    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
+    done for a call.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -249,7 +262,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         """Generates one whole answer.
 
         Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-        adapter), RESOURCE_EXHAUSTED (no room, or too long a wait), UNAVAILABLE (warming up, draining, or the engine died),
+        adapter), PERMISSION_DENIED (the key is not for this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or the
+        key is at its limit), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
         UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
         CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
         """
@@ -275,8 +289,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.generation_service_pb2.CountTokensResponse, collections.abc.Awaitable[doherty.v1.generation_service_pb2.CountTokensResponse]]:
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted), UNAVAILABLE, UNIMPLEMENTED (a
-        field of a newer contract), INTERNAL.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
+        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
         """
 
     @abc.abstractmethod
@@ -287,7 +301,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[doherty.v1.model_pb2.GetModelResponse]]:
         """Tells what this deployment serves and what it can do.
 
-        Errors: UNAVAILABLE (the model is still being loaded).
+        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,16 +1,20 @@
-"""What stands round every handler, outermost first: request id, latency, error mapping."""
+"""What stands round every handler, outermost first: request id, latency, error mapping, authentication, parsing."""
 
+from doherty_service.interceptors._authentication import AuthenticationInterceptor
 from doherty_service.interceptors._errors import ErrorInterceptor
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.interceptors._latency import LatencyInterceptor
+from doherty_service.interceptors._parsing import ParsingInterceptor
 from doherty_service.interceptors._request_id import RequestIdInterceptor
 
 __all__ = [
     "Around",
+    "AuthenticationInterceptor",
     "Behavior",
     "ErrorInterceptor",
     "LatencyInterceptor",
     "Method",
+    "ParsingInterceptor",
     "RequestIdInterceptor",
     "ServicerContext",
 ]

@@ -1,15 +1,13 @@
-"""Turns what a handler raises into a status with details, and bytes that do not parse into INVALID_ARGUMENT."""
+"""Turns what a handler raises into a status with details."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
-from doherty_service._errors import InvalidRequestError, ServiceError, Violation, as_service_error, to_status
+from doherty_service._errors import ServiceError, as_service_error, to_status
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.latency import AbortCause, current_call
 
@@ -27,21 +25,14 @@ _TELL_SECONDS = 1.0
 
 
 class ErrorInterceptor(Around):
-    """Ends a call that raised with the status that the error stands for.
+    """Ends a call that raised with the status that the error stands for."""
 
-    It parses requests itself: where core does it, a message that does not parse ends as UNKNOWN with the text of the
-    exception.
-    """
-
-    parses = True
-
-    def wrap(self, behavior: Behavior, method: Method) -> Behavior:
-        """Runs the behavior with parsed requests, and turns what it raises into a status."""
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the call knows its method
+        """Runs the behavior, and turns what it raises into a status."""
 
         async def mapped(request: Any, context: ServicerContext) -> Any:
             try:
-                parsed = (_parse_each if method.streams_requests else _parse)(method.parse, request)
-                return await behavior(parsed, context)
+                return await behavior(request, context)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
                 raise
@@ -71,16 +62,3 @@ class ErrorInterceptor(Around):
         except TimeoutError:
             # It stands behind messages that the caller does not read, and goes out when it does.
             raise grpc.aio.AbortError from None
-
-
-def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    try:
-        return parse(data)
-    except DecodeError:
-        violation = Violation("", "the message is not one that the contract describes")
-        raise InvalidRequestError([violation], reason="MALFORMED_MESSAGE") from None
-
-
-async def _parse_each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for data in requests:
-        yield _parse(parse, data)

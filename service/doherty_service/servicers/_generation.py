@@ -1,6 +1,7 @@
 """GenerationService: each method translates, and leaves the work to others."""
 
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -12,11 +13,14 @@ from doherty_service import translation
 from doherty_service._generations import Generations
 from doherty_service._version import server_version
 from doherty_service.latency import Call, current_call
+from doherty_service.security import current_caller
 from doherty_service.translation import Deployment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from doherty_engine import EngineRequest, ModelInfo, TokenLogprob
-    from doherty_service.admission import Ticket
+    from doherty_service._readers import Reader
 
 _ATTEMPTS = "grpc-previous-rpc-attempts"
 """The metadata that gRPC's own retries carry (gRFC A6), and those of our SDK."""
@@ -39,11 +43,10 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802 - gRPC's signature
         """Generates one whole answer."""
-        call, model, asked, ticket = self._take_in(request, context, whole=True)
         texts: list[str] = []
         token_ids: list[int] | None = []
         logprobs: list[TokenLogprob] | None = []
-        async with self._generations.open(asked, ticket, call) as reader:
+        async with self._begin(request, context, whole=True) as (call, model, asked, reader):
             while True:
                 output = await reader.next()
                 texts.append(output.text)
@@ -61,9 +64,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> None:  # type: ignore[override]  # noqa: N802 - a handler that writes through the context costs less than one that yields
         """Generates one answer and sends it while it comes into being."""
-        call, model, asked, ticket = self._take_in(request, context, whole=False)
         start = None
-        async with self._generations.open(asked, ticket, call) as reader:
+        async with self._begin(request, context, whole=False) as (call, model, asked, reader):
             while True:
                 output = await reader.next()
                 delta = translation.delta(output)
@@ -81,19 +83,23 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
                 if output.finish is not None:
                     return
 
-    def _take_in(
+    @asynccontextmanager
+    async def _begin(
         self, request: request_pb2.GenerateRequest, context: ServicerContext, *, whole: bool
-    ) -> "tuple[Call, ModelInfo, EngineRequest, Ticket]":
+    ) -> "AsyncIterator[tuple[Call, ModelInfo, EngineRequest, Reader]]":
         """What both calls begin with; its label first, so that every error has it."""
-        call = current_call()
+        call, caller = current_call(), current_caller()
         translation.take_label(request, call)
+        caller.check_adapter(request.adapter)
         self._generations.check_open()
         model = self._generations.model()
         asked = translation.engine_request(request, model, self._deployment, call)
         call.model, call.asked = model.model, asked
         again = any(name == _ATTEMPTS for name, _ in context.invocation_metadata() or ())
         ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
-        return call, model, asked, ticket
+        with caller.hold():
+            async with self._generations.open(asked, ticket, call) as reader:
+                yield call, model, asked, reader
 
     async def CountTokens(  # noqa: N802 - gRPC's name
         self,
@@ -102,7 +108,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     ) -> wire.CountTokensResponse:
         """Counts the tokens of an input."""
         content = translation.count_tokens_input(request, self._generations.model(), self._deployment)
-        return wire.CountTokensResponse(prompt_tokens=await self._generations.count_tokens(content))
+        with current_caller().hold():
+            return wire.CountTokensResponse(prompt_tokens=await self._generations.count_tokens(content))
 
     async def GetModel(  # noqa: N802 - gRPC's name
         self,

@@ -1,0 +1,165 @@
+"""Who calls: the holder of a key, or anybody where keys are not asked for."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from doherty_service._errors import OverloadedError, PermissionDeniedError, UnauthenticatedError
+from doherty_service.security._key import ApiKey, is_secret_of, split_token
+from doherty_service.security._keys_file import KeysFileError, read_keys
+from doherty_service.security._usage import Usage
+from doherty_service.security._watch import FileWatch
+
+_log = logging.getLogger("doherty.security")
+_HEADER = "authorization"
+_SCHEME = "bearer"
+
+
+class Caller:
+    """Anybody: may do everything, without limits."""
+
+    name = ""
+    """The name of the key; empty for anybody."""
+
+    def check_adapter(self, adapter: str) -> None:
+        """Makes sure that the caller may use an adapter; the empty name stands for the model without one.
+
+        Raises:
+            PermissionDeniedError: it may not.
+            UnauthenticatedError: the key was revoked.
+        """
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Counts one request against the caller's limits while the block runs.
+
+        Raises:
+            OverloadedError: one more would be beyond a limit.
+            UnauthenticatedError: the key was revoked.
+        """
+        yield
+
+
+class _KeyHolder(Caller):
+    """The holder of a key; what the file says of it is read again each time, for one call can bring many requests."""
+
+    def __init__(self, keyring: "Keyring", key: ApiKey) -> None:
+        self._keyring = keyring
+        self._id = key.id
+        self.name = key.name
+
+    def check_adapter(self, adapter: str) -> None:
+        allowed = self._keyring.key(self._id).adapters
+        if adapter and allowed is not None and adapter not in allowed:
+            names = ", ".join(allowed) or "none"
+            raise PermissionDeniedError(
+                "ADAPTER_NOT_ALLOWED", f"the key {self.name!r} may not use the adapter {adapter!r}, but: {names}"
+            )
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        key = self._keyring.key(self._id)
+        with self._keyring.counting(key):
+            yield
+
+
+class Keyring:
+    """All keys that are valid now: follows its file, and keeps what it has while that is broken."""
+
+    def __init__(self, path: Path, refusals: Counter[str]) -> None:
+        """Reads the file; requests beyond a key's limit are counted in `refusals`.
+
+        Raises:
+            KeysFileError: the file cannot be used.
+        """
+        self._path = path
+        self._refusals = refusals
+        self._watch = FileWatch([path])
+        self._keys = {key.id: key for key in read_keys(path)}
+        self._usage: dict[str, Usage] = {}
+
+    def authenticate(self, metadata: Sequence[tuple[str, str | bytes]]) -> Caller:
+        """Finds out who sent the metadata.
+
+        Raises:
+            UnauthenticatedError: there is no key in it, or none that is valid.
+        """
+        sent = [str(value) for name, value in metadata if name == _HEADER]
+        scheme, _, token = sent[0].partition(" ") if sent else ("", "", "")
+        if scheme.lower() != _SCHEME:
+            raise UnauthenticatedError("MISSING_KEY", "a key is needed, as 'authorization: Bearer dh_...'")
+        parts = split_token(token.strip())
+        self._follow()
+        key = self._keys.get(parts[0]) if parts else None
+        if parts is None or key is None or len(sent) > 1:
+            is_secret_of(None, token)
+            raise _invalid()
+        if not is_secret_of(key, parts[1]):
+            raise _invalid()
+        return _KeyHolder(self, key)
+
+    def key(self, identifier: str) -> ApiKey:
+        """The key of an id as the file has it now.
+
+        Raises:
+            UnauthenticatedError: there is none any more.
+        """
+        self._follow()
+        key = self._keys.get(identifier)
+        if key is None:
+            raise _invalid()
+        return key
+
+    @contextmanager
+    def counting(self, key: ApiKey) -> Iterator[None]:
+        """Counts a request of the key while the block runs.
+
+        Raises:
+            OverloadedError: one more would be beyond a limit of the key.
+        """
+        usage = self._usage.setdefault(key.id, Usage())
+        try:
+            taken = usage.take(key)
+        except OverloadedError as error:
+            self._refusals[error.reason] += 1
+            raise
+        try:
+            yield
+        finally:
+            usage.release(taken)
+
+    def _follow(self) -> None:
+        """Reads the file again if it has changed."""
+        if not self._watch.changed():
+            return
+        try:
+            keys = read_keys(self._path)
+        except KeysFileError as error:
+            _log.error("keys_not_read", extra={"fields": {"error": str(error)}})
+            return
+        self._keys = {key.id: key for key in keys}
+        self._usage = {identifier: used for identifier, used in self._usage.items() if identifier in self._keys}
+        _log.info("keys_read", extra={"fields": {"keys": len(keys)}})
+
+
+def _invalid() -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "INVALID_KEY", "the key is not valid: it is mistyped, was revoked, or is another server's"
+    )
+
+
+_ANYBODY = Caller()
+_current: ContextVar[Caller] = ContextVar("caller", default=_ANYBODY)
+
+
+def current_caller() -> Caller:
+    """Who made the call that the running handler serves."""
+    return _current.get()
+
+
+def set_current_caller(caller: Caller) -> None:
+    """Makes `caller` the one that the running handler serves."""
+    _current.set(caller)

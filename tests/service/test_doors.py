@@ -1,0 +1,112 @@
+"""Health, reflection and channelz: open, for holders of a key, or off."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from foreign.clients import SCRIPTS, output
+from support.security import add_key, bearer
+from support.server import start_server
+from support.wire import SECONDS, failure_of
+
+SYNTHETIC = ("--engine", "synthetic")
+EVERYWHERE = {"doherty.v1.GenerationService", "doherty.v1.LatencyService"}
+OK, UNAUTHENTICATED, UNIMPLEMENTED = (
+    grpc.StatusCode.OK,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The path of a file of keys, and the key in it."""
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    return str(path), add_key(path, "tools")
+
+
+LIST_SERVICES = b"\x3a\x00"
+"""A ServerReflectionRequest."""
+
+METHODS = {
+    "health": ("/grpc.health.v1.Health/Check", b""),
+    "watch": ("/grpc.health.v1.Health/Watch", b""),
+    "channelz": ("/grpc.channelz.v1.Channelz/GetServers", b""),
+    "reflection": ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", LIST_SERVICES),
+    "old reflection": ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", LIST_SERVICES),
+}
+
+
+def knock(channel: grpc.Channel, *metadata: tuple[str, str]) -> dict[str, grpc.StatusCode]:
+    """How a call behind each of the doors ends, or that it answers."""
+    return {door: _knock(channel, *METHODS[door], metadata) for door in METHODS}
+
+
+def _knock(channel: grpc.Channel, method: str, data: bytes, metadata: Any) -> grpc.StatusCode:
+    # On the wire, a unary call is a stream of one message.
+    call: Any = channel.stream_stream(method)
+    replies = call(iter((data,)), timeout=SECONDS, metadata=metadata)
+    try:
+        next(replies)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    replies.cancel()
+    return OK
+
+
+@contextmanager
+def server_with(*flags: str) -> Iterator[grpc.Channel]:
+    with start_server(*SYNTHETIC, *flags) as server, grpc.insecure_channel(server.target) as channel:
+        yield channel
+
+
+def test_without_keys_every_door_is_open() -> None:
+    with server_with() as channel:
+        assert knock(channel) == dict.fromkeys(METHODS, OK)
+
+
+def test_with_keys_only_health_is_open(keys: tuple[str, str]) -> None:
+    with server_with("--keys-file", keys[0]) as channel:
+        assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | {"health": OK, "watch": OK}
+        assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK)
+
+
+def test_each_door_has_a_setting(keys: tuple[str, str]) -> None:
+    flags = ("--health", "keyed", "--reflection", "open", "--channelz", "off")
+    with server_with("--keys-file", keys[0], *flags) as channel:
+        # Who has no key does not hear that channelz is off.
+        opened = dict.fromkeys(("reflection", "old reflection"), OK)
+        assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened
+        assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK) | {"channelz": UNIMPLEMENTED}
+
+
+def test_all_doors_can_be_off() -> None:
+    with server_with("--health", "off", "--reflection", "off", "--channelz", "off") as channel:
+        assert knock(channel) == dict.fromkeys(METHODS, UNIMPLEMENTED)
+
+
+def test_an_unknown_method_tells_nothing_to_who_has_no_key(keys: tuple[str, str]) -> None:
+    with server_with("--keys-file", keys[0]) as channel:
+        call: Any = channel.unary_unary("/doherty.v1.GenerationService/NoSuchMethod")
+        assert failure_of(lambda: call(b"", timeout=SECONDS)).code is UNAUTHENTICATED
+
+
+def test_reflection_lists_what_is_there() -> None:
+    with start_server(*SYNTHETIC, "--channelz", "off") as server:
+        listed = set(output(SCRIPTS / "grpcurl", "-plaintext", server.target, "list").split())
+    assert listed == EVERYWHERE | {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+def test_grpcurl_shows_a_key(keys: tuple[str, str]) -> None:
+    with start_server(*SYNTHETIC, "--keys-file", keys[0]) as server:
+        header = f"authorization: Bearer {keys[1]}"
+        call = ("-plaintext", "-H", header, "-d", '{"prompt": "a"}', server.target)
+        assert '"text"' in output(SCRIPTS / "grpcurl", *call, "doherty.v1.GenerationService/Generate")

@@ -1,0 +1,167 @@
+"""API keys: who is let in, what a key allows, and changes while the server runs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import generation_service_pb2, generation_service_pb2_grpc, latency_service_pb2, model_pb2
+from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
+from doherty_service.security import changing_keys
+from support.security import add_key, bearer, connect_with
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, failure_of, read_failure, request
+
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 3}}
+ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 6000, "ignore_eos": True}}
+
+
+class Guarded:
+    """A server that asks for keys, and its file of them."""
+
+    def __init__(self, server: ServerProcess, keys: Path) -> None:
+        self.server = server
+        self.keys = keys
+        self.target = server.target
+
+    def add(self, name: str, **limits: Any) -> str:
+        return add_key(self.keys, name, **limits)
+
+    def lets_in(self, token: str) -> bool:
+        """Whether a call with the key comes through."""
+        with grpc.insecure_channel(self.target) as channel:
+            stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+            call = stub.GetModel.future(model_pb2.GetModelRequest(), timeout=SECONDS, metadata=bearer(token))
+            error = call.exception()
+        assert error is None or read_failure(call).reason == "INVALID_KEY"
+        return error is None
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    add_key(keys, "first")
+    with start_server("--engine", "synthetic", "-o", "tokens_per_second=200", "--keys-file", str(keys)) as server:
+        yield Guarded(server, keys)
+
+
+def every_rpc(channel: grpc.Channel) -> list[Callable[[Any], Any]]:
+    """A call of every method of the contract, which takes metadata."""
+    generation, latency = generation_service_pb2_grpc.GenerationServiceStub(channel), LatencyServiceStub(channel)
+    return [
+        lambda metadata: generation.Generate(request(**SHORT), metadata=metadata),
+        lambda metadata: list(generation.StreamGenerate(request(**SHORT), metadata=metadata)),
+        lambda metadata: generation.CountTokens(
+            generation_service_pb2.CountTokensRequest(prompt="a"), metadata=metadata
+        ),
+        lambda metadata: generation.GetModel(model_pb2.GetModelRequest(), metadata=metadata),
+        lambda metadata: latency.GetLatency(latency_service_pb2.GetLatencyRequest(), metadata=metadata),
+    ]
+
+
+def test_every_rpc_needs_a_key(guarded: Guarded) -> None:
+    token = guarded.add("every-rpc")
+    other_secret = token[:-1] + ("0" if token[-1] != "0" else "1")
+    refused = {
+        (): "MISSING_KEY",
+        (("authorization", "Basic YTpi"),): "MISSING_KEY",
+        (("authorization", token),): "MISSING_KEY",
+        (("authorization", "Bearer "),): "INVALID_KEY",
+        bearer("dh_0123456789ab_" + "0" * 64): "INVALID_KEY",
+        bearer(other_secret): "INVALID_KEY",
+        bearer(token.upper()): "INVALID_KEY",
+        bearer(token) + bearer(token): "INVALID_KEY",
+    }
+    with grpc.insecure_channel(guarded.target) as channel:
+        for call in every_rpc(channel):
+            for metadata, reason in refused.items():
+                failure = failure_of(lambda call=call, metadata=metadata: call(metadata))
+                assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason), metadata
+                assert failure.domain == "doherty"
+                assert failure.request_id
+            call(bearer(token))
+            call((("authorization", f"bearer {token}"),))  # the name of a scheme has no case
+
+
+def test_nothing_that_an_unknown_caller_sends_is_parsed(guarded: Guarded) -> None:
+    with grpc.insecure_channel(guarded.target) as channel:
+        call: Any = channel.unary_unary("/doherty.v1.GenerationService/Generate")
+        failure = failure_of(lambda: call(b"\xff\xff\xff", timeout=SECONDS))
+    assert failure.reason == "MISSING_KEY"
+
+
+def test_the_log_tells_the_name_of_the_key(guarded: Guarded) -> None:
+    with connect_with(guarded.target, guarded.add("in-the-log")) as caller:
+        caller.generate(**SHORT, request_id="whose")
+    assert guarded.server.wait_for("request", request_id="whose")["key"] == "in-the-log"
+
+
+def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
+    token, other = guarded.add("short-lived"), guarded.add("longer-lived")
+    assert guarded.lets_in(token)
+    with changing_keys(guarded.keys) as keys:
+        keys[:] = [key for key in keys if key.name != "short-lived"]
+    assert not guarded.lets_in(token)
+    assert guarded.lets_in(other)
+
+
+def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "kept")
+    whole = keys.read_text()
+    with start_server("--engine", "synthetic", "--keys-file", str(keys)) as server:
+        guarded = Guarded(server, keys)
+        for broken in (whole[: len(whole) // 2], whole.replace("kept", "k k"), None):
+            if broken is None:
+                keys.unlink()
+            else:
+                keys.write_text(broken)
+            assert guarded.lets_in(token)
+            assert guarded.lets_in(token)
+        assert guarded.lets_in(guarded.add("new"))
+        assert not guarded.lets_in(token)  # the file is a new one, in which it is not
+        server.process.terminate()
+        server.wait_for("stopped")
+    told = [str(line["error"]) for line in server.log if line["event"] == "keys_not_read"]
+    assert len(told) == 3
+
+
+def test_a_key_may_be_limited_to_adapters(guarded: Guarded) -> None:
+    token = guarded.add("one-adapter", adapters=("mine",))
+    with connect_with(guarded.target, token) as caller:
+        failure = caller.failure(**SHORT, adapter="another")
+        assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ADAPTER_NOT_ALLOWED")
+        assert "mine" in failure.message
+        assert caller.failure(**SHORT, adapter="mine").code is not grpc.StatusCode.PERMISSION_DENIED
+        assert caller.generate(**SHORT).text  # the model itself is everybody's
+
+
+def test_a_key_has_so_many_requests_at_a_time(guarded: Guarded) -> None:
+    token = guarded.add("two-at-a-time", max_concurrent=2)
+    with connect_with(guarded.target, token) as caller, connect_with(guarded.target, guarded.add("other")) as other:
+        held = [caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for _ in range(2)]
+        for stream in held:
+            next(stream)
+        count_tokens = generation_service_pb2.CountTokensRequest(prompt="a")
+        for failure in (
+            caller.failure(**SHORT),
+            failure_of(lambda: caller.stub.CountTokens(count_tokens, timeout=SECONDS)),
+        ):
+            assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
+            assert failure.retry_seconds
+        other.generate(**SHORT)
+        caller.stub.GetModel(model_pb2.GetModelRequest(), timeout=SECONDS)  # is not limited
+        for stream in held:
+            stream.cancel()
+        other.wait_until(lambda now: now.running == 0)
+        caller.generate(**SHORT)
+
+
+def test_a_key_has_so_many_requests_a_minute(guarded: Guarded) -> None:
+    with connect_with(guarded.target, guarded.add("one-a-minute", per_minute=1)) as caller:
+        caller.generate(**SHORT)
+        failure = caller.failure(**SHORT)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
+    assert failure.retry_seconds == pytest.approx(60, abs=1)

@@ -1,0 +1,107 @@
+"""The command `doherty keys` and the file that it writes."""
+
+import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from doherty_service.security import KeysFileError, changing_keys, read_keys
+from support.command import run_doherty
+from support.security import add_key
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def run_keys(file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run_doherty("keys", *arguments, DOHERTY_KEYS_FILE=str(file))
+
+
+def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
+    added = run_keys(file, "add", "alice", "--adapter", "one", "--adapter", "two", "--max-concurrent", "4")
+    assert (added.returncode, added.stdout.count("\n")) == (0, 1)
+    prefix, identifier, secret = added.stdout.strip().split("_")
+    assert (prefix, len(secret)) == ("dh", 64)
+    assert secret not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (key,) = read_keys(file)
+    assert (key.id, key.name, key.adapters, key.max_concurrent, key.per_minute) == (
+        identifier,
+        "alice",
+        ("one", "two"),
+        4,
+        None,
+    )
+    listed = run_keys(file, "list").stdout
+    assert all(word in listed for word in (identifier, "alice", "adapters one two", "4 at a time"))
+    assert secret not in listed
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_key_is_revoked_by_its_name_or_id(file: Path, by: str) -> None:
+    for name in ("alice", "bob"):
+        add_key(file, name)
+    revoked = run_keys(file, "revoke", str(getattr(read_keys(file)[0], by)))
+    assert revoked.returncode == 0
+    assert [key.name for key in read_keys(file)] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", "alice"),
+        ("add", "a b"),
+        ("add", ""),
+        ("add", "bob", "--per-minute", "0"),
+        ("add",),
+        ("revoke", "nobody"),
+        ("no-such-command",),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(file: Path, arguments: tuple[str, ...]) -> None:
+    add_key(file, "alice")
+    before = file.read_bytes()
+    failed = run_keys(file, *arguments)
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "alice")])
+def test_a_file_that_is_not_there_is_named(file: Path, arguments: tuple[str, ...]) -> None:
+    failed = run_keys(file, *arguments)
+    assert failed.returncode == 1
+    assert str(file) in failed.stderr
+    assert not file.exists()
+
+
+def test_a_file_that_is_not_given_is_a_wrong_command_line() -> None:
+    assert run_doherty("keys", "list").returncode == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"keys": [{"id": "tell-nobody"}]}', '{"more": 1, "keys": []}'])
+def test_a_broken_file_is_not_overwritten_and_not_quoted(file: Path, content: str) -> None:
+    file.write_text(content)
+    with pytest.raises(KeysFileError) as refused, changing_keys(file):
+        pass
+    assert "tell-nobody" not in str(refused.value)
+    assert file.read_text() == content
+
+
+def test_writers_wait_for_each_other(file: Path) -> None:
+    names = [f"key-{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: add_key(file, name), names))
+    assert sorted(key.name for key in read_keys(file)) == sorted(names)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_target_of_a_link_is_replaced(file: Path) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    add_key(link, "alice")
+    assert link.is_symlink()
+    assert [key.name for key in read_keys(file)] == ["alice"]

@@ -1,0 +1,102 @@
+"""Keys and certificates for tests."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import trustme
+
+from doherty_service.security import changing_keys, new_key
+from support.wire import Caller
+
+
+class _Details(NamedTuple):
+    """What an interceptor hands on."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Sends(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Sends metadata along with every call."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._more(client_call_details), request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._more(client_call_details), request)
+
+    def _more(self, details: Any) -> _Details:
+        return _Details(
+            details.method,
+            details.timeout,
+            (*(details.metadata or ()), *self._metadata),
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that shows a key."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+@contextmanager
+def connect_with(target: str, token: str) -> Iterator[Caller]:
+    """A caller who shows a key with every call."""
+    with grpc.insecure_channel(target) as channel:
+        yield Caller(grpc.intercept_channel(channel, _Sends(bearer(token))))
+
+
+def add_key(
+    path: Path,
+    name: str,
+    *,
+    adapters: tuple[str, ...] | None = None,
+    max_concurrent: int | None = None,
+    per_minute: int | None = None,
+) -> str:
+    """Adds a key to a file of keys, and returns the whole of it."""
+    key, token = new_key(name, adapters=adapters, max_concurrent=max_concurrent, per_minute=per_minute)
+    with changing_keys(path) as keys:
+        keys.append(key)
+    return token
+
+
+class Authority:
+    """An authority and the files of the certificates that it gives to servers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.roots = self._ca.cert_pem.bytes()
+        self.roots_file = folder / "ca.pem"
+        self.roots_file.write_bytes(self.roots)
+        self.chain = folder / "server.pem"
+        self.key = folder / "server.key"
+
+    def issue(self, name: str = "client") -> tuple[bytes, bytes]:
+        """A new certificate and its key, in PEM."""
+        leaf = self._ca.issue_cert("localhost", "127.0.0.1", common_name=name)
+        return leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+
+    def renew(self, name: str) -> None:
+        """Puts a new certificate in the place of the old one, file by file, as tools for that do."""
+        for path, data in zip((self.chain, self.key), self.issue(name), strict=True):
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(data)
+            fresh.replace(path)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Those of a server with the certificate."""
+        return "--tls-cert", str(self.chain), "--tls-key", str(self.key)
