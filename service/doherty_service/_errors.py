@@ -9,6 +9,7 @@
     ├── UnavailableError      UNAVAILABLE
     ├── DeadlinePassedError   DEADLINE_EXCEEDED
     ├── StalledReaderError    CANCELLED
+    ├── StalledSenderError    CANCELLED
     └── UnsupportedFieldError UNIMPLEMENTED
 
 Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
@@ -126,6 +127,15 @@ class StalledReaderError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("STALLED_READER", "the answer was not read for too long")
+
+
+class StalledSenderError(ServiceError):
+    """The caller began a call, and did not send the whole of its request."""
+
+    code = grpc.StatusCode.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("STALLED_SENDER", "the request did not arrive for too long")
 
 
 class UnsupportedFieldError(ServiceError):

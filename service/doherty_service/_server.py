@@ -1,5 +1,6 @@
 """Puts the gRPC server together: options, interceptors and services."""
 
+import resource
 import socket
 
 import grpc
@@ -13,6 +14,7 @@ from doherty.v1 import (
     latency_service_pb2_grpc,
 )
 from doherty_engine import EngineSetupError, SamplingDefaults
+from doherty_service._core_options import core_options
 from doherty_service._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
 from doherty_service._generations import Generations
 from doherty_service._settings import Settings
@@ -20,7 +22,7 @@ from doherty_service.interceptors import (
     AuthenticationInterceptor,
     ErrorInterceptor,
     LatencyInterceptor,
-    ParsingInterceptor,
+    ReceivingInterceptor,
     RequestIdInterceptor,
 )
 from doherty_service.latency import LatencyRecorder
@@ -35,20 +37,8 @@ SERVICES = [
 ]
 """The services of the contract, which are healthy once the engine is."""
 
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # Without this, two servers share one port silently, and each gets half of the calls.
-        ("grpc.so_reuseport", 0),
-        # A client may ping a call that is silent for long, as a unary one is: core's default answers with GOAWAY
-        # ("too many pings"). The option with "recv" in its name that other servers set does not exist.
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 0),
-        # Finds clients that are gone without a word, so that their requests end.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-    ]
+_OTHER_FILES = 512
+"""How many files the process may have open beside its connections."""
 
 
 def build_server(
@@ -75,9 +65,9 @@ def build_server(
             LatencyInterceptor(recorder),
             ErrorInterceptor(),
             *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
-            ParsingInterceptor(),
+            ReceivingInterceptor(settings.receive_timeout),
         ],
-        options=_options(settings),
+        options=core_options(settings),
     )
     deployment = Deployment(
         max_output_tokens=settings.max_output_tokens,
@@ -129,6 +119,7 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
             f"Listening on {settings.listen} would offer plaintext to other machines; "
             "give --tls-cert and --tls-key, or say --insecure to allow it."
         )
+    _make_room_for(settings.max_connections)
     host, _, port = settings.listen.rpartition(":")
     try:
         _try_to_bind(host.strip("[]"), int(port))
@@ -150,6 +141,15 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
         return tls_credentials(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
     except CertificateError as error:
         raise EngineSetupError(str(error)) from error
+
+
+def _make_room_for(connections: int) -> None:
+    """Raises the soft limit of open files, as far as it may be: many systems have 1024, which the engine needs too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _try_to_bind(host: str, port: int) -> None:

@@ -50,7 +50,7 @@ class GenerationServiceStub(object):
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
-    | CANCELLED | STALLED_READER: the answer was left unread for too long |
+    | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
 
@@ -114,7 +114,7 @@ class GenerationServiceServicer(object):
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
-    | CANCELLED | STALLED_READER: the answer was left unread for too long |
+    | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
 
@@ -224,7 +224,7 @@ class GenerationService(object):
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
-    | CANCELLED | STALLED_READER: the answer was left unread for too long |
+    | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
     | INTERNAL | INTERNAL |
 

@@ -1,10 +1,10 @@
-"""What stands round every handler, outermost first: request id, latency, error mapping, authentication, parsing."""
+"""What stands round every handler, outermost first: request id, latency, error mapping, authentication, receiving."""
 
 from doherty_service.interceptors._authentication import AuthenticationInterceptor
 from doherty_service.interceptors._errors import ErrorInterceptor
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.interceptors._latency import LatencyInterceptor
-from doherty_service.interceptors._parsing import ParsingInterceptor
+from doherty_service.interceptors._receiving import ReceivingInterceptor
 from doherty_service.interceptors._request_id import RequestIdInterceptor
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "ErrorInterceptor",
     "LatencyInterceptor",
     "Method",
-    "ParsingInterceptor",
+    "ReceivingInterceptor",
     "RequestIdInterceptor",
     "ServicerContext",
 ]

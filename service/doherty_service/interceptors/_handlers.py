@@ -34,8 +34,8 @@ class Method:
 class Around(grpc.aio.ServerInterceptor):
     """An interceptor that puts a coroutine around each handler's; it takes no part in the messages of a stream."""
 
-    parses = False
-    """Whether it hands parsed requests on, having got them as bytes."""
+    receives = False
+    """Whether it gets the messages of a request, however many, as an iterator of bytes, and hands parsed ones on."""
 
     @abstractmethod
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
@@ -53,15 +53,25 @@ class Around(grpc.aio.ServerInterceptor):
         method = Method(
             handler_call_details.method, handler.request_streaming, handler.request_deserializer or (lambda data: data)
         )
-        kinds: dict[tuple[bool, bool], tuple[Any, Callable[..., Handler]]] = {
-            (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
-            (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
-            (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
-            (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+        behaviors: dict[tuple[bool, bool], Any] = {
+            (False, False): handler.unary_unary,
+            (False, True): handler.unary_stream,
+            (True, False): handler.stream_unary,
+            (True, True): handler.stream_stream,
         }
-        behavior, make = kinds[handler.request_streaming, handler.response_streaming]
-        deserializer = None if self.parses else handler.request_deserializer
-        return make(self.wrap(_writing(behavior), method), deserializer, handler.response_serializer)
+        behavior = self.wrap(_writing(behaviors[handler.request_streaming, handler.response_streaming]), method)
+        deserializer = None if self.receives else handler.request_deserializer
+        make = _MAKERS[handler.request_streaming or self.receives, handler.response_streaming]
+        return make(behavior, deserializer, handler.response_serializer)
+
+
+_MAKERS: dict[tuple[bool, bool], Callable[..., Handler]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""How to make a handler that streams requests, or replies."""
 
 
 def _writing(behavior: Any) -> Behavior:

@@ -1,0 +1,48 @@
+"""What gRPC's core is told: how large things may be, how many there may be, and how long it waits for whom.
+
+What these do was tried out with core 1.85; some options that exist, or that others set, do nothing.
+"""
+
+from doherty_service._settings import Settings
+
+_METADATA_BYTES = 16 << 10
+_HANDSHAKE_MS = 10_000
+
+
+def core_options(settings: Settings) -> list[tuple[str, int]]:
+    """The options of a server."""
+    return [*_sizes_and_numbers(settings), *_patience(settings)]
+
+
+def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # Core's own are 8 kB, above which it refuses at random, and 16 kB, above which it always does.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+        # Without this, a caller that begins and resets calls makes core start them all, and others wait for seconds.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # Without this, two servers share one port silently, and each gets half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _patience(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # A client may ping a call that is silent for long, as a unary one is: core's default answers with GOAWAY
+        # ("too many pings"). The option with "recv" in its name that other servers set does not exist.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Finds clients that are gone without a word, so that their requests end, and those that stop in the middle of
+        # a frame. The time for an answer is the third of these, a minute by default; the second is how long what was
+        # sent may go without an acknowledgement by TCP.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # From the connection to its SETTINGS, TLS included; core's own is two minutes.
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", round(settings.idle_timeout * 1000)),
+    ]

@@ -1,0 +1,46 @@
+"""Thousands of calls that are begun and reset at once (CVE-2023-44487)."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from support.http2 import END_HEADERS, END_STREAM, GREETING, RESET, Kind, frame, header_block, raw_connection
+from support.server import start_server
+from support.wire import connect
+
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 3}}
+HEADERS = header_block("/doherty.v1.GenerationService/Generate")
+MESSAGE = frame(Kind.DATA, END_STREAM, 0, b"\0\0\0\0\x03\x1a\x01a")
+"""A request with the prompt "a"; its stream is put in where it is sent."""
+
+CALLS = 20_000
+
+
+def resets(first: int, *, whole: bool) -> bytes:
+    """A hundred calls, reset before or after their message."""
+    sent = []
+    for stream in range(first, first + 200, 2):
+        sent.append(frame(Kind.HEADERS, END_HEADERS, stream, HEADERS))
+        if whole:
+            sent.append(MESSAGE[:5] + stream.to_bytes(4) + MESSAGE[9:])
+        sent.append(frame(Kind.RST_STREAM, 0, stream, RESET))
+    return b"".join(sent)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["headers", "requests"])
+def test_others_are_served_and_everything_comes_back(whole: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    with start_server("--engine", "synthetic") as server, connect(server.target) as caller:
+        with raw_connection(server.target) as attacker, ThreadPoolExecutor(2) as pool:
+            attacker.send(GREETING)
+            answers = pool.submit(lambda: [caller.generate(**SHORT) for _ in range(50)])
+            for first in range(1, 2 * CALLS, 200):
+                attacker.send(resets(first, whole=whole))
+            told = pool.submit(lambda: Counter(one.kind for one in attacker.frames()))
+            assert len(answers.result()) == 50
+            caller.wait_until(lambda now: now.running == 0 and now.queued == 0)
+            attacker.shut()
+            # Core has refused most of them before they cost anything here.
+            assert told.result()[Kind.RST_STREAM] > CALLS / 2
+        caller.generate(**SHORT)

@@ -1,0 +1,184 @@
+"""Connections that begin something and never end it, while others are served."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from doherty_service._core_options import core_options
+from doherty_service._settings import Settings
+from doherty_service.interceptors import (
+    ErrorInterceptor,
+    LatencyInterceptor,
+    ReceivingInterceptor,
+    RequestIdInterceptor,
+)
+from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.latency import LatencyRecorder
+from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
+from support.security import Authority
+from support.server import ServerProcess, start_server
+from support.wire import Caller, connect
+
+GENERATE = "/doherty.v1.GenerationService/Generate"
+SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 3}}
+SYNTHETIC = ("--engine", "synthetic")
+HEADERS = header_block(GENERATE)
+HALF_HEADERS = frame(Kind.HEADERS, 0, 1, HEADERS[:20])
+HALF_FRAME = frame(Kind.HEADERS, END_HEADERS, 1, HEADERS)[:30]
+HALF_MESSAGE = frame(Kind.DATA, 0, 1, b"\0\0\0\1\0abc")
+"""The beginning of 256 bytes."""
+
+NUMBER = 100
+"""Of connections that stall."""
+
+
+def descriptors(server: ServerProcess) -> int:
+    """How many files and connections the process has open."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def wait_for_descriptors(caller: Caller, server: ServerProcess, most: int) -> None:
+    """Waits until connections that are gone have given back their descriptors."""
+    caller.wait_until(lambda _: descriptors(server) <= most)
+
+
+@pytest.fixture
+def stalling() -> Iterator[ExitStack]:
+    """Where stalling connections are kept open."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(PREFACE[:10], id="half a preface"),
+        pytest.param(GREETING, id="no call"),
+        pytest.param(GREETING + HALF_HEADERS, id="half of the headers"),
+        pytest.param(GREETING + HALF_FRAME, id="half a frame"),
+        pytest.param(GREETING + frame(Kind.HEADERS, END_HEADERS, 1, HEADERS), id="no message"),
+        pytest.param(GREETING + frame(Kind.HEADERS, END_HEADERS, 1, HEADERS) + HALF_MESSAGE, id="half a message"),
+    ],
+)
+def test_others_are_served_and_everything_comes_back(sent: bytes, stalling: ExitStack) -> None:
+    with start_server(*SYNTHETIC, "-o", "slots=1") as server, connect(server.target) as caller:
+        before = descriptors(server)
+        for _ in range(NUMBER):
+            stalling.enter_context(raw_connection(server.target)).send(sent)
+        caller.wait_until(lambda _: descriptors(server) >= before + NUMBER)
+        for _ in range(20):
+            caller.generate(**SHORT)
+        assert caller.wait_until(lambda _: True).running == 0  # whoever stalls has no slot
+        stalling.close()
+        wait_for_descriptors(caller, server, before)
+
+
+def test_a_connection_that_does_not_get_through_its_handshake_is_ended(tmp_path: Path, stalling: ExitStack) -> None:
+    authority = Authority(tmp_path)
+    authority.renew("localhost")
+    with start_server(*SYNTHETIC) as plain, start_server(*SYNTHETIC, *authority.flags) as secure:
+        stalled = [
+            (plain, b""),
+            (plain, PREFACE[:10]),
+            (plain, PREFACE),
+            (plain, PREFACE + frame(Kind.SETTINGS)),  # and never an acknowledgement of the server's
+            (secure, b""),
+            (secure, b"\x16\x03\x01\x02\x00\x01"),  # the beginning of a ClientHello
+        ]
+        connections = [stalling.enter_context(raw_connection(server.target)) for server, _ in stalled]
+        for connection, (_, sent) in zip(connections, stalled, strict=True):
+            connection.send(sent)
+        with ThreadPoolExecutor(len(connections)) as pool:
+            seconds = list(pool.map(RawConnection.until_closed, connections))
+    assert all(7 < one < 20 for one in seconds), seconds
+
+
+def test_an_idle_connection_is_ended_and_comes_back_by_itself() -> None:
+    with start_server(*SYNTHETIC, "--idle-timeout", "1") as server, connect(server.target) as caller:
+        with raw_connection(server.target) as idle:
+            idle.send(GREETING)
+            assert [one.kind for one in idle.frames()][-1] == Kind.GOAWAY
+        caller.generate(**SHORT)
+
+
+def test_a_half_sent_message_is_not_waited_for() -> None:
+    with start_server(*SYNTHETIC, "--receive-timeout", "0.5") as server, raw_connection(server.target) as connection:
+        connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS, 1, HEADERS), HALF_MESSAGE)
+        last = next(one for one in connection.frames() if one.kind == Kind.RST_STREAM)
+        assert last.stream == 1
+        line = server.wait_for("request", code="CANCELLED")
+        assert line["rpc"] == "Generate"
+
+
+def test_more_connections_than_allowed_are_refused_and_those_there_go_on(stalling: ExitStack) -> None:
+    with start_server(*SYNTHETIC, "--max-connections", "8") as server, connect(server.target) as caller:
+        many = [stalling.enter_context(raw_connection(server.target)) for _ in range(20)]
+        refused = 0
+        for connection in many:
+            connection.send(GREETING)
+            first = next(connection.frames(), None)
+            refused += first is None
+        assert refused == 20 - 7
+        caller.generate(**SHORT)
+        stalling.close()
+        with connect(server.target) as other:
+            other.generate(**SHORT)
+
+
+class Begins(Around):
+    """Counts the calls that begin."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Semaphore(0)
+
+    def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the same for all
+        async def begin(request: Any, context: ServicerContext) -> Any:
+            self.begun.release()
+            return await behavior(request, context)
+
+        return begin
+
+
+async def test_tasks_come_back() -> None:
+    """With our interceptors and options around one method; only the minute-long waits of core are a second here."""
+    settings, recorder, begins = Settings(receive_timeout=0.5), LatencyRecorder(60), Begins()
+    short = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
+    receiving = ReceivingInterceptor(settings.receive_timeout)
+    server = grpc.aio.server(
+        interceptors=[
+            RequestIdInterceptor(),
+            begins,
+            LatencyInterceptor(recorder),
+            ErrorInterceptor(recorder),
+            receiving,
+        ],
+        options=list((dict(core_options(settings)) | short).items()),
+    )
+    handlers: Any = {"Generate": grpc.unary_unary_rpc_method_handler(lambda request, _: request)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("doherty.v1.GenerationService", handlers),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        with ExitStack() as stack:
+            before = asyncio.all_tasks()
+            connections = [stack.enter_context(raw_connection(target)) for _ in range(20)]
+            for connection in connections[:10]:
+                connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS, 1, HEADERS), HALF_MESSAGE)
+            for connection in connections[10:]:
+                connection.send(GREETING, HALF_HEADERS)
+            for _ in range(10):
+                await begins.begun.acquire()
+            working = {task for task in asyncio.all_tasks() - before if "_request_call" not in repr(task)}
+            assert len(working) >= 10  # the one left out waits for the next call
+            await asyncio.wait(working)
+            await asyncio.gather(*(asyncio.to_thread(one.until_closed) for one in connections))
+    finally:
+        await server.stop(None)

@@ -1,0 +1,123 @@
+"""HTTP/2 frames by hand, for what no library would send: halves, and thousands that make no sense."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NamedTuple
+
+from support.wire import SECONDS
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+_HEAD_BYTES = 9
+_LONGEST_IN_A_BYTE = 127
+
+
+class Kind(IntEnum):
+    """The kinds of frames."""
+
+    DATA = 0
+    HEADERS = 1
+    RST_STREAM = 3
+    SETTINGS = 4
+    PING = 6
+    GOAWAY = 7
+
+
+class Frame(NamedTuple):
+    """A frame that was received."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+def frame(kind: Kind, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    """A frame to send."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def header_block(method: str, *more: tuple[str, str]) -> bytes:
+    """The headers of a call, without any compression."""
+    headers = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    )
+    return b"".join(b"\0" + _string(name) + _string(value) for name, value in headers)
+
+
+def _string(text: str) -> bytes:
+    assert len(text) < _LONGEST_IN_A_BYTE
+    return bytes([len(text)]) + text.encode()
+
+
+RESET = (8).to_bytes(4)
+"""The payload of a RST_STREAM that cancels."""
+
+GREETING = PREFACE + frame(Kind.SETTINGS) + frame(Kind.SETTINGS, ACK)
+"""What a client says first."""
+
+
+class RawConnection:
+    """A connection whose frames a test makes."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.rsplit(":", 1)
+        self._socket = socket.create_connection((host, int(port)), timeout=SECONDS)
+        self._read = b""
+
+    def send(self, *frames: bytes) -> None:
+        self._socket.sendall(b"".join(frames))
+
+    def frames(self) -> Iterator[Frame]:
+        """What comes, to the end of the connection; pings are answered."""
+        while True:
+            while len(self._read) >= _HEAD_BYTES + (length := int.from_bytes(self._read[:3])):
+                end = _HEAD_BYTES + length
+                received = Frame(self._read[3], self._read[4], int.from_bytes(self._read[5:9]), self._read[9:end])
+                self._read = self._read[end:]
+                if received.kind == Kind.PING and not received.flags & ACK:
+                    self.send(frame(Kind.PING, ACK, payload=received.payload))
+                yield received
+            try:
+                more = self._socket.recv(65536)
+            except ConnectionError:
+                return
+            if not more:
+                return
+            self._read += more
+
+    def until_closed(self) -> float:
+        """Waits until the server ends the connection, reading nothing of what it says; returns the seconds."""
+        begun = time.monotonic()
+        try:
+            while self._socket.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        return time.monotonic() - begun
+
+    def shut(self) -> None:
+        """Ends both directions, so that whoever reads comes to an end."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def raw_connection(target: str) -> Iterator[RawConnection]:
+    """A connection that is closed when the block is left."""
+    connection = RawConnection(target)
+    try:
+        yield connection
+    finally:
+        connection.close()
