@@ -9,7 +9,7 @@ import grpc.aio
 
 from doherty_service._errors import ServiceError, as_service_error, to_status
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
-from doherty_service.latency import AbortCause, current_call
+from doherty_service.latency import AbortCause, Call, current_call
 
 _log = logging.getLogger("doherty.error")
 _CAUSES = {
@@ -48,10 +48,7 @@ class ErrorInterceptor(Around):
         if call.is_answer and call.abort_cause is None:
             call.abort_cause = _CAUSES.get(told.reason)
         if not isinstance(error, ServiceError):
-            expected = told.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
-            fields = {**call.names, "error": str(error)}
-            level = logging.DEBUG if expected else logging.ERROR
-            _log.log(level, "error", extra={"fields": fields}, exc_info=None if expected else error)
+            _log_error(error, told, call)
         status = to_status(told, call.request_id)
         trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
         if timing := call.server_timing():
@@ -62,3 +59,12 @@ class ErrorInterceptor(Around):
         except TimeoutError:
             # It stands behind messages that the caller does not read, and goes out when it does.
             raise grpc.aio.AbortError from None
+
+
+def _log_error(error: Exception, told: ServiceError, call: Call) -> None:
+    """Logs all of what failed on our side; of what is wrong with a request only where, for the text may quote it."""
+    if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
+        _log.error("error", extra={"fields": {**call.names, "error": str(error)}}, exc_info=error)
+    else:
+        fields = {**call.names, "reason": told.reason, "fields": [one.field for one in told.violations]}
+        _log.debug("refused", extra={"fields": fields})

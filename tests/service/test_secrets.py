@@ -1,0 +1,102 @@
+"""What callers send stays out of the log, and out of what others are told."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import generation_service_pb2, latency_service_pb2
+from support.command import run_doherty
+from support.security import add_key, bearer, connect_with
+from support.server import start_server
+from support.wire import SECONDS, Caller, request
+
+PROMPT = "zebra-crossing"
+"""Stands in every input, and nowhere else."""
+
+
+def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list[str]:
+    """Makes calls that end well, and calls that end badly in every way that is to be had; returns what was told."""
+    stub = caller.stub
+    short: dict[str, Any] = {"stopping": {"max_output_tokens": 8, "ignore_eos": True}}
+    inputs: list[dict[str, Any]] = [
+        {"prompt": PROMPT},
+        {"messages": [{"role": "ROLE_USER", "content": PROMPT}]},
+        {"raw_text": PROMPT},
+        {"prompt": PROMPT, "raw_text": PROMPT},
+        {"prompt": PROMPT, "messages": [{"role": "ROLE_USER", "content": PROMPT}]},
+        {"messages": [{"role": "ROLE_ASSISTANT", "content": PROMPT}]},
+        {"prompt": PROMPT * 100_000},
+        {"prompt": PROMPT, "adapter": "none"},
+        {"prompt": PROMPT, "model": "none"},
+        {"prompt": PROMPT, "sampling": {"temperature": 9}},
+        {"prompt": PROMPT, "continue_from": {"text": PROMPT}},
+        {"prompt": PROMPT, "constraint": {"json_schema": f'{{"type": "{PROMPT}"}}'}},
+        {"prompt": PROMPT, "constraint": {"regex": f"({PROMPT}"}},
+        {"prompt": PROMPT, "constraint": {"grammar": f"root ::= {PROMPT}-"}},
+    ]
+    streams: list[Any] = [stub.StreamGenerate(request(**one, **short), timeout=SECONDS) for one in inputs]
+    late = request(prompt=PROMPT, stopping={"max_output_tokens": 1000, "ignore_eos": True})
+    streams.append(stub.StreamGenerate(late, timeout=0.2))
+    calls: list[Any] = [stub.Generate.future(request(**one, **short), timeout=SECONDS) for one in inputs]
+    count = generation_service_pb2.CountTokensRequest(prompt=PROMPT)
+    calls.append(stub.CountTokens.future(count, timeout=SECONDS))
+    raw: Any = channel.unary_unary("/doherty.v1.GenerationService/Generate")
+    calls += [
+        raw.future(PROMPT.encode(), metadata=metadata, timeout=SECONDS)
+        for metadata in (
+            *(bearer(token) for token in keys.values()),
+            (("authorization", keys["known"]),),
+            (("authorization", f"Basic {keys['known']}"),),
+            bearer(keys["known"]) + bearer(keys["known"]),
+            (*bearer(keys["known"]), ("x-large", "x" * 20_000)),
+        )
+    ]
+    for stream in streams:
+        with suppress(grpc.RpcError):
+            list(stream)  # a stream ends only once it is read
+    failed = [call for call in (*streams, *calls) if call.exception() is not None]
+    assert len(failed) > 20
+    told = [f"{call.details()} {call.trailing_metadata()}" for call in failed]
+    told.append(str(caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)))
+    return told
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(("--engine", "synthetic"), id="synthetic"),
+        pytest.param(("--engine", "synthetic", "-o", "fail_after_tokens=5"), id="failing"),
+        pytest.param((), marks=pytest.mark.model, id="llamacpp"),
+    ],
+)
+def test_no_key_and_no_prompt_is_logged_or_told(tmp_path: Path, engine: tuple[str, ...]) -> None:
+    file = tmp_path / "keys.json"
+    known, limited = add_key(file, "known"), add_key(file, "limited", per_minute=1)
+    revoked = run_doherty("keys", "add", "revoked", "--keys-file", str(file)).stdout.strip()
+    keys = {
+        "known": known,
+        "limited": limited,
+        "revoked": revoked,
+        "mistyped": known[:-8] + "deadbeef",
+        "malformed": f"{known}-",
+    }
+    assert run_doherty("keys", "revoke", "revoked", "--keys-file", str(file)).returncode == 0
+    with start_server(*engine, "--keys-file", str(file), "--log-level", "debug") as server:
+        with connect_with(server.target, known) as caller, grpc.insecure_channel(server.target) as channel:
+            told = provoke(caller, channel, keys)
+        file.write_text(json.dumps({"keys": [{"id": known, "secret": known}]}))
+        with grpc.insecure_channel(server.target) as channel:
+            raw: Any = channel.unary_unary("/doherty.v1.GenerationService/GetModel")
+            raw(b"", metadata=bearer(known), timeout=SECONDS)
+        server.process.terminate()
+        server.wait_for("stopped")
+        log = json.dumps(server.log, ensure_ascii=False)
+    assert "keys_not_read" in log
+    secrets = {token.split("_")[2][:32] for token in keys.values()}
+    for text in (log, *told):
+        assert not any(secret in text for secret in secrets), text
+    assert [line for line in server.log if PROMPT in str(line)] == []
