@@ -65,6 +65,21 @@ def test_min_output_tokens_is_at_most_the_maximum(synthetic_server: ServerProces
         assert caller.failure(**PROMPT, stopping=stopping).fields == ["stopping.min_output_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"prompt": "word " * 800_000}, "prompt"),
+        ({"raw_text": "word " * 800_000}, "raw_text"),
+        ({"messages": [{"role": "ROLE_USER", "content": "word " * 800_000}]}, "messages"),
+    ],
+)
+def test_a_text_that_no_context_holds_is_not_read(caller: Caller, fields: dict[str, Any], field: str) -> None:
+    failure = caller.failure(**fields)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert failure.fields == [field]
+    assert "ever hold" in failure.message
+
+
 def test_a_prompt_too_long_for_the_context_is_invalid(caller: Caller) -> None:
     long = "word and " * caller.model.limits.context_tokens
     for name in ("prompt", "raw_text"):

@@ -20,7 +20,7 @@ from doherty_engine.synthetic._logprobs import MAX_TOP_LOGPROBS
 from doherty_engine.synthetic._options import Options
 from doherty_engine.synthetic._plan import make_plan
 from doherty_engine.synthetic._run import Run
-from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE, read_input
+from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE, check_size, read_input
 
 _VERSION = "1"
 """Changes when the answers do."""
@@ -109,6 +109,7 @@ class SyntheticEngine:
     async def count_tokens(self, content: Input) -> int:
         """Counts the tokens of an input as the model would read it."""
         self._check_running()
+        check_size(content, self._options.context_tokens)
         return len(read_input(content))
 
     def info(self) -> ModelInfo:

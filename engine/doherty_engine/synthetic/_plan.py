@@ -17,7 +17,7 @@ from doherty_engine import (
 from doherty_engine.synthetic._answer import Answer, FixedAnswer, FreeAnswer, answer_key, pick, prompt_digest
 from doherty_engine.synthetic._options import Options
 from doherty_engine.synthetic._schema import smallest_value
-from doherty_engine.synthetic._vocabulary import check_ids, decode, encode, read_input
+from doherty_engine.synthetic._vocabulary import check_ids, check_size, decode, encode, read_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ def make_plan(request: EngineRequest, options: Options) -> Plan:
         UnsupportedError: this engine cannot do it.
     """
     begun = time.monotonic()
+    check_size(request.input, options.context_tokens)
     prompt_ids = read_input(request.input)
     started = Started(len(prompt_ids), time.monotonic() - begun)
     stopping = request.stopping

@@ -7,7 +7,7 @@ the reading of a text's beginning is the beginning of its reading.
 import re
 from collections.abc import Iterable
 
-from doherty_engine import Conversation, Input, InvalidInputError, RawText, Role
+from doherty_engine import Conversation, Input, InvalidInputError, RawText, Role, input_field
 from doherty_engine.synthetic._words import WORDS
 
 _SPECIALS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -66,6 +66,20 @@ def read_input(content: Input) -> list[int]:
         return encode(content.text)
     check_ids(content.ids, "token_ids")
     return list(content.ids)
+
+
+def check_size(content: Input, context_tokens: int) -> None:
+    """Makes sure that a text is not so long that reading it would keep everybody waiting, only to refuse it then.
+
+    Raises:
+        InvalidInputError: no context of so many tokens holds it.
+    """
+    if isinstance(content, Conversation):
+        size = sum(len(message.content) for message in content.messages)
+    else:
+        size = len(content.text) if isinstance(content, RawText) else 0
+    if size > context_tokens * _LONGEST:
+        raise InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
 
 
 def check_ids(ids: Iterable[int], field: str) -> None:
