@@ -7,6 +7,7 @@ from doherty_service._settings import Settings
 
 _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000
+_LEAST_DEALLOCATING = 256
 
 
 def core_options(settings: Settings) -> list[tuple[str, int]]:
@@ -22,6 +23,9 @@ def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         # Without this, a caller that begins and resets calls makes core start them all, and others wait for seconds.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Core counts calls until it has tidied up behind them, later than clients do, and refuses with UNAVAILABLE what
+        # is beyond the sum of both numbers: with its own here, up to a third of a burst of honest calls.
+        ("grpc.http2.max_deallocating_streams", max(settings.max_concurrent_streams, _LEAST_DEALLOCATING)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Without this, two servers share one port silently, and each gets half of the calls.
         ("grpc.so_reuseport", 0),
