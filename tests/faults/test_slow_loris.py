@@ -14,12 +14,15 @@ import pytest
 from doherty_service._core_options import core_options
 from doherty_service._settings import Settings
 from doherty_service.interceptors import (
+    Around,
+    Behavior,
     ErrorInterceptor,
     LatencyInterceptor,
+    Method,
     ReceivingInterceptor,
     RequestIdInterceptor,
+    ServicerContext,
 )
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.latency import LatencyRecorder
 from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
 from support.security import Authority
@@ -157,7 +160,7 @@ async def test_tasks_come_back() -> None:
             RequestIdInterceptor(),
             begins,
             LatencyInterceptor(recorder),
-            ErrorInterceptor(recorder),
+            ErrorInterceptor(),
             receiving,
         ],
         options=list((dict(core_options(settings)) | short).items()),

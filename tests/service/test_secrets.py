@@ -1,4 +1,4 @@
-"""What callers send stays out of the log, and out of what others are told."""
+"""What callers send stays out of log, metrics and traces; keys also out of what callers are told."""
 
 import json
 from contextlib import suppress
@@ -9,7 +9,9 @@ import grpc
 import pytest
 
 from doherty.v1 import generation_service_pb2, latency_service_pb2
+from support.collector import running_collector
 from support.command import run_doherty
+from support.metrics import LISTEN, scrape
 from support.security import add_key, bearer, connect_with
 from support.server import start_server
 from support.wire import SECONDS, Caller, request
@@ -73,7 +75,7 @@ def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list
         pytest.param((), marks=pytest.mark.model, id="llamacpp"),
     ],
 )
-def test_no_key_and_no_prompt_is_logged_or_told(tmp_path: Path, engine: tuple[str, ...]) -> None:
+def test_no_key_and_no_prompt_leaves_the_server(tmp_path: Path, engine: tuple[str, ...]) -> None:
     file = tmp_path / "keys.json"
     known, limited = add_key(file, "known"), add_key(file, "limited", per_minute=1)
     revoked = run_doherty("keys", "add", "revoked", "--keys-file", str(file)).stdout.strip()
@@ -85,18 +87,28 @@ def test_no_key_and_no_prompt_is_logged_or_told(tmp_path: Path, engine: tuple[st
         "malformed": f"{known}-",
     }
     assert run_doherty("keys", "revoke", "revoked", "--keys-file", str(file)).returncode == 0
-    with start_server(*engine, "--keys-file", str(file), "--log-level", "debug") as server:
+    flags = (*engine, "--keys-file", str(file), "--log-level", "debug", *LISTEN)
+    with (
+        running_collector() as collector,
+        start_server(*flags, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{collector.address}") as server,
+    ):
         with connect_with(server.target, known) as caller, grpc.insecure_channel(server.target) as channel:
             told = provoke(caller, channel, keys)
         file.write_text(json.dumps({"keys": [{"id": known, "secret": known}]}))
         with grpc.insecure_channel(server.target) as channel:
             raw: Any = channel.unary_unary("/doherty.v1.GenerationService/GetModel")
             raw(b"", metadata=bearer(known), timeout=SECONDS)
+        metrics = str([family.samples for family in scrape(server).families])
         server.process.terminate()
         server.wait_for("stopped")
+        server.wait()  # the last spans leave at the end
+        traces = collector.raw.decode(errors="replace")
         log = json.dumps(server.log, ensure_ascii=False)
     assert "keys_not_read" in log
+    assert "'limited'" in metrics
+    assert "limited" in traces
     secrets = {token.split("_")[2][:32] for token in keys.values()}
-    for text in (log, *told):
+    for text in (log, metrics, traces, *told):
         assert not any(secret in text for secret in secrets), text
-    assert [line for line in server.log if PROMPT in str(line)] == []
+    for text in (log, metrics, traces):
+        assert PROMPT not in text
