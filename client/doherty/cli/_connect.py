@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from doherty._core._addresses import DEFAULT_TARGET
 from doherty._core._errors import DeadlineExceededError, DohertyError, OverloadedError, UnavailableError
+from doherty._core._retry import RetryPolicy
+from doherty._core._security import TLSConfig
 from doherty._sync._client import Client
 from doherty.cli._exit import Failed, Unavailable
 
@@ -26,23 +29,49 @@ class Server:
     """What the command line says of the server and the way to it."""
 
     target: str
+    """One server, or several separated by commas."""
     timeout: float
     """Seconds that a call may take."""
+    api_key: str | None = field(repr=False)
+    """None is the environment's."""
+    tls: TLSConfig | bool | None
+    insecure: bool
 
     @contextmanager
-    def connect(self) -> Iterator[Client]:
-        """A client, whose errors end the command with one line."""
+    def connect(self, *, retrying: bool = True) -> Iterator[Client]:
+        """A client, whose errors end the command with one line.
+
+        Args:
+            retrying: Whether calls that fail are made again, and streams that are lost go on. A measurement does
+                without.
+        """
         with _usage_told():
-            client = Client(self.target, timeout=self.timeout)
+            client = Client(
+                self.target,
+                api_key=self.api_key,
+                tls=self.tls,
+                insecure=self.insecure,
+                timeout=self.timeout,
+                retry=RetryPolicy() if retrying else None,
+                resume=retrying,
+            )
         with failures_told(), client:
             yield client
 
     def connect_async(self, target: str | None = None) -> "AsyncClient":
-        """The same for asyncio, to use within `failures_told`; `target` replaces the server's own."""
+        """A client for asyncio that measures, to use within `failures_told`; `target` replaces the server's own."""
         from doherty._aio._client import AsyncClient  # noqa: PLC0415 - only the load generator needs it
 
         with _usage_told():
-            return AsyncClient(target or self.target, timeout=self.timeout)
+            return AsyncClient(
+                target or self.target,
+                api_key=self.api_key,
+                tls=self.tls,
+                insecure=self.insecure,
+                timeout=self.timeout,
+                retry=None,
+                resume=False,
+            )
 
 
 def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
@@ -50,8 +79,20 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
 
     def decorate(callback: _Callback) -> _Callback:
         @wraps(callback)
-        def with_server(*arguments: Any, target: str, timeout: float, **rest: Any) -> Any:
-            return callback(*arguments, server=Server(target, timeout), **rest)
+        def with_server(  # noqa: PLR0913 - the options
+            *arguments: Any,
+            target: str,
+            timeout: float,
+            api_key_file: Path | None,
+            tls: bool | None,
+            tls_ca: Path | None,
+            tls_cert: Path | None,
+            tls_key: Path | None,
+            insecure: bool,
+            **rest: Any,
+        ) -> Any:
+            server = Server(target, timeout, _read_key(api_key_file), _tls(tls, tls_ca, tls_cert, tls_key), insecure)
+            return callback(*arguments, server=server, **rest)
 
         decorated: _Callback = with_server
         for option in reversed(_options(timeout)):
@@ -62,6 +103,7 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
 
 
 def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
     return (
         click.option(
             "--target",
@@ -69,8 +111,8 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             default=DEFAULT_TARGET,
             show_default=True,
             show_envvar=True,
-            metavar="HOST:PORT",
-            help="The server.",
+            metavar="HOST:PORT[,...]",
+            help="The server, or several.",
         ),
         click.option(
             "--timeout",
@@ -80,7 +122,48 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             metavar="SECONDS",
             help="How long a call may take.",
         ),
+        click.option(
+            "--api-key-file",
+            type=file,
+            help="A file with the API key alone. By default the variable DOHERTY_API_KEY has the key; no flag has it, "
+            "for every user of a machine can read the flags of its programs.",
+        ),
+        click.option("--tls/--no-tls", default=None, help="Encrypt the connection; implied by the flags below."),
+        click.option(
+            "--tls-ca",
+            type=file,
+            envvar="DOHERTY_TLS_CA",
+            show_envvar=True,
+            help="The certificates to trust; by default those that gRPC trusts.",
+        ),
+        click.option("--tls-cert", type=file, help="The certificate to show, where the server asks for one."),
+        click.option("--tls-key", type=file, help="The private key of --tls-cert."),
+        click.option("--insecure", is_flag=True, help="Send the API key unencrypted, even to another machine."),
     )
+
+
+def _read_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise click.UsageError(f"The API key cannot be read: {error}.") from error
+    if not key:
+        raise click.UsageError(f"There is no API key in {path}.")
+    return key
+
+
+def _tls(tls: bool | None, ca: Path | None, cert: Path | None, key: Path | None) -> TLSConfig | bool | None:  # noqa: FBT001 - the flags
+    if tls is False:
+        if cert or key:
+            raise click.UsageError("--no-tls leaves no use for --tls-cert and --tls-key.")
+        return False
+    if (cert is None) is not (key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together.")
+    if ca or cert:
+        return TLSConfig(ca=ca, cert=cert, key=key)
+    return tls
 
 
 @contextmanager
@@ -94,10 +177,10 @@ def failures_told() -> Iterator[None]:
 
 @contextmanager
 def _usage_told() -> Iterator[None]:
-    """Points to the help for what cannot be a server."""
+    """Points to the help for what no connection can be made with."""
     try:
         yield
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
 

@@ -48,7 +48,7 @@ _LABELS: Final = {
 
 def run_reference(server: Server, max_output_tokens: int | None, *, as_json: bool) -> None:
     """Asks the ten questions one after the other, behind a warm-up call, and tells what came of it."""
-    with server.connect() as client:
+    with server.connect(retrying=False) as client:
         model = client.model()
         if not as_json:
             _print_head(f"{model.model} on {model.engine} at {server.target}", max_output_tokens)
