@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any

@@ -12,7 +12,7 @@ import click
 from doherty._core._addresses import DEFAULT_TARGET
 from doherty._core._errors import DeadlineExceededError, DohertyError, OverloadedError, UnavailableError
 from doherty._core._retry import RetryPolicy
-from doherty._core._security import TLSConfig
+from doherty._core._tls import TLSConfig
 from doherty._sync._client import Client
 from doherty.cli._exit import Failed, Unavailable
 
