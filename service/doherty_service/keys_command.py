@@ -50,7 +50,10 @@ def _takes_file(command: _Command) -> _Command:
 )
 @_takes_file
 def add(path: Path, name: str, adapters: tuple[str, ...], max_concurrent: int | None, per_minute: int | None) -> None:
-    """Make a key for NAME, and print it: once, for it is kept nowhere."""
+    """Make a key for NAME, and print it.
+
+    It is printed this once, and kept nowhere.
+    """
     try:
         key, token = new_key(name, adapters=adapters or None, max_concurrent=max_concurrent, per_minute=per_minute)
     except ValidationError as error:
@@ -68,7 +71,7 @@ def add(path: Path, name: str, adapters: tuple[str, ...], max_concurrent: int | 
 @keys.command(name="list")
 @_takes_file
 def list_keys(path: Path) -> None:
-    """List the keys: a line each, with its id, name, day of making and limits."""
+    """List the keys: id, name, date and limits."""
     with _failing():
         kept = read_keys(path)
     width = max((len(key.name) for key in kept), default=0)
@@ -80,7 +83,10 @@ def list_keys(path: Path) -> None:
 @click.argument("name_or_id")
 @_takes_file
 def revoke(path: Path, name_or_id: str) -> None:
-    """Make the key of a name or an id invalid; requests that run already end in their own time."""
+    """Make a key invalid, by its name or id.
+
+    Requests that run already end in their own time.
+    """
     with _failing():
         read_keys(path)  # says so where there is none
         with changing_keys(path) as kept:

@@ -154,6 +154,7 @@ async def test_tasks_come_back() -> None:
     """With our interceptors and options around one method; only the minute-long waits of core are a second here."""
     settings, recorder, begins = Settings(receive_timeout=0.5), LatencyRecorder(60), Begins()
     short = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
+    assert short.keys() <= dict(core_options(settings)).keys()
     receiving = ReceivingInterceptor(settings.receive_timeout)
     server = grpc.aio.server(
         interceptors=[
