@@ -10,7 +10,8 @@
     ├── DeadlinePassedError   DEADLINE_EXCEEDED
     ├── StalledReaderError    CANCELLED
     ├── StalledSenderError    CANCELLED
-    └── UnsupportedFieldError UNIMPLEMENTED
+    ├── UnsupportedFieldError UNIMPLEMENTED
+    └── UnsupportedMethodError UNIMPLEMENTED
 
 Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
 """
@@ -147,6 +148,16 @@ class UnsupportedFieldError(ServiceError):
         """Names the field, by its path."""
         violation = Violation(field, message)
         super().__init__("FIELD_NOT_SUPPORTED", f"{field}: {message}", violations=[violation])
+
+
+class UnsupportedMethodError(ServiceError):
+    """The service describes a method that nobody has written for this server."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+    def __init__(self) -> None:
+        """Needs no more than the method, which the caller knows."""
+        super().__init__("METHOD_NOT_SUPPORTED", "this server does not have the method")
 
 
 def as_service_error(error: BaseException) -> ServiceError:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from doherty_service._errors import ServiceError, as_service_error, to_status
+from doherty_service._errors import ServiceError, UnsupportedMethodError, as_service_error, to_status
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.latency import AbortCause, Call, current_call
 
@@ -36,6 +36,10 @@ class ErrorInterceptor(Around):
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
                 raise
+            except NotImplementedError as error:
+                # So does the generated base of a service for a method that its servicer lacks, as health's List.
+                is_lacking = context.code() is grpc.StatusCode.UNIMPLEMENTED
+                await self._abort(UnsupportedMethodError() if is_lacking else error, context)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told a status, and the log all
                 await self._abort(error, context)
 
