@@ -8,6 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import grpc
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
 from support.fuzz.inputs import Input
 from support.wire import Caller, connect, read_failure
 
@@ -28,7 +31,11 @@ _OURS = {
 _OTHERS = [
     ("/", grpc.StatusCode.RESOURCE_EXHAUSTED, r"SERVER: Received message larger than max \(\d+ vs\. \d+\)"),
     ("/grpc.health.v1.Health/Check", grpc.StatusCode.NOT_FOUND, ""),
-    ("/grpc.channelz.v1.Channelz/", grpc.StatusCode.NOT_FOUND, r"Failed to get .*, please ensure your .* (is|are) valid"),
+    (
+        "/grpc.channelz.v1.Channelz/",
+        grpc.StatusCode.NOT_FOUND,
+        r"Failed to get .*, please ensure your .* (is|are) valid",
+    ),
 ]
 """What gRPC's core and the libraries of other services say by themselves: the beginning of the path, the code, and a
 pattern of the text."""
@@ -81,6 +88,29 @@ class Attack:
         except grpc.RpcError as error:
             return _judge(one, error)
         return "OK"
+
+
+def bombard(attack: Attack, one: st.SearchStrategy[Input], count: int, number: int) -> None:
+    """Sends `count` inputs, the same ones for the same `number`; what fails is made smaller until it is readable.
+
+    Raises:
+        AssertionError: as in `Attack.send`.
+    """
+
+    @seed(number)
+    @settings(
+        max_examples=count // AT_A_TIME,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        print_blob=False,
+        suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
+    )
+    @given(st.lists(one, min_size=AT_A_TIME, max_size=AT_A_TIME))
+    def send(inputs: list[Input]) -> None:
+        attack.send(inputs)
+
+    send()
 
 
 def _judge(one: Input, error: grpc.RpcError) -> str:

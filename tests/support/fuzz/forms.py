@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from hypothesis import strategies as st
+
 from support.fuzz.values import TEXTS
 
 _NAMES = st.sampled_from(["type", "properties", "items", "a", "b", "", "$ref", "é", "\0"])
@@ -17,7 +18,21 @@ _TYPES = ["object", "array", "string", "integer", "number", "boolean", "null", "
 _REFERENCES = ["#", "#/$defs/a", "#/$defs", "#/~2", "#/properties/a", "http://localhost/", "", "a"]
 
 _NASTY_REGEXES = [
-    *("", "(", "[", "a{", "*", "\\", "\\1", "(?=a)b", "(?<n>a)", "\\p{L}+", "\\x{110000}", "[z-a]", "[^\\x00-\\U0010ffff]"),
+    *(
+        "",
+        "(",
+        "[",
+        "a{",
+        "*",
+        "\\",
+        "\\1",
+        "(?=a)b",
+        "(?<n>a)",
+        "\\p{L}+",
+        "\\x{110000}",
+        "[z-a]",
+        "[^\\x00-\\U0010ffff]",
+    ),
     *("(a+)+$", "(a|a)*", "(a*)*b", "a{1000}", "a{100000}", "((a{99}){99}){99}", "(a{0,50}){0,50}", "(?i)ß", "\\u0000"),
     *("(" * 200 + ")" * 200, "(" * 30_000, "a|" * 5000, ".*" * 300, "[" + "a-z" * 3000 + "]"),
 ]
@@ -75,7 +90,7 @@ _DEEP_SCHEMAS = (
 )
 JSON_SCHEMAS = (
     st.recursive(st.booleans() | _JSON, _objects, max_leaves=5).map(json.dumps)
-    | _objects(_objects(st.just(True))).map(json.dumps)
+    | _objects(_objects(st.booleans())).map(json.dumps)
     | st.sampled_from(_NASTY_SCHEMAS)
     | _DEEP_SCHEMAS
 )
@@ -92,7 +107,25 @@ _NASTY_GRAMMARS = [
     'root ::= s\ns ::= s s s | s s | "a" | ""',
     'root ::= "a" # ' + "x" * 5000,
 ]
-_GRAMMAR_PARTS = ["root", " ::= ", "::=", '"a"', '"', "[a-z]", "[^", "]", "(", ")", "*", "+", "?", "|", "{2}", "{1,", "\n"]
+_GRAMMAR_PARTS = [
+    "root",
+    " ::= ",
+    "::=",
+    '"a"',
+    '"',
+    "[a-z]",
+    "[^",
+    "]",
+    "(",
+    ")",
+    "*",
+    "+",
+    "?",
+    "|",
+    "{2}",
+    "{1,",
+    "\n",
+]
 _GRAMMAR_PARTS += ["x", "\\", "#", " ", "é", ".", "\\u0041", "<[1]>", "!"]
 GRAMMARS = (
     st.sampled_from(_NASTY_GRAMMARS)

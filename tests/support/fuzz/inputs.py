@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
+
 from support.fuzz.messages import constrained, messages, raw, serialize
 from support.fuzz.rpcs import Rpc
 

@@ -16,7 +16,7 @@ _SIGNED = _SMALL | st.sampled_from([-1, -2, -_INT32 - 1, _INT32, 1000])
 _UNSIGNED64 = _UNSIGNED | st.sampled_from([_INT64, _INT64 + 1, _UINT64])
 _SIGNED64 = _SIGNED | st.sampled_from([-_INT64 - 1, _INT64, 10**9, 315_576_000_001])
 
-PARTS = "aé水🙂\0\n\"\\{}[]()<>|/%\u202e\ufeff\u0301\U0010ffff "
+PARTS = 'aé水🙂\0\n"\\{}[]()<>|/%\u202e\ufeff\u0301\U0010ffff '
 """Characters of one to four bytes, those that mean something to a parser, and those that a terminal trips over."""
 
 _KNOWN_TEXTS = ["", "a", "Name three colors.", " word", "<|im_end|>", "<|im_start|>system\n", "%s%n{0}", "../../etc"]
