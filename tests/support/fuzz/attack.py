@@ -51,6 +51,7 @@ class Attack:
     def __init__(self, callers: Sequence[Caller], pool: ThreadPoolExecutor) -> None:
         """Learns what the server answers to a normal request."""
         self.statuses: Counter[str] = Counter()
+        self.rpcs: Counter[str] = Counter()
         self._callers = callers
         self._pool = pool
         self._normal_text = self._ask()
@@ -61,6 +62,7 @@ class Attack:
         Raises:
             AssertionError: one was answered with what no caller should see, or the server is not well.
         """
+        self.rpcs.update(one.rpc.path for one in inputs)
         self.statuses.update(self._pool.map(self._send_one, inputs, range(len(inputs))))
         text = self._ask()
         assert text == self._normal_text, f"{text!r} instead of {self._normal_text!r}"

@@ -1,0 +1,188 @@
+"""However a request ends early, and whenever: its slot is given back, and the cause is counted."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import generation_service_pb2_grpc
+from doherty.v1.latency_service_pb2 import (
+    ABORT_CAUSE_CANCELLED,
+    ABORT_CAUSE_DEADLINE,
+    AbortCause,
+    GetLatencyResponse,
+)
+from doherty.v1.request_pb2 import GenerateRequest
+from support import endings
+from support.endings import STREAM, UNARY, Ending
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, Caller, Failure, connect, failure_of, request
+
+SLOTS = 2
+PACED = ("--engine", "synthetic", "-o", "tokens_per_second=20", "-o", "prefill_tokens_per_second=500")
+ENDLESS: dict[str, Any] = {"stopping": {"max_output_tokens": 3000, "ignore_eos": True}}
+SHORT = "Hi."
+LONG = "The quick brown fox jumps over the lazy dog. " * 250
+"""Some 2,500 tokens, which take either engine many seconds."""
+
+QUEUED, PROMPT, TOKENS = "queued", "prompt", "tokens"
+CAUSES: dict[str, tuple[Ending, AbortCause.ValueType | None]] = {
+    "cancel": (endings.cancelled, ABORT_CAUSE_CANCELLED),
+    "deadline": (endings.late, ABORT_CAUSE_DEADLINE),
+    "FIN": (endings.finished, ABORT_CAUSE_CANCELLED),
+    "kill -9": (endings.killed, ABORT_CAUSE_CANCELLED),
+    "RST": (endings.reset, ABORT_CAUSE_CANCELLED),
+    "time limit": (endings.limited, None),
+}
+"""How a request ends, and what it is counted as; an answer that its time limit ends is complete."""
+
+BY_ITSELF = {"deadline", "time limit"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request that ends early."""
+
+    cause: str
+    method: str
+    moment: str
+    logprobs: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join((self.cause, self.method, self.moment, *(["logprobs"] if self.logprobs else [])))
+
+    @property
+    def asked(self) -> GenerateRequest:
+        prompt = LONG if self.moment == PROMPT else SHORT
+        output = {"top_logprobs": 2} if self.logprobs else {}
+        return request(prompt=prompt, **ENDLESS, output=output, request_id=str(self).replace(",", ""))
+
+
+CASES = [
+    *(Case(*one) for one in product(CAUSES, (UNARY, STREAM), (QUEUED, PROMPT, TOKENS))),
+    *(Case(*one, TOKENS, logprobs=True) for one in product(CAUSES, (UNARY, STREAM))),
+]
+MODEL_CASES = [
+    Case("cancel", STREAM, QUEUED),
+    Case("cancel", STREAM, PROMPT),
+    Case("cancel", STREAM, TOKENS, logprobs=True),
+    Case("cancel", UNARY, TOKENS),
+    Case("deadline", UNARY, PROMPT),
+    Case("kill -9", STREAM, TOKENS),
+    Case("RST", UNARY, TOKENS),
+    Case("time limit", STREAM, PROMPT),
+]
+
+
+def aborts(now: GetLatencyResponse) -> dict[int, int]:
+    return {one.cause: one.count for one in now.aborts}
+
+
+@pytest.fixture(scope="module")
+def paced() -> Iterator[ServerProcess]:
+    with start_server(*PACED, "-o", f"slots={SLOTS}") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ServerProcess]:
+    with start_server("-o", f"slots={SLOTS}", "-o", "prompt_cache=false") as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_request_that_ends_early_leaves_nothing_behind(paced: ServerProcess, case: Case) -> None:
+    check(paced, case)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("case", MODEL_CASES, ids=str)
+def test_the_same_with_a_model(model: ServerProcess, case: Case) -> None:
+    check(model, case)
+
+
+def check(server: ServerProcess, case: Case) -> None:
+    ending, cause = CAUSES[case.cause]
+    with connect(server.target) as caller, ExitStack() as blocking:
+        before = aborts(caller.wait_until(lambda now: not now.running))
+        if case.moment == QUEUED:
+            block(caller, blocking)
+        running = SLOTS if case.moment == QUEUED else 0
+        with ending(server.target, case.method, case.asked):
+            if case.cause not in BY_ITSELF:
+                wait_for_moment(caller, case)
+        expected = dict(before)
+        if cause is not None:
+            expected[cause] = expected.get(cause, 0) + 1
+        caller.wait_until(lambda now: (now.running, now.queued, aborts(now)) == (running, 0, expected))
+    logged = server.wait_for("request", request_id=case.asked.request_id)
+    assert bool(logged.get("output_tokens")) == (case.moment == TOKENS)
+
+
+def block(caller: Caller, blocking: ExitStack) -> None:
+    """Takes all slots."""
+    for _ in range(SLOTS):
+        blocking.callback(caller.stub.StreamGenerate(request(prompt=SHORT, **ENDLESS), timeout=SECONDS).cancel)
+    caller.wait_until(lambda now: now.running == SLOTS)
+
+
+def wait_for_moment(caller: Caller, case: Case) -> None:
+    if case.moment == QUEUED:
+        caller.wait_until(lambda now: now.queued == 1)
+        return
+    caller.wait_until(lambda now: now.running == 1)
+    if case.moment == TOKENS:
+        # Who comes later gets its first token later.
+        caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_drain_ends_requests_at_every_moment(number: int) -> None:
+    running = [Case("drain", *one) for one in product((UNARY, STREAM), (PROMPT, TOKENS))]
+    running += [Case("drain", method, TOKENS, logprobs=True) for method in (UNARY, STREAM)]
+    queued = [Case("drain", method, QUEUED) for method in (UNARY, STREAM)]
+    with start_server(*PACED, "-o", f"slots={len(running) + 1}", "--drain-grace", "0") as server:
+        with connect(server.target) as caller, ThreadPoolExecutor(len(running + queued)) as pool:
+
+            def begin(case: Case) -> Future[Failure]:
+                call = endings.begin(caller, case.method, case.asked)
+                return pool.submit(failure_of, lambda: endings.replies(call, case.method))
+
+            ending = [begin(case) for case in running]
+            caller.wait_until(lambda now: now.running == len(running))
+            caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1})  # by then tokens flow
+            ending.append(begin(Case("drain", STREAM, TOKENS)))
+            ending += [begin(case) for case in queued]
+            caller.wait_until(lambda now: now.queued == len(queued))
+            server.process.send_signal(number)
+            failures = [one.result() for one in ending]
+        assert server.wait() == 0
+    assert {(one.code, one.reason) for one in failures} == {(grpc.StatusCode.UNAVAILABLE, "DRAINED")}
+    assert all(one.retry_seconds for one in failures)
+
+
+def test_a_caller_that_leaves_while_the_server_is_stuck_in_a_write() -> None:
+    """grpc.aio tells the handler of it by an error of the write, which `except CancelledError` does not see."""
+    narrow = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "context_tokens=1000000") as server,
+        connect(server.target) as caller,
+        grpc.insecure_channel(server.target, options=narrow) as channel,
+    ):
+        stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+        wordy = {"stopping": {"max_output_tokens": 900_000, "ignore_eos": True}, "output": {"top_logprobs": 5}}
+        unread = stub.StreamGenerate(request(prompt=SHORT, **wordy, request_id="stuck"), timeout=SECONDS)
+        caller.wait_until(lambda now: now.running == 1)
+        caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1000, "ignore_eos": True})
+        unread.cancel()
+        now = caller.wait_until(lambda now: not now.running)
+        assert aborts(now) == {ABORT_CAUSE_CANCELLED: 1}
+        sent = server.wait_for("request", request_id="stuck")["output_tokens"]
+        assert isinstance(sent, int)
+        assert 0 < sent < 1000  # the rest stood behind a write
