@@ -18,21 +18,24 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-others check format lint types pyright contract fresh proto clean
+.PHONY: demo test test-model test-others test-slow check format lint types pyright contract fresh proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-model test-others
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-model test-others test-slow
 
-# Beside each other, for a real model keeps one core busy, and everything else another.
+# Beside each other, for a real model keeps one core busy, everything else another, and what is slow only waits.
 test-model: .venv/.dev
 	@$(BIN)/pytest --quiet -m model
 
 test-others: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model'
+	@$(BIN)/pytest --quiet -m 'not model and not slow'
+
+test-slow: .venv/.dev
+	@$(BIN)/pytest --quiet -m slow
 
 check: format lint types pyright contract fresh
 

@@ -60,7 +60,8 @@ class Proxy:
     def _reset(self) -> None:
         for writer in self._writers:
             found: socket.socket = writer.get_extra_info("socket")
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            with suppress(OSError):  # it was closed by its peer a moment ago
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             writer.transport.abort()
         self._flows.set()
 

@@ -1,0 +1,90 @@
+"""SIGTERM while fifty streams run and other callers keep coming."""
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc_status import rpc_status
+
+from support.server import ServerProcess, start_server
+from support.wire import SECONDS, Caller, connect, read_failure, request
+
+STREAMS = 50
+COMERS = 8
+FLAGS = ("--engine", "synthetic", "-o", "tokens_per_second=50", "-o", f"slots={STREAMS + COMERS}")
+SHORT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 2, "ignore_eos": True}}
+
+Ends = Counter[tuple[str, str]]
+"""How calls ended: the code, and the reason where the server gave one."""
+
+
+def end_of(call: Any) -> tuple[str, str]:
+    """How a stream ends, read to that end."""
+    try:
+        last = None
+        for last in call:
+            pass
+    except grpc.RpcError as error:
+        ended = cast("grpc.Call", error)
+        if rpc_status.from_call(ended) is None:
+            return ended.code().name, f"without details: {ended.details()}"
+        failure = read_failure(error)
+        assert failure.retry_seconds is not None
+        return failure.code.name, failure.reason
+    assert last is not None
+    return "OK", "complete" if last.HasField("summary") else "cut"
+
+
+def keep_coming(caller: Caller) -> Ends:
+    """Sends requests, one behind the other, until there is no server any more."""
+    ends: Ends = Counter()
+    while True:
+        code, reason = end = end_of(caller.stub.StreamGenerate(request(**SHORT), timeout=SECONDS))
+        if code == "UNAVAILABLE" and reason.startswith("without details"):
+            return ends
+        ends[end] += 1
+
+
+@contextmanager
+def busy(tokens: int, *flags: str) -> Iterator[tuple[ServerProcess, list[Future[tuple[str, str]]], list[Future[Ends]]]]:
+    """A server with fifty streams under way, of so many tokens each, and other callers."""
+    long: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": tokens, "ignore_eos": True}}
+    with (
+        start_server(*FLAGS, *flags) as server,
+        ThreadPoolExecutor(STREAMS + COMERS) as pool,
+        ExitStack() as stack,
+    ):
+        callers = [stack.enter_context(connect(server.target)) for _ in range(COMERS)]
+        calls = [callers[0].stub.StreamGenerate(request(**long), timeout=SECONDS) for _ in range(STREAMS)]
+        streams = [pool.submit(end_of, call) for call in calls]
+        callers[0].wait_until(lambda now: now.running == STREAMS)
+        comers = [pool.submit(keep_coming, caller) for caller in callers]
+        yield server, streams, comers
+
+
+def sum_up(ended: list[Future[Ends]]) -> Ends:
+    return sum((one.result() for one in ended), Counter())
+
+
+def test_what_is_in_flight_finishes_and_what_comes_is_told_to_go_elsewhere() -> None:
+    with busy(100) as (server, streams, comers):
+        server.process.send_signal(signal.SIGTERM)
+        assert {one.result() for one in streams} == {("OK", "complete")}
+        assert server.wait() == 0
+        ends = sum_up(comers)
+    assert ends.keys() == {("OK", "complete"), ("UNAVAILABLE", "DRAINING")}
+
+
+@pytest.mark.parametrize("grace", ["0", "0.5"])
+def test_what_outlasts_the_grace_is_told_so(grace: str) -> None:
+    with busy(3000, "--drain-grace", grace) as (server, streams, comers):
+        server.process.send_signal(signal.SIGTERM)
+        assert {one.result() for one in streams} == {("UNAVAILABLE", "DRAINED")}
+        assert server.wait() == 0
+        ends = sum_up(comers)
+    assert ends.keys() <= {("OK", "complete"), ("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "DRAINED")}

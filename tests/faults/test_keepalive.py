@@ -1,0 +1,67 @@
+"""Connections on which nothing is said for long, and those whose other end is gone."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import generation_service_pb2_grpc
+from doherty.v1.latency_service_pb2 import ABORT_CAUSE_CANCELLED
+from support.proxy import proxy
+from support.server import start_server
+from support.wire import connect, request
+
+ENDLESS: dict[str, Any] = {"stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
+
+
+def survives(ping_seconds: int, silence_seconds: int) -> None:
+    """Makes a unary call that is silent for so long, on a connection that pings all the while.
+
+    The servers of three peers set an option that does not exist, and close the connection of such a caller ("too many
+    pings") after some five of them.
+    """
+    pinging = [
+        ("grpc.keepalive_time_ms", ping_seconds * 1000),
+        ("grpc.keepalive_timeout_ms", 5000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    silent = ("-o", f"prefill_seconds={silence_seconds}", "--step-timeout", "300")
+    with (
+        start_server("--engine", "synthetic", *silent) as server,
+        grpc.insecure_channel(server.target, options=pinging) as channel,
+    ):
+        stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+        answer = stub.Generate(request(prompt="Wait.", stopping={"max_output_tokens": 1}), timeout=silence_seconds + 30)
+    assert answer.summary.usage.output_tokens == 1
+
+
+def test_a_caller_may_ping_a_silent_call_every_second() -> None:
+    survives(ping_seconds=1, silence_seconds=7)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_caller_may_ping_a_silent_minute_every_ten_seconds() -> None:
+    survives(ping_seconds=10, silence_seconds=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_caller_that_is_gone_without_a_word_is_found() -> None:
+    """After half a minute of silence the server asks, and ten seconds later it knows."""
+    slowly = ("-o", "tokens_per_second=1", "-o", "slots=1")
+    with (
+        start_server("--engine", "synthetic", *slowly) as server,
+        connect(server.target) as caller,
+        proxy(server.target) as wire,
+        connect(wire.target) as gone,
+    ):
+        stream = gone.stub.StreamGenerate(request(prompt="a", **ENDLESS))
+        next(stream)
+        wire.stall()
+        waiting = caller.stub.StreamGenerate(request(prompt="b", **ENDLESS), timeout=70)
+        next(waiting)  # it has got the slot
+        waiting.cancel()
+        now = caller.wait_until(lambda now: not now.running)
+        assert [(one.cause, one.count) for one in now.aborts] == [(ABORT_CAUSE_CANCELLED, 2)]
