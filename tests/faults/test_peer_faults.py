@@ -20,7 +20,7 @@ from doherty.v1 import (
 from doherty_engine.llamacpp._model_file import find_model
 from support.fuzz.rpcs import offered
 from support.server import ServerProcess, start_server
-from support.wire import SECONDS, connect, read_failure, request
+from support.wire import SECONDS, connect, failure_of, read_failure, request
 
 SYNTHETIC = ("--engine", "synthetic")
 ENDLESS = {"max_output_tokens": 3000, "ignore_eos": True}
@@ -147,8 +147,12 @@ def test_no_field_is_advertised_and_never_filled() -> None:
         for call in calls:
             call.cancel()
         after = caller.wait_until(lambda now: not now.running)
-        found = filled(whole, stopped, *messages, count, busy, after, caller.model)
-    kinds = [type(one).DESCRIPTOR for one in (whole, messages[0], count, busy, caller.model)]
+        model = caller.model
+    with start_server(*SYNTHETIC, "-o", "die_after_steps=1") as server, connect(server.target) as caller:
+        assert failure_of(lambda: caller.generate(prompt="a")).reason == "ENGINE_FAILED"
+        restarted = caller.wait_until(lambda now: now.engine_restarts > 0)
+    found = filled(whole, stopped, *messages, count, busy, after, restarted, model)
+    kinds = [type(one).DESCRIPTOR for one in (whole, messages[0], count, busy, model)]
     advertised = {path for kind in kinds for path in every_path(kind, kind.name)}
     of_the_model = FILLED_BY_THE_MODEL | {"StreamGenerateResponse.summary.usage.cached_tokens"}
     # A stream's summary is made by the code that makes that of a unary call.
