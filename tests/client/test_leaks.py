@@ -1,0 +1,64 @@
+"""What is left after many streams, and after a client is closed."""
+
+import asyncio
+import gc
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from doherty import DeadlineExceededError
+from support.cutting import cutter
+from support.server import ServerProcess
+from support.twins import ENDLESS, Kind, Twin, open_twin
+
+
+def _objects() -> Counter[str]:
+    gc.collect()
+    return Counter(type(one).__name__ for one in gc.get_objects())
+
+
+async def _streams(twin: Twin, times: int) -> None:
+    for _ in range(times):
+        await twin.stream("Hi", max_output_tokens=2, idle_timeout=30).result()
+        left = twin.stream("Hi", **ENDLESS)
+        await left.next()
+        del left
+        await twin.stream("Hi", **ENDLESS).close()
+
+
+async def test_streams_leave_nothing_behind(twin: Twin) -> None:
+    await _streams(twin, 20)
+    before = _objects()
+    await _streams(twin, 100)
+    # What gRPC does about a call that was cancelled, it does a little later.
+    while any(count > 50 for count in (_objects() - before).values()):
+        await twin("latency")
+
+
+def _sockets() -> int:
+    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return sum(link.resolve(strict=False).name.startswith("socket:") for link in links)
+
+
+async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synthetic_server: ServerProcess) -> None:
+    threads, tasks, sockets = set(threading.enumerate()), asyncio.all_tasks(), _sockets()
+    async with cutter(synthetic_server.target) as proxy, open_twin(kind, [proxy.target, "127.0.0.1:1"]) as twin:
+        for _ in range(4):
+            stream = twin.stream("Hi", max_output_tokens=20, idle_timeout=30)
+            await stream.next()
+            proxy.cut()
+            assert (await stream.result()).usage.output_tokens == 20
+        await twin("health")
+        for limit in ({"first_token_timeout": 0.001}, {"timeout": 0.1}):
+            with pytest.raises(DeadlineExceededError):
+                await twin.stream("Hi", **limit, **ENDLESS).result()
+        kept = twin.stream("Hi", idle_timeout=60, **ENDLESS)
+        await kept.next()
+    for thread in set(threading.enumerate()) - threads:
+        if not thread.name.startswith("asyncio_"):  # runs the synchronous client in this test
+            await asyncio.to_thread(thread.join, 30)
+            assert not thread.is_alive(), thread
+    while asyncio.all_tasks() - tasks or _sockets() > sockets:  # noqa: ASYNC110 - gRPC tells nobody
+        await asyncio.sleep(0.01)
