@@ -19,6 +19,13 @@ async def test_nine_of_ten_who_come_back_when_told_are_admitted_under_a_steady_l
     assert not result.other
 
 
+async def test_equal_requests_are_told_apart_where_those_that_come_back_say_so() -> None:
+    with start_server(*FLAGS, "--max-queued-requests", "4") as server:
+        result = await Crowd(server.target, lambda _: question(0), says_again=True).run(callers=16, seconds=6)
+    assert result.kept + result.broken > 20
+    assert result.kept_share >= 0.9
+
+
 async def test_those_refused_for_their_deadline_are_admitted_too_when_they_come_back() -> None:
     with start_server(*FLAGS) as server:
         result = await Crowd(server.target, question, deadline=1.2).run(callers=24, seconds=8)

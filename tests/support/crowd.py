@@ -14,7 +14,7 @@ import grpc.aio
 from doherty.v1 import generation_service_pb2_grpc, request_pb2
 from support.wire import read_failure, request
 
-_ATTEMPTS = "grpc-previous-rpc-attempts"
+_ATTEMPTS = "doherty-attempts"
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Crowd:
     """The request by its number."""
     deadline: float = 60.0
     says_again: bool = False
-    """Whether those that come back say so, as gRPC's own retries do."""
+    """Whether those that come back say so, as the SDK does."""
     kept: int = 0
     broken: int = 0
     refusals: Counter[str] = field(default_factory=Counter)

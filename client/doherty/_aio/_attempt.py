@@ -30,7 +30,7 @@ class AsyncAttempt:
         try:
             self._request = state.next_request()
             self._call = connection.generation.StreamGenerate(
-                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.trace.metadata)
+                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
             )
         except DohertyError:
             self._targets.end(self.target)

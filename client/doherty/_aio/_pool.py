@@ -74,7 +74,7 @@ class AsyncPool:
                 reply = await rpc(self.connection(target))(
                     shortened(request, course),
                     timeout=course.remaining(),
-                    metadata=(*self.settings.metadata, *course.trace.metadata),
+                    metadata=(*self.settings.metadata, *course.metadata),
                 )
             except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
                 log_attempt(request, target.name, started, error)

@@ -16,6 +16,9 @@ _MOST_RESUMES: Final = 5
 _RESUME_SECONDS: Final = 60.0
 """How long a stream without a deadline looks for a server to go on at."""
 
+_ATTEMPTS: Final = "doherty-attempts"
+"""The metadata that tells a server how often a call was tried before: it keeps a place for those that it refused."""
+
 _EARNS_ONE: Final = 10
 """How many calls that succeed at once earn one retry."""
 
@@ -106,6 +109,12 @@ class Course:
     def is_resuming(self) -> bool:
         """Whether the answer was cut off and nothing more of it has come since."""
         return self._lost_at is not None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the running attempt tells of itself."""
+        before = self.attempts - 1
+        return (*self.trace.metadata, (_ATTEMPTS, str(before))) if before else tuple(self.trace.metadata)
 
     def elapsed(self) -> float:
         """How many seconds the call has taken."""

@@ -29,7 +29,7 @@ class Attempt:
         try:
             self._request = state.next_request()
             self._call: Iterator[StreamGenerateResponse] = pool.connection(self.target).generation.StreamGenerate(
-                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.trace.metadata)
+                self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
             )
         except DohertyError:
             self._targets.end(self.target)

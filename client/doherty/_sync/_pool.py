@@ -57,7 +57,7 @@ class Pool:
                 reply = rpc(self.connection(target))(
                     shortened(request, course),
                     timeout=course.remaining(),
-                    metadata=(*self.settings.metadata, *course.trace.metadata),
+                    metadata=(*self.settings.metadata, *course.metadata),
                 )
             except (grpc.RpcError, ValueError) as error:
                 log_attempt(request, target.name, started, error)

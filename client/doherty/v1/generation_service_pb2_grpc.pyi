@@ -100,8 +100,9 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
 
-    A place in the queue is kept for whoever sends a refused request again, byte for byte, when RetryInfo told it to. With
-    the metadata `grpc-previous-rpc-attempts`, as gRPC's own retries have it, a request is known to be such a one.
+    A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
+    RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
+    it, it is known for such a one even if others send the same.
 
     | status | reasons |
     |---|---|
@@ -226,8 +227,9 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
 
-    A place in the queue is kept for whoever sends a refused request again, byte for byte, when RetryInfo told it to. With
-    the metadata `grpc-previous-rpc-attempts`, as gRPC's own retries have it, a request is known to be such a one.
+    A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
+    RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
+    it, it is known for such a one even if others send the same.
 
     | status | reasons |
     |---|---|

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from doherty_engine import EngineRequest, ModelInfo, TokenLogprob
     from doherty_service._readers import Reader
 
-_ATTEMPTS = "grpc-previous-rpc-attempts"
-"""The metadata that gRPC's own retries carry (gRFC A6), and those of our SDK."""
+_ATTEMPTS = "doherty-attempts"
+"""The metadata of a request that was sent before; what gRPC's own retries have for it, core keeps to itself."""
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")

@@ -97,11 +97,21 @@ def ticket(wire: request_pb2.GenerateRequest, seconds_left: float | None, *, who
     return Ticket(
         priority=_PRIORITIES[wire.priority],
         size=wire.ByteSize(),
-        fingerprint=lambda: hash(wire.SerializeToString(deterministic=True)),
+        fingerprint=lambda: _fingerprint(wire),
         deadline=None if seconds_left is None else time.monotonic() + seconds_left,
         whole=whole,
         again=again,
     )
+
+
+def _fingerprint(wire: request_pb2.GenerateRequest) -> int:
+    """The same for a request that is sent again; of its time limit less is left by then."""
+    if wire.stopping.HasField("time_limit"):
+        unlimited = request_pb2.GenerateRequest()
+        unlimited.CopyFrom(wire)
+        unlimited.stopping.ClearField("time_limit")
+        wire = unlimited
+    return hash(wire.SerializeToString(deterministic=True))
 
 
 def count_tokens_input(
