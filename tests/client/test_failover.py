@@ -23,7 +23,7 @@ from doherty import (
 )
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
-from support.cutting import cutter
+from support.proxy import proxy
 from support.server import ServerProcess, start_server
 from support.serving import Handler, delta, serve, summary
 from support.twins import Kind, open_twin
@@ -40,8 +40,8 @@ async def _losing_one(how: str) -> AsyncIterator[tuple[list[ServerProcess], list
         servers = [stack.enter_context(start_server(*PACE)) for _ in range(2)]
         targets = [server.target for server in servers]
         if how == "cut":
-            proxy = await stack.enter_async_context(cutter(targets[0]))
-            yield servers, [proxy.target, targets[1]], proxy.cut
+            wire = stack.enter_context(proxy(targets[0]))
+            yield servers, [wire.target, targets[1]], wire.reset
         else:
             number = signal.SIGKILL if how == "kill" else signal.SIGTERM
             yield servers, targets, lambda: servers[0].process.send_signal(number)
@@ -82,27 +82,27 @@ async def test_a_stream_goes_on_at_its_server_started_again(kind: Kind) -> None:
 
 
 async def test_a_stream_that_is_cut_again_and_again(kind: Kind) -> None:
-    with start_server(*PACE) as server:
-        async with cutter(server.target) as proxy, open_twin(kind, proxy.target) as twin:
+    with start_server(*PACE) as server, proxy(server.target) as wire:
+        async with open_twin(kind, wire.target) as twin:
             whole = await twin.generate("Hi", **LONG)
             stream = twin.stream("Hi", **LONG)
             for times in range(3):
                 await stream.next()
                 while stream.stream.resumed < times:
                     await stream.next()
-                assert proxy.cut() == 1
+                assert wire.reset() == 1
             assert (await stream.result()).text == whole.text
             assert stream.stream.resumed == 3
 
 
 async def test_the_caller_sees_the_ids_that_it_asked_for_and_those_alone(kind: Kind) -> None:
     asked = {"max_output_tokens": 60, "options": GenerateOptions(ignore_eos=True, token_ids=True, top_logprobs=0)}
-    with start_server(*PACE) as server:
-        async with cutter(server.target) as proxy, open_twin(kind, proxy.target) as twin:
+    with start_server(*PACE) as server, proxy(server.target) as wire:
+        async with open_twin(kind, wire.target) as twin:
             whole = await twin.generate("Hi", **asked)
             stream = twin.stream("Hi", **asked)
             await stream.next()
-            proxy.cut()
+            wire.reset()
             answer = await stream.result()
             assert (answer.token_ids, answer.logprobs) == (whole.token_ids, whole.logprobs)
             unasked = twin.stream("Hi", max_output_tokens=8)
@@ -111,8 +111,8 @@ async def test_the_caller_sees_the_ids_that_it_asked_for_and_those_alone(kind: K
 
 
 async def test_a_stream_that_goes_on_from_a_part_goes_on_from_all_of_it(kind: Kind) -> None:
-    with start_server(*PACE) as server:
-        async with cutter(server.target) as proxy, open_twin(kind, proxy.target) as twin:
+    with start_server(*PACE) as server, proxy(server.target) as wire:
+        async with open_twin(kind, wire.target) as twin:
             options = GenerateOptions(ignore_eos=True, token_ids=True)
             whole = await twin.generate("Hi", max_output_tokens=90, options=options)
             assert whole.token_ids is not None
@@ -121,17 +121,17 @@ async def test_a_stream_that_goes_on_from_a_part_goes_on_from_all_of_it(kind: Ki
                 direct = await twin.generate("Hi", max_output_tokens=90, options=continued)
                 stream = twin.stream("Hi", max_output_tokens=90, options=continued)
                 await stream.next()
-                proxy.cut()
+                wire.reset()
                 answer = await stream.result()
                 assert (answer.text, answer.usage, stream.stream.resumed) == (direct.text, direct.usage, 1)
 
 
 async def test_resuming_can_be_off(kind: Kind) -> None:
-    with start_server(*PACE) as server:
-        async with cutter(server.target) as proxy, open_twin(kind, proxy.target, resume=False) as twin:
+    with start_server(*PACE) as server, proxy(server.target) as wire:
+        async with open_twin(kind, wire.target, resume=False) as twin:
             stream = twin.stream("Hi", **LONG)
             await stream.next()
-            proxy.cut()
+            wire.reset()
             with pytest.raises(UnavailableError, match="was lost in the middle"):
                 await stream.result()
             assert stream.stream.resumed == 0

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
+from doherty._core._channel import channel_options
 from doherty.v1 import generation_service_pb2_grpc
 from doherty.v1.latency_service_pb2 import ABORT_CAUSE_CANCELLED
 from support.proxy import proxy
@@ -65,3 +66,21 @@ def test_a_caller_that_is_gone_without_a_word_is_found() -> None:
         waiting.cancel()
         now = caller.wait_until(lambda now: not now.running)
         assert [(one.cause, one.count) for one in now.aborts] == [(ABORT_CAUSE_CANCELLED, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_server_that_is_gone_without_a_word_is_found() -> None:
+    """On a channel as the SDK makes it."""
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=1") as server,
+        proxy(server.target) as wire,
+        grpc.insecure_channel(wire.target, options=channel_options(wire.target)) as channel,
+    ):
+        stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+        stream = stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=60)
+        next(stream)
+        wire.stall()
+        with pytest.raises(grpc.RpcError) as lost:
+            list(stream)
+    assert lost.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -88,7 +88,7 @@ def killed(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
             process.kill()
 
 
-def _cut(cut: Callable[[Proxy], None]) -> Ending:
+def _cut(cut: Callable[[Proxy], object]) -> Ending:
     @contextmanager
     def ending(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
         with proxy(target) as wire, connect(wire.target) as caller:

@@ -34,9 +34,11 @@ class Proxy:
         """Carries nothing more, and says nothing of it to either side: a cable that was pulled out."""
         self._run(self._flows.clear)
 
-    def reset(self) -> None:
-        """Ends all connections at once, with RST."""
+    def reset(self) -> int:
+        """Ends all connections at once, with RST, and tells how many there were; new ones are let through."""
+        count = len(self._writers) // 2
         self._run(self._reset)
+        return count
 
     def finish(self) -> None:
         """Ends all connections as a program does that exits, with FIN."""
@@ -63,6 +65,7 @@ class Proxy:
             with suppress(OSError):  # it was closed by its peer a moment ago
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             writer.transport.abort()
+        self._writers.clear()
         self._flows.set()
 
     def _finish(self) -> None:
@@ -77,7 +80,11 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        server_reader, server_writer = await asyncio.open_connection(*self._server)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._server)
+        except OSError:  # there is no server
+            writer.transport.abort()
+            return
         self._writers |= {writer, server_writer}
         await asyncio.gather(self._carry(reader, server_writer), self._carry(server_reader, writer))
         self._writers -= {writer, server_writer}

@@ -16,6 +16,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # long with "too many pings".
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # The time for an answer to a ping, a minute by default; the line above is about acknowledgements by TCP.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
