@@ -1,7 +1,9 @@
-"""Streams two answers at the same time, and cancels one of them: `python examples/async_streams.py [HOST:PORT]`."""
+"""Streams two answers at the same time, and cancels one of them: `python examples/async_streams.py`.
+
+The server is the environment's DOHERTY_TARGET, else localhost:50051.
+"""
 
 import asyncio
-import sys
 
 from doherty import AsyncClient
 
@@ -27,8 +29,7 @@ async def whole(client: AsyncClient, prompt: str) -> str:
 
 async def main() -> None:
     """Runs both on one client."""
-    target = sys.argv[1] if len(sys.argv) > 1 else None
-    async with AsyncClient(target) as client:
+    async with AsyncClient() as client:
         await client.wait_ready()
         pace, words = await asyncio.gather(
             whole(client, "Why is the sky blue?"), first_words(client, "Write one sentence about the ocean.", 3)

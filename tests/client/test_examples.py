@@ -1,18 +1,125 @@
+"""Runs each of the examples."""
+
+import json
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
+
 from doherty import Client
-from support.server import start_server
+from support.server import ServerProcess, start_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PROMPT = "Why is the sky blue?"
+
+PRINTS = {
+    "generate.py": r"(?s).+\n\[40 tokens; server \d+ ms, network \d+\.\d ms\]\n.+\n\[40 tokens; server .+\]\n",
+    "stream.py": r"(?s).+\n\[the first token after \d+ ms\]\n\[stopped after:  ?\S+ \S+ \S+\]\n",
+    "async_streams.py": (
+        r"(?s).+\n40 tokens, the first after \d+ ms\nthe other one was stopped after:  ?\S+ \S+ \S+\n"
+    ),
+    "errors.py": (
+        r"mend the request: sampling\.temperature: must be from 0 to 2\n"
+        r"use what is there, synthetic: the model 'no-such-model' is not served .+\n"
+        r"allow more time, .+ did not finish in time.+\n"
+        r"mend the program: The prompt has no messages\.\n"
+        r"come back in some seconds: localhost:1 was not reached .+ \(after 4 attempts\)\n"
+    ),
+    "many_requests.py": r"50 of 50 answered: \d+ tokens in \d+\.\d\d s\n",
+    "structured_output.py": r"(good|mixed|bad), [1-5] of 5, would return: (True|False)\n",
+    "fail_over.py": (
+        r"(?s).+ <killed> .+\n127\.0\.0\.1:\d+ was killed; the answer went on 1 time at the other one\n"
+        r"the same as undisturbed: True\n"
+    ),
+}
+OF_THEIR_OWN = {"demo.py", "fastapi_app.py"}
 
 
-def test_two_streams_at_once_one_of_them_cancelled() -> None:
-    with start_server("--engine", "synthetic", "-o", "tokens_per_second=50") as server:
-        program = [sys.executable, str(EXAMPLES / "async_streams.py"), server.target]
-        finished = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
-        assert "40 tokens, the first after " in finished.stdout
-        server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")
-        with Client(server.target) as client:
-            assert client.latency().running == 0
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """Slow enough to be interrupted in the middle of an answer."""
+    with start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as started:
+        yield started
+
+
+def environment(target: str) -> dict[str, str]:
+    return os.environ | {"DOHERTY_TARGET": target}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == PRINTS.keys() | OF_THEIR_OWN
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_an_example_does_what_it_says(name: str, server: ServerProcess) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=50, env=environment(server.target)
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert re.fullmatch(PRINTS[name], finished.stdout), finished.stdout
+    with Client(server.target) as client:
+        assert client.latency().running == 0
+
+
+@contextmanager
+def run_app(target: str) -> Iterator[HTTPConnection]:
+    """Serves the FastAPI example on a free port."""
+    command = [sys.executable, str(EXAMPLES / "fastapi_app.py"), "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(target))
+    try:
+        for line in process.stderr or ():
+            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+                connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+                yield connection
+                connection.close()
+                break
+        else:
+            pytest.fail("the app did not start")
+        process.terminate()
+        log = process.communicate(timeout=20)[1]
+        assert "Traceback" not in log, log
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_app_streams_an_answer_to_a_browser(server: ServerProcess) -> None:
+    with run_app(server.target) as connection:
+        connection.request("GET", "/")
+        assert b"EventSource" in connection.getresponse().read()
+        connection.request("GET", "/answers?prompt=Why+is+the+sky+blue%3F")
+        response = connection.getresponse()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        *texts, end = response.read().decode().strip().split("\n\n")
+    assert len(texts) > 10
+    with Client(server.target) as client:
+        answer = client.generate(PROMPT)
+    assert "".join(json.loads(text.removeprefix("data: ")) for text in texts) == answer.text
+    assert end == f'event: end\ndata: "{answer.finish_reason}"'
+
+
+def test_the_app_cancels_when_the_browser_goes_away(server: ServerProcess) -> None:
+    with Client(server.target) as client:
+        tokens = client.count_tokens("Do not answer all of this.")
+    with run_app(server.target) as connection:
+        connection.request("GET", "/answers?prompt=Do+not+answer+all+of+this.")
+        response = connection.getresponse()
+        assert response.readline().startswith(b"data: ")
+        response.close()
+        connection.close()
+        # No other request of this module has so many tokens.
+        server.wait_for("request", rpc="StreamGenerate", code="CANCELLED", prompt_tokens=tokens)
+
+
+def test_the_app_tells_a_browser_what_failed() -> None:
+    with run_app("localhost:1") as connection:
+        connection.request("GET", "/answers?prompt=Hello")
+        event = connection.getresponse().read().decode()
+    assert re.fullmatch(r'event: failure\ndata: "localhost:1 was not reached .+"\n\n', event), event
