@@ -1,0 +1,120 @@
+"""docs/sdk.md against the code and a live server."""
+
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import trustme
+
+import doherty
+from doherty import Client, GenerateOptions, RetryPolicy, RpcError
+from doherty.cli import _exit
+from support.collector import running_collector
+from support.guide import GUIDE, blocks, program
+from support.server import ServerProcess
+
+TEXT = GUIDE.read_text()
+
+
+def write_certificates(folder: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("me")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "client.pem")
+    issued.private_key_pem.write_to_path(folder / "client.key")
+
+
+def test_the_code_runs(synthetic_server: ServerProcess, tmp_path: Path) -> None:
+    write_certificates(tmp_path)
+    source = tmp_path / "guide.py"
+    source.write_text(program().replace("localhost:50051", synthetic_server.target))
+    with running_collector() as collector:
+        finished = subprocess.run(
+            [sys.executable, "-W", "error", source],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ
+            | {
+                "DOHERTY_TARGET": synthetic_server.target,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
+                "OTEL_EXPORTER_OTLP_INSECURE": "true",
+            },
+        )
+        assert finished.returncode == 0, finished.stderr
+        # The last block: the one generation after OpenTelemetry was set up.
+        assert collector.next().name == "chat"
+        assert collector.is_empty()
+    assert "[('sampling.temperature', 'must be from 0 to 2')]" in finished.stdout
+    assert re.search(r"DEBUG:doherty:GenerateRequest to .*: OK after", finished.stderr)
+
+
+def rows(*header: str) -> dict[str, str]:
+    """The first and the second column of the table with this header."""
+    _, _, rest = TEXT.partition(f"\n| {' | '.join(header)} |\n")
+    table = rest.partition("\n\n")[0].splitlines()[1:]
+    return dict(re.findall(r"^\| `?(.*?)`? \| (.*?) \|", "\n".join(table), re.MULTILINE))
+
+
+def test_every_error_has_its_row() -> None:
+    errors = {name: getattr(doherty, name) for name in doherty.__all__ if name.endswith("Error")}
+    of_calls = {name for name, error in errors.items() if issubclass(error, RpcError)} - {"RpcError"}
+    assert set(rows("`RpcError`", "when", "what to do")) == of_calls
+    others = set(errors) - of_calls - {"RpcError", "DohertyError"}
+    assert set(rows("other `DohertyError`", "when", "what to do")) == others
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        set(inspect.signature(Client.generate).parameters) - {"self", "prompt", "options"},
+        set(inspect.signature(Client).parameters) - {"target"},
+        {field.name for field in fields(GenerateOptions)},
+        {field.name for field in fields(RetryPolicy)},
+        {name for name, _ in inspect.getmembers(Client) if not name.startswith("_")} - {"target"},
+    ],
+    ids=["parameters of generate", "parameters of Client", "GenerateOptions", "RetryPolicy", "methods"],
+)
+def test_every_name_is_mentioned(names: set[str]) -> None:
+    code = " ".join(re.findall(r"`[^`\n]+`", TEXT)) + "".join(blocks("python"))
+    assert {name for name in names if not re.search(rf"\b{name}\b", code)} == set()
+
+
+def test_the_defaults_of_retries_are_told_as_they_are() -> None:
+    told = re.findall(r"`(\w+)`\s\(([\d.]+)", TEXT.partition("`RetryPolicy` has")[2].partition("\n\n")[0])
+    assert {name: float(value) for name, value in told} == {
+        field.name: float(getattr(RetryPolicy(), field.name)) for field in fields(RetryPolicy)
+    }
+
+
+def test_the_exit_codes_are_those_of_the_command() -> None:
+    assert rows("code", "meaning") == dict(re.findall(r"^  (\d+) +(.+)$", _exit.EPILOG, re.MULTILINE))
+
+
+def test_the_variables_are_those_that_the_sdk_reads() -> None:
+    package = Path(doherty.__file__).parent
+    sources = [path.read_text() for path in package.glob("_*/*.py")]
+    read = set(re.findall(r'environ\S*\("(DOHERTY_\w+)"\)', "".join(sources)))
+    assert set(rows("variable", "meaning")) == read != set()
+
+
+def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("real.txt").write_text("Hello\n")
+    Path("person.json").write_text("{}")
+    lines = "\n".join(blocks("bash")).splitlines()
+    commands = [part for line in lines for part in re.findall(r"\bdoherty (?:[^&|<#)]|&(?!&))+", line)]
+    assert len(commands) > len(lines)
+    for command in commands:
+        _, name, *arguments = shlex.split(command)
+        chosen: click.Command = getattr(import_module(f"doherty.cli._{name}"), name)
+        chosen.make_context(name, arguments)

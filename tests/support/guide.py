@@ -1,0 +1,23 @@
+"""The code in docs/sdk.md."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+GUIDE: Final = Path(__file__).parents[2] / "docs" / "sdk.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+def program() -> str:
+    """All Python of the page as one program, whose lines have the numbers that they have on the page."""
+    lines: list[str] = []
+    is_code = False
+    for line in GUIDE.read_text().splitlines():
+        if line.startswith("```"):
+            is_code = line == "```python"
+        lines.append(line if is_code and not line.startswith("```") else "")
+    return "\n".join(lines) + "\n"
