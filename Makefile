@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .cache/oldest
+PYTHONS := 3.11 3.12 3.13
 NODE := tests/foreign/node
 
 # The lower bounds of pyproject.toml. The generator runs beside them: its code has to load there anyway.
@@ -18,13 +19,13 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-others test-slow check format lint types pyright contract fresh proto clean
+.PHONY: demo test test-model test-others test-slow environments check format lint types pyright contract fresh proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(NODE)/node_modules/.installed
-	@$(MAKE) --no-print-directory --jobs=2 check
+	@$(MAKE) --no-print-directory --jobs=2 check environments
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-model test-others test-slow
 
 # Beside each other, for a real model keeps one core busy, everything else another, and what is slow only waits.
@@ -36,6 +37,9 @@ test-others: .venv/.dev
 
 test-slow: .venv/.dev
 	@$(BIN)/pytest --quiet -m slow
+
+# Where the wheel is tested.
+environments: $(OLDEST)/.installed $(PYTHONS:%=.cache/python%/.installed)
 
 check: format lint types pyright contract fresh
 
@@ -87,6 +91,28 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@echo "installing the oldest grpcio and protobuf, and the generator, into $(OLDEST)"
 	@$(PYTHON) -m venv --clear $(OLDEST)
 	@$(OLDEST)/bin/python $(PIP_INSTALL) --editable . $(OLDEST_PINS) $(GENERATOR_PINS)
+	@touch $@
+
+# What the wheel asks for and nothing else, for each Python that the machine has. The tests build a wheel of their own:
+# this one says what that asks for.
+.cache/python%/.installed: .cache/wheel/.built constraints.txt
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@for python in python$* $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$*.*/bin/python; do \
+		if $$python -c '' 2>/dev/null; then \
+			echo "installing the SDK's dependencies for Python $* into $(@D)"; \
+			$$python -m venv --without-pip $(@D); \
+			$(BIN)/python -m pip --python $(@D) --quiet --quiet install --constraint constraints.txt .cache/wheel/*.whl; \
+			$(BIN)/python -m pip --python $(@D) --quiet uninstall --yes doherty; \
+			touch $@; \
+			exit; \
+		fi; \
+	done; \
+	echo "THERE IS NO PYTHON $*: what is tested on it is skipped" >&2; \
+	touch $(@D)/absent
+
+.cache/wheel/.built: pyproject.toml .venv/.dev
+	@rm -rf $(@D)
+	@$(BIN)/python -m hatchling build --target wheel --directory $(@D) >/dev/null
 	@touch $@
 
 $(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json

@@ -6,7 +6,7 @@ It starts two servers of its own with the synthetic engine, so it needs the extr
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
 from doherty import Client
@@ -15,7 +15,7 @@ SERVE = (sys.executable, "-m", "doherty.cli", "serve", "--engine", "synthetic", 
 
 
 @contextmanager
-def server() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def server() -> Generator[tuple[str, subprocess.Popen[str]]]:
     """A server that serves, and its address."""
     process = subprocess.Popen((*SERVE, "-o", "tokens_per_second=40"), stderr=subprocess.PIPE, text=True)
     try:
@@ -28,7 +28,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def address_when_ready(process: subprocess.Popen[str]) -> str:
     """Reads the log of a server until it serves."""
     for line in process.stderr or ():
-        event = json.loads(line) if line.startswith("{") else {}
+        event: dict[str, object] = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "ready":
             return str(event["address"])
     raise ChildProcessError("a server did not become ready")

@@ -5,7 +5,7 @@ away, FastAPI cancels the handler, that leaves the stream's block, and so the re
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -37,7 +37,7 @@ PAGE = """
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """One client for the whole process, made on its event loop."""
     async with AsyncClient() as client:
         app.state.client = client

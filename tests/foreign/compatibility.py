@@ -1,9 +1,10 @@
 """Uses the generated code and the SDK in whatever Python runs it: `python compatibility.py TARGET`.
 
-test_generated.py runs it with the newest and with the oldest grpcio and protobuf that pyproject.toml declares. Prints
-the versions of the libraries as JSON; fails with a traceback.
+test_wheel.py runs it with the newest and with the oldest grpcio and protobuf that pyproject.toml declares. Prints where
+the SDK is, and the versions of the libraries, as JSON; fails with a traceback.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from doherty import Client
+import doherty
+from doherty import AsyncClient, Client, InvalidRequestError
 from doherty.v1 import answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, request_pb2
 
 LIBRARIES = ("googleapis-common-protos", "grpcio", "grpcio-status", "protobuf")
@@ -73,16 +75,33 @@ def round_trip() -> None:
                 assert json_format.Parse(json_format.MessageToJson(message), kind()) == message
 
 
-def answer(target: str) -> None:
-    """Has the same question answered in one piece and in parts."""
+def answer(target: str) -> str:
+    """Has the same question answered in one piece and in parts, and a wrong one refused."""
     with Client(target) as client:
+        client.wait_ready()
         whole = client.generate("What atoms are in water?", max_output_tokens=16)
         with client.stream_generate("What atoms are in water?", max_output_tokens=16) as stream:
             parts = [delta.text for delta in stream]
+        wrong: list[str] = []
+        try:
+            client.generate("What atoms are in water?", temperature=-1)
+        except InvalidRequestError as error:
+            wrong += (violation.field for violation in error.field_violations)
+    assert wrong == ["sampling.temperature"]
     assert "".join(parts) == whole.text != ""
     assert len(parts) > 1
+    return whole.text
+
+
+async def answer_asynchronously(target: str) -> str:
+    """Leaves one stream early, and has a whole answer beside it."""
+    async with AsyncClient(target) as client:
+        async with client.stream_generate("Not all of it.") as stream:
+            await anext(stream)
+        answer = await client.generate("What atoms are in water?", max_output_tokens=16)
+    return answer.text
 
 
 round_trip()
-answer(sys.argv[1])
-json.dump({name: version(name) for name in LIBRARIES}, sys.stdout)
+assert answer(sys.argv[1]) == asyncio.run(answer_asynchronously(sys.argv[1]))
+json.dump({"doherty": doherty.__file__} | {name: version(name) for name in LIBRARIES}, sys.stdout)

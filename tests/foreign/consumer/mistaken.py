@@ -1,0 +1,28 @@
+"""Mistakes that type checkers find: strict ones also report a comment that silences nothing."""
+
+from doherty import AsyncClient, Client, GenerateOptions, Message, RetryPolicy
+
+
+def whole(client: Client) -> None:
+    """With ordinary calls."""
+    client.generate("Hi", max_tokens=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.generate("Hi", temperature="hot")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate("Hi", schema=int)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.stream_generate("Hi", streaming=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    assert client.generate("Hi").parsed.name  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    client.count_tokens("Hi", temperature=0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def asynchronous(client: AsyncClient) -> None:
+    """With coroutines."""
+    await client.generate("Hi", max_tokens=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    assert client.generate("Hi").text  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def parts() -> None:
+    """With what calls are made of."""
+    Client(api_kye="dh_me_secret")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Message("robot", "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    GenerateOptions(priority="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RetryPolicy(attempts=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,46 @@
+"""Somebody's program that uses the SDK, read by mypy and pyright at their strictest, with the wheel installed."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import guide
+from support.wheel import ROOT, Environment, install, run
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return install(wheel, Path(sys.executable), tmp_path_factory.mktemp("consumer"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own: out of this repository's, whose settings it must not have."""
+    folder = tmp_path_factory.mktemp("project")
+    examples = (path for path in (ROOT / "examples").glob("*.py") if path.name != "demo.py")  # which is no caller
+    for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples):
+        shutil.copy(path, folder)
+    (folder / "guide.py").write_text(guide.program())
+    settings = {
+        "typeCheckingMode": "strict",
+        "enableTypeIgnoreComments": False,  # those are for mypy
+        "reportUnnecessaryTypeIgnoreComment": True,
+    }
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_mypy(environment: Environment, project: Path) -> None:
+    cache = ("--config-file=", "--cache-dir", project / ".mypy_cache")
+    told = run(
+        sys.executable, "-m", "mypy", "--strict", *cache, "--python-executable", environment.python, ".", cwd=project
+    )
+    assert told.startswith("Success: no issues found in ")
+
+
+def test_pyright(environment: Environment, project: Path) -> None:
+    told = run(sys.executable, "-m", "pyright", "--pythonpath", environment.python, cwd=project)
+    assert told.startswith("0 errors, 0 warnings")
