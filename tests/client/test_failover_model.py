@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from doherty import AsyncClient, AsyncGenerationStream, GenerateOptions, TokenIds
-from support.cutting import cutter
+from support.proxy import proxy
 from support.server import ServerProcess
 
 pytestmark = pytest.mark.model
@@ -31,36 +31,34 @@ async def test_the_part_before_the_cut_stays_and_the_rest_is_what_the_server_con
 ) -> None:
     """One after the other, for what runs beside an answer changes how its numbers are rounded."""
     options = GenerateOptions(token_ids=True)
-    async with (
-        cutter(model_server.target) as proxy,
-        AsyncClient(proxy.target) as client,
-        AsyncClient(model_server.target) as direct,
-    ):
-        for prompt in PROMPTS:
-            stream = client.stream_generate(prompt, **GREEDY, options=options)
-            ids: list[int] = []
-            for _ in range(5):
-                ids += (await anext(stream)).token_ids or ()
-            proxy.cut()
-            held = await _held(stream, ids)
-            answer = await stream.result()
-            continued = GenerateOptions(token_ids=True, continue_from=TokenIds(ids))
-            rest = await direct.generate(prompt, **GREEDY, options=continued)
-            assert answer.text == held + rest.text
-            assert answer.token_ids == (*ids, *(rest.token_ids or ()))
-            assert answer.usage.output_tokens == rest.usage.output_tokens
+    with proxy(model_server.target) as wire:
+        async with AsyncClient(wire.target) as client, AsyncClient(model_server.target) as direct:
+            for prompt in PROMPTS:
+                stream = client.stream_generate(prompt, **GREEDY, options=options)
+                ids: list[int] = []
+                for _ in range(5):
+                    ids += (await anext(stream)).token_ids or ()
+                wire.reset()
+                held = await _held(stream, ids)
+                answer = await stream.result()
+                continued = GenerateOptions(token_ids=True, continue_from=TokenIds(ids))
+                rest = await direct.generate(prompt, **GREEDY, options=continued)
+                assert answer.text == held + rest.text
+                assert answer.token_ids == (*ids, *(rest.token_ids or ()))
+                assert answer.usage.output_tokens == rest.usage.output_tokens
 
 
 async def test_streams_that_are_cut_together(model_server: ServerProcess) -> None:
     options = GenerateOptions(token_ids=True)
-    async with cutter(model_server.target) as proxy, AsyncClient(proxy.target) as client:
-        streams = [client.stream_generate(prompt, **GREEDY, options=options) for prompt in PROMPTS]
-        ids = [[*((await anext(stream)).token_ids or ())] for stream in streams]
-        proxy.cut()
-        held = await asyncio.gather(*map(_held, streams, ids))
-        for stream, part, part_ids in zip(streams, held, ids, strict=True):
-            answer = await stream.result()
-            assert answer.text.startswith(part)
-            assert answer.token_ids is not None
-            assert answer.token_ids[: len(part_ids)] == tuple(part_ids)
-            assert len(answer.token_ids) == answer.usage.output_tokens
+    with proxy(model_server.target) as wire:
+        async with AsyncClient(wire.target) as client:
+            streams = [client.stream_generate(prompt, **GREEDY, options=options) for prompt in PROMPTS]
+            ids = [[*((await anext(stream)).token_ids or ())] for stream in streams]
+            wire.reset()
+            held = await asyncio.gather(*map(_held, streams, ids))
+            for stream, part, part_ids in zip(streams, held, ids, strict=True):
+                answer = await stream.result()
+                assert answer.text.startswith(part)
+                assert answer.token_ids is not None
+                assert answer.token_ids[: len(part_ids)] == tuple(part_ids)
+                assert len(answer.token_ids) == answer.usage.output_tokens

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from doherty import DeadlineExceededError
-from support.cutting import cutter
+from support.proxy import proxy
 from support.server import ServerProcess
 from support.twins import ENDLESS, Kind, Twin, open_twin
 
@@ -44,18 +44,19 @@ def _sockets() -> int:
 
 async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synthetic_server: ServerProcess) -> None:
     threads, tasks, sockets = set(threading.enumerate()), asyncio.all_tasks(), _sockets()
-    async with cutter(synthetic_server.target) as proxy, open_twin(kind, [proxy.target, "127.0.0.1:1"]) as twin:
-        for _ in range(4):
-            stream = twin.stream("Hi", max_output_tokens=20, idle_timeout=30)
-            await stream.next()
-            proxy.cut()
-            assert (await stream.result()).usage.output_tokens == 20
-        await twin("health")
-        for limit in ({"first_token_timeout": 0.001}, {"timeout": 0.1}):
-            with pytest.raises(DeadlineExceededError):
-                await twin.stream("Hi", **limit, **ENDLESS).result()
-        kept = twin.stream("Hi", idle_timeout=60, **ENDLESS)
-        await kept.next()
+    with proxy(synthetic_server.target) as wire:
+        async with open_twin(kind, [wire.target, "127.0.0.1:1"]) as twin:
+            for _ in range(4):
+                stream = twin.stream("Hi", max_output_tokens=20, idle_timeout=30)
+                await stream.next()
+                wire.reset()
+                assert (await stream.result()).usage.output_tokens == 20
+            await twin("health")
+            for limit in ({"first_token_timeout": 0.001}, {"timeout": 0.1}):
+                with pytest.raises(DeadlineExceededError):
+                    await twin.stream("Hi", **limit, **ENDLESS).result()
+            kept = twin.stream("Hi", idle_timeout=60, **ENDLESS)
+            await kept.next()
     for thread in set(threading.enumerate()) - threads:
         if not thread.name.startswith("asyncio_"):  # runs the synchronous client in this test
             await asyncio.to_thread(thread.join, 30)
