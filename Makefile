@@ -112,7 +112,7 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 
 .cache/wheel/.built: pyproject.toml .venv/.dev
 	@rm -rf $(@D)
-	@$(BIN)/python -m hatchling build --target wheel --directory $(@D) >/dev/null
+	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir $(@D) .
 	@touch $@
 
 $(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json
