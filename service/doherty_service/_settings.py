@@ -191,4 +191,6 @@ class Settings(BaseSettings):
         path = os.environ.get(CONFIG_VARIABLE)
         if not path:
             return init_settings, _Environment(settings_cls)
+        with Path(path).open("rb"):
+            pass  # pydantic-settings passes over a file that is not there, and all that it would have asked for
         return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path))

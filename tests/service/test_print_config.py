@@ -112,6 +112,17 @@ def test_a_misspelt_name_in_the_file_is_an_error_with_a_hint(tmp_path: Path) -> 
     assert "secret" not in result.output
 
 
+def test_a_file_that_is_not_there_is_an_error_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "missing.toml"))
+    for arguments in (["--print-config"], ["--engine", "synthetic", "--listen", "0.0.0.0:0"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert "missing.toml" in result.output
+        assert "file of settings" in result.output
+
+
 def test_a_misspelt_flag_is_an_error_with_a_hint() -> None:
     result = invoke("--lissten", "secret")
     assert result.exit_code == 2
