@@ -44,7 +44,7 @@ class Answer:
         """Takes what a step produced for the request."""
         if output.is_last:
             self._on_last(output)
-        if not self._reading:
+        if not self._reading or self._failure is not None:
             return
         if output.error is not None:
             self._failure = output.error
