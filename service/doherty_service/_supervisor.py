@@ -106,9 +106,10 @@ class Supervisor:
             if not health.ok:
                 return health.detail
             silence = time.monotonic() - max(answers.last_step, health.last_progress or 0.0)
-            if answers.is_busy and silence > self._patience.step_timeout:
-                return f"no step for {silence:.1f} s while requests run"
-            if 0 < self._patience.canary_interval < silence and (why := await self._try_out(answers)):
+            if answers.is_busy:
+                if silence > self._patience.step_timeout:
+                    return f"no step for {silence:.1f} s while requests run"
+            elif 0 < self._patience.canary_interval < silence and (why := await self._try_out(answers)):
                 return why
 
     async def _try_out(self, answers: Answers) -> str | None:

@@ -80,6 +80,20 @@ def test_an_idle_engine_is_tried_out() -> None:
         assert_comes_back(server, caller, statuses)
 
 
+def test_a_busy_engine_is_not_tried_out() -> None:
+    """A canary would wait behind all others, and one that waits for long looks like an engine that hangs."""
+    flags = ("--canary-interval", "0.2", "--step-timeout", "1")
+    with (
+        start_server(*synthetic("slots=1", "prefill_seconds=0.5"), *flags) as server,
+        ThreadPoolExecutor(4) as pool,
+        connect(server.target) as caller,
+    ):
+        answers = [pool.submit(caller.generate, **SHORT) for _ in range(4)]
+        assert all(answer.result().summary.usage.output_tokens == 4 for answer in answers)
+        assert server.stop() == 0
+    assert not [line for line in (*server.log, *server.read()) if line["event"] == "engine_failed"]
+
+
 def test_a_healthy_engine_outlives_its_canaries() -> None:
     flags = ("--canary-interval", "0.05", "--step-timeout", "5")
     with start_server(*synthetic("die_after_steps=3"), *flags) as server:
