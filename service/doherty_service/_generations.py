@@ -193,7 +193,8 @@ class Generations:
 
         def free_slot(last: StepOutput) -> None:
             completed = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
-            post.admission.release(slot, completed=completed)
+            # A canary's one token says nothing of how long people's answers take.
+            post.admission.release(slot, completed=completed and call.is_answer)
             if aborted_at is not None:
                 self._recorder.slot_freed(call.abort_cause, time.monotonic() - aborted_at)
 
@@ -212,13 +213,18 @@ class Generations:
         """Waits for a slot; None when the request's time limit ran out before."""
         ends_at = request.stopping.ends_at
         begun = time.monotonic()
+        refused = False
         try:
             async with asyncio.timeout(None if ends_at is None else ends_at - begun):
                 return await admission.acquire(ticket)
         except TimeoutError:
             return None
+        except OverloadedError:
+            refused = True
+            raise
         finally:
-            call.queue = time.monotonic() - begun
+            if not refused:  # which would else count as a wait of no time
+                call.queue = time.monotonic() - begun
 
     async def _ended_in_queue(self, request: EngineRequest) -> Answer:
         """The answer of a request whose time limit ran out while it waited: no text, but truthful sizes.

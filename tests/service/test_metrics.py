@@ -116,6 +116,8 @@ def test_how_busy_the_engine_is_and_whom_it_refuses(server: ServerProcess, calle
     assert difference(before, after, "doherty_refusals_total", reason="QUEUE_FULL") == 2
     refused = {"rpc": "Generate", "status": "RESOURCE_EXHAUSTED"}
     assert difference(before, after, "doherty_requests_total", key="", **refused) == 1
+    waits = difference(before, after, "doherty_queue_seconds_count", rpc="StreamGenerate")
+    assert waits == 1  # of the one that ran, and none of the one that was refused
     after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="cancelled") == 2)
     told = caller.wait_until(lambda now: now.running == 0)
     assert told.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")

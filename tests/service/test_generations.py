@@ -1,0 +1,49 @@
+"""A request's way to the engine and back, without a server around it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from doherty_engine import Conversation, Engine, EngineRequest, Message, Role, Stopping, create_engine
+from doherty_service._answers import Answers
+from doherty_service._errors import OverloadedError
+from doherty_service._generations import Generations
+from doherty_service.admission import Priority, Ticket
+from doherty_service.latency import Call, LatencyRecorder
+
+QUESTION = Conversation((Message(Role.USER, "Hello"),))
+TICKET = Ticket(Priority.INTERACTIVE, 1, lambda: 0)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = create_engine("synthetic", {"slots": "1"})
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture
+async def generations(engine: Engine) -> Generations:
+    answers = Answers()
+    await engine.start(answers.sink)
+    generations = Generations(LatencyRecorder(60), max_queued=0, max_queued_bytes=0)
+    generations.begin(engine, answers)
+    return generations
+
+
+def asked(key: str, tokens: int) -> EngineRequest:
+    return EngineRequest(key, QUESTION, stopping=Stopping(max_output_tokens=tokens))
+
+
+async def test_canaries_say_nothing_of_how_long_answers_take(generations: Generations) -> None:
+    canary = Call(method="canary", key="canary", request_id="canary")
+    async with generations.open(asked("canary", 1), TICKET, canary) as reader:
+        while (await reader.next()).finish is None:
+            pass
+    call = Call(method="/doherty.v1.GenerationService/Generate", key="a", request_id="a")
+    async with generations.open(asked("a", 1000), TICKET, call):
+        with pytest.raises(OverloadedError) as refused:
+            async with generations.open(asked("b", 1000), TICKET, call):
+                pass
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after > 0.5  # near the first guess, a second, and not a canary's few milliseconds
