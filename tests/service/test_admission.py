@@ -8,6 +8,7 @@ import pytest
 
 from doherty_service._errors import DeadlinePassedError, OverloadedError, UnavailableError
 from doherty_service.admission import Admission, Pace, Priority, Promises, Slot, Ticket
+from doherty_service.admission._promises import Promise
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 
@@ -261,6 +262,45 @@ async def test_places_are_not_kept_for_those_who_never_come_back(clock: Clock) -
     promised.cancel()
     await asyncio.gather(promised, return_exceptions=True)
     await lab.wait(ticket(name="another"))  # in spite of the promise
+
+
+async def test_a_slot_is_not_kept_for_long(clock: Clock) -> None:
+    lab = Lab(slots=2, max_queued=0)
+    lab.learn(held=1)
+    slots = [await lab.take(), await lab.take()]
+    for number in range(100):  # a crowd, none of which comes back
+        await lab.refused(ticket(name=str(number)))
+    clock.now += 1
+    for slot in slots:
+        lab.end(slot)
+    await lab.refused(ticket(name="quick"))
+    clock.now += 1
+    for name in "ab":
+        await lab.admission.acquire(ticket(name=name))
+    assert lab.admission.running == 2
+
+
+async def test_one_whose_promise_expires_while_it_is_let_in_is_let_in(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(slots=1, max_queued=1)
+    await lab.take()
+    waiting = await lab.wait(ticket())
+    refusal = await lab.refused(ticket(name="slow"))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    clock.now += (refusal.retry_after or 0) * 1.5
+    find = Promises.find
+
+    def find_at_the_last_moment(promises: Promises, fingerprint: int, *, again: bool) -> Promise | None:
+        found = find(promises, fingerprint, again=again)
+        assert found is not None
+        clock.now = found.expires + 0.001
+        assert not len(promises)
+        return found
+
+    monkeypatch.setattr(Promises, "find", find_at_the_last_moment)
+    await lab.wait(ticket(name="slow"))
 
 
 async def test_one_that_says_that_it_comes_again_needs_no_promise_of_its_own(clock: Clock) -> None:

@@ -69,6 +69,8 @@ class Admission:
         self._promises = promises
         self._refusals = refusals
         self._running: set[Slot] = set()
+        self._last_full = time.monotonic()
+        """When all slots were taken; before the first time, when it began."""
         self._queues: dict[Priority, list[_Waiter]] = {priority: [] for priority in Priority}
 
     @property
@@ -95,7 +97,7 @@ class Admission:
             DeadlinePassedError: the caller's deadline passed before its turn came.
         """
         promise = self._promises.find(ticket.fingerprint(), again=ticket.again) if len(self._promises) else None
-        if self._is_idle and (promise or not self._promises.any_due(self._shortly())):
+        if self._is_idle and (promise or not self._is_slot_kept):
             self._keep(promise)
             return self._take()
         waiter = _Waiter(ticket, promise.made if promise else time.monotonic())
@@ -134,6 +136,12 @@ class Admission:
     def _is_idle(self) -> bool:
         return self.running < self.slots and not self.queued
 
+    @property
+    def _is_slot_kept(self) -> bool:
+        """Whether a free slot is kept for one who was told to come about now, which it is not for long."""
+        shortly = self._shortly()
+        return time.monotonic() - self._last_full <= shortly and self._promises.any_due(shortly)
+
     def _shortly(self) -> float:
         """For how long a free slot is kept for one to whom it is promised.
 
@@ -148,6 +156,8 @@ class Admission:
         return slot
 
     def _free(self, slot: Slot) -> None:
+        if self.running == self.slots:
+            self._last_full = time.monotonic()
         self._running.remove(slot)
         self._grant()
 

@@ -91,8 +91,8 @@ class Promises:
         return self._kept_share > _LIKELY and any(abs(one.due - now) <= within for one in self._open)
 
     def keep(self, promise: Promise) -> None:
-        """Strikes off the promise of a request that is let in."""
-        self._open.remove(promise)
+        """Strikes off the promise of a request that is let in; it may have expired since it was found."""
+        self._open = [one for one in self._open if one is not promise]
         self._learn(1.0)
 
     def _forget(self) -> None:
