@@ -1,5 +1,6 @@
 """The command `doherty keys` and the file that it writes."""
 
+import os
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,18 @@ def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
     listed = run_keys(file, "list").stdout
     assert all(word in listed for word in (identifier, "alice", "adapters one two", "4 at a time"))
     assert secret not in listed
+
+
+def test_whoever_can_read_the_file_still_can_after_a_change(file: Path) -> None:
+    add_key(file, "alice")
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 1, 2)
+    before = file.stat()
+    add_key(file, "bob")
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_ino != before.st_ino
 
 
 @pytest.mark.parametrize("by", ["name", "id"])

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +48,8 @@ def read_keys(path: Path) -> list[ApiKey]:
 def changing_keys(path: Path) -> Iterator[list[ApiKey]]:
     """The keys as a list to change, which is written when the block ends well; others who want to change them wait.
 
-    The file comes into being with the first key. A reader sees all of the old content or all of the new.
+    The file comes into being with the first key, readable by its owner alone; later its owner and mode stay as they
+    are. A reader sees all of the old content or all of the new.
 
     Raises:
         KeysFileError: the file cannot be read or written.
@@ -74,8 +76,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
     try:
+        with suppress(FileNotFoundError):
+            # A server that cannot read the new file keeps the old keys, also one that was just revoked.
+            replaced = path.stat()
+            os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
         with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is a descriptor
             file.write(text)
             file.flush()

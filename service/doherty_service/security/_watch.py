@@ -11,7 +11,7 @@ class FileWatch:
     """Whether any of some files is another one than when it was last asked.
 
     It compares what `stat` tells, so that asking costs microseconds; links are followed, as those that Kubernetes
-    swaps when it updates a secret.
+    swaps when it updates a secret. A new owner or mode is a change, too: it may be what lets a file be read.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -33,4 +33,4 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
         found = os.stat(path)  # noqa: PTH116 - Path.stat costs twice as much
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_ctime_ns, found.st_ino, found.st_size
