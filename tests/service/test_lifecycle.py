@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doherty.v1 import generation_service_pb2_grpc
+from doherty.v1.generation_service_pb2 import CountTokensRequest
 from support.server import start_server
 from support.wire import SECONDS, connect, failure_of, request
 
@@ -71,8 +72,13 @@ def test_a_signal_lets_what_is_in_flight_finish_and_takes_nothing_more(number: s
         caller.wait_until(lambda now: now.running == 8)
         server.process.send_signal(number)
         server.wait_for("draining")
-        failure = failure_of(lambda: caller.generate(**LONG))
-        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        count = CountTokensRequest(prompt="a")
+        for failure in (
+            failure_of(lambda: caller.generate(**LONG)),
+            failure_of(lambda: caller.stub.CountTokens(count, timeout=SECONDS)),
+        ):
+            assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+            assert failure.retry_seconds is not None
         assert all(answer.result().summary.usage.output_tokens == 60 for answer in answers)
         assert all(stream.result()[-1].summary.usage.output_tokens == 60 for stream in streams)
         assert server.wait() == 0

@@ -107,6 +107,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         context: ServicerContext,  # noqa: ARG002 - gRPC's signature
     ) -> wire.CountTokensResponse:
         """Counts the tokens of an input."""
+        self._generations.check_open()
         content = translation.count_tokens_input(request, self._generations.model(), self._deployment)
         with current_caller().hold():
             return wire.CountTokensResponse(prompt_tokens=await self._generations.count_tokens(content))
