@@ -76,8 +76,6 @@ class LatencyRecorder:
         self.refusals: Counter[str] = Counter()
         """By the reason that the caller was told."""
         self.engine_restarts = 0
-        self.free_times: deque[tuple[AbortCause | None, float]] = deque(maxlen=1000)
-        """The last ones, in seconds."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """Calls that have ended, by rpc, status and the name of the key."""
         self.tokens: Counter[tuple[TokenKind, str]] = Counter()
@@ -125,7 +123,6 @@ class LatencyRecorder:
 
     def slot_freed(self, cause: AbortCause | None, seconds: float) -> None:
         """Takes note of how long the engine's slot stayed taken after a request was aborted."""
-        self.free_times.append((cause, seconds))
         self.slot_frees[cause].observe(seconds)
 
     def snapshot(self, window: float | None = None) -> Snapshot:
