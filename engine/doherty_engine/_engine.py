@@ -107,7 +107,7 @@ class Engine(Protocol):
         ...
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything."""
+        """Tells how the engine is, without waiting for anything; any thread may ask."""
         ...
 
     async def stop(self) -> None:

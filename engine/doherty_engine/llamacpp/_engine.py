@@ -130,7 +130,8 @@ class LlamaCppEngine:
             ok=not self._failure,
             detail=self._failure,
             kv_cache_use=self._shop.cache.use,
-            last_progress=max((work.last_progress for work, _ in self._running.values()), default=None),
+            # A copy: the event loop may begin or end a request while another thread asks.
+            last_progress=max((work.last_progress for work, _ in list(self._running.values())), default=None),
         )
 
     async def stop(self) -> None:
