@@ -199,8 +199,12 @@ class Generations:
                 self._recorder.slot_freed(call.abort_cause, time.monotonic() - aborted_at)
 
         answer = post.answers.begin(request.key, free_slot)
-        handle = post.engine.submit(request)
         reader = Reader(answer, call, slot)
+        try:
+            handle = post.engine.submit(request)
+        except BaseException:
+            answer.put(StepOutput(request.key, finish=Finish(FinishReason.ABORTED)))  # for the engine will not
+            raise
         try:
             with self.readers.watched(reader):
                 yield reader

@@ -1,6 +1,7 @@
 """A request's way to the engine and back, without a server around it."""
 
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 
@@ -33,6 +34,20 @@ async def generations(engine: Engine) -> Generations:
 
 def asked(key: str, tokens: int) -> EngineRequest:
     return EngineRequest(key, QUESTION, stopping=Stopping(max_output_tokens=tokens))
+
+
+async def test_an_engine_that_fails_at_a_request_before_it_has_begun_keeps_no_slot(
+    generations: Generations, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(_: EngineRequest) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine, "submit", submit)
+    call = Call(method="/doherty.v1.GenerationService/Generate", key="a", request_id="a")
+    with pytest.raises(RuntimeError):
+        async with generations.open(asked("a", 1), TICKET, call):
+            pass
+    assert (generations.load().running, generations.in_flight) == (0, 0)
 
 
 async def test_canaries_say_nothing_of_how_long_answers_take(generations: Generations) -> None:
