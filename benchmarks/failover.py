@@ -1,0 +1,158 @@
+"""What a caller sees of the loss of a server: `PYTHONPATH=tests python benchmarks/failover.py [ENGINE]`.
+
+Streams run at two servers, and one server is lost in the middle: killed, told to shut down with hardly any grace, or
+its connections reset. Printed are how many answers were complete; how many of them went on at the other server; how
+many kept the text that they had before; how many are the undisturbed answer word for word; of those that went on, how
+many have the rest that a server gives when it is asked for it with nothing else to do; and the longest waits between
+two deltas, of those that went on and of those that did not.
+"""
+
+import argparse
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from doherty import AsyncClient, GenerateOptions, Generation, TokenIds
+from support.cutting import cutter
+from support.server import start_server
+
+DRAIN = ("--drain-delay", "0", "--drain-grace", "0.1")
+ENGINES: dict[str, tuple[tuple[str, ...], int]] = {
+    "synthetic": (("--engine", "synthetic", "-o", "tokens_per_second=200", *DRAIN), 32),
+    "llamacpp": (("-o", "prompt_cache=false", *DRAIN), 4),
+}
+PROMPTS = ("Why is the sky blue?", "Name three colors.", "What is a cat?", "Who wrote Faust?")
+TOKENS = 120
+ASKED: dict[str, Any] = {
+    "temperature": 0,
+    "max_output_tokens": TOKENS,
+    "options": GenerateOptions(ignore_eos=True, token_ids=True),
+}
+LOSSES = ("none", "kill -9", "SIGTERM", "connection reset")
+LOST_AFTER = 20
+"""Deltas of the slowest stream."""
+
+
+@dataclass
+class Answer:
+    """One stream, and how it went."""
+
+    prompt: str
+    generation: Generation[None] | None = None
+    resumed: int = 0
+    held: list[int] = field(default_factory=list[int])
+    """The ids of what was received before it went on."""
+    held_text: str = ""
+    longest_wait: float = 0.0
+    """Seconds between two deltas."""
+
+
+class Run:
+    """Some streams at once, one of whose servers is lost."""
+
+    def __init__(self, count: int) -> None:
+        """Prepares `count` streams."""
+        self.answers = [Answer(f"{PROMPTS[number % len(PROMPTS)]} ({number})") for number in range(count)]
+        self._behind = count
+        self._under_way = asyncio.Event()
+
+    async def measure(self, loss: str, flags: tuple[str, ...]) -> None:
+        """Runs the streams, and loses a server when all are under way."""
+        async with _servers(loss, flags) as (targets, lose), AsyncClient(targets, timeout=300) as client:
+            reading = asyncio.gather(*(self._read(client, answer) for answer in self.answers))
+            await asyncio.wait_for(self._under_way.wait(), 300)
+            lose()
+            await reading
+
+    async def _read(self, client: AsyncClient, answer: Answer) -> None:
+        stream = client.stream_generate(answer.prompt, **ASKED)
+        deltas, last = 0, 0.0
+        async for delta in stream:
+            now = time.perf_counter()
+            if deltas:
+                answer.longest_wait = max(answer.longest_wait, now - last)
+            last = now
+            deltas += 1
+            if not stream.resumed:
+                answer.held += delta.token_ids or ()
+                answer.held_text = stream.text
+            if deltas == LOST_AFTER:
+                self._behind -= 1
+                if not self._behind:
+                    self._under_way.set()
+        answer.resumed = stream.resumed
+        answer.generation = await stream.result()
+
+
+@asynccontextmanager
+async def _servers(loss: str, flags: tuple[str, ...]) -> AsyncIterator[tuple[list[str], Any]]:
+    async with AsyncExitStack() as stack:
+        servers = [stack.enter_context(start_server(*flags)) for _ in range(2)]
+        proxy = await stack.enter_async_context(cutter(servers[0].target))
+        ways = {
+            "none": lambda: None,
+            "kill -9": lambda: servers[0].process.send_signal(signal.SIGKILL),
+            "SIGTERM": lambda: servers[0].process.send_signal(signal.SIGTERM),
+            "connection reset": proxy.cut,
+        }
+        first = proxy.target if loss == "connection reset" else servers[0].target
+        yield [first, servers[1].target], ways[loss]
+
+
+async def undisturbed(flags: tuple[str, ...], run: Run) -> dict[str, str]:
+    """The answers of one server to one prompt after the other."""
+    with start_server(*flags) as server:
+        async with AsyncClient(server.target, timeout=300) as client:
+            return {one.prompt: (await client.generate(one.prompt, **ASKED)).text for one in run.answers}
+
+
+async def same_rests(flags: tuple[str, ...], run: Run) -> str:
+    """How many of the answers that went on have the rest that a server gives to the part, one after the other."""
+    resumed = [one for one in run.answers if one.resumed]
+    same = 0
+    with start_server(*flags) as server:
+        async with AsyncClient(server.target, timeout=300) as client:
+            for one in resumed:
+                options = GenerateOptions(ignore_eos=True, continue_from=TokenIds(one.held))
+                rest = await client.generate(one.prompt, **{**ASKED, "options": options})
+                same += one.generation is not None and one.generation.text == one.held_text + rest.text
+    return f"{same} of {len(resumed)}"
+
+
+def tell(loss: str, run: Run, whole: dict[str, str], rests: str) -> None:
+    """Prints a row."""
+    complete = [one for one in run.answers if one.generation and one.generation.usage.output_tokens == TOKENS]
+    same = sum(one.generation is not None and one.generation.text == whole[one.prompt] for one in complete)
+    kept = sum(one.generation is not None and one.generation.text.startswith(one.held_text) for one in complete)
+    waits = [
+        max((one.longest_wait for one in run.answers if bool(one.resumed) is resumed), default=0.0) * 1000
+        for resumed in (True, False)
+    ]
+    resumed = sum(map(bool, (one.resumed for one in run.answers)))
+    print(
+        f"| {loss} | {len(complete)} of {len(run.answers)} | {resumed} | {kept} | {same} | {rests} "
+        f"| {waits[0]:.0f} | {waits[1]:.0f} |",
+        flush=True,
+    )
+
+
+async def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", nargs="?", choices=ENGINES, default="synthetic")
+    flags, count = ENGINES[parser.parse_args().engine]
+    whole = await undisturbed(flags, Run(count))
+    print("| loss | complete | went on | part kept | as undisturbed | rest as alone | wait, ms | of the others, ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    for loss in LOSSES:
+        run = Run(count)
+        await run.measure(loss, flags)
+        tell(loss, run, whole, await same_rests(flags, run))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
