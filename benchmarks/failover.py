@@ -11,13 +11,13 @@ import argparse
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from doherty import AsyncClient, GenerateOptions, Generation, TokenIds
-from support.cutting import cutter
+from support.proxy import proxy
 from support.server import start_server
 
 DRAIN = ("--drain-delay", "0", "--drain-grace", "0.1")
@@ -33,7 +33,7 @@ ASKED: dict[str, Any] = {
     "options": GenerateOptions(ignore_eos=True, token_ids=True),
 }
 LOSSES = ("none", "kill -9", "SIGTERM", "connection reset")
-LOST_AFTER = 20
+LOST_AFTER = 8
 """Deltas of the slowest stream."""
 
 
@@ -62,11 +62,12 @@ class Run:
 
     async def measure(self, loss: str, flags: tuple[str, ...]) -> None:
         """Runs the streams, and loses a server when all are under way."""
-        async with _servers(loss, flags) as (targets, lose), AsyncClient(targets, timeout=300) as client:
-            reading = asyncio.gather(*(self._read(client, answer) for answer in self.answers))
-            await asyncio.wait_for(self._under_way.wait(), 300)
-            lose()
-            await reading
+        with _servers(loss, flags) as (targets, lose):
+            async with AsyncClient(targets, timeout=300) as client:
+                reading = asyncio.gather(*(self._read(client, answer) for answer in self.answers))
+                await asyncio.wait_for(self._under_way.wait(), 300)
+                lose()
+                await reading
 
     async def _read(self, client: AsyncClient, answer: Answer) -> None:
         stream = client.stream_generate(answer.prompt, **ASKED)
@@ -88,18 +89,18 @@ class Run:
         answer.generation = await stream.result()
 
 
-@asynccontextmanager
-async def _servers(loss: str, flags: tuple[str, ...]) -> AsyncIterator[tuple[list[str], Any]]:
-    async with AsyncExitStack() as stack:
+@contextmanager
+def _servers(loss: str, flags: tuple[str, ...]) -> Iterator[tuple[list[str], Any]]:
+    with ExitStack() as stack:
         servers = [stack.enter_context(start_server(*flags)) for _ in range(2)]
-        proxy = await stack.enter_async_context(cutter(servers[0].target))
+        wire = stack.enter_context(proxy(servers[0].target))
         ways = {
             "none": lambda: None,
             "kill -9": lambda: servers[0].process.send_signal(signal.SIGKILL),
             "SIGTERM": lambda: servers[0].process.send_signal(signal.SIGTERM),
-            "connection reset": proxy.cut,
+            "connection reset": wire.reset,
         }
-        first = proxy.target if loss == "connection reset" else servers[0].target
+        first = wire.target if loss == "connection reset" else servers[0].target
         yield [first, servers[1].target], ways[loss]
 
 
@@ -118,7 +119,8 @@ async def same_rests(flags: tuple[str, ...], run: Run) -> str:
         async with AsyncClient(server.target, timeout=300) as client:
             for one in resumed:
                 options = GenerateOptions(ignore_eos=True, continue_from=TokenIds(one.held))
-                rest = await client.generate(one.prompt, **{**ASKED, "options": options})
+                asked: dict[str, Any] = {**ASKED, "options": options}
+                rest = await client.generate(one.prompt, **asked)
                 same += one.generation is not None and one.generation.text == one.held_text + rest.text
     return f"{same} of {len(resumed)}"
 

@@ -29,7 +29,7 @@ from support.serving import Handler, delta, serve, summary
 from support.twins import Kind, open_twin
 
 PACE = ("--engine", "synthetic", "-o", "tokens_per_second=200", "--drain-delay", "0", "--drain-grace", "0.1")
-LONG: dict[str, Any] = {"max_output_tokens": 120, "options": GenerateOptions(ignore_eos=True)}
+LONG: dict[str, Any] = {"max_output_tokens": 200, "options": GenerateOptions(ignore_eos=True)}
 PROMPTS = [f"Question {number}" for number in range(32)]
 
 
