@@ -1,10 +1,12 @@
 """From the start of the process to its end: load, serve, drain."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NoReturn
 
 import uvloop
 from grpc_health.v1 import health
@@ -15,7 +17,7 @@ from doherty_service._log import log_error, log_event, set_up_logging
 from doherty_service._metrics import MetricsEndpoint, ServerCollector
 from doherty_service._server import bind, build_server, set_health
 from doherty_service._settings import Settings
-from doherty_service._supervisor import EngineLostError, Patience, Supervisor
+from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.latency import LatencyRecorder
 from doherty_service.tracing import Tracing, start_tracing
 
@@ -75,6 +77,7 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine], tracing:
     supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
     watching = asyncio.ensure_future(generations.readers.watch(settings.stall_timeout))
+    is_lost = False
     try:
         await _first(supervising, signals.first.wait())
         if supervising.done():
@@ -83,17 +86,32 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine], tracing:
             await _drain(settings, generations, health_servicer, signals.second)
     except EngineLostError as error:
         log_error("engine_lost", reason=str(error))
-        return False
+        is_lost = True
     finally:
-        for task in (supervising, watching):
-            task.cancel()
-        await asyncio.gather(supervising, watching, return_exceptions=True)
+        supervising.cancel()
+        watching.cancel()
         await server.stop(_LAST_WORDS)
-        await supervisor.stop()
+        stopping = _stop_engine(supervising, supervisor)
+        await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
         if metrics is not None:
             await metrics.stop()
     log_event("stopped")
-    return True
+    if supervisor.has_engine:
+        _leave(tracing, int(is_lost))
+    return not is_lost
+
+
+async def _stop_engine(supervising: "asyncio.Future[None]", supervisor: Supervisor) -> None:
+    """Stops the engine once nobody starts another one any more."""
+    await asyncio.gather(supervising, return_exceptions=True)
+    await supervisor.stop()
+
+
+def _leave(tracing: Tracing | None, code: int) -> NoReturn:
+    """Ends the process without its engine, which hangs or still loads: Python would wait for its threads."""
+    if tracing is not None:
+        tracing.stop()
+    os._exit(code)
 
 
 async def _drain(

@@ -25,7 +25,7 @@ _FAILURES_WINDOW_SECONDS = 600.0
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 
-_STOP_SECONDS = 30.0
+STOP_SECONDS = 30.0
 """An engine that has not given its memory back by then never will."""
 
 
@@ -79,9 +79,14 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stops the engine, if there is one."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.stop()
+        if self._engine is not None:
+            await self._engine.stop()
+            self._engine = None
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether there is an engine that has not been stopped."""
+        return self._engine is not None
 
     async def _start(self) -> Answers:
         begun = time.monotonic()
@@ -161,7 +166,7 @@ class Supervisor:
         )
         await self._on_serving(False)  # noqa: FBT003 - its only parameter
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(STOP_SECONDS):
                 await self.stop()
         except TimeoutError:
             raise EngineLostError(

@@ -1,5 +1,7 @@
 """An engine that dies, fails or hangs, and what becomes of its requests and of the server."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -142,3 +144,39 @@ def test_a_drain_ends_cleanly_while_the_engine_is_gone() -> None:
         caller.generate(**SHORT)
         server.wait_for("engine_failed")
         assert server.stop() == 0
+
+
+STUCK = """
+import asyncio, sys, time
+from doherty_engine.synthetic import SyntheticEngine
+from doherty_service import _lifecycle, _supervisor
+from doherty_service.command import serve
+
+async def stop(self):
+    await asyncio.to_thread(time.sleep, 600)
+
+SyntheticEngine.stop = stop
+_lifecycle.STOP_SECONDS = _supervisor.STOP_SECONDS = 0.2
+serve(sys.argv[1:])
+"""
+"""A server whose engine never stops, and keeps a thread for that."""
+
+
+def start_stuck(*options: str) -> ServerProcess:
+    command = [sys.executable, "-c", STUCK, "--listen", "127.0.0.1:0", *synthetic(*options)]
+    return ServerProcess(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+
+
+def test_an_engine_that_dies_and_cannot_be_stopped_ends_the_server() -> None:
+    server = start_stuck("die_after_steps=1")
+    with connect(str(server.wait_for("listening")["address"])) as caller:
+        server.wait_for("ready")
+        assert_told_to_go_elsewhere(failure_of(lambda: caller.generate(**LONG)))
+        assert "cannot be stopped" in str(server.wait_for("engine_lost")["reason"])
+        assert server.wait() == 1
+
+
+def test_an_engine_that_cannot_be_stopped_does_not_outlive_a_signal() -> None:
+    server = start_stuck()
+    server.wait_for("ready")
+    assert server.stop() == 0
