@@ -237,9 +237,10 @@ class Generations:
             InvalidInputError: the request would have been refused in its turn, too.
         """
         begun = time.monotonic()
-        prompt_tokens = await self.count_tokens(request.input)
+        engine = self._posted().engine  # whose counting is unbounded here: the queue has bounded these requests
+        prompt_tokens = await engine.count_tokens(request.input)
         held = request.held or HeldPart()
-        held_tokens = len(held.token_ids) or (await self.count_tokens(RawText(held.text)) if held.text else 0)
+        held_tokens = len(held.token_ids) or (await engine.count_tokens(RawText(held.text)) if held.text else 0)
         budget = output_budget(request.input, prompt_tokens, self.model().context_tokens, request.stopping)
         reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
         answer = Answer(request.key, lambda _: None)
