@@ -52,7 +52,7 @@ class GenerationServiceStub(object):
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
@@ -117,7 +117,7 @@ class GenerationServiceServicer(object):
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
@@ -228,7 +228,7 @@ class GenerationService(object):
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as

@@ -116,7 +116,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
@@ -243,7 +243,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
