@@ -79,9 +79,10 @@ async def _serve(settings: Settings, make_engine: Callable[[], Engine], tracing:
     watching = asyncio.ensure_future(generations.readers.watch(settings.stall_timeout))
     is_lost = False
     try:
-        await _first(supervising, signals.first.wait())
-        if supervising.done():
-            supervising.result()
+        await _first(supervising, watching, signals.first.wait())
+        for task in (supervising, watching):
+            if task.done():
+                task.result()
         if generations.is_ready:
             await _drain(settings, generations, health_servicer, signals.second)
     except EngineLostError as error:

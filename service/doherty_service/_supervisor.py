@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from doherty_engine import Conversation, Engine, EngineError, EngineRequest, EngineSetupError, Message, Role, Stopping
+from doherty_engine import Conversation, Engine, EngineError, EngineRequest, Message, Role, Stopping
 from doherty_service._answers import Answers
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
 from doherty_service._generations import Generations
@@ -151,8 +151,8 @@ class Supervisor:
             await asyncio.sleep(backoff)
             try:
                 answers = await self._start()
-            except EngineSetupError as error:
-                why = str(error)
+            except EngineError as error:
+                why = f"it cannot start: {error}"
             else:
                 self._recorder.engine_restarts += 1
                 return answers

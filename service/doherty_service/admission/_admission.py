@@ -226,11 +226,12 @@ class Admission:
         # Those to whom a place is promised come before.
         free = self.slots + self._max_queued - self.running - self.queued
         rank = max(1, len(self._promises) + 1 - free)
-        running, queued = self.running, self.queued
+        running, queued, promised = self.running, self.queued, self._promises.expected
         return self._refuse(
             ticket,
             "QUEUE_FULL",
-            f"{running} requests are running and {queued} are waiting, which is all that this server takes",
+            f"{running} requests are running, {queued} are waiting and {promised} were told to come back: that is all "
+            "that this server takes",
             self._departure(rank, _CAUTION) + _MARGIN * self._pace.held(),
         )
 

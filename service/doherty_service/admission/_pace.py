@@ -34,18 +34,22 @@ class Pace:
     @property
     def count(self) -> int:
         """How many recent answers are known."""
-        oldest = time.monotonic() - _RECENT_SECONDS
-        while self._samples and self._samples[0].ended < oldest:
-            self._samples.popleft()
-        return len(self._samples)
+        return len(self._recent())
 
     def first_token(self) -> float:
         """The median time from the slot to the first token."""
-        return _quantile((one.first_token for one in self._samples if one.first_token is not None), 0.5, 0.0)
+        known = (one.first_token for one in self._recent() if one.first_token is not None)
+        return _quantile(known, 0.5, 0.0)
 
     def held(self, share: float = 0.5) -> float:
         """The time within which `share` of the answers gave their slots back."""
-        return _quantile((one.held for one in self._samples), share, _FIRST_GUESS_SECONDS)
+        return _quantile((one.held for one in self._recent()), share, _FIRST_GUESS_SECONDS)
+
+    def _recent(self) -> "deque[_Sample]":
+        oldest = time.monotonic() - _RECENT_SECONDS
+        while self._samples and self._samples[0].ended < oldest:
+            self._samples.popleft()
+        return self._samples
 
     def departure(self, rank: int, began: Iterable[float], slots: int, share: float = 0.5) -> float:
         """In how many seconds the `rank`-th answer from now on ends, if those behind take the slots over at once.

@@ -92,12 +92,12 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         translation.take_label(request, call)
         caller.check_adapter(request.adapter)
         self._generations.check_open()
-        model = self._generations.model()
-        asked = translation.engine_request(request, model, self._deployment, call)
-        call.model, call.asked = model.model, asked
         again = any(name == _ATTEMPTS for name, _ in context.invocation_metadata() or ())
-        ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
         with caller.hold():
+            model = self._generations.model()
+            asked = translation.engine_request(request, model, self._deployment, call)
+            call.model, call.asked = model.model, asked
+            ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
             async with self._generations.open(asked, ticket, call) as reader:
                 yield call, model, asked, reader
 
