@@ -15,6 +15,7 @@ from doherty.v1 import generation_service_pb2_grpc
 from doherty.v1.latency_service_pb2 import (
     ABORT_CAUSE_CANCELLED,
     ABORT_CAUSE_DEADLINE,
+    ABORT_CAUSE_STALLED_READER,
     AbortCause,
     GetLatencyResponse,
 )
@@ -167,11 +168,16 @@ def test_a_drain_ends_requests_at_every_moment(number: int) -> None:
     assert all(one.retry_seconds for one in failures)
 
 
-def test_a_caller_that_leaves_while_the_server_is_stuck_in_a_write() -> None:
-    """grpc.aio tells the handler of it by an error of the write, which `except CancelledError` does not see."""
+@pytest.mark.parametrize("stall_timeout", ["30", "0.5"], ids=["leaves", "stays"])
+def test_a_caller_whose_answer_is_stuck_in_a_write(stall_timeout: str) -> None:
+    """grpc.aio tells the handler of one that leaves by an error of the write, which is no CancelledError.
+
+    In the log neither is an error: it would be full of stacks, at the callers' will.
+    """
     narrow = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    flags = ("-o", "tokens_per_second=2000", "-o", "context_tokens=1000000", "--stall-timeout", stall_timeout)
     with (
-        start_server("--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "context_tokens=1000000") as server,
+        start_server("--engine", "synthetic", *flags) as server,
         connect(server.target) as caller,
         grpc.insecure_channel(server.target, options=narrow) as channel,
     ):
@@ -180,9 +186,15 @@ def test_a_caller_that_leaves_while_the_server_is_stuck_in_a_write() -> None:
         unread = stub.StreamGenerate(request(prompt=SHORT, **wordy, request_id="stuck"), timeout=SECONDS)
         caller.wait_until(lambda now: now.running == 1)
         caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1000, "ignore_eos": True})
-        unread.cancel()
-        now = caller.wait_until(lambda now: not now.running)
-        assert aborts(now) == {ABORT_CAUSE_CANCELLED: 1}
-        sent = server.wait_for("request", request_id="stuck")["output_tokens"]
-        assert isinstance(sent, int)
-        assert 0 < sent < 1000  # the rest stood behind a write
+        leaves = stall_timeout == "30"
+        if leaves:
+            unread.cancel()
+        now = caller.wait_until(lambda now: not now.running and len(now.aborts) > 0)
+        assert aborts(now) == {ABORT_CAUSE_CANCELLED if leaves else ABORT_CAUSE_STALLED_READER: 1}
+        line = server.wait_for("request", request_id="stuck")
+        assert line["code"] == "CANCELLED"
+        assert isinstance(line["output_tokens"], int)
+        assert 0 < line["output_tokens"] < 1000  # the rest stood behind a write
+        assert server.stop() == 0
+        lines = [*server.log, *server.read()]
+        assert [line for line in lines if line.get("level") == "error" or "exception" in line] == []

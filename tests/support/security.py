@@ -52,9 +52,10 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def connect_with(target: str, token: str) -> Iterator[Caller]:
-    """A caller who shows a key with every call."""
-    with grpc.insecure_channel(target) as channel:
+def connect_with(target: str, token: str, roots: bytes | None = None) -> Iterator[Caller]:
+    """A caller who shows a key with every call, and encrypts if it has an authority to trust."""
+    encrypted = roots and grpc.secure_channel(target, grpc.ssl_channel_credentials(roots))
+    with encrypted or grpc.insecure_channel(target) as channel:
         yield Caller(grpc.intercept_channel(channel, _Sends(bearer(token))))
 
 

@@ -24,6 +24,10 @@ _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
 
 
+class UntoldError(grpc.aio.AbortError):
+    """The status stands behind messages that the caller does not read, and goes out when it does."""
+
+
 class ErrorInterceptor(Around):
     """Ends a call that raised with the status that the error stands for."""
 
@@ -61,8 +65,7 @@ class ErrorInterceptor(Around):
             async with asyncio.timeout(_TELL_SECONDS):
                 await context.abort(told.code, status.message, tuple(trailing))
         except TimeoutError:
-            # It stands behind messages that the caller does not read, and goes out when it does.
-            raise grpc.aio.AbortError from None
+            raise UntoldError from None
 
 
 def _log_error(error: Exception, told: ServiceError, call: Call) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from doherty_service.interceptors._errors import UntoldError
 from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
 from doherty_service.latency import AbortCause, Call, LatencyRecorder, current_call, quantiles
 
@@ -32,13 +33,19 @@ class LatencyInterceptor(Around):
             deadline = context.time_remaining()
             try:
                 reply = await behavior(request, context)
+            except UntoldError:
+                code = _status_code(context)
+                raise asyncio.CancelledError from None  # the one end that gRPC does not report as a fault of ours
             except grpc.aio.AbortError:
                 code = _status_code(context)
                 raise
-            except (asyncio.CancelledError, GeneratorExit, grpc.aio.InternalError):
-                # A caller that goes away during a blocked write is seen as one of the last two.
+            except (asyncio.CancelledError, GeneratorExit):
                 code = self._cancelled(call, context)
                 raise
+            except grpc.aio.InternalError:
+                # Its caller went away during a write; gRPC would log that as an error, with its stack.
+                code = self._cancelled(call, context)
+                raise asyncio.CancelledError from None
             else:
                 code = grpc.StatusCode.OK
                 if timing := call.server_timing():

@@ -1,0 +1,1 @@
+"""Callers of every kind, and what a server holds because of them."""
