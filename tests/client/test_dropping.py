@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 
 import pytest
@@ -50,6 +51,34 @@ async def test_leaving_the_block_ends_the_request(synthetic_server: ServerProces
         async with asynchronous.stream_generate("a", **ENDLESS) as other:
             await anext(other)
         await _freed(asynchronous, before + 1)
+
+
+def _aborts(client: Client) -> int:
+    """How many requests were cancelled, once nothing runs any more."""
+    while (latency := client.latency()).running:
+        pass
+    return latency.aborts.get("cancelled", 0)
+
+
+@pytest.mark.parametrize("idle_timeout", [None, 30])
+def test_interrupting_a_call_ends_the_request(synthetic_server: ServerProcess, idle_timeout: float | None) -> None:
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        with Client(synthetic_server.target) as other:
+            while not other.latency().running:
+                pass
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with Client(synthetic_server.target) as client:
+        before = _aborts(client)
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt) as kept:  # as an interactive session keeps its last error
+            client.generate("a", idle_timeout=idle_timeout, **ENDLESS)
+        interrupter.join()
+        assert _aborts(client) == before + 1
+        del kept
 
 
 async def test_cancelling_the_task_ends_the_request(synthetic_server: ServerProcess) -> None:

@@ -76,6 +76,9 @@ class AsyncClient:
         self._pool: AsyncPool | None = None
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.target!r})"
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -170,7 +173,8 @@ class AsyncClient:
             idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
         if plan.first_token_timeout is not None or plan.idle_timeout is not None:
-            return await AsyncGenerationStream[Any](self._connected(), plan).result()
+            async with AsyncGenerationStream[Any](self._connected(), plan) as stream:
+                return await stream.result()
         pool = self._connected()
         course = pool.dispatch.course(plan.timeout)
         started = perf_counter()

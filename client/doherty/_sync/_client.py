@@ -71,6 +71,9 @@ class Client:
         )
         self._pool = Pool(self._settings)
 
+    def __repr__(self) -> str:
+        return f"Client({self.target!r})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -165,7 +168,8 @@ class Client:
             idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
         )
         if plan.first_token_timeout is not None or plan.idle_timeout is not None:
-            return GenerationStream[Any](self._pool, plan).result()
+            with GenerationStream[Any](self._pool, plan) as stream:
+                return stream.result()
         course = self._pool.dispatch.course(plan.timeout)
         started = perf_counter()
         with start_trace(plan.request, stream=False) as course.trace:
