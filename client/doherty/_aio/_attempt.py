@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import grpc.aio
 
-from doherty._core._errors import ClientClosedError, DohertyError
+from doherty._core._errors import ClientClosedError
 from doherty._core._log import log_attempt
 
 if TYPE_CHECKING:
@@ -32,12 +32,9 @@ class AsyncAttempt:
             self._call = connection.generation.StreamGenerate(
                 self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
             )
-        except DohertyError:
+        except BaseException as error:
             self._targets.end(self.target)
-            raise
-        except grpc.aio.UsageError as error:
-            self._targets.end(self.target)
-            if pool.dispatch.closed:
+            if pool.dispatch.closed and isinstance(error, grpc.aio.UsageError):
                 raise ClientClosedError("The client was closed.") from error
             raise
         connection.streams.add(self._call)

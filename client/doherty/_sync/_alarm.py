@@ -53,10 +53,11 @@ class Alarm:
     def _wait(self) -> None:
         with self._changed:
             while not self._stopped:
+                # Read once: the end of a block sets it without the lock.
+                self._wakes_at = rings_at = self._rings_at
                 now = monotonic()
-                if self._rings_at is not None and self._rings_at <= now:
+                if rings_at is not None and rings_at <= now:
                     break
-                self._wakes_at = self._rings_at
-                self._changed.wait(None if self._rings_at is None else self._rings_at - now)
+                self._changed.wait(None if rings_at is None else rings_at - now)
         if not self._stopped and (ring := self._ring()) is not None:
             ring()

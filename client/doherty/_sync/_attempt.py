@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from doherty._core._errors import ClientClosedError, DohertyError
+from doherty._core._errors import ClientClosedError
 from doherty._core._log import log_attempt
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ class Attempt:
             self._call: Iterator[StreamGenerateResponse] = pool.connection(self.target).generation.StreamGenerate(
                 self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
             )
-        except DohertyError:
+        except BaseException as error:
             self._targets.end(self.target)
-            raise
-        except ValueError as error:
-            self._targets.end(self.target)
-            if pool.dispatch.closed:
+            if pool.dispatch.closed and isinstance(error, ValueError):
                 raise ClientClosedError("The client was closed.") from error
             raise
         # gRPC calls it however the call ends, also when the stream is dropped.

@@ -98,9 +98,11 @@ class Pool:
     def pause(self, seconds: float, stopped: threading.Event) -> None:
         """Waits until the time is over, `stopped` is set or the client is closed."""
         self._pauses.add(stopped)
-        if not self.dispatch.closed:
-            stopped.wait(seconds)
-        self._pauses.discard(stopped)
+        try:
+            if not self.dispatch.closed:
+                stopped.wait(seconds)
+        finally:
+            self._pauses.discard(stopped)
 
     def close(self) -> None:
         """Cancels what runs and gives the connections up."""
