@@ -146,13 +146,16 @@ def test_the_pause_grows_and_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("random.uniform", uniform)
     course = _course(RetryPolicy(initial_backoff=1, max_backoff=5, max_attempts=99))
-    pauses = [course.pause(UNAVAILABLE, begun=False, elsewhere=False) for _ in range(4)]
+    pauses = [course.pause(UNAVAILABLE, begun=False, free_in=0.2) for _ in range(4)]
     assert pauses == [1, 2, 4, 5]
     assert {low for low, _ in drawn} == {0}
-    told = course.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, elsewhere=False)
+    told = course.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=10.0)
     assert told is not None
     assert told >= 10
-    assert course.pause(UNAVAILABLE, begun=False, elsewhere=True) == 0
+    sooner = course.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=0.5)
+    assert sooner is not None
+    assert 0.5 <= sooner < 1  # another target is free by then
+    assert course.pause(UNAVAILABLE, begun=False, free_in=0.0) == 0
 
 
 def test_retries_in_vain_use_the_budget_up() -> None:
@@ -161,12 +164,12 @@ def test_retries_in_vain_use_the_budget_up() -> None:
     for _ in range(5):
         course = Course(POLICY, budget, None, resume=False)
         course.attempts = 1
-        taken += course.pause(UNAVAILABLE, begun=False, elsewhere=False) is not None
+        taken += course.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
     assert taken == 2
     for _ in range(10):
         Course(POLICY, budget, None, resume=False).succeeded()
     course = Course(POLICY, budget, None, resume=False)
-    assert course.pause(UNAVAILABLE, begun=False, elsewhere=False) is not None
+    assert course.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
     course.succeeded()
     assert budget.take()
 
@@ -174,10 +177,10 @@ def test_retries_in_vain_use_the_budget_up() -> None:
 def test_a_stream_that_brings_servers_down_does_not_go_on_for_ever() -> None:
     course = _course(budget=0)
     for _ in range(5):
-        assert course.pause(UNAVAILABLE, begun=True, elsewhere=True) == 0
+        assert course.pause(UNAVAILABLE, begun=True, free_in=0.0) == 0
         course.progressed()
     assert course.resumed == 5
-    assert course.pause(UNAVAILABLE, begun=True, elsewhere=True) is None
+    assert course.pause(UNAVAILABLE, begun=True, free_in=0.0) is None
 
 
 def test_what_breaks_a_stream_off() -> None:

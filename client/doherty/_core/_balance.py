@@ -62,8 +62,8 @@ class Targets:
             target.failures = 0
             target.rests_until = 0.0
 
-    def failed(self, target: Target, retry_after: float | None) -> bool:
-        """Notes that a target was found unavailable, and tells whether another one can be tried at once.
+    def failed(self, target: Target, retry_after: float | None) -> float:
+        """Notes that a target was found unavailable, and tells in how many seconds one can be tried, this or another.
 
         Args:
             target: The target.
@@ -76,4 +76,4 @@ class Targets:
             if retry_after is None:
                 retry_after = min(_FIRST_REST * 2.0 ** min(target.failures, 10), _LONGEST_REST)
             target.rests_until = max(target.rests_until, now + retry_after)
-            return any(one.rests_until <= now for one in self._targets)
+            return max(0.0, min(one.rests_until for one in self._targets) - now)

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -92,8 +93,8 @@ class Dispatch:
         if status.code is grpc.StatusCode.CANCELLED and course.remaining() == 0:
             # The server keeps the deadline too, and was faster.
             status = replace(status, code=grpc.StatusCode.DEADLINE_EXCEEDED)
-        elsewhere = status.may_pass(begun=begun) and self.targets.failed(target, status.retry_after)
-        pause = course.pause(status, begun=begun, elsewhere=elsewhere)
+        free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
+        pause = course.pause(status, begun=begun, free_in=free_in)
         if pause is None:
             return _explain(status, target, course, begun=begun, connectivity=connectivity)
         _LOG.info(

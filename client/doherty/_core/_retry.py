@@ -135,13 +135,13 @@ class Course:
         """Notes that the call is complete."""
         self._budget.earn(retried=self._retried)
 
-    def pause(self, status: "Status", *, begun: bool, elsewhere: bool) -> float | None:
+    def pause(self, status: "Status", *, begun: bool, free_in: float) -> float | None:
         """Decides what follows a failed attempt.
 
         Args:
             status: How the attempt ended.
             begun: Whether something of the answer was received, by this attempt or one before it.
-            elsewhere: Whether another target can be tried at once.
+            free_in: In how many seconds a target rests no more, the failed one or another.
 
         Returns:
             The seconds to wait before the next attempt; None for no further one.
@@ -149,7 +149,7 @@ class Course:
         if not status.may_pass(begun=begun) or not (self._may_resume() if begun else self._may_retry()):
             return None
         self._in_vain += 1
-        pause = 0.0 if elsewhere else self._backoff(status)
+        pause = self._backoff(status, free_in) if free_in else 0.0
         remaining = self.remaining()
         if remaining is not None and pause >= remaining:
             return None
@@ -171,12 +171,12 @@ class Course:
             self._lost_at = now
         return self._ends_at is not None or now - self._lost_at <= _RESUME_SECONDS
 
-    def _backoff(self, status: "Status") -> float:
+    def _backoff(self, status: "Status", free_in: float) -> float:
         import random  # noqa: PLC0415 - only a failed call pays for it
 
         if status.retry_after is not None:
             # The jitter only adds: whoever comes earlier is refused again.
-            return status.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
+            return min(status.retry_after, free_in) * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
         policy = self._policy
         longest = policy.initial_backoff * policy.backoff_multiplier ** min(self._in_vain - 1, 30)
         return random.uniform(0.0, min(longest, policy.max_backoff))  # noqa: S311 - no secret
