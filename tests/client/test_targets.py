@@ -138,6 +138,11 @@ def test_a_target_named_twice_is_refused() -> None:
         Client([1])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
 
 
+def test_an_empty_list_of_targets_is_refused() -> None:
+    with pytest.raises(ValueError, match="no target"):
+        Client([])
+
+
 def test_the_target_with_the_fewest_in_flight_is_chosen() -> None:
     targets = Targets(["a", "b", "c"])
     chosen = [targets.begin() for _ in range(6)]

@@ -21,8 +21,11 @@ def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
         TypeError: It is no text.
         ValueError: There is none, or one is nothing that gRPC connects to.
     """
-    chosen = target or os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET
-    targets = tuple(one.strip() for one in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen)
+    chosen = os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET if target in (None, "") else target
+    targets = tuple(one.strip() for one in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen or ())
+    if not targets:
+        # A list that a configuration has left empty means no server, least of all the one on this machine.
+        raise ValueError("There is no target in the list.")
     for one in targets:
         if not isinstance(one, str):
             raise TypeError(f"A target is a str, not {type(one).__name__}.")
