@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from doherty._core._addresses import is_several
+from doherty._core._addresses import is_loopback, is_several
 from doherty._version import __version__
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
@@ -21,7 +21,13 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # In spite of its name, how long a connection may take to come about: 20 s by default, for which the calls wait that
+    # could go to another target.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 )
+
+# gRPC would ask the proxy of the environment for this machine too, and it would read what is meant for nobody else.
+_THIS_MACHINE: Final = (("grpc.enable_http_proxy", 0),)
 
 # In turn over all addresses behind a name, and only over those whose health service says that they serve.
 _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
@@ -29,5 +35,6 @@ _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCh
 
 def channel_options(target: str) -> tuple[tuple[str, str | int], ...]:
     """The options of the channel to a target."""
+    here = _THIS_MACHINE if is_loopback(target) else ()
     several = (("grpc.service_config", _SEVERAL_SERVERS),) if is_several(target) else ()
-    return (*CHANNEL_OPTIONS, *several)
+    return (*CHANNEL_OPTIONS, *here, *several)
