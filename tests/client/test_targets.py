@@ -66,6 +66,35 @@ async def test_a_target_that_is_not_there_is_left_out(
         await twin("wait_ready")
 
 
+async def test_a_target_that_never_answers_leaves_time_for_another(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with open_twin(kind, [target, servers[0].target], retry=None) as twin:
+            assert await twin("health", timeout=2) is Health.SERVING
+            await twin("wait_ready", 3)
+
+
+async def test_a_connection_that_does_not_come_about_is_given_up_in_time_for_another_target(
+    servers: tuple[ServerProcess, ServerProcess],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with open_twin("Client", [target, servers[0].target], timeout=9) as twin:
+            for _ in range(2):  # they take turns
+                await twin.generate("Hi", max_output_tokens=1)
+
+
+async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{_nobody()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with open_twin(kind, servers[0].target) as twin:
+        await twin.generate("Hi", max_output_tokens=1)
+
+
 async def test_none_of_the_targets_is_there(kind: Kind) -> None:
     async with open_twin(kind, [_nobody(), _nobody()]) as twin:
         with pytest.raises(UnavailableError, match="after 4 attempts"):

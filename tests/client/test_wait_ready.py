@@ -34,6 +34,18 @@ async def test_a_server_that_starts_later_is_found(kind: Kind) -> None:
             await twin("model")
 
 
+async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) -> None:
+    with socket.socket() as taken, socket.socket() as other:
+        taken.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        nobody, target = (f"127.0.0.1:{one.getsockname()[1]}" for one in (taken, other))
+    async with open_twin(kind, [nobody, target], retry=None) as twin:
+        waiting = asyncio.create_task(twin("wait_ready", None))
+        with start_server("--engine", "synthetic", "--listen", target):
+            await waiting
+            await twin("model")
+
+
 async def test_a_server_that_stays_unready_is_told(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
         async with open_twin(kind, server.target) as twin:

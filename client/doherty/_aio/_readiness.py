@@ -10,7 +10,7 @@ import grpc.aio
 
 from doherty._aio._loop import task_is_cancelled
 from doherty._core._errors import DohertyError, RpcError
-from doherty._core._health import REQUEST, Health, Wait, health_from_wire
+from doherty._core._health import REQUEST, Health, Turns, Wait, health_from_wire
 
 if TYPE_CHECKING:
     from doherty._aio._pool import AsyncPool
@@ -24,15 +24,16 @@ async def check_health(pool: "AsyncPool", timeout: float | None) -> Health:
     Raises:
         DohertyError: None answers, or the client is closed.
     """
-    course = pool.dispatch.one_attempt(timeout)
+    turns = Turns(timeout, len(pool.settings.targets))
     said: Health | None = None
     failure: RpcError | None = None
     for target in pool.dispatch.targets:
         try:
-            said = await _check(pool, target, course)
+            said = await _check(pool, target, pool.dispatch.one_attempt(turns.seconds()))
         except RpcError as error:
             failure = error
         if said is Health.SERVING:
+            pool.dispatch.targets.worked(target)
             break
     if said is None and failure is not None:
         raise failure

@@ -44,6 +44,23 @@ def health_from_wire(reply: Int32Value) -> Health:
     return {1: Health.SERVING, 2: Health.NOT_SERVING}.get(reply.value, Health.UNKNOWN)
 
 
+class Turns:
+    """Shares the time of one look at several servers, so that one that says nothing leaves some for those behind it."""
+
+    def __init__(self, timeout: float | None, count: int) -> None:
+        """Begins now; `timeout` is in seconds, None is no end."""
+        self._ends_at = None if timeout is None else monotonic() + timeout
+        self._left = count
+
+    def seconds(self) -> float | None:
+        """How long the next one of them has; None is no end."""
+        if self._ends_at is None:
+            return None
+        share = max(0.0, self._ends_at - monotonic()) / self._left
+        self._left -= 1
+        return share
+
+
 class Wait:
     """Keeps the time, and what was seen last, while a client waits for a server that serves."""
 
