@@ -1,5 +1,6 @@
 """API keys: who is let in, what a key allows, and changes while the server runs."""
 
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,34 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path) -> None
         server.wait_for("stopped")
     told = [str(line["error"]) for line in server.log if line["event"] == "keys_not_read"]
     assert len(told) == 3
+
+
+def test_a_file_that_could_not_be_opened_is_read_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "revoked")
+    with (
+        start_server("--engine", "synthetic", "--keys-file", str(keys)) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+
+        def is_let_in() -> bool:
+            """On a connection that is there: without file descriptors there is no other one."""
+            call = stub.GetModel.future(model_pb2.GetModelRequest(), timeout=SECONDS, metadata=bearer(token))
+            return call.exception() is None
+
+        assert is_let_in()
+        pid = server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+        with changing_keys(keys) as kept:
+            kept.clear()
+        assert [is_let_in() for _ in range(3)] == [True] * 3
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert not is_let_in()
+        server.stop()
+        server.log += server.read()
+    assert [line["event"] for line in server.log if "keys" in str(line["event"])] == ["keys_not_read", "keys_read"]
 
 
 def test_a_key_may_be_limited_to_adapters(guarded: Guarded) -> None:

@@ -78,6 +78,7 @@ class Keyring:
         self._path = path
         self._refusals = refusals
         self._watch = FileWatch([path])
+        self._problem = ""
         self._keys = {key.id: key for key in read_keys(path)}
         self._usage: dict[str, Usage] = {}
 
@@ -138,8 +139,15 @@ class Keyring:
         try:
             keys = read_keys(self._path)
         except KeysFileError as error:
-            _log.error("keys_not_read", extra={"fields": {"error": str(error)}})
+            if isinstance(error.__cause__, OSError):
+                # Of rights, of a lack of file descriptors, ...: it can be mended while the file stays as it is.
+                self._watch.forget()
+                if str(error) == self._problem:
+                    return
+            self._problem = str(error)
+            _log.error("keys_not_read", extra={"fields": {"error": self._problem}})
             return
+        self._problem = ""
         self._keys = {key.id: key for key in keys}
         self._usage = {identifier: used for identifier, used in self._usage.items() if identifier in self._keys}
         _log.info("keys_read", extra={"fields": {"keys": len(keys)}})

@@ -41,6 +41,7 @@ class _Certificates:
         self._files = files
         self._watch = FileWatch([path for path in (files.chain, files.key, files.client_ca) if path])
         self._lock = threading.Lock()
+        self._problem = ""
         self.first = _read(files)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
@@ -51,9 +52,15 @@ class _Certificates:
             try:
                 fresh = _read(self._files)
             except CertificateError as error:
-                fields = {"error": str(error)}
-                _log.error("certificate_not_read", extra={"fields": fields})
+                if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ssl.SSLError):
+                    # Of rights, of a lack of file descriptors, ...: it can be mended while the files stay as they are.
+                    self._watch.forget()
+                    if str(error) == self._problem:
+                        return None
+                self._problem = str(error)
+                _log.error("certificate_not_read", extra={"fields": {"error": self._problem}})
                 return None
+            self._problem = ""
             _log.info("certificate_read", extra={"fields": {"path": str(self._files.chain)}})
             return fresh
 

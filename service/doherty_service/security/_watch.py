@@ -17,12 +17,16 @@ class FileWatch:
     def __init__(self, paths: Sequence[Path]) -> None:
         """Takes the state of now as known."""
         self._paths = tuple(paths)
-        self._known = self._state()
+        self._known: _State | None = self._state()
 
     def changed(self) -> bool:
         """Compares with the last time, and takes the state of now as known."""
         before, self._known = self._known, self._state()
         return before != self._known
+
+    def forget(self) -> None:
+        """Makes the next question be answered with yes: what was there could not be read, and may be in a moment."""
+        self._known = None
 
     def _state(self) -> _State:
         return tuple(map(_stat, self._paths))
