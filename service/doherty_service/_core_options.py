@@ -8,6 +8,7 @@ from doherty_service._settings import Settings
 _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000
 _LEAST_DEALLOCATING = 256
+_MOST_PENDING = 8_192
 
 
 def core_options(settings: Settings) -> list[tuple[str, int]]:
@@ -26,6 +27,10 @@ def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
         # Core counts calls until it has tidied up behind them, later than clients do, and refuses with UNAVAILABLE what
         # is beyond the sum of both numbers: with its own here, up to a third of a burst of honest calls.
         ("grpc.http2.max_deallocating_streams", max(settings.max_concurrent_streams, _LEAST_DEALLOCATING)),
+        # Calls that have come and that the event loop has not looked at, some 25 kB each. Core's own are 1,000, above
+        # which it cancels some at random, and 3,000, above which all, with CANCELLED and nothing that says why.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Without this, two servers share one port silently, and each gets half of the calls.
         ("grpc.so_reuseport", 0),

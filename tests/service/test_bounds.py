@@ -3,6 +3,8 @@
 import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import grpc
 import pytest
 
 from doherty.v1 import model_pb2
-from support.http2 import GREETING, Kind, raw_connection
+from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, RawConnection, frame, header_block, raw_connection
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect
 
@@ -49,6 +51,33 @@ def test_clients_are_told_how_many_calls_a_connection_may_have() -> None:
             request = model_pb2.GetModelRequest()
             calls: list[Any] = [caller.stub.GetModel.future(request, timeout=SECONDS) for _ in range(500)]
             assert Counter(call.code() for call in calls) == {grpc.StatusCode.OK: 500}
+
+
+def test_calls_that_come_all_at_once_wait_to_be_looked_at(synthetic_server: ServerProcess) -> None:
+    """Core would cancel some, or all, of those beyond a thousand."""
+    headers = header_block("/doherty.v1.GenerationService/GetModel")
+    calls = b"".join(
+        frame(Kind.HEADERS, END_HEADERS, stream, headers) + frame(Kind.DATA, END_STREAM, stream, bytes(5))
+        for stream in range(1, 1001, 2)
+    )
+    with ExitStack() as stack:
+        connections = [stack.enter_context(raw_connection(synthetic_server.target)) for _ in range(8)]
+        for connection in connections:
+            connection.send(GREETING)
+            next(one for one in connection.frames() if one.kind == Kind.SETTINGS)
+        for connection in connections:
+            connection.send(calls)
+        for connection in connections:
+            assert Counter(islice(_fates(connection), 500)) == {True: 500}
+
+
+def _fates(connection: RawConnection) -> Iterator[bool]:
+    """Whether each call has a reply: without, its first frame is its last, or a reset."""
+    told = set[int]()
+    for one in connection.frames():
+        if one.stream and one.stream not in told:
+            told.add(one.stream)
+            yield one.kind == Kind.HEADERS and not one.flags & END_STREAM
 
 
 @pytest.fixture
