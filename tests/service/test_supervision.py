@@ -72,6 +72,16 @@ def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) 
         ]
 
 
+def test_a_hang_is_one_line_of_the_log_and_not_one_a_request() -> None:
+    flags = ("--step-timeout", "1", "--canary-interval", "0.2")  # the canary is for an engine without work
+    with start_server(*synthetic("stall_after_steps=20"), *flags) as server, connect(server.target) as caller:
+        assert_told_to_go_elsewhere(failure_of(lambda: caller.generate(**LONG)))
+        assert "while requests run" in str(server.wait_for("engine_failed")["reason"])
+        server.wait_for("request")
+        server.stop()
+        assert not [line for line in [*server.log, *server.read()] if line["event"] == "error"]
+
+
 def test_an_idle_engine_is_tried_out() -> None:
     flags = ("--canary-interval", "0.2", "--step-timeout", "0.5")
     with start_server(*synthetic("stall_after_steps=4"), *flags) as server, connect(server.target) as caller:
