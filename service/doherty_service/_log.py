@@ -34,6 +34,11 @@ def log_event(event: str, **fields: object) -> None:
     logging.getLogger("doherty.server").info(event, extra={"fields": fields})
 
 
+def log_warning(event: str, **fields: object) -> None:
+    """Logs something that may become a trouble."""
+    logging.getLogger("doherty.server").warning(event, extra={"fields": fields})
+
+
 def log_error(event: str, **fields: object) -> None:
     """Logs something that somebody should look after."""
     logging.getLogger("doherty.server").error(event, extra={"fields": fields})

@@ -17,6 +17,7 @@ from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service._core_options import core_options
 from doherty_service._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
 from doherty_service._generations import Generations
+from doherty_service._log import log_warning
 from doherty_service._settings import Settings
 from doherty_service.interceptors import (
     AuthenticationInterceptor,
@@ -150,6 +151,8 @@ def _make_room_for(connections: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < wanted:
+            log_warning("few_files", limit=most, wanted=wanted)
 
 
 def _try_to_bind(host: str, port: int) -> None:

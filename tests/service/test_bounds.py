@@ -95,3 +95,11 @@ def test_there_are_files_for_all_connections() -> None:
         limits = Path(f"/proc/{server.process.pid}/limits").read_text()
     (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
     assert int(line.split()[3]) > 300
+
+
+def test_too_few_files_are_told() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**31 - 1
+    with start_server("--engine", "synthetic", "--max-connections", str(most)) as server:
+        line = server.wait_for("few_files")
+    assert (line["limit"], line["wanted"]) == (hard, most + 512)

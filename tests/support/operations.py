@@ -92,7 +92,7 @@ def reasons_in_contract() -> dict[str, str]:
 
 def events_in_code() -> set[str]:
     """The events that the log can have."""
-    calls = r'(?:log_event|log_error|_log\.(?:debug|info|warning|error)|_log\.log)\(\s*(?:level, )?"([a-z_ ]+)"'
+    calls = r'(?:log_(?:event|warning|error)|_log\.(?:debug|info|warning|error)|_log\.log)\(\s*(?:level, )?"([a-z_ ]+)"'
     return {event for source in SERVICE.rglob("*.py") for event in re.findall(calls, source.read_text())}
 
 
