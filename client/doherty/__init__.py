@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from doherty._core._health import Health
     from doherty._core._options import GenerateOptions
-    from doherty._core._prompt import Message, RawText, TokenIds
+    from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
     from doherty._core._results import (
         Delta,
         FinishReason,
@@ -82,9 +82,11 @@ __all__ = [
     "OverloadedError",
     "ParseError",
     "PermissionDeniedError",
+    "Prompt",
     "Quantiles",
     "RawText",
     "RetryPolicy",
+    "Role",
     "RpcError",
     "SamplingDefaults",
     "Speculation",
@@ -127,7 +129,7 @@ _NAMES = {
     ),
     "doherty._core._health": ("Health",),
     "doherty._core._options": ("GenerateOptions",),
-    "doherty._core._prompt": ("Message", "RawText", "TokenIds"),
+    "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),
     "doherty._core._results": (
         "Delta",
         "FinishReason",

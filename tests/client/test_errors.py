@@ -18,6 +18,7 @@ from doherty import (
     Client,
     ClientClosedError,
     DeadlineExceededError,
+    DohertyError,
     EventLoopError,
     InternalError,
     InvalidRequestError,
@@ -254,3 +255,8 @@ def test_a_request_that_is_too_large_says_so(synthetic_server: ServerProcess) ->
     with Client(synthetic_server.target) as client, pytest.raises(OverloadedError, match="max_message_bytes") as caught:
         client.generate("x" * 5_000_000)
     assert caught.value.retry_after is None
+
+
+def test_errors_are_known_by_the_name_that_callers_import() -> None:
+    assert repr(UnavailableError) == "<class 'doherty.UnavailableError'>"
+    assert all(kind.__module__ == "doherty" for kind in (DohertyError, *DohertyError.__subclasses__()))

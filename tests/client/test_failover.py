@@ -139,6 +139,20 @@ async def test_resuming_can_be_off(kind: Kind) -> None:
             assert stream.stream.resumed == 0
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED])
+async def test_a_broken_connection_is_unavailable_whatever_a_proxy_calls_it(kind: Kind, code: grpc.StatusCode) -> None:
+    def handler(_: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
+        yield delta("a", 1, start=True)
+        context.abort(code, "RST_STREAM")
+
+    with serve(handler) as serving:
+        async with open_twin(kind, serving.target, resume=False) as twin:
+            stream = twin.stream("Hi")
+            with pytest.raises(UnavailableError, match="RST_STREAM"):
+                await stream.result()
+            assert stream.stream.text == "a"
+
+
 async def test_what_cannot_be_gone_on_with_is_a_stream_error(kind: Kind) -> None:
     def handler(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if request.HasField("continue_from"):

@@ -24,8 +24,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     """An answer while it comes into being: an asynchronous iterator of deltas, and a context manager.
 
     One task reads it; any may close it. Leaving the context, `close`, dropping the object and cancelling the task that
-    reads it end the request at the server at once. When its server is lost, it goes on at another one, or at the same one as soon as that is back,
-    right behind what was received; `resumed` counts it.
+    reads it end the request at the server at once. When its server is lost, it goes on at another one, or at the same
+    one as soon as that is back, right behind what was received; `resumed` counts it.
     """
 
     def __init__(self, pool: "AsyncPool", plan: Plan) -> None:

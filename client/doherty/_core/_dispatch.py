@@ -115,5 +115,8 @@ def _explain(
     from doherty._core._translate import translate  # noqa: PLC0415 - only a failed call pays for it
 
     lost = status.may_pass(begun=begun) and not status.answered
+    if lost:
+        # Core and proxies have several codes for a connection that broke; it is one thing to the caller.
+        status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
     state = connectivity() if lost else "READY"
     return translate(status, target=target.name, connectivity=state, begun=begun, attempts=course.attempts)

@@ -184,3 +184,8 @@ class ForkError(DohertyError, RuntimeError):
 
 class EventLoopError(DohertyError, RuntimeError):
     """An AsyncClient was used outside the event loop that it belongs to."""
+
+
+# Tracebacks and pickles name what callers import.
+for _kind in [value for value in globals().values() if isinstance(value, type) and issubclass(value, DohertyError)]:
+    _kind.__module__ = "doherty"

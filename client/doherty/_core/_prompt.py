@@ -10,6 +10,7 @@ from doherty.v1.request_pb2 import GenerateRequest
 from doherty.v1.request_pb2 import Role as WireRole
 
 Role = Literal["system", "user", "assistant"]
+"""Who says a message."""
 
 _ROLES: Final = {
     "system": WireRole.ROLE_SYSTEM,
@@ -50,6 +51,7 @@ TextPrompt = str | RawText | Sequence[Message | Mapping[str, str]]
 """A prompt whose tokens only the server can count."""
 
 Prompt = TextPrompt | TokenIds
+"""What an answer can be asked for with."""
 
 
 def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, system: str | None) -> None:

@@ -166,7 +166,9 @@ class StreamState:
         return delta if self._plan.request.output.token_ids else _without_ids(delta)
 
     def fail(self, failure: DohertyError) -> None:
-        """Notes that nothing more can be read, and why."""
+        """Notes that nothing more can be read, and why; what came first counts."""
+        if self.failure is not None:
+            return
         self.failure = failure
         self.ended = True
         self._trace.fail(failure)

@@ -226,14 +226,12 @@ class Admission:
         # Those to whom a place is promised come before.
         free = self.slots + self._max_queued - self.running - self.queued
         rank = max(1, len(self._promises) + 1 - free)
-        running, queued, promised = self.running, self.queued, self._promises.expected
-        return self._refuse(
-            ticket,
-            "QUEUE_FULL",
-            f"{running} requests are running, {queued} are waiting and {promised} were told to come back: that is all "
-            "that this server takes",
-            self._departure(rank, _CAUTION) + _MARGIN * self._pace.held(),
+        message = f"{self.running} requests are running and {self.queued} are waiting, "
+        message += (
+            "which is all that this server takes" if free <= 0 else "and the rest is kept for callers told earlier"
         )
+        seconds = self._departure(rank, _CAUTION) + _MARGIN * self._pace.held()
+        return self._refuse(ticket, "QUEUE_FULL", message, seconds)
 
     def _refuse(self, ticket: Ticket, reason: str, message: str, seconds: float) -> OverloadedError:
         """Counts a refusal, and promises a place at the time that it tells."""
