@@ -83,7 +83,10 @@ class Settings(BaseSettings):
         default=4 << 20, ge=1024, le=_LARGEST, description="The largest message taken, in bytes."
     )
     max_connections: int = Field(
-        default=1000, ge=1, le=_LARGEST, description="How many connections there may be; each takes a file descriptor."
+        default=1000,
+        ge=1,
+        le=_LARGEST - 1,
+        description="How many connections there may be; each takes a file descriptor.",
     )
     max_concurrent_streams: int = Field(
         default=512, ge=1, le=_LARGEST, description="How many calls a connection may have at a time."
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
         default=30, gt=0, allow_inf_nan=False, description="How long a request may take to arrive, in seconds."
     )
     latency_window: float = Field(
-        default=300, gt=0, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."
+        default=300, gt=0, le=_LARGEST, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."
     )
     step_timeout: float = Field(
         default=30,

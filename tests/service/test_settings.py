@@ -69,6 +69,8 @@ def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001
         {"temperature": 3},
         {"top_p": 0},
         {"latency_window": "inf"},
+        {"latency_window": 1e300},  # more than GetLatency can tell
+        {"max_connections": 2**31 - 1},  # core would end the process
         {"no_such_setting": 1},
     ],
 )
