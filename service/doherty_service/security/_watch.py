@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-_State = tuple[tuple[int, int, int] | None, ...]
+_State = list[tuple[int, int, int] | None]
 
 
 class FileWatch:
@@ -29,7 +29,7 @@ class FileWatch:
         self._known = None
 
     def _state(self) -> _State:
-        return tuple(map(_stat, self._paths))
+        return [_stat(path) for path in self._paths]
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
