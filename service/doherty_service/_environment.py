@@ -18,9 +18,14 @@ _SERVICE_URL = re.compile(r"DOHERTY_(\w+_)?PORT")
 """What Kubernetes puts into the environment of every container beside a Service whose name begins with doherty."""
 
 
+def variable_of(setting: str) -> str:
+    """The variable of a setting, as "DOHERTY_LISTEN"."""
+    return f"{PREFIX}{setting.upper()}"
+
+
 def unknown_variables(environment: Mapping[str, str], settings: Iterable[str]) -> list[str]:
     """The variables that nobody reads: most likely misspelt."""
-    known = {f"{PREFIX}{name.upper()}" for name in settings} | CLIENT_VARIABLES | {CONFIG_VARIABLE}
+    known = {*map(variable_of, settings)} | CLIENT_VARIABLES | {CONFIG_VARIABLE}
     return [
         name
         for name, value in environment.items()

@@ -45,13 +45,15 @@ class Load:
     slots: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Post:
     """A running engine, and who may use it."""
 
     engine: Engine
     answers: Answers
     admission: Admission
+    failed: UnavailableError | None = None
+    """What its requests were told when it was lost."""
 
 
 class Generations:
@@ -67,7 +69,6 @@ class Generations:
         self._promises = Promises()
         self._post: _Post | None = None
         self._model: ModelInfo | None = None
-        self._failed: UnavailableError | None = None
         self._later: UnavailableError | None = None
         self._draining = False
         self._counting = 0
@@ -87,13 +88,13 @@ class Generations:
             promises=self._promises,
             refusals=self._recorder.refusals,
         )
-        self._post = _Post(engine, answers, admission)
+        self._post, self._later = _Post(engine, answers, admission), None
 
     def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
         """Ends all requests with `failed` at once, and answers those to come with `later` until the next `begin`."""
-        post, self._post = self._post, None
-        self._failed, self._later = failed, later
+        post, self._post, self._later = self._post, None, later
         if post is not None:
+            post.failed = failed
             post.admission.fail_waiting(failed)
             post.answers.fail_all(failed)
 
@@ -117,8 +118,7 @@ class Generations:
             UnavailableError: the engine has not been ready yet.
         """
         if self._model is None:
-            self._posted()
-            raise AssertionError("an engine without a model")
+            raise self._absence()
         return self._model
 
     def kv_cache_use(self) -> float | None:
@@ -154,11 +154,16 @@ class Generations:
         self._posted()
 
     def _posted(self) -> _Post:
-        if self._post is not None:
-            return self._post
-        if self._later is not None:
-            raise self._later
-        raise UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
+        if self._post is None:
+            raise self._absence()
+        return self._post
+
+    def _absence(self) -> UnavailableError:
+        """What callers are told while there is no engine."""
+        if self._later is None:
+            return UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
+        # One error for many callers: each raise would add its frames, and with them its request, to those before.
+        return self._later.with_traceback(None)
 
     @asynccontextmanager
     async def open(self, request: EngineRequest, ticket: Ticket, call: Call) -> AsyncIterator[Reader]:
@@ -177,8 +182,8 @@ class Generations:
             slot = await self._admit(post.admission, request, ticket, call)
             if slot is None:
                 yield Reader(await self._ended_in_queue(request), call)
-            elif post is not self._post and self._failed is not None:  # lost in the moment after the grant
-                raise self._failed
+            elif post.failed is not None:  # lost in the moment after the grant
+                raise post.failed
             else:
                 async with self._submitted(post, slot, request, call) as reader:
                     yield reader

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from doherty_service._environment import CONFIG_VARIABLE, PREFIX
+from doherty_service._environment import CONFIG_VARIABLE, variable_of
 from doherty_service._settings import Settings
 from doherty_service._version import server_version
 
@@ -21,7 +21,7 @@ def sources(flags: Mapping[str, object]) -> dict[str, str]:
     variables = {name.upper() for name in os.environ}
 
     def source(name: str) -> str:
-        variable = f"{PREFIX}{name.upper()}"
+        variable = variable_of(name)
         if name in flags:
             return f"flag --{name.replace('_', '-')}"
         if variable in variables:

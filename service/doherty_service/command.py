@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from doherty_engine import EngineSetupError, engine_names, engine_options
-from doherty_service._environment import CONFIG_VARIABLE, PREFIX
+from doherty_service._environment import CONFIG_VARIABLE, PREFIX, variable_of
 from doherty_service._lifecycle import run
 from doherty_service._print_config import as_toml, sources
 from doherty_service._settings import Settings
@@ -29,10 +29,9 @@ _ENGINE_LOST = 1
 def _option(name: str, field: FieldInfo) -> click.Option:
     """The flag of one setting."""
     flag = "--" + name.replace("_", "-")
-    variable = f"DOHERTY_{name.upper()}"
     known = isinstance(field.default, int | float | str) and not isinstance(field.default, bool) and field.default != ""
     default = f"; default {field.default}" if known else ""
-    text = f"{field.description} [{variable}{default}]"
+    text = f"{field.description} [{variable_of(name)}{default}]"
     annotation = field.annotation
     if annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
@@ -73,7 +72,7 @@ def _problem(error: "ErrorDetails") -> str:
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] != "extra_forbidden":
         return f"{name}: {error['msg'].removeprefix('Value error, ')}"
-    names = [f"{PREFIX}{one.upper()}" if name.upper().startswith(PREFIX) else one for one in Settings.model_fields]
+    names = [variable_of(one) if name.upper().startswith(PREFIX) else one for one in Settings.model_fields]
     near = difflib.get_close_matches(name, names, n=1)
     return f"{name}: there is no such setting" + (f" (did you mean {near[0]}?)" if near else "")
 

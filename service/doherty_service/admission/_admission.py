@@ -139,6 +139,8 @@ class Admission:
     @property
     def _is_slot_kept(self) -> bool:
         """Whether a free slot is kept for one who was told to come about now, which it is not for long."""
+        if not len(self._promises):
+            return False  # as nearly always, and what follows sorts the samples of the pace
         shortly = self._shortly()
         return time.monotonic() - self._last_full <= shortly and self._promises.any_due(shortly)
 
@@ -203,28 +205,32 @@ class Admission:
     def _make_room(self, ticket: Ticket, promise: Promise | None) -> None:
         """Lets the youngest batch requests go for an interactive one, if that helps; or refuses."""
         reserved = 0 if promise else self._promises.expected
-        batch = self._queues[Priority.BATCH]
-        stay = self.queued if ticket.priority is Priority.BATCH else len(self._queues[Priority.INTERACTIVE])
-        stay_bytes = self.queued_bytes
-        if ticket.priority is Priority.INTERACTIVE:
-            stay_bytes -= sum(waiter.ticket.size for waiter in batch)
-        if not self._fits(stay, stay_bytes, ticket.size, reserved):
+        stay = [
+            waiter.ticket.size
+            for priority in Priority
+            if priority <= ticket.priority
+            for waiter in self._queues[priority]
+        ]
+        if not self._fits(len(stay), sum(stay), ticket.size, reserved):
             raise self._refuse_full(ticket)
-        while ticket.priority is Priority.INTERACTIVE and not self._fits(
-            self.queued, self.queued_bytes, ticket.size, reserved
-        ):
-            waiter = batch.pop()
+        while not self._fits(self.queued, self.queued_bytes, ticket.size, reserved):
+            waiter = self._queues[Priority.BATCH].pop()
             if not waiter.admitted.done():  # else its caller is just leaving by itself
                 waiter.admitted.set_exception(self._refuse_full(waiter.ticket))
 
     def _fits(self, waiting: int, waiting_bytes: int, size: int, reserved: int) -> bool:
         """Whether one more fits beside so many; one alone is never too large."""
-        places = self.slots + self._max_queued - self.running - reserved
-        return waiting < places and (not waiting or waiting_bytes + size <= self._max_queued_bytes)
+        has_place = waiting < self._places - reserved
+        return has_place and (not waiting or waiting_bytes + size <= self._max_queued_bytes)
+
+    @property
+    def _places(self) -> int:
+        """How many may wait, counting those whom a free slot would take at once."""
+        return self.slots + self._max_queued - self.running
 
     def _refuse_full(self, ticket: Ticket) -> OverloadedError:
         # Those to whom a place is promised come before.
-        free = self.slots + self._max_queued - self.running - self.queued
+        free = self._places - self.queued
         rank = max(1, len(self._promises) + 1 - free)
         message = f"{self.running} requests are running and {self.queued} are waiting, "
         message += (
