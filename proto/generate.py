@@ -23,7 +23,8 @@ def generate(out: Path) -> None:
     """Writes the package doherty.v1 below `out`; exits where protoc does not succeed."""
     sources = sorted(str(path.relative_to(PROTO)) for path in (PROTO / PACKAGE).glob("*.proto"))
     plugins = [f"--{plugin}_out={out}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    includes = [f"-I{PROTO}", f"-I{files('grpc_tools') / '_proto'}"]
+    # google.rpc comes with googleapis-common-protos.
+    includes = [f"-I{folder}" for folder in (PROTO, files("grpc_tools") / "_proto", files("google.rpc") / ".." / "..")]
     if protoc.main(["protoc", *includes, *plugins, *sources]) != 0:
         sys.exit("protoc failed")
     package = out / PACKAGE

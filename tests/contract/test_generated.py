@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from google.rpc import status_pb2
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "proto" / "baseline.binpb"
@@ -35,6 +36,7 @@ def test_the_baseline_moves_only_with_a_changelog_line() -> None:
 def test_a_breaking_change_is_refused(tmp_path: Path, old: str, new: str) -> None:
     proto = tmp_path / "proto"
     shutil.copytree(ROOT / "proto", proto)
+    shutil.copytree(Path(status_pb2.__file__).parent, proto / "google" / "rpc")
     assert breaking(proto).returncode == 0
     source = proto / "doherty" / "v1" / "request.proto"
     text = source.read_text()

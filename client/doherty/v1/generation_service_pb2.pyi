@@ -8,8 +8,10 @@ import collections.abc
 import doherty.v1.answer_pb2
 import doherty.v1.request_pb2
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
+import google.rpc.status_pb2
 import sys
 import typing
 
@@ -99,6 +101,140 @@ class StreamGenerateResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["delta", b"delta", "start", b"start", "summary", b"summary"]) -> None: ...
 
 Global___StreamGenerateResponse: typing_extensions.TypeAlias = StreamGenerateResponse
+
+@typing.final
+class MultiplexGenerateRequest(google.protobuf.message.Message):
+    """What a caller of MultiplexGenerate wants next. One message may begin and cancel several requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: builtins.int
+    CANCELS_FIELD_NUMBER: builtins.int
+    @property
+    def starts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MultiplexStart]:
+        """The requests to begin."""
+
+    @property
+    def cancels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The ids of requests to cancel. One that has ended is passed over, for it may end while its cancel is on the way."""
+
+    def __init__(
+        self,
+        *,
+        starts: collections.abc.Iterable[Global___MultiplexStart] | None = ...,
+        cancels: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancels", b"cancels", "starts", b"starts"]) -> None: ...
+
+Global___MultiplexGenerateRequest: typing_extensions.TypeAlias = MultiplexGenerateRequest
+
+@typing.final
+class MultiplexStart(google.protobuf.message.Message):
+    """A request that begins. It is received when this message is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    TRACESTATE_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """The caller's number for it within the RPC, above all numbers that began before it."""
+    whole: builtins.bool
+    """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being."""
+    attempts: builtins.int
+    """How often the caller has sent this request before, as the metadata `doherty-attempts` of a call."""
+    traceparent: builtins.str
+    """The caller's part of a trace, as the metadata `traceparent` of a call (W3C Trace Context)."""
+    tracestate: builtins.str
+    """What belongs to `traceparent`, as the metadata `tracestate` of a call."""
+    @property
+    def request(self) -> doherty.v1.request_pb2.GenerateRequest:
+        """What to generate."""
+
+    @property
+    def timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the caller waits for the whole answer, as the deadline of a call. Absent is without end."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        request: doherty.v1.request_pb2.GenerateRequest | None = ...,
+        timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        whole: builtins.bool = ...,
+        attempts: builtins.int = ...,
+        traceparent: builtins.str = ...,
+        tracestate: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "id", b"id", "request", b"request", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "whole", b"whole"]) -> None: ...
+
+Global___MultiplexStart: typing_extensions.TypeAlias = MultiplexStart
+
+@typing.final
+class MultiplexGenerateResponse(google.protobuf.message.Message):
+    """What is new, for every request that there is something new of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: builtins.int
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MultiplexPart]:
+        """At most one part for each request."""
+
+    def __init__(
+        self,
+        *,
+        parts: collections.abc.Iterable[Global___MultiplexPart] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parts", b"parts"]) -> None: ...
+
+Global___MultiplexGenerateResponse: typing_extensions.TypeAlias = MultiplexGenerateResponse
+
+@typing.final
+class MultiplexPart(google.protobuf.message.Message):
+    """What is new of one request. The last part of a request has either `response.summary` or `status`; every request gets
+    exactly one such part, also one that was cancelled.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """MultiplexStart.id."""
+    @property
+    def response(self) -> Global___StreamGenerateResponse:
+        """What StreamGenerate would send now."""
+
+    @property
+    def status(self) -> google.rpc.status_pb2.Status:
+        """How the request failed, never OK: what would have been the status of its call, with the same details. Text may have
+        come before it.
+        """
+
+    @property
+    def timings(self) -> doherty.v1.answer_pb2.Timings:
+        """With `status`: how long the request took until then."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        response: Global___StreamGenerateResponse | None = ...,
+        status: google.rpc.status_pb2.Status | None = ...,
+        timings: doherty.v1.answer_pb2.Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response", "status", b"status", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "response", b"response", "status", b"status", "timings", b"timings"]) -> None: ...
+
+Global___MultiplexPart: typing_extensions.TypeAlias = MultiplexPart
 
 @typing.final
 class CountTokensRequest(google.protobuf.message.Message):

@@ -80,6 +80,11 @@ class GenerationServiceStub(object):
                 request_serializer=doherty_dot_v1_dot_request__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=doherty_dot_v1_dot_generation__service__pb2.StreamGenerateResponse.FromString,
                 _registered_method=True)
+        self.MultiplexGenerate = channel.stream_stream(
+                '/doherty.v1.GenerationService/MultiplexGenerate',
+                request_serializer=doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateRequest.SerializeToString,
+                response_deserializer=doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/doherty.v1.GenerationService/CountTokens',
                 request_serializer=doherty_dot_v1_dot_generation__service__pb2.CountTokensRequest.SerializeToString,
@@ -153,6 +158,22 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MultiplexGenerate(self, request_iterator, context):
+        """Generates many answers on one RPC: what its requests get in one engine step comes in one message, which costs both
+        sides a fraction of a message for each.
+
+        The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
+        ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
+        call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
+        A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
+
+        Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
+        UNAUTHENTICATED (no valid key), CANCELLED (the messages were left unread for too long), and as the caller wished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountTokens(self, request, context):
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
@@ -184,6 +205,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.StreamGenerate,
                     request_deserializer=doherty_dot_v1_dot_request__pb2.GenerateRequest.FromString,
                     response_serializer=doherty_dot_v1_dot_generation__service__pb2.StreamGenerateResponse.SerializeToString,
+            ),
+            'MultiplexGenerate': grpc.stream_stream_rpc_method_handler(
+                    servicer.MultiplexGenerate,
+                    request_deserializer=doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateRequest.FromString,
+                    response_serializer=doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -284,6 +310,33 @@ class GenerationService(object):
             '/doherty.v1.GenerationService/StreamGenerate',
             doherty_dot_v1_dot_request__pb2.GenerateRequest.SerializeToString,
             doherty_dot_v1_dot_generation__service__pb2.StreamGenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MultiplexGenerate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/doherty.v1.GenerationService/MultiplexGenerate',
+            doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateRequest.SerializeToString,
+            doherty_dot_v1_dot_generation__service__pb2.MultiplexGenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,22 @@ _GenerationServiceStreamGenerateType = typing_extensions.TypeVar(
     ],
 )
 
+_GenerationServiceMultiplexGenerateType = typing_extensions.TypeVar(
+    '_GenerationServiceMultiplexGenerateType',
+    grpc.StreamStreamMultiCallable[
+        doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+        doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+        doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+        doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
+    ],
+)
+
 _GenerationServiceCountTokensType = typing_extensions.TypeVar(
     '_GenerationServiceCountTokensType',
     grpc.UnaryUnaryMultiCallable[
@@ -91,7 +107,7 @@ _GenerationServiceGetModelType = typing_extensions.TypeVar(
     ],
 )
 
-class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _GenerationServiceStreamGenerateType, _GenerationServiceCountTokensType, _GenerationServiceGetModelType]):
+class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _GenerationServiceStreamGenerateType, _GenerationServiceMultiplexGenerateType, _GenerationServiceCountTokensType, _GenerationServiceGetModelType]):
     """Generates text with the one model that this deployment serves.
 
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
@@ -138,6 +154,10 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
             doherty.v1.request_pb2.GenerateRequest,
             doherty.v1.generation_service_pb2.StreamGenerateResponse,
         ],
+        grpc.StreamStreamMultiCallable[
+            doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+            doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             doherty.v1.generation_service_pb2.CountTokensRequest,
             doherty.v1.generation_service_pb2.CountTokensResponse,
@@ -157,6 +177,10 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
         grpc.aio.UnaryStreamMultiCallable[
             doherty.v1.request_pb2.GenerateRequest,
             doherty.v1.generation_service_pb2.StreamGenerateResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+            doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             doherty.v1.generation_service_pb2.CountTokensRequest,
@@ -186,6 +210,19 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     Errors are those of Generate; a status other than OK may also come after some of the text.
     """
 
+    MultiplexGenerate: _GenerationServiceMultiplexGenerateType
+    """Generates many answers on one RPC: what its requests get in one engine step comes in one message, which costs both
+    sides a fraction of a message for each.
+
+    The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
+    ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
+    call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
+    A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
+
+    Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
+    UNAUTHENTICATED (no valid key), CANCELLED (the messages were left unread for too long), and as the caller wished.
+    """
+
     CountTokens: _GenerationServiceCountTokensType
     """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
@@ -207,6 +244,10 @@ GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         doherty.v1.request_pb2.GenerateRequest,
         doherty.v1.generation_service_pb2.StreamGenerateResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        doherty.v1.generation_service_pb2.MultiplexGenerateRequest,
+        doherty.v1.generation_service_pb2.MultiplexGenerateResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         doherty.v1.generation_service_pb2.CountTokensRequest,
@@ -281,6 +322,24 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
         the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
         Errors are those of Generate; a status other than OK may also come after some of the text.
+        """
+
+    @abc.abstractmethod
+    def MultiplexGenerate(
+        self,
+        request_iterator: _MaybeAsyncIterator[doherty.v1.generation_service_pb2.MultiplexGenerateRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[doherty.v1.generation_service_pb2.MultiplexGenerateResponse], collections.abc.AsyncIterator[doherty.v1.generation_service_pb2.MultiplexGenerateResponse]]:
+        """Generates many answers on one RPC: what its requests get in one engine step comes in one message, which costs both
+        sides a fraction of a message for each.
+
+        The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
+        ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
+        call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
+        A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
+
+        Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
+        UNAUTHENTICATED (no valid key), CANCELLED (the messages were left unread for too long), and as the caller wished.
         """
 
     @abc.abstractmethod
