@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,31 +13,38 @@ _MOST_UNREAD = 32_768
 
 
 class Answer:
-    """The outputs of one request that the transport has not taken yet."""
+    """The outputs of one request that nobody has taken yet."""
 
     def __init__(self, key: str, on_last: Callable[[StepOutput], None]) -> None:
         """`on_last` is called once with the last output, when the engine has no more to do for the request."""
         self.key = key
         self._on_last = on_last
-        self._outputs: deque[StepOutput] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._outputs: list[StepOutput] = []
+        self._wake: Callable[[], None] = _nobody
         self._failure: Exception | None = None
         self._reading = True
 
-    async def next(self) -> StepOutput:
-        """Waits for output, and returns all that is there merged into one: it never waits for more.
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Has `wake` called whenever there is something to take, on the event loop, and at once if there is already."""
+        self._wake = wake
+        if self._outputs or self._failure is not None:
+            wake()
+
+    def take(self) -> StepOutput | None:
+        """Returns all outputs that are there merged into one; None where there are none.
 
         Raises:
-            Exception: the engine's error, or what `fail` was called with, once all text before it has been returned.
+            Exception: the engine's error, or what `fail` was called with, once all text before it has been taken.
         """
-        while not self._outputs and self._failure is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        if not self._outputs and self._failure is not None:
-            raise self._failure
-        merged = _merge(self._outputs)
-        self._outputs.clear()
-        return merged
+        outputs = self._outputs
+        if not outputs:
+            if self._failure is not None:
+                raise self._failure
+            return None
+        self._outputs = []
+        if self._failure is not None:
+            self._wake()  # for it is there to be taken, too
+        return merge(outputs)
 
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
@@ -64,11 +70,12 @@ class Answer:
     def leave(self) -> None:
         """Nobody reads any more."""
         self._reading = False
+        self._wake = _nobody
         self._outputs.clear()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+
+def _nobody() -> None:
+    """Takes nothing."""
 
 
 class Answers:
@@ -113,7 +120,7 @@ class Answers:
             answer.fail(error)
 
 
-def _merge(outputs: Sequence[StepOutput]) -> StepOutput:
+def merge(outputs: Sequence[StepOutput]) -> StepOutput:
     """One output out of several that follow each other; what is unknown for one of them is unknown for all."""
     if len(outputs) == 1:
         return outputs[0]

@@ -7,6 +7,7 @@
     ├── PermissionDeniedError PERMISSION_DENIED
     ├── UnauthenticatedError  UNAUTHENTICATED
     ├── UnavailableError      UNAVAILABLE
+    ├── CallerLeftError       CANCELLED
     ├── DeadlinePassedError   DEADLINE_EXCEEDED
     ├── StalledReaderError    CANCELLED
     ├── StalledSenderError    CANCELLED
@@ -112,13 +113,22 @@ class UnavailableError(ServiceError):
     code = grpc.StatusCode.UNAVAILABLE
 
 
+class CallerLeftError(ServiceError):
+    """The caller cancelled a request of a MultiplexGenerate; of a call of its own it would not be told."""
+
+    code = grpc.StatusCode.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("CANCELLED", "the request was cancelled by its caller")
+
+
 class DeadlinePassedError(ServiceError):
-    """The caller's deadline passed while the request waited; its caller knows that by itself."""
+    """The caller's deadline passed; where the request is a call of its own, its caller knows that by itself."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
     def __init__(self) -> None:
-        super().__init__("DEADLINE_PASSED", "the deadline passed while the request waited for a slot")
+        super().__init__("DEADLINE_PASSED", "the deadline passed before the answer was complete")
 
 
 class StalledReaderError(ServiceError):

@@ -70,7 +70,8 @@ class Generations:
         self._post: _Post | None = None
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
-        self._draining = False
+        self.draining = asyncio.Event()
+        """Set once no new requests are taken in, for the server goes away."""
         self._counting = 0
         self.in_flight = 0
         """How many requests run or wait."""
@@ -149,7 +150,7 @@ class Generations:
         Raises:
             UnavailableError: the model is being loaded, or the server goes away.
         """
-        if self._draining:
+        if self.draining.is_set():
             raise UnavailableError("DRAINING", "the server is shutting down", retry_after=RETRY_SECONDS)
         self._posted()
 
@@ -211,8 +212,7 @@ class Generations:
             answer.put(StepOutput(request.key, finish=Finish(FinishReason.ABORTED)))  # for the engine will not
             raise
         try:
-            with self.readers.watched(reader):
-                yield reader
+            yield reader
         finally:
             aborted_at = time.monotonic()
             answer.leave()
@@ -256,7 +256,7 @@ class Generations:
 
     def close(self) -> None:
         """Refuses new requests from now on."""
-        self._draining = True
+        self.draining.set()
 
     async def finished(self) -> None:
         """Returns when nothing is in flight."""

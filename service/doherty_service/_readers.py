@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from doherty_engine import StepOutput
-from doherty_service._answers import Answer
+from doherty_service._answers import Answer, merge
 from doherty_service._errors import StalledReaderError
 from doherty_service.admission import Slot
 from doherty_service.latency import Call
@@ -16,25 +17,69 @@ _LOOKS = 4
 
 
 class Reader:
-    """One answer as its servicer reads it."""
+    """One answer as its servicer reads it: in one of the three ways `next`, `whole` and `listen` with `take`."""
 
     def __init__(self, answer: Answer, call: Call, slot: Slot | None = None) -> None:
         """Reads `answer`, for `call`; `slot` is told when its first token comes."""
         self._answer = answer
         self._call = call
         self._slot = slot
-        self.writes_since: float | None = None
-        """When the message that the transport has not taken yet was handed to it; its servicer sets it."""
+        self._arrival: asyncio.Future[None] | None = None
 
     async def next(self) -> StepOutput:
-        """Waits for the next part, which is the last one when it has `finish`.
+        """Waits for the next part, which is the last one when it has `finish`: all that is there, and never for more.
 
         Raises:
             EngineError: the engine could not complete the answer.
             UnavailableError: the engine was lost, or the server is shut down.
             StalledReaderError: more is waiting to be read than any caller that reads leaves.
         """
-        output = await self._answer.next()
+        while (output := self.take()) is None:
+            if self._arrival is None:
+                self._answer.listen(self._arrived)
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        return output
+
+    async def whole(self) -> StepOutput:
+        """Waits for the end, and returns all of the answer as one part; its tokens are marked as they come.
+
+        Raises:
+            Exception: as `next`.
+        """
+        parts: list[StepOutput] = []
+        complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def collect() -> None:
+            if complete.done():
+                return
+            try:
+                output = self.take()
+            except Exception as error:  # noqa: BLE001 - it is raised where the end is awaited
+                complete.set_exception(error)
+                return
+            if output is not None:
+                parts.append(output)
+                if output.finish is not None:
+                    complete.set_result(None)
+
+        self._answer.listen(collect)
+        await complete
+        return merge(parts)
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Has `wake` called whenever `take` has something to return or to raise."""
+        self._answer.listen(wake)
+
+    def take(self) -> StepOutput | None:
+        """Returns what is there as one part, delivered to the transport now; None where there is nothing.
+
+        Raises:
+            Exception: as `next`.
+        """
+        output = self._answer.take()
+        if output is None:
+            return None
         call = self._call
         if output.started is not None:
             call.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
@@ -46,6 +91,18 @@ class Reader:
             call.mark_summary(output.finish.reason.value, output.finish.cached_tokens)
         return output
 
+    def _arrived(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Writes:
+    """What a servicer writes to one caller, as the watchdog sees it."""
+
+    since: float | None = None
+    """When the message that the transport has not taken yet was handed to it; its servicer sets it."""
+
 
 class Readers:
     """All who read, for the watchdog that finds those that have stopped.
@@ -56,38 +113,39 @@ class Readers:
 
     def __init__(self) -> None:
         """Nobody reads."""
-        self._tasks: dict[Reader, asyncio.Task[object]] = {}
-        self._stalled: set[Reader] = set()
+        self._tasks: dict[Writes, asyncio.Task[object]] = {}
+        self._stalled: set[Writes] = set()
 
     @contextmanager
-    def watched(self, reader: Reader) -> Iterator[None]:
-        """Ends the running task with an error while the block is open, if its reader stalls.
+    def watched(self) -> Iterator[Writes]:
+        """Ends the running task with an error while the block is open, if what it writes is not read.
 
         Raises:
-            StalledReaderError: it did.
+            StalledReaderError: it was not.
         """
+        writes = Writes()
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an answer is read by a task")
-        self._tasks[reader] = task
+        self._tasks[writes] = task
         try:
-            yield
+            yield writes
         except BaseException:
             # gRPC raises one thing or another in a write that is broken off.
-            if reader in self._stalled:
+            if writes in self._stalled:
                 task.uncancel()
                 raise StalledReaderError from None
             raise
         finally:
-            del self._tasks[reader]
-            self._stalled.discard(reader)
+            del self._tasks[writes]
+            self._stalled.discard(writes)
 
     async def watch(self, timeout: float) -> None:  # noqa: ASYNC109 - of the readers, not of this
         """Ends those that have not taken a message for `timeout` seconds; runs until it is cancelled."""
         while True:
             await asyncio.sleep(timeout / _LOOKS)
             oldest = time.monotonic() - timeout
-            for reader, task in self._tasks.items():
-                if reader.writes_since is not None and reader.writes_since < oldest and reader not in self._stalled:
-                    self._stalled.add(reader)
+            for writes, task in self._tasks.items():
+                if writes.since is not None and writes.since < oldest and writes not in self._stalled:
+                    self._stalled.add(writes)
                     task.cancel()

@@ -20,6 +20,7 @@ from doherty_service._generations import Generations
 from doherty_service._log import log_warning
 from doherty_service._settings import Settings
 from doherty_service.interceptors import (
+    Around,
     AuthenticationInterceptor,
     ErrorInterceptor,
     LatencyInterceptor,
@@ -28,7 +29,7 @@ from doherty_service.interceptors import (
 )
 from doherty_service.latency import LatencyRecorder
 from doherty_service.security import CertificateError, CertificateFiles, Keyring, KeysFileError, tls_credentials
-from doherty_service.servicers import GenerationServicer, LatencyServicer
+from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
 from doherty_service.tracing import Tracing
 from doherty_service.translation import Deployment
 
@@ -59,16 +60,15 @@ def build_server(
         **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
         CHANNELZ_SERVICE: settings.channelz,
     }
+    arounds: list[Around] = [
+        RequestIdInterceptor(),
+        *([tracing.interceptor] if tracing else []),
+        LatencyInterceptor(recorder),
+        ErrorInterceptor(),
+        *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
+    ]
     server = grpc.aio.server(
-        interceptors=[
-            RequestIdInterceptor(),
-            *([tracing.interceptor] if tracing else []),
-            LatencyInterceptor(recorder),
-            ErrorInterceptor(),
-            *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
-            ReceivingInterceptor(settings.receive_timeout),
-        ],
-        options=core_options(settings),
+        interceptors=[*arounds, ReceivingInterceptor(settings.receive_timeout)], options=core_options(settings)
     )
     deployment = Deployment(
         max_output_tokens=settings.max_output_tokens,
@@ -79,8 +79,8 @@ def build_server(
         GenerationServicer(
             generations,
             deployment,
-            max_queued=settings.max_queued_requests,
-            max_message_bytes=settings.max_message_bytes,
+            Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
+            arounds,
         ),
         server,
     )

@@ -16,12 +16,12 @@ from doherty_service._settings import Settings
 from doherty_service.interceptors import (
     Around,
     Behavior,
+    CallContext,
     ErrorInterceptor,
     LatencyInterceptor,
     Method,
     ReceivingInterceptor,
     RequestIdInterceptor,
-    ServicerContext,
 )
 from doherty_service.latency import LatencyRecorder
 from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
@@ -143,7 +143,7 @@ class Begins(Around):
         self.begun = asyncio.Semaphore(0)
 
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the same for all
-        async def begin(request: Any, context: ServicerContext) -> Any:
+        async def begin(request: Any, context: CallContext) -> Any:
             self.begun.release()
             return await behavior(request, context)
 

@@ -50,14 +50,15 @@ class GenerationServiceStub(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
-    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
+    | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
-    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
-    done for a call.
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
+    they are checked before any work is done for it.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -120,14 +121,15 @@ class GenerationServiceServicer(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
-    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
+    | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
-    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
-    done for a call.
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
+    they are checked before any work is done for it.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -252,14 +254,15 @@ class GenerationService(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
-    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
+    | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
     | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
-    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and are checked before any work is
-    done for a call.
+    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
+    they are checked before any work is done for it.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and

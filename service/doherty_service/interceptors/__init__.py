@@ -2,7 +2,7 @@
 
 from doherty_service.interceptors._authentication import AuthenticationInterceptor
 from doherty_service.interceptors._errors import ErrorInterceptor
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method, surround
 from doherty_service.interceptors._latency import LatencyInterceptor
 from doherty_service.interceptors._receiving import ReceivingInterceptor
 from doherty_service.interceptors._request_id import RequestIdInterceptor
@@ -11,10 +11,11 @@ __all__ = [
     "Around",
     "AuthenticationInterceptor",
     "Behavior",
+    "CallContext",
     "ErrorInterceptor",
     "LatencyInterceptor",
     "Method",
     "ReceivingInterceptor",
     "RequestIdInterceptor",
-    "ServicerContext",
+    "surround",
 ]

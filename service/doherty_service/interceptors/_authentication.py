@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from doherty_service._errors import UnauthenticatedError
-from doherty_service.interceptors._handlers import Around, Behavior, Handler, Method, ServicerContext
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Handler, Method
 from doherty_service.latency import current_call
 from doherty_service.security import Keyring, current_caller, set_current_caller
 
@@ -43,7 +43,7 @@ class AuthenticationInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the same for every method
         """Runs the behavior with the name of the key on its call."""
 
-        async def known(request: Any, context: ServicerContext) -> Any:
+        async def known(request: Any, context: CallContext) -> Any:
             current_call().key_name = current_caller().name
             return await behavior(request, context)
 
@@ -51,7 +51,7 @@ class AuthenticationInterceptor(Around):
 
 
 def _refusing(error: UnauthenticatedError) -> Handler:
-    async def refuse(requests: Any, context: ServicerContext) -> None:  # noqa: ARG001 - gRPC's signature
+    async def refuse(requests: Any, context: CallContext) -> None:  # noqa: ARG001 - gRPC's signature
         raise error
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from doherty_service._errors import ServiceError, UnsupportedMethodError, as_service_error, to_status
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
 from doherty_service.latency import AbortCause, Call, current_call
 
 _log = logging.getLogger("doherty.error")
@@ -34,7 +34,7 @@ class ErrorInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the call knows its method
         """Runs the behavior, and turns what it raises into a status."""
 
-        async def mapped(request: Any, context: ServicerContext) -> Any:
+        async def mapped(request: Any, context: CallContext) -> Any:
             try:
                 return await behavior(request, context)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
@@ -49,7 +49,7 @@ class ErrorInterceptor(Around):
 
         return mapped
 
-    async def _abort(self, error: Exception, context: ServicerContext) -> None:
+    async def _abort(self, error: Exception, context: CallContext) -> None:
         call = current_call()
         told = as_service_error(error)
         call.reason = told.reason

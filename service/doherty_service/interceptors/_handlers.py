@@ -2,9 +2,9 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -14,8 +14,36 @@ if TYPE_CHECKING:  # generic for type checkers only
 else:
     Handler = grpc.RpcMethodHandler
 
-ServicerContext = grpc.aio.ServicerContext[Any, Any]
-Behavior = Callable[[Any, ServicerContext], Awaitable[Any]]
+
+class CallContext(Protocol):
+    """What interceptors ask of a call: gRPC's context of an RPC, or that of one request of a MultiplexGenerate."""
+
+    def peer(self) -> str:
+        """Who calls, as "ipv4:127.0.0.1:50000"."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None where there is none."""
+        ...
+
+    def invocation_metadata(self) -> Any:
+        """What the caller sent besides the request."""
+        ...
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        """Sends something along with the status."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """Ends the call with a status other than OK, and raises grpc.aio.AbortError."""
+        ...
+
+    def code(self) -> Any:
+        """The status that was set."""
+        ...
+
+
+Behavior = Callable[[Any, CallContext], Awaitable[Any]]
 """A handler as grpc.aio calls it: takes the request (or the iterator of them) and returns the reply, or writes the
 replies through the context and returns None."""
 
@@ -65,6 +93,13 @@ class Around(grpc.aio.ServerInterceptor):
         return make(behavior, deserializer, handler.response_serializer)
 
 
+def surround(behavior: Behavior, arounds: Iterable[Around], method: Method) -> Behavior:
+    """The behavior with interceptors around it, outermost first, for what is no RPC of its own."""
+    for around in reversed(tuple(arounds)):
+        behavior = around.wrap(behavior, method)
+    return behavior
+
+
 _MAKERS: dict[tuple[bool, bool], Callable[..., Handler]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -79,7 +114,7 @@ def _writing(behavior: Any) -> Behavior:
     if not inspect.isasyncgenfunction(behavior):
         return behavior  # type: ignore[no-any-return]  # handlers carry no types once they are registered
 
-    async def write_all(request: Any, context: ServicerContext) -> None:
+    async def write_all(request: Any, context: Any) -> None:
         async for reply in behavior(request, context):
             await context.write(reply)
 

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from doherty_service.interceptors._errors import UntoldError
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
 from doherty_service.latency import AbortCause, Call, LatencyRecorder, current_call, quantiles
 
 _log = logging.getLogger("doherty.request")
@@ -27,7 +27,7 @@ class LatencyInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the call knows its method
         """Runs the behavior, and takes note of its end."""
 
-        async def measured(request: Any, context: ServicerContext) -> Any:
+        async def measured(request: Any, context: CallContext) -> Any:
             call = current_call()
             code = grpc.StatusCode.UNKNOWN
             deadline = context.time_remaining()
@@ -59,7 +59,7 @@ class LatencyInterceptor(Around):
         return measured
 
     @staticmethod
-    def _cancelled(call: Call, context: ServicerContext) -> grpc.StatusCode:
+    def _cancelled(call: Call, context: CallContext) -> grpc.StatusCode:
         late = _deadline_passed(context.time_remaining())
         if call.is_answer and call.summarized is None and call.abort_cause is None:
             call.abort_cause = AbortCause.DEADLINE if late else AbortCause.CANCELLED
@@ -71,7 +71,7 @@ def _deadline_passed(remaining: float | None) -> bool:
     return remaining is not None and remaining <= _CLOCK_SLACK
 
 
-def _status_code(context: ServicerContext) -> grpc.StatusCode:
+def _status_code(context: CallContext) -> grpc.StatusCode:
     """The code of an aborted call, which grpc.aio keeps as a number or as the enum's member."""
     code: Any = context.code()
     if isinstance(code, grpc.StatusCode):

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
 from doherty_service.latency import current_call
 
 
@@ -28,7 +28,7 @@ class ReceivingInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
         """Runs the behavior with parsed requests."""
 
-        async def received(messages: AsyncIterator[bytes], context: ServicerContext) -> Any:
+        async def received(messages: AsyncIterator[bytes], context: CallContext) -> Any:
             if method.streams_requests:
                 return await behavior(_parse_each(method.parse, messages), context)
             message = await self._receive(messages)

@@ -3,8 +3,8 @@
 import uuid
 from typing import Any
 
-from doherty_service.interceptors._handlers import Around, Behavior, Method, ServicerContext
-from doherty_service.latency import Call, set_current_call
+from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
+from doherty_service.latency import MULTIPLEX, Call, set_current_call
 
 
 class RequestIdInterceptor(Around):
@@ -13,9 +13,16 @@ class RequestIdInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
         """Runs the behavior with a Call of its own."""
 
-        async def named(request: Any, context: ServicerContext) -> Any:
+        async def named(request: Any, context: CallContext) -> Any:
             key = uuid.uuid4().hex
-            set_current_call(Call(method=method.name, key=key, request_id=key))
+            set_current_call(
+                Call(
+                    method=method.name,
+                    key=key,
+                    request_id=key,
+                    carries_requests=method.streams_requests and method.name == MULTIPLEX,
+                )
+            )
             return await behavior(request, context)
 
         return named

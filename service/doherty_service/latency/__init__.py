@@ -1,6 +1,6 @@
 """How long requests take: the marks of one call, and the rolling window over many."""
 
-from doherty_service.latency._call import OTHER_RPC, Call, current_call, set_current_call
+from doherty_service.latency._call import MULTIPLEX, OTHER_RPC, Call, current_call, set_current_call
 from doherty_service.latency._causes import AbortCause
 from doherty_service.latency._histogram import BOUNDS, Histogram
 from doherty_service.latency._recorder import (
@@ -14,6 +14,7 @@ from doherty_service.latency._recorder import (
 
 __all__ = [
     "BOUNDS",
+    "MULTIPLEX",
     "OTHER_RPC",
     "THRESHOLD",
     "AbortCause",

@@ -1,4 +1,4 @@
-"""The latency of one RPC, from the moment that its handler has the whole request to its terminal status."""
+"""The latency of one request, from the moment that its handler has the whole of it to its terminal status."""
 
 import time
 from array import array
@@ -10,7 +10,11 @@ from doherty.v1 import generation_service_pb2, latency_service_pb2
 from doherty_engine import EngineRequest
 from doherty_service.latency._causes import AbortCause
 
-_ANSWERING = frozenset({"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate"})
+MULTIPLEX = "/doherty.v1.GenerationService/MultiplexGenerate"
+"""The method whose RPCs carry requests."""
+_ANSWERING = frozenset(
+    {"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate", MULTIPLEX}
+)
 _RPCS = {
     f"/{service.full_name}/{method.name}": method.name
     for file in (generation_service_pb2.DESCRIPTOR, latency_service_pb2.DESCRIPTOR)
@@ -23,7 +27,7 @@ OTHER_RPC = "other"
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One RPC: what it is called, and the marks that its way through the server leaves.
+    """One RPC, or one request of a MultiplexGenerate: its names, and the marks that its way through the server leaves.
 
     All marks are plain assignments on the event loop: measuring costs no await. Times are seconds by
     `time.monotonic()`, spans are seconds, and what did not happen is None.
@@ -35,6 +39,8 @@ class Call:
     """The server's own unique name for this call."""
     request_id: str
     """The caller's label, or the key where it gave none."""
+    carries_requests: bool = False
+    """Whether it is a MultiplexGenerate as a whole, whose requests have calls of their own."""
     received: float = field(default_factory=time.monotonic)
     queue: float | None = None
     preprocess: float | None = None
@@ -62,6 +68,8 @@ class Call:
     """The id of the model that answers, once the request is found to be valid."""
     asked: EngineRequest | None = None
     """The request, once it is found to be valid."""
+    is_streamed: bool = False
+    """Whether the answer is sent while it comes into being."""
     trace: tuple[str, str] | None = None
     """The trace and span ids in hexadecimal digits, where the call is traced."""
 
@@ -117,7 +125,7 @@ class Call:
     @property
     def is_answer(self) -> bool:
         """Whether the call asks for an answer: only these are recorded and counted."""
-        return self.method in _ANSWERING
+        return self.method in _ANSWERING and not self.carries_requests
 
     @property
     def names(self) -> dict[str, object]:

@@ -93,7 +93,9 @@ class LatencyRecorder:
         self.requests[call.rpc, call.status, call.key_name] += 1
         if call.abort_cause is not None:
             self.aborts[call.abort_cause] += 1
-        if call.rpc != OTHER_RPC:  # a health watch lasts for hours, which says nothing
+        if (
+            call.rpc != OTHER_RPC and not call.carries_requests
+        ):  # such last for hours, as a health watch, and say nothing
             self.durations[call.rpc, call.status].observe(call.elapsed())
         if not call.is_answer:
             return

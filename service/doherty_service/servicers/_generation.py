@@ -2,7 +2,8 @@
 
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -12,82 +13,88 @@ from doherty.v1 import generation_service_pb2_grpc, model_pb2, request_pb2
 from doherty_service import translation
 from doherty_service._generations import Generations
 from doherty_service._version import server_version
-from doherty_service.latency import Call, current_call
+from doherty_service.interceptors import CallContext, Method, surround
+from doherty_service.latency import MULTIPLEX, current_call
+from doherty_service.multiplex import Lane, Multiplex, Serve
 from doherty_service.security import current_caller
-from doherty_service.translation import Deployment
+from doherty_service.translation import AnswerMessages, Deployment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
-    from doherty_engine import EngineRequest, ModelInfo, TokenLogprob
     from doherty_service._readers import Reader
+    from doherty_service.interceptors import Around
 
 _ATTEMPTS = "doherty-attempts"
 """The metadata of a request that was sent before; what gRPC's own retries have for it, core keeps to itself."""
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
-T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the server takes at the most."""
+
+    queued: int
+    """Requests that wait for a slot; told by GetModel, and kept by admission."""
+    message_bytes: int
+    """Of one message; told by GetModel, and kept by gRPC's core."""
+    concurrent_streams: int
+    """Requests that are open on one MultiplexGenerate; those behind them wait to be read."""
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     """Serves one engine."""
 
     def __init__(
-        self, generations: Generations, deployment: Deployment, *, max_queued: int, max_message_bytes: int
+        self, generations: Generations, deployment: Deployment, bounds: Bounds, arounds: "Iterable[Around]"
     ) -> None:
-        """The bounds are told by GetModel; they are kept elsewhere."""
+        """`arounds` stand round each request of a MultiplexGenerate, as they stand round every call."""
         self._generations = generations
         self._deployment = deployment
-        self._max_queued = max_queued
-        self._max_message_bytes = max_message_bytes
+        self._bounds = bounds
+        method = Method(MULTIPLEX, streams_requests=False, parse=request_pb2.GenerateRequest.FromString)
+        self._serve: Serve = surround(self._serve_lane, arounds, method)  # type: ignore[arg-type]  # its context is a lane
 
     async def Generate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> wire.GenerateResponse:  # noqa: N802 - gRPC's signature
         """Generates one whole answer."""
-        texts: list[str] = []
-        token_ids: list[int] | None = []
-        logprobs: list[TokenLogprob] | None = []
-        async with self._begin(request, context, whole=True) as (call, model, asked, reader):
-            while True:
-                output = await reader.next()
-                texts.append(output.text)
-                if output.token_count:
-                    token_ids = _extend(token_ids, output.token_ids)
-                    logprobs = _extend(logprobs, output.logprobs)
-                if output.finish is not None:
-                    return wire.GenerateResponse(
-                        start=translation.start(call, model),
-                        text="".join(texts),
-                        token_ids=token_ids or (),
-                        logprobs=translation.token_logprobs(tuple(logprobs or ())),
-                        summary=translation.summary(output.finish, asked, call),
-                    )
+        async with self._begin(request, context, whole=True) as (reader, messages):
+            return messages.whole(await reader.whole())
 
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, context: ServicerContext) -> None:  # type: ignore[override]  # noqa: N802 - a handler that writes through the context costs less than one that yields
         """Generates one answer and sends it while it comes into being."""
-        start = None
-        async with self._begin(request, context, whole=False) as (call, model, asked, reader):
-            while True:
-                output = await reader.next()
-                delta = translation.delta(output)
-                if delta is None and output.finish is None:
-                    continue  # the engine has read the prompt, which is told together with the first token
-                reply = wire.StreamGenerateResponse(delta=delta)
-                if start is None:
-                    start = translation.start(call, model)
-                    reply.start.CopyFrom(start)
-                if output.finish is not None:
-                    reply.summary.CopyFrom(translation.summary(output.finish, asked, call))
-                reader.writes_since = time.monotonic()
-                await context.write(reply)
-                reader.writes_since = None
-                if output.finish is not None:
-                    return
+        async with self._begin(request, context, whole=False) as (reader, messages):
+            with self._generations.readers.watched() as writes:
+                while True:
+                    output = await reader.next()
+                    if not messages.has_part_of(output):
+                        continue
+                    reply = wire.StreamGenerateResponse()
+                    messages.put(output, reply)
+                    writes.since = time.monotonic()
+                    await context.write(reply)
+                    writes.since = None
+                    if output.finish is not None:
+                        return
+
+    async def MultiplexGenerate(  # type: ignore[override]  # noqa: N802 - as StreamGenerate
+        self, requests: "AsyncIterator[wire.MultiplexGenerateRequest]", context: ServicerContext
+    ) -> None:
+        """Generates many answers on one RPC."""
+        multiplex = Multiplex(self._serve, self._generations, context, most_open=self._bounds.concurrent_streams)
+        await multiplex.run(requests)
+
+    async def _serve_lane(self, request: request_pb2.GenerateRequest, lane: Lane) -> None:
+        """Generates one answer on an RPC that it shares with others."""
+        current_call().received = lane.received
+        async with self._begin(request, lane, whole=lane.whole) as (reader, messages):
+            await lane.deliver(reader, messages)
 
     @asynccontextmanager
     async def _begin(
-        self, request: request_pb2.GenerateRequest, context: ServicerContext, *, whole: bool
-    ) -> "AsyncIterator[tuple[Call, ModelInfo, EngineRequest, Reader]]":
-        """What both calls begin with; its label first, so that every error has it."""
+        self, request: request_pb2.GenerateRequest, context: CallContext, *, whole: bool
+    ) -> "AsyncIterator[tuple[Reader, AnswerMessages]]":
+        """What every request begins with; its label first, so that every error has it."""
         call, caller = current_call(), current_caller()
         translation.take_label(request, call)
         caller.check_adapter(request.adapter)
@@ -96,10 +103,10 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         with caller.hold():
             model = self._generations.model()
             asked = translation.engine_request(request, model, self._deployment, call)
-            call.model, call.asked = model.model, asked
+            call.model, call.asked, call.is_streamed = model.model, asked, not whole
             ticket = translation.ticket(request, context.time_remaining(), whole=whole, again=again)
             async with self._generations.open(asked, ticket, call) as reader:
-                yield call, model, asked, reader
+                yield reader, AnswerMessages(call, model, asked)
 
     async def CountTokens(  # noqa: N802 - gRPC's name
         self,
@@ -130,17 +137,9 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             limits=translation.limits(
                 model,
                 self._deployment,
-                max_queued=self._max_queued,
-                max_message_bytes=self._max_message_bytes,
+                max_queued=self._bounds.queued,
+                max_message_bytes=self._bounds.message_bytes,
             ),
             default_sampling=translation.default_sampling(model, self._deployment),
             adapters=sorted(model.adapters),
         )
-
-
-def _extend(known: list[T] | None, more: tuple[T, ...] | None) -> list[T] | None:
-    """What is known of the whole answer: nothing once a part of it is not."""
-    if known is None or more is None:
-        return None
-    known.extend(more)
-    return known

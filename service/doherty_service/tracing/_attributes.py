@@ -47,7 +47,7 @@ def _request(asked: EngineRequest, call: Call) -> Attributes:
         "gen_ai.operation.name": "chat" if isinstance(asked.input, Conversation) else "text_completion",
         "gen_ai.provider.name": "doherty",
         "gen_ai.request.model": call.model,
-        "gen_ai.request.stream": call.rpc == "StreamGenerate",
+        "gen_ai.request.stream": call.is_streamed,
         "gen_ai.request.temperature": sampling.temperature,
         "gen_ai.request.top_p": sampling.top_p,
         "gen_ai.output.type": "json" if isinstance(asked.constraint, JsonSchema) else "text",
@@ -77,6 +77,6 @@ def _response(call: Call) -> Attributes:
         found["gen_ai.usage.cache_read.input_tokens"] = call.cached_tokens
     if call.finish_reason is not None:
         found["gen_ai.response.finish_reasons"] = [call.finish_reason]
-    if call.rpc == "StreamGenerate" and call.time_to_first_token is not None:
+    if call.is_streamed and call.time_to_first_token is not None:
         found["gen_ai.response.time_to_first_chunk"] = call.time_to_first_token
     return found

@@ -15,13 +15,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from doherty_service.interceptors import Around, Behavior, Method, ServicerContext
+from doherty_service.interceptors import Around, Behavior, CallContext, Method
 from doherty_service.latency import OTHER_RPC, Call, current_call
 from doherty_service.tracing._attributes import SERVER_FAULTS, answer_attributes, call_attributes
 
 
 class TracingInterceptor(Around):
-    """Traces the calls of the contract; health checks and reflection are left alone.
+    """Traces calls of the contract and requests of a MultiplexGenerate; health checks and reflection are left alone.
 
     opentelemetry's own interceptor delivers nothing for handlers that write through their context. The span is current
     while the handler runs. It has neither prompts nor answers nor stop texts.
@@ -34,9 +34,9 @@ class TracingInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
         """Runs the behavior in a span."""
 
-        async def traced(request: Any, context: ServicerContext) -> Any:
+        async def traced(request: Any, context: CallContext) -> Any:
             call = current_call()
-            if call.rpc == OTHER_RPC:
+            if call.rpc == OTHER_RPC or call.carries_requests:
                 return await behavior(request, context)
             carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             parent = extract(carrier)

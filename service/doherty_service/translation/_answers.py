@@ -3,7 +3,7 @@
 from google.protobuf.duration_pb2 import Duration
 
 from doherty.v1 import answer_pb2, latency_service_pb2, model_pb2, request_pb2
-from doherty_engine import EngineRequest, Finish, FinishReason, ModelInfo, Sampling, StepOutput, TokenLogprob
+from doherty_engine import EngineRequest, Finish, FinishReason, ModelInfo, Sampling, TokenLogprob
 from doherty_service.latency import THRESHOLD, AbortCause, Call, Quantiles, Snapshot
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import sampling
@@ -47,16 +47,9 @@ def token_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> list[answer_pb2
     ]
 
 
-def delta(output: StepOutput) -> answer_pb2.Delta | None:
-    """What is new, if anything is."""
-    if not output.text and not output.token_count:
-        return None
-    wire = answer_pb2.Delta(text=output.text, token_count=output.token_count)
-    if output.token_ids:
-        wire.token_ids.extend(output.token_ids)
-    if output.logprobs:
-        wire.logprobs.extend(token_logprobs(output.logprobs))
-    return wire
+def timings(call: Call) -> answer_pb2.Timings:
+    """How long a request has taken so far; without what is not known."""
+    return answer_pb2.Timings(**{name: duration(seconds) for name, seconds in call.spans()})
 
 
 def summary(finish: Finish, request: EngineRequest, call: Call) -> answer_pb2.Summary:
@@ -68,7 +61,7 @@ def summary(finish: Finish, request: EngineRequest, call: Call) -> answer_pb2.Su
             output_tokens=finish.output_tokens,
             cached_tokens=finish.cached_tokens,
         ),
-        timings=answer_pb2.Timings(**{name: duration(seconds) for name, seconds in call.spans()}),
+        timings=timings(call),
     )
     if finish.stop_text is not None:
         wire.stop_text = finish.stop_text

@@ -37,6 +37,22 @@ _SEED_BITS = 32
 """Of a seed that the server draws: short enough to be typed again."""
 
 
+def check_multiplex(wire: generation_service_pb2.MultiplexGenerateRequest, last_id: int) -> None:
+    """Makes sure that each request of a message can be told from all others, which began with ids up to `last_id`.
+
+    Raises:
+        InvalidRequestError: an id is none that is new.
+        UnsupportedFieldError: there is a field of a newer contract.
+    """
+    _refuse_unknown_here(wire)
+    for index, start in enumerate(wire.starts):
+        _refuse_unknown_here(start, "starts.")
+        violations = Violations()
+        violations.check(start.id > last_id, f"starts[{index}].id", f"must be above {last_id}, the one before it")
+        violations.raise_if_any()
+        last_id = start.id
+
+
 def take_label(wire: request_pb2.GenerateRequest, call: Call) -> None:
     """Leaves the caller's label on `call`, for the log and whatever error is to come.
 
@@ -140,11 +156,15 @@ def _check_supported(wire: request_pb2.GenerateRequest, model: ModelInfo) -> Non
     _refuse_unknown(wire)
 
 
-def _refuse_unknown(wire: WireMessage, prefix: str = "") -> None:
+def _refuse_unknown_here(wire: WireMessage, prefix: str = "") -> None:
     unknown = UnknownFieldSet(wire)
     if len(unknown):
         number = unknown[0].field_number
         raise UnsupportedFieldError(f"{prefix}{number}", "this server's contract has no field of this number")
+
+
+def _refuse_unknown(wire: WireMessage, prefix: str = "") -> None:
+    _refuse_unknown_here(wire, prefix)
     for field, value in wire.ListFields():
         if field.type != FieldDescriptor.TYPE_MESSAGE:
             continue

@@ -1,0 +1,130 @@
+"""One MultiplexGenerate, from its first message to its last."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+
+from doherty.v1 import generation_service_pb2 as wire
+from doherty.v1.request_pb2 import GenerateRequest
+from doherty_service import translation
+from doherty_service._errors import StalledReaderError
+from doherty_service._generations import Generations
+from doherty_service._readers import Writes
+from doherty_service.multiplex._lane import Lane, Rpc
+from doherty_service.multiplex._outbox import Outbox
+
+Serve = Callable[[GenerateRequest, Lane], Awaitable[object]]
+"""Serves one request on its lane, with all that stands round the handler of a call; fails by `Lane.abort`."""
+
+_MOST_TOKENS = 4_096
+"""In one message: more than a step of any engine makes, and little enough with log probabilities for any caller."""
+
+
+class Multiplex:
+    """The requests of one RPC: a task for each, and one writer for all."""
+
+    def __init__(
+        self, serve: Serve, generations: Generations, context: grpc.aio.ServicerContext[Any, Any], *, most_open: int
+    ) -> None:
+        """No more than `most_open` requests are open at a time; those behind them wait to be read."""
+        self._serve = serve
+        self._generations = generations
+        self._context = context
+        self._most_open = most_open
+        self._outbox = Outbox()
+        remaining: float | None = context.time_remaining()  # without a deadline None, whatever its types say
+        ends_at = None if remaining is None else time.monotonic() + remaining
+        self._rpc = Rpc(self._outbox, context.peer(), ends_at)
+        self._lanes: dict[int, Lane] = {}
+        self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        self._last_id = 0
+        self._has_room = asyncio.Event()
+
+    async def run(self, messages: AsyncIterator[wire.MultiplexGenerateRequest]) -> None:
+        """Serves until the caller has no more requests, or the server drains, and all answers have ended.
+
+        Raises:
+            InvalidRequestError: a message makes no sense.
+            UnsupportedFieldError: a message has a field of a newer contract.
+            StalledReaderError: the caller does not read.
+            UnavailableError: the server goes away, and the caller might have begun more.
+        """
+        receiving = asyncio.create_task(self._receive(messages))
+        draining = asyncio.create_task(self._generations.draining.wait())
+        for task in (receiving, draining):
+            task.add_done_callback(lambda _: self._outbox.wake())
+        try:
+            with self._generations.readers.watched() as writes:
+                while not (receiving.done() and receiving.exception()) and (
+                    self._lanes or not (receiving.done() or draining.done())
+                ):
+                    await self._outbox.wait()
+                    await self._write(writes)
+            if receiving.done():
+                receiving.result()
+            else:
+                self._generations.check_open()
+        except StalledReaderError as error:
+            for lane in self._lanes.values():
+                lane.stop(error)
+            raise
+        finally:
+            for waiting in (receiving, draining, *self._tasks.values()):
+                waiting.cancel()
+
+    async def _receive(self, messages: AsyncIterator[wire.MultiplexGenerateRequest]) -> None:
+        async for message in messages:
+            translation.check_multiplex(message, self._last_id)
+            for start in message.starts:
+                while len(self._lanes) >= self._most_open:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+                self._last_id = start.id
+                self._begin(Lane(start, self._rpc))
+            for identifier in message.cancels:
+                if (lane := self._lanes.get(identifier)) is not None and lane in self._tasks:
+                    self._tasks[lane].cancel()
+
+    def _begin(self, lane: Lane) -> None:
+        self._lanes[lane.id] = lane
+        task = self._tasks[lane] = asyncio.create_task(self._run(lane))
+        task.add_done_callback(lambda _: self._tasks.pop(lane))
+
+    async def _run(self, lane: Lane) -> None:
+        """Serves a request; however it ends, its last part is then on its way."""
+        remaining = lane.time_remaining()
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a request is served by a task")
+        alarm = None if remaining is None else asyncio.get_running_loop().call_later(remaining, task.cancel)
+        try:
+            await self._serve(lane.request, lane)
+        except grpc.aio.AbortError:
+            pass  # which made a status its last part
+        except asyncio.CancelledError:
+            lane.leave()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    async def _write(self, writes: Writes) -> None:
+        """Sends what there is of all answers in one message, and never waits for more."""
+        reply = wire.MultiplexGenerateResponse()
+        over: list[Lane] = []
+        tokens = 0
+        while tokens < _MOST_TOKENS and (lane := self._outbox.pop()) is not None:
+            tokens += lane.add_to(reply)
+            if lane.is_over:
+                over.append(lane)
+        if not reply.parts:
+            return
+        writes.since = time.monotonic()
+        await self._context.write(reply)
+        writes.since = None
+        for lane in over:
+            del self._lanes[lane.id]
+            lane.taken()
+            self._has_room.set()

@@ -1,0 +1,52 @@
+"""The messages of one answer, part by part."""
+
+from dataclasses import dataclass
+
+from doherty.v1 import generation_service_pb2 as wire
+from doherty_engine import EngineRequest, ModelInfo, StepOutput
+from doherty_service.latency import Call
+from doherty_service.translation._answers import start, summary, token_logprobs
+
+
+@dataclass(slots=True)
+class AnswerMessages:
+    """Makes the messages of one answer, each from what the engine gave since the one before."""
+
+    call: Call
+    model: ModelInfo
+    asked: EngineRequest
+    is_begun: bool = False
+    """Whether the first of them was made."""
+
+    @staticmethod
+    def has_part_of(output: StepOutput) -> bool:
+        """Whether there is something to send; that the prompt has been read is told together with the first token."""
+        return bool(output.token_count or output.text) or output.finish is not None
+
+    def put(self, output: StepOutput, reply: wire.StreamGenerateResponse) -> None:
+        """Puts a part into an empty message: filled in place, it costs half of what it costs to be put together."""
+        if not self.is_begun:
+            self.is_begun = True
+            reply.start.CopyFrom(start(self.call, self.model))
+        if output.token_count or output.text:
+            delta = reply.delta
+            delta.text = output.text
+            delta.token_count = output.token_count
+            if output.token_ids:
+                delta.token_ids.extend(output.token_ids)
+            if output.logprobs:
+                delta.logprobs.extend(token_logprobs(output.logprobs))
+        if output.finish is not None:
+            reply.summary.CopyFrom(summary(output.finish, self.asked, self.call))
+
+    def whole(self, output: StepOutput) -> wire.GenerateResponse:
+        """Makes the reply to Generate out of all of the answer."""
+        if output.finish is None:
+            raise AssertionError("an answer without an end is not whole")
+        return wire.GenerateResponse(
+            start=start(self.call, self.model),
+            text=output.text,
+            token_ids=output.token_ids or (),
+            logprobs=token_logprobs(output.logprobs),
+            summary=summary(output.finish, self.asked, self.call),
+        )
