@@ -1,4 +1,4 @@
-"""Both clients, for each test that asks for one."""
+"""Both clients, and both transports, for each test that asks for one."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ from support.server import ServerProcess
 from support.twins import Kind, Twin, open_twin
 
 
-@pytest.fixture(params=["Client", "AsyncClient"])
+@pytest.fixture(params=["Client", "AsyncClient", "multiplex"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     chosen: Kind = request.param
     return chosen

@@ -1,5 +1,6 @@
 """The timeouts of a stream's progress, by both clients."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ async def test_a_silent_server_is_left_at_once(kind: Kind, name: str) -> None:
             stream = twin.stream("Hi", **{name: 0.3})
             with pytest.raises(DeadlineExceededError, match=rf"within 0\.3 s; allow more with {name}=") as raised:
                 await stream.result()
-            assert silence.gone.wait(10)
+            assert await asyncio.to_thread(silence.gone.wait, 10)
             assert raised.value.reason == name.upper()
             assert stream.stream.text == "".join(message.delta.text for message in MESSAGES[name])
             with pytest.raises(DeadlineExceededError):
@@ -54,7 +55,7 @@ async def test_a_whole_answer_is_watched_too(kind: Kind, name: str) -> None:
         async with open_twin(kind, serving.target) as twin:
             with pytest.raises(TimeoutError, match=name):
                 await twin.generate("Hi", **{name: 0.3})
-            assert silence.gone.wait(10)
+            assert await asyncio.to_thread(silence.gone.wait, 10)
 
 
 async def test_one_timeout_is_not_the_other(kind: Kind) -> None:

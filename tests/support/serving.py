@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.answer_pb2 import FINISH_REASON_STOP, Delta, Start, Summary, Usage
 from doherty.v1.request_pb2 import GenerateRequest
+from support.lanes import Lanes
 
 Handler = Callable[[GenerateRequest, grpc.ServicerContext], Iterator[wire.StreamGenerateResponse]]
 
@@ -43,7 +45,7 @@ def answer(text: str = "fine") -> list[wire.StreamGenerateResponse]:
 def serve(
     handler: Handler, *, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
 ) -> Iterator[Serving]:
-    """Runs a server whose two generation calls are answered by `handler`, up to the end of the block."""
+    """Runs a server whose three generation calls are answered by `handler`, up to the end of the block."""
     serving = Serving()
 
     def stream(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[wire.StreamGenerateResponse]:
@@ -56,12 +58,20 @@ def serve(
         text = "".join(message.delta.text for message in messages)
         return wire.GenerateResponse(start=messages[0].start, text=text, summary=messages[-1].summary)
 
-    handlers = {
+    def multiplex(
+        messages: Iterator[wire.MultiplexGenerateRequest], context: grpc.ServicerContext
+    ) -> Iterator[wire.MultiplexGenerateResponse]:
+        yield from Lanes(stream, context).run(messages)
+
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Generate": grpc.unary_unary_rpc_method_handler(
             generate, GenerateRequest.FromString, wire.GenerateResponse.SerializeToString
         ),
         "StreamGenerate": grpc.unary_stream_rpc_method_handler(
             stream, GenerateRequest.FromString, wire.StreamGenerateResponse.SerializeToString
+        ),
+        "MultiplexGenerate": grpc.stream_stream_rpc_method_handler(
+            multiplex, wire.MultiplexGenerateRequest.FromString, wire.MultiplexGenerateResponse.SerializeToString
         ),
     }
     with ThreadPoolExecutor(16) as threads:

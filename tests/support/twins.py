@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from doherty import AsyncClient, AsyncGenerationStream, Client, Delta, GenerateOptions, Generation, GenerationStream
 
-Kind = Literal["Client", "AsyncClient"]
+Kind = Literal["Client", "AsyncClient", "multiplex"]
+"""The two clients, and the second one with all requests on one RPC."""
 
 ENDLESS: dict[str, Any] = {"max_output_tokens": 6000, "options": GenerateOptions(ignore_eos=True)}
 """Parameters of an answer that takes the synthetic engine half a minute."""
@@ -80,9 +81,9 @@ class Twin:
 @asynccontextmanager
 async def open_twin(kind: Kind, target: str | Sequence[str] | None, **parameters: Any) -> AsyncIterator[Twin]:
     """A client of the kind, closed at the end of the block."""
-    if kind == "AsyncClient":
-        async with AsyncClient(target, **parameters) as client:
+    if kind == "Client":
+        with Client(target, **parameters) as client:
             yield Twin(client)
     else:
-        with Client(target, **parameters) as client:
+        async with AsyncClient(target, multiplex=kind == "multiplex", **parameters) as client:
             yield Twin(client)

@@ -29,7 +29,7 @@ class AsyncAttempt:
         connection = pool.connection(self.target)
         try:
             self._request = state.next_request()
-            self._call = connection.generation.StreamGenerate(
+            self._call = connection.answers.StreamGenerate(
                 self._request, timeout=course.remaining(), metadata=(*pool.settings.metadata, *course.metadata)
             )
         except BaseException as error:

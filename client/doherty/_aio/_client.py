@@ -50,6 +50,7 @@ class AsyncClient:
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
         resume: bool = True,
+        multiplex: bool = False,
     ) -> None:
         """Does nothing yet: the first call connects, and binds the client to its event loop.
 
@@ -64,6 +65,8 @@ class AsyncClient:
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
             retry: When a call that failed is made again; None never does.
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
+            multiplex: Whether all requests to a target share one RPC, MultiplexGenerate: with many at a time, that
+                costs both sides a fraction.
 
         Raises:
             OSError: A certificate or its key cannot be read.
@@ -73,6 +76,7 @@ class AsyncClient:
         self._settings = Settings(
             target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
         )
+        self._multiplex = multiplex
         self._pool: AsyncPool | None = None
         self._closed = False
 
@@ -179,7 +183,7 @@ class AsyncClient:
         course = pool.dispatch.course(plan.timeout)
         started = perf_counter()
         with start_trace(plan.request, stream=False) as course.trace:
-            reply = await pool.call(lambda connection: connection.generation.Generate, plan.request, course)
+            reply = await pool.call(lambda connection: connection.answers.Generate, plan.request, course)
             course.trace.complete(reply.start, reply.summary)
         elapsed = perf_counter() - started if course.attempts == 1 else None
         return plan.read(generation_from_reply(reply, elapsed))
@@ -313,7 +317,7 @@ class AsyncClient:
         if self._pool is None:
             if self._closed:
                 raise ClientClosedError("The client is closed: make a new one.")
-            self._pool = AsyncPool(self._settings)
+            self._pool = AsyncPool(self._settings, multiplex=self._multiplex)
         self._pool.check_loop()
         return self._pool
 

@@ -5,6 +5,7 @@ from weakref import WeakSet
 
 import grpc.aio
 
+from doherty._core._addresses import is_several
 from doherty._core._channel import channel_options
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
@@ -12,6 +13,8 @@ from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 if TYPE_CHECKING:
     from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+    from doherty._aio._multiplex import Multiplexer
+    from doherty._aio._multiplexed import MultiplexedCall
     from doherty._core._settings import Settings
     from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
     from doherty.v1.latency_service_pb2_grpc import LatencyServiceAsyncStub
@@ -20,8 +23,14 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """The calls that can be made on one channel."""
 
-    def __init__(self, target: str, settings: "Settings") -> None:
-        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call."""
+    def __init__(self, target: str, settings: "Settings", *, multiplex: bool) -> None:
+        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call.
+
+        Args:
+            target: The address.
+            settings: Those of the client.
+            multiplex: Whether requests share one RPC.
+        """
         options = channel_options(target)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
@@ -29,8 +38,11 @@ class AsyncConnection:
             else grpc.aio.secure_channel(target, settings.credentials, options)
         )
         self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
+        self._multiplexer = _multiplexer(self.generation, target, settings) if multiplex else None
+        self.answers: GenerationServiceAsyncStub | Multiplexer = self._multiplexer or self.generation
+        """Where answers are asked for."""
         self.latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
-        self.streams: WeakSet[grpc.aio.Call] = WeakSet()
+        self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
         """The streams that run, for `close` to end."""
 
     def health(self) -> "grpc.aio.UnaryUnaryMultiCallable[StringValue, Int32Value]":
@@ -48,4 +60,12 @@ class AsyncConnection:
         # gRPC 1.71 finds only the calls that some task stands in, and of these no stream that is read with read().
         for call in self.streams:
             call.cancel()
+        if self._multiplexer is not None:
+            self._multiplexer.close()
         await self._channel.close()
+
+
+def _multiplexer(stub: "GenerationServiceAsyncStub", target: str, settings: "Settings") -> "Multiplexer":
+    from doherty._aio._multiplex import Multiplexer  # noqa: PLC0415 - only who asks for it pays for it
+
+    return Multiplexer(stub, settings.metadata, several=is_several(target))

@@ -16,7 +16,7 @@ from doherty._core._log import log_attempt
 from doherty._core._resume import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from google.protobuf.message import Message
 
@@ -31,12 +31,12 @@ _ReplyT = TypeVar("_ReplyT")
 class AsyncPool:
     """Makes calls on one connection for each target, and raises this package's errors for those that fail."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "Settings", *, multiplex: bool) -> None:
         """Belongs to the running event loop. Does not connect yet."""
         self.settings = settings
         self.loop = running_loop()
         self.dispatch = Dispatch(settings)
-        self._connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
+        self._connections = tuple(AsyncConnection(target, settings, multiplex=multiplex) for target in settings.targets)
         self._pauses: set[asyncio.Event] = set()
 
     def connection(self, target: "Target") -> AsyncConnection:
@@ -58,7 +58,7 @@ class AsyncPool:
 
     async def call(
         self,
-        rpc: "Callable[[AsyncConnection], grpc.aio.UnaryUnaryMultiCallable[_RequestT, _ReplyT]]",
+        rpc: "Callable[[AsyncConnection], Callable[..., Awaitable[_ReplyT]]]",
         request: _RequestT,
         course: "Course",
     ) -> _ReplyT:

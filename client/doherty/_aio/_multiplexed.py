@@ -1,0 +1,151 @@
+"""One request among many on an RPC, as a call that can be read and cancelled."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import grpc.aio
+
+from doherty.v1 import generation_service_pb2 as wire
+
+if TYPE_CHECKING:
+    from google.rpc.status_pb2 import Status
+
+    from doherty.v1.answer_pb2 import Timings
+
+
+class MultiplexedError(grpc.RpcError):
+    """How a request failed, with the methods of the error of a call of its own."""
+
+    def __init__(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
+    ) -> None:
+        super().__init__(code.name, details)
+        self._code = code
+        self._details = details
+        self._trailing_metadata = trailing_metadata
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return self._code
+
+    def details(self) -> str:
+        """The status's message."""
+        return self._details
+
+    def trailing_metadata(self) -> Any:
+        """What a call's status is told with."""
+        return self._trailing_metadata
+
+
+class MultiplexedCall:
+    """The messages of one request, buffered whole: an answer that nobody reads keeps no other one waiting.
+
+    As of gRPC's calls, one task reads it, and any may cancel it.
+    """
+
+    def __init__(self, identifier: int, leave: Callable[[int], None], timeout: float | None) -> None:
+        """Calls `leave` when it is not waited for any more, also after `timeout` seconds."""
+        self._id = identifier
+        self._leave = leave
+        self._messages: deque[wire.StreamGenerateResponse] = deque()
+        self._is_over = False
+        self._error: BaseException | None = None
+        self._arrival: asyncio.Future[None] | None = None
+        self._callbacks: list[Callable[[MultiplexedCall], object]] = []
+        self._alarm = None if timeout is None else asyncio.get_running_loop().call_later(timeout, self._expire)
+
+    async def read(self) -> Any:
+        """Waits for the next message; grpc.aio.EOF behind the last one.
+
+        Raises:
+            asyncio.CancelledError: The running task was cancelled, or the call was.
+            grpc.RpcError: The request failed.
+        """
+        while not self._messages and not self._is_over:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        if self._messages:
+            return self._messages.popleft()
+        if self._error is not None:
+            raise self._error
+        return grpc.aio.EOF
+
+    async def reply(self) -> wire.GenerateResponse:
+        """Waits for the whole answer.
+
+        Raises:
+            asyncio.CancelledError: The running task was cancelled, or the call was.
+            grpc.RpcError: The request failed.
+        """
+        message = await self.read()
+        if message is grpc.aio.EOF:
+            raise MultiplexedError(grpc.StatusCode.UNAVAILABLE, "the RPC ended before the answer")
+        answer = cast("wire.StreamGenerateResponse", message)
+        return wire.GenerateResponse(
+            start=answer.start,
+            text=answer.delta.text,
+            token_ids=answer.delta.token_ids,
+            logprobs=answer.delta.logprobs,
+            summary=answer.summary,
+        )
+
+    def cancel(self) -> bool:
+        """Ends the request at the server, unless it is over; tells whether it was not."""
+        if self._is_over:
+            return False
+        self.end(asyncio.CancelledError())
+        self._leave(self._id)
+        return True
+
+    def add_done_callback(self, callback: "Callable[[MultiplexedCall], object]") -> None:
+        """Has `callback` called once the request is over, however it ends."""
+        if self._is_over:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def feed(self, part: wire.MultiplexPart) -> bool:
+        """Takes a part in, and tells whether it is the last one."""
+        if part.HasField("status"):
+            self.end(_error(part.status, part.timings))
+            return True
+        self._messages.append(part.response)
+        if part.response.HasField("summary"):
+            self.end(None)
+            return True
+        self._wake()
+        return False
+
+    def end(self, error: BaseException | None) -> None:
+        """Notes that nothing more comes, and why."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._error = error
+        if self._alarm is not None:
+            self._alarm.cancel()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+        self._wake()
+
+    def _expire(self) -> None:
+        self.end(MultiplexedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self._leave(self._id)
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+def _error(status: "Status", timings: "Timings") -> MultiplexedError:
+    """The error that a call of its own would have ended with."""
+    spans = ", ".join(
+        f"{field.name};dur={(value.seconds + value.nanos / 1e9) * 1000:.3f}" for field, value in timings.ListFields()
+    )
+    code = next((one for one in grpc.StatusCode if one.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    details = (("grpc-status-details-bin", status.SerializeToString()),) if status.details else ()
+    return MultiplexedError(code, status.message, (*details, ("server-timing", spans)))
