@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.llamacpp._gguf import Gguf
+from doherty_engine.text import spell_byte_level, spell_sentence_piece
 
 _NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
 """The types of GGUF's tokens that stand for text; the others leave none in an answer."""
@@ -29,7 +30,6 @@ _END_NAMES = frozenset(
     }
 )
 """The tokens that llama.cpp takes for an end by their name, whatever else the file says."""
-_SPM_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -106,25 +106,10 @@ def _decodes(data: bytes) -> bool:
     return True
 
 
-def _byte_letters() -> dict[int, str]:
-    """How GPT-2 spells bytes: those that are no visible Latin-1 letter as the letters from U+0100 on, in order."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = [byte for byte in range(0x100) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + place) for place, byte in enumerate(hidden)}
-
-
-_LETTER_TO_LATIN1 = {ord(letter): chr(byte) for byte, letter in _byte_letters().items()}
-
-
 def _spell_bpe(token: str, kind: int) -> bytes:
     if kind == _USER_DEFINED:
         return token.encode()
-    if kind != _NORMAL:
-        return b""
-    try:
-        return token.translate(_LETTER_TO_LATIN1).encode("latin-1")
-    except UnicodeEncodeError:  # not GPT-2's spelling: a token that was added later
-        return token.encode()
+    return spell_byte_level(token) if kind == _NORMAL else b""
 
 
 def _spell_spm(token: str, kind: int) -> bytes:
@@ -132,4 +117,4 @@ def _spell_spm(token: str, kind: int) -> bytes:
         return bytes([int(token[3:5], 16)])  # "<0x0A>"
     if kind == _USER_DEFINED:
         return token.encode()
-    return token.replace(_SPM_SPACE, " ").encode() if kind == _NORMAL else b""
+    return spell_sentence_piece(token) if kind == _NORMAL else b""

@@ -1,0 +1,171 @@
+"""One answer of an engine that gives bare tokens: its text, and when and why it ends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from doherty_engine._errors import InvalidInputError
+from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
+from doherty_engine._requests import EngineRequest
+from doherty_engine.text._answer import AnswerText
+from doherty_engine.text._pieces import Piece, join
+from doherty_engine.text._reader import Reading
+
+
+class Vocabulary(Protocol):
+    """What must be known of a model's tokens."""
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each token in an answer, by id: those of special tokens are empty."""
+        ...
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens at which the model ends its answer."""
+        ...
+
+
+class TokenAnswer:
+    """The state of one answer, from the tokens of each step to its outputs.
+
+    It decides alone when the answer ends: by an end-of-sequence or stop token, a stop text, or its budget. The engine
+    hands it what a step gave (`take`), and stops generating once `finish` is set. A part that the caller holds may
+    have been the whole answer: then `finish` is set from the beginning, and `end` gives the only output.
+    """
+
+    def __init__(self, request: EngineRequest, reading: Reading, vocabulary: Vocabulary) -> None:
+        """Takes in the held part.
+
+        Raises:
+            InvalidInputError: it ends within a code point.
+        """
+        self.finish: Finish | None = None
+        """How the answer ended."""
+        self.queue = 0.0
+        """Seconds that the engine made the request wait; told with the first output."""
+        self.cached_tokens: int | None = None
+        """How much of what the model had to read was still in the KV cache; told at the end, as what follows."""
+        self.speculation: Speculation | None = None
+        self._request = request
+        self._stopping = request.stopping
+        self._reading = reading
+        self._pieces = vocabulary.pieces
+        self._stop_ids = frozenset(request.stopping.stop_token_ids)
+        self._eos_ids = frozenset[int]() if request.stopping.ignore_eos else vocabulary.eos_ids
+        self._text = AnswerText(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
+        self._count = 0
+        self._is_started = False
+        self._resume(reading.held_ids)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end the answer, the model's own end included: for the engine, so that it ends there too."""
+        return self._stop_ids | self._eos_ids
+
+    def take(
+        self,
+        token_ids: Sequence[int],
+        logprobs: Sequence[Mapping[int, float]] | None = None,
+        *,
+        ended: FinishReason | None = None,
+    ) -> StepOutput | None:
+        """Takes what a step gave, and returns what is decided by it, if anything is.
+
+        Args:
+            token_ids: the new tokens; those behind the end of the answer are dropped.
+            logprobs: for each of them, the log probabilities of the token itself and of the most probable ones at its
+                place, by id. Only looked at if the request wants them.
+            ended: why the engine ends the answer with these tokens, should nothing of its own end it.
+        """
+        pieces: list[Piece] = []
+        for index, token_id in enumerate(token_ids):
+            logprob = None
+            if logprobs is not None and self._request.top_logprobs is not None:
+                logprob = self._logprob(token_id, logprobs[index], self._request.top_logprobs)
+            pieces += self._feed(token_id, logprob)
+            if self.finish is not None:
+                return self._output(pieces)
+        if ended is not None:
+            self._end(ended)
+            return self._output(pieces + self._text.end())
+        return self._output(pieces) if pieces else None
+
+    def end(self, reason: FinishReason) -> StepOutput:
+        """Ends the answer, unless it has ended in the held part, and returns the last output.
+
+        All that was held back comes with it, unless the reason is FinishReason.ABORTED.
+        """
+        if self.finish is not None:
+            return self._output([])
+        self._end(reason)
+        return self._output([] if reason is FinishReason.ABORTED else self._text.end())
+
+    def _resume(self, held_ids: Sequence[int]) -> None:
+        for token_id in held_ids:
+            self._count += 1
+            may_end = self._count >= self._stopping.min_output_tokens
+            if self._ends(token_id, may_end=may_end):
+                return self._end(FinishReason.STOP, stop_token_id=token_id)
+            self._text.prime(token_id, self._piece(token_id), may_end=may_end)
+            if self._text.matched is not None:
+                return self._end(FinishReason.STOP, stop_text=self._text.matched)
+        if self._count >= self._reading.budget:
+            return self._end(FinishReason.LENGTH)
+        if self._text.is_within_code_point:
+            raise InvalidInputError("continue_from.token_ids", "they end within a code point")
+        return None
+
+    def _feed(self, token_id: int, logprob: TokenLogprob | None) -> list[Piece]:
+        self._count += 1
+        may_end = self._count >= self._stopping.min_output_tokens
+        if self._ends(token_id, may_end=may_end):
+            self._end(FinishReason.STOP, stop_token_id=token_id)
+            return self._text.feed(token_id, b"", logprob) + self._text.end()
+        pieces = self._text.feed(token_id, self._piece(token_id), logprob, may_end=may_end)
+        if self._text.matched is not None:
+            self._end(FinishReason.STOP, stop_text=self._text.matched)
+        elif self._count >= self._reading.budget:
+            self._end(FinishReason.LENGTH)
+            pieces += self._text.end()
+        return pieces
+
+    def _ends(self, token_id: int, *, may_end: bool) -> bool:
+        # An answer that has the form it must have cannot grow any more, whatever its minimum.
+        if token_id in self._eos_ids:
+            return may_end or self._request.constraint is not None
+        return may_end and token_id in self._stop_ids
+
+    def _piece(self, token_id: int) -> bytes:
+        # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
+        return self._pieces[token_id] if token_id < len(self._pieces) else b""
+
+    def _logprob(self, token_id: int, found: Mapping[int, float], most: int) -> TokenLogprob:
+        best = sorted(found, key=found.__getitem__, reverse=True)[:most]
+        top = tuple(TokenLogprob(other, self._piece(other), min(0.0, found[other])) for other in best)
+        return TokenLogprob(token_id, self._piece(token_id), min(0.0, found[token_id]), top)
+
+    def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:
+        self.finish = Finish(
+            reason,
+            stop_text,
+            stop_token_id,
+            self._count,
+            cached_tokens=self.cached_tokens,
+            speculation=self.speculation,
+        )
+
+    def _output(self, pieces: Sequence[Piece]) -> StepOutput:
+        piece = pieces[0] if len(pieces) == 1 else join(pieces)
+        started = None
+        if not self._is_started:
+            self._is_started = True
+            started = Started(len(self._reading.prompt_ids), self._reading.preprocess, self.queue)
+        return StepOutput(
+            self._request.key,
+            piece.text,
+            piece.token_count,
+            piece.token_ids if self._request.token_ids else None,
+            piece.logprobs if self._request.top_logprobs is not None else None,
+            started,
+            self.finish,
+        )

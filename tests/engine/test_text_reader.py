@@ -1,0 +1,119 @@
+"""How requests are read for engines that take tokens."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doherty_engine import (
+    Conversation,
+    EngineRequest,
+    HeldPart,
+    Input,
+    InvalidInputError,
+    RawText,
+    Stopping,
+    TokenIds,
+    UnsupportedError,
+)
+from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
+from support.hugging_face import TURN_END, Folder, user, write_llama3
+
+CONTEXT = 600
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return write_llama3(tmp_path_factory.mktemp("llama3"))
+
+
+def reader_of(folder: Folder, *, context: int = CONTEXT, vocabulary_size: int | None = None) -> InputReader:
+    found = find_model_folder(str(folder.path), extra="vllm")
+    return InputReader(HuggingFaceTokenizer(found, extra="vllm"), context, vocabulary_size)
+
+
+@pytest.fixture(scope="module")
+def reader(folder: Folder) -> InputReader:
+    return reader_of(folder)
+
+
+HELLO = RawText("Hello")
+
+
+def request(content: Input = HELLO, **fields: Any) -> EngineRequest:
+    return EngineRequest("key", content, **fields)
+
+
+async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: InputReader, folder: Folder) -> None:
+    reading = await reader.read(request(Conversation((user("Hi"),)), held=HeldPart(text="The sky")))
+    assert reading.held_ids == folder.texts("The sky")
+    assert reading.token_ids == [*reading.prompt_ids, *reading.held_ids]
+    assert reading.budget == CONTEXT - len(reading.prompt_ids)
+    assert reading.left == reading.budget - len(reading.held_ids)
+    assert reading.preprocess > 0
+
+
+@pytest.mark.parametrize("content", [RawText("How many? 🙂"), Conversation((user("How many?"),)), TokenIds((5, 6, 7))])
+async def test_counting_agrees_with_reading(reader: InputReader, content: Input) -> None:
+    assert await reader.count(content) == len((await reader.read(request(content))).prompt_ids) > 0
+
+
+@pytest.mark.parametrize(("words", "messages", "on_loop"), [(100, 1, True), (1000, 1, False), (1, 100, False)])
+async def test_long_inputs_are_read_in_a_thread(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, words: int, messages: int, *, on_loop: bool
+) -> None:
+    reader = reader_of(folder, context=100_000)
+    seen: list[bool] = []
+    render = HuggingFaceTokenizer.render
+
+    def spy(self: HuggingFaceTokenizer, turns: Any) -> list[int]:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return render(self, turns)
+
+    monkeypatch.setattr(HuggingFaceTokenizer, "render", spy)
+    content = Conversation((user("Hello " * words),) * messages)
+    await reader.read(request(content))
+    await reader.count(content)
+    assert seen == [on_loop, on_loop]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"content": RawText("word " * 500)}, "raw_text"),
+        ({"content": RawText("x" * 1_000_000)}, "raw_text"),
+        ({"content": Conversation((user("x" * 1_000_000),), field="prompt")}, "prompt"),
+        ({"content": TokenIds((5, 1000))}, "token_ids"),
+        ({"stopping": Stopping(stop_token_ids=(1000,))}, "stopping.stop_token_ids"),
+        ({"stopping": Stopping(max_output_tokens=CONTEXT)}, "stopping.max_output_tokens"),
+        ({"held": HeldPart(token_ids=(1000,))}, "continue_from.token_ids"),
+    ],
+)
+async def test_what_is_wrong_names_its_field(reader: InputReader, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        await reader.read(request(**fields))
+    assert raised.value.field == field
+
+
+async def test_the_models_vocabulary_may_be_smaller_than_the_tokenizers(folder: Folder) -> None:
+    reader = reader_of(folder, vocabulary_size=300)
+    assert await reader.count(TokenIds((299,))) == 1
+    with pytest.raises(InvalidInputError, match="300 is no token: the model has 300"):
+        await reader.count(TokenIds((300,)))
+
+
+async def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
+    folder = write_llama3(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("")
+    with pytest.raises(InvalidInputError, match="the model has no chat template"):
+        await reader_of(folder).count(Conversation((user("Hi"),)))
+    (tmp_path / "chat_template.jinja").write_text("{{ '' }}")
+    with pytest.raises(InvalidInputError, match="it is empty"):
+        await reader_of(folder).count(Conversation((user("Hi"),)))
+
+
+async def test_a_held_text_that_the_tokenizer_changes_is_refused(reader: InputReader) -> None:
+    with pytest.raises(UnsupportedError) as raised:
+        await reader.read(request(held=HeldPart(text=f"so{TURN_END}")))
+    assert raised.value.field == "continue_from.text"

@@ -1,0 +1,108 @@
+"""Folders of Hugging Face models without weights, whose tokenizers are real ones."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from doherty_engine import Message, Role
+
+BEGIN, END, HEADER, HEADER_END, TURN_END = LLAMA3_SPECIALS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' ~ message.role ~ '<|end_header_id|>\n\n' ~ message.content | trim ~ '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+_CORPUS = (
+    "Name three colors. Why is the sky blue? What is the capital of France, and how many people live there?",
+    "The sky is blue because the air scatters the blue light of the sun more than the red one.",
+    "Hello. How are you today? I am fine, and the answer is that the end of the day is near.",
+    '{"ok": true, "name": "value", "colors": ["red", "green", "blue"]}',
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model's folder, and its tokenizer as the library that made it sees it."""
+
+    path: Path
+    tokenizer: Tokenizer
+
+    def id_of(self, token: str) -> int:
+        token_id = self.tokenizer.token_to_id(token)
+        assert token_id is not None
+        return token_id
+
+    def texts(self, text: str) -> list[int]:
+        """The ids of a text without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def write_folder(path: Path, tokenizer: Tokenizer, **files: dict[str, Any]) -> Folder:
+    """Writes tokenizer.json and JSON files by their names without ".json"."""
+    path.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path / "tokenizer.json"))
+    for name, content in files.items():
+        (path / f"{name}.json").write_text(json.dumps(content))
+    return Folder(path, tokenizer)
+
+
+def write_llama3(path: Path, **generation: Any) -> Folder:
+    """A byte-level tokenizer of some hundred tokens, with Llama 3's special tokens, its template and its two ends."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=list(LLAMA3_SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
+    )
+    ends = [tokenizer.token_to_id(END), tokenizer.token_to_id(TURN_END)]
+    size = tokenizer.get_vocab_size()
+    return write_folder(
+        path,
+        tokenizer,
+        config={
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": size,
+            "max_position_embeddings": 8192,
+        },
+        generation_config={"eos_token_id": ends, "temperature": 0.6, "top_p": 0.9, **generation},
+        tokenizer_config={"bos_token": BEGIN, "eos_token": END, "chat_template": LLAMA3_TEMPLATE},
+    )
+
+
+def write_sentence_piece(path: Path) -> Folder:
+    """A SentencePiece tokenizer with byte fallback, as Llama 2's: it puts a space before every text."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    merges = [("▁", "a"), ("a", "b"), ("▁a", "b")]
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True)  # noqa: S106 - no password
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return write_folder(path, tokenizer, tokenizer_config={"bos_token": "<s>", "eos_token": "</s>"})
+
+
+def user(content: str) -> Message:
+    """What a person says."""
+    return Message(Role.USER, content)
