@@ -5,8 +5,8 @@ import time
 from doherty_engine._errors import EngineFailedError
 from doherty_engine._outputs import Finish, FinishReason, StepOutput
 from doherty_engine._requests import EngineRequest
+from doherty_engine.constraints import Form
 from doherty_engine.llamacpp._chunks import Chunk, read_logprob
-from doherty_engine.llamacpp._forms import Form
 from doherty_engine.llamacpp._reader import Held
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 from doherty_engine.text import Piece, StopMatcher, join

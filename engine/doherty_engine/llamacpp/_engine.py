@@ -8,7 +8,7 @@ from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDef
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, Conversation, EngineRequest, Input, Message, Role, Stopping
-from doherty_engine.llamacpp._forms import FormCompiler
+from doherty_engine.constraints import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf, read_gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
 from doherty_engine.llamacpp._options import Options, default_threads
@@ -153,7 +153,7 @@ class LlamaCppEngine:
 
     def _load(self) -> None:
         options = self._options
-        forms = FormCompiler()
+        forms = FormCompiler(extra="cpu")
         file = find_model(options.model, options.revision)
         gguf = read_gguf(file.path)
         vocabulary = Vocabulary(gguf)

@@ -9,9 +9,9 @@ from doherty_engine._budget import output_budget
 from doherty_engine._errors import EngineError, EngineFailedError, UnsupportedError
 from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
+from doherty_engine.constraints import Form, FormCompiler
 from doherty_engine.llamacpp._answer import Answer
 from doherty_engine.llamacpp._chunks import read_chunk
-from doherty_engine.llamacpp._forms import Form, FormCompiler
 from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._sampling import sampling_fields

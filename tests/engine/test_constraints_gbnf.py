@@ -3,8 +3,8 @@
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from doherty_engine.llamacpp._gbnf import GbnfError, read_gbnf
-from doherty_engine.llamacpp._lark import write_lark
+from doherty_engine.constraints._gbnf import GbnfError, read_gbnf
+from doherty_engine.constraints._lark import write_lark
 
 BYTES = LLTokenizer("byte")
 

@@ -7,7 +7,7 @@ allow less than it says, but never more.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from doherty_engine.llamacpp._gbnf import Choice, Node, Pattern, Repeat, RuleName, Series, references
+from doherty_engine.constraints._gbnf import Choice, Node, Pattern, Repeat, RuleName, Series, references
 
 
 def write_lark(rules: Mapping[str, Node]) -> str:

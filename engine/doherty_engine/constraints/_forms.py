@@ -1,7 +1,8 @@
-"""Makes a grammar for llguidance, inside llama.cpp, out of a constraint, and holds the answer against it.
+"""Makes a grammar for llguidance, inside an engine, out of a constraint, and holds the answer against it.
 
-llama.cpp drops a grammar that llguidance refuses, or gives up on halfway, and generates on without a word: therefore
-each is compiled here first, and a `Form` follows the answer.
+Each is compiled here before the engine sees it, with bounds of our own: what cannot be read, fulfilled or afforded is
+told with the caller's field. llama.cpp moreover drops a grammar that llguidance refuses, or gives up on halfway, and
+generates on without a word: there a `Form` follows the answer.
 """
 
 import json
@@ -12,8 +13,8 @@ from typing import Any
 
 from doherty_engine._errors import EngineSetupError, InvalidInputError, UnsupportedError
 from doherty_engine._requests import Choices, Constraint, Grammar, JsonSchema, Regex
-from doherty_engine.llamacpp._gbnf import GbnfError, quote, read_gbnf
-from doherty_engine.llamacpp._lark import write_lark
+from doherty_engine.constraints._gbnf import GbnfError, quote, read_gbnf
+from doherty_engine.constraints._lark import write_lark
 
 _MAX_CHARACTERS = 32_768
 _LEXER_FUEL = 100_000
@@ -29,9 +30,9 @@ _ENDS_PATTERN = {"/": r"\x2f", "\n": r"\n", "\r": r"\r"}
 class FormCompiler:
     """Compiles constraints."""
 
-    def __init__(self) -> None:
-        """Raises EngineSetupError if llguidance is not installed."""
-        self._llguidance = _import_llguidance()
+    def __init__(self, *, extra: str) -> None:
+        """`extra` is this distribution's that has llguidance; raises EngineSetupError if that is not installed."""
+        self._llguidance = _import_llguidance(extra)
         # The form of an answer is a matter of its bytes, so the model's own tokens are not needed to check it.
         self._bytes = self._llguidance.LLTokenizer("byte")
         self._limits = self._llguidance.LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
@@ -62,14 +63,14 @@ class Form:
     def __init__(self, field: str, lark: str, matcher: Any) -> None:
         self._field = field
         self.grammar = f"%llguidance {{}}\n{lark}"
-        """As llama.cpp takes it."""
+        """As llama.cpp and vLLM take it: the first line tells that the others are Lark."""
         self._matcher = matcher
 
     def follow(self, text: str) -> None:
         """Takes the next text of the answer.
 
         Raises:
-            InvalidInputError: it does not have the form, so llama.cpp has dropped the grammar.
+            InvalidInputError: it does not have the form, so the engine has dropped the grammar.
         """
         if text and not self._matcher.consume_tokens(list(text.encode())):
             raise self._dropped()
@@ -125,10 +126,10 @@ def _check_size(field: str, text: str) -> None:
         raise InvalidInputError(field, f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are taken")
 
 
-def _import_llguidance() -> ModuleType:
+def _import_llguidance(extra: str) -> ModuleType:
     try:
         return import_module("llguidance")
     except ModuleNotFoundError as error:
         raise EngineSetupError(
-            "The engine llamacpp needs the package llguidance; run `pip install 'doherty[cpu]'`."
+            f"Constraints need the package llguidance; run `pip install 'doherty[{extra}]'`."
         ) from error
