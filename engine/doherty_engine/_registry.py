@@ -10,6 +10,7 @@ from doherty_engine._errors import EngineSetupError
 _MODULES = {
     "llamacpp": "doherty_engine.llamacpp",
     "synthetic": "doherty_engine.synthetic",
+    "vllm": "doherty_engine.vllm",
 }
 
 DEFAULT_ENGINE = "llamacpp"

@@ -2,4 +2,5 @@
 
 from doherty_service.command import serve
 
-serve(prog_name="doherty serve")
+if __name__ == "__main__":  # an engine's own processes import this module, too
+    serve(prog_name="doherty serve")

@@ -16,7 +16,11 @@ PUBLIC = {
         Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options input_field
         output_budget
     """,
-    "doherty_engine.text": "AnswerText Piece StopMatcher Utf8Detokenizer join",
+    "doherty_engine.constraints": "Form FormCompiler",
+    "doherty_engine.text": """
+        AnswerText HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer Utf8Detokenizer
+        Vocabulary find_model_folder join spell_byte_level spell_sentence_piece
+    """,
     "doherty_service": "Settings run",
 }
 

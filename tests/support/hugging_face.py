@@ -47,6 +47,11 @@ class Folder:
         return ids
 
 
+def read_folder(path: Path) -> Folder:
+    """A folder that has been written."""
+    return Folder(path, Tokenizer.from_file(str(path / "tokenizer.json")))
+
+
 def write_folder(path: Path, tokenizer: Tokenizer, **files: dict[str, Any]) -> Folder:
     """Writes tokenizer.json and JSON files by their names without ".json"."""
     path.mkdir(parents=True, exist_ok=True)
@@ -101,6 +106,13 @@ def write_sentence_piece(path: Path) -> Folder:
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return write_folder(path, tokenizer, tokenizer_config={"bos_token": "<s>", "eos_token": "</s>"})
+
+
+def write_lora(path: Path, rank: int = 8) -> Path:
+    """What tells of a LoRA adapter, without its weights."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
+    return path
 
 
 def user(content: str) -> Message:

@@ -2,4 +2,5 @@
 
 from doherty.cli import main
 
-main()
+if __name__ == "__main__":  # an engine's own processes import this module, too
+    main()

@@ -56,6 +56,15 @@ class FormCompiler:
             raise UnsupportedError(field, f"this engine cannot do it: {reason}")
         raise InvalidInputError(field, f"it cannot be compiled: {reason}")
 
+    def suits(self, tokenizer: Any) -> bool:
+        """Whether llguidance can bind a model with this tokenizer, which is one of transformers'."""
+        hugging_face = import_module("llguidance.hf")
+        try:
+            hugging_face.from_tokenizer(tokenizer)
+        except ValueError:  # a kind that it does not know
+            return False
+        return True
+
 
 class Form:
     """The form that one answer must have."""

@@ -37,17 +37,19 @@ class HuggingFaceTokenizer:
                 f"The model {folder.model} has no tokenizer.json; name one that has, or save its tokenizer with "
                 "transformers' save_pretrained."
             )
+        self.library: Any = None
+        """The tokenizer as transformers has it."""
         try:
-            self._outer: Any = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder.path))
+            self.library = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder.path))
         except Exception as error:  # `tokenizers` raises bare Exceptions
             raise EngineSetupError(f"The tokenizer of {folder.model} cannot be read ({error}).") from error
-        self._inner: Any = self._outer.backend_tokenizer
+        self._inner: Any = self.library.backend_tokenizer
         # The file may ask for either, and a prompt that is cut or filled up is another one.
         self._inner.no_truncation()
         self._inner.no_padding()
         self.pieces = _pieces(self._inner)
         """The bytes of each token in an answer, by id: those of special tokens are empty."""
-        self.eos_ids = _eos_ids(folder, self._outer.eos_token_id)
+        self.eos_ids = _eos_ids(folder, self.library.eos_token_id)
         """The tokens at which the model ends its answer."""
         self.default_sampling = _default_sampling(folder)
         """What the model's generation_config.json recommends."""
@@ -60,7 +62,7 @@ class HuggingFaceTokenizer:
     @property
     def has_chat_template(self) -> bool:
         """Whether conversations can be rendered."""
-        return bool(self._outer.chat_template)
+        return bool(self.library.chat_template)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a conversation, up to where the assistant's answer begins.
@@ -72,7 +74,7 @@ class HuggingFaceTokenizer:
             raise ValueError("the model has no chat template")
         turns = [{"role": message.role.value, "content": message.content} for message in messages]
         try:
-            text: str = self._outer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text: str = self.library.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except self._template_error as error:
             raise ValueError(str(error)) from error
         return self._encode(text)  # the template has written the special tokens
@@ -80,7 +82,7 @@ class HuggingFaceTokenizer:
     def encode(self, text: str) -> list[int]:
         """The tokens of a text that is a whole prompt: with those that the model wants at the beginning, but once."""
         ids: list[int] = self._inner.encode(text).ids
-        bos = self._outer.bos_token_id
+        bos = self.library.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def encode_answer(self, text: str) -> list[int]:

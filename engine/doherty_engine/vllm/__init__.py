@@ -1,0 +1,11 @@
+"""vLLM behind the engine Protocol: any model that vLLM runs, on a GPU.
+
+vLLM schedules and computes in processes of its own; tokenizer, chat template, text and the end of an answer are those
+of `doherty_engine.text`. Importing this package loads none of the libraries that it needs.
+"""
+
+from doherty_engine.vllm._engine import VllmEngine, create
+from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._profiles import profiles
+
+__all__ = ["Options", "VllmEngine", "create", "profiles"]

@@ -1,0 +1,85 @@
+"""Turns options into the arguments of vLLM's engine."""
+
+from collections.abc import Iterable
+
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.text import ModelFolder, find_model_folder
+from doherty_engine.vllm._library import EXTRA, Library
+from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._profiles import profiles
+
+_SAME_NAME = (
+    "max_model_len",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "dtype",
+    "quantization",
+    "load_format",
+    "attention_backend",
+    "performance_mode",
+    "skip_tokenizer_init",
+)
+"""The options that vLLM calls as we do."""
+_OTHER_NAME = {"slots": "max_num_seqs", "prefix_caching": "enable_prefix_caching"}
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's LoRAConfig takes as max_lora_rank."""
+_NGRAM_WINDOW = 4
+
+
+def settings(options: Options, folder: ModelFolder) -> dict[str, object]:
+    """The options that are set, by the profile or beyond it."""
+    values = profiles()[options.profile]
+    if "quantization_config" in folder.read_json("config.json"):
+        values.pop("quantization", None)  # the checkpoint is quantized already, and says how
+    for name in (*_SAME_NAME, *_OTHER_NAME, "ngram", "ngram_window"):
+        value = getattr(options, name)
+        if value is not None:
+            values[name] = value
+    if values.get("quantization") == "none":
+        del values["quantization"]
+    return values
+
+
+def engine_arguments(options: Options, folder: ModelFolder, library: Library) -> dict[str, object]:
+    """The keyword arguments of AsyncEngineArgs.
+
+    Raises:
+        EngineSetupError: an adapter cannot be had.
+    """
+    values = settings(options, folder)
+    arguments: dict[str, object] = {name: values[name] for name in _SAME_NAME if name in values}
+    arguments |= {theirs: values[ours] for ours, theirs in _OTHER_NAME.items() if ours in values}
+    if folder.revision:  # on the hub, where vLLM gets the weights itself, of the same commit
+        arguments |= {"model": folder.model, "revision": folder.revision}
+    else:
+        arguments["model"] = str(folder.path)
+    arguments["structured_outputs_config"] = library.StructuredOutputsConfig(backend="guidance")
+    arguments["disable_log_stats"] = True  # its loggers; ours, which is handed over apart, still gets the figures
+    if values.get("ngram"):
+        arguments["speculative_config"] = {
+            "method": "ngram",
+            "num_speculative_tokens": values["ngram"],
+            "prompt_lookup_min": 1,
+            "prompt_lookup_max": values.get("ngram_window", _NGRAM_WINDOW),
+        }
+    if options.adapters:
+        arguments |= _lora_arguments(path for _, path in options.adapters)
+    return {**arguments, **(options.engine_args or {})}
+
+
+def _lora_arguments(paths: Iterable[str]) -> dict[str, object]:
+    ranks = [_rank(path) for path in paths]
+    fitting = [rank for rank in _RANKS if rank >= max(ranks)]
+    if not fitting:
+        raise EngineSetupError(f"An adapter has rank {max(ranks)}, and vLLM takes at most {_RANKS[-1]}; leave it out.")
+    return {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": fitting[0]}
+
+
+def _rank(path: str) -> int:
+    rank = find_model_folder(path, extra=EXTRA).read_json("adapter_config.json").get("r")
+    if not isinstance(rank, int):
+        raise EngineSetupError(
+            f"{path} has no adapter_config.json that tells a rank; name the folder of a LoRA adapter."
+        )
+    return rank

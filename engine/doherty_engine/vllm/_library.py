@@ -1,0 +1,90 @@
+"""What is used of vLLM, imported when the engine starts."""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from doherty_engine._errors import EngineSetupError
+
+EXTRA = "vllm"
+
+_ENVIRONMENT = {
+    # A fork would take gRPC's threads and locks along.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # vLLM would tell its makers what runs where.
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The names of vLLM that this engine knows."""
+
+    version: str
+    AsyncEngineArgs: Any
+    AsyncLLM: Any
+    EngineDeadError: type[Exception]
+    LoRARequest: Any
+    PrometheusStatLogger: type
+    RequestOutputKind: Any
+    SamplingParams: Any
+    StructuredOutputsConfig: Any
+    StructuredOutputsParams: Any
+    UsageContext: Any
+    tokens_input: Any
+
+
+def load_library() -> Library:
+    """Imports vLLM, which takes seconds.
+
+    Raises:
+        EngineSetupError: it is not installed, cannot be imported, or finds no GPU.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    vllm = _import("vllm")
+    if _import("vllm.platforms").current_platform.is_unspecified():
+        raise EngineSetupError(
+            "The engine vllm finds no GPU here; see that nvidia-smi shows one, and give Docker `--gpus all`, or "
+            "choose `--engine llamacpp`."
+        )
+    sampling_params = _import("vllm.sampling_params")
+    return Library(
+        version=vllm.__version__,
+        AsyncEngineArgs=_import("vllm.engine.arg_utils").AsyncEngineArgs,
+        AsyncLLM=_import("vllm.v1.engine.async_llm").AsyncLLM,
+        EngineDeadError=_import("vllm.v1.engine.exceptions").EngineDeadError,
+        LoRARequest=_import("vllm.lora.request").LoRARequest,
+        PrometheusStatLogger=_import("vllm.v1.metrics.loggers").PrometheusStatLogger,
+        RequestOutputKind=sampling_params.RequestOutputKind,
+        SamplingParams=sampling_params.SamplingParams,
+        StructuredOutputsConfig=_import("vllm.config").StructuredOutputsConfig,
+        StructuredOutputsParams=sampling_params.StructuredOutputsParams,
+        UsageContext=_import("vllm.usage.usage_lib").UsageContext,
+        tokens_input=_import("vllm.inputs").tokens_input,
+    )
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == "vllm":
+            raise EngineSetupError(
+                "The engine vllm needs the package vllm; run `pip install 'doherty[vllm]'`."
+            ) from error
+        raise EngineSetupError(
+            f"vLLM is installed, but not as this engine knows it ({error}); run `pip install 'doherty[vllm]'`."
+        ) from error
+    except ImportError as error:
+        raise EngineSetupError(
+            f"vLLM cannot be imported ({first_line(error)}); see that its CUDA libraries and the driver fit together."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, as good as it goes: pydantic's say what is wrong on their second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:300].rstrip(".") or type(error).__name__

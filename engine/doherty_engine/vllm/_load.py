@@ -1,0 +1,84 @@
+"""Brings vLLM up, in a thread: it takes from half a minute to several."""
+
+import multiprocessing
+import signal
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+from doherty_engine._engine import ModelInfo
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.constraints import FormCompiler
+from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
+from doherty_engine.vllm._arguments import engine_arguments
+from doherty_engine.vllm._features import describe
+from doherty_engine.vllm._library import EXTRA, Library, first_line, load_library
+from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._stats import Board, stat_logger
+from doherty_engine.vllm._work import Workshop
+
+
+def load(options: Options) -> tuple[Workshop, ModelInfo]:
+    """Loads the model; blocks.
+
+    Raises:
+        EngineSetupError: it cannot; the message says what to do.
+    """
+    library = load_library()
+    if not options.model:
+        raise EngineSetupError(
+            "The engine vllm has no model of its own; name a folder, or one on the hub, with `--model org/name`."
+        )
+    folder = find_model_folder(options.model, options.revision, extra=EXTRA)
+    tokenizer = HuggingFaceTokenizer(folder, extra=EXTRA)
+    forms = FormCompiler(extra=EXTRA)
+    can_bind = forms.suits(tokenizer.library)
+    board = Board()
+    llm = _start_vllm(library, engine_arguments(options, folder, library), board)
+    model = llm.vllm_config.model_config
+    shop = Workshop(
+        library=library,
+        llm=llm,
+        reader=InputReader(tokenizer, model.max_model_len, model.get_vocab_size()),
+        tokenizer=tokenizer,
+        forms=forms if can_bind and not model.skip_tokenizer_init else None,
+        board=board,
+        adapters={
+            name: library.LoRARequest(name, number, _lora_path(path))
+            for number, (name, path) in enumerate(options.adapters, start=1)
+        },
+        speculates=llm.vllm_config.speculative_config is not None,
+    )
+    return shop, describe(options, folder, shop)
+
+
+def terminate_children() -> None:
+    """Ends vLLM's processes, so that a load that is under way fails: nothing else in a server makes any."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+
+
+def _start_vllm(library: Library, arguments: dict[str, object], board: Board) -> Any:
+    _keep_ctrl_c_from_children()
+    try:
+        return library.AsyncLLM.from_engine_args(
+            library.AsyncEngineArgs(**arguments),
+            usage_context=library.UsageContext.OPENAI_API_SERVER,  # whose defaults are those of a server
+            stat_loggers=[stat_logger(library.PrometheusStatLogger, board)],
+        )
+    except Exception as error:
+        raise EngineSetupError(f"vLLM cannot start ({first_line(error)}); its own log above says more.") from error
+
+
+def _keep_ctrl_c_from_children() -> None:
+    """Makes processes that this thread starts deaf to SIGINT.
+
+    A terminal sends it to all processes of the server, and vLLM's would end with the requests that a drain lets finish.
+    """
+    resource_tracker.ensure_running()  # which would let SIGINT through again for this thread, were it started later
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _lora_path(path: str) -> str:
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else path

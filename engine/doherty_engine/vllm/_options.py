@@ -1,0 +1,102 @@
+"""What a deployment may set."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from doherty_engine._options import option, parse_bool
+from doherty_engine.vllm._profiles import DEFAULT_PROFILE, profiles
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("it must be at least 1")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError("it must be 0 or above")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise ValueError("it must be above 0 and at most 1")
+    return number
+
+
+def _profile(text: str) -> str:
+    if text not in profiles():
+        raise ValueError(f"it must be one of {', '.join(profiles())}")
+    return text
+
+
+def _adapters(text: str) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, path = part.partition("=")
+        if not separator or not name or not path or name in pairs:
+            raise ValueError("it must be NAME=PATH, several with commas between, each name once")
+        pairs[name] = path
+    return tuple(pairs.items())
+
+
+def _object(text: str) -> dict[str, object]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("it must be a JSON object")  # noqa: TRY004  as for every other text that cannot be read
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings of the engine; what is None is left to the profile, and then to vLLM."""
+
+    model: str = option("", str, 'The folder of a Hugging Face model, or one on the hub as "org/name".')
+    revision: str = option("", str, "The commit, branch or tag of a model on the hub.")
+    profile: str = option(
+        DEFAULT_PROFILE,
+        _profile,
+        f"What is set unless an option says otherwise: {', '.join(profiles())}. The default is {DEFAULT_PROFILE}.",
+    )
+    slots: int | None = option(None, _positive, "How many requests run at the same time; vLLM's max_num_seqs.")
+    max_model_len: int | None = option(
+        None, _positive, "How many tokens prompt and answer have together. The default is the model's own."
+    )
+    max_num_batched_tokens: int | None = option(
+        None, _positive, "How many tokens a step computes at most, those of prompts and of answers together."
+    )
+    gpu_memory_utilization: float | None = option(None, _share, "The share of the GPU's memory to use, 0 to 1.")
+    tensor_parallel_size: int | None = option(None, _positive, "Over how many GPUs the model is spread.")
+    dtype: str | None = option(None, str, 'The type of weights and activations, as "bfloat16".')
+    quantization: str | None = option(
+        None,
+        str,
+        'How weights are quantized, as "fp8"; "none" leaves them as they are. A checkpoint that is quantized already '
+        "needs nothing said.",
+    )
+    load_format: str | None = option(None, str, 'Where weights come from; "dummy" takes random ones.')
+    attention_backend: str | None = option(None, str, 'The attention kernels, as "FLASH_ATTN".')
+    performance_mode: str | None = option(None, str, "balanced, interactivity or throughput.")
+    prefix_caching: bool | None = option(
+        None, parse_bool, "Whether the beginning of a prompt is reused where the KV cache still holds it."
+    )
+    ngram: int | None = option(
+        None,
+        _count,
+        "How many tokens a step are drafted from what the prompt and the answer have said before; 0 is off.",
+    )
+    ngram_window: int | None = option(None, _positive, "How many tokens must be alike for that, at most.")
+    adapters: tuple[tuple[str, str], ...] = option(
+        (), _adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
+    )
+    skip_tokenizer_init: bool | None = option(
+        None, parse_bool, "Whether vLLM itself does without a tokenizer; then there are no constraints."
+    )
+    engine_args: Mapping[str, object] | None = option(
+        None, _object, "Further fields of vLLM's AsyncEngineArgs, as a JSON object; they beat everything else."
+    )

@@ -1,0 +1,234 @@
+"""What runs in a process of its own in the real vLLM: takes messages, and makes a step of all requests together.
+
+FAKE_VLLM_STEP_SECONDS is how long a step takes, 2 ms without it; FAKE_VLLM_DIE_AFTER_STEPS is when the process dies.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llguidance
+import llguidance.hf
+from transformers import PreTrainedTokenizerFast
+
+from support.fake_model import FakeModel
+
+from ...config import VllmConfig
+from ...lora.request import LoRARequest
+from ...sampling_params import SamplingParams
+
+_BLOCK = 16
+"""Tokens of a block of the KV cache."""
+_BLOCKS = 4096
+_LARGEST_SEED = 2**63
+
+
+@dataclass
+class Request:
+    """One that is waiting or running."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    lora_request: LoRARequest | None
+    queued: float = field(default_factory=time.monotonic)
+    scheduled: float = 0.0
+    cached_tokens: int = 0
+    output: list[int] = field(default_factory=list)
+    matcher: Any = None
+
+
+@dataclass
+class Output:
+    """What a step gave for one request."""
+
+    request_id: str
+    new_token_ids: list[int]
+    logprobs: list[dict[int, float]] | None
+    finish_reason: str | None
+    stop_reason: int | None
+    request: Request
+
+
+@dataclass
+class Step:
+    """What a step gave."""
+
+    outputs: list[Output]
+    running: int
+    waiting: int
+    kv_cache_usage: float
+    drafts: tuple[int, int, int] | None
+    """How many drafts there were, of how many tokens, of which so many were accepted."""
+
+
+class EngineCore:
+    """The scheduler and the model."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._config = config
+        self._model = FakeModel(Path(config.model_config.model))
+        self._ll_tokenizer: llguidance.LLTokenizer | None = None
+        self.pace = float(os.environ.get("FAKE_VLLM_STEP_SECONDS", "0.002"))
+        self._dies_after = int(os.environ.get("FAKE_VLLM_DIE_AFTER_STEPS", "0"))
+        self._steps = 0
+        self.messages: deque[tuple[str, Any]] = deque()
+        self.news = asyncio.Event()
+        self._waiting: deque[Request] = deque()
+        self._running: dict[str, Request] = {}
+        self._cached: list[list[int]] = []
+        self.aborted: list[str] = []
+        """Requests that were taken out before their end, for tests to look at."""
+
+    def send(self, kind: str, content: Any) -> None:
+        """Puts a message into its input; it is read between two steps."""
+        self.messages.append((kind, content))
+        self.news.set()
+
+    async def step(self) -> Step:
+        """Waits until there is something to do, and does it.
+
+        Raises:
+            Exception: what would end the process.
+        """
+        while True:
+            self._read_messages()
+            if self._running or self._waiting:
+                break
+            self.news.clear()
+            await self.news.wait()
+        self._admit()
+        await asyncio.sleep(self.pace)
+        self._read_messages()  # an abort that came while the step ran
+        self._steps += 1
+        if 0 < self._dies_after <= self._steps:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return self._compute()
+
+    def _read_messages(self) -> None:
+        while self.messages:
+            kind, content = self.messages.popleft()
+            match kind:
+                case "add":
+                    self._waiting.append(self._check(content))
+                case "abort":
+                    self._abort(content)
+                case "die":
+                    raise RuntimeError("killed")
+
+    def _check(self, request: Request) -> Request:
+        """What decoding a message, or the GPU's own code, would stumble over, and the process end by."""
+        params = request.params
+        seed = params.seed
+        if seed is not None and not -_LARGEST_SEED <= seed < _LARGEST_SEED:
+            raise OverflowError("Python int too large to convert to C long")
+        for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
+            if not isinstance(getattr(params, name), float | int):
+                raise TypeError(f"Expected `float`, got {getattr(params, name)!r} - at `$.{name}`")
+        if not all(isinstance(token_id, int) for token_id in request.prompt_token_ids):
+            raise TypeError("Expected `int` - at `$.prompt_token_ids[...]`")
+        return request
+
+    def _abort(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            if self._running.pop(request_id, None) is not None:
+                self.aborted.append(request_id)
+        kept = [request for request in self._waiting if request.request_id not in request_ids]
+        self.aborted += [one.request_id for one in self._waiting if one.request_id in request_ids]
+        self._waiting = deque(kept)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._config.scheduler_config.max_num_seqs:
+            request = self._waiting.popleft()
+            request.scheduled = time.monotonic()
+            if self._config.enable_prefix_caching:
+                request.cached_tokens = self._cached_tokens(request.prompt_token_ids)
+                self._cached.append(request.prompt_token_ids)
+            if request.params.structured_outputs is not None:
+                grammar = llguidance.grammar_from("grammar", str(request.params.structured_outputs.grammar))
+                request.matcher = llguidance.LLMatcher(self._tokenizer(), grammar, log_level=0)
+            self._running[request.request_id] = request
+
+    def _tokenizer(self) -> llguidance.LLTokenizer:
+        """Made with the first constraint."""
+        if self._ll_tokenizer is None:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(self._config.model_config.model)
+            self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer)
+        return self._ll_tokenizer
+
+    def _cached_tokens(self, ids: list[int]) -> int:
+        """Whole blocks that an earlier prompt began with, too; the last token is always computed."""
+        most = 0
+        for other in self._cached:
+            same = 0
+            for mine, theirs in zip(ids[:-1], other, strict=False):
+                if mine != theirs:
+                    break
+                same += 1
+            most = max(most, same)
+        return most - most % _BLOCK
+
+    def _compute(self) -> Step:
+        outputs = []
+        drafts = [0, 0, 0]
+        for request in list(self._running.values()):
+            outputs.append(self._advance(request, drafts))
+            if outputs[-1].finish_reason is not None:
+                del self._running[request.request_id]
+        used = sum(-(-(len(one.prompt_token_ids) + len(one.output)) // _BLOCK) for one in self._running.values())
+        told = (drafts[0], drafts[1], drafts[2]) if drafts[0] else None
+        return Step(outputs, len(self._running), len(self._waiting), used / _BLOCKS, told)
+
+    def _advance(self, request: Request, drafts: list[int]) -> Output:
+        """Generates a token, and with speculation all of the draft that would have come anyway."""
+        speculative = self._config.speculative_config
+        most = 1
+        if speculative is not None and request.output:
+            drafted = speculative.num_speculative_tokens
+            most += (len(request.output) + len(request.prompt_token_ids)) % (drafted + 1)
+            drafts[:] = [drafts[0] + 1, drafts[1] + drafted, drafts[2] + most - 1]
+        new: list[int] = []
+        logprobs: list[dict[int, float]] | None = None if request.params.logprobs is None else []
+        reason, stop = None, None
+        while len(new) < most and reason is None:
+            ids = [*request.prompt_token_ids, *request.output]
+            token_id = self._next(request, ids)
+            if logprobs is not None:
+                logprobs.append(self._model.logprobs(ids, token_id, request.params.logprobs or 0))
+            request.output.append(token_id)
+            new.append(token_id)
+            reason, stop = self._finish(request, token_id)
+        return Output(request.request_id, new, logprobs, reason, stop, request)
+
+    def _next(self, request: Request, ids: list[int]) -> int:
+        params = request.params
+        if request.matcher is not None:
+            mask = request.matcher.compute_bitmask()
+            allowed = [token_id for token_id in range(len(mask) * 8) if mask[token_id // 8] >> token_id % 8 & 1]
+            token_id = self._model.next(ids, allowed=allowed)
+            request.matcher.consume_token(token_id)
+            return token_id
+        settings: tuple[object, ...] = (params.frequency_penalty, params.presence_penalty, params.repetition_penalty)
+        if params.temperature:
+            settings += (params.temperature, params.top_p, params.min_p, params.top_k, params.seed)
+        if request.lora_request is not None:
+            settings += (request.lora_request.lora_name,)
+        banned = params._all_stop_token_ids if len(request.output) < params.min_tokens else ()  # noqa: SLF001 - its own
+        return self._model.next(ids, repr(settings).encode(), banned=banned)
+
+    def _finish(self, request: Request, token_id: int) -> tuple[str | None, int | None]:
+        params, count = request.params, len(request.output)
+        if count >= params.min_tokens and (request.matcher is None or request.matcher.is_stopped()):
+            if not params.ignore_eos and token_id == params._eos_token_id:  # noqa: SLF001 - as above
+                return "stop", None
+            if token_id in (params.stop_token_ids or ()):
+                return "stop", token_id
+        longest = self._config.model_config.max_model_len
+        if count >= (params.max_tokens or longest) or len(request.prompt_token_ids) + count >= longest:
+            return "length", None
+        return None, None

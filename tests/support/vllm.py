@@ -1,0 +1,81 @@
+"""The stand-in for vLLM, for a server and for tests in this process."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from doherty_engine import Conversation, EngineRequest, Sampling
+from support.engines import EngineLab, Outcome, running
+from support.hugging_face import Folder, read_folder, user, write_llama3
+
+_TESTS = Path(__file__).parents[1]
+FAKE_PATH = os.pathsep.join((str(_TESTS / "fakes"), str(_TESTS)))
+"""PYTHONPATH of a process that shall find the stand-in, and what that needs."""
+
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class VllmLab:
+    """A running engine on the stand-in."""
+
+    lab: EngineLab
+    llm: Any
+    """The stand-in's AsyncLLM."""
+    folder: Folder
+
+    async def until_dropped(self, key: str) -> None:
+        """Waits until vLLM has been told to drop a request, and had it."""
+        await until(lambda: key in self.llm.aborted)
+
+    async def ask(self, **fields: Any) -> Outcome:
+        """All that the engine gives for a greedy request with some fields set."""
+        return await self.lab.ask(vllm_request(**fields))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Waits for what nothing tells of."""
+    while not holds():  # noqa: ASYNC110 - as said
+        await asyncio.sleep(0)
+
+
+def vllm_request(**fields: Any) -> EngineRequest:
+    """A greedy request with a key of its own."""
+    content = Conversation((user("Name three colors."),))
+    base = EngineRequest(f"vllm-{next(_numbers)}", content, sampling=Sampling(temperature=0.0), token_ids=True)
+    return replace(base, **fields)
+
+
+@asynccontextmanager
+async def vllm_lab(folder: Path, **options: str) -> AsyncIterator[VllmLab]:
+    """Starts the engine with the model in `folder`, a small one if there is none, and stops it after the block."""
+    if not (folder / "config.json").exists():
+        write_llama3(folder)
+    with fake_vllm() as fake:
+        async with running("vllm", model=str(folder), **options) as lab:
+            yield VllmLab(lab, fake.ENGINES[-1], read_folder(folder))
+
+
+@contextmanager
+def fake_vllm() -> Iterator[Any]:
+    """Lets this process find the stand-in; gives its module of AsyncLLM, whose ENGINES are all that were made."""
+    _forget()
+    sys.path.insert(0, str(_TESTS / "fakes"))
+    try:
+        yield import_module("vllm.v1.engine.async_llm")
+    finally:
+        sys.path.remove(str(_TESTS / "fakes"))
+        _forget()
+
+
+def _forget() -> None:
+    for name in [name for name in sys.modules if name == "vllm" or name.startswith("vllm.")]:
+        del sys.modules[name]
