@@ -13,6 +13,22 @@ def option(default: T, parse: Callable[[str], T], description: str) -> T:
     return value
 
 
+def parse_positive(text: str) -> int:
+    """Reads a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError("it must be at least 1")
+    return number
+
+
+def parse_count(text: str) -> int:
+    """Reads a whole number from 0 on."""
+    number = int(text)
+    if number < 0:
+        raise ValueError("it must be 0 or above")
+    return number
+
+
 def parse_bool(text: str) -> bool:
     """Reads a switch: 1/0, true/false, yes/no, on/off."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}

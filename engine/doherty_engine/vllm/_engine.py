@@ -1,7 +1,7 @@
 """The engine: hands requests to vLLM, and fetches what each of its steps gave."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +9,7 @@ from doherty_engine._engine import Health, ModelInfo, RequestHandle, StepSink
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, EngineRequest, Input, RawText, Stopping
+from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.vllm._library import first_line
 from doherty_engine.vllm._load import load, terminate_children
 from doherty_engine.vllm._options import Options
@@ -30,7 +31,7 @@ class VllmEngine:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
-        self._sink: StepSink = _drop
+        self._sink: StepSink = drop
         self._loading: Future[tuple[Workshop, ModelInfo]] | None = None
         self._shop: Workshop | None = None
         self._info: ModelInfo | None = None
@@ -67,7 +68,7 @@ class VllmEngine:
         if self._shop is None:
             gone = StepOutput(request.key, error=EngineFailedError("the engine is not running"))
             asyncio.get_running_loop().call_soon(self._sink, [gone])
-            return _Refused()
+            return RefusedHandle()
         work = self._works[request.key] = Work(request, self._shop, self)
         self.spawn(work.run())
         return work
@@ -186,26 +187,7 @@ class VllmEngine:
             await self._try(EngineRequest("warm-up", RawText("Hello"), constraint=Choices(("Hello",))))
 
     async def _try(self, request: EngineRequest) -> None:
-        done: asyncio.Future[StepOutput] = asyncio.get_running_loop().create_future()
-
-        def listen(outputs: Sequence[StepOutput]) -> None:
-            for output in outputs:
-                if output.is_last and not done.done():
-                    done.set_result(output)
-
-        self._sink = listen
+        trial = Trial()
+        self._sink = trial.sink
         self.submit(request)
-        last = await done
-        if last.error is not None:
-            raise EngineSetupError(f"The model cannot answer ({last.error}); name another model.") from last.error
-
-
-class _Refused:
-    """The handle of a request that was over at once."""
-
-    def abort(self) -> None:
-        """Does nothing: there is nothing to drop."""
-
-
-def _drop(outputs: Sequence[StepOutput]) -> None:
-    """The sink of an engine that has none yet."""
+        await trial.succeeds()

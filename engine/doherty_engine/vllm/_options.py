@@ -4,22 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from doherty_engine._options import option, parse_bool
+from doherty_engine._options import option, parse_bool, parse_count, parse_positive
 from doherty_engine.vllm._profiles import DEFAULT_PROFILE, profiles
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("it must be at least 1")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError("it must be 0 or above")
-    return number
 
 
 def _share(text: str) -> float:
@@ -63,15 +49,15 @@ class Options:
         _profile,
         f"What is set unless an option says otherwise: {', '.join(profiles())}. The default is {DEFAULT_PROFILE}.",
     )
-    slots: int | None = option(None, _positive, "How many requests run at the same time; vLLM's max_num_seqs.")
+    slots: int | None = option(None, parse_positive, "How many requests run at the same time; vLLM's max_num_seqs.")
     max_model_len: int | None = option(
-        None, _positive, "How many tokens prompt and answer have together. The default is the model's own."
+        None, parse_positive, "How many tokens prompt and answer have together. The default is the model's own."
     )
     max_num_batched_tokens: int | None = option(
-        None, _positive, "How many tokens a step computes at most, those of prompts and of answers together."
+        None, parse_positive, "How many tokens a step computes at most, those of prompts and of answers together."
     )
     gpu_memory_utilization: float | None = option(None, _share, "The share of the GPU's memory to use, 0 to 1.")
-    tensor_parallel_size: int | None = option(None, _positive, "Over how many GPUs the model is spread.")
+    tensor_parallel_size: int | None = option(None, parse_positive, "Over how many GPUs the model is spread.")
     dtype: str | None = option(None, str, 'The type of weights and activations, as "bfloat16".')
     quantization: str | None = option(
         None,
@@ -87,10 +73,10 @@ class Options:
     )
     ngram: int | None = option(
         None,
-        _count,
+        parse_count,
         "How many tokens a step are drafted from what the prompt and the answer have said before; 0 is off.",
     )
-    ngram_window: int | None = option(None, _positive, "How many tokens must be alike for that, at most.")
+    ngram_window: int | None = option(None, parse_positive, "How many tokens must be alike for that, at most.")
     adapters: tuple[tuple[str, str], ...] = option(
         (), _adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
     )
