@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from doherty_engine._errors import EngineError
 
@@ -61,9 +62,8 @@ class Finish:
     speculation: Speculation | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
-    """What one step produced for one request.
+class StepOutput(NamedTuple):
+    """What one step produced for one request; a tuple, for one is made for every token.
 
     Every submitted request gets exactly one last output, with `finish` or with `error`, also after an abort: from
     then on its slot is free. `started` comes with the first output that carries anything, or alone before it.

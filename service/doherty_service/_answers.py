@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from doherty_engine import EngineFailedError, FinishReason, StepOutput, TokenLogprob
 from doherty_service._errors import StalledReaderError
@@ -30,6 +29,11 @@ class Answer:
         if self._outputs or self._failure is not None:
             wake()
 
+    @property
+    def newest(self) -> StepOutput | None:
+        """The last of the outputs that are there; None where there are none, or where the answer has failed."""
+        return self._outputs[-1] if self._outputs and self._failure is None else None
+
     def take(self) -> StepOutput | None:
         """Returns all outputs that are there merged into one; None where there are none.
 
@@ -48,7 +52,7 @@ class Answer:
 
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
-        if output.is_last:
+        if output.finish is not None or output.error is not None:  # as `is_last`, without the call
             self._on_last(output)
         if not self._reading or self._failure is not None:
             return
@@ -131,8 +135,7 @@ def merge(outputs: Sequence[StepOutput]) -> StepOutput:
     for output in with_tokens:
         ids += output.token_ids or ()
         logprobs += output.logprobs or ()
-    return replace(
-        last,
+    return last._replace(
         text="".join(output.text for output in outputs),
         token_count=sum(output.token_count for output in with_tokens),
         token_ids=None if any(output.token_ids is None for output in with_tokens) else tuple(ids),

@@ -224,7 +224,9 @@ class Generations:
         begun = time.monotonic()
         refused = False
         try:
-            async with asyncio.timeout(None if ends_at is None else ends_at - begun):
+            if ends_at is None:
+                return await admission.acquire(ticket)
+            async with asyncio.timeout(ends_at - begun):
                 return await admission.acquire(ticket)
         except TimeoutError:
             return None

@@ -1,6 +1,7 @@
 """From the start of the process to its end: load, serve, drain."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -112,6 +113,7 @@ def _leave(tracing: Tracing | None, code: int) -> NoReturn:
     """Ends the process without its engine, which hangs or still loads: Python would wait for its threads."""
     if tracing is not None:
         tracing.stop()
+    logging.shutdown()
     os._exit(code)
 
 

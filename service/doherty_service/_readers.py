@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from doherty_engine import StepOutput
-from doherty_service._answers import Answer, merge
+from doherty_service._answers import Answer
 from doherty_service._errors import StalledReaderError
 from doherty_service.admission import Slot
 from doherty_service.latency import Call
@@ -47,25 +47,22 @@ class Reader:
         Raises:
             Exception: as `next`.
         """
-        parts: list[StepOutput] = []
         complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def collect() -> None:
-            if complete.done():
-                return
-            try:
-                output = self.take()
-            except Exception as error:  # noqa: BLE001 - it is raised where the end is awaited
-                complete.set_exception(error)
-                return
+        def note() -> None:
+            output = self._answer.newest
             if output is not None:
-                parts.append(output)
-                if output.finish is not None:
-                    complete.set_result(None)
+                self._mark(output)
+            if (output is None or output.finish is not None) and not complete.done():
+                complete.set_result(None)
 
-        self._answer.listen(collect)
+        self._answer.listen(note)
         await complete
-        return merge(parts)
+        while (output := self._answer.take()) is not None and output.finish is None:
+            pass  # what came before a failure, which is raised next
+        if output is None:
+            raise AssertionError("an answer ended with neither its end nor an error")
+        return output
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Has `wake` called whenever `take` has something to return or to raise."""
@@ -78,8 +75,11 @@ class Reader:
             Exception: as `next`.
         """
         output = self._answer.take()
-        if output is None:
-            return None
+        if output is not None:
+            self._mark(output)
+        return output
+
+    def _mark(self, output: StepOutput) -> None:
         call = self._call
         if output.started is not None:
             call.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
@@ -89,7 +89,6 @@ class Reader:
                 self._slot.first_token = call.first_token
         if output.finish is not None:
             call.mark_summary(output.finish.reason.value, output.finish.cached_tokens)
-        return output
 
     def _arrived(self) -> None:
         if self._arrival is not None and not self._arrival.done():

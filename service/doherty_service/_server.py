@@ -26,6 +26,7 @@ from doherty_service.interceptors import (
     LatencyInterceptor,
     ReceivingInterceptor,
     RequestIdInterceptor,
+    SurroundingInterceptor,
 )
 from doherty_service.latency import LatencyRecorder
 from doherty_service.security import CertificateError, CertificateFiles, Keyring, KeysFileError, tls_credentials
@@ -65,11 +66,15 @@ def build_server(
         *([tracing.interceptor] if tracing else []),
         LatencyInterceptor(recorder),
         ErrorInterceptor(),
-        *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
     ]
-    server = grpc.aio.server(
-        interceptors=[*arounds, ReceivingInterceptor(settings.receive_timeout)], options=core_options(settings)
+    interceptor = SurroundingInterceptor(
+        [
+            *arounds,
+            *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
+            ReceivingInterceptor(settings.receive_timeout),
+        ]
     )
+    server = grpc.aio.server(interceptors=[interceptor], options=core_options(settings))
     deployment = Deployment(
         max_output_tokens=settings.max_output_tokens,
         system_prompt=settings.system_prompt,

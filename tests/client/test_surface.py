@@ -101,7 +101,10 @@ def test_twins_have_the_same_members_and_signatures(one: type, other: type) -> N
         if name == "__init__" and one is GenerationStream:
             continue  # clients make streams, callers do not
         assert isinstance(member, property) is isinstance(twins[name], property), name
-        assert _signature(member) == _signature(twins[name]), name
+        signature = _signature(twins[name])
+        if one is Client and name == "__init__":
+            signature = signature.replace(", multiplex: bool = False", "")  # which needs an event loop
+        assert _signature(member) == signature, name
 
 
 def test_all_methods_of_the_asynchronous_twins_are_coroutines_but_those_that_start_something() -> None:

@@ -22,6 +22,7 @@ from doherty_service.interceptors import (
     Method,
     ReceivingInterceptor,
     RequestIdInterceptor,
+    SurroundingInterceptor,
 )
 from doherty_service.latency import LatencyRecorder
 from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
@@ -156,14 +157,9 @@ async def test_tasks_come_back() -> None:
     short = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
     assert short.keys() <= dict(core_options(settings)).keys()
     receiving = ReceivingInterceptor(settings.receive_timeout)
+    arounds = [RequestIdInterceptor(), begins, LatencyInterceptor(recorder), ErrorInterceptor(), receiving]
     server = grpc.aio.server(
-        interceptors=[
-            RequestIdInterceptor(),
-            begins,
-            LatencyInterceptor(recorder),
-            ErrorInterceptor(),
-            receiving,
-        ],
+        interceptors=[SurroundingInterceptor(arounds)],
         options=list((dict(core_options(settings)) | short).items()),
     )
     handlers: Any = {"Generate": grpc.unary_unary_rpc_method_handler(lambda request, _: request)}

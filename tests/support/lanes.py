@@ -48,7 +48,7 @@ class _LaneContext:
         raise _AbortedError
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        packed = dict(status.trailing_metadata or ())["grpc-status-details-bin"]
+        packed: Any = dict(status.trailing_metadata or ())["grpc-status-details-bin"]
         self.failure = Status.FromString(packed)
         raise _AbortedError
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from doherty._core._retry import Course
     from doherty._core._settings import Settings
 
-_RequestT = TypeVar("_RequestT", bound="Message")
 _ReplyT = TypeVar("_ReplyT")
 
 
@@ -59,7 +58,7 @@ class AsyncPool:
     async def call(
         self,
         rpc: "Callable[[AsyncConnection], Callable[..., Awaitable[_ReplyT]]]",
-        request: _RequestT,
+        request: "Message",
         course: "Course",
     ) -> _ReplyT:
         """Makes a call with one reply, in as many attempts as it takes.

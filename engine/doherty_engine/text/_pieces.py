@@ -1,13 +1,12 @@
 """A piece of an answer on its way from the tokens to the caller."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from doherty_engine._outputs import TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Some text and the tokens that it came from; never less than one token, unless the text is a held part's."""
 
     text: str

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 from doherty_engine.text._pieces import Piece
 
@@ -78,7 +77,7 @@ class StopMatcher:
             if surplus <= 0:
                 break
             text = released[index].text
-            released[index] = replace(released[index], text=text[: max(0, len(text) - surplus)])
+            released[index] = released[index]._replace(text=text[: max(0, len(text) - surplus)])
             surplus -= len(text)
         return released
 

@@ -2,7 +2,14 @@
 
 from doherty_service.interceptors._authentication import AuthenticationInterceptor
 from doherty_service.interceptors._errors import ErrorInterceptor
-from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method, surround
+from doherty_service.interceptors._handlers import (
+    Around,
+    Behavior,
+    CallContext,
+    Method,
+    SurroundingInterceptor,
+    surround,
+)
 from doherty_service.interceptors._latency import LatencyInterceptor
 from doherty_service.interceptors._receiving import ReceivingInterceptor
 from doherty_service.interceptors._request_id import RequestIdInterceptor
@@ -17,5 +24,6 @@ __all__ = [
     "Method",
     "ReceivingInterceptor",
     "RequestIdInterceptor",
+    "SurroundingInterceptor",
     "surround",
 ]

@@ -1,13 +1,15 @@
 """Puts code around a handler, whatever its kind."""
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
+
+from doherty_service._errors import UnsupportedMethodError
 
 if TYPE_CHECKING:  # generic for type checkers only
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -30,7 +32,7 @@ class CallContext(Protocol):
         """What the caller sent besides the request."""
         ...
 
-    def set_trailing_metadata(self, metadata: Any) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Sends something along with the status."""
         ...
 
@@ -59,54 +61,70 @@ class Method:
     """Makes a request out of its bytes."""
 
 
-class Around(grpc.aio.ServerInterceptor):
-    """An interceptor that puts a coroutine around each handler's; it takes no part in the messages of a stream."""
-
-    receives = False
-    """Whether it gets the messages of a request, however many, as an iterator of bytes, and hands parsed ones on."""
+class Around(ABC):
+    """Puts a coroutine around each handler's; it takes no part in the messages of a stream."""
 
     @abstractmethod
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
-        """The behavior with what the interceptor does around it."""
+        """The behavior with what stands round it."""
+
+
+def surround(behavior: Behavior, arounds: Iterable[Around], method: Method) -> Behavior:
+    """The behavior with all that stands round it, outermost first."""
+    for around in reversed(tuple(arounds)):
+        behavior = around.wrap(behavior, method)
+    return behavior
+
+
+class SurroundingInterceptor(grpc.aio.ServerInterceptor):
+    """Puts all that stands round a handler there, once for each method: for each call it would cost as much as they do.
+
+    The handler gets the messages of the request, however many there are, as bytes that nobody has awaited yet: what is
+    innermost awaits and parses them.
+    """
+
+    def __init__(self, arounds: Iterable[Around]) -> None:
+        """The outermost comes first."""
+        self._arounds = tuple(arounds)
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Wraps the handler, if there is one for the method."""
+    ) -> Handler:
+        """Finds the handler of the method; for one that nobody serves, one that says so to those who may know."""
+        name = handler_call_details.method
+        if name in self._handlers:
+            return self._handlers[name]
         handler = await continuation(handler_call_details)
         if handler is None:
-            return None
-        method = Method(
-            handler_call_details.method, handler.request_streaming, handler.request_deserializer or (lambda data: data)
-        )
+            return self._surrounded(_UNKNOWN, name)
+        self._handlers[name] = self._surrounded(handler, name)
+        return self._handlers[name]
+
+    def _surrounded(self, handler: Handler, name: str) -> Handler:
+        method = Method(name, handler.request_streaming, handler.request_deserializer or (lambda data: data))
         behaviors: dict[tuple[bool, bool], Any] = {
             (False, False): handler.unary_unary,
             (False, True): handler.unary_stream,
             (True, False): handler.stream_unary,
             (True, True): handler.stream_stream,
         }
-        behavior = self.wrap(_writing(behaviors[handler.request_streaming, handler.response_streaming]), method)
-        deserializer = None if self.receives else handler.request_deserializer
-        make = _MAKERS[handler.request_streaming or self.receives, handler.response_streaming]
-        return make(behavior, deserializer, handler.response_serializer)
+        own = _writing(behaviors[handler.request_streaming, handler.response_streaming])
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(surround(own, self._arounds, method), None, handler.response_serializer)
 
 
-def surround(behavior: Behavior, arounds: Iterable[Around], method: Method) -> Behavior:
-    """The behavior with interceptors around it, outermost first, for what is no RPC of its own."""
-    for around in reversed(tuple(arounds)):
-        behavior = around.wrap(behavior, method)
-    return behavior
+async def _refuse(_: Any, __: Any) -> None:
+    raise UnsupportedMethodError
 
 
-_MAKERS: dict[tuple[bool, bool], Callable[..., Handler]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-"""How to make a handler that streams requests, or replies."""
+_UNKNOWN: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
 
 
 def _writing(behavior: Any) -> Behavior:

@@ -3,23 +3,24 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation
 from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
 from doherty_service.latency import current_call
 
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
 
 class ReceivingInterceptor(Around):
-    """The innermost interceptor: for whoever is refused by another one, nothing is read and nothing parsed.
+    """Stands innermost: for whoever is refused by another one, nothing is read and nothing parsed.
 
     Where core waits for the message of a unary request, it does so for ever, before any interceptor; and where core
     parses one that does not parse, the call ends as UNKNOWN with the text of the exception.
     """
-
-    receives = True
 
     def __init__(self, patience: float) -> None:
         """The message of a unary request must be there within `patience` seconds."""
@@ -28,25 +29,27 @@ class ReceivingInterceptor(Around):
     def wrap(self, behavior: Behavior, method: Method) -> Behavior:
         """Runs the behavior with parsed requests."""
 
-        async def received(messages: AsyncIterator[bytes], context: CallContext) -> Any:
-            if method.streams_requests:
-                return await behavior(_parse_each(method.parse, messages), context)
-            message = await self._receive(messages)
+        async def received_each(messages: AsyncIterator[bytes], context: CallContext) -> Any:
+            return await behavior(_parse_each(method.parse, messages), context)
+
+        async def received(_: AsyncIterator[bytes], context: Any) -> Any:
+            message = await self._receive(context)
             # A request counts from when it is there, not from when its first byte is.
             current_call().received = time.monotonic()
             return await behavior(_parse(method.parse, message), context)
 
-        return received
+        return received_each if method.streams_requests else received
 
-    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
+    async def _receive(self, context: ServicerContext) -> bytes:
         """Waits for the only message of a request; core has refused one that is too large."""
         try:
             async with asyncio.timeout(self._patience):
-                return await anext(messages)
+                message = await context.read()
         except TimeoutError:
             raise StalledSenderError from None
-        except StopAsyncIteration:
-            raise _malformed("the call ended without a message") from None
+        if message is grpc.aio.EOF:
+            raise _malformed("the call ended without a message")
+        return cast("bytes", message)
 
 
 def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:

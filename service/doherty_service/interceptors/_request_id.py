@@ -1,6 +1,6 @@
 """The outermost interceptor: gives every call its Call, on which all others leave their marks."""
 
-import uuid
+import random
 from typing import Any
 
 from doherty_service.interceptors._handlers import Around, Behavior, CallContext, Method
@@ -14,7 +14,7 @@ class RequestIdInterceptor(Around):
         """Runs the behavior with a Call of its own."""
 
         async def named(request: Any, context: CallContext) -> Any:
-            key = uuid.uuid4().hex
+            key = f"{random.getrandbits(128):032x}"
             set_current_call(
                 Call(
                     method=method.name,

@@ -73,7 +73,7 @@ class Lane:
         """What would be the metadata of a call of its own; the key is the RPC's."""
         return self._metadata
 
-    def set_trailing_metadata(self, metadata: Any) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Sends nothing: the timings are in the summary."""
 
     def code(self) -> grpc.StatusCode | None:
@@ -148,7 +148,8 @@ class Lane:
 
     def _fail(self, status: Status) -> None:
         if not self.is_over:
-            self._failure = wire.MultiplexPart(id=self.id, status=status, timings=translation.timings(current_call()))
+            self._failure = wire.MultiplexPart(id=self.id, status=status)
+            translation.put_timings(self._failure.timings, current_call())
             self._wake()
 
 

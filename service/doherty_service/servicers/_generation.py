@@ -86,7 +86,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def _serve_lane(self, request: request_pb2.GenerateRequest, lane: Lane) -> None:
         """Generates one answer on an RPC that it shares with others."""
-        current_call().received = lane.received
+        call = current_call()
+        call.received, call.key_name = lane.received, current_caller().name
         async with self._begin(request, lane, whole=lane.whole) as (reader, messages):
             await lane.deliver(reader, messages)
 

@@ -7,7 +7,7 @@ from doherty_service.translation._answers import (
     features,
     latency,
     limits,
-    timings,
+    put_timings,
 )
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._messages import AnswerMessages
@@ -33,7 +33,7 @@ __all__ = [
     "features",
     "latency",
     "limits",
+    "put_timings",
     "take_label",
     "ticket",
-    "timings",
 ]

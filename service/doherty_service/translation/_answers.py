@@ -26,9 +26,9 @@ def duration(seconds: float | None) -> Duration | None:
     return wire
 
 
-def start(call: Call, model: ModelInfo) -> answer_pb2.Start:
-    """What stands at the beginning of an answer."""
-    return answer_pb2.Start(request_id=call.request_id, model=model.model, prompt_tokens=call.prompt_tokens or 0)
+def put_start(wire: answer_pb2.Start, call: Call, model: ModelInfo) -> None:
+    """Fills in what stands at the beginning of an answer."""
+    wire.request_id, wire.model, wire.prompt_tokens = call.request_id, model.model, call.prompt_tokens or 0
 
 
 def token_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> list[answer_pb2.TokenLogprob]:
@@ -47,22 +47,21 @@ def token_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> list[answer_pb2
     ]
 
 
-def timings(call: Call) -> answer_pb2.Timings:
-    """How long a request has taken so far; without what is not known."""
-    return answer_pb2.Timings(**{name: duration(seconds) for name, seconds in call.spans()})
+def put_timings(wire: answer_pb2.Timings, call: Call) -> None:
+    """Fills in how long a request has taken so far; without what is not known."""
+    for name, seconds in call.spans():
+        span: Duration = getattr(wire, name)
+        span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
 
 
-def summary(finish: Finish, request: EngineRequest, call: Call) -> answer_pb2.Summary:
-    """How an answer ended, and what it took."""
-    wire = answer_pb2.Summary(
-        finish_reason=_FINISH_REASONS[finish.reason],
-        usage=answer_pb2.Usage(
-            prompt_tokens=call.prompt_tokens or 0,
-            output_tokens=finish.output_tokens,
-            cached_tokens=finish.cached_tokens,
-        ),
-        timings=timings(call),
-    )
+def put_summary(wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call) -> None:
+    """Fills in how an answer ended, and what it took."""
+    wire.finish_reason = _FINISH_REASONS[finish.reason]
+    usage = wire.usage
+    usage.prompt_tokens, usage.output_tokens = call.prompt_tokens or 0, finish.output_tokens
+    if finish.cached_tokens is not None:
+        usage.cached_tokens = finish.cached_tokens
+    put_timings(wire.timings, call)
     if finish.stop_text is not None:
         wire.stop_text = finish.stop_text
     if finish.stop_token_id is not None:
@@ -73,7 +72,6 @@ def summary(finish: Finish, request: EngineRequest, call: Call) -> answer_pb2.Su
         wire.speculation.steps = finish.speculation.steps
         wire.speculation.draft_tokens = finish.speculation.draft_tokens
         wire.speculation.accepted_tokens = finish.speculation.accepted_tokens
-    return wire
 
 
 def default_sampling(model: ModelInfo, deployment: Deployment) -> request_pb2.Sampling:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from doherty.v1 import generation_service_pb2 as wire
 from doherty_engine import EngineRequest, ModelInfo, StepOutput
 from doherty_service.latency import Call
-from doherty_service.translation._answers import start, summary, token_logprobs
+from doherty_service.translation._answers import put_start, put_summary, token_logprobs
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class AnswerMessages:
         """Puts a part into an empty message: filled in place, it costs half of what it costs to be put together."""
         if not self.is_begun:
             self.is_begun = True
-            reply.start.CopyFrom(start(self.call, self.model))
+            put_start(reply.start, self.call, self.model)
         if output.token_count or output.text:
             delta = reply.delta
             delta.text = output.text
@@ -37,16 +37,15 @@ class AnswerMessages:
             if output.logprobs:
                 delta.logprobs.extend(token_logprobs(output.logprobs))
         if output.finish is not None:
-            reply.summary.CopyFrom(summary(output.finish, self.asked, self.call))
+            put_summary(reply.summary, output.finish, self.asked, self.call)
 
     def whole(self, output: StepOutput) -> wire.GenerateResponse:
         """Makes the reply to Generate out of all of the answer."""
         if output.finish is None:
             raise AssertionError("an answer without an end is not whole")
-        return wire.GenerateResponse(
-            start=start(self.call, self.model),
-            text=output.text,
-            token_ids=output.token_ids or (),
-            logprobs=token_logprobs(output.logprobs),
-            summary=summary(output.finish, self.asked, self.call),
-        )
+        reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
+        put_start(reply.start, self.call, self.model)
+        if output.logprobs:
+            reply.logprobs.extend(token_logprobs(output.logprobs))
+        put_summary(reply.summary, output.finish, self.asked, self.call)
+        return reply

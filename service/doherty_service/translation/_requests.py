@@ -1,6 +1,6 @@
 """From the wire to validated dataclasses: every field is read here, or refused here."""
 
-import secrets
+import random
 import time
 from collections.abc import Iterator
 
@@ -85,10 +85,11 @@ def engine_request(
     check_size(wire)
     _check_supported(wire, model)
     _check_served(wire, model)
+    drawn_seed = random.getrandbits(_SEED_BITS)
     request = EngineRequest(
         key=call.key,
         input=_input(wire, deployment, violations),
-        sampling=sampling(wire.sampling, model.default_sampling, deployment, secrets.randbits(_SEED_BITS), violations),
+        sampling=sampling(wire.sampling, model.default_sampling, deployment, drawn_seed, violations),
         stopping=_stopping(wire.stopping, deployment, call, violations),
         token_ids=wire.output.token_ids,
         top_logprobs=_top_logprobs(wire.output, model, violations),
