@@ -55,7 +55,7 @@ class Cloud(Api):
         self.entries: dict[bytes, bytes] = {}
         """Of the Dict."""
         self.tunnels: list[api_pb2.TunnelStartRequest] = []
-        self.tunnel = ("", 0)
+        self.tunnel: tuple[str, int] = ("", 0)
         """Where the next one is reached."""
         self.failures: list[str] = []
         """What containers told of their end."""
