@@ -54,9 +54,9 @@ CMD ["serve"]
 
 # TensorRT-LLM, in NVIDIA's own image of the last release that has both of its backends.
 FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1 AS trtllm
-COPY deploy/install_beside.sh /tmp/
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    bash /tmp/install_beside.sh /wheel/*.whl \
+RUN --mount=type=bind,source=deploy,target=/deploy \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
 ENV XDG_CACHE_HOME=/cache \
@@ -73,9 +73,9 @@ CMD ["serve"]
 
 # vLLM, in its own image: with the compilers and the prebuilt kernels that it looks for when it starts.
 FROM docker.io/vllm/vllm-openai:v0.26.0 AS vllm
-COPY deploy/install_beside.sh /tmp/
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    bash /tmp/install_beside.sh /wheel/*.whl \
+RUN --mount=type=bind,source=deploy,target=/deploy \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
 ENV XDG_CACHE_HOME=/cache \
