@@ -5,7 +5,6 @@ import pickle
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from modal_proto.api_pb2 import TUNNEL_TYPE_H2
@@ -14,7 +13,7 @@ from doherty import Client
 from support.command import run_doherty
 from support.modal_account import APP, account, deploy, modal
 from support.modal_cloud import Cloud
-from support.modal_container import Machine
+from support.modal_container import Machine, children
 from support.security import Authority
 
 FAST = b"\n\x0e\n\x04mode\x10\x01\x1a\x04fast"
@@ -120,6 +119,6 @@ def test_a_container_whose_server_dies_ends_too(cloud: Cloud, machine: Machine) 
     deploy(cloud)
     with machine.run("Server", b"") as container:
         assert cloud.ready.wait(60), machine.log()
-        [server] = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
-        os.kill(int(server), signal.SIGKILL)
+        [server] = children(container)
+        os.kill(server, signal.SIGKILL)
         assert container.wait(60) != 0

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,13 @@ from support.modal_account import APP
 from support.modal_cloud import Cloud
 
 _SECONDS: Final = 60
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """What a container runs."""
+    return [
+        int(pid) for file in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in file.read_text().split()
+    ]
 
 
 class Machine:
@@ -52,7 +60,8 @@ class Machine:
             yield process
         finally:
             if process.poll() is None:
-                process.kill()
+                for pid in (*children(process), process.pid):  # with a container goes what runs in it
+                    os.kill(pid, signal.SIGKILL)
             process.wait(_SECONDS)
 
     def log(self) -> str:
