@@ -19,7 +19,8 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-others test-slow environments check format lint types pyright contract fresh proto clean
+.PHONY: demo test test-model test-others test-slow environments check format lint types pyright contract fresh dockerfile \
+	proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
@@ -28,20 +29,20 @@ test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check environments
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-model test-others test-slow
 
-# Beside each other, for a real model keeps one core busy, everything else another, and what is slow only waits.
+# Beside each other, for a real model keeps one core busy, everything else another, and what is slow mostly waits.
 test-model: .venv/.dev
 	@$(BIN)/pytest --quiet -m model
 
 test-others: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow'
 
-test-slow: .venv/.dev
+test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
 
 # Where the wheel is tested.
 environments: $(OLDEST)/.installed $(PYTHONS:%=.cache/python%/.installed)
 
-check: format lint types pyright contract fresh
+check: format lint types pyright contract fresh dockerfile
 
 format: .venv/.dev
 	@$(BIN)/ruff format --quiet --check .
@@ -71,6 +72,9 @@ contract: .cache/proto/buf.yaml
 fresh: $(OLDEST)/.installed
 	@PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python proto/generate.py --check 2>$(OLDEST)/protoc.log \
 	|| { grep -v '^Writing mypy' $(OLDEST)/protoc.log >&2; exit 1; }
+
+dockerfile: .venv/.dev
+	@$(BIN)/hadolint Dockerfile
 
 proto: $(OLDEST)/.installed
 	@PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python proto/generate.py
@@ -121,6 +125,13 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 .cache/wheel/.built: pyproject.toml .venv/.dev
 	@rm -rf $(@D)
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir $(@D) .
+	@touch $@
+
+# What the tests build an image on, with Debian's buildah, which this installs where it may.
+.cache/image/.made: tests/deploy/base_image.sh
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@echo "making a base image for the tests of the Dockerfile in $(@D)"
+	@bash $< $(CURDIR)/$(@D)
 	@touch $@
 
 $(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ _AT_ONCE = struct.pack("ii", 1, 0)
 class Proxy:
     """Carries bytes both ways between whoever connects to `target` and a server, until it is told otherwise."""
 
-    def __init__(self, server: str) -> None:
-        """Listens on a free port of loopback, in a thread of its own."""
+    def __init__(self, server: str, tls: ssl.SSLContext | None = None) -> None:
+        """Listens on a free port of loopback, in a thread of its own; with `tls` it ends the encryption there."""
         self._server = server.rpartition(":")[::2]
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -24,7 +25,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._listener = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._connect, "127.0.0.1", 0), self._loop
+            asyncio.start_server(self._connect, "127.0.0.1", 0, ssl=tls), self._loop
         ).result()
         self.target = "{}:{}".format(*self._listener.sockets[0].getsockname())
         self.connections = 0
@@ -99,9 +100,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy(server: str) -> Iterator[Proxy]:
+def proxy(server: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
     """A proxy to a server, for the block."""
-    one = Proxy(server)
+    one = Proxy(server, tls)
     try:
         yield one
     finally:

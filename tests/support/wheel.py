@@ -20,9 +20,9 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, source: Path = ROOT) -> Path:
     """Builds the wheel into a folder."""
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=source)
     [wheel] = folder.glob("*.whl")
     return wheel
 

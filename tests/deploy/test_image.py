@@ -1,0 +1,87 @@
+"""The target cpu of the Dockerfile, built and run: read-only, without rights, as `docker run` would."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.image import FOLDER, Container, Image, build
+from support.security import Authority
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+INSECURE = {"DOHERTY_INSECURE": "1"}
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    if (FOLDER / "absent").exists():
+        pytest.skip(f"the image cannot be built: {(FOLDER / 'absent').read_text().strip()}")
+    assert (FOLDER / ".made").exists(), "make its base with `make .cache/image/.made`"
+    with build("cpu") as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def container(image: Image) -> Iterator[Container]:
+    with image.serving(**INSECURE) as running:
+        yield running
+
+
+@pytest.mark.parametrize("variables", [{}, {"DOHERTY_INSECURE": "0"}])
+def test_it_offers_plaintext_to_nobody_unasked(image: Image, variables: dict[str, str]) -> None:
+    refused = image.start(**variables)
+    assert refused.wait() == 2
+    [line] = refused.read()
+    assert "Listening on 0.0.0.0:50051 would offer plaintext" in str(line["text"])
+
+
+def test_it_is_healthy_and_answers_with_the_model_that_it_has(image: Image, container: Container) -> None:
+    test, *check = image.config["Healthcheck"]["Test"]
+    assert test == "CMD"
+    healthy = container.execute(*check)
+    assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "SERVING\n", "")
+    question = ("generate", "What is 12 * 9?", "--temperature", "0", "--max-output-tokens", "24", "--json")
+    answer = container.execute("doherty", *question)
+    assert answer.returncode == 0, answer.stderr
+    assert "108" in json.loads(answer.stdout)["text"]
+
+
+def test_it_has_no_rights_and_leaves_nothing_behind(image: Image, container: Container) -> None:
+    assert container.execute("id", "-u").stdout == "10001\n"
+    for folder in ("/", "/home/doherty", "/cache", "/opt/doherty/bin"):
+        assert "Read-only file system" in container.execute("touch", f"{folder}/file").stderr
+    owners = container.execute("stat", "--format=%U", "/home/doherty", "/cache", "/opt/doherty").stdout
+    assert owners.split() == ["doherty", "doherty", "root"]
+    assert image.config["User"] == "10001:10001"
+    assert set(image.config["ExposedPorts"]) == {"50051/tcp"}
+    for rest in ("/src", "/build", "/wheel", "/var/lib/apt/lists", "/root/.cache"):
+        assert not [*(image.root / rest[1:]).glob("*")], rest
+
+
+def test_a_signal_to_its_first_process_ends_it_well(image: Image) -> None:
+    with image.serving(**INSECURE) as container:
+        assert container.stop() == 0
+    container.wait_for("stopped")
+
+
+def test_with_a_certificate_it_needs_no_permission_and_is_healthy(image: Image, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.renew("server")
+    folder = image.root / "certificates"  # what a mount is from within
+    shutil.copytree(tmp_path, folder)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 10001, 10001)
+    files = {
+        "DOHERTY_TLS_CERT": f"/certificates/{authority.chain.name}",
+        "DOHERTY_TLS_KEY": f"/certificates/{authority.key.name}",
+        "DOHERTY_TLS_CA": f"/certificates/{authority.roots_file.name}",
+    }
+    with image.serving(**files) as container:
+        [_, *check] = image.config["Healthcheck"]["Test"]
+        assert container.execute(*check, **files).stdout == "SERVING\n"
+        assert container.execute(*check).returncode == 3  # plaintext finds nobody
+        assert container.stop() == 0

@@ -1,0 +1,93 @@
+"""What deploy/modal_app.py asks of Modal, by Modal's own package, against a strict stand-in for its cloud."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support.modal_account import APP, ROOT, deploy
+from support.modal_cloud import Cloud
+from support.wheel import build
+
+
+def test_it_builds_without_a_network_and_an_account() -> None:
+    program = f"""
+import runpy, socket, sys
+def refuse(event, arguments):
+    if event.startswith("socket.") and event != "socket.gethostname":
+        raise AssertionError(event)
+sys.addaudithook(refuse)
+runpy.run_path({str(APP)!r})
+"""
+    environment = {"PATH": os.environ["PATH"], "MODAL_CONFIG_PATH": "/dev/null"}
+    done = subprocess.run(
+        (sys.executable, "-W", "error", "-c", program), capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_deployed(cloud: Cloud) -> None:
+    deploy(cloud)
+    assert set(cloud.functions) == {"Server", "Tunnel.*"}
+    for function in cloud.functions.values():
+        assert (function.resources.gpu_config.gpu_type, function.resources.gpu_config.count) == ("H100", 1)
+        assert function.autoscaler_settings.scaledown_window == 600
+        assert function.startup_timeout_secs == 3600
+        [volume] = function.volume_mounts
+        assert (cloud.volumes[volume.volume_id], volume.mount_path) == ("doherty-trtllm", "/vol")
+        named, own = sorted(
+            (cloud.secrets[one] for one in function.secret_ids), key=lambda secret: len(secret.env_dict)
+        )
+        assert (named.deployment_name, list(named.required_keys)) == ("doherty-keys", ["KEYS_JSON"])
+        assert dict(own.env_dict) == {"MODE": "fast", "GPUS": "1"}
+    server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
+    assert server.is_server
+    assert (server.http_config.port, server.http_config.h2_enabled, server.http_config.unauthenticated) == (
+        50051,
+        True,
+        True,
+    )
+    assert (server.http_config.startup_timeout, server.http_config.exit_grace_period) == (3600, 30)
+    assert (server.autoscaler_settings.target_concurrency_float, server.max_concurrent_inputs) == (1, 0)
+    assert (tunnel.timeout_secs, tunnel.autoscaler_settings.max_containers, tunnel.max_concurrent_inputs) == (600, 1, 1)
+    [mode] = tunnel.class_parameter_info.schema
+    assert (mode.name, mode.string_default) == ("mode", "fast")
+    assert list(tunnel.method_definitions) == ["boot"]
+    assert tunnel.app_name == "doherty"
+
+
+def test_the_mode_and_the_number_of_gpus_are_those_of_the_environment(cloud: Cloud) -> None:
+    deploy(cloud, MODE="slow", GPUS="2")
+    server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
+    assert {one.resources.gpu_config.count for one in (server, tunnel)} == {2}
+    assert (server.autoscaler_settings.target_concurrency_float, tunnel.max_concurrent_inputs) == (32, 32)
+    assert tunnel.class_parameter_info.schema[0].string_default == "slow"
+    assert {"MODE": "slow", "GPUS": "2"} in [dict(one.env_dict) for one in cloud.secrets.values()]
+
+
+def test_the_image_is_nvidias_with_the_server_beside(cloud: Cloud, tmp_path: Path) -> None:
+    deploy(cloud)
+    image = cloud.images[cloud.functions["Server"].image_id]
+    layers = [list(image.dockerfile_commands)]
+    while image.base_images:
+        image = cloud.images[image.base_images[0].image_id]
+        layers.append(list(image.dockerfile_commands))
+    lines = [line for layer in reversed(layers) for line in layer if line != "FROM base"]
+    copies = lines.count("COPY . /")
+    assert lines == [
+        "FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1",
+        "ENTRYPOINT []",
+        *["COPY . /"] * copies,
+        "RUN env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
+        "RUN bash /src/deploy/install_beside.sh /wheel/*.whl",
+        "ENV HF_HOME=/vol/huggingface",
+        "ENV XDG_CACHE_HOME=/vol/cache",
+    ]
+    assert lines[0] in (ROOT / "Dockerfile").read_text().replace(" AS trtllm", "")
+    sent = {name for name in cloud.files if name.startswith("/src/")}
+    assert "/src/deploy/install_beside.sh" in sent
+    for name in sent:
+        copy = tmp_path / name[1:]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / name.removeprefix("/src/")).read_bytes())
+    assert build(tmp_path / "wheel", tmp_path / "src").name.startswith("doherty-")

@@ -1,0 +1,109 @@
+"""Containers of Modal, as processes of its own runtime: they run deploy/modal_app.py as it was deployed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from modal_proto import api_pb2
+
+from support import modal_engine
+from support.modal_account import APP
+from support.modal_cloud import Cloud
+
+_SECONDS: Final = 60
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """What a container runs."""
+    return [
+        int(pid) for file in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in file.read_text().split()
+    ]
+
+
+class Machine:
+    """Where containers run: a copy of the app, and of `doherty` what there is of it without TensorRT-LLM."""
+
+    def __init__(self, cloud: Cloud, folder: Path) -> None:
+        """Lays it all out in a folder."""
+        self._cloud = cloud
+        self._folder = folder
+        self.code = folder / "root" / APP.name
+        self.code.parent.mkdir()
+        shutil.copy(APP, self.code)
+        program = folder / "bin" / "doherty"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{modal_engine.__file__}" "$@"\n')
+        program.chmod(0o755)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.target = "{}:{}".format(*free.getsockname())
+        """Where the server in the container is reached without Modal."""
+
+    @contextmanager
+    def run(self, name: str, parameters: bytes, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        """Runs a container of a function to the end of the block, with more variables than those of its secrets."""
+        arguments = self._folder / "arguments"
+        arguments.write_bytes(self._arguments(name, parameters).SerializeToString())
+        program = (sys.executable, "-m", "modal._container_entrypoint")
+        environment = {**self._environment(name, arguments), **variables}
+        with (self._folder / "log").open("w") as log:
+            process = subprocess.Popen(program, env=environment, cwd=self.code.parent, stderr=log, text=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for pid in (*children(process), process.pid):  # with a container goes what runs in it
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(_SECONDS)
+
+    def log(self) -> str:
+        """What the container has written."""
+        return (self._folder / "log").read_text()
+
+    def commands(self) -> list[list[str]]:
+        """The command lines that there were."""
+        return [json.loads(line) for line in (self._folder / "notes").read_text().splitlines()]
+
+    def _arguments(self, name: str, parameters: bytes) -> api_pb2.ContainerArguments:
+        cloud = self._cloud
+        ids = {one: cloud.ids[one] for one in cloud.functions}
+        objects: list[dict[str, Any]] = [
+            *({"object_id": ids[one], "function_handle_metadata": cloud.handle(one)} for one in ids),
+            {"object_id": cloud.ids["Tunnel"], "class_handle_metadata": {}},
+            *({"object_id": one, "volume_metadata": {"name": volume}} for one, volume in cloud.volumes.items()),
+            *({"object_id": one} for one in (*cloud.secrets, *cloud.images)),
+        ]
+        layout = api_pb2.AppLayout(function_ids=ids, class_ids={"Tunnel": cloud.ids["Tunnel"]})
+        layout.objects.extend(api_pb2.Object(**one) for one in objects)
+        return api_pb2.ContainerArguments(
+            task_id="ta-1",
+            function_id=ids[name],
+            app_id="ap-1",
+            function_def=cloud.functions[name],
+            serialized_params=parameters,
+            environment_name="main",
+            app_layout=layout,
+        )
+
+    def _environment(self, name: str, arguments: Path) -> Mapping[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "MODAL_"))}
+        return {
+            **kept,
+            **self._cloud.variables(name),
+            "PATH": f"{self._folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.code.parent),
+            "NOTES": str(self._folder / "notes"),
+            "SERVES": self.target,
+            "MODAL_SERVER_URL": self._cloud.url,
+            "MODAL_IS_REMOTE": "1",
+            "MODAL_TASK_ID": "ta-1",
+            "MODAL_CONTAINER_ARGUMENTS_PATH": str(arguments),
+        }
