@@ -1,0 +1,118 @@
+"""Streams of tokens, measured against those of other servers: `python benchmarks/transport/run.py`.
+
+Servers with one synthetic engine behind them get the same load in turns, in short windows, each server pinned to one
+core and the load generator to another. Prints what each cost, and as paired ratios what issue 6 asks for; keeps all
+windows in results/, with a picture. README.md in the folder above says how it is measured.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from transport_bench.build import CALLBACK_PACKAGES, Programs, build
+from transport_bench.campaign import Window, run_load
+from transport_bench.errors import BenchmarkError
+from transport_bench.loads import LOADS
+from transport_bench.machine import cores, describe
+from transport_bench.plot import draw
+from transport_bench.report import against_first, figures_table, targets_table
+from transport_bench.rows import MAIN_ROWS, ROWS, SIDE_LOAD, SIDE_ROWS, Kind, Row
+from transport_bench.window import Figures
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("grpcio", "protobuf", "uvloop", "fastapi", "uvicorn", "httptools", "pydantic")
+
+
+def main() -> None:
+    """Measures, prints, and keeps the results."""
+    asked = _arguments()
+    programs = build()
+    if not programs.has_callback:
+        print(f"There is no C++ server to compare with: install Debian's {CALLBACK_PACKAGES}.")
+    os.sched_setaffinity(0, {cores()[1]})
+    windows: list[Window] = []
+    for name in asked.loads:
+        rows = _rows(asked.rows, name, programs)
+        if not rows:
+            continue
+        own = list(run_load(LOADS[name], rows, asked.windows, asked.seconds, programs))
+        windows += own
+        print(figures_table(name, own))
+        print(against_first(name, own), flush=True)
+        if asked.save:
+            _save(asked.save, asked.windows, asked.seconds, windows)
+    print(targets_table(windows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=15, help="windows of each server at each load (15)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a window (1.5)")
+    parser.add_argument("--loads", type=_list_of(LOADS), default=list(LOADS), help=f"of {','.join(LOADS)}; all")
+    parser.add_argument(
+        "--rows",
+        type=_list_of(ROWS),
+        help=f"of {','.join(ROWS)}; all; one that is named twice is compared with itself",
+    )
+    parser.add_argument("--save", metavar="NAME", help="keep everything as results/NAME.json and results/NAME.svg")
+    return parser.parse_args()
+
+
+def _list_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}")
+        return names
+
+    return parse
+
+
+def _rows(asked: list[str] | None, load: str, programs: Programs) -> list[Row]:
+    """The rows of a load; a second one of the same name gets a dash behind it."""
+    names = asked or [*MAIN_ROWS, *(SIDE_ROWS if load == SIDE_LOAD else ())]
+    rows: dict[str, Row] = {}
+    for name in names:
+        row = ROWS[name]
+        if row.kind is Kind.CALLBACK and (not programs.has_callback or load == "flood"):
+            continue
+        if LOADS[load].whole and row.whole_protocol is None:
+            continue
+        unique = name
+        while unique in rows:
+            unique += "'"
+        rows[unique] = replace(row, name=unique)
+    return list(rows.values())
+
+
+def _save(name: str, rounds: int, seconds: float, windows: list[Window]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    kept = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(),
+        "packages": {package: version(package) for package in PACKAGES},
+        "windows": rounds,
+        "seconds": seconds,
+        "figures": [{"load": one.load, "row": one.row, "round": one.round} | _known(one.figures) for one in windows],
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    draw(windows, RESULTS / f"{name}.svg")
+
+
+def _known(figures: Figures) -> dict[str, float]:
+    """The figures that there are, to six digits."""
+    return {name: float(f"{value:.6g}") for name, value in asdict(figures).items() if not math.isnan(value)}
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchmarkError as error:
+        sys.exit(str(error))

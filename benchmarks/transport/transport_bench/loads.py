@@ -1,0 +1,84 @@
+"""What is asked of the servers."""
+
+from dataclasses import dataclass
+
+ANSWER_TOKENS = 170
+"""The length of an answer, as in the benchmarks on a GPU."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many streams at a pace, or a pattern of calls."""
+
+    name: str
+    title: str
+    streams: int
+    pace: int
+    """Tokens a second of each stream; 0 is as fast as possible."""
+    answer_tokens: int = ANSWER_TOKENS
+    burst_every: float = 0.0
+    """Seconds between bursts of `streams` new calls; 0 begins a call when the one before it has ended."""
+    whole: bool = False
+    """Whether answers come whole."""
+    staggered: bool = False
+    """Whether the first answers are of all lengths, so that they do not end together."""
+    warm_up: float = 0.5
+    figures: tuple[str, ...] = ("cpu_per_token", "both_cpu_per_token", "latency_p50", "latency_p99", "ttft_p50")
+    """What it is about."""
+
+
+def _steady(streams: int) -> Load:
+    return Load(f"{streams}x200", f"{streams} streams x 200 tokens a second", streams, 200, staggered=True)
+
+
+def _unending(pace: int) -> Load:
+    """Answers that last longer than the window: what a server cannot deliver piles up, and does not slow the clock."""
+    return Load(
+        f"64x{pace}",
+        f"64 streams x {pace} tokens a second",
+        64,
+        pace,
+        answer_tokens=3 * pace,
+        figures=("cpu_per_token", "latency_p50", "latency_p99", "delivered"),
+    )
+
+
+LOADS = {
+    load.name: load
+    for load in (
+        _steady(1),
+        _steady(8),
+        _steady(32),
+        _steady(64),
+        _unending(333),
+        _unending(667),
+        Load(
+            "flood",
+            "64 streams as fast as possible",
+            64,
+            0,
+            answer_tokens=4000,
+            staggered=True,
+            figures=("cpu_per_token", "tokens_per_second"),
+        ),
+        Load(
+            "burst",
+            "64 new calls at once",
+            64,
+            200,
+            answer_tokens=16,
+            burst_every=0.3,
+            warm_up=0.29,
+            figures=("cpu_per_request", "ttft_p50", "ttft_p99"),
+        ),
+        Load(
+            "unary",
+            "32 whole answers of 16 tokens in flight, as fast as possible",
+            32,
+            0,
+            answer_tokens=16,
+            whole=True,
+            figures=("cpu_per_request", "requests_per_second"),
+        ),
+    )
+}

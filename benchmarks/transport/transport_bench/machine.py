@@ -1,0 +1,54 @@
+"""The machine: which core does what, and how much CPU time and memory a process has used."""
+
+import os
+import platform
+import time
+from functools import cache
+from pathlib import Path
+
+from transport_bench.errors import BenchmarkError
+
+_CPUCLOCK_SCHED = 2
+
+
+@cache
+def cores() -> tuple[int, int]:
+    """The core of the server and that of everything else, as they are when it is first asked.
+
+    Raises:
+        BenchmarkError: there is only one.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) == 1:
+        raise BenchmarkError("The server and its load need a core each, and there is only one.")
+    return usable[-1], usable[0]
+
+
+def cpu_seconds(process: int) -> float:
+    """The CPU time that all threads of a process have used, to the nanosecond."""
+    # The number of a process's clock, as clock_getcpuclockid makes it.
+    return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
+
+
+def resident_bytes(process: int) -> int:
+    """The resident memory of a process."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def busy_seconds() -> float:
+    """The time for which the cores of the machine have been busy, with anything, since it was started."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    user, nice, system, _idle, _wait, interrupts, soft_interrupts, stolen = fields
+    return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def describe() -> dict[str, str | int]:
+    """What a reader of the figures wants to know."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0].partition(":")[2].strip() if names else platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }

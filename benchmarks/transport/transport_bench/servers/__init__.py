@@ -1,0 +1,1 @@
+"""The servers that are measured, each a program: `python -m transport_bench.servers.NAME`."""

@@ -1,0 +1,170 @@
+"""One window: puts a load on a server for a while, and says what came of it."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transport_bench.attribution import Floats, Matched, Seen, count_records, match, read_log
+from transport_bench.build import Programs
+from transport_bench.errors import BenchmarkError
+from transport_bench.loads import Load
+from transport_bench.machine import busy_seconds, cpu_seconds
+from transport_bench.rows import Row
+from transport_bench.server import Server
+
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a window showed; a latency that it has no sample of is nan. Latencies are those that the server added."""
+
+    tokens_per_second: float
+    """Delivered."""
+    delivered: float
+    """The share of what the streams were due that was delivered; 1 where the pace is as fast as possible."""
+    requests_per_second: float
+    """Answers that ended."""
+    cpu_per_token: float
+    """CPU time of the server's process, in microseconds."""
+    cpu_per_request: float
+    """The same."""
+    both_cpu_per_token: float
+    """The same of the server and of its caller together."""
+    latency_p50: float
+    """Of a token: milliseconds from the engine to the caller."""
+    latency_p99: float
+    gap_p99: float
+    """Milliseconds between two messages of an answer."""
+    ttft_p50: float
+    """Milliseconds from the request to the first token, without what the engine took for it."""
+    ttft_p99: float
+    server_load: float
+    """The share of its core that the server used."""
+    caller_load: float
+    """The share of its core that the caller used."""
+    other_load: float
+    """How many cores anything else used: on a quiet machine, 0."""
+
+
+def measure(server: Server, row: Row, load: Load, seconds: float, programs: Programs) -> Figures:
+    """Runs one window.
+
+    Raises:
+        BenchmarkError: something failed, or the caller did not get what the engine made.
+    """
+    server.settle()
+    before = count_records(server.engine_log)
+    others = _Others(server.process.pid)
+    process = subprocess.Popen(
+        _command(server, row, load, seconds, programs),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    time.sleep(load.warm_up + seconds / 2)
+    server.scrape()
+    told, error = process.communicate(timeout=_PATIENCE)
+    if process.returncode:
+        raise BenchmarkError(f"The load on {row.title} failed: {error[-2000:]}")
+    seen = Seen.read(told)
+    matched = match(seen, read_log(server.engine_log, before))
+    return _figures(seen, matched, load, others.load())
+
+
+class _Others:
+    """What runs on the machine besides the server and its load."""
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._began = time.monotonic()
+        self._before = self._used()
+
+    def load(self) -> float:
+        """How many cores it has used since."""
+        return max(0.0, self._used() - self._before) / (time.monotonic() - self._began)
+
+    def _used(self) -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = cpu_seconds(self._server) + time.process_time() + children.ru_utime + children.ru_stime
+        return busy_seconds() - own
+
+
+def _command(server: Server, row: Row, load: Load, seconds: float, programs: Programs) -> list[str]:
+    protocol = row.whole_protocol if load.whole else row.protocol
+    program = [sys.executable, "-m", "transport_bench.sdk_load"] if row.with_sdk else [str(programs.load)]
+    options: dict[str, object] = {
+        "port": server.port,
+        "protocol": protocol,
+        "streams": load.streams,
+        "per-connection": row.per_connection,
+        "tokens": load.answer_tokens,
+        "warm-up": load.warm_up,
+        "seconds": seconds,
+        "server": server.process.pid,
+        "burst-every": load.burst_every,
+    }
+    if server.key:
+        options["key"] = server.key
+    flags = ["--stagger"] if load.staggered else []
+    return [*program, *(part for name, value in options.items() for part in (f"--{name}", str(value))), *flags]
+
+
+def _figures(seen: Seen, matched: Matched, load: Load, others: float) -> Figures:
+    begin, end = seen.begin.time, seen.end.time
+    seconds = end - begin
+    arrived, tokens = _joined(matched.arrived), _joined(matched.tokens)
+    inside = (arrived >= begin) & (arrived < end)
+    count = float(tokens[inside].sum())
+    added = np.repeat(arrived[inside] - _joined(matched.made)[inside], tokens[inside].astype(int))
+    first_arrived = np.array(matched.first_arrived)
+    first = np.array(matched.first_added)[(first_arrived >= begin) & (first_arrived < end)]
+    ended = float(sum(begin <= when < end for when in matched.ended))
+    server_cpu = seen.end.server_cpu - seen.begin.server_cpu
+    own_cpu = seen.end.own_cpu - seen.begin.own_cpu
+    return Figures(
+        tokens_per_second=count / seconds,
+        delivered=count / seconds / (load.streams * load.pace) if load.pace else 1.0,
+        requests_per_second=ended / seconds,
+        cpu_per_token=_ratio(server_cpu, count) * 1e6,
+        cpu_per_request=_ratio(server_cpu, ended) * 1e6,
+        both_cpu_per_token=_ratio(server_cpu + own_cpu, count) * 1e6,
+        latency_p50=_quantile(added, 0.5),
+        latency_p99=_quantile(added, 0.99),
+        gap_p99=_quantile(_gaps(seen), 0.99),
+        ttft_p50=_quantile(first, 0.5),
+        ttft_p99=_quantile(first, 0.99),
+        server_load=server_cpu / seconds,
+        caller_load=own_cpu / seconds,
+        other_load=others,
+    )
+
+
+def _joined(parts: list[Floats] | list[np.ndarray]) -> Floats:
+    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+
+
+def _gaps(seen: Seen) -> Floats:
+    """Between the messages of each answer that came within the window."""
+    gaps = []
+    for request in seen.requests:
+        times = np.array(request["times"]) * 1e-9
+        inside = times[(times >= seen.begin.time) & (times < seen.end.time)]
+        gaps.append(np.diff(inside))
+    return _joined(gaps)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _quantile(seconds: Floats, share: float) -> float:
+    """By nearest rank, in milliseconds."""
+    return float(np.quantile(seconds, share, method="inverted_cdf")) * 1e3 if len(seconds) else float("nan")
