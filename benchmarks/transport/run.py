@@ -45,7 +45,8 @@ def main() -> None:
         own = list(run_load(LOADS[name], rows, asked.windows, asked.seconds, programs))
         windows += own
         print(figures_table(name, own))
-        print(against_first(name, own), flush=True)
+        if len(rows) > 1:
+            print(against_first(name, own), flush=True)
         if asked.save:
             _save(asked.save, asked.windows, asked.seconds, windows)
     print(targets_table(windows))
