@@ -60,6 +60,8 @@ class Finish:
     """Of the whole answer: all generated tokens and those of the held part."""
     cached_tokens: int | None = None
     speculation: Speculation | None = None
+    engine_time_to_first_token: float | None = None
+    """Seconds as the engine itself measured them, where it does; for the log."""
 
 
 class StepOutput(NamedTuple):

@@ -88,7 +88,8 @@ class Reader:
             if self._slot is not None and self._slot.first_token is None:
                 self._slot.first_token = call.first_token
         if output.finish is not None:
-            call.mark_summary(output.finish.reason.value, output.finish.cached_tokens)
+            finish = output.finish
+            call.mark_summary(finish.reason.value, finish.cached_tokens, finish.engine_time_to_first_token)
 
     def _arrived(self) -> None:
         if self._arrival is not None and not self._arrival.done():

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from doherty_engine import Engine, EngineError, EngineRequest, RawText, Stopping
+from doherty_engine import Engine, EngineError, EngineRequest, RawText, Sampling, Stopping
 from doherty_service._answers import Answers
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
 from doherty_service._generations import Generations
@@ -119,9 +119,9 @@ class Supervisor:
 
     async def _try_out(self, answers: Answers) -> str | None:
         """Generates a token, when there is nothing else to do; returns what went wrong."""
-        # No conversation: a model need not have a chat template.
+        # No conversation: a model need not have a chat template. Greedy: an engine need not sample.
         key = f"canary-{uuid.uuid4().hex}"
-        request = EngineRequest(key, RawText("Hello"), stopping=Stopping(max_output_tokens=1))
+        request = EngineRequest(key, RawText("Hello"), Sampling(temperature=0.0), Stopping(max_output_tokens=1))
         call = Call(method="canary", key=request.key, request_id=request.key)
         ticket = Ticket(Priority.BATCH, 0, lambda: 0)
         try:

@@ -43,6 +43,8 @@ def assert_consistent(timings: answer_pb2.Timings) -> None:
 @cache
 def both(caller: Caller, name: str) -> tuple[wire.GenerateResponse, list[wire.StreamGenerateResponse]]:
     """One answer by both calls, with all that can be told of it."""
+    if name == "sampled" and "sampling.seed" not in caller.model.features:
+        pytest.skip("without seeds no two sampled answers are the same")
     fields = {**PROMPTS[name], "output": {"token_ids": True, "top_logprobs": 0}}
     return caller.generate(**fields), caller.stream(**fields)
 
@@ -74,7 +76,8 @@ def test_every_delta_counts_its_tokens_and_names_all_of_them_or_none(caller: Cal
         assert len(delta.logprobs) in {0, delta.token_count}
         assert "�" not in delta.text
         if delta.logprobs:
-            assert b"".join(one.token for one in delta.logprobs).decode().startswith(delta.text)
+            said = b"".join(one.token for one in delta.logprobs)  # may end within a character
+            assert said.startswith(delta.text.encode())
     usage = parts[-1].summary.usage
     assert sum(part.delta.token_count for part in parts) == usage.output_tokens
 

@@ -192,7 +192,9 @@ class Summary(google.protobuf.message.Message):
     stop_token_id: builtins.int
     """The end-of-sequence token of the model, or the entry of `stopping.stop_token_ids`, that was generated."""
     seed: builtins.int
-    """The seed that was used: the caller's, or the one that the server drew. Absent at temperature 0."""
+    """The seed that was used: the caller's, or the one that the server drew. Absent at temperature 0, and
+    where GetModel does not have `sampling.seed`.
+    """
     @property
     def usage(self) -> Global___Usage:
         """How many tokens it took."""

@@ -106,6 +106,8 @@ def _log_call(call: Call, peer: str, deadline: float | None) -> None:
     if deadline is not None:
         fields["deadline_ms"] = _ms(deadline)
     fields |= {f"{name}_ms": round(seconds * 1000, 3) for name, seconds in call.spans()}
+    if call.engine_time_to_first_token is not None:
+        fields["engine_time_to_first_token_ms"] = _ms(call.engine_time_to_first_token)
     if call.gaps:
         fields |= {
             "inter_token_p50_ms": _ms(call.gaps[(len(call.gaps) - 1) // 2]),

@@ -60,6 +60,8 @@ class Call:
     """Why the answer ended before it was complete."""
     cached_tokens: int | None = None
     """How many of those that the model had to read were still in the KV cache; None where the engine does not tell."""
+    engine_time_to_first_token: float | None = None
+    """As the engine itself measured it, where it does."""
     status: str = ""
     """The name of the terminal status, as "OK", once the call has ended."""
     reason: str = ""
@@ -89,11 +91,14 @@ class Call:
         self.last_token = now
         self.output_tokens += count
 
-    def mark_summary(self, finish_reason: str, cached_tokens: int | None = None) -> None:
+    def mark_summary(
+        self, finish_reason: str, cached_tokens: int | None = None, engine_time_to_first_token: float | None = None
+    ) -> None:
         """The answer is complete, and its summary is handed to the transport now."""
         self.summarized = time.monotonic()
         self.finish_reason = finish_reason
         self.cached_tokens = cached_tokens
+        self.engine_time_to_first_token = engine_time_to_first_token
 
     @property
     def time_to_first_token(self) -> float | None:

@@ -54,7 +54,9 @@ def put_timings(wire: answer_pb2.Timings, call: Call) -> None:
         span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
 
 
-def put_summary(wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call) -> None:
+def put_summary(
+    wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call, model: ModelInfo
+) -> None:
     """Fills in how an answer ended, and what it took."""
     wire.finish_reason = _FINISH_REASONS[finish.reason]
     usage = wire.usage
@@ -66,7 +68,7 @@ def put_summary(wire: answer_pb2.Summary, finish: Finish, request: EngineRequest
         wire.stop_text = finish.stop_text
     if finish.stop_token_id is not None:
         wire.stop_token_id = finish.stop_token_id
-    if request.sampling.temperature > 0:
+    if request.sampling.temperature > 0 and "sampling.seed" in model.features:
         wire.seed = request.sampling.seed
     if finish.speculation is not None:
         wire.speculation.steps = finish.speculation.steps

@@ -37,7 +37,7 @@ class AnswerMessages:
             if output.logprobs:
                 delta.logprobs.extend(token_logprobs(output.logprobs))
         if output.finish is not None:
-            put_summary(reply.summary, output.finish, self.asked, self.call)
+            put_summary(reply.summary, output.finish, self.asked, self.call, self.model)
 
     def whole(self, output: StepOutput) -> wire.GenerateResponse:
         """Makes the reply to Generate out of all of the answer."""
@@ -47,5 +47,5 @@ class AnswerMessages:
         put_start(reply.start, self.call, self.model)
         if output.logprobs:
             reply.logprobs.extend(token_logprobs(output.logprobs))
-        put_summary(reply.summary, output.finish, self.asked, self.call)
+        put_summary(reply.summary, output.finish, self.asked, self.call, self.model)
         return reply
