@@ -1,9 +1,11 @@
 """The servers that most tests talk to, started once."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from support.gpu import ENGINES, start_trtllm, write_model
 from support.hugging_face import write_llama3, write_lora
 from support.server import ServerProcess, start_server
 from support.vllm import FAKE_PATH
@@ -33,4 +35,28 @@ def model_server() -> Iterator[ServerProcess]:
     Answers whose length nobody limits are short, for at times so small a model does not find an end.
     """
     with start_server("--engine-option", "prompt_cache=false", "--max-output-tokens", "48") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tensorrt_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """TensorRT-LLM with built engines, on the fake, with all that this backend can do."""
+    with _trtllm_server(tmp_path_factory, "tensorrt") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pytorch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """TensorRT-LLM's PyTorch backend, on the fake."""
+    with _trtllm_server(tmp_path_factory, "pytorch") as server:
+        yield server
+
+
+@contextmanager
+def _trtllm_server(factory: pytest.TempPathFactory, backend: str) -> Iterator[ServerProcess]:
+    folder = factory.mktemp(backend)
+    model = write_model(folder / "model")
+    (folder / "lora").mkdir()
+    adapters = f"adapters=demo-a={folder / 'lora'},demo-b={folder / 'lora'}"
+    with start_trtllm(model.path, *ENGINES[backend], adapters, tokens_per_second=1000) as server:
         yield server

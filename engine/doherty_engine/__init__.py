@@ -13,7 +13,15 @@ from doherty_engine._errors import (
     UnsupportedError,
 )
 from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
-from doherty_engine._registry import DEFAULT_ENGINE, create_engine, engine_names, engine_options
+from doherty_engine._registry import (
+    DEFAULT_ENGINE,
+    create_engine,
+    engine_names,
+    engine_options,
+    engine_profiles,
+    prepare_engine,
+    read_engine_options,
+)
 from doherty_engine._requests import (
     Choices,
     Constraint,
@@ -69,6 +77,9 @@ __all__ = [
     "create_engine",
     "engine_names",
     "engine_options",
+    "engine_profiles",
     "input_field",
     "output_budget",
+    "prepare_engine",
+    "read_engine_options",
 ]

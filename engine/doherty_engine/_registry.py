@@ -1,8 +1,9 @@
 """The engines by name, each imported only when it is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
+from types import ModuleType
 
 from doherty_engine._engine import Engine
 from doherty_engine._errors import EngineSetupError
@@ -10,6 +11,7 @@ from doherty_engine._errors import EngineSetupError
 _MODULES = {
     "llamacpp": "doherty_engine.llamacpp",
     "synthetic": "doherty_engine.synthetic",
+    "trtllm": "doherty_engine.trtllm",
     "vllm": "doherty_engine.vllm",
 }
 
@@ -34,17 +36,56 @@ def create_engine(name: str, options: Mapping[str, str] | None = None) -> Engine
     Raises:
         EngineSetupError: there is no such engine or option, or a value cannot be read.
     """
-    if name not in _MODULES:
-        raise EngineSetupError(f"There is no engine {name!r}; choose one of {', '.join(engine_names())}.")
-    module = import_module(_MODULES[name])
+    module = _module(name)
+    engine: Engine = module.create(read_engine_options(name, options or {}))
+    return engine
+
+
+def engine_profiles(name: str) -> dict[str, dict[str, object]]:
+    """The profiles of an engine, and what each sets; none where it has no profiles.
+
+    Raises:
+        EngineSetupError: there is no such engine.
+    """
+    profiles: Callable[[], dict[str, dict[str, object]]] | None = getattr(_module(name), "profiles", None)
+    return {} if profiles is None else profiles()
+
+
+def prepare_engine(name: str, options: Mapping[str, str], report: Callable[[str], None]) -> str:
+    """Does beforehand what a start of the engine would have to do first; blocks, and tells `report` what it does.
+
+    Returns a sentence that says what there is now.
+
+    Raises:
+        EngineSetupError: it cannot be done, or there is nothing that could be.
+    """
+    module = _module(name)
+    prepare: Callable[[object, Callable[[str], None]], str] | None = getattr(module, "prepare", None)
+    if prepare is None:
+        raise EngineSetupError(f"The engine {name} needs no preparation; start it with `doherty serve`.")
+    return prepare(read_engine_options(name, options), report)
+
+
+def read_engine_options(name: str, options: Mapping[str, str]) -> object:
+    """An engine's Options, from texts.
+
+    Raises:
+        EngineSetupError: there is no such engine or option, or a value cannot be read.
+    """
+    module = _module(name)
     parsers = {field.name: field.metadata["parse"] for field in fields(module.Options)}
     values: dict[str, object] = {}
-    for option, text in (options or {}).items():
+    for option, text in options.items():
         if option not in parsers:
             raise EngineSetupError(f"The engine {name} has no option {option!r}; it has {', '.join(sorted(parsers))}.")
         try:
             values[option] = parsers[option](text)
         except ValueError as error:
             raise EngineSetupError(f"The engine option {option}={text!r} cannot be read: {error}.") from error
-    engine: Engine = module.create(module.Options(**values))
-    return engine
+    return module.Options(**values)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in _MODULES:
+        raise EngineSetupError(f"There is no engine {name!r}; choose one of {', '.join(engine_names())}.")
+    return import_module(_MODULES[name])

@@ -1,4 +1,4 @@
-"""What holds for every engine is tested with each of them, vLLM's on a stand-in for vLLM."""
+"""What holds for every engine is tested with each of them, those on a GPU on stand-ins for their packages."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,19 @@ import pytest
 from support.server import ServerProcess
 from support.wire import Caller, connect
 
-SERVERS = {"llamacpp": "model_server", "synthetic": "synthetic_server", "vllm": "vllm_server"}
+SERVERS = {
+    "llamacpp": "model_server",
+    "pytorch": "pytorch_server",
+    "synthetic": "synthetic_server",
+    "tensorrt": "tensorrt_server",
+    "vllm": "vllm_server",
+}
 
 
-@pytest.fixture(scope="module", params=["synthetic", "vllm", pytest.param("llamacpp", marks=pytest.mark.model)])
+@pytest.fixture(
+    scope="module",
+    params=["synthetic", "vllm", "tensorrt", "pytorch", pytest.param("llamacpp", marks=pytest.mark.model)],
+)
 def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
     server: ServerProcess = request.getfixturevalue(SERVERS[request.param])
     with connect(server.target) as found:

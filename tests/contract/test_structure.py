@@ -13,8 +13,8 @@ PUBLIC = {
         DEFAULT_ENGINE Choices Constraint Conversation Engine EngineError EngineFailedError EngineRequest
         EngineSetupError Finish FinishReason Grammar Health HeldPart Input InvalidInputError JsonSchema Message
         ModelInfo RawText Regex RequestHandle Role Sampling SamplingDefaults Speculation Started StepOutput StepSink
-        Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options input_field
-        output_budget
+        Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options engine_profiles
+        input_field output_budget prepare_engine read_engine_options
     """,
     "doherty_engine.constraints": "Form FormCompiler",
     "doherty_engine.text": """

@@ -1,12 +1,18 @@
-"""The embedded engine, started once for all tests that only ask it something."""
+"""The embedded engine, started once for all tests that only ask it something, and the fakes of those on a GPU."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from support.engines import EngineLab, running
+from support.gpu import ENGINES, FakeGpu, calibration_set, forget_fakes, write_model
+from support.hugging_face import Folder
 from support.llamacpp import Ask, asking
+from support.trtllm import Start
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -20,3 +26,33 @@ async def llamacpp_lab() -> AsyncIterator[EngineLab]:
 def llamacpp_ask(llamacpp_lab: EngineLab) -> Ask:
     """Asks that engine."""
     return asking(llamacpp_lab)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGpu]:
+    """The fakes of TensorRT-LLM and of NVML, with one H100."""
+    fake = FakeGpu(monkeypatch, tmp_path)
+    fake.be()
+    yield fake
+    forget_fakes()
+
+
+@pytest.fixture
+def llama(gpu: FakeGpu) -> Folder:
+    """A model of Llama 3's shape."""
+    return write_model(gpu.folder / "model")
+
+
+@pytest.fixture
+def trtllm(gpu: FakeGpu, llama: Folder) -> Start:
+    """Starts that model."""
+
+    @asynccontextmanager
+    async def starting(kind: str, *options: str, **scenario: Any) -> AsyncIterator[EngineLab]:
+        gpu.be(**scenario)
+        fast = ("profile=fast", f"calib_dataset={calibration_set(gpu.folder / 'texts')}")
+        told = [*(fast if kind == "fast" else ENGINES[kind]), *options, f"engine_cache={gpu.folder / 'engines'}"]
+        async with running("trtllm", model=str(llama.path), **dict(one.split("=", 1) for one in told)) as lab:
+            yield lab
+
+    return starting

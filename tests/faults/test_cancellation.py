@@ -22,6 +22,7 @@ from doherty.v1.latency_service_pb2 import (
 from doherty.v1.request_pb2 import GenerateRequest
 from support import endings
 from support.endings import STREAM, UNARY, Ending
+from support.gpu import ENGINES, start_trtllm, write_model
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, Caller, Failure, connect, failure_of, request
 
@@ -91,6 +92,16 @@ def paced() -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def trtllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """TensorRT-LLM on the fake, at the pace of `paced`, with a context that has room for all that is asked for."""
+    model = write_model(tmp_path_factory.mktemp(request.param) / "model", max_position_embeddings=32768)
+    room = ("max_seq_len=32768", "max_num_tokens=32768", f"slots={SLOTS}")
+    options = (*ENGINES[request.param], *room)
+    with start_trtllm(model.path, *options, tokens_per_second=20, prefill_tokens_per_second=1500) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def model() -> Iterator[ServerProcess]:
     with start_server("-o", f"slots={SLOTS}", "-o", "prompt_cache=false") as server:
@@ -106,6 +117,11 @@ def test_a_request_that_ends_early_leaves_nothing_behind(paced: ServerProcess, c
 @pytest.mark.parametrize("case", MODEL_CASES, ids=str)
 def test_the_same_with_a_model(model: ServerProcess, case: Case) -> None:
     check(model, case)
+
+
+@pytest.mark.parametrize("case", MODEL_CASES, ids=str)
+def test_the_same_with_tensorrt_llm(trtllm: ServerProcess, case: Case) -> None:
+    check(trtllm, case)
 
 
 def check(server: ServerProcess, case: Case) -> None:

@@ -1,0 +1,157 @@
+"""Where built engines lie, each in a folder of its own that is either whole or not there.
+
+An engine fits one model revision, one version of TensorRT-LLM, one kind of GPU, one tensor-parallel size and one
+configuration: all five make its key. It is built in a temporary folder beside its place, gets a manifest of its files
+last of all, and is then renamed. Who builds holds a lock, which ends with its process however that ends.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from doherty_engine._errors import EngineSetupError
+
+_MANIFEST = "doherty.json"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def default_cache() -> Path:
+    """The folder of engines in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "doherty" / "engines"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """What an engine fits."""
+
+    model: str
+    revision: str
+    version: str
+    """TensorRT-LLM's."""
+    gpu: str
+    tensor_parallel_size: int
+    configuration: Mapping[str, object]
+    """The knobs that are built in."""
+
+    def told(self) -> dict[str, object]:
+        """The key as the manifest has it."""
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "tensorrt_llm": self.version,
+            "gpu": self.gpu,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "configuration": json.loads(json.dumps(self.configuration)),
+        }
+
+    @property
+    def name(self) -> str:
+        """The folder's: what a person looks for, and a digest of it all."""
+        digest = hashlib.sha256(json.dumps(self.told(), sort_keys=True).encode()).hexdigest()[:12]
+        parts = (Path(self.model).name, self.revision[:12], self.version, self.gpu, f"tp{self.tensor_parallel_size}")
+        return _UNSAFE.sub("-", "_".join((*parts, digest)))
+
+
+class EngineCache:
+    """A folder of engines."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: EngineKey) -> Path:
+        """Where the engine is, or would be."""
+        return self.folder / key.name
+
+    def find(self, key: EngineKey) -> Path | None:
+        """The engine's folder; None where it has not been built.
+
+        Raises:
+            EngineSetupError: it is there, but not whole.
+        """
+        path = self.path(key)
+        if not path.exists():
+            return None
+        if why := _fault(path):
+            raise EngineSetupError(
+                f"The built engine {path} is broken ({why}); run `doherty engine prepare` with the same options to "
+                "build it again."
+            )
+        return path
+
+    @contextlib.contextmanager
+    def locked(self, key: EngineKey, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Holds the engine's lock; `on_wait` is called if somebody else does.
+
+        Raises:
+            EngineSetupError: the folder cannot be locked, or written to in the block.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f".{key.name}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    on_wait()
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise EngineSetupError(
+                f"Engines cannot be kept in {self.folder} ({error.strerror}); set engine_cache to another folder."
+            ) from error
+
+    def add(self, key: EngineKey, build: Callable[[Path], None]) -> Path:
+        """Lets `build` fill a folder, and puts it in its place; only with the lock held.
+
+        What earlier builds left half-made is removed, and a broken engine is moved aside.
+        """
+        for rest in self.folder.glob(f".{key.name}.*.tmp"):
+            shutil.rmtree(rest)
+        made = Path(tempfile.mkdtemp(prefix=f".{key.name}.", suffix=".tmp", dir=self.folder))
+        try:
+            build(made)
+            files = {str(file.relative_to(made)): file.stat().st_size for file in made.rglob("*") if file.is_file()}
+            _write(made / _MANIFEST, {**key.told(), "files": files})
+            path = self.path(key)
+            if path.exists():
+                path.rename(_free_name(path))
+            made.rename(path)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return path
+
+
+def _free_name(path: Path) -> Path:
+    return next(free for n in range(1, 1000) if not (free := path.with_name(f"{path.name}.broken-{n}")).exists())
+
+
+def _write(path: Path, value: object) -> None:
+    """Writes a file that is on the disk when the folder gets its name."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with an engine's folder; empty if nothing is."""
+    try:
+        files: dict[str, int] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"its {_MANIFEST} cannot be read"
+    for name, size in files.items():
+        try:
+            if (path / name).stat().st_size != size:
+                return f"{name} is not {size} bytes long"
+        except OSError:
+            return f"{name} is missing"
+    return ""

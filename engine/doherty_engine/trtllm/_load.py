@@ -1,0 +1,117 @@
+"""Loads a model into TensorRT-LLM, by either backend."""
+
+import logging
+import os
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from doherty_engine._engine import ModelInfo, SamplingDefaults
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.text import HuggingFaceTokenizer
+from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
+from doherty_engine.trtllm._features import MAX_TOP_LOGPROBS, features, has_constraints, has_logprobs
+from doherty_engine.trtllm._library import llm_class, load
+from doherty_engine.trtllm._options import Options
+from doherty_engine.trtllm._plan import Plan, check_calibration, make_plan
+from doherty_engine.trtllm._prepare import build_engine
+from doherty_engine.trtllm._sampling import SamplingWriter
+from doherty_engine.trtllm._weights import check_weights, fetch_weights, first_line
+
+_log = logging.getLogger("doherty.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is loaded."""
+
+    plan: Plan
+    llm: Any
+    tokenizer: HuggingFaceTokenizer
+    sampling: SamplingWriter
+    adapters: dict[str, Any]
+    xgrammar: Any
+
+    def info(self) -> ModelInfo:
+        """What is served."""
+        plan, knobs = self.plan, self.plan.knobs
+        honoured = features(knobs, has_chat_template=self.tokenizer.has_chat_template, has_adapters=bool(self.adapters))
+        return ModelInfo(
+            model=plan.folder.name,
+            revision=plan.folder.revision,
+            engine="trtllm",
+            engine_version=plan.version,
+            context_tokens=plan.context,
+            vocabulary_size=self.tokenizer.vocabulary_size,
+            slots=knobs.slots or 1,
+            features=honoured,
+            max_top_logprobs=MAX_TOP_LOGPROBS if has_logprobs(knobs) else 0,
+            profile=plan.options.profile,
+            adapters=tuple(self.adapters),
+            default_sampling=_default_sampling(plan, self.tokenizer.default_sampling, honoured),
+        )
+
+
+def load_model(options: Options) -> Loaded:
+    """Gets the model ready, building its engine if there is none, and loads it; blocks.
+
+    Raises:
+        EngineSetupError: it cannot be served.
+    """
+    plan = make_plan(options)
+    tokenizer = HuggingFaceTokenizer(plan.folder, extra="trtllm")
+    path = _model_path(plan)
+    _report(f"loading {path}")
+    arguments = llm_arguments(plan.knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
+    try:
+        llm = llm_class(plan.knobs.backend or "")(model=path, **arguments)
+    except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+        advice = (
+            "run `doherty engine prepare` with the same options to build it anew"
+            if plan.is_built
+            else ("TensorRT-LLM's own log above says more")
+        )
+        raise EngineSetupError(
+            f"TensorRT-LLM cannot load {path} ({type(error).__name__}: {first_line(error)}); {advice}."
+        ) from error
+    return Loaded(
+        plan=plan,
+        llm=llm,
+        tokenizer=tokenizer,
+        sampling=SamplingWriter(plan.knobs, tokenizer.eos_ids, lookahead_config(plan.knobs)),
+        adapters=_adapters(options),
+        xgrammar=load("xgrammar") if has_constraints(plan.knobs) else None,
+    )
+
+
+def _model_path(plan: Plan) -> str:
+    """What TensorRT-LLM loads: the engine, or the checkpoint."""
+    path = plan.cache.find(plan.key()) if plan.is_built else None
+    if path is None:
+        if plan.is_built and plan.knobs.quantization == "FP8":
+            check_calibration(plan.knobs)
+        fetch_weights(plan.folder, _report)
+        check_weights(plan.folder)
+        path = build_engine(plan, _report) if plan.is_built else plan.folder.path
+    return os.fspath(path)
+
+
+def _report(doing: str) -> None:
+    _log.info("loading", extra={"fields": {"doing": doing}})
+
+
+def _adapters(options: Options) -> dict[str, Any]:
+    if not options.adapters:
+        return {}
+    request = load("tensorrt_llm.executor").LoRARequest
+    return {name: request(name, number, path) for number, (name, path) in enumerate(options.adapters, start=1)}
+
+
+def _default_sampling(plan: Plan, said: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
+    """What requests get that say nothing: the profile's sampling, else what of the model's own can be honoured."""
+    knobs = plan.knobs
+    if knobs.temperature is not None or knobs.top_p is not None:
+        return SamplingDefaults(temperature=knobs.temperature, top_p=knobs.top_p)
+    if knobs.is_greedy_only:
+        return SamplingDefaults(temperature=0.0)
+    unknown = {one.name: None for one in fields(SamplingDefaults) if f"sampling.{one.name}" not in honoured}
+    return replace(said, **unknown)

@@ -1,0 +1,190 @@
+"""Finds out what a deployment needs, and refuses what cannot work, before anything large is fetched or built."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib import import_module
+from itertools import cycle, islice
+from pathlib import Path
+
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.text import ModelFolder, find_model_folder
+from doherty_engine.trtllm._arguments import built_in, draft_tokens
+from doherty_engine.trtllm._cache import EngineCache, EngineKey, default_cache
+from doherty_engine.trtllm._gpu import Gpu, visible_gpus
+from doherty_engine.trtllm._knobs import TENSORRT, Knobs
+from doherty_engine.trtllm._library import library_version
+from doherty_engine.trtllm._memory import MemoryEstimate, ModelShape, check_gpus, estimate
+from doherty_engine.trtllm._options import REFERENCE_MODEL, REFERENCE_REVISION, Options
+from doherty_engine.trtllm._profiles import resolve
+from doherty_engine.trtllm._weights import weights_identity
+
+_DEFAULT_LORA_RANK = 64
+"""LoraConfig's own."""
+_LARGEST_BATCH_TOKENS = 8192
+"""TensorRT-LLM's own default of max_num_tokens."""
+
+Report = Callable[[str], None]
+"""Is told, in a sentence, what happens now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be served, and on what."""
+
+    options: Options
+    knobs: Knobs
+    version: str
+    gpus: list[Gpu]
+    folder: ModelFolder
+    context: int
+    """Tokens of prompt and answer together."""
+    estimate: MemoryEstimate | None
+    """None for a model whose shape is not known."""
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """Over how many GPUs each layer is spread."""
+        return len(self.gpus)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the backend needs a built engine."""
+        return self.knobs.backend == TENSORRT
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether it computes in FP8: quantized at the build, or before."""
+        return self.knobs.quantization == "FP8" or is_quantized(self.folder)
+
+    @property
+    def max_lora_rank(self) -> int:
+        """The largest rank of an adapter."""
+        return self.options.max_lora_rank or _DEFAULT_LORA_RANK
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """What is read in one piece.
+
+        The runtime bounds a prompt by one token less than the sequence, and where it is not read in parts by the
+        batch (the log of `TrtGptModel`: "maxInputLen = min(maxSequenceLen - 1, maxNumTokens)"; `_check_arguments` of
+        `llmapi/llm.py` for the PyTorch backend).
+        """
+        if self.knobs.enable_chunked_prefill:
+            return self.context - 1
+        return min(self.context - 1, self.knobs.max_num_tokens or _LARGEST_BATCH_TOKENS)
+
+    @property
+    def cache(self) -> EngineCache:
+        """Where engines are kept."""
+        kept = self.options.engine_cache
+        return EngineCache(Path(kept).expanduser() if kept else default_cache())
+
+    def key(self) -> EngineKey:
+        """The key of the engine that it needs."""
+        lora = {"max_lora_rank": self.max_lora_rank, "lora": len(self.options.adapters)}
+        return EngineKey(
+            model=self.folder.name,
+            revision=weights_identity(self.folder),
+            version=self.version,
+            gpu=self.gpus[0].name,
+            tensor_parallel_size=self.tensor_parallel_size,
+            configuration=built_in(self.knobs) | (lora if self.options.adapters else {}),
+        )
+
+
+def make_plan(options: Options) -> Plan:
+    """Looks at the package, the cards and the model, of which it fetches the small files; blocks.
+
+    Raises:
+        EngineSetupError: something is missing, or does not fit.
+    """
+    knobs = knobs_of(options)
+    version = library_version()
+    gpus = _take_gpus(visible_gpus(), knobs.tensor_parallel_size)
+    for name, path in options.adapters:
+        if not Path(path).is_dir():
+            raise EngineSetupError(f"The adapter {name} has no folder {path}; give the path of one.")
+    revision = options.revision or (REFERENCE_REVISION if options.model == REFERENCE_MODEL else "")
+    folder = find_model_folder(options.model, revision, extra="trtllm")
+    config = folder.read_json("config.json")
+    shape = ModelShape.read(config)
+    context = config.get("max_position_embeddings")
+    if not isinstance(context, int):
+        raise EngineSetupError(
+            f"The config.json of {folder.model} does not say how long its context is; name a model of TensorRT-LLM's "
+            "list of supported ones."
+        )
+    is_fp8 = knobs.quantization == "FP8" or is_quantized(folder)
+    needed = None if shape is None else estimate(shape, knobs, len(gpus), is_fp8=is_fp8)
+    check_gpus(gpus, needed, is_fp8=is_fp8)
+    context = min(context, knobs.max_seq_len or context) - draft_tokens(knobs)
+    return Plan(options, knobs, version, gpus, folder, context, needed)
+
+
+def is_quantized(folder: ModelFolder) -> bool:
+    """Whether ModelOpt has quantized the model to FP8: that is what it leaves beside the weights."""
+    said = folder.read_json("hf_quant_config.json").get("quantization")
+    return isinstance(said, dict) and str(said.get("quant_algo")).startswith("FP8")
+
+
+def check_calibration(knobs: Knobs) -> None:
+    """Makes sure that the texts to calibrate with can be had.
+
+    Raises:
+        EngineSetupError: they cannot.
+    """
+    name = knobs.calib_dataset or "cnn_dailymail"  # CalibConfig's own default
+    if Path(name).is_dir() or _has_dataset(name):
+        return
+    try:
+        import_module("huggingface_hub").HfApi().dataset_info(name)
+    except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
+        raise EngineSetupError(
+            f"The calibration set {name} can neither be had from the hub nor is it in its cache; connect to the "
+            "network, or set calib_dataset to a folder with a column text in its split train."
+        ) from error
+
+
+def _has_dataset(name: str) -> bool:
+    """Whether the library `datasets` has it in its cache."""
+    constants = import_module("huggingface_hub").constants
+    cache = Path(constants.HF_HOME) / "datasets"
+    return any(cache.glob(f"*{name.rpartition('/')[2]}"))
+
+
+def knobs_of(options: Options) -> Knobs:
+    """The knobs as a deployment has them.
+
+    Raises:
+        EngineSetupError: they contradict each other.
+    """
+    own = Knobs(**{one.name: getattr(options, one.name) for one in fields(Knobs)})
+    return resolve(options.profile, options.profile_file, own)
+
+
+def _take_gpus(gpus: list[Gpu], wanted: int | None) -> list[Gpu]:
+    if size := _mpi_size():
+        gpus = list(islice(cycle(gpus), size))
+    count = wanted or len(gpus)
+    if count > len(gpus):
+        raise EngineSetupError(
+            f"Of the {count} GPUs that tensor_parallel_size asks for there are {len(gpus)}; set it to that at most."
+        )
+    if len({gpu.name for gpu in gpus[:count]}) > 1:
+        raise EngineSetupError(
+            "The visible GPUs are of different kinds, and each layer would wait for the slowest; choose with "
+            "CUDA_VISIBLE_DEVICES."
+        )
+    return gpus[:count]
+
+
+def _mpi_size() -> int:
+    """How many workers there are on all nodes; 0 where TensorRT-LLM starts its own on this one.
+
+    `trtllm-llmapi-launch` starts one for each GPU of each node, runs the server beside the first of them, and leaves
+    these variables to it. The cards of other nodes, which cannot be asked for, are taken to be like ours.
+    """
+    if os.environ.get("TLLM_SPAWN_PROXY_PROCESS") != "1":
+        return 0
+    return int(os.environ.get("tllm_mpi_size", "0"))  # noqa: SIM112 - its name

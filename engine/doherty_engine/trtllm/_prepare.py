@@ -1,0 +1,84 @@
+"""Gets a model ready to be served: fetches it, and on the backend tensorrt builds its engine.
+
+Every stage can be broken off at any moment: what the hub's client has fetched it does not fetch again, and an engine
+that is not whole never gets its name (`_cache`).
+"""
+
+import os
+from pathlib import Path
+
+from doherty_engine._errors import EngineSetupError
+from doherty_engine.trtllm._arguments import llm_arguments
+from doherty_engine.trtllm._library import llm_class
+from doherty_engine.trtllm._options import Options
+from doherty_engine.trtllm._plan import Plan, Report, check_calibration, make_plan
+from doherty_engine.trtllm._weights import check_digests, check_weights, fetch_weights, first_line
+
+
+def prepare(options: Options, report: Report) -> str:
+    """Does all that a start would have to do, and checks more; blocks, for minutes where it builds.
+
+    Returns a sentence that says what there is now.
+
+    Raises:
+        EngineSetupError: it cannot be done; what is done already is kept.
+    """
+    plan = make_plan(options)
+    names = ", ".join(gpu.name for gpu in plan.gpus)
+    report(f"TensorRT-LLM {plan.version}, backend {plan.knobs.backend}, profile {options.profile}, on {names}")
+    if plan.estimate is not None:
+        report(f"about {plan.estimate} of {plan.gpus[0].memory / (1 << 30):.1f} GiB on each GPU")
+    path = _ready_engine(plan) if plan.is_built else None
+    if path is not None:
+        return f"The engine was there: {path}"
+    if plan.is_built and plan.knobs.quantization == "FP8":
+        check_calibration(plan.knobs)
+    fetch_weights(plan.folder, report)
+    size = check_weights(plan.folder)
+    report(f"checking {size / 1e9:.1f} GB of weights")
+    compared = check_digests(plan.folder)
+    if compared:
+        report(f"{compared} files are what the hub has")
+    if not plan.is_built:
+        return f"The model is there: {plan.folder.path}"
+    return f"The engine is built: {build_engine(plan, report)}"
+
+
+def build_engine(plan: Plan, report: Report) -> Path:
+    """Builds the engine, unless somebody else does so meanwhile, and returns its folder.
+
+    Raises:
+        EngineSetupError: it cannot be built.
+    """
+    cache, key = plan.cache, plan.key()
+    with cache.locked(key, lambda: report("another process builds this engine; waiting for it")):
+        try:
+            path = cache.find(key)
+        except EngineSetupError:  # a broken one, which is moved aside
+            path = None
+        return path or cache.add(key, lambda made: _build(plan, made, report))
+
+
+def _ready_engine(plan: Plan) -> Path | None:
+    try:
+        return plan.cache.find(plan.key())
+    except EngineSetupError:
+        return None
+
+
+def _build(plan: Plan, made: Path, report: Report) -> None:
+    doing = "quantizing, calibrating and building" if plan.knobs.quantization == "FP8" else "building"
+    report(f"{doing} the engine; this takes some minutes")
+    arguments = llm_arguments(plan.knobs, plan.tensor_parallel_size, plan.options.adapters, plan.max_lora_rank)
+    try:
+        llm = llm_class(plan.knobs.backend or "")(model=os.fspath(plan.folder.path), **arguments)
+        try:
+            report("saving the engine")
+            llm.save(os.fspath(made))
+        finally:
+            llm.shutdown()
+    except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+        raise EngineSetupError(
+            f"The engine cannot be built ({type(error).__name__}: {first_line(error)}); TensorRT-LLM's own log above "
+            "says more, and nothing of it is kept."
+        ) from error

@@ -1,0 +1,201 @@
+"""What the engine of TensorRT-LLM makes of its results: the traps that the real one sets, each of them met."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from doherty_engine import (
+    Choices,
+    FinishReason,
+    HeldPart,
+    InvalidInputError,
+    RawText,
+    Sampling,
+    Stopping,
+    TokenIds,
+    UnsupportedError,
+)
+from support.gpu import FakeGpu
+from support.hugging_face import Folder
+from support.trtllm import BASE, ENDLESS, Start
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "pytorch", "fast"])
+async def test_both_ends_of_llama_3_end_an_answer(trtllm: Start, llama: Folder, kind: str) -> None:
+    """The C++ samplers keep one of them to themselves, the PyTorch one does not, and the other is a stop word."""
+    ends = {llama.id_of("<|end_of_text|>"), llama.id_of("<|eot_id|>")}
+    async with trtllm(kind) as lab:
+        found = set()
+        for number in range(30):
+            outcome = await lab.ask(replace(BASE, key=str(number), input=RawText(f"{number} colors")))
+            if outcome.finish.reason is FinishReason.STOP:
+                assert outcome.finish.stop_token_id == outcome.token_ids[-1]
+                assert outcome.finish.output_tokens == outcome.token_count == len(outcome.token_ids)
+                found.add(outcome.finish.stop_token_id)
+        assert found == ends
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "pytorch", "fast"])
+async def test_an_answer_goes_on_at_every_cut(trtllm: Start, kind: str) -> None:
+    async with trtllm(kind) as lab:
+        whole = await lab.ask(BASE)
+        held: tuple[int, ...] = ()
+        for output in whole.outputs[:-1]:
+            held += output.token_ids or ()
+            rest = await lab.ask(replace(BASE, key=f"behind {len(held)}", held=HeldPart(token_ids=held)))
+            assert held + rest.token_ids == whole.token_ids
+            assert whole.text.endswith(rest.text)
+            assert rest.finish.output_tokens == whole.finish.output_tokens
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "pytorch"])
+async def test_streams_of_one_step_come_in_one_call(trtllm: Start, kind: str) -> None:
+    async with trtllm(kind, tokens_per_second=100) as lab:
+        before = len(lab.steps)
+        requests = [
+            replace(BASE, key=str(number), stopping=Stopping(max_output_tokens=20, ignore_eos=True))
+            for number in range(4)
+        ]
+        await asyncio.gather(*map(lab.ask, requests))
+        assert max(map(len, lab.steps[before:])) == 4
+        texts = {"".join(output.text for output in lab.outputs(one.key)) for one in requests}
+        assert len(texts) == 1
+
+
+async def test_prompts_are_templated_by_us_and_begin_once(trtllm: Start, gpu: FakeGpu, llama: Folder) -> None:
+    async with trtllm("pytorch") as lab:
+        outcome = await lab.ask(BASE)
+        (call,) = gpu.calls("request")[2:]
+    begin = llama.id_of("<|begin_of_text|>")
+    assert call["prompt"][0] == begin
+    assert call["prompt"].count(begin) == 1
+    assert outcome.started.prompt_tokens == len(call["prompt"])
+    assert llama.tokenizer.decode(call["prompt"]).strip().endswith("Name three colors.assistant")
+    params = call["request"]
+    assert (params["add_special_tokens"], params["detokenize"], params["max_tokens"]) == (False, False, 400)
+    assert (params["temperature"], params["top_p"], params["seed"]) == (0.0, None, None)
+    assert call["streaming"] is True
+
+
+async def test_with_lookahead_every_answer_is_greedy_and_says_so(trtllm: Start, gpu: FakeGpu) -> None:
+    async with trtllm("fast") as lab:
+        info = lab.engine.info()
+        assert info.default_sampling.temperature == 0.0
+        assert not {one for one in info.features if one.startswith("sampling.")} - {"sampling.temperature"}
+        assert "output.top_logprobs" not in info.features
+        assert info.context_tokens == 8192 - 79  # what lookahead keeps for its drafts
+        hot = await lab.ask(replace(BASE, key="hot", sampling=Sampling(temperature=0.8)))
+        assert isinstance(hot.error, UnsupportedError)
+        assert hot.error.field == "sampling.temperature"
+        whole = await lab.ask(BASE)
+        speculation = whole.finish.speculation
+        assert speculation is not None
+        assert speculation.steps + speculation.accepted_tokens == pytest.approx(whole.finish.output_tokens, abs=1)
+        assert 0 < speculation.accepted_tokens <= speculation.draft_tokens
+        (call,) = [one for one in gpu.calls("request") if one["request"]["max_tokens"] == 400]
+        assert call["request"]["lookahead_config"]["max_ngram_size"] == 6
+
+
+async def test_speculation_without_metrics(trtllm: Start) -> None:
+    async with trtllm("fast", loses_metrics=True) as lab:
+        whole = await lab.ask(BASE)
+        assert whole.finish.speculation is not None
+        assert whole.finish.speculation.draft_tokens == (whole.finish.speculation.steps - 1) * 5
+        assert whole.finish.engine_time_to_first_token is None
+    async with trtllm("pytorch", "speculation=ngram", "max_draft_len=3", loses_metrics=True) as lab:
+        assert (await lab.ask(BASE)).finish.speculation is None  # how much was drafted is not known
+
+
+async def test_ngram_speculation(trtllm: Start, gpu: FakeGpu) -> None:
+    async with trtllm("pytorch", "speculation=ngram", "max_draft_len=3") as lab:
+        assert lab.engine.info().default_sampling.temperature == 0.0
+        whole = await lab.ask(BASE)
+        assert whole.finish.speculation is not None
+        assert whole.finish.speculation.accepted_tokens > 0
+        (built,) = gpu.calls("constructor")
+    assert built["arguments"]["speculative_config"] == {
+        "": "NGramDecodingConfig",
+        "max_draft_len": 3,
+        "max_matching_ngram_size": 3,
+        "is_keep_all": True,
+        "is_use_oldest": True,
+        "is_public_pool": True,
+    }
+    assert built["arguments"]["disable_overlap_scheduler"] is True
+
+
+async def test_the_engines_own_times_and_its_cache_are_told(trtllm: Start) -> None:
+    async with trtllm("pytorch", "slots=8", "max_batch_size=8", tokens_per_second=100) as lab:
+        long = replace(BASE, input=RawText("word " * 200), stopping=Stopping(max_output_tokens=3, ignore_eos=True))
+        finish = (await lab.ask(long)).finish
+        assert finish.cached_tokens
+        assert finish.cached_tokens % 32 == 0
+        assert finish.engine_time_to_first_token is not None
+        assert finish.engine_time_to_first_token > 0
+    async with trtllm("tensorrt", tokens_per_second=100) as lab:
+        assert (await lab.ask(BASE)).finish.cached_tokens is None  # it does not tell
+
+
+async def test_the_engines_own_queue_is_told(trtllm: Start) -> None:
+    """A batch that is smaller than the slots, which the knobs forbid, so that the engine itself makes requests wait."""
+    async with trtllm("tensorrt", "slots=32", tokens_per_second=50) as lab:
+        worker = lab.engine._loaded.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
+        worker._batch = 1  # noqa: SLF001
+        short = Stopping(max_output_tokens=4, ignore_eos=True)
+        first, second = (replace(BASE, key=key, stopping=short) for key in ("first", "second"))
+        outcomes = await asyncio.gather(lab.ask(first), lab.ask(second))
+        waits = [outcome.started.queue for outcome in outcomes]
+        assert waits[1] > waits[0]
+
+
+async def test_stop_ids_are_kept_while_eos_is_ignored(trtllm: Start) -> None:
+    async with trtllm("pytorch") as lab:
+        whole = await lab.ask(replace(ENDLESS, key="whole", stopping=Stopping(max_output_tokens=60, ignore_eos=True)))
+        stop = whole.token_ids[30]
+        stopping = Stopping(max_output_tokens=60, ignore_eos=True, stop_token_ids=(stop,))
+        stopped = await lab.ask(replace(ENDLESS, key="stopped", stopping=stopping))
+        assert stopped.finish.stop_token_id == stop
+        assert stopped.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
+
+
+async def test_what_cannot_be_honoured_is_refused_by_name(trtllm: Start) -> None:
+    async with trtllm("pytorch") as lab:
+        form = replace(BASE, constraint=Choices(("a",)))
+        for key, fields, field in (
+            ("held", {"held": HeldPart(text="a")}, "continue_from"),
+            ("endless", {"stopping": ENDLESS.stopping}, "stopping.ignore_eos"),
+        ):
+            error = (await lab.ask(replace(form, key=key, **fields))).error
+            assert isinstance(error, UnsupportedError)
+            assert error.field == field
+    async with trtllm("tensorrt", "max_num_tokens=100") as lab:
+        error = (await lab.ask(replace(BASE, input=TokenIds((5,) * 101)))).error
+        assert isinstance(error, InvalidInputError)
+        assert (error.field, "at most 100" in str(error)) == ("token_ids", True)
+
+
+async def test_a_model_without_a_chat_template_completes_texts(trtllm: Start, llama: Folder) -> None:
+    file = llama.path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["chat_template"]
+    file.write_text(json.dumps(config))
+    async with trtllm("pytorch") as lab:
+        features = lab.engine.info().features
+        assert "raw_text" in features
+        assert not {"messages", "prompt"} & features
+        assert (await lab.ask(replace(BASE, input=RawText("Colors")))).text
+
+
+async def test_adapters_are_sent_by_name(trtllm: Start, gpu: FakeGpu) -> None:
+    (gpu.folder / "lora").mkdir()
+    async with trtllm(
+        "pytorch", f"adapters=sql={gpu.folder / 'lora'},tone={gpu.folder / 'lora'}", "max_lora_rank=8"
+    ) as lab:
+        assert lab.engine.info().adapters == ("sql", "tone")
+        texts = {(await lab.ask(replace(BASE, key=name, adapter=name))).text for name in ("", "sql", "tone")}
+        assert len(texts) == 3
+        (built,) = gpu.calls("constructor")
+        assert built["arguments"]["lora_config"]["max_lora_rank"] == 8
+        assert {one["lora"] for one in gpu.calls("request")} == {None, "sql", "tone"}
