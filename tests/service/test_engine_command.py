@@ -1,0 +1,278 @@
+"""`doherty engine`: profiles, preparation that can be killed at any stage, and the proof on a user's GPU."""
+
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doherty.cli import _reference
+from doherty_engine import engine_profiles
+from doherty_service.verification import QUESTIONS, REFERENCE
+from support.gpu import (
+    GIB,
+    H100,
+    calibration_set,
+    clean_environment,
+    environment,
+    options,
+    recorded,
+    write_model,
+    write_safetensors,
+)
+from support.hub import COMMIT, MODEL, Hub, running_hub
+from support.server import start_server
+
+COMMAND = (sys.executable, "-m", "doherty.cli", "engine")
+LITTLE, BIG = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+SMALL = {**H100, "memory": 10 * GIB}
+
+
+class Desk:
+    """Runs commands with the fakes, a hub, and folders of their own."""
+
+    def __init__(self, hub: Hub, folder: Path) -> None:
+        self.hub = hub
+        self.folder = folder
+        self.engines = folder / "engines"
+        self.record = folder / "record.jsonl"
+
+    def begin(self, *arguments: str, **scenario: Any) -> "subprocess.Popen[str]":
+        scenario.setdefault("record", str(self.record))
+        variables = environment(**scenario) | self.hub.variables(self.folder / "home")
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=clean_environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **scenario: Any) -> "subprocess.CompletedProcess[str]":
+        process = self.begin(*arguments, **scenario)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def prepare(self, *values: str, **scenario: Any) -> "subprocess.CompletedProcess[str]":
+        return self.run(*self.preparing(*values), **scenario)
+
+    def preparing(self, *values: str) -> tuple[str, ...]:
+        return ("prepare", "--model", MODEL, "--profile", "fast", *options(f"engine_cache={self.engines}", *values))
+
+    def kept(self) -> list[Path]:
+        """The engines' folders, hidden ones too."""
+        return [path for path in self.engines.iterdir() if path.is_dir()] if self.engines.exists() else []
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    model = write_model(tmp_path / "hub").path
+    write_safetensors(model / BIG, 2_000_000)
+    (model / "pytorch_model.bin").write_bytes(b"the same again")
+    with running_hub(model, "cnn_dailymail") as hub:
+        yield Desk(hub, tmp_path)
+
+
+def said(done: "subprocess.CompletedProcess[str]") -> str:
+    """The last thing that was said, which is a sentence."""
+    return done.stderr.strip().splitlines()[-1]
+
+
+def assert_whole(desk: Desk) -> None:
+    """There is one engine, and it loads."""
+    (engine,) = desk.kept()
+    manifest = json.loads((engine / "doherty.json").read_text())
+    assert (manifest["model"], manifest["revision"], manifest["tensorrt_llm"]) == (MODEL, COMMIT, "1.2.1")
+    assert (manifest["gpu"], manifest["tensor_parallel_size"]) == (H100["name"], 1)
+    assert manifest["configuration"]["lookahead"] == [8, 6, 8]
+    assert {path.name for path in engine.iterdir()} == {*manifest["files"], "doherty.json"}
+    again = desk.prepare()
+    assert (again.returncode, again.stdout.startswith("The engine was there: ")) == (0, True), again.stderr
+
+
+@pytest.mark.parametrize("profile", engine_profiles("trtllm"))
+def test_a_profile_is_shown_as_toml(profile: str, desk: Desk) -> None:
+    shown = desk.run("show", profile)
+    assert tomllib.loads(shown.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
+
+
+def test_what_there_is_not_to_be_shown(desk: Desk) -> None:
+    assert desk.run("show").stdout.split() == list(engine_profiles("trtllm"))
+    assert "it has fast, slow, interactive, throughput" in desk.run("show", "quick").stderr
+    assert "has no profiles" in desk.run("show", "--engine", "synthetic").stderr
+    assert "needs no preparation" in desk.run("prepare", "--engine", "llamacpp").stderr
+
+
+def test_it_fetches_checks_builds_and_is_done(desk: Desk) -> None:
+    done = desk.prepare()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The engine is built: ")
+    for stage in (
+        "GiB on each GPU",
+        f"fetching {MODEL} {COMMIT}",
+        "2 files are what the hub has",
+        "quantizing",
+        "saving",
+    ):
+        assert stage in done.stderr
+    fetched = {name for method, name, _ in desk.hub.asked if method == "GET"}
+    assert {"config.json", "tokenizer.json", BIG} <= fetched
+    assert "pytorch_model.bin" not in fetched
+    assert_whole(desk)
+    assert sum("constructor" in line for line in recorded(desk.record)) == 1
+    home = desk.hub.variables(desk.folder / "home") | {"HF_HUB_OFFLINE": "1"}
+    serve = ("-o", f"engine_cache={desk.engines}", "--model", MODEL)
+    with start_server("--engine", "trtllm", *serve, **environment() | home) as server:
+        assert "building" not in json.dumps(server.log)
+
+
+def test_killed_while_it_fetches(desk: Desk) -> None:
+    desk.hub.stalls_in = BIG
+    process = desk.begin(*desk.preparing())
+    assert desk.hub.stalled.wait(30)
+    while not list(desk.folder.glob(f"home/hub/*/snapshots/{COMMIT}/{LITTLE}")):
+        pass  # the other files are under way beside it
+    process.kill()
+    process.communicate()
+    desk.hub.stalls_in = ""
+    asked = len(desk.hub.asked)
+    done = desk.prepare()
+    assert done.returncode == 0, done.stderr
+    again = [name for method, name, _ in desk.hub.asked[asked:] if method == "GET" and name.endswith(".safetensors")]
+    assert again == [BIG]  # whether its half is fetched again is the hub client's affair
+    assert_whole(desk)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "build", "save"])
+def test_killed_while_it_builds(desk: Desk, stage: str) -> None:
+    assert desk.prepare(kill_at=stage).returncode == -signal.SIGKILL
+    assert not [path for path in desk.kept() if not path.name.startswith(".")]
+    done = desk.prepare()
+    assert done.returncode == 0, done.stderr
+    assert_whole(desk)
+
+
+def test_interrupted_while_it_builds(desk: Desk) -> None:
+    process = desk.begin(*desk.preparing(), build_seconds=60)
+    assert process.stderr is not None
+    assert any("quantizing" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode != 0
+    assert desk.kept() == []
+
+
+def test_a_build_that_fails_says_why_and_leaves_nothing(desk: Desk) -> None:
+    done = desk.prepare(fail_at="build")
+    assert done.returncode == 2
+    assert "The engine cannot be built (RuntimeError: CUDA error: out of memory while it did build)" in said(done)
+    assert desk.kept() == []
+
+
+def test_a_broken_engine_is_moved_aside_and_built_anew(desk: Desk) -> None:
+    desk.prepare()
+    (engine,) = desk.kept()
+    (engine / "rank0.engine").unlink()
+    assert desk.prepare().returncode == 0
+    assert sorted(path.name for path in desk.kept()) == [engine.name, f"{engine.name}.broken-1"]
+
+
+def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
+    first, second = (desk.begin(*desk.preparing(), build_seconds=1) for _ in range(2))
+    told = [process.communicate() for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "another process builds this engine" in told[0][1] + told[1][1]
+    assert sum("constructor" in line for line in recorded(desk.record)) == 1
+    assert_whole(desk)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
+    small = desk.prepare(cards=[SMALL])
+    assert (small.returncode, "take a larger card" in said(small)) == (2, True)
+    desk.hub.datasets = ()
+    offline = desk.prepare()
+    assert offline.returncode == 2
+    assert "The calibration set cnn_dailymail can neither be had from the hub" in said(offline)
+    assert BIG not in {name for _, name, _ in desk.hub.asked}
+    calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
+    assert calibrated.returncode == 0, calibrated.stderr
+
+
+def test_a_calibration_set_in_the_cache_will_do(desk: Desk) -> None:
+    desk.hub.datasets = ()
+    (desk.folder / "home" / "datasets" / "abisee___cnn_dailymail").mkdir(parents=True)
+    assert desk.prepare().returncode == 0
+
+
+def test_weights_that_are_not_what_the_hub_has(desk: Desk) -> None:
+    desk.hub.digests[BIG] = "0" * 64
+    done = desk.prepare()
+    assert (done.returncode, "is not what the hub has; delete " in said(done)) == (2, True)
+
+
+def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
+    done = desk.run("prepare", "--model", MODEL, "--profile", "interactive")
+    assert (done.returncode, done.stdout.startswith("The model is there: ")) == (0, True)
+    assert recorded(desk.record) == []
+
+
+def test_the_questions_are_those_of_the_benchmark() -> None:
+    assert QUESTIONS == _reference.QUESTIONS
+    assert REFERENCE["fast"] == (0.21117, 0.88327)
+    assert REFERENCE["slow"] == (1.14088, 2.27424)
+
+
+def test_the_proof_runs_whole(desk: Desk) -> None:
+    model = write_model(desk.folder / "model").path
+    told = options(f"engine_cache={desk.engines}", f"calib_dataset={calibration_set(desk.folder / 'texts')}")
+    output = desk.folder / "out"
+    done = desk.run(
+        "verify", "--model", str(model), *told, "--output", str(output), tokens_per_second=2000, fp8_loss=0.05
+    )
+    assert done.returncode == 1, done.stderr
+    report = json.loads((output / "report.json").read_text())
+    assert [one["problem"] for one in report["contract"] if one["problem"]] == []
+    fast, slow = report["profiles"]
+    for run in (fast, slow):
+        latencies = sorted(one["time_to_last_token"] for one in run["answers"])
+        assert [one["question"] for one in run["answers"]] == list(QUESTIONS)
+        assert (run["p50"], run["p90"]) == (latencies[4], latencies[8])
+        assert [one["streams"] for one in run["streams"]] == [1, 8, 32]
+    assert [(one["logprobs"], one["problem"]) for one in (*fast["cancels"], *slow["cancels"])] == [
+        (False, ""),
+        (False, ""),
+        (True, ""),
+    ]
+    assert report["quality"]["loss"] == pytest.approx(0.0513, abs=0.001)
+    assert report["quality"]["agreement"] == pytest.approx(0.96, abs=0.01)
+    assert len(report["problems"]) == 2
+    assert "211.2" in done.stdout
+    assert "2274.2" in done.stdout
+    assert "FP8 makes the perplexity 5.1% worse" in done.stdout
+    # Before the file of engines: fast, slow, and the two that tell their logits.
+    assert len(desk.kept()) == 4
+
+
+def test_the_contract_alone(desk: Desk) -> None:
+    done = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "nothing is wrong" in done.stdout
+    with_profile = desk.run("verify", "--profile", "fast")
+    assert "leave --profile out" in with_profile.stderr
+
+
+def test_nothing_can_be_proved_without_the_package(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "verify", "--output", str(tmp_path)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert said(done).startswith("TensorRT-LLM is not installed")
