@@ -163,7 +163,7 @@ class Run:
             return
         self._is_over = True
         if output.finish is not None and time_to_first_token is not None:
-            output = replace(output, finish=replace(output.finish, engine_time_to_first_token=time_to_first_token))
+            output = output._replace(finish=replace(output.finish, engine_time_to_first_token=time_to_first_token))
         self._cancel()
         self._shop.emit(output)
 

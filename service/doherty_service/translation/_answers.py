@@ -54,9 +54,7 @@ def put_timings(wire: answer_pb2.Timings, call: Call) -> None:
         span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
 
 
-def put_summary(
-    wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call, model: ModelInfo
-) -> None:
+def put_summary(wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call, model: ModelInfo) -> None:
     """Fills in how an answer ended, and what it took."""
     wire.finish_reason = _FINISH_REASONS[finish.reason]
     usage = wire.usage
