@@ -48,7 +48,7 @@ class Answer:
         self._outputs = []
         if self._failure is not None:
             self._wake()  # for it is there to be taken, too
-        return merge(outputs)
+        return outputs[0] if len(outputs) == 1 else _merge(outputs)
 
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
@@ -124,10 +124,8 @@ class Answers:
             answer.fail(error)
 
 
-def merge(outputs: Sequence[StepOutput]) -> StepOutput:
+def _merge(outputs: Sequence[StepOutput]) -> StepOutput:
     """One output out of several that follow each other; what is unknown for one of them is unknown for all."""
-    if len(outputs) == 1:
-        return outputs[0]
     last = outputs[-1]
     ids: list[int] = []
     logprobs: list[TokenLogprob] = []

@@ -120,11 +120,13 @@ class Lane:
             raise AssertionError("there is nothing to send before there is an answer")
         try:
             output = self._take()
-            if output is None or not self._messages.has_part_of(output):
+            if output is None:
                 return 0
             part = reply.parts.add()
             part.id = self.id
-            self._messages.put(output, part.response)
+            if not self._messages.put(output, part.response):
+                del reply.parts[-1]
+                return 0
         except Exception as error:  # noqa: BLE001 - it is raised in the lane's task, which makes a status of it
             if reply.parts and reply.parts[-1].id == self.id:
                 del reply.parts[-1]

@@ -67,10 +67,9 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             with self._generations.readers.watched() as writes:
                 while True:
                     output = await reader.next()
-                    if not messages.has_part_of(output):
-                        continue
                     reply = wire.StreamGenerateResponse()
-                    messages.put(output, reply)
+                    if not messages.put(output, reply):
+                        continue
                     writes.since = time.monotonic()
                     await context.write(reply)
                     writes.since = None

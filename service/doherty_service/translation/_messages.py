@@ -18,17 +18,19 @@ class AnswerMessages:
     is_begun: bool = False
     """Whether the first of them was made."""
 
-    @staticmethod
-    def has_part_of(output: StepOutput) -> bool:
-        """Whether there is something to send; that the prompt has been read is told together with the first token."""
-        return bool(output.token_count or output.text) or output.finish is not None
+    def put(self, output: StepOutput, reply: wire.StreamGenerateResponse) -> bool:
+        """Puts a part into an empty message, and tells whether there was one.
 
-    def put(self, output: StepOutput, reply: wire.StreamGenerateResponse) -> None:
-        """Puts a part into an empty message: filled in place, it costs half of what it costs to be put together."""
+        That the prompt has been read is told together with the first token. Filled in place, a message costs half of
+        what it costs to be put together.
+        """
+        has_delta = output.token_count or output.text
+        if not has_delta and output.finish is None:
+            return False
         if not self.is_begun:
             self.is_begun = True
             put_start(reply.start, self.call, self.model)
-        if output.token_count or output.text:
+        if has_delta:
             delta = reply.delta
             delta.text = output.text
             delta.token_count = output.token_count
@@ -38,6 +40,7 @@ class AnswerMessages:
                 delta.logprobs.extend(token_logprobs(output.logprobs))
         if output.finish is not None:
             put_summary(reply.summary, output.finish, self.asked, self.call, self.model)
+        return True
 
     def whole(self, output: StepOutput) -> wire.GenerateResponse:
         """Makes the reply to Generate out of all of the answer."""
