@@ -1,5 +1,6 @@
 """What somebody without our SDK sees: every call, from three clients in other languages, on the real model."""
 
+import grpc
 import pytest
 
 from foreign.clients import BufCurl, ForeignClient, Grpcurl, Json, Node
@@ -9,6 +10,7 @@ pytestmark = pytest.mark.model
 
 GENERATION = "doherty.v1.GenerationService"
 LATENCY = "doherty.v1.LatencyService"
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 PROMPT: Json = {"prompt": "Name three colors.", "sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 40}}
 # Far more than what is generated before a test is done with it.
 ENDLESS: Json = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
@@ -40,7 +42,8 @@ def test_lists_the_services(client: ForeignClient, target: str) -> None:
 
 
 def test_describes_the_methods(client: ForeignClient, target: str) -> None:
-    assert client.methods(target, GENERATION) == {"Generate", "StreamGenerate", "CountTokens", "GetModel"}
+    asked = {"Generate", "StreamGenerate", "MultiplexGenerate", "CountTokens", "GetModel"}
+    assert client.methods(target, GENERATION) == asked
     assert client.methods(target, LATENCY) == {"GetLatency"}
 
 
@@ -48,6 +51,23 @@ def test_grpcurl_describes_a_message(target: str) -> None:
     described = Grpcurl.run(target, "describe", "doherty.v1.GenerateRequest")
     assert "optional string prompt = 3;" in described
     assert "repeated .doherty.v1.Message messages = 4;" in described
+
+
+def test_many_requests_on_one_rpc(client: ForeignClient, target: str) -> None:
+    asked = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
+    wrong = {"prompt": "a", "raw_text": "b"}
+    starts = [{"id": 1, "request": asked}, {"id": 2, "request": asked, "whole": True}, {"id": 3, "request": wrong}]
+    messages = client.call(target, f"{GENERATION}/MultiplexGenerate", {"starts": starts})
+    parts: dict[str, list[Json]] = {"1": [], "2": [], "3": []}
+    for message in messages:
+        for part in message["parts"]:
+            parts[str(part["id"])].append(part)
+    assert len(parts["1"]) > len(parts["2"]) == 1
+    for number in ("1", "2"):
+        assert "".join(part["response"].get("delta", {}).get("text", "") for part in parts[number]).strip()
+        assert parts[number][-1]["response"]["summary"]
+    (failed,) = parts["3"]
+    assert failed["status"]["code"] == INVALID_ARGUMENT
 
 
 def test_generate_takes_the_shortest_request(client: ForeignClient, target: str) -> None:
