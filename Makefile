@@ -19,22 +19,25 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-others test-slow environments check format lint types pyright contract fresh dockerfile \
-	proto clean
+.PHONY: demo test test-model test-client test-others test-slow environments check format lint types pyright contract \
+	fresh dockerfile proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check environments
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-model test-others test-slow
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target test-model test-client test-others test-slow
 
-# Beside each other, for a real model keeps one core busy, everything else another, and what is slow mostly waits.
+# Beside each other, for a real model keeps one core busy, and most others wait for something at any time.
 test-model: .venv/.dev
 	@$(BIN)/pytest --quiet -m model
 
+test-client: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/client tests/foreign
+
 test-others: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow'
+	@$(BIN)/pytest --quiet -m 'not model and not slow' --ignore=tests/client --ignore=tests/foreign
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
