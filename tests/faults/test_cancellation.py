@@ -155,8 +155,8 @@ def wait_for_moment(caller: Caller, case: Case) -> None:
         return
     caller.wait_until(lambda now: now.running == 1)
     if case.moment == TOKENS:
-        # Who comes later gets its first token later.
-        caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1})
+        # Who comes later gets its tokens later.
+        caller.generate(prompt=SHORT, stopping={"max_output_tokens": 4})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf import json_format, message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 import doherty
@@ -48,6 +50,9 @@ def fill(message: Message, field: FieldDescriptor) -> None:
         return
     part = value.add() if hasattr(value, "append") else value
     part.SetInParent()
+    if isinstance(part, AnyMessage):
+        part.Pack(Duration(seconds=1))  # JSON tells what is in it, and so must know its kind
+        return
     for inner in part.DESCRIPTOR.fields:
         fill(part, inner)
 
