@@ -1,0 +1,224 @@
+"""MultiplexGenerate: what the contract says of the messages, and of requests that fail."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import generation_service_pb2 as wire
+from doherty.v1.answer_pb2 import FINISH_REASON_TIME_LIMIT
+from doherty.v1.request_pb2 import GenerateRequest
+from support.multiplex import Rpc, failure_in, opened, start, text_of
+from support.server import ServerProcess
+from support.wire import SECONDS, Caller, connect, failure_of, request
+
+ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 6000, "ignore_eos": True}}
+SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 4, "ignore_eos": True}}
+OK_WORK: list[dict[str, Any]] = [
+    {"prompt": "Why is the sky blue?", "stopping": {"max_output_tokens": 30}},
+    {"prompt": "emoji 😀 😁", "sampling": {"temperature": 0.7, "seed": 3}, "output": {"token_ids": True}},
+    {"raw_text": "It was", "stopping": {"stop_texts": ["a"]}, "output": {"token_ids": True, "top_logprobs": 2}},
+    {"prompt": "b", "continue_from": {"text": "The sea is"}, "stopping": {"max_output_tokens": 12}},
+    {"prompt": "c", "stopping": {"max_output_tokens": 1}},
+]
+
+
+@pytest.fixture(scope="module")
+def caller(synthetic_server: ServerProcess) -> Iterator[Caller]:
+    with connect(synthetic_server.target) as found:
+        yield found
+
+
+@pytest.fixture
+def rpc(caller: Caller) -> Iterator[Rpc]:
+    with opened(caller.stub) as one:
+        yield one
+
+
+def untimed(message: Any) -> Any:
+    """A start or a summary without what differs from one time to the next."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    for name in ("timings", "request_id", "seed"):
+        if name in copy.DESCRIPTOR.fields_by_name:
+            copy.ClearField(name)
+    return copy
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
+def test_many_answers_are_those_of_calls_of_their_own(caller: Caller, rpc: Rpc, *, whole: bool) -> None:
+    rpc.send(*(start(number, whole=whole, **OK_WORK[number % len(OK_WORK)]) for number in range(1, 41)))
+    rpc.rest()
+    for number in range(1, 41):
+        parts = rpc.parts(number)
+        alone = caller.stream(**OK_WORK[number % len(OK_WORK)])
+        assert text_of(parts) == "".join(part.delta.text for part in alone)
+        for name in ("token_ids", "logprobs"):
+            assert [one for part in parts for one in getattr(part.response.delta, name)] == [
+                one for part in alone for one in getattr(part.delta, name)
+            ]
+        assert sum(part.response.delta.token_count for part in parts) == sum(part.delta.token_count for part in alone)
+        assert untimed(parts[0].response.start) == untimed(alone[0].start)
+        assert untimed(parts[-1].response.summary) == untimed(alone[-1].summary)
+        assert len(parts) == 1 or not whole
+
+
+def test_one_message_for_a_step_of_the_engine(rpc: Rpc) -> None:
+    """All answers get their tokens at the same step; a machine that is busy sends fewer messages, and never more."""
+    asked = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
+    rpc.send(*(start(number, **asked) for number in range(1, 33)))
+    rpc.rest()
+    parts = sum(len(message.parts) for message in rpc.messages)
+    assert len(rpc.messages) <= 40 + 2  # requests that begin while a step is under way may be a step behind
+    assert parts > 8 * len(rpc.messages)
+
+
+def test_requests_come_and_go_while_others_run(rpc: Rpc) -> None:
+    rpc.send(start(7, **ENDLESS))
+    rpc.first(7)
+    rpc.send(start(8, **SHORT), start(2**64 - 1, whole=True, **SHORT))
+    for number in (8, 2**64 - 1):
+        assert rpc.last(number).response.summary.usage.output_tokens == 4
+    rpc.send(cancels=[7])
+    failure = rpc.failure(7)
+    assert (failure.code, failure.reason, failure.domain) == (grpc.StatusCode.CANCELLED, "CANCELLED", "doherty")
+    rpc.rest()
+
+
+def test_a_cancel_beside_its_start_ends_the_request_once(rpc: Rpc) -> None:
+    """Also where it has not got as far as to be served."""
+    rpc.send(start(1, **ENDLESS), start(2, **SHORT), start(3, whole=True, **ENDLESS), cancels=[1, 3, 3])
+    assert rpc.failure(1).reason == "CANCELLED"
+    assert rpc.failure(3).reason == "CANCELLED"
+    assert rpc.last(2).response.HasField("summary")
+    rpc.rest()
+
+
+def test_cancels_of_what_is_not_there_are_passed_over(rpc: Rpc) -> None:
+    rpc.send(cancels=[5])
+    rpc.send(start(1, **SHORT))
+    rpc.last(1)
+    rpc.send(cancels=[1, 1, 99])
+    rpc.send()
+    rpc.send(start(5, **SHORT))
+    assert rpc.last(5).response.HasField("summary")
+    rpc.rest()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
+def test_each_request_has_its_own_deadline(rpc: Rpc, *, whole: bool) -> None:
+    rpc.send(
+        start(1, whole=whole, timeout=0.3, request_id="late", **ENDLESS),
+        start(2, whole=whole, timeout=0, **SHORT),
+        start(3, whole=whole, timeout=-1, **SHORT),
+        start(4, whole=whole, timeout=60, **SHORT),
+    )
+    for number in (1, 2, 3):
+        failure = rpc.failure(number)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED")
+    assert rpc.failure(1).request_id == "late"
+    assert rpc.last(1).timings.HasField("time_to_first_token")
+    assert rpc.last(4).response.HasField("summary")
+    assert whole or text_of(rpc.parts(1))
+    rpc.rest()
+
+
+def test_a_time_limit_is_no_deadline(rpc: Rpc) -> None:
+    limited = {"prompt": "a", "stopping": {"max_output_tokens": 6000, "ignore_eos": True, "time_limit": "0.2s"}}
+    rpc.send(start(1, timeout=20, **limited))
+    assert rpc.last(1).response.summary.finish_reason == FINISH_REASON_TIME_LIMIT
+    rpc.rest()
+
+
+WRONG: list[dict[str, Any]] = [
+    {},
+    {"prompt": "a", "raw_text": "b"},
+    {"prompt": "a", "stopping": {"stop_texts": [""] * 12}, "sampling": {"temperature": -1}},
+    {"prompt": "a", "request_id": "ü"},
+    {"prompt": "a", "model": "another"},
+    {"prompt": "a", "adapter": "nobody"},
+    {"prompt": "a", "priority": 77},
+    {"prompt": "a " * 9000},
+]
+
+
+def test_what_is_wrong_with_a_request_is_told_as_of_its_own_call(caller: Caller, rpc: Rpc) -> None:
+    rpc.send(*(start(number, **wrong) for number, wrong in enumerate(WRONG, 1)), start(20, **SHORT))
+    for number, wrong in enumerate(WRONG, 1):
+        alone, beside = failure_of(lambda wrong=wrong: caller.generate(**wrong)), rpc.failure(number)
+        assert (beside.code, beside.reason, beside.domain) == (alone.code, alone.reason, "doherty")
+        assert (beside.message, beside.fields) == (alone.message, alone.fields)
+        assert beside.request_id
+    assert rpc.last(20).response.HasField("summary")
+    rpc.rest()
+
+
+def test_a_field_of_a_newer_contract_fails_its_request(rpc: Rpc) -> None:
+    newer = GenerateRequest.FromString(request(**SHORT).SerializeToString() + b"\xf8\x3f\x01")
+    rpc.send(wire.MultiplexStart(id=1, request=newer), start(2, **SHORT), wire.MultiplexStart(id=3))
+    failure = rpc.failure(1)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FIELD_NOT_SUPPORTED")
+    assert failure.fields == ["1023"]
+    assert rpc.failure(3).code is grpc.StatusCode.INVALID_ARGUMENT
+    assert rpc.last(2).response.HasField("summary")
+    rpc.rest()
+
+
+def test_many_long_refusals_fit_into_what_any_caller_takes(rpc: Rpc) -> None:
+    """Hundreds fail at once, each with all the details that there may be; a caller takes 4 MiB unless it says more."""
+    wordy = {"prompt": "a", "stopping": {"stop_texts": [""] * 16}, "request_id": "r" * 128}
+    rpc.send(*(start(number, **wordy) for number in range(1, 2001)))
+    rpc.rest()
+    assert len(rpc.ended) == 2000
+    assert max(message.ByteSize() for message in rpc.messages) < 1 << 20
+
+
+BROKEN: dict[str, tuple[bytes, str, list[str]]] = {
+    "the same id twice": (
+        wire.MultiplexGenerateRequest(starts=[start(3, **SHORT), start(3, **SHORT)]).SerializeToString(),
+        "INVALID_FIELD",
+        ["starts[1].id"],
+    ),
+    "an id that falls": (
+        wire.MultiplexGenerateRequest(starts=[start(1, **SHORT)]).SerializeToString(),
+        "INVALID_FIELD",
+        ["starts[0].id"],
+    ),
+    "no bytes of ours": (b"\x0a\xff", "MALFORMED_MESSAGE", [""]),
+    "a field of a newer message": (b"\xf8\x3f\x01", "FIELD_NOT_SUPPORTED", ["1023"]),
+    "a field of a newer start": (b"\x0a\x05\x08\x09\xf8\x3f\x01", "FIELD_NOT_SUPPORTED", ["starts.1023"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_message_that_makes_no_sense_ends_the_rpc(caller: Caller, name: str) -> None:
+    data, reason, fields = BROKEN[name]
+    method = "/doherty.v1.GenerationService/MultiplexGenerate"
+    parse = wire.MultiplexGenerateResponse.FromString
+    before = caller.wait_until(lambda now: not now.running)
+    first = wire.MultiplexGenerateRequest(starts=[start(2, **ENDLESS)]).SerializeToString()
+    sent = iter([first, data])
+    call = caller.channel.stream_stream(method, response_deserializer=parse)(sent, timeout=SECONDS)
+    failure = failure_of(lambda: list(call))
+    expected = grpc.StatusCode.UNIMPLEMENTED if reason == "FIELD_NOT_SUPPORTED" else grpc.StatusCode.INVALID_ARGUMENT
+    assert (failure.code, failure.reason, failure.fields) == (expected, reason, fields)
+    now = caller.wait_until(lambda now: not now.running and not now.queued)
+    assert sum(abort.count for abort in now.aborts) <= sum(abort.count for abort in before.aborts) + 1
+
+
+def test_half_closing_lets_answers_end_and_no_request_is_no_error(caller: Caller, rpc: Rpc) -> None:
+    rpc.send(*(start(number, **SHORT) for number in range(1, 9)))
+    rpc.rest()
+    assert rpc.call.code() is grpc.StatusCode.OK
+    with opened(caller.stub) as nothing:
+        nothing.rest()
+        assert nothing.call.code() is grpc.StatusCode.OK
+
+
+def test_a_status_is_never_ok_and_has_its_timings(rpc: Rpc) -> None:
+    rpc.send(start(1, timeout=0.2, **ENDLESS))
+    last = rpc.last(1)
+    failure_in(last)
+    assert last.timings.time_to_first_token.ToNanoseconds() > 0
+    assert not last.HasField("response")
