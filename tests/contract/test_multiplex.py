@@ -50,9 +50,9 @@ def untimed(message: Any) -> Any:
 def test_many_answers_are_those_of_calls_of_their_own(caller: Caller, rpc: Rpc, *, whole: bool) -> None:
     rpc.send(*(start(number, whole=whole, **OK_WORK[number % len(OK_WORK)]) for number in range(1, 41)))
     rpc.rest()
+    answers = [caller.stream(**asked) for asked in OK_WORK]
     for number in range(1, 41):
-        parts = rpc.parts(number)
-        alone = caller.stream(**OK_WORK[number % len(OK_WORK)])
+        parts, alone = rpc.parts(number), answers[number % len(OK_WORK)]
         assert text_of(parts) == "".join(part.delta.text for part in alone)
         for name in ("token_ids", "logprobs"):
             assert [one for part in parts for one in getattr(part.response.delta, name)] == [

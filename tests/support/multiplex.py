@@ -38,7 +38,6 @@ def text_of(parts: Iterable[wire.MultiplexPart]) -> str:
 def failure_in(part: wire.MultiplexPart) -> Failure:
     """How a request failed, with every detail that the contract promises."""
     assert part.HasField("status"), part
-    assert part.HasField("timings")
     found: dict[str, Any] = {}
     for detail in part.status.details:
         for kind in ("ErrorInfo", "RequestInfo", "BadRequest", "RetryInfo"):
@@ -64,7 +63,10 @@ class Rpc:
         """`options` are those of the call."""
         self.messages: list[wire.MultiplexGenerateResponse] = []
         self._outgoing: queue.SimpleQueue[wire.MultiplexGenerateRequest | None] = queue.SimpleQueue()
+        self.ended: set[int] = set()
+        """The requests whose last part has come."""
         self._begun: set[int] = set()
+        self._seen: set[int] = set()
         self.call: Any = stub.MultiplexGenerate(iter(self._outgoing.get, None), **{"timeout": SECONDS, **options})
 
     def send(self, *starts: wire.MultiplexStart, cancels: Iterable[int] = ()) -> None:
@@ -118,26 +120,22 @@ class Rpc:
         """What has come of a request."""
         return [part for message in self.messages for part in message.parts if part.id == identifier]
 
-    @property
-    def ended(self) -> set[int]:
-        """The requests whose last part has come."""
-        return {part.id for message in self.messages for part in message.parts if is_last(part)}
-
     def _check(self, message: wire.MultiplexGenerateResponse) -> None:
         assert message.parts, "an empty message"
         identifiers = [part.id for part in message.parts]
         assert len(set(identifiers)) == len(identifiers), "several parts of a request in one message"
         assert not self.ended & set(identifiers), "a part behind the last"
         assert set(identifiers) <= self._begun
-        seen = {part.id for one in self.messages for part in one.parts}
         for part in message.parts:
             assert part.HasField("response") is not part.HasField("status")
-            assert part.HasField("timings") is part.HasField("status")
+            assert part.HasField("status") or not part.HasField("timings")
             if part.HasField("response"):
-                assert part.response.HasField("start") is (part.id not in seen)
+                assert part.response.HasField("start") is (part.id not in self._seen)
                 assert part.response.HasField("delta") or part.response.HasField("summary")
             else:
                 assert part.status.code
+        self._seen |= set(identifiers)
+        self.ended |= {part.id for part in message.parts if is_last(part)}
 
 
 @contextmanager

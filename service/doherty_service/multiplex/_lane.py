@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from doherty_engine import StepOutput
 
 
+_FAILURE_TOKENS = 32
+"""A status with all its details fills a message as so many tokens do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rpc:
     """What the requests of one RPC have in common."""
@@ -60,6 +64,7 @@ class Lane:
         self._messages: AnswerMessages | None = None
         self._delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: wire.MultiplexPart | None = None
+        self._code: grpc.StatusCode | None = None
 
     def peer(self) -> str:
         """Who calls."""
@@ -77,13 +82,12 @@ class Lane:
         """Sends nothing: the timings are in the summary."""
 
     def code(self) -> grpc.StatusCode | None:
-        """The status that it failed with."""
-        if self._failure is None:
-            return None
-        return next(code for code in grpc.StatusCode if code.value[0] == self._failure.status.code)
+        """The status that it failed with, told or not."""
+        return self._code
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """Makes a status its last part."""
+        """Makes a status its last part, unless that is in a message already."""
+        self._code = code
         packed = dict(trailing_metadata).get("grpc-status-details-bin")
         self._fail(Status.FromString(packed) if packed else Status(code=code.value[0], message=details))
         raise grpc.aio.AbortError
@@ -111,11 +115,11 @@ class Lane:
         await self._delivered
 
     def add_to(self, reply: wire.MultiplexGenerateResponse) -> int:
-        """Puts what there is to send into a message, and tells how many tokens that are."""
+        """Puts what there is to send into a message, and tells how much that is, in tokens."""
         if self._failure is not None:
             reply.parts.append(self._failure)
             self.is_over = True
-            return 0
+            return _FAILURE_TOKENS
         if self._take is None or self._messages is None:
             raise AssertionError("there is nothing to send before there is an answer")
         try:
@@ -140,10 +144,12 @@ class Lane:
         if not self._delivered.done():
             self._delivered.set_result(None)
 
-    def stop(self, error: Exception) -> None:
-        """Ends it with an error, where it waits for nothing but its delivery."""
-        if not self._delivered.done():
-            self._delivered.set_exception(error)
+    def stop(self, error: Exception) -> bool:
+        """Ends it with an error where it waits for nothing but its delivery, and tells whether it does."""
+        if self._take is None or self._delivered.done():
+            return False
+        self._delivered.set_exception(error)
+        return True
 
     def _wake(self) -> None:
         self._rpc.outbox.put(self)

@@ -29,7 +29,10 @@ class Multiplex:
     def __init__(
         self, serve: Serve, generations: Generations, context: grpc.aio.ServicerContext[Any, Any], *, most_open: int
     ) -> None:
-        """No more than `most_open` requests are open at a time; those behind them wait to be read."""
+        """No more than `most_open` requests are served at a time; those behind them wait.
+
+        Once as many wait, no more messages are read.
+        """
         self._serve = serve
         self._generations = generations
         self._context = context
@@ -39,6 +42,9 @@ class Multiplex:
         ends_at = None if remaining is None else time.monotonic() + remaining
         self._rpc = Rpc(self._outbox, context.peer(), ends_at)
         self._lanes: dict[int, Lane] = {}
+        """All whose last part has not gone."""
+        self._waiting: dict[int, Lane] = {}
+        """Those among them that are not served yet."""
         self._tasks: dict[Lane, asyncio.Task[None]] = {}
         self._last_id = 0
         self._has_room = asyncio.Event()
@@ -52,6 +58,7 @@ class Multiplex:
             StalledReaderError: the caller does not read.
             UnavailableError: the server goes away, and the caller might have begun more.
         """
+        stalled: StalledReaderError | None = None
         receiving = asyncio.create_task(self._receive(messages))
         draining = asyncio.create_task(self._generations.draining.wait())
         for task in (receiving, draining):
@@ -68,30 +75,45 @@ class Multiplex:
             else:
                 self._generations.check_open()
         except StalledReaderError as error:
-            for lane in self._lanes.values():
-                lane.stop(error)
+            stalled = error
             raise
         finally:
-            for waiting in (receiving, draining, *self._tasks.values()):
-                waiting.cancel()
+            receiving.cancel()
+            draining.cancel()
+            for lane, task in self._tasks.items():
+                if stalled is None or not lane.stop(stalled):
+                    _cancel(task)
 
     async def _receive(self, messages: AsyncIterator[wire.MultiplexGenerateRequest]) -> None:
         async for message in messages:
             translation.check_multiplex(message, self._last_id)
             for start in message.starts:
-                while len(self._lanes) >= self._most_open:
-                    self._has_room.clear()
-                    await self._has_room.wait()
                 self._last_id = start.id
-                self._begin(Lane(start, self._rpc))
+                self._lanes[start.id] = self._waiting[start.id] = Lane(start, self._rpc)
+            self._begin_waiting()
             for identifier in message.cancels:
-                if (lane := self._lanes.get(identifier)) is not None and lane in self._tasks:
-                    self._tasks[lane].cancel()
+                if (lane := self._lanes.get(identifier)) is not None:
+                    self._leave(lane)
+            while len(self._waiting) >= self._most_open:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and len(self._lanes) - len(self._waiting) < self._most_open:
+            self._begin(next(iter(self._waiting.values())))
+        self._has_room.set()
 
     def _begin(self, lane: Lane) -> None:
-        self._lanes[lane.id] = lane
+        del self._waiting[lane.id]
         task = self._tasks[lane] = asyncio.create_task(self._run(lane))
         task.add_done_callback(lambda _: self._tasks.pop(lane))
+
+    def _leave(self, lane: Lane) -> None:
+        """Ends a request that its caller cancelled; one that waits is served first, which gives it its end."""
+        if lane.id in self._waiting:
+            self._begin(lane)
+        if lane in self._tasks:
+            _cancel(self._tasks[lane])
 
     async def _run(self, lane: Lane) -> None:
         """Serves a request; however it ends, its last part is then on its way."""
@@ -127,4 +149,9 @@ class Multiplex:
         for lane in over:
             del self._lanes[lane.id]
             lane.taken()
-            self._has_room.set()
+        self._begin_waiting()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancels a task that serves a request, but not before it has run at all, for then it would end without a word."""
+    asyncio.get_running_loop().call_soon(task.cancel)

@@ -1,0 +1,133 @@
+"""Callers of MultiplexGenerate that leave, stop reading, or bring very much at once."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from doherty.v1 import latency_service_pb2
+from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
+from support.multiplex import Rpc, opened, start
+from support.proxy import Proxy, proxy
+from support.server import ServerProcess, start_server
+from support.wire import Caller, connect, failure_of
+
+ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
+WORDY: dict[str, Any] = {**ENDLESS, "output": {"top_logprobs": 5}}
+SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 4, "ignore_eos": True}}
+NARROW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+CANCELLED, DEADLINE, STALLED = (
+    latency_service_pb2.ABORT_CAUSE_CANCELLED,
+    latency_service_pb2.ABORT_CAUSE_DEADLINE,
+    latency_service_pb2.ABORT_CAUSE_STALLED_READER,
+)
+
+
+@contextmanager
+def quiet_server(*flags: str) -> Iterator[tuple[ServerProcess, Caller]]:
+    """A server that ends well, and without an error or a stack in its log."""
+    with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
+        yield server, caller
+        assert server.stop() == 0
+        lines = [*server.log, *server.read()]
+        assert [line for line in lines if line.get("level") == "error" or line["event"] == "text"] == []
+
+
+def aborts(caller: Caller) -> dict[int, int]:
+    """How many answers were cut off for what, once nothing runs or waits any more."""
+    now = caller.wait_until(lambda now: not now.running and not now.queued)
+    return {abort.cause: abort.count for abort in now.aborts}
+
+
+@pytest.mark.parametrize("leaves", ["cancels", "resets", "half-closes and cancels", "lets the deadline pass"])
+def test_a_caller_that_leaves_gives_all_slots_back(leaves: str) -> None:
+    with (
+        quiet_server("-o", "slots=4") as (server, caller),
+        proxy(server.target) as wire,
+        grpc.insecure_channel(wire.target) as channel,
+        opened(GenerationServiceStub(channel), timeout=1.0 if "deadline" in leaves else 60) as rpc,
+    ):
+        rpc.send(*(start(number, whole=number % 2 == 0, request_id=str(number), **ENDLESS) for number in range(1, 9)))
+        caller.wait_until(lambda now: (now.running, now.queued) == (4, 4))
+        leave(rpc, wire, leaves)
+        assert aborts(caller) == {DEADLINE if "deadline" in leaves else CANCELLED: 8}
+        for number in range(1, 9):
+            line = server.wait_for("request", request_id=str(number))
+            assert line["code"] == ("DEADLINE_EXCEEDED" if "deadline" in leaves else "CANCELLED")
+        assert caller.generate(**SHORT).text
+
+
+def leave(rpc: Rpc, wire: Proxy, how: str) -> None:
+    """Goes away in the middle."""
+    if "half" in how:
+        rpc.half_close()
+        rpc.first(1)
+    if "cancels" in how:
+        rpc.call.cancel()
+    elif how == "resets":
+        wire.reset()
+    with pytest.raises(grpc.RpcError):
+        rpc.read_until(lambda: False)
+
+
+def test_a_request_that_begins_as_its_caller_leaves_is_no_trouble() -> None:
+    with quiet_server("-o", "slots=4") as (_, caller):
+        for _ in range(50):
+            with opened(caller.stub) as rpc:
+                rpc.send(*(start(number, **ENDLESS) for number in range(1, 9)), cancels=[1, 5])
+        aborts(caller)
+        assert caller.generate(**SHORT).text
+
+
+def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
+    flags = ("-o", "tokens_per_second=2000", "-o", "slots=4", "--stall-timeout", "0.5")
+    with (
+        quiet_server(*flags) as (server, caller),
+        grpc.insecure_channel(server.target, options=NARROW) as channel,
+        opened(GenerationServiceStub(channel)) as rpc,
+    ):
+        rpc.send(
+            *(start(number, request_id=str(number), **WORDY) for number in range(1, 4)),
+            *(start(number, request_id=str(number), **WORDY) for number in range(4, 7)),
+        )
+        assert aborts(caller)[STALLED] == 4  # those that wait for a slot left nothing unread
+        failure = failure_of(lambda: rpc.read_until(lambda: False))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
+        assert server.wait_for("request", request_id="1")["reason"] == "STALLED_READER"
+        assert caller.generate(**SHORT).text
+
+
+def test_answers_whose_end_is_stuck_in_a_write_are_no_trouble() -> None:
+    """What stands in a message that nobody reads is over for the server; that it was not read is its end."""
+    flags = ("-o", "tokens_per_second=0", "-o", "slots=64", "--stall-timeout", "0.5")
+    long = {"prompt": "a", "stopping": {"max_output_tokens": 400, "ignore_eos": True}, "output": {"top_logprobs": 5}}
+    with (
+        quiet_server(*flags) as (server, caller),
+        grpc.insecure_channel(server.target, options=NARROW) as channel,
+        opened(GenerationServiceStub(channel)) as rpc,
+    ):
+        rpc.send(*(start(number, whole=True, request_id=str(number), **long) for number in range(1, 65)))
+        lines = [server.wait_for("request", request_id=str(number)) for number in range(1, 65)]
+        assert {str(line["code"]) for line in lines} <= {"OK", "CANCELLED"}
+        assert {line["reason"] for line in lines if line["code"] == "CANCELLED"} == {"STALLED_READER"}
+        assert failure_of(lambda: rpc.read_until(lambda: False)).reason == "STALLED_READER"
+        aborts(caller)
+
+
+def test_ten_thousand_requests_in_a_message_keep_nobody_else_waiting_for_long() -> None:
+    """Beside them, others wait for a small part of the time that all of them take."""
+    with quiet_server("-o", "tokens_per_second=0") as (_, caller), opened(caller.stub, timeout=120) as rpc:
+        begun = [start(number, **SHORT) for number in range(1, 10_001)]
+        sent_at = time.monotonic()
+        rpc.send(*begun)
+        rpc.half_close()
+        waits: list[float] = []
+        while rpc.read() is not None:
+            asked_at = time.monotonic()
+            caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=60)
+            waits.append(time.monotonic() - asked_at)
+        assert len(rpc.ended) == 10_000
+        assert max(waits) < (time.monotonic() - sent_at) / 4
