@@ -61,7 +61,12 @@ def test_log_metrics_and_latency_are_those_of_the_requests(small: tuple[ServerPr
         for label in found.labels("doherty_requests_total")
         if label["rpc"] == "MultiplexGenerate"
     }
-    assert counted == {"OK": 2, "CANCELLED": 1, "DEADLINE_EXCEEDED": 1, "INVALID_ARGUMENT": 1}
+    assert counted == {
+        "OK": 2 + 1,
+        "CANCELLED": 1,
+        "DEADLINE_EXCEEDED": 1,
+        "INVALID_ARGUMENT": 1,
+    }  # and the RPC itself, which was OK
 
 
 def test_the_queue_is_bounded_and_a_promised_place_is_kept(small: tuple[ServerProcess, Caller]) -> None:
@@ -185,7 +190,10 @@ def test_each_request_is_a_child_of_its_callers_span() -> None:
                 begun[3].traceparent, begun[3].tracestate = "\0nonsense", "=,=,\n" * 100
                 rpc.send(*begun)
                 rpc.rest()
-            spans = {str(attributes(span.attributes)["doherty.request_id"]): span for span in (collector.next() for _ in "1234")}
+            spans = {
+                str(attributes(span.attributes)["doherty.request_id"]): span
+                for span in (collector.next() for _ in "1234")
+            }
             for number in (1, 2):
                 span = spans[str(number)]
                 assert (span.trace_id.hex(), span.parent_span_id.hex()) == (f"{number:032x}", f"{number:016x}")

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from doherty._aio._loop import task_is_cancelled
-from doherty._aio._multiplexed import MultiplexedCall
+from doherty._aio._multiplexed import MultiplexedCall, MultiplexedError
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
@@ -176,12 +176,26 @@ class _Carrier:
                     if (call := self._calls.get(part.id)) is not None and call.feed(part):
                         self._forget(part.id)
         except (asyncio.CancelledError, *_BROKEN) as broken:
-            error = broken
-            if isinstance(error, asyncio.CancelledError) and task_is_cancelled():
+            if isinstance(broken, asyncio.CancelledError) and task_is_cancelled():
+                error = broken
                 raise
+            error = _lost() if _broke_in_a_write(broken) else broken
         finally:
             self.ended = True
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
                 call.end(error)
+
+
+def _broke_in_a_write(error: BaseException) -> bool:
+    """Whether an RPC ended because its connection did while grpc.aio wrote, which says INTERNAL of it (`_write`)."""
+    return (
+        isinstance(error, grpc.aio.AioRpcError)
+        and error.code() is grpc.StatusCode.INTERNAL
+        and error.details() == "Internal error from Core"
+    )
+
+
+def _lost() -> MultiplexedError:
+    return MultiplexedError(grpc.StatusCode.UNAVAILABLE, "the connection broke while requests were sent")

@@ -70,7 +70,8 @@ class MultiplexedCall:
         if self._messages:
             return self._messages.popleft()
         if self._error is not None:
-            raise self._error
+            # One error for all calls of an RPC: each raise would add its frames to those before.
+            raise self._error.with_traceback(None)
         return grpc.aio.EOF
 
     async def reply(self) -> wire.GenerateResponse:
