@@ -1,5 +1,6 @@
 """MultiplexGenerate: what the contract says of the messages, and of requests that fail."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_many_answers_are_those_of_calls_of_their_own(caller: Caller, rpc: Rpc, 
 
 def test_one_message_for_a_step_of_the_engine(rpc: Rpc) -> None:
     """All answers get their tokens at the same step; a machine that is busy sends fewer messages, and never more."""
-    asked = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
+    asked: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
     rpc.send(*(start(number, **asked) for number in range(1, 33)))
     rpc.rest()
     parts = sum(len(message.parts) for message in rpc.messages)
@@ -125,7 +126,10 @@ def test_each_request_has_its_own_deadline(rpc: Rpc, *, whole: bool) -> None:
 
 
 def test_a_time_limit_is_no_deadline(rpc: Rpc) -> None:
-    limited = {"prompt": "a", "stopping": {"max_output_tokens": 6000, "ignore_eos": True, "time_limit": "0.2s"}}
+    limited: dict[str, Any] = {
+        "prompt": "a",
+        "stopping": {"max_output_tokens": 6000, "ignore_eos": True, "time_limit": "0.2s"},
+    }
     rpc.send(start(1, timeout=20, **limited))
     assert rpc.last(1).response.summary.finish_reason == FINISH_REASON_TIME_LIMIT
     rpc.rest()
@@ -167,7 +171,7 @@ def test_a_field_of_a_newer_contract_fails_its_request(rpc: Rpc) -> None:
 
 def test_many_long_refusals_fit_into_what_any_caller_takes(rpc: Rpc) -> None:
     """Hundreds fail at once, each with all the details that there may be; a caller takes 4 MiB unless it says more."""
-    wordy = {"prompt": "a", "stopping": {"stop_texts": [""] * 16}, "request_id": "r" * 128}
+    wordy: dict[str, Any] = {"prompt": "a", "stopping": {"stop_texts": [""] * 16}, "request_id": "r" * 128}
     rpc.send(*(start(number, **wordy) for number in range(1, 2001)))
     rpc.rest()
     assert len(rpc.ended) == 2000
@@ -199,8 +203,8 @@ def test_a_message_that_makes_no_sense_ends_the_rpc(caller: Caller, name: str) -
     before = caller.wait_until(lambda now: not now.running)
     first = wire.MultiplexGenerateRequest(starts=[start(2, **ENDLESS)]).SerializeToString()
     sent = iter([first, data])
-    call = caller.channel.stream_stream(method, response_deserializer=parse)(sent, timeout=SECONDS)
-    failure = failure_of(lambda: list(call))
+    call: Any = caller.channel.stream_stream(method, response_deserializer=parse)
+    failure = failure_of(lambda: list(call(sent, timeout=SECONDS)))
     expected = grpc.StatusCode.UNIMPLEMENTED if reason == "FIELD_NOT_SUPPORTED" else grpc.StatusCode.INVALID_ARGUMENT
     assert (failure.code, failure.reason, failure.fields) == (expected, reason, fields)
     now = caller.wait_until(lambda now: not now.running and not now.queued)
@@ -214,6 +218,31 @@ def test_half_closing_lets_answers_end_and_no_request_is_no_error(caller: Caller
     with opened(caller.stub) as nothing:
         nothing.rest()
         assert nothing.call.code() is grpc.StatusCode.OK
+
+
+def test_whatever_callers_do_each_request_ends_once(caller: Caller, rpc: Rpc) -> None:
+    """Cancels and deadlines meet requests in every state that they can be in; `Rpc` counts their ends."""
+    dice = random.Random(6)  # noqa: S311 - no secret
+    for first in range(1, 1000, 20):
+        numbers = range(first, first + 20)
+        rpc.send(
+            *(
+                start(
+                    number,
+                    whole=dice.random() < 0.3,
+                    timeout=dice.choice([None, 0, 0.001, 0.01, 0.05]),
+                    prompt=dice.choice(["", "a", "b"]),
+                    stopping={"max_output_tokens": dice.choice([1, 2, 10]), "ignore_eos": True},
+                )
+                for number in numbers
+            ),
+            cancels=dice.sample(range(1, first + 20), dice.randrange(10)),
+        )
+        rpc.send(cancels=dice.sample(numbers, 5))
+        while len(rpc.ended) < first - 60:
+            rpc.read()
+    rpc.rest()
+    caller.wait_until(lambda now: (now.running, now.queued) == (0, 0))
 
 
 def test_a_status_is_never_ok_and_has_its_timings(rpc: Rpc) -> None:

@@ -93,6 +93,7 @@ def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
             *(start(number, request_id=str(number), **WORDY) for number in range(1, 4)),
             *(start(number, request_id=str(number), **WORDY) for number in range(4, 7)),
         )
+        caller.wait_until(lambda now: len(now.aborts) > 0)
         assert aborts(caller)[STALLED] == 4  # those that wait for a slot left nothing unread
         failure = failure_of(lambda: rpc.read_until(lambda: False))
         assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
@@ -103,7 +104,11 @@ def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
 def test_answers_whose_end_is_stuck_in_a_write_are_no_trouble() -> None:
     """What stands in a message that nobody reads is over for the server; that it was not read is its end."""
     flags = ("-o", "tokens_per_second=0", "-o", "slots=64", "--stall-timeout", "0.5")
-    long = {"prompt": "a", "stopping": {"max_output_tokens": 400, "ignore_eos": True}, "output": {"top_logprobs": 5}}
+    long: dict[str, Any] = {
+        "prompt": "a",
+        "stopping": {"max_output_tokens": 400, "ignore_eos": True},
+        "output": {"top_logprobs": 5},
+    }
     with (
         quiet_server(*flags) as (server, caller),
         grpc.insecure_channel(server.target, options=NARROW) as channel,

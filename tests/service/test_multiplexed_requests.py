@@ -76,7 +76,7 @@ def test_the_queue_is_bounded_and_a_promised_place_is_kept(small: tuple[ServerPr
         rpc.first(1)
         rpc.send(*(start(number, **SHORT, request_id=str(number)) for number in (2, 3)))
         caller.wait_until(lambda now: now.queued == 2)
-        told = {"prompt": "mine", "stopping": {"max_output_tokens": 4}}
+        told: dict[str, Any] = {"prompt": "mine", "stopping": {"max_output_tokens": 4}}
         rpc.send(start(4, **told))
         refusal = rpc.failure(4)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
@@ -207,7 +207,7 @@ def test_each_request_is_a_child_of_its_callers_span() -> None:
 def test_the_drain_refuses_new_requests_and_lets_the_others_end() -> None:
     with start_server(*SYNTHETIC, "--max-concurrent-streams", "4") as server, connect(server.target) as caller:
         with opened(caller.stub) as rpc:
-            asked = {"prompt": "a", "stopping": {"max_output_tokens": 200, "ignore_eos": True}}
+            asked: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 200, "ignore_eos": True}}
             rpc.send(start(1, **asked), start(2, whole=True, **asked))
             rpc.first(1)
             server.process.send_signal(signal.SIGTERM)
