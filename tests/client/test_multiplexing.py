@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doherty import AsyncClient, DohertyError, GenerateOptions, UnavailableError
+from doherty import AsyncClient, ClientClosedError, DohertyError, GenerateOptions, UnavailableError
 from doherty._aio._multiplexed import MultiplexedCall
 from support.server import ServerProcess, start_server
 from support.twins import ENDLESS
@@ -77,6 +77,17 @@ async def test_closing_one_of_many_cancels_just_that_one(synthetic_server: Serve
         while (latency := await client.latency()).running:
             pass
         assert latency.aborts["cancelled"] == before + 9
+
+
+async def test_what_is_buffered_is_gone_once_the_client_is_closed(synthetic_server: ServerProcess) -> None:
+    async with AsyncClient(synthetic_server.target, multiplex=True) as client:
+        read, left = (client.stream_generate("Hi", **ENDLESS) for _ in range(2))
+        await anext(left)
+        for _ in range(20):  # in whose messages the other one's tokens come, too
+            await anext(read)
+    for stream in (read, left):
+        with pytest.raises(ClientClosedError):
+            await anext(stream)
 
 
 async def test_the_rpc_is_opened_again_once_the_server_is_back() -> None:

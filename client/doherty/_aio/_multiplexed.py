@@ -97,6 +97,7 @@ class MultiplexedCall:
         """Ends the request at the server, unless it is over; tells whether it was not."""
         if self._is_over:
             return False
+        self._messages.clear()  # gRPC's calls have nothing more to read from then on either
         self.end(asyncio.CancelledError())
         self._leave(self._id)
         return True

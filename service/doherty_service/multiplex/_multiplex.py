@@ -149,7 +149,8 @@ class Multiplex:
         for lane in over:
             del self._lanes[lane.id]
             lane.taken()
-        self._begin_waiting()
+        if over:
+            self._begin_waiting()
 
 
 def _cancel(task: asyncio.Task[None]) -> None:
