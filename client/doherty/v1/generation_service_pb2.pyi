@@ -221,7 +221,7 @@ class MultiplexPart(google.protobuf.message.Message):
 
     @property
     def timings(self) -> doherty.v1.answer_pb2.Timings:
-        """With `status`: how long the request took until then."""
+        """With `status`: how long the request took until then, as far as anything was measured."""
 
     def __init__(
         self,

@@ -221,7 +221,9 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
 
     Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
-    UNAUTHENTICATED (no valid key), CANCELLED (the messages were left unread for too long), and as the caller wished.
+    UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
+    more), UNIMPLEMENTED (a field of a newer contract around the requests), CANCELLED (the messages were left unread for
+    too long), and as the caller wished.
     """
 
     CountTokens: _GenerationServiceCountTokensType
@@ -341,7 +343,9 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
 
         Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
-        UNAUTHENTICATED (no valid key), CANCELLED (the messages were left unread for too long), and as the caller wished.
+        UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
+        more), UNIMPLEMENTED (a field of a newer contract around the requests), CANCELLED (the messages were left unread for
+        too long), and as the caller wished.
         """
 
     @abc.abstractmethod
