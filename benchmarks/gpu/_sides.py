@@ -1,0 +1,211 @@
+"""What is compared: each side is one process, which answers for one or more rows of the tables."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from _processes import is_running, pin
+
+from doherty import Client, DohertyError
+
+HERE = Path(__file__).parent
+MODEL_TOKENS = 2048
+KV_BYTES = 4 << 30
+"""Of each side, so that four of them fit on one GPU: 32,000 tokens of Llama 3 8B's shape."""
+START_SECONDS = 400.0
+ROWS = {
+    "asyncllm": "in-process AsyncLLM",
+    "engine": "in-process, our engine",
+    "stream": "our StreamGenerate",
+    "multiplex": "our MultiplexGenerate",
+    "sse": "vLLM's OpenAI server, SSE",
+    "ids": "in-process AsyncLLM, ids only",
+    "smg": "vLLM's gRPC server, ids only",
+}
+"""What a driver stands for in the tables, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A running process."""
+
+    name: str
+    pid: int
+    target: str
+    drivers: tuple[str, ...]
+    seconds: float = 0.0
+    """How long its start took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A process on its way."""
+
+    name: str
+    kind: str
+    process: subprocess.Popen[bytes]
+    target: str
+    drivers: tuple[str, ...]
+
+
+def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side]:
+    """Starts sides beside each other and beside those that run, and returns when all can answer: all that now run.
+
+    Raises:
+        RuntimeError: one of them ended, or took too long.
+    """
+    sides = running(state) + wait_until_ready(
+        [launch(kind, kind, engine, engine_options(engine, folder), state) for kind in kinds], state
+    )
+    (state / "sides.json").write_text(json.dumps([asdict(side) for side in sides]))
+    return sides
+
+
+def wait_until_ready(launches: list[Launch], state: Path) -> list[Side]:
+    """Waits until all can answer, and puts each on its cores.
+
+    Raises:
+        RuntimeError: one of them ended, or took too long.
+    """
+    begun = time.monotonic()
+    sides: dict[str, Side] = {}
+    while len(sides) < len(launches):
+        for one in launches:
+            took = time.monotonic() - begun
+            if one.process.poll() is not None or took > START_SECONDS:
+                log = (state / f"{one.name}.log").read_text(encoding="utf-8", errors="replace")
+                for other in launches:
+                    if other.process.poll() is None:
+                        os.killpg(other.process.pid, signal.SIGKILL)
+                raise RuntimeError(f"{one.name} did not start within {took:.0f} s:\n{log[-6000:]}")
+            if one.name not in sides and _READY[one.kind](one.target):
+                pin(one.process.pid)
+                sides[one.name] = Side(one.kind, one.process.pid, one.target, one.drivers, took)
+                print(f"{one.name} is ready after {took:.0f} s", flush=True)
+        time.sleep(0.2)
+    return [sides[one.name] for one in launches]
+
+
+def running(state: Path) -> list[Side]:
+    """Those that an earlier `start` left."""
+    if not (state / "sides.json").exists():
+        return []
+    found = json.loads((state / "sides.json").read_text())
+    return [Side(**side | {"drivers": tuple(side["drivers"])}) for side in found if is_running(side["pid"])]
+
+
+def stop(sides: list[Side]) -> None:
+    """Ends them."""
+    for side in sides:
+        os.killpg(side.pid, signal.SIGTERM)
+
+
+def engine_options(engine: str, folder: Path) -> dict[str, str]:
+    """The options of our engine, here and behind our server."""
+    if engine == "synthetic":
+        return {"tokens_per_second": "200", "prefill_seconds": "0.01", "answer_tokens": "2000"}
+    return {
+        "model": str(folder),
+        "load_format": "dummy",
+        "attention_backend": "FLASH_ATTN",
+        "max_model_len": str(MODEL_TOKENS),
+        "gpu_memory_utilization": "0.2",
+        "engine_args": json.dumps({"kv_cache_memory_bytes": KV_BYTES}),
+    }
+
+
+def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state: Path) -> Launch:
+    """Starts one process; `name` is that of its log."""
+    state.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    target = str(state / "inprocess.socket") if kind == "inprocess" else f"127.0.0.1:{port}"
+    theirs = ["--host=127.0.0.1", f"--port={port}", *_vllm_arguments(options)]
+    commands = {
+        "inprocess": [str(HERE / "_inprocess.py"), target, engine, json.dumps(options)],
+        "doherty": [
+            *("-m", "doherty_service", f"--listen={target}", f"--engine={engine}", "--canary-interval=0"),
+            *(f"-o{key}={value}" for key, value in options.items()),
+        ],
+        "openai": ["-m", "vllm.entrypoints.openai.api_server", *theirs],
+        "smg": ["-m", "vllm.entrypoints.grpc_server", *theirs],
+    }
+    if kind == "inprocess":
+        Path(target).unlink(missing_ok=True)
+    with (state / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *commands[kind]],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=state,
+        )
+    drivers = ("engine",) if (kind, engine) == ("inprocess", "synthetic") else _DRIVERS[kind]
+    return Launch(name, kind, process, target, drivers)
+
+
+def _vllm_arguments(options: Mapping[str, str]) -> list[str]:
+    """What our options of the profile `fast` are for vLLM's own servers."""
+    values: dict[str, object] = {
+        "served-model-name": "m",
+        "quantization": "fp8",
+        "performance-mode": "interactivity",
+        "max-num-seqs": 64,
+    }
+    for name, value in options.items():
+        values |= json.loads(value) if name == "engine_args" else {name: value}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _listens(target: str) -> bool:
+    if target.startswith("/"):
+        return Path(target).exists()
+    host, _, port = target.partition(":")
+    with socket.socket() as one:
+        return one.connect_ex((host, int(port))) == 0
+
+
+def _serves(target: str) -> bool:
+    try:
+        with Client(target, timeout=1, retry=None) as client:
+            return client.health() == "SERVING"
+    except DohertyError:
+        return False
+
+
+def _is_healthy(target: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{target}/health", timeout=1) as reply:
+            return bool(reply.status == 200)  # noqa: PLR2004 - HTTP's OK
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+_READY: dict[str, Callable[[str], bool]] = {
+    "inprocess": _listens,
+    "doherty": _serves,
+    "openai": _is_healthy,
+    "smg": _listens,  # it listens once its engine is there
+}
+_DRIVERS = {
+    "inprocess": ("asyncllm", "engine", "ids"),
+    "doherty": ("stream", "multiplex"),
+    "openai": ("sse",),
+    "smg": ("smg",),
+}

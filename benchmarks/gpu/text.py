@@ -1,0 +1,140 @@
+"""Real text on a GPU: what SmolLM2 answers through our server, and what n-gram speculation does for it.
+
+`python benchmarks/gpu/text.py [GGUF]`: two servers beside each other, without and with speculation. Printed is what
+holds and what does not; the exit code is 1 if something does not.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+
+from _sides import launch, stop, wait_until_ready
+from _smollm2 import convert, packaged_file
+
+from doherty import Client, Generation, GenerateOptions
+from doherty.cli._reference import QUESTIONS
+
+TOKENS = 120
+NGRAM = 4
+PASSAGE = (
+    "The lighthouse keeper climbed the winding stairs every evening, trimmed the wick, filled the lamp with oil, and "
+    "watched the ships pass along the rocky coast until the sun rose again over the quiet harbour."
+)
+REPEATING = (
+    f"Repeat this text word by word, twice: {PASSAGE}",
+    "Write a Python list of the numbers from one to thirty as words, and then the same list again.",
+    "Count from 1 to 40, one number a line.",
+    "Write the names of the days of the week ten times, one line for each time.",
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {"colors": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 3}},
+    "required": ["colors"],
+    "additionalProperties": False,
+}
+OPTIONS = {"profile": "slow", "attention_backend": "FLASH_ATTN", "max_model_len": "2048"}
+
+
+def checks(client: Client) -> Iterator[tuple[str, bool, object]]:
+    """What must hold of real text: a name, whether it does, and what was seen."""
+    answers: list[str] = []
+    same: list[bool] = []
+    for question in QUESTIONS:
+        with client.stream_generate(question, temperature=0, max_output_tokens=TOKENS) as stream:
+            deltas = [delta.text for delta in stream]
+        whole = client.generate(question, temperature=0, max_output_tokens=TOKENS)
+        answers.append("".join(deltas))
+        same.append(answers[-1] == whole.text and len(deltas) > 1)
+        print(f"  {question} -> {whole.text[:90]!r} ({whole.usage.output_tokens} tokens)")
+    yield "deltas joined equal the unary answer, ten questions", all(same), f"{sum(same)} of {len(same)}"
+    stopped = client.generate(QUESTIONS[4], temperature=0, max_output_tokens=TOKENS, stop=[".", "!"])
+    holds = stopped.stop_text == "." and answers[4].startswith(stopped.text + ".")
+    yield "a stop text ends the answer where it first stands", holds, stopped.text
+    parsed = client.generate("Name some colors.", temperature=0, max_output_tokens=TOKENS, schema=SCHEMA).parsed
+    yield "an answer fits its schema", set(parsed["colors"]) <= {"red", "green", "blue"}, parsed
+    choice = client.generate("Is water wet?", options=GenerateOptions(choices=["yes", "no"]))
+    yield "a choice is one of them", choice.text in {"yes", "no"}, choice.text
+    drawn = [client.generate("Tell me a story.", temperature=1, seed=seed, max_output_tokens=40) for seed in (7, 7, 8)]
+    yield "a seed repeats an answer", drawn[0].text == drawn[1].text, drawn[0].text
+    yield "another seed gives another answer", drawn[0].text != drawn[2].text, drawn[2].text
+    with client.stream_generate(
+        QUESTIONS[5], temperature=0, max_output_tokens=TOKENS, options=GenerateOptions(token_ids=True)
+    ) as stream:
+        whole = stream.result()
+    held = GenerateOptions(continue_from=whole.text[: len(whole.text) // 2])
+    rest = client.generate(QUESTIONS[5], temperature=0, max_output_tokens=TOKENS, options=held)
+    yield "an answer goes on behind a held part", bool(rest.text), (whole.text, rest.text)
+    again = client.generate(QUESTIONS[5], temperature=0, max_output_tokens=4)
+    yield "a prompt that was seen is in the KV cache", bool(again.usage.cached_tokens), again.usage.cached_tokens
+
+
+def speculation(plain: Client, ngram: Client) -> dict[str, dict[str, object]]:
+    """Time per token without and with, and what was accepted, for the ten questions and for texts that repeat."""
+    found: dict[str, dict[str, object]] = {}
+    for name, prompts in (("ten questions", QUESTIONS), ("repeating texts", REPEATING)):
+        rows = [(_ask(plain, prompt), _ask(ngram, prompt)) for prompt in prompts]
+        drafted = [row.speculation for _, row in rows if row.speculation is not None]
+        drafts, accepted = (
+            sum(getattr(one, field) for one in drafted) for field in ("draft_tokens", "accepted_tokens")
+        )
+        steps = sum(one.steps for one in drafted)
+        found[name] = {
+            "tpot_plain_ms": _pace(row for row, _ in rows),
+            "tpot_ngram_ms": _pace(row for _, row in rows),
+            "drafted": drafts,
+            "accepted": accepted,
+            "tokens_per_step": sum(row.usage.output_tokens for _, row in rows) / steps if steps else None,
+            "same_text": f"{sum(one.text == other.text for one, other in rows)} of {len(rows)}",
+        }
+    return found
+
+
+def _ask(client: Client, prompt: str) -> Generation[None]:
+    return client.generate(prompt, temperature=0, max_output_tokens=200)
+
+
+def _pace(rows: Iterable[Generation[None]]) -> float:
+    return 1e3 * median(row.timings.time_per_output_token or 0.0 for row in rows)
+
+
+def main() -> None:
+    """Starts, checks, measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("gguf", nargs="?", type=Path)
+    parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-gpu"))  # noqa: S108 - not secret
+    parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--option", action="append", default=[], help="of both servers, as KEY=VALUE")
+    arguments = parser.parse_args()
+    state: Path = arguments.state
+    state.mkdir(parents=True, exist_ok=True)
+    folder = state / "smollm2"
+    if not (folder / "model.safetensors").exists():
+        convert(arguments.gguf or packaged_file(), folder)
+    options = OPTIONS | {"model": str(folder)} | dict(one.split("=", 1) for one in arguments.option)
+    share = {"gpu_memory_utilization": "0.3"}
+    launches = [
+        launch("text", "doherty", "vllm", options | share, state),
+        launch("ngram", "doherty", "vllm", options | share | {"ngram": str(NGRAM)}, state),
+    ]
+    sides = wait_until_ready(launches, state)
+    try:
+        with Client(sides[0].target, timeout=300) as plain, Client(sides[1].target, timeout=300) as ngram:
+            found: list[tuple[str, bool, object]] = []
+            for name, server in (("plain", plain), ("n-gram", ngram)):
+                found += [(f"{name}: {what}", holds, seen) for what, holds, seen in checks(server)]
+            for what, holds, seen in found:
+                print(f"{'holds' if holds else 'FAILS'}: {what}: {seen!r}"[:400])
+            told = speculation(plain, ngram)
+    finally:
+        stop(sides)
+    print(json.dumps(told, indent=1))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "text.json").write_text(json.dumps({"checks": found, "speculation": told}, default=str, indent=1))
+    sys.exit(not all(holds for _, holds, _ in found))
+
+
+if __name__ == "__main__":
+    main()
