@@ -186,6 +186,7 @@ async def serve(
                 async with drivers[order.driver](order) as ask:
                     await warm_up(ask, order)
                     gc.collect()
+                    gc.freeze()  # or a collection that goes through all modules is taken for a pause of the server
                     await tell({"ready": True})
                     records = await carry_out(ask, order, (await receive())["start_at"])
             except Exception as error:  # noqa: BLE001 - whoever gave the order is told

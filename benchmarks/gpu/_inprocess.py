@@ -8,6 +8,7 @@ Takes the orders that load generators take, on a Unix socket, and carries them o
 """
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -121,6 +122,8 @@ async def main(path: str, name: str, options: dict[str, str]) -> None:
     engine = create_engine(name, options)
     desk = Desk(engine)
     await engine.start(desk.sink)
+    gc.collect()
+    gc.freeze()  # as the servers do
     drivers: dict[str, Driver] = {"engine": desk.driver}
     if name == "vllm":
         llm: Any = engine._shop.llm  # type: ignore[attr-defined]  # noqa: SLF001 - one model in memory is enough for all three

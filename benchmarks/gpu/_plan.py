@@ -48,12 +48,15 @@ FULL = (
 QUICK = (Cell(64, 128, 128, _ALL), Cell(1, 40, 10, _ALL))
 """Whether everything runs, and about how fast."""
 
+PROFILE = (Cell(64, 170, 1024, ("stream",)),)
+"""Something to look at with a profiler."""
+
 TINY = (
     Cell(1, 40, 4, ("engine", "stream", "multiplex")),
     Cell(8, 40, 16, ("engine", "stream", "multiplex")),
 )
 """For a machine without a GPU."""
 
-PLANS = {"full": FULL, "quick": QUICK, "tiny": TINY}
+PLANS = {"full": FULL, "quick": QUICK, "tiny": TINY, "profile": PROFILE}
 ROUNDS = 2
 """In how many turns each side gets its requests."""

@@ -55,6 +55,7 @@ class Launch:
     process: subprocess.Popen[bytes]
     target: str
     drivers: tuple[str, ...]
+    log: Path
 
 
 def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side]:
@@ -64,13 +65,13 @@ def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side
         RuntimeError: one of them ended, or took too long.
     """
     sides = running(state) + wait_until_ready(
-        [launch(kind, kind, engine, engine_options(engine, folder), state) for kind in kinds], state
+        [launch(kind, kind, engine, engine_options(engine, folder), state) for kind in kinds]
     )
     (state / "sides.json").write_text(json.dumps([asdict(side) for side in sides]))
     return sides
 
 
-def wait_until_ready(launches: list[Launch], state: Path) -> list[Side]:
+def wait_until_ready(launches: list[Launch]) -> list[Side]:
     """Waits until all can answer, and puts each on its cores.
 
     Raises:
@@ -82,7 +83,7 @@ def wait_until_ready(launches: list[Launch], state: Path) -> list[Side]:
         for one in launches:
             took = time.monotonic() - begun
             if one.process.poll() is not None or took > START_SECONDS:
-                log = (state / f"{one.name}.log").read_text(encoding="utf-8", errors="replace")
+                log = one.log.read_text(encoding="utf-8", errors="replace")
                 for other in launches:
                     if other.process.poll() is None:
                         os.killpg(other.process.pid, signal.SIGKILL)
@@ -123,8 +124,8 @@ def engine_options(engine: str, folder: Path) -> dict[str, str]:
     }
 
 
-def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state: Path) -> Launch:
-    """Starts one process; `name` is that of its log."""
+def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state: Path, **variables: str) -> Launch:
+    """Starts one process; `name` is that of its log, and `variables` go into its environment."""
     state.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     target = str(state / "inprocess.socket") if kind == "inprocess" else f"127.0.0.1:{port}"
@@ -140,7 +141,8 @@ def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state:
     }
     if kind == "inprocess":
         Path(target).unlink(missing_ok=True)
-    with (state / f"{name}.log").open("wb") as log:
+    path = state / f"{name}.log"
+    with path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *commands[kind]],
             stdin=subprocess.DEVNULL,
@@ -148,9 +150,10 @@ def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state:
             stderr=log,
             start_new_session=True,
             cwd=state,
+            env=os.environ | variables,
         )
     drivers = ("engine",) if (kind, engine) == ("inprocess", "synthetic") else _DRIVERS[kind]
-    return Launch(name, kind, process, target, drivers)
+    return Launch(name, kind, process, target, drivers, path)
 
 
 def _vllm_arguments(options: Mapping[str, str]) -> list[str]:

@@ -119,7 +119,7 @@ def main() -> None:
         launch("text", "doherty", "vllm", options | share, state),
         launch("ngram", "doherty", "vllm", options | share | {"ngram": str(NGRAM)}, state),
     ]
-    sides = wait_until_ready(launches, state)
+    sides = wait_until_ready(launches)
     try:
         with Client(sides[0].target, timeout=300) as plain, Client(sides[1].target, timeout=300) as ngram:
             found: list[tuple[str, bool, object]] = []
