@@ -17,7 +17,6 @@ from time import perf_counter
 from _figures import percentile
 from _shape import prompt_ids, prompt_text
 from _sides import Side
-
 from doherty import AsyncClient, DohertyError, GenerateOptions, RawText
 from doherty._aio._stream import AsyncGenerationStream
 
@@ -60,8 +59,7 @@ async def _round(client: AsyncClient, slots: int, number: int, found: tuple[list
     running = [begin(LONG) for _ in range(slots)]
     readers = [asyncio.create_task(_read(stream, gaps)) for stream in running]
     waiting = [asyncio.create_task(_wait(begin(SHORT))) for _ in range(CANCELS)]
-    # The requests in the queue have come behind those that run: all of these have begun once their first deltas came.
-    while not all(stream.text for stream in running):
+    while not all(stream.text for stream in running):  # noqa: ASYNC110 - for the first deltas of all
         await asyncio.sleep(PAUSE)
     cancelled: list[float] = []
     for stream in running[:CANCELS]:

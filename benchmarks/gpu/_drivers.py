@@ -14,7 +14,6 @@ from typing import Any
 
 from _records import Order, Record
 from _shape import as_ids, as_text, prompt_ids, prompt_text
-
 from doherty import AsyncClient, GenerateOptions, RawText
 from doherty.cli._reference import QUESTIONS
 
@@ -82,7 +81,7 @@ async def doherty(order: Order, *, multiplex: bool) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def sse(order: Order) -> AsyncIterator[Ask]:
-    """vLLM's OpenAI server: as little HTTP as it takes, on a connection for each stream."""
+    """VLLM's OpenAI server: as little HTTP as it takes, on a connection for each stream."""
     host, _, port = order.target.partition(":")
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -127,7 +126,7 @@ async def sse(order: Order) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def smg(order: Order) -> AsyncIterator[Ask]:
-    """vLLM's own gRPC server, which takes and gives token ids."""
+    """VLLM's own gRPC server, which takes and gives token ids."""
     import grpc.aio  # noqa: PLC0415 - where the server is measured, both are there
     from smg_grpc_proto import vllm_engine_pb2, vllm_engine_pb2_grpc  # type: ignore[import-not-found]  # noqa: PLC0415
 

@@ -7,6 +7,17 @@ from itertools import chain
 from _generators import Measured
 from _sides import ROWS
 
+_HEADINGS = (
+    "side",
+    "requests",
+    "TTFT p50 / p90 / p99",
+    "TPOT p50 / p99",
+    "last token p50 / p90 / p99",
+    "gap p99",
+    "tokens/s",
+    "of in-process",
+    "server CPU us/token",
+)
 _MS = 1e3
 _US = 1e6
 
@@ -57,9 +68,8 @@ def table(name: str, rows: Sequence[Figures]) -> str:
     """A cell in Markdown."""
     lines = [
         f"**{name}** (streams x tokens; ms unless said)\n",
-        "| side | requests | TTFT p50 / p90 / p99 | TPOT p50 / p99 | last token p50 / p90 / p99 | gap p99 | tokens/s "
-        "| of in-process | server CPU us/token |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_HEADINGS)} |",
+        "|---" * len(_HEADINGS) + "|",
     ]
     base = rows[0].tokens_per_second
     for row in sorted(rows, key=lambda one: list(ROWS).index(one.driver)):

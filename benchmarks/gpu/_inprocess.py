@@ -19,10 +19,10 @@ from time import perf_counter
 from typing import Any
 
 import uvloop
+
 from _drivers import Ask, Driver, Prompt, checked, serve
 from _records import Order, Record, receive, send
 from _shape import as_ids, as_text, prompt_text
-
 from doherty_engine import (
     Conversation,
     Engine,
@@ -92,8 +92,7 @@ class Desk:
 @asynccontextmanager
 async def vllm(order: Order, *, llm: Any, text: bool) -> AsyncIterator[Ask]:
     """Requests to vLLM's AsyncLLM."""
-    from vllm import SamplingParams  # type: ignore[import-not-found]  # noqa: PLC0415 - not there with other engines
-    from vllm.sampling_params import RequestOutputKind  # type: ignore[import-not-found]  # noqa: PLC0415
+    from vllm.sampling_params import RequestOutputKind, SamplingParams  # noqa: PLC0415 - not there with other engines
 
     async def ask(prompt: Prompt, seed: int, tokens: int) -> Record:
         record, tokens_seen = Record(perf_counter()), 0

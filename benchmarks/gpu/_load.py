@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 import uvloop
+
 from _drivers import DRIVERS, serve
 from _records import receive, send
 

@@ -45,6 +45,19 @@ FULL = (
 )
 """What the targets ask for comes first."""
 
+_FEW = ("asyncllm", "stream", "sse")
+TARGETS = (
+    Cell(64, 40, 256, _SERVERS),
+    Cell(64, 128, 256, _TEXT),
+    Cell(1, 40, 40, _SERVERS),
+    Cell(1, 170, 16, _FEW),
+    Cell(64, 170, 256, _SERVERS),
+    Cell(32, 170, 192, _SERVERS),
+    Cell(64, 128, 256, _SERVERS, 0.8, 0.95),
+    Cell(8, 170, 96, _SERVERS),
+)
+"""What the targets ask for, and little more; the first cell also warms all sides up."""
+
 QUICK = (Cell(64, 128, 128, _ALL), Cell(1, 40, 10, _ALL))
 """Whether everything runs, and about how fast."""
 
@@ -57,6 +70,6 @@ TINY = (
 )
 """For a machine without a GPU."""
 
-PLANS = {"full": FULL, "quick": QUICK, "tiny": TINY, "profile": PROFILE}
+PLANS = {"full": FULL, "targets": TARGETS, "quick": QUICK, "tiny": TINY, "profile": PROFILE}
 ROUNDS = 2
 """In how many turns each side gets its requests."""

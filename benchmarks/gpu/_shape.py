@@ -1,7 +1,7 @@
 """A model folder with the shape of Llama 3 8B and no weights, for engines that make random ones up.
 
-Speed does not depend on the weights' values. The tokenizer has the words "w0" to "w128255", so that prompts have exactly
-as many tokens as words, and every id has a text.
+Speed does not depend on the weights' values. The tokenizer has the words "w0" to "w128255", so that a prompt has as
+many tokens as words, and every id has a text.
 """
 
 import json

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _processes import is_running, pin
-
 from doherty import Client, DohertyError
 
 HERE = Path(__file__).parent
@@ -67,8 +66,14 @@ def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side
     sides = running(state) + wait_until_ready(
         [launch(kind, kind, engine, engine_options(engine, folder), state) for kind in kinds]
     )
-    (state / "sides.json").write_text(json.dumps([asdict(side) for side in sides]))
+    save(state, sides)
     return sides
+
+
+def save(state: Path, sides: list[Side]) -> None:
+    """Notes them for `running`."""
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "sides.json").write_text(json.dumps([asdict(side) for side in sides]))
 
 
 def wait_until_ready(launches: list[Launch]) -> list[Side]:

@@ -1,8 +1,8 @@
 """What a server costs above the engine: ours, vLLM's own, and none, in one run on one machine.
 
-`python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan full|quick|tiny] [STEP...]`: the steps `start`
-(the sides beside each other, each with a model of its own), `cells`, `questions`, `cancel` and `stop`; all of them, in
-this order, unless some are named. The sides run on between two calls. README.md beside the results says what is to reach.
+`python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan NAME] [STEP...]`: the steps `start` (the sides beside
+each other, each with a model of its own), `cells`, `questions`, `cancel` and `stop`; all of them, in this order, unless
+some are named. The sides run on between two calls. What is to reach, and what was: benchmarks/README.md.
 """
 
 import argparse

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
-from _sides import launch, stop, wait_until_ready
+from _sides import launch, running, save, stop, wait_until_ready
 from _smollm2 import convert, packaged_file
-
-from doherty import Client, Generation, GenerateOptions
+from doherty import Client, GenerateOptions, Generation
 from doherty.cli._reference import QUESTIONS
 
 TOKENS = 120
@@ -35,7 +34,15 @@ SCHEMA = {
     "required": ["colors"],
     "additionalProperties": False,
 }
-OPTIONS = {"profile": "slow", "attention_backend": "FLASH_ATTN", "max_model_len": "2048"}
+ARGUMENTS = {"kv_cache_memory_bytes": 1 << 30}
+OPTIONS = {
+    "profile": "slow",
+    "attention_backend": "FLASH_ATTN",
+    "max_model_len": "2048",
+    "gpu_memory_utilization": "0.1",
+    "engine_args": json.dumps(ARGUMENTS),
+}
+NAMES = ("plain", "n-gram")
 
 
 def checks(client: Client) -> Iterator[tuple[str, bool, object]]:
@@ -100,40 +107,55 @@ def _pace(rows: Iterable[Generation[None]]) -> float:
     return 1e3 * median(row.timings.time_per_output_token or 0.0 for row in rows)
 
 
-def main() -> None:
-    """Starts, checks, measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gguf", nargs="?", type=Path)
-    parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-gpu"))  # noqa: S108 - not secret
-    parser.add_argument("--out", type=Path, default=Path())
-    parser.add_argument("--option", action="append", default=[], help="of both servers, as KEY=VALUE")
-    arguments = parser.parse_args()
-    state: Path = arguments.state
-    state.mkdir(parents=True, exist_ok=True)
+def start(source: Path | None, method: str, state: Path) -> None:
+    """Converts the model, and starts both servers; they run on."""
     folder = state / "smollm2"
     if not (folder / "model.safetensors").exists():
-        convert(arguments.gguf or packaged_file(), folder)
-    options = OPTIONS | {"model": str(folder)} | dict(one.split("=", 1) for one in arguments.option)
-    share = {"gpu_memory_utilization": "0.3"}
+        convert(source or packaged_file(), folder)
+    plain = OPTIONS | {"model": str(folder)}
+    draft = {"method": method, "num_speculative_tokens": NGRAM, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
+    speculating = plain | {"engine_args": json.dumps(ARGUMENTS | {"speculative_config": draft})}
     launches = [
-        launch("text", "doherty", "vllm", options | share, state),
-        launch("ngram", "doherty", "vllm", options | share | {"ngram": str(NGRAM)}, state),
+        launch(name, "doherty", "vllm", one, state) for name, one in zip(NAMES, (plain, speculating), strict=True)
     ]
-    sides = wait_until_ready(launches)
-    try:
-        with Client(sides[0].target, timeout=300) as plain, Client(sides[1].target, timeout=300) as ngram:
-            found: list[tuple[str, bool, object]] = []
-            for name, server in (("plain", plain), ("n-gram", ngram)):
-                found += [(f"{name}: {what}", holds, seen) for what, holds, seen in checks(server)]
-            for what, holds, seen in found:
-                print(f"{'holds' if holds else 'FAILS'}: {what}: {seen!r}"[:400])
-            told = speculation(plain, ngram)
-    finally:
-        stop(sides)
+    for name, side in zip(NAMES, wait_until_ready(launches), strict=True):
+        save(state / name, [side])
+
+
+def measure(state: Path, out: Path) -> bool:
+    """Checks, measures and prints; says whether everything holds."""
+    (one,), (other,) = (running(state / name) for name in NAMES)
+    with Client(one.target, timeout=300) as plain, Client(other.target, timeout=300) as ngram:
+        found: list[tuple[str, bool, object]] = []
+        for name, server in zip(NAMES, (plain, ngram), strict=True):
+            found += [(f"{name}: {what}", holds, seen) for what, holds, seen in checks(server)]
+        for what, holds, seen in found:
+            print(f"{'holds' if holds else 'FAILS'}: {what}: {seen!r}"[:300])
+        told = speculation(plain, ngram)
     print(json.dumps(told, indent=1))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "text.json").write_text(json.dumps({"checks": found, "speculation": told}, default=str, indent=1))
-    sys.exit(not all(holds for _, holds, _ in found))
+    (out / "text.json").write_text(json.dumps({"checks": found, "speculation": told}, default=str, indent=1))
+    return all(holds for _, holds, _ in found)
+
+
+def main() -> None:
+    """Does the steps: all, unless some are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("gguf", nargs="?", type=Path)
+    parser.add_argument("--method", choices=("ngram", "ngram_gpu"), default="ngram", help="vLLM's name for what drafts")
+    parser.add_argument("--step", choices=("start", "measure", "stop"), action="append")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-gpu"))  # noqa: S108 - not secret
+    parser.add_argument("--out", type=Path, default=Path())
+    arguments = parser.parse_args()
+    state, steps = arguments.state, arguments.step or ("start", "measure", "stop")
+    holds = True
+    if "start" in steps:
+        start(arguments.gguf, arguments.method, state)
+    if "measure" in steps:
+        holds = measure(state, arguments.out)
+    if "stop" in steps:
+        for name in NAMES:
+            stop(running(state / name))
+    sys.exit(not holds)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from _figures import Figures, figures
 from _generators import Generators
 from _records import Order
 from _shape import write_shape
-from _sides import engine_options, launch, stop, wait_until_ready
+from _sides import engine_options, launch, running, save, stop, wait_until_ready
 from _static_fp8 import quantization_config, write_checkpoint
 
 TOKENS = 170
 ROUNDS = 2
 Options = dict[str, str]
 
-SPLITS = {"attention_config": {"flash_attn_max_num_splits_for_cuda_graph": 1}}
+SPLITS: dict[str, object] = {"attention_config": {"flash_attn_max_num_splits_for_cuda_graph": 1}}
 CHECKPOINTS = {"plain": None, "static": False, "static-head": True, "written": True}
 """The checkpoints: whether there are static scales, and whether they are for lm_head, too."""
 TRIES: dict[str, tuple[str, dict[str, object]]] = {
@@ -60,44 +60,57 @@ def options(name: str, state: Path) -> Options:
     return base | {"engine_args": json.dumps(json.loads(base["engine_args"]) | arguments)}
 
 
-async def measure(names: list[str], state: Path) -> dict[str, dict[str, Figures]]:
-    """Starts, measures and stops them."""
+def start_all(names: list[str], state: Path) -> None:
+    """Starts them beside each other; they run on."""
     launches = [
         launch(name, "inprocess", "vllm", options(name, state), state / name, **VARIABLES.get(name, {}))
         for name in names
     ]
-    sides = dict(zip(names, wait_until_ready(launches), strict=True))
+    for name, side in zip(names, wait_until_ready(launches), strict=True):
+        save(state / name, [side])
+
+
+async def measure(names: list[str], state: Path) -> dict[str, dict[str, Figures]]:
+    """Measures them in turns."""
+    sides = {name: side for name in names for side in running(state / name)}
     orders = {
         "greedy": Order("engine", "", streams=1, requests=4, tokens=TOKENS),
-        "sampled": Order("engine", "", streams=1, requests=2, tokens=TOKENS, temperature=0.8, top_p=0.95),
+        "sampled": Order("engine", "", streams=1, requests=4, tokens=TOKENS, temperature=0.8, top_p=0.95),
         "64 streams": Order("engine", "", streams=64, requests=64, tokens=TOKENS),
     }
     found: dict[str, dict[str, Figures]] = {name: {} for name in names}
-    try:
-        async with Generators() as generators:
-            for load, order in orders.items():
-                parts = {name: [await generators.measure(sides[name], order)] for name in names}
-                for name in reversed(names):
-                    parts[name].append(await generators.measure(sides[name], order))
-                for name in names:
-                    found[name][load] = figures(name, parts[name], TOKENS)
-    finally:
-        stop(list(sides.values()))
+    async with Generators() as generators:
+        for load, order in orders.items():
+            parts = {name: [await generators.measure(sides[name], order)] for name in names}
+            for name in reversed(names):
+                parts[name].append(await generators.measure(sides[name], order))
+            for name in names:
+                found[name][load] = figures(name, parts[name], TOKENS)
     return found
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Does the steps: all, unless some are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(TRIES))
+    parser.add_argument("--step", choices=("start", "measure", "stop"), action="append")
     parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-gpu"))  # noqa: S108 - not secret
     parser.add_argument("--out", type=Path, default=Path())
     arguments = parser.parse_args()
-    found = asyncio.run(measure(arguments.names, arguments.state))
-    path = arguments.out / f"tries-{'-'.join(arguments.names)}.json"
-    path.write_text(
-        json.dumps({name: {load: asdict(row) for load, row in rows.items()} for name, rows in found.items()})
-    )
+    names, state, steps = arguments.names, arguments.state, arguments.step or ("start", "measure", "stop")
+    if "start" in steps:
+        start_all(names, state)
+    if "measure" in steps:
+        tell(asyncio.run(measure(names, state)), arguments.out)
+    if "stop" in steps:
+        for name in names:
+            stop(running(state / name))
+
+
+def tell(found: dict[str, dict[str, Figures]], out: Path) -> None:
+    """Prints the table, and writes all figures."""
+    content = {name: {load: asdict(row) for load, row in rows.items()} for name, rows in found.items()}
+    (out / f"tries-{'-'.join(found)}.json").write_text(json.dumps(content))
     print("| try | greedy: TPOT p50, ms | TTFT p50 | sampled: TPOT p50 | 64 streams: tokens/s |\n|---|---|---|---|---|")
     for name, rows in found.items():
         greedy, sampled, many = (rows[load] for load in ("greedy", "sampled", "64 streams"))

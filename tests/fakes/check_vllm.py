@@ -21,6 +21,7 @@ CALLS = {
         "AsyncLLM.shutdown",
         "AsyncLLM.errored",
     ),
+    "envs.py": ("enable_envs_cache",),
     "v1/engine/exceptions.py": ("EngineDeadError.__init__",),
     "v1/metrics/loggers.py": (
         "StatLoggerBase.__init__",

@@ -33,6 +33,7 @@ class Library:
     StructuredOutputsConfig: Any
     StructuredOutputsParams: Any
     UsageContext: Any
+    enable_envs_cache: Any
     tokens_input: Any
 
 
@@ -63,6 +64,7 @@ def load_library() -> Library:
         StructuredOutputsConfig=_import("vllm.config").StructuredOutputsConfig,
         StructuredOutputsParams=sampling_params.StructuredOutputsParams,
         UsageContext=_import("vllm.usage.usage_lib").UsageContext,
+        enable_envs_cache=_import("vllm.envs").enable_envs_cache,
         tokens_input=_import("vllm.inputs").tokens_input,
     )
 

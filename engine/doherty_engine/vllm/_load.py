@@ -35,6 +35,7 @@ def load(options: Options) -> tuple[Workshop, ModelInfo]:
     can_bind = forms.suits(tokenizer.library)
     board = Board()
     llm = _start_vllm(library, engine_arguments(options, folder, library), board)
+    library.enable_envs_cache()  # or it reads the environment once a token; in its other processes it does it itself
     model = llm.vllm_config.model_config
     shop = Workshop(
         library=library,
