@@ -1,8 +1,8 @@
 """What a server costs above the engine: ours, vLLM's own, and none, in one run on one machine.
 
-`python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan NAME] [STEP...]`: the steps `start` (the sides beside
-each other, each with a model of its own), `cells`, `questions`, `cancel` and `stop`; all of them, in this order, unless
-some are named. The sides run on between two calls. What is to reach, and what was: benchmarks/README.md.
+`python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan NAME] [STEP...]`: `start` (the sides beside each
+other, each with a model of its own), `cells`, `questions`, `cancel` and `stop`; all steps, in this order, unless some
+are named. The sides run on between two calls. What is to reach, and what was: benchmarks/README.md.
 """
 
 import argparse

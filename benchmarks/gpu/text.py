@@ -34,13 +34,12 @@ SCHEMA = {
     "required": ["colors"],
     "additionalProperties": False,
 }
-ARGUMENTS = {"kv_cache_memory_bytes": 1 << 30}
 OPTIONS = {
     "profile": "slow",
     "attention_backend": "FLASH_ATTN",
     "max_model_len": "2048",
     "gpu_memory_utilization": "0.1",
-    "engine_args": json.dumps(ARGUMENTS),
+    "engine_args": json.dumps({"kv_cache_memory_bytes": 1 << 30}),
 }
 NAMES = ("plain", "n-gram")
 
@@ -107,7 +106,7 @@ def _pace(rows: Iterable[Generation[None]]) -> float:
     return 1e3 * median(row.timings.time_per_output_token or 0.0 for row in rows)
 
 
-def start(source: Path | None, method: str, state: Path) -> None:
+def start(source: Path | None, state: Path) -> None:
     """Converts the model, and starts both servers; they run on."""
     folder = state / "smollm2"
     if not (folder / "model.safetensors").exists():
@@ -141,7 +140,6 @@ def main() -> None:
     """Does the steps: all, unless some are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gguf", nargs="?", type=Path)
-    parser.add_argument("--method", choices=("ngram", "ngram_gpu"), default="ngram", help="vLLM's name for what drafts")
     parser.add_argument("--step", choices=("start", "measure", "stop"), action="append")
     parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-gpu"))  # noqa: S108 - not secret
     parser.add_argument("--out", type=Path, default=Path())
@@ -149,7 +147,7 @@ def main() -> None:
     state, steps = arguments.state, arguments.step or ("start", "measure", "stop")
     holds = True
     if "start" in steps:
-        start(arguments.gguf, arguments.method, state)
+        start(arguments.gguf, state)
     if "measure" in steps:
         holds = measure(state, arguments.out)
     if "stop" in steps:

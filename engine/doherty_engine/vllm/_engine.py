@@ -1,7 +1,6 @@
 """The engine: hands requests to vLLM, and fetches what each of its steps gave."""
 
 import asyncio
-import sys
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -127,7 +126,7 @@ class VllmEngine:
         collector.ready = self._news
         self._news.set()  # for what may be there already
         self._in_vllm[work.key] = work
-        if len(self._in_vllm) > 1 and self._shop is not None and self._shop.speculates:
+        if self._shop is not None and self._shop.speculates and len(self._in_vllm) > 1:
             for one in self._in_vllm.values():
                 one.share()
 
@@ -138,7 +137,7 @@ class VllmEngine:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs something beside the caller; for a Work to call."""
-        task = _start_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -192,14 +191,3 @@ class VllmEngine:
         self._sink = trial.sink
         self.submit(request)
         await trial.succeeds()
-
-
-def _start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Makes a task that has done its first part when this returns, where Python can.
-
-    Of many calls that come at once, the first is then with vLLM before the others have been read.
-    """
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
