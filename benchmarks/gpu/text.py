@@ -112,8 +112,7 @@ def start(source: Path | None, state: Path) -> None:
     if not (folder / "model.safetensors").exists():
         convert(source or packaged_file(), folder)
     plain = OPTIONS | {"model": str(folder)}
-    draft = {"method": method, "num_speculative_tokens": NGRAM, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
-    speculating = plain | {"engine_args": json.dumps(ARGUMENTS | {"speculative_config": draft})}
+    speculating = plain | {"ngram": str(NGRAM)}
     launches = [
         launch(name, "doherty", "vllm", one, state) for name, one in zip(NAMES, (plain, speculating), strict=True)
     ]

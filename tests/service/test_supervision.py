@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -190,3 +191,14 @@ def test_an_engine_that_cannot_be_stopped_does_not_outlive_a_signal() -> None:
     server = start_stuck()
     server.wait_for("ready")
     assert server.stop() == 0
+
+
+def test_a_garbage_collection_does_not_go_through_what_the_engine_has_loaded(tmp_path: Path) -> None:
+    told = tmp_path / "frozen"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, gc, pathlib\n"
+        f"atexit.register(lambda: pathlib.Path({str(told)!r}).write_text(str(gc.get_freeze_count())))\n"
+    )
+    with start_server("--engine", "synthetic", PYTHONPATH=str(tmp_path)) as server:
+        server.stop()
+    assert int(told.read_text()) > 10_000
