@@ -55,7 +55,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=15, help="windows of each server at each load (15)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a window (1.5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a window (1)")
     parser.add_argument("--loads", type=_list_of(LOADS), default=list(LOADS), help=f"of {','.join(LOADS)}; all")
     parser.add_argument(
         "--rows",
