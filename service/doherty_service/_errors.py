@@ -19,7 +19,7 @@ Engines' errors are mapped too. Everything else is INTERNAL: its text goes to th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -70,6 +70,12 @@ class ServiceError(Exception):
         self.reason = reason
         self.violations = tuple(violations)
         self.retry_after = retry_after
+
+    def copy(self) -> Self:
+        """The same error for one more caller: each raise adds its frames, and with them its request, to an instance."""
+        same = type(self).__new__(type(self), *self.args)
+        same.__dict__.update(self.__dict__)
+        return same
 
 
 class InvalidRequestError(ServiceError):

@@ -1,7 +1,6 @@
 """From the start of the process to its end: load, serve, drain."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -9,35 +8,41 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn
 
-import uvloop
-from grpc_health.v1 import health
-
-from doherty_engine import Engine, create_engine
-from doherty_service._generations import Generations
-from doherty_service._log import log_error, log_event, set_up_logging
+from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service._metrics import MetricsEndpoint, ServerCollector
-from doherty_service._server import bind, build_server, set_health
 from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
-from doherty_service.latency import LatencyRecorder
+from doherty_service.generation import Generations
+from doherty_service.rpc import ReceiveWatch, Reporter
+from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, set_up_logging
 from doherty_service.tracing import Tracing, start_tracing
+from doherty_service.transport import (
+    HealthServicer,
+    Loop,
+    TransportLostError,
+    bind,
+    build_server,
+    calm_poller,
+    replies_sent,
+    watch_port,
+)
 
 _SWITCH_INTERVAL = 0.0002
 """Seconds. Where another thread runs Python, as the embedded engine's do, the default of 5 ms shows as p99 latency."""
 
-_LAST_WORDS = 0.5
-"""Seconds that replies already made have to leave, and open health watches to end."""
+_LAST_WORDS_SECONDS = 2.0
+"""How long the last replies may take to leave; a caller that does not end its side is not waited for longer."""
 
 
-def run(settings: Settings) -> bool:
-    """Serves until SIGTERM or SIGINT, and returns once what was in flight has ended.
+def run(settings: Settings) -> NoReturn:
+    """Serves until SIGTERM or SIGINT, and ends the process once what was in flight has ended.
 
-    Returns whether it was a signal that ended it, and not an engine that cannot be kept running.
+    The exit code is 0 after a signal, and 1 if the engine or the transport cannot be kept running.
 
     Raises:
         EngineSetupError: the server cannot start; the message is one sentence that says what to do.
     """
-    set_up_logging(settings.log_level)
+    log = set_up_logging(settings.log_level)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     options = dict(settings.engine_option)
     if settings.model:
@@ -46,61 +51,69 @@ def run(settings: Settings) -> bool:
     make_engine()  # a wrong option is told before anything is bound
     tracing = start_tracing()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, make_engine, tracing))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_serve(settings, make_engine, tracing, log))
     finally:
         if tracing is not None:
             tracing.stop()
+        log.flush()
+    raise AssertionError("the process has ended before")
 
 
-async def _serve(settings: Settings, make_engine: Callable[[], Engine], tracing: Tracing | None) -> bool:
+async def _serve(
+    settings: Settings, make_engine: Callable[[], Engine], tracing: Tracing | None, log: LogWriter
+) -> NoReturn:
     signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
     generations = Generations(
         recorder, max_queued=settings.max_queued_requests, max_queued_bytes=settings.max_queued_bytes
     )
-    health_servicer = health.aio.HealthServicer()
-    await set_health(health_servicer, serving=False)
-    server = build_server(settings, generations, recorder, health_servicer, tracing)
+    health_servicer = HealthServicer()
+    await health_servicer.tell(serving=False)
+    reporter = Reporter(recorder, log.put, tracing)
+    receive_watch = ReceiveWatch(settings.receive_timeout)
+    server = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch)
     address = bind(server, settings)
-    metrics = None
     if settings.metrics_listen:
-        metrics = MetricsEndpoint(settings.metrics_listen, ServerCollector(recorder, generations, settings.engine))
+        MetricsEndpoint(settings.metrics_listen, ServerCollector(recorder, generations, log, settings.engine))
     await server.start()
+    calm_poller()
     log_event("listening", address=address, engine=settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
-        await set_health(health_servicer, serving=serving)
+        await health_servicer.tell(serving=serving)
         if serving:
             log_event("ready", address=address, model=generations.model().model)
 
     patience = Patience(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
     supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
-    watching = asyncio.ensure_future(generations.readers.watch(settings.stall_timeout))
+    watching = [
+        asyncio.ensure_future(watch)
+        for watch in (generations.writes.run(settings.stall_timeout), receive_watch.run(), watch_port(address))
+    ]
     is_lost = False
     try:
-        await _first(supervising, watching, signals.first.wait())
-        for task in (supervising, watching):
+        await _first(supervising, *watching, signals.first.wait())
+        for task in (supervising, *watching):
             if task.done():
                 task.result()
         if generations.is_ready:
             await _drain(settings, generations, health_servicer, signals.second)
-    except EngineLostError as error:
-        log_error("engine_lost", reason=str(error))
+    except (EngineLostError, TransportLostError) as error:
+        log_error("engine_lost" if isinstance(error, EngineLostError) else "transport_lost", reason=str(error))
         is_lost = True
+    except EngineSetupError:
+        await server.stop(_LAST_WORDS_SECONDS)
+        raise
     finally:
         supervising.cancel()
-        watching.cancel()
-        await server.stop(_LAST_WORDS)
-        stopping = _stop_engine(supervising, supervisor)
-        await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
-        if metrics is not None:
-            await metrics.stop()
+    health_servicer.end_watches()
+    await _first(replies_sent(_LAST_WORDS_SECONDS), signals.second.wait())
+    stopping = _stop_engine(supervising, supervisor)
+    await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
     log_event("stopped")
-    if supervisor.has_engine:
-        _leave(tracing, int(is_lost))
-    return not is_lost
+    _leave(tracing, log, int(is_lost))
 
 
 async def _stop_engine(supervising: "asyncio.Future[None]", supervisor: Supervisor) -> None:
@@ -109,16 +122,21 @@ async def _stop_engine(supervising: "asyncio.Future[None]", supervisor: Supervis
     await supervisor.stop()
 
 
-def _leave(tracing: Tracing | None, code: int) -> NoReturn:
-    """Ends the process without its engine, which hangs or still loads: Python would wait for its threads."""
+def _leave(tracing: Tracing | None, log: LogWriter, code: int) -> NoReturn:
+    """Ends the process, and with it its port and connections.
+
+    While the server lives it refuses what comes with a status that says why. To stop grpc.aio's server would end calls
+    that arrive at that moment as CANCELLED, without details. And where the engine hangs, Python would wait for its
+    threads.
+    """
     if tracing is not None:
         tracing.stop()
-    logging.shutdown()
+    log.flush()
     os._exit(code)
 
 
 async def _drain(
-    settings: Settings, generations: Generations, health_servicer: health.aio.HealthServicer, hurry: asyncio.Event
+    settings: Settings, generations: Generations, health_servicer: HealthServicer, hurry: asyncio.Event
 ) -> None:
     """Says that it goes away, gives that time to get round, and then lets what is in flight finish."""
     await health_servicer.enter_graceful_shutdown()

@@ -10,10 +10,9 @@ from prometheus_client.registry import Collector
 
 from doherty_engine import EngineSetupError, ModelInfo
 from doherty_service._errors import UnavailableError
-from doherty_service._generations import Generations
-from doherty_service._log import log_event
 from doherty_service._version import server_version
-from doherty_service.latency import AbortCause, Histogram, LatencyRecorder, TokenKind
+from doherty_service.generation import Generations
+from doherty_service.telemetry import AbortCause, Histogram, LatencyRecorder, LogWriter, TokenKind, log_event
 
 _SPANS = {
     "queue": ("doherty_queue_seconds", "The wait for a slot of the engine."),
@@ -35,7 +34,7 @@ _SPANS = {
         "From the receive time to the last token's delivery to the transport, of complete answers (TTLT).",
     ),
 }
-"""The names of `Call.spans` that are told, with those of their metrics."""
+"""The names of `RequestRecord.spans` that are told, with those of their metrics."""
 
 _TOKENS = {
     TokenKind.PROMPT: "Tokens of prompts as the model reads them, template included.",
@@ -50,10 +49,11 @@ class ServerCollector(Collector):
     It runs in the thread of the HTTP request, so it reads copies: `dict()` makes one without letting the event loop in.
     """
 
-    def __init__(self, recorder: LatencyRecorder, generations: Generations, engine: str) -> None:
+    def __init__(self, recorder: LatencyRecorder, generations: Generations, log: LogWriter, engine: str) -> None:
         """`engine` is the name under which the engine is registered."""
         self._recorder = recorder
         self._generations = generations
+        self._log = log
         self._engine = engine
 
     def describe(self) -> Iterable[Metric]:
@@ -98,6 +98,13 @@ class ServerCollector(Collector):
             [((), recorder.engine_restarts)],
         )
 
+        yield _counter(
+            "doherty_log_lines_dropped",
+            "Lines of the log that were not written because its reader was too slow or gone, or the disk was full.",
+            (),
+            [((), self._log.dropped)],
+        )
+
     def _histograms(self) -> Iterator[Metric]:
         recorder = self._recorder
         spans = dict(recorder.spans)
@@ -130,7 +137,7 @@ class ServerCollector(Collector):
         if model is not None and (share := self._generations.kv_cache_use()) is not None:
             use.add_metric((), share)
         yield use
-        yield GaugeMetricFamily("doherty_ready", "1 while requests are taken in, else 0.", self._is_open())
+        yield GaugeMetricFamily("doherty_ready", "1 while requests are taken in, else 0.", self._generations.is_open)
         build = GaugeMetricFamily(
             "doherty_build_info",
             "Always 1: what runs here. The model is told once it is loaded.",
@@ -145,13 +152,6 @@ class ServerCollector(Collector):
             return self._generations.model()
         except UnavailableError:
             return None
-
-    def _is_open(self) -> bool:
-        try:
-            self._generations.check_open()
-        except UnavailableError:
-            return False
-        return True
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[str, ...], int]]) -> Metric:

@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from doherty_engine import Engine, EngineError, EngineRequest, RawText, Sampling, Stopping
-from doherty_service._answers import Answers
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
-from doherty_service._generations import Generations
-from doherty_service._log import log_error, log_event
 from doherty_service.admission import Priority, Ticket
-from doherty_service.latency import Call, LatencyRecorder
+from doherty_service.generation import EngineSession, Generations, WholeAnswer
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import LatencyRecorder, RequestRecord, log_error, log_event
 
 _LOOK_SECONDS = 0.25
 """How often the engine's health is looked at; a request that fails makes it be looked at at once."""
@@ -73,10 +72,10 @@ class Supervisor:
             EngineSetupError: the first one cannot start.
             EngineLostError: engines fail again and again, or one cannot be stopped.
         """
-        answers = await self._start()
+        session = await self._start()
         while True:
-            why = await self._watch(answers)
-            answers = await self._restart(why)
+            why = await self._watch(session)
+            session = await self._restart(why)
 
     async def stop(self) -> None:
         """Stops the engine, if there is one."""
@@ -89,61 +88,59 @@ class Supervisor:
         """Whether there is an engine that has not been stopped."""
         return self._engine is not None
 
-    async def _start(self) -> Answers:
+    async def _start(self) -> EngineSession:
         begun = time.monotonic()
-        answers = Answers()
         gc.unfreeze()  # what an engine before this one has left
         self._engine = engine = self._make_engine()
-        await engine.start(answers.sink)
+        session = EngineSession(engine, self._recorder)
+        await engine.start(session.sink)
         _spare_collector()
         log_event("loaded", seconds=round(time.monotonic() - begun, 3))
-        self._generations.begin(engine, answers)
+        self._generations.begin(session)
         await self._on_serving(True)  # noqa: FBT003 - its only parameter
-        return answers
+        return session
 
-    async def _watch(self, answers: Answers) -> str:
+    async def _watch(self, session: EngineSession) -> str:
         """Returns when the engine has failed, with the reason for the log."""
-        if self._engine is None:
-            raise AssertionError("there is no engine to watch")
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
-                    await answers.failed.wait()
-            answers.failed.clear()
-            health = self._engine.health()
+                    await session.request_failed.wait()
+            session.request_failed.clear()
+            health = session.engine.health()
             if not health.ok:
                 return health.detail
-            silence = time.monotonic() - max(answers.last_step, health.last_progress or 0.0)
-            if answers.is_busy:
+            silence = time.monotonic() - max(session.last_step, health.last_progress or 0.0)
+            if session.is_busy:
                 if silence > self._patience.step_timeout:
                     return f"no step for {silence:.1f} s while requests run"
-            elif 0 < self._patience.canary_interval < silence and (why := await self._try_out(answers)):
+            elif 0 < self._patience.canary_interval < silence and (why := await self._try_out(session)):
                 return why
 
-    async def _try_out(self, answers: Answers) -> str | None:
+    async def _try_out(self, session: EngineSession) -> str | None:
         """Generates a token, when there is nothing else to do; returns what went wrong."""
         # No conversation: a model need not have a chat template. Greedy: an engine need not sample.
         key = f"canary-{uuid.uuid4().hex}"
-        request = EngineRequest(key, RawText("Hello"), Sampling(temperature=0.0), Stopping(max_output_tokens=1))
-        call = Call(method="canary", key=request.key, request_id=request.key)
-        ticket = Ticket(Priority.BATCH, 0, lambda: 0)
+        answer = WholeAnswer(RequestRecord("canary", key, key, ANYBODY))
+        answer.request = EngineRequest(key, RawText("Hello"), Sampling(temperature=0.0), Stopping(max_output_tokens=1))
+        answer.ticket = Ticket(Priority.BATCH, 0, 0, whole=True)
+        self._generations.begin_answer(answer)
         try:
-            async with (
-                asyncio.timeout(self._patience.step_timeout),
-                self._generations.open(request, ticket, call) as reader,
-            ):
-                while (await reader.next()).finish is None:
-                    pass
+            answer.model = self._generations.model()
+            async with asyncio.timeout(self._patience.step_timeout):
+                await self._generations.serve(answer)
         except TimeoutError:
             return f"no answer to a canary within {self._patience.step_timeout} s"
         except EngineError as error:
             return f"a canary failed: {error}"
         except (OverloadedError, UnavailableError):
             pass  # there is something else to do, or the server goes away
-        answers.last_step = time.monotonic()
+        finally:
+            self._generations.end_answer(answer)
+        session.last_step = time.monotonic()
         return None
 
-    async def _restart(self, why: str) -> Answers:
+    async def _restart(self, why: str) -> EngineSession:
         """Ends all requests, and brings a new engine up, after as many tries as that takes."""
         while True:
             self._note_failure()
@@ -154,12 +151,12 @@ class Supervisor:
             self._give_up_if_hopeless(why)
             await asyncio.sleep(backoff)
             try:
-                answers = await self._start()
+                session = await self._start()
             except EngineError as error:
                 why = f"it cannot start: {error}"
             else:
                 self._recorder.engine_restarts += 1
-                return answers
+                return session
 
     async def _cease(self, backoff: float) -> None:
         """Ends all requests first, then tells that there is no engine, then makes that true."""

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 _USAGE = 2
 """The exit code of a server that could not start."""
 
-_ENGINE_LOST = 1
-"""The exit code of a server whose engine cannot be kept running."""
-
 
 def _option(name: str, field: FieldInfo) -> click.Option:
     """The flag of one setting."""
@@ -52,8 +49,7 @@ def _serve(config: str | None, *, print_config: bool, **flags: object) -> None:
         click.echo(as_toml(settings, sources(given)), nl=False)
         return
     try:
-        if not run(settings):
-            sys.exit(_ENGINE_LOST)
+        run(settings)
     except EngineSetupError as error:
         _stop(str(error))
 

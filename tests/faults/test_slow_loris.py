@@ -11,20 +11,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from doherty_service._core_options import core_options
 from doherty_service._settings import Settings
-from doherty_service.interceptors import (
-    Around,
-    Behavior,
-    CallContext,
-    ErrorInterceptor,
-    LatencyInterceptor,
-    Method,
-    ReceivingInterceptor,
-    RequestIdInterceptor,
-    SurroundingInterceptor,
-)
-from doherty_service.latency import LatencyRecorder
+from doherty_service.rpc import LatencyInterceptor, Metadata, ReceiveWatch, Reporter
+from doherty_service.telemetry import LatencyRecorder, RequestRecord
+from doherty_service.transport import grpc_options
 from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
 from support.security import Authority
 from support.server import ServerProcess, start_server
@@ -137,30 +127,28 @@ def test_more_connections_than_allowed_are_refused_and_those_there_go_on(stallin
             other.generate(**SHORT)
 
 
-class Begins(Around):
-    """Counts the calls that begin."""
+class Begins(Reporter):
+    """Counts the RPCs that begin."""
 
     def __init__(self) -> None:
+        super().__init__(LatencyRecorder(60), lambda _: None)
         self.begun = asyncio.Semaphore(0)
 
-    def wrap(self, behavior: Behavior, method: Method) -> Behavior:  # noqa: ARG002 - the same for all
-        async def begin(request: Any, context: CallContext) -> Any:
-            self.begun.release()
-            return await behavior(request, context)
-
-        return begin
+    def begin(self, record: RequestRecord, metadata: Metadata) -> None:
+        self.begun.release()
+        super().begin(record, metadata)
 
 
 async def test_tasks_come_back() -> None:
     """With our interceptors and options around one method; only the minute-long waits of core are a second here."""
-    settings, recorder, begins = Settings(receive_timeout=0.5), LatencyRecorder(60), Begins()
+    settings, begins = Settings(receive_timeout=0.5), Begins()
+    receive_watch = ReceiveWatch(settings.receive_timeout)
+    watching = asyncio.create_task(receive_watch.run())
     short = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
-    assert short.keys() <= dict(core_options(settings)).keys()
-    receiving = ReceivingInterceptor(settings.receive_timeout)
-    arounds = [RequestIdInterceptor(), begins, LatencyInterceptor(recorder), ErrorInterceptor(), receiving]
+    assert short.keys() <= dict(grpc_options(settings)).keys()
     server = grpc.aio.server(
-        interceptors=[SurroundingInterceptor(arounds)],
-        options=list((dict(core_options(settings)) | short).items()),
+        interceptors=[LatencyInterceptor(begins, receive_watch)],
+        options=list((dict(grpc_options(settings)) | short).items()),
     )
     handlers: Any = {"Generate": grpc.unary_unary_rpc_method_handler(lambda request, _: request)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("doherty.v1.GenerationService", handlers),))
@@ -181,4 +169,5 @@ async def test_tasks_come_back() -> None:
             await asyncio.wait(working)
             await asyncio.gather(*(asyncio.to_thread(one.until_closed) for one in connections))
     finally:
+        watching.cancel()
         await server.stop(None)

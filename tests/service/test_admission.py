@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from doherty_service._errors import DeadlinePassedError, OverloadedError, UnavailableError
-from doherty_service.admission import Admission, Pace, Priority, Promises, Slot, Ticket
+from doherty_service.admission import Admission, Pace, Priority, Promises, Ticket
 from doherty_service.admission._promises import Promise
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
@@ -45,13 +45,17 @@ class Lab:
         for _ in range(count):
             self.pace.note(held, first_token)
 
-    async def take(self) -> Slot:
-        return await self.admission.acquire(ticket())
+    async def take(self) -> Ticket:
+        return await self.acquire(ticket())
 
-    async def wait(self, asked: Ticket) -> "asyncio.Task[Slot]":
+    async def acquire(self, asked: Ticket) -> Ticket:
+        await self.admission.acquire(asked)
+        return asked
+
+    async def wait(self, asked: Ticket) -> "asyncio.Task[Ticket]":
         """A task that waits in the queue by the time that this returns."""
         before = self.admission.queued
-        task = asyncio.create_task(self.admission.acquire(asked))
+        task = asyncio.create_task(self.acquire(asked))
         await asyncio.sleep(0)  # lets it run as far as it gets
         assert self.admission.queued == before + 1
         return task
@@ -61,7 +65,7 @@ class Lab:
             await self.admission.acquire(asked)
         return caught.value
 
-    def end(self, slot: Slot) -> None:
+    def end(self, slot: Ticket) -> None:
         self.admission.release(slot, completed=False)
 
 
@@ -74,7 +78,7 @@ def ticket(  # noqa: PLR0913 - a ticket's fields
     whole: bool = False,
     again: bool = False,
 ) -> Ticket:
-    return Ticket(priority, size, lambda: hash(name), deadline, whole, again)
+    return Ticket(priority, size, hash(name), deadline, whole, again)
 
 
 async def test_hands_out_no_more_than_the_slots() -> None:
@@ -94,7 +98,7 @@ async def test_is_first_in_first_out_within_a_priority_and_batch_goes_last() -> 
     order: list[str] = []
 
     async def take(name: str, priority: Priority) -> None:
-        slot = await lab.admission.acquire(ticket(priority))
+        slot = await lab.acquire(ticket(priority))
         order.append(name)
         lab.end(slot)
 
@@ -133,7 +137,7 @@ async def test_the_youngest_batch_request_gives_way_to_a_person() -> None:
     lab = Lab(slots=1, max_queued=2)
     held = await lab.take()
     older, younger = await lab.wait(ticket(BATCH)), await lab.wait(ticket(BATCH))
-    person = asyncio.create_task(lab.admission.acquire(ticket()))
+    person = asyncio.create_task(lab.acquire(ticket()))
     with pytest.raises(OverloadedError):
         await younger
     lab.end(held)
@@ -176,7 +180,7 @@ async def test_shedding_passes_over_one_who_is_cancelled_at_that_moment() -> Non
     held = await lab.take()
     batch = await lab.wait(ticket(BATCH))
     batch.cancel()
-    person = asyncio.create_task(lab.admission.acquire(ticket()))
+    person = asyncio.create_task(lab.acquire(ticket()))
     await asyncio.gather(batch, return_exceptions=True)
     lab.end(held)
     await person
@@ -227,7 +231,7 @@ async def test_one_who_comes_back_as_told_is_let_in_and_not_one_who_comes_betwee
     clock.now += refusal.retry_after
     lab.end(slot)
     await lab.refused(ticket(name="quick"))
-    await lab.admission.acquire(ticket(name="patient"))
+    await lab.acquire(ticket(name="patient"))
     assert lab.admission.running == 1
 
 
@@ -276,7 +280,7 @@ async def test_a_slot_is_not_kept_for_long(clock: Clock) -> None:
     await lab.refused(ticket(name="quick"))
     clock.now += 1
     for name in "ab":
-        await lab.admission.acquire(ticket(name=name))
+        await lab.acquire(ticket(name=name))
     assert lab.admission.running == 2
 
 
@@ -311,10 +315,10 @@ async def test_one_that_says_that_it_comes_again_needs_no_promise_of_its_own(clo
     assert first < second
     clock.now += first
     lab.end(slot)
-    slot = await lab.admission.acquire(ticket(name="same"))  # takes the promise of another
+    slot = await lab.acquire(ticket(name="same"))  # takes the promise of another
     lab.end(slot)
     await lab.refused(ticket(name="same"))
-    await lab.admission.acquire(ticket(name="same", again=True))
+    await lab.acquire(ticket(name="same", again=True))
 
 
 @pytest.mark.parametrize(("whole", "needed"), [(False, 3.0 + 1.0), (True, 3.0 + 10.0)])

@@ -18,14 +18,13 @@ from doherty_engine import (
     Stopping,
     create_engine,
 )
-from doherty_service._answers import Answers
 from doherty_service._errors import OverloadedError
-from doherty_service._generations import Generations
 from doherty_service.admission import Priority, Ticket
-from doherty_service.latency import Call, LatencyRecorder
+from doherty_service.generation import EngineSession, Generations, WholeAnswer
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import LatencyRecorder, RequestRecord
 
 QUESTION = Conversation((Message(Role.USER, "Hello"),))
-TICKET = Ticket(Priority.INTERACTIVE, 1, lambda: 0)
 
 
 @pytest.fixture
@@ -35,17 +34,38 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.stop()
 
 
-@pytest.fixture
-async def generations(engine: Engine) -> Generations:
-    answers = Answers()
-    await engine.start(answers.sink)
-    generations = Generations(LatencyRecorder(60), max_queued=0, max_queued_bytes=0)
-    generations.begin(engine, answers)
+async def started(engine: Engine, *, max_queued: int) -> Generations:
+    recorder = LatencyRecorder(60)
+    session = EngineSession(engine, recorder)
+    await engine.start(session.sink)
+    generations = Generations(recorder, max_queued=max_queued, max_queued_bytes=max_queued)
+    generations.begin(session)
     return generations
 
 
-def asked(key: str, tokens: int) -> EngineRequest:
-    return EngineRequest(key, QUESTION, stopping=Stopping(max_output_tokens=tokens))
+@pytest.fixture
+async def generations(engine: Engine) -> Generations:
+    return await started(engine, max_queued=0)
+
+
+def asked(
+    generations: Generations, key: str, *, method: str = "Generate", tokens: int = 1, ends_at: float | None = None
+) -> WholeAnswer:
+    answer = WholeAnswer(RequestRecord(f"/doherty.v1.GenerationService/{method}", key, key, ANYBODY))
+    stopping = Stopping(max_output_tokens=tokens, ends_at=ends_at)
+    answer.request, answer.model = EngineRequest(key, QUESTION, stopping=stopping), generations.model()
+    answer.ticket = Ticket(Priority.INTERACTIVE, 1, 0, whole=True)
+    return answer
+
+
+async def serve(generations: Generations, answer: WholeAnswer) -> FinishReason | None:
+    generations.begin_answer(answer)
+    try:
+        await generations.serve(answer)
+        finish = answer.output().finish
+        return None if finish is None else finish.reason
+    finally:
+        generations.end_answer(answer)
 
 
 async def test_an_engine_that_fails_at_a_request_before_it_has_begun_keeps_no_slot(
@@ -55,18 +75,40 @@ async def test_an_engine_that_fails_at_a_request_before_it_has_begun_keeps_no_sl
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(engine, "submit", submit)
-    call = Call(method="/doherty.v1.GenerationService/Generate", key="a", request_id="a")
     with pytest.raises(RuntimeError):
-        async with generations.open(asked("a", 1), TICKET, call):
-            pass
+        await serve(generations, asked(generations, "a"))
     assert (generations.load().running, generations.in_flight) == (0, 0)
 
 
+async def test_an_abort_that_raises_keeps_nothing_in_flight(
+    generations: Generations, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handle:
+        def abort(self) -> NoReturn:
+            raise RuntimeError("abort failed")
+
+    monkeypatch.setattr(engine, "submit", lambda _: Handle())
+    task = asyncio.create_task(serve(generations, asked(generations, "a")))
+    await asyncio.sleep(0)  # lets it run as far as it gets
+    assert generations.in_flight == 1
+    task.cancel()
+    with pytest.raises(RuntimeError, match="abort failed"):
+        await task
+    assert generations.in_flight == 0
+
+
+async def test_an_output_that_cannot_be_delivered_ends_its_own_answer_alone() -> None:
+    generations = await started(create_engine("synthetic", {"slots": "2"}), max_queued=0)
+    broken, sound = asked(generations, "broken"), asked(generations, "sound")
+    tasks = [asyncio.create_task(serve(generations, answer)) for answer in (broken, sound)]
+    broken.deliver = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[0], ZeroDivisionError)
+    assert results[1] is FinishReason.LENGTH
+
+
 async def test_any_number_of_time_limits_may_end_in_the_queue(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = Answers()
-    await engine.start(answers.sink)
-    generations = Generations(LatencyRecorder(60), max_queued=20, max_queued_bytes=20)
-    generations.begin(engine, answers)
+    generations = await started(engine, max_queued=20)
     all_count = asyncio.Barrier(20)
 
     async def count_tokens(_: Input) -> int:
@@ -74,29 +116,22 @@ async def test_any_number_of_time_limits_may_end_in_the_queue(engine: Engine, mo
         return 1
 
     monkeypatch.setattr(engine, "count_tokens", count_tokens)
-
-    async def ask(number: int) -> FinishReason | None:
-        call = Call(method="/doherty.v1.GenerationService/Generate", key=str(number), request_id="a")
-        stopping = Stopping(ends_at=time.monotonic() + 0.01)
-        async with generations.open(EngineRequest(call.key, QUESTION, stopping=stopping), TICKET, call) as reader:
-            finish = (await reader.next()).finish
-        return None if finish is None else finish.reason
-
-    call = Call(method="/doherty.v1.GenerationService/Generate", key="a", request_id="a")
-    async with generations.open(asked("a", 4000), TICKET, call):
-        reasons = await asyncio.gather(*map(ask, range(20)))
+    running = asyncio.create_task(serve(generations, asked(generations, "a", tokens=4000)))
+    await asyncio.sleep(0)  # lets it have the slot
+    ends_at = time.monotonic() + 0.01
+    reasons = await asyncio.gather(
+        *(serve(generations, asked(generations, str(number), ends_at=ends_at)) for number in range(20))
+    )
     assert reasons == [FinishReason.TIME_LIMIT] * 20
+    running.cancel()
 
 
 async def test_canaries_say_nothing_of_how_long_answers_take(generations: Generations) -> None:
-    canary = Call(method="canary", key="canary", request_id="canary")
-    async with generations.open(asked("canary", 1), TICKET, canary) as reader:
-        while (await reader.next()).finish is None:
-            pass
-    call = Call(method="/doherty.v1.GenerationService/Generate", key="a", request_id="a")
-    async with generations.open(asked("a", 1000), TICKET, call):
-        with pytest.raises(OverloadedError) as refused:
-            async with generations.open(asked("b", 1000), TICKET, call):
-                pass
+    await serve(generations, asked(generations, "canary", method="canary"))
+    running = asyncio.create_task(serve(generations, asked(generations, "a", tokens=1000)))
+    await asyncio.sleep(0)  # lets it have the slot
+    with pytest.raises(OverloadedError) as refused:
+        await serve(generations, asked(generations, "b", tokens=1000))
     assert refused.value.retry_after is not None
     assert refused.value.retry_after > 0.5  # near the first guess, a second, and not a canary's few milliseconds
+    running.cancel()

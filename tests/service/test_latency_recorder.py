@@ -4,12 +4,13 @@ import time
 
 import pytest
 
-from doherty_service.latency import THRESHOLD, Call, LatencyRecorder, quantiles
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import THRESHOLD, LatencyRecorder, RequestRecord, quantiles
 
 
-def answered(first: float, last: float, tokens: int) -> Call:
+def answered(first: float, last: float, tokens: int) -> RequestRecord:
     """A call whose first and last token came so many seconds after its receive time."""
-    call = Call(method="/doherty.v1.GenerationService/Generate", key="k", request_id="r")
+    call = RequestRecord(method="/doherty.v1.GenerationService/Generate", key="k", request_id="r", caller=ANYBODY)
     call.queue = 0.0
     call.first_token = call.received + first
     call.last_token = call.received + last
@@ -19,7 +20,7 @@ def answered(first: float, last: float, tokens: int) -> Call:
 
 
 def test_what_did_not_happen_is_absent() -> None:
-    call = Call(method="m", key="k", request_id="r")
+    call = RequestRecord(method="m", key="k", request_id="r", caller=ANYBODY)
     assert list(call.spans()) == []
     assert call.server_timing() == ""
 
@@ -30,7 +31,7 @@ def test_time_per_output_token_needs_two_tokens() -> None:
 
 
 def test_marks_are_in_order() -> None:
-    call = Call(method="m", key="k", request_id="r")
+    call = RequestRecord(method="m", key="k", request_id="r", caller=ANYBODY)
     call.mark_started(prompt_tokens=3, preprocess=0.0, engine_queue=0.0)
     call.mark_tokens(1)
     call.mark_tokens(2)
@@ -44,7 +45,7 @@ def test_marks_are_in_order() -> None:
 
 
 def test_the_engines_own_queue_adds_to_ours() -> None:
-    call = Call(method="m", key="k", request_id="r")
+    call = RequestRecord(method="m", key="k", request_id="r", caller=ANYBODY)
     call.queue = 1.0
     call.mark_started(prompt_tokens=3, preprocess=0.5, engine_queue=0.25)
     assert (call.queue, call.preprocess) == (1.25, 0.5)

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from doherty_service.latency import BOUNDS, THRESHOLD, Call, Histogram, LatencyRecorder
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import BOUNDS, THRESHOLD, Histogram, LatencyRecorder, RequestRecord
 from support.command import environment
 from support.metrics import LISTEN, Scrape, scrape, scrape_until
 from support.server import ServerProcess, start_server
@@ -42,7 +43,7 @@ def test_many_values_fall_into_the_buckets_of_each() -> None:
 
 def test_an_answer_that_was_cut_off_has_no_last_token() -> None:
     recorder = LatencyRecorder(window=60)
-    call = Call("/doherty.v1.GenerationService/Generate", "k", "r", status="CANCELLED")
+    call = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "r", ANYBODY, status="CANCELLED")
     call.mark_tokens(1)
     recorder.finish(call)
     assert {name for name, _ in recorder.spans} == {"time_to_first_token"}

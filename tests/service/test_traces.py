@@ -14,10 +14,10 @@ from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 
-from doherty_service.interceptors import Method, RequestIdInterceptor
-from doherty_service.latency import current_call
-from doherty_service.tracing._interceptor import TracingInterceptor
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import RequestRecord
 from doherty_service.tracing._setup import exporter_names
+from doherty_service.tracing._spans import Spans
 from support.collector import Collector, attributes, running_collector
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, Caller, connect, request
@@ -242,17 +242,10 @@ def test_a_server_that_cannot_trace_serves(missing: str, tmp_path: Path) -> None
 
 async def test_the_span_is_current_in_the_handler() -> None:
     provider = TracerProvider(shutdown_on_exit=False)
-    seen: list[str] = []
-
-    async def handler(request: Any, context: Any) -> None:  # noqa: ARG001 - gRPC's signature
-        assert current_call().trace is not None
-        seen.append(format(trace.get_current_span().get_span_context().trace_id, "032x"))
-
-    class Context:
-        def invocation_metadata(self) -> Any:
-            return PARENT
-
-    method = Method("/doherty.v1.GenerationService/Generate", streams_requests=False, parse=lambda data: data)
-    traced = TracingInterceptor(provider.get_tracer("test")).wrap(handler, method)
-    await RequestIdInterceptor().wrap(traced, method)(b"", Context())  # type: ignore[arg-type]  # all that is used of one
-    assert seen == [TRACE_ID]
+    spans = Spans(provider.get_tracer("test"))
+    context: Any = object()
+    record = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "k", ANYBODY, rpc_context=context)
+    spans.begin(record, PARENT)
+    assert format(trace.get_current_span().get_span_context().trace_id, "032x") == TRACE_ID
+    assert record.trace == (TRACE_ID, format(trace.get_current_span().get_span_context().span_id, "016x"))
+    spans.end(record)

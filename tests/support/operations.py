@@ -7,10 +7,11 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from doherty_service._generations import Generations
 from doherty_service._metrics import ServerCollector
 from doherty_service._settings import Settings
-from doherty_service.latency import AbortCause, Call, LatencyRecorder
+from doherty_service.generation import Generations
+from doherty_service.security import ANYBODY
+from doherty_service.telemetry import AbortCause, LatencyRecorder, LogWriter, RequestRecord
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service" / "doherty_service"
@@ -32,7 +33,7 @@ def setting_rows() -> Iterator[str]:
 def metrics() -> list[Metric]:
     """Every metric of ours, with all its labels."""
     recorder = LatencyRecorder(window=60)
-    call = Call("/doherty.v1.GenerationService/StreamGenerate", "k", "r", status="OK")
+    call = RequestRecord("/doherty.v1.GenerationService/StreamGenerate", "k", "r", ANYBODY, status="OK")
     call.mark_started(prompt_tokens=1, preprocess=0.0, engine_queue=0.0)
     call.mark_tokens(1)
     call.mark_tokens(1)
@@ -41,7 +42,7 @@ def metrics() -> list[Metric]:
     recorder.slot_freed(AbortCause.CANCELLED, 0.1)
     recorder.refusals["QUEUE_FULL"] += 1
     generations = Generations(recorder, max_queued=1, max_queued_bytes=1)
-    return list(ServerCollector(recorder, generations, "synthetic").collect())
+    return list(ServerCollector(recorder, generations, LogWriter(2), "synthetic").collect())
 
 
 def exposed_name(metric: Metric) -> str:
@@ -93,7 +94,11 @@ def reasons_in_contract() -> dict[str, str]:
 def events_in_code() -> set[str]:
     """The events that the log can have."""
     calls = r'(?:log_(?:event|warning|error)|_log\.(?:debug|info|warning|error)|_log\.log)\(\s*(?:level, )?"([a-z_ ]+)"'
-    return {event for source in SERVICE.rglob("*.py") for event in re.findall(calls, source.read_text())}
+    by_hand = r'(?:"event": |format_line\("warning", )"([a-z_]+)"'
+    found: set[str] = set()
+    for source in SERVICE.rglob("*.py"):
+        found |= {*re.findall(calls, source.read_text()), *re.findall(by_hand, source.read_text())}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Who runs, who waits, and who is refused: decided before any work is done for a request."""
 
-from doherty_service.admission._admission import Admission, Slot
+from doherty_service.admission._admission import Admission
 from doherty_service.admission._pace import Pace
 from doherty_service.admission._promises import Promises
 from doherty_service.admission._ticket import Priority, Ticket
 
-__all__ = ["Admission", "Pace", "Priority", "Promises", "Slot", "Ticket"]
+__all__ = ["Admission", "Pace", "Priority", "Promises", "Ticket"]

@@ -4,7 +4,6 @@ import asyncio
 import time
 from bisect import bisect_right, insort
 from collections import Counter
-from dataclasses import dataclass, field
 
 from doherty_service._errors import DeadlinePassedError, OverloadedError, ServiceError
 from doherty_service.admission._pace import Pace
@@ -24,24 +23,6 @@ _MARGIN = 0.15
 """Of an answer's time: so much later than expected one is told to come back. The place is kept, and may come late."""
 
 _SHORTLY_SECONDS = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A slot of the engine that a request has, until `Admission.release`."""
-
-    began: float
-    """When it was had, by `time.monotonic()`."""
-    first_token: float | None = None
-    """When its first token came, by `time.monotonic()`."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    ticket: Ticket
-    since: float
-    """When it came first: one that was refused, and comes back as it was told, stands where it would have stood."""
-    admitted: asyncio.Future[Slot] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Admission:
@@ -68,10 +49,10 @@ class Admission:
         self._pace = pace
         self._promises = promises
         self._refusals = refusals
-        self._running: set[Slot] = set()
+        self._running: set[Ticket] = set()
         self._last_full = time.monotonic()
         """When all slots were taken; before the first time, when it began."""
-        self._queues: dict[Priority, list[_Waiter]] = {priority: [] for priority in Priority}
+        self._queues: dict[Priority, list[Ticket]] = {priority: [] for priority in Priority}
 
     @property
     def running(self) -> int:
@@ -86,9 +67,21 @@ class Admission:
     @property
     def queued_bytes(self) -> int:
         """The size of the requests that wait."""
-        return sum(waiter.ticket.size for queue in self._queues.values() for waiter in queue)
+        return sum(ticket.size for queue in self._queues.values() for ticket in queue)
 
-    async def acquire(self, ticket: Ticket) -> Slot:
+    def try_take(self, ticket: Ticket) -> bool:
+        """Takes a slot if one is free and nobody waits for it; `release` must give it back."""
+        if not self._is_idle:
+            return False
+        if self._promises.open:
+            promise = self._find_promise(ticket)
+            if promise is None and self._is_slot_kept:
+                return False
+            self._keep(promise)
+        self._take(ticket)
+        return True
+
+    async def acquire(self, ticket: Ticket) -> None:
         """Waits for a slot, which `release` must give back.
 
         Raises:
@@ -96,41 +89,45 @@ class Admission:
                 batch request that gave way to an interactive one.
             DeadlinePassedError: the caller's deadline passed before its turn came.
         """
-        promise = self._promises.find(ticket.fingerprint(), again=ticket.again) if len(self._promises) else None
-        if self._is_idle and (promise or not self._is_slot_kept):
-            self._keep(promise)
-            return self._take()
-        waiter = _Waiter(ticket, promise.made if promise else time.monotonic())
-        self._check_deadline(waiter)
+        if self.try_take(ticket):
+            return
+        promise = self._find_promise(ticket) if self._promises.open else None
+        ticket.since = promise.made if promise else time.monotonic()
+        self._check_deadline(ticket)
         self._make_room(ticket, promise)
         self._keep(promise)
+        admitted = ticket.admitted = asyncio.get_running_loop().create_future()
         queue = self._queues[ticket.priority]
-        insort(queue, waiter, key=lambda one: one.since)
+        insort(queue, ticket, key=lambda waiting: waiting.since)
         self._grant()
         try:
-            return await waiter.admitted
+            await admitted
         except asyncio.CancelledError:
-            if waiter in queue:
-                queue.remove(waiter)
-            elif waiter.admitted.done() and not waiter.admitted.cancelled() and not waiter.admitted.exception():
-                self._free(waiter.admitted.result())
+            if ticket in queue:
+                queue.remove(ticket)
+            elif admitted.done() and not admitted.cancelled() and not admitted.exception():
+                self._free(ticket)
             raise
 
-    def release(self, slot: Slot, *, completed: bool) -> None:
-        """Gives a slot back, and to the next one who waits.
+    def release(self, ticket: Ticket, *, completed: bool, first_token: float | None = None) -> None:
+        """Gives a slot back, and to the next request that waits.
 
-        Only a `completed` answer says something of how long the next one will take.
+        Args:
+            ticket: The request that had the slot.
+            completed: Whether its answer is complete: only then does it say how long the next one will take.
+            first_token: When its first token came, by `time.monotonic()`.
         """
         if completed:
-            first_token = None if slot.first_token is None else slot.first_token - slot.began
-            self._pace.note(time.monotonic() - slot.began, first_token)
-        self._free(slot)
+            self._pace.note(
+                time.monotonic() - ticket.began, None if first_token is None else first_token - ticket.began
+            )
+        self._free(ticket)
 
     def fail_waiting(self, error: ServiceError) -> None:
         """Ends the wait of all who wait."""
         for queue in self._queues.values():
             while queue:
-                _fail(queue.pop(0), error)
+                _fail(queue.pop(0), error.copy())
 
     @property
     def _is_idle(self) -> bool:
@@ -139,8 +136,6 @@ class Admission:
     @property
     def _is_slot_kept(self) -> bool:
         """Whether a free slot is kept for one who was told to come about now, which it is not for long."""
-        if not len(self._promises):
-            return False  # as nearly always, and what follows sorts the samples of the pace
         shortly = self._shortly()
         return time.monotonic() - self._last_full <= shortly and self._promises.any_due(shortly)
 
@@ -152,45 +147,47 @@ class Admission:
         early = self._pace.held(_CAUTION) - self._pace.held(1 - _CAUTION)
         return max(self._pace.held() * (1 / self.slots + _MARGIN) + early, _SHORTLY_SECONDS)
 
-    def _take(self) -> Slot:
-        slot = Slot(time.monotonic())
-        self._running.add(slot)
-        return slot
+    def _take(self, ticket: Ticket) -> None:
+        ticket.began = time.monotonic()
+        self._running.add(ticket)
 
-    def _free(self, slot: Slot) -> None:
+    def _free(self, ticket: Ticket) -> None:
         if self.running == self.slots:
             self._last_full = time.monotonic()
-        self._running.remove(slot)
-        self._grant()
+        self._running.remove(ticket)
+        if self.queued:
+            self._grant()
 
     def _grant(self) -> None:
         """Gives free slots to those who wait, but for those whose callers have given up."""
         now = time.monotonic()
         for queue in self._queues.values():
             while queue and self.running < self.slots:
-                waiter = queue.pop(0)
-                deadline = waiter.ticket.deadline
-                if deadline is not None and deadline <= now:
-                    _fail(waiter, DeadlinePassedError())
-                elif not waiter.admitted.done():
-                    waiter.admitted.set_result(self._take())
+                ticket = queue.pop(0)
+                if ticket.deadline is not None and ticket.deadline <= now:
+                    _fail(ticket, DeadlinePassedError())
+                elif ticket.admitted is not None and not ticket.admitted.done():
+                    self._take(ticket)
+                    ticket.admitted.set_result(None)
+
+    def _find_promise(self, ticket: Ticket) -> Promise | None:
+        return self._promises.find(ticket.fingerprint, again=ticket.again)
 
     def _keep(self, promise: Promise | None) -> None:
         if promise is not None:
             self._promises.keep(promise)
 
-    def _check_deadline(self, waiter: _Waiter) -> None:
+    def _check_deadline(self, ticket: Ticket) -> None:
         """Refuses a request that would not get what it waits for before its deadline.
 
         An estimate needs answers to be made from, and with nothing queued ahead it would be a guess.
         """
-        ticket = waiter.ticket
-        ahead = bisect_right(self._queues[ticket.priority], waiter.since, key=lambda one: one.since)
+        ahead = bisect_right(self._queues[ticket.priority], ticket.since, key=lambda waiting: waiting.since)
         if ticket.priority is Priority.BATCH:
             ahead += len(self._queues[Priority.INTERACTIVE])
         if ticket.deadline is None or not ahead or self._pace.count < _ENOUGH_SAMPLES:
             return
-        wait = self._departure(ahead + self._promises.made_before(waiter.since) + 1)
+        wait = self._departure(ahead + self._promises.made_before(ticket.since) + 1)
         work = self._pace.held() if ticket.whole else self._pace.first_token()
         allowed = ticket.deadline - time.monotonic() - work
         if wait > allowed:
@@ -206,17 +203,13 @@ class Admission:
         """Lets the youngest batch requests go for an interactive one, if that helps; or refuses."""
         reserved = 0 if promise else self._promises.expected
         stay = [
-            waiter.ticket.size
-            for priority in Priority
-            if priority <= ticket.priority
-            for waiter in self._queues[priority]
+            waiting.size for priority in Priority if priority <= ticket.priority for waiting in self._queues[priority]
         ]
         if not self._fits(len(stay), sum(stay), ticket.size, reserved):
             raise self._refuse_full(ticket)
         while not self._fits(self.queued, self.queued_bytes, ticket.size, reserved):
-            waiter = self._queues[Priority.BATCH].pop()
-            if not waiter.admitted.done():  # else its caller is just leaving by itself
-                waiter.admitted.set_exception(self._refuse_full(waiter.ticket))
+            youngest = self._queues[Priority.BATCH].pop()
+            _fail(youngest, self._refuse_full(youngest))
 
     def _fits(self, waiting: int, waiting_bytes: int, size: int, reserved: int) -> bool:
         """Whether one more fits beside so many; one alone is never too large."""
@@ -243,14 +236,14 @@ class Admission:
         """Counts a refusal, and promises a place at the time that it tells."""
         self._refusals[reason] += 1
         seconds = max(_SOONEST_SECONDS, seconds)
-        self._promises.make(seconds, ticket.fingerprint())
+        self._promises.make(seconds, ticket.fingerprint)
         return OverloadedError(reason, message, retry_after=seconds)
 
     def _departure(self, rank: int, share: float = 0.5) -> float:
-        return self._pace.departure(rank, (slot.began for slot in self._running), self.slots, share)
+        return self._pace.departure(rank, (ticket.began for ticket in self._running), self.slots, share)
 
 
-def _fail(waiter: _Waiter, error: ServiceError) -> None:
+def _fail(ticket: Ticket, error: ServiceError) -> None:
     """Ends a wait, unless its caller is just leaving by itself."""
-    if not waiter.admitted.done():
-        waiter.admitted.set_exception(error)
+    if ticket.admitted is not None and not ticket.admitted.done():
+        ticket.admitted.set_exception(error)

@@ -40,7 +40,8 @@ class Promises:
 
     def __init__(self) -> None:
         """Nothing is promised."""
-        self._open: list[Promise] = []
+        self.open: list[Promise] = []
+        """Those that were made and not kept; some of them may have expired."""
         self._kept_share = 1.0
         self._saying: dict[int, None] = {}
         """The last requests whose callers say that they come again: one that does not say so is another caller's."""
@@ -48,7 +49,7 @@ class Promises:
     def __len__(self) -> int:
         """How many may still come back."""
         self._forget()
-        return len(self._open)
+        return len(self.open)
 
     @property
     def expected(self) -> int:
@@ -60,12 +61,12 @@ class Promises:
         if len(self) < _MOST:
             now = time.monotonic()
             patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE * seconds)
-            self._open.append(Promise(now, now + seconds, now + seconds + patience, fingerprint))
+            self.open.append(Promise(now, now + seconds, now + seconds + patience, fingerprint))
 
     def made_before(self, since: float) -> int:
         """How many of those who were first here before that time will likely come back."""
         self._forget()
-        return round(sum(one.made < since for one in self._open) * self._kept_share)
+        return round(sum(one.made < since for one in self.open) * self._kept_share)
 
     def find(self, fingerprint: int, *, again: bool) -> Promise | None:
         """The promise to this request, if it was told to come about now.
@@ -81,25 +82,25 @@ class Promises:
         elif fingerprint in self._saying:
             return None
         latest = math.inf if again else time.monotonic() + _EARLY_SECONDS
-        fitting = (one for one in self._open if one.fingerprint == fingerprint and one.due <= latest)
+        fitting = (one for one in self.open if one.fingerprint == fingerprint and one.due <= latest)
         return min(fitting, key=lambda one: one.due, default=None)
 
     def any_due(self, within: float) -> bool:
         """Whether someone is likely to come back about now, give or take so many seconds."""
         self._forget()
         now = time.monotonic()
-        return self._kept_share > _LIKELY and any(abs(one.due - now) <= within for one in self._open)
+        return self._kept_share > _LIKELY and any(abs(one.due - now) <= within for one in self.open)
 
     def keep(self, promise: Promise) -> None:
         """Strikes off the promise of a request that is let in; it may have expired since it was found."""
-        self._open = [one for one in self._open if one is not promise]
+        self.open = [one for one in self.open if one is not promise]
         self._learn(1.0)
 
     def _forget(self) -> None:
         now = time.monotonic()
-        gone = sum(one.expires < now for one in self._open)
+        gone = sum(one.expires < now for one in self.open)
         if gone:
-            self._open = [one for one in self._open if one.expires >= now]
+            self.open = [one for one in self.open if one.expires >= now]
             for _ in range(gone):
                 self._learn(0.0)
 

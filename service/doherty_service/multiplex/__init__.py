@@ -1,6 +1,5 @@
 """MultiplexGenerate: many requests on one RPC, each as if it were a call of its own."""
 
-from doherty_service.multiplex._lane import Lane
-from doherty_service.multiplex._multiplex import Multiplex, Serve
+from doherty_service.multiplex._multiplex import Multiplex
 
-__all__ = ["Lane", "Multiplex", "Serve"]
+__all__ = ["Multiplex"]

@@ -2,169 +2,136 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import grpc
-import grpc.aio
-from google.rpc.status_pb2 import Status
+from typing import TYPE_CHECKING
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty_service import translation
-from doherty_service._errors import CallerLeftError, DeadlinePassedError, to_status
-from doherty_service._readers import Reader
-from doherty_service.latency import current_call
-from doherty_service.multiplex._outbox import Outbox
-from doherty_service.translation import AnswerMessages
+from doherty_service._errors import CallerLeftError, DeadlinePassedError, OverloadedError, ServiceError, to_status
+from doherty_service.generation import Answer, mark, merge
+from doherty_service.rpc import note_failure, note_leaving
+from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
 if TYPE_CHECKING:
-    from doherty_engine import StepOutput
+    from doherty_service.multiplex._multiplex import Multiplex
+
+_MOST_PART_BYTES = (4 << 20) - 4096
+"""A message with one part must be taken by clients with gRPC's default limit: else it ends the RPC, and all on it."""
 
 
-_FAILURE_TOKENS = 32
-"""A status with all its details fills a message as so many tokens do."""
+class Lane(Answer):
+    """One request and its answer on an RPC that they share with others.
 
-
-@dataclass(frozen=True, slots=True)
-class Rpc:
-    """What the requests of one RPC have in common."""
-
-    outbox: Outbox
-    peer: str
-    ends_at: float | None
-    """The RPC's own deadline, by `time.monotonic()`."""
-
-
-class Lane:
-    """One request and its answer on an RPC that they share, and the context that a call of its own would have.
-
-    Its task awaits admission, and then the transport's word that the last part has gone. In between the RPC's one
-    writer comes for what there is, with `add_to`: no task runs for a token.
+    It tells the RPC's `Multiplex` when it has something to send, which fetches it with `take_part`. It has a task only
+    while it waits for a slot.
     """
 
-    def __init__(self, start: wire.MultiplexStart, rpc: Rpc) -> None:
+    def __init__(self, start: wire.MultiplexStart, multiplex: "Multiplex") -> None:
         """The request is received now."""
+        key = new_key()
+        rpc = multiplex.record
+        super().__init__(RequestRecord(MULTIPLEX, key, key, rpc.caller, rpc.peer))
         self.id = start.id
-        self.request = start.request
         self.whole = start.whole
-        self.received = time.monotonic()
-        self.ends_at = rpc.ends_at
-        """The caller's deadline, by `time.monotonic()`; None where there is none."""
-        if start.HasField("timeout"):
-            own = self.received + start.timeout.seconds + start.timeout.nanos / 1e9
-            self.ends_at = own if rpc.ends_at is None else min(own, rpc.ends_at)
         self.in_outbox = False
-        """Whether it stands in the outbox, which keeps this up."""
-        self.is_over = False
-        """Whether its last part is in a message."""
-        self._rpc = rpc
-        self._metadata = tuple(_metadata(start))
-        self._take: Callable[[], StepOutput | None] | None = None
-        self._messages: AnswerMessages | None = None
-        self._delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._failure: wire.MultiplexPart | None = None
-        self._code: grpc.StatusCode | None = None
+        """Whether it stands in the outbox of its RPC."""
+        self.task: asyncio.Task[None] | None = None
+        """What waits for a slot; None when nothing does."""
+        self.status = ""
+        """The name of the status that it ended with; empty while more than one part is to come."""
+        self._multiplex = multiplex
+        self._error_part: bytes | None = None
+        record = self.record
+        record.retried = start.attempts > 0
+        record.ends_at = rpc.ends_at
+        self._alarm: asyncio.TimerHandle | None = None
+        if start.HasField("timeout"):
+            own = record.received + start.timeout.seconds + start.timeout.nanos / 1e9
+            record.ends_at = own if rpc.ends_at is None else min(own, rpc.ends_at)
+        if record.ends_at is not None:
+            left = max(0.0, record.ends_at - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(left, self.expire)
 
-    def peer(self) -> str:
-        """Who calls."""
-        return self._rpc.peer
+    @property
+    def has_part(self) -> bool:
+        """Whether there is something to send."""
+        return self._error_part is not None or self._failure is not None or bool(self._unread)
 
-    def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None where there is none."""
-        return None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
-
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        """What would be the metadata of a call of its own; the key is the RPC's."""
-        return self._metadata
-
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Sends nothing: the timings are in the summary."""
-
-    def code(self) -> grpc.StatusCode | None:
-        """The status that it failed with, told or not."""
-        return self._code
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """Makes a status its last part, unless that is in a message already."""
-        self._code = code
-        packed = dict(trailing_metadata).get("grpc-status-details-bin")
-        self._fail(Status.FromString(packed) if packed else Status(code=code.value[0], message=details))
-        raise grpc.aio.AbortError
-
-    def leave(self) -> None:
-        """Makes it its last part that the caller cancelled it, or that its time is over."""
-        call = current_call()
-        error = DeadlinePassedError() if call.status == "DEADLINE_EXCEEDED" else CallerLeftError()
-        self._fail(to_status(error, call.request_id))
-
-    async def deliver(self, reader: Reader, messages: AnswerMessages) -> None:
-        """Sends an answer, and returns when the transport has taken its last part.
-
-        Raises:
-            Exception: as `Reader.next`.
-        """
-        self._messages = messages
+    def deliver(self) -> None:
+        """Marks what came, and gets in line once there is something to send."""
         if self.whole:
-            parts = [await reader.whole()]
-            self._take = lambda: parts.pop() if parts else None
-            self._wake()
-        else:
-            self._take = reader.take
-            reader.listen(self._wake)
-        await self._delivered
+            if self._failure is not None:
+                self._unread.clear()
+            else:
+                mark(self.record, self._unread[-1])
+                if self._unread[-1].finish is None:
+                    return
+        self._multiplex.line_up(self)
 
-    def add_to(self, reply: wire.MultiplexGenerateResponse) -> int:
-        """Puts what there is to send into a message, and tells how much that is, in tokens."""
-        if self._failure is not None:
-            reply.parts.append(self._failure)
+    def end(self, error: Exception | None) -> None:
+        """Makes an error the last part, and gets in line with it."""
+        if error is not None:
+            self.fail_now(error)
+            self._multiplex.line_up(self)
+
+    def fail_now(self, error: Exception) -> None:
+        """Makes an error the last part, and lets the engine drop the request."""
+        # Its caller knows why it left: that is nothing for the log.
+        told = error if isinstance(error, CallerLeftError | DeadlinePassedError) else note_failure(error, self.record)
+        self.status = told.code.name
+        self._error_part = translation.multiplex_failure(self.id, to_status(told, self.record.request_id), self.record)
+        self.close()
+        self._multiplex.generations.end_answer(self)
+
+    def cancel(self) -> None:
+        """Ends it because its caller cancelled it."""
+        self._leave_with(CallerLeftError())
+
+    def expire(self) -> None:
+        """Ends it because its deadline has passed."""
+        self._leave_with(DeadlinePassedError())
+
+    def close(self) -> None:
+        """Stops what may still end it or begin it."""
+        self._multiplex.stop_waiting(self)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+    def take_part(self) -> bytes:
+        """A MultiplexGenerateResponse with what there is to send, which may be nothing; `status` is set by the last."""
+        if self._error_part is None and not self._unread and self._failure is not None:
+            self.fail_now(self._failure)
+        if self._error_part is not None:
+            return self._error_part
+        if not self._unread:
+            return b""
+        message, is_last = self._whole_message() if self.whole else self._next_message()
+        if len(message) > _MOST_PART_BYTES:
+            self.fail_now(_too_large(len(message)))
+            return self.take_part()
+        if is_last:
             self.is_over = True
-            return _FAILURE_TOKENS
-        if self._take is None or self._messages is None:
-            raise AssertionError("there is nothing to send before there is an answer")
-        try:
-            output = self._take()
-            if output is None:
-                return 0
-            part = reply.parts.add()
-            part.id = self.id
-            if not self._messages.put(output, part.response):
-                del reply.parts[-1]
-                return 0
-        except Exception as error:  # noqa: BLE001 - it is raised in the lane's task, which makes a status of it
-            if reply.parts and reply.parts[-1].id == self.id:
-                del reply.parts[-1]
-            self.stop(error)
-            return 0
-        self.is_over = output.finish is not None
-        return output.token_count
+            self.status = "OK"
+        return translation.multiplex_part(self.id, message) if message else b""
 
-    def taken(self) -> None:
-        """Notes that the transport has taken its last part."""
-        if not self._delivered.done():
-            self._delivered.set_result(None)
+    def _whole_message(self) -> tuple[bytes, bool]:
+        output = merge(self._unread)
+        self._unread = []
+        return translation.stream_message(output, self.record, self.model, self.request, is_first=True), True
 
-    def stop(self, error: Exception) -> bool:
-        """Ends it with an error where it waits for nothing but its delivery, and tells whether it does."""
-        if self._take is None or self._delivered.done():
-            return False
-        self._delivered.set_exception(error)
-        return True
+    def _next_message(self) -> tuple[bytes, bool]:
+        output = self._take()
+        return self._message(output), output.finish is not None
 
-    def _wake(self) -> None:
-        self._rpc.outbox.put(self)
-
-    def _fail(self, status: Status) -> None:
+    def _leave_with(self, error: ServiceError) -> None:
         if not self.is_over:
-            self._failure = wire.MultiplexPart(id=self.id, status=status)
-            translation.put_timings(self._failure.timings, current_call())
-            self._wake()
+            note_leaving(self.record)
+            self._finish(error)
 
 
-def _metadata(start: wire.MultiplexStart) -> Iterator[tuple[str, str]]:
-    if start.attempts:
-        yield "doherty-attempts", str(start.attempts)
-    if start.traceparent:
-        yield "traceparent", start.traceparent
-    if start.tracestate:
-        yield "tracestate", start.tracestate
+def _too_large(size: int) -> ServiceError:
+    return OverloadedError(
+        "ANSWER_TOO_LARGE",
+        f"the whole answer has {size} bytes, more than one part may have: stream it, or ask for it with Generate",
+    )

@@ -1,9 +1,9 @@
 """One MultiplexGenerate, from its first message to its last."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import grpc.aio
 
@@ -11,45 +11,74 @@ from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.request_pb2 import GenerateRequest
 from doherty_service import translation
 from doherty_service._errors import StalledReaderError
-from doherty_service._generations import Generations
-from doherty_service._readers import Writes
-from doherty_service.multiplex._lane import Lane, Rpc
-from doherty_service.multiplex._outbox import Outbox
+from doherty_service.generation import Answer, Generations, MessageWriter, settle
+from doherty_service.multiplex._lane import Lane
+from doherty_service.rpc import Reporter, note_failure, note_leaving, parse_message
+from doherty_service.telemetry import RequestRecord
 
-Serve = Callable[[GenerateRequest, Lane], Awaitable[object]]
-"""Serves one request on its lane, with all that stands round the handler of a call; fails by `Lane.abort`."""
+_MOST_MESSAGE_BYTES = 1 << 20
+"""A message is not filled beyond this, so that any caller takes it; a part that is larger goes by itself."""
 
-_MOST_TOKENS = 4_096
-"""In one message: more than a step of any engine makes, and little enough with log probabilities for any caller."""
+_SLICE = 32
+"""Starts or cancels that are handled before the event loop has another turn: some milliseconds."""
 
 
-class Multiplex:
-    """The requests of one RPC: a task for each, and one writer for all."""
+class Read(Protocol):
+    """Validates a request, or raises the error that its caller is told."""
 
-    def __init__(
-        self, serve: Serve, generations: Generations, context: grpc.aio.ServicerContext[Any, Any], *, most_open: int
+    def __call__(self, answer: Answer, wire_request: GenerateRequest, *, whole: bool) -> None:
+        """Sets `answer.request`, `answer.ticket` and `answer.model`."""
+        ...
+
+
+class _Part(NamedTuple):
+    lane: Lane
+    message: bytes
+    is_last: bool
+
+
+class Multiplex(MessageWriter):
+    """The requests of one RPC, and the one writer that sends what there is of all of them in one message."""
+
+    def __init__(  # noqa: PLR0913 - what a request needs on its way
+        self,
+        record: RequestRecord,
+        generations: Generations,
+        reporter: Reporter,
+        *,
+        accept: Callable[[Answer, GenerateRequest], None],
+        read: Read,
+        most_open: int,
     ) -> None:
-        """No more than `most_open` requests are served at a time; those behind them wait.
+        """`accept` finds out whether a request is allowed now, and `read` whether it is valid.
 
-        Once as many wait, no more messages are read.
+        No more than `most_open` requests are served at a time; those behind them wait. Once as many wait, no more
+        messages are read.
         """
-        self._serve = serve
-        self._generations = generations
-        self._context = context
+        super().__init__(record.rpc_context)
+        self.record = record
+        self.generations = generations
+        self._reporter = reporter
+        self._accept, self._read = accept, read
         self._most_open = most_open
-        self._outbox = Outbox()
-        remaining: float | None = context.time_remaining()  # without a deadline None, whatever its types say
-        ends_at = None if remaining is None else time.monotonic() + remaining
-        self._rpc = Rpc(self._outbox, context.peer(), ends_at)
+        self._loop = asyncio.get_running_loop()
         self._lanes: dict[int, Lane] = {}
         """All whose last part has not gone."""
-        self._waiting: dict[int, Lane] = {}
-        """Those among them that are not served yet."""
-        self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        self._waiting: dict[Lane, bytes] = {}
+        """Those that are not served yet, each with its request: a copy, not the whole message that brought it."""
+        self._outbox: deque[Lane] = deque()
+        """Those that have something to send, each once."""
+        self._held_part: _Part | None = None
+        """A part that did not fit into the message before."""
+        self._ending: list[Lane] = []
+        """Those whose last part is in the message that is being written."""
+        self._is_flushing = False
         self._last_id = 0
         self._has_room = asyncio.Event()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._receiving: asyncio.Task[None] | None = None
 
-    async def run(self, messages: AsyncIterator[wire.MultiplexGenerateRequest]) -> None:
+    async def run(self) -> None:
         """Serves until the caller has no more requests, or the server drains, and all answers have ended.
 
         Raises:
@@ -58,101 +87,184 @@ class Multiplex:
             StalledReaderError: the caller does not read.
             UnavailableError: the server goes away, and the caller might have begun more.
         """
-        stalled: StalledReaderError | None = None
-        receiving = asyncio.create_task(self._receive(messages))
-        draining = asyncio.create_task(self._generations.draining.wait())
-        for task in (receiving, draining):
-            task.add_done_callback(lambda _: self._outbox.wake())
+        self._receiving = self._loop.create_task(self._receive())
+        draining = self._loop.create_task(self.generations.draining.wait())
+        for task in (self._receiving, draining):
+            task.add_done_callback(self._check_end)
+        self.generations.writes.add(self)
         try:
-            with self._generations.readers.watched() as writes:
-                while not (receiving.done() and receiving.exception()) and (
-                    self._lanes or not (receiving.done() or draining.done())
-                ):
-                    await self._outbox.wait()
-                    await self._write(writes)
-            if receiving.done():
-                receiving.result()
+            await self._over
+            if self._receiving.done():
+                self._receiving.result()
             else:
-                self._generations.check_open()
-        except StalledReaderError as error:
-            stalled = error
-            raise
+                self.generations.session()
         finally:
-            receiving.cancel()
+            self.generations.writes.remove(self)
+            self._receiving.cancel()
             draining.cancel()
-            for lane, task in self._tasks.items():
-                if stalled is None or not lane.stop(stalled):
-                    _cancel(task)
+            for lane in tuple(self._lanes.values()):
+                self._drop(lane)
 
-    async def _receive(self, messages: AsyncIterator[wire.MultiplexGenerateRequest]) -> None:
-        async for message in messages:
-            translation.check_multiplex(message, self._last_id)
-            for start in message.starts:
-                self._last_id = start.id
-                self._lanes[start.id] = self._waiting[start.id] = Lane(start, self._rpc)
+    def line_up(self, lane: Lane) -> None:
+        """Notes that a lane has something to send, which leaves with that of all others of this step."""
+        if lane.in_outbox:
+            return
+        lane.in_outbox = True
+        self._outbox.append(lane)
+        self._flush_soon()
+
+    def written(self, error: Exception | None) -> None:
+        """Lets go of the lanes whose last part has left, and sends what has come meanwhile."""
+        if error is not None:
+            settle(self._over, error)
+            return
+        ending, self._ending = self._ending, []
+        for lane in ending:
+            self._close(lane, lane.status)
+        if ending:
             self._begin_waiting()
-            for identifier in message.cancels:
-                if (lane := self._lanes.get(identifier)) is not None:
-                    self._leave(lane)
-            while len(self._waiting) >= self._most_open:
+            self._check_end()
+        self._flush_soon()
+
+    def stall(self) -> None:
+        """Ends the RPC, because its caller does not read."""
+        settle(self._over, StalledReaderError())
+
+    def _flush_soon(self) -> None:
+        if not self._is_flushing and self.write_began is None and (self._outbox or self._held_part is not None):
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Sends what there is of all answers in one message, and never waits for more."""
+        self._is_flushing = False
+        if self.write_began is not None or self._over.done():
+            return
+        parts: list[bytes] = []
+        size = 0
+        again: list[Lane] = []
+        while self._held_part is not None or self._outbox:
+            lane, part, is_last = taken = self._next_part()
+            if parts and size + len(part) > _MOST_MESSAGE_BYTES:
+                self._held_part = taken
+                break
+            if part:
+                parts.append(part)
+                size += len(part)
+            if is_last:
+                self._ending.append(lane)
+            elif lane.has_part:
+                again.append(lane)  # in a later message: one has at most one part for each request
+        for lane in again:
+            self.line_up(lane)
+        if parts:
+            self.write(b"".join(parts))
+
+    def _next_part(self) -> "_Part":
+        if self._held_part is not None:
+            held, self._held_part = self._held_part, None
+            return held
+        lane = self._outbox.popleft()
+        lane.in_outbox = False
+        try:
+            part = lane.take_part()
+        except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
+            lane.fail_now(error)
+            part = lane.take_part()
+        return _Part(lane, part, is_last=bool(lane.status))
+
+    async def _receive(self) -> None:
+        while await self._receive_message():
+            while len(self._lanes) >= 2 * self._most_open:
                 self._has_room.clear()
                 await self._has_room.wait()
 
+    async def _receive_message(self) -> bool:
+        """Takes in what the next message brings; False when there are no more."""
+        data: Any = await self._context.read()
+        if data is grpc.aio.EOF:
+            return False
+        translation.check_multiplex_size(data)
+        message = parse_message(wire.MultiplexGenerateRequest.FromString, data)
+        translation.check_multiplex(message)
+        for index, start in enumerate(message.starts):
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            self._last_id = translation.check_start(start, index, self._last_id)
+            self._start(start)
+        for index, identifier in enumerate(message.cancels):
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            if (lane := self._lanes.get(identifier)) is not None:
+                lane.cancel()
+        return True
+
+    def _start(self, start: wire.MultiplexStart) -> None:
+        """Takes a request in: it begins at once, or waits for others to end."""
+        lane = self._lanes[start.id] = Lane(start, self)
+        self._reporter.begin(lane.record, _metadata(start))
+        try:
+            self._accept(lane, start.request)  # what waits counts against the limits of its key, too
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the status of this request
+            lane.break_off(error)
+            return
+        if len(self._lanes) - len(self._waiting) > self._most_open:
+            self._waiting[lane] = start.request.SerializeToString()
+        else:
+            self._begin(lane, start.request)
+
+    def stop_waiting(self, lane: Lane) -> None:
+        """Notes that a lane is not to be served any more."""
+        self._waiting.pop(lane, None)
+
     def _begin_waiting(self) -> None:
         while self._waiting and len(self._lanes) - len(self._waiting) < self._most_open:
-            self._begin(next(iter(self._waiting.values())))
+            lane = next(iter(self._waiting))
+            self._begin(lane, GenerateRequest.FromString(self._waiting.pop(lane)))
         self._has_room.set()
 
-    def _begin(self, lane: Lane) -> None:
-        del self._waiting[lane.id]
-        task = self._tasks[lane] = asyncio.create_task(self._run(lane))
-        task.add_done_callback(lambda _: self._tasks.pop(lane))
-
-    def _leave(self, lane: Lane) -> None:
-        """Ends a request that its caller cancelled; one that waits is served first, which gives it its end."""
-        if lane.id in self._waiting:
-            self._begin(lane)
-        if lane in self._tasks:
-            _cancel(self._tasks[lane])
-
-    async def _run(self, lane: Lane) -> None:
-        """Serves a request; however it ends, its last part is then on its way."""
-        remaining = lane.time_remaining()
-        task = asyncio.current_task()
-        if task is None:
-            raise AssertionError("a request is served by a task")
-        alarm = None if remaining is None else asyncio.get_running_loop().call_later(remaining, task.cancel)
+    def _begin(self, lane: Lane, request: GenerateRequest) -> None:
         try:
-            await self._serve(lane.request, lane)
-        except grpc.aio.AbortError:
-            pass  # which made a status its last part
-        except asyncio.CancelledError:
-            lane.leave()
+            self._read(lane, request, whole=lane.whole)
+            if not self.generations.try_submit(lane):
+                lane.task = self._loop.create_task(self._wait(lane))
+        except Exception as error:  # noqa: BLE001 - as in `_start`
+            lane.break_off(error)
+
+    async def _wait(self, lane: Lane) -> None:
+        try:
+            await self.generations.wait_and_submit(lane)
+        except Exception as error:  # noqa: BLE001 - as in `_start`
+            lane.break_off(error)
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            lane.task = None
 
-    async def _write(self, writes: Writes) -> None:
-        """Sends what there is of all answers in one message, and never waits for more."""
-        reply = wire.MultiplexGenerateResponse()
-        over: list[Lane] = []
-        tokens = 0
-        while tokens < _MOST_TOKENS and (lane := self._outbox.pop()) is not None:
-            tokens += lane.add_to(reply)
-            if lane.is_over:
-                over.append(lane)
-        if not reply.parts:
+    def _drop(self, lane: Lane) -> None:
+        """Lets go of a lane whose last part does not leave any more."""
+        status = lane.status
+        if self._over.done() and isinstance(self._over.exception(), StalledReaderError) and not status:
+            status = note_failure(StalledReaderError(), lane.record).code.name
+        self._close(lane, status or note_leaving(lane.record).name)
+
+    def _close(self, lane: Lane, status: str) -> None:
+        del self._lanes[lane.id]
+        lane.close()
+        self.generations.end_answer(lane)
+        self._reporter.end(lane.record, status)
+
+    def _check_end(self, _: object = None) -> None:
+        """Ends the RPC if there is nothing more to do, or if its caller has sent something that makes no sense."""
+        if self._receiving is None or self._over.done():
             return
-        writes.since = time.monotonic()
-        await self._context.write(reply)
-        writes.since = None
-        for lane in over:
-            del self._lanes[lane.id]
-            lane.taken()
-        if over:
-            self._begin_waiting()
+        is_received = self._receiving.done()
+        has_failed = is_received and not self._receiving.cancelled() and self._receiving.exception() is not None
+        takes_no_more = is_received or self.generations.draining.is_set()
+        if has_failed or (takes_no_more and not self._lanes):
+            settle(self._over, None)
 
 
-def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancels a task that serves a request, but not before it has run at all, for then it would end without a word."""
-    asyncio.get_running_loop().call_soon(task.cancel)
+def _metadata(start: wire.MultiplexStart) -> list[tuple[str, str | bytes]]:
+    """The caller's part of a trace, as the metadata that a call of its own would have."""
+    if not start.traceparent:
+        return []
+    return [("traceparent", start.traceparent), ("tracestate", start.tracestate)]

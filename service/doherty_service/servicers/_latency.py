@@ -1,16 +1,12 @@
 """LatencyService: what the latency interceptor recorded, and what is going on right now."""
 
 import time
-from typing import Any
-
-import grpc
-import grpc.aio
 
 from doherty.v1 import latency_service_pb2 as wire
 from doherty.v1 import latency_service_pb2_grpc
 from doherty_service import translation
-from doherty_service._generations import Generations
-from doherty_service.latency import LatencyRecorder
+from doherty_service.generation import Generations
+from doherty_service.telemetry import LatencyRecorder, RequestRecord
 from doherty_service.translation import Violations
 
 
@@ -22,12 +18,9 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
         self._recorder = recorder
         self._generations = generations
 
-    async def GetLatency(  # noqa: N802 - gRPC's name
-        self,
-        request: wire.GetLatencyRequest,
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 - gRPC's signature
-    ) -> wire.GetLatencyResponse:
+    async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802, ARG002 - gRPC's name; its context is ours, and replies are bytes
         """Sums up the window; works while the model is loaded and while the server drains, too."""
+        translation.refuse_unknown(request)
         window = None
         if request.HasField("window"):
             window = request.window.seconds + request.window.nanos / 1e9
@@ -46,4 +39,4 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
         if (use := self._generations.kv_cache_use()) is not None:
             reply.kv_cache_use = use
         reply.uptime.FromNanoseconds(round((time.monotonic() - self._recorder.started) * 1e9))
-        return reply
+        return reply.SerializeToString()

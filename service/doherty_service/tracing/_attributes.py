@@ -5,7 +5,7 @@ name for begins with "doherty.".
 """
 
 from doherty_engine import Conversation, EngineRequest, JsonSchema
-from doherty_service.latency import Call
+from doherty_service.telemetry import RequestRecord
 
 Attributes = dict[str, str | bool | int | float | list[str]]
 
@@ -16,38 +16,38 @@ _LARGEST_INT = 2**63 - 1
 """Of OTLP; a larger one is an error in the exporter's log."""
 
 
-def call_attributes(call: Call) -> Attributes:
-    """What is known of a call at its beginning."""
-    return {"rpc.system.name": "grpc", "rpc.method": call.method[1:]}
+def call_attributes(record: RequestRecord) -> Attributes:
+    """What is known of a request at its beginning."""
+    return {"rpc.system.name": "grpc", "rpc.method": record.method[1:]}
 
 
-def answer_attributes(call: Call) -> Attributes:
-    """What is known of a call at its end."""
+def answer_attributes(record: RequestRecord) -> Attributes:
+    """What is known of a request at its end."""
     found: Attributes = {
-        "rpc.response.status_code": call.status,
-        "doherty.request_id": call.request_id,
-        **{f"doherty.{name}": seconds for name, seconds in call.spans()},
+        "rpc.response.status_code": record.status,
+        "doherty.request_id": record.request_id,
+        **{f"doherty.{name}": seconds for name, seconds in record.spans()},
     }
     told = {
-        "doherty.reason": call.reason,
-        "doherty.abort_cause": call.abort_cause and call.abort_cause.label,
-        "doherty.key": call.key_name,
+        "doherty.reason": record.reason,
+        "doherty.abort_cause": record.abort_cause and record.abort_cause.label,
+        "doherty.key": record.caller.name,
     }
     found |= {name: text for name, text in told.items() if text}
-    if call.status in SERVER_FAULTS:
-        found["error.type"] = call.status
-    if call.asked is not None:
-        found |= _request(call.asked, call) | _response(call)
+    if record.status in SERVER_FAULTS:
+        found["error.type"] = record.status
+    if record.asked is not None:
+        found |= _request(record.asked, record) | _response(record)
     return found
 
 
-def _request(asked: EngineRequest, call: Call) -> Attributes:
+def _request(asked: EngineRequest, record: RequestRecord) -> Attributes:
     sampling = asked.sampling
     found: Attributes = {
         "gen_ai.operation.name": "chat" if isinstance(asked.input, Conversation) else "text_completion",
         "gen_ai.provider.name": "doherty",
-        "gen_ai.request.model": call.model,
-        "gen_ai.request.stream": call.is_streamed,
+        "gen_ai.request.model": record.model,
+        "gen_ai.request.stream": record.is_streamed,
         "gen_ai.request.temperature": sampling.temperature,
         "gen_ai.request.top_p": sampling.top_p,
         "gen_ai.output.type": "json" if isinstance(asked.constraint, JsonSchema) else "text",
@@ -65,18 +65,18 @@ def _request(asked: EngineRequest, call: Call) -> Attributes:
     return found
 
 
-def _response(call: Call) -> Attributes:
+def _response(record: RequestRecord) -> Attributes:
     found: Attributes = {
-        "gen_ai.response.id": call.key,
-        "gen_ai.response.model": call.model,
-        "gen_ai.usage.output_tokens": call.output_tokens,
+        "gen_ai.response.id": record.key,
+        "gen_ai.response.model": record.model,
+        "gen_ai.usage.output_tokens": record.output_tokens,
     }
-    if call.prompt_tokens is not None:
-        found["gen_ai.usage.input_tokens"] = call.prompt_tokens
-    if call.cached_tokens is not None:
-        found["gen_ai.usage.cache_read.input_tokens"] = call.cached_tokens
-    if call.finish_reason is not None:
-        found["gen_ai.response.finish_reasons"] = [call.finish_reason]
-    if call.is_streamed and call.time_to_first_token is not None:
-        found["gen_ai.response.time_to_first_chunk"] = call.time_to_first_token
+    if record.prompt_tokens is not None:
+        found["gen_ai.usage.input_tokens"] = record.prompt_tokens
+    if record.cached_tokens is not None:
+        found["gen_ai.usage.cache_read.input_tokens"] = record.cached_tokens
+    if record.finish_reason is not None:
+        found["gen_ai.response.finish_reasons"] = [record.finish_reason]
+    if record.is_streamed and record.time_to_first_token is not None:
+        found["gen_ai.response.time_to_first_chunk"] = record.time_to_first_token
     return found

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from doherty_service._log import log_event
 from doherty_service._version import server_version
+from doherty_service.telemetry import log_event
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-    from doherty_service.interceptors import Around
-
 _FLUSH_SECONDS = 3.0
 """How long the last spans may take to leave when the server ends."""
 
@@ -22,14 +19,16 @@ _log = logging.getLogger("doherty.server")
 
 
 class Tracing:
-    """Traces that are being exported: the interceptor that makes them, and their end."""
+    """Traces that are being exported."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         """Spans go to `provider`."""
-        from doherty_service.tracing._interceptor import TracingInterceptor  # noqa: PLC0415 - opentelemetry is optional
+        from doherty_service.tracing._spans import Spans  # noqa: PLC0415 - opentelemetry is optional
 
         self._provider = provider
-        self.interceptor: Around = TracingInterceptor(provider.get_tracer("doherty", server_version()))
+        spans = Spans(provider.get_tracer("doherty", server_version()))
+        self.begin = spans.begin
+        self.end = spans.end
 
     def stop(self) -> None:
         """Sends what is left, for as long as that may take."""

@@ -1,39 +1,38 @@
 """The one place where messages on the wire become dataclasses, and the other way."""
 
-from doherty_service.translation._answers import (
+from doherty_service.translation._deployment import Deployment
+from doherty_service.translation._model_and_latency import (
     abort_count,
     default_sampling,
     duration,
     features,
     latency,
     limits,
-    put_timings,
 )
-from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._messages import AnswerMessages
-from doherty_service.translation._requests import (
-    check_multiplex,
-    count_tokens_input,
-    engine_request,
-    take_label,
-    ticket,
-)
+from doherty_service.translation._multiplex import check_multiplex, check_multiplex_size, check_start
+from doherty_service.translation._replies import multiplex_failure, multiplex_part, stream_message, whole_message
+from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
+from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
 __all__ = [
-    "AnswerMessages",
     "Deployment",
+    "RequestReader",
     "Violations",
     "abort_count",
     "check_multiplex",
+    "check_multiplex_size",
+    "check_start",
     "count_tokens_input",
     "default_sampling",
     "duration",
-    "engine_request",
     "features",
     "latency",
     "limits",
-    "put_timings",
+    "multiplex_failure",
+    "multiplex_part",
+    "refuse_unknown",
+    "stream_message",
     "take_label",
-    "ticket",
+    "whole_message",
 ]

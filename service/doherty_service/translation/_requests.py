@@ -1,20 +1,20 @@
 """From the wire to validated dataclasses: every field is read here, or refused here."""
 
 import random
-import time
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as WireMessage
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from doherty.v1 import generation_service_pb2, request_pb2
-from doherty_engine import EngineRequest, HeldPart, Input, ModelInfo, Stopping, TokenIds
+from doherty_engine import EngineRequest, HeldPart, Input, ModelInfo, Sampling, Stopping, TokenIds
 from doherty_service._errors import NotFoundError, UnsupportedFieldError
 from doherty_service.admission import Priority, Ticket
-from doherty_service.latency import Call
+from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import check_size, constraint, sampling, text_input
+from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
 SERVER_FEATURES = frozenset({"model", "priority", "request_id"})
@@ -33,91 +33,147 @@ _MOST_REQUEST_ID = 128
 _MOST_STOP_TEXTS = 16
 _LONGEST_STOP_TEXT = 1000
 _MOST_STOP_TOKENS = 64
+_MOST_REMEMBERED = 1_000
+_MOST_KEY_BYTES = 1024
 _SEED_BITS = 32
 """Of a seed that the server draws: short enough to be typed again."""
 
 
-def check_multiplex(wire: generation_service_pb2.MultiplexGenerateRequest, last_id: int) -> None:
-    """Makes sure that each request of a message can be told from all others, which began with ids up to `last_id`.
+class _Settings(NamedTuple):
+    """What a request says beside its input, once it is known to be valid."""
 
-    Raises:
-        InvalidRequestError: an id is none that is new.
-        UnsupportedFieldError: there is a field of a newer contract.
+    sampling: Sampling
+    has_seed: bool
+    stopping: Stopping
+    top_logprobs: int | None
+
+
+class RequestReader:
+    """Reads requests for one deployment.
+
+    Callers repeat their settings, so those that were valid are remembered by their bytes, and only the input is read
+    anew. Nothing is remembered of a request with a constraint, a part to continue from, an adapter or a time limit.
     """
-    _refuse_unknown_here(wire)
-    for index, start in enumerate(wire.starts):
-        _refuse_unknown_here(start, "starts.")
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._model: ModelInfo | None = None
+        self._valid: dict[tuple[object, ...], _Settings] = {}
+
+    def read(
+        self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo, *, whole: bool
+    ) -> tuple[EngineRequest, Ticket]:
+        """Translates a request.
+
+        Args:
+            wire: The request.
+            record: Its record, which says when it came and how long its caller waits.
+            model: What is served.
+            whole: Whether its caller waits for the whole answer.
+
+        Raises:
+            InvalidRequestError: fields are wrong; says which, all of them.
+            NotFoundError: the model or the adapter is not served.
+            UnsupportedFieldError: a field is set that this deployment cannot honour.
+        """
+        if model is not self._model:  # another engine, or the first one
+            self._model = model
+            self._valid.clear()
+        check_size(wire)
+        refuse_unknown(wire)
+        key = _settings_key(wire)
+        settings = self._valid.get(key) if key is not None else None
+        request = self._with_settings(wire, record, settings) if settings else self._validate(wire, record, model)
+        if key is not None and settings is None:
+            if len(self._valid) >= _MOST_REMEMBERED:
+                self._valid.clear()
+            has_seed = wire.sampling.HasField("seed")
+            self._valid[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
+        return request, _ticket(wire, record, whole=whole)
+
+    def _with_settings(
+        self, wire: request_pb2.GenerateRequest, record: RequestRecord, settings: _Settings
+    ) -> EngineRequest:
         violations = Violations()
-        violations.check(start.id > last_id, f"starts[{index}].id", f"must be above {last_id}, the one before it")
+        content = _input(wire, self._deployment, violations)
         violations.raise_if_any()
-        last_id = start.id
+        sampling, has_seed, stopping, top_logprobs = settings
+        if not has_seed:
+            sampling = replace(sampling, seed=random.getrandbits(_SEED_BITS))
+        return EngineRequest(record.key, content, sampling, stopping, wire.output.token_ids, top_logprobs)
+
+    def _validate(self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo) -> EngineRequest:
+        violations = Violations()
+        _check_supported(wire, model)
+        _check_served(wire, model)
+        request = EngineRequest(
+            key=record.key,
+            input=_input(wire, self._deployment, violations),
+            sampling=sampling(
+                wire.sampling, model.default_sampling, self._deployment, random.getrandbits(_SEED_BITS), violations
+            ),
+            stopping=_stopping(wire.stopping, self._deployment, record, violations),
+            token_ids=wire.output.token_ids,
+            top_logprobs=_top_logprobs(wire.output, model, violations),
+            constraint=constraint(wire.constraint, violations) if wire.HasField("constraint") else None,
+            adapter=wire.adapter,
+            held=_held(wire.continue_from, violations),
+        )
+        violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
+        violations.raise_if_any()
+        return request
 
 
-def take_label(wire: request_pb2.GenerateRequest, call: Call) -> None:
-    """Leaves the caller's label on `call`, for the log and whatever error is to come.
+def _settings_key(wire: request_pb2.GenerateRequest) -> tuple[object, ...] | None:
+    """What the validity of all but the input's content depends on; None where it must be found out anew."""
+    if wire.HasField("constraint") or wire.HasField("continue_from") or wire.adapter:
+        return None
+    stopping = wire.stopping
+    if stopping.HasField("time_limit"):
+        return None
+    sampling_bytes, stopping_bytes = wire.sampling.SerializeToString(), stopping.SerializeToString()
+    if len(sampling_bytes) + len(stopping_bytes) + len(wire.model) > _MOST_KEY_BYTES:
+        return None
+    return (
+        sampling_bytes,
+        stopping_bytes,
+        wire.output.SerializeToString(),
+        wire.model,
+        wire.priority,
+        wire.HasField("prompt"),
+        len(wire.messages) > 0,
+        wire.HasField("raw_text"),
+        len(wire.token_ids) > 0,
+    )
+
+
+def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None:
+    """Leaves the caller's label on `record`, for the log and whatever error is to come.
 
     Raises:
         InvalidRequestError: it is none.
     """
-    if not wire.request_id:
+    label = wire.request_id
+    if not label:
         return
     violations = Violations()
     violations.check(
-        len(wire.request_id) <= _MOST_REQUEST_ID and wire.request_id.isascii() and wire.request_id.isprintable(),
+        len(label) <= _MOST_REQUEST_ID and label.isascii() and label.isprintable(),
         "request_id",
         f"must be at most {_MOST_REQUEST_ID} printable ASCII characters",
     )
     violations.raise_if_any()
-    call.request_id = wire.request_id
+    record.request_id = label
 
 
-def engine_request(
-    wire: request_pb2.GenerateRequest, model: ModelInfo, deployment: Deployment, call: Call
-) -> EngineRequest:
-    """Translates a request.
-
-    Raises:
-        InvalidRequestError: fields are wrong; says which, all of them.
-        NotFoundError: the model or the adapter is not served.
-        UnsupportedFieldError: a field is set that this deployment cannot honour.
-    """
-    violations = Violations()
-    check_size(wire)
-    _check_supported(wire, model)
-    _check_served(wire, model)
-    drawn_seed = random.getrandbits(_SEED_BITS)
-    request = EngineRequest(
-        key=call.key,
-        input=_input(wire, deployment, violations),
-        sampling=sampling(wire.sampling, model.default_sampling, deployment, drawn_seed, violations),
-        stopping=_stopping(wire.stopping, deployment, call, violations),
-        token_ids=wire.output.token_ids,
-        top_logprobs=_top_logprobs(wire.output, model, violations),
-        constraint=constraint(wire.constraint, violations) if wire.HasField("constraint") else None,
-        adapter=wire.adapter,
-        held=_held(wire.continue_from, violations),
-    )
-    violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
-    violations.raise_if_any()
-    return request
-
-
-def ticket(wire: request_pb2.GenerateRequest, seconds_left: float | None, *, whole: bool, again: bool) -> Ticket:
-    """What admission needs to know of a request that `engine_request` has found to be right.
-
-    Args:
-        wire: The request.
-        seconds_left: Until its caller gives up; None if it never does.
-        whole: Whether its caller waits for the whole answer.
-        again: Whether its caller says that it has sent it before.
-    """
+def _ticket(wire: request_pb2.GenerateRequest, record: RequestRecord, *, whole: bool) -> Ticket:
     return Ticket(
         priority=_PRIORITIES[wire.priority],
         size=wire.ByteSize(),
-        fingerprint=lambda: _fingerprint(wire),
-        deadline=None if seconds_left is None else time.monotonic() + seconds_left,
+        fingerprint=_fingerprint(wire),
+        deadline=record.ends_at,
         whole=whole,
-        again=again,
+        again=record.retried,
     )
 
 
@@ -142,7 +198,7 @@ def count_tokens_input(
     """
     violations = Violations()
     check_size(wire)
-    _refuse_unknown(wire)
+    refuse_unknown(wire)
     _check_model(wire.model, model)
     content = text_input(wire, deployment, violations)
     violations.raise_if_any()
@@ -150,27 +206,10 @@ def count_tokens_input(
 
 
 def _check_supported(wire: request_pb2.GenerateRequest, model: ModelInfo) -> None:
-    """A field that is set and not honoured is refused, also one that only a newer contract knows."""
+    """Refuses a field that is set and that the engine does not honour."""
     for path in _paths_set(wire):
         if path not in model.features and path not in SERVER_FEATURES:
             raise UnsupportedFieldError(path)
-    _refuse_unknown(wire)
-
-
-def _refuse_unknown_here(wire: WireMessage, prefix: str = "") -> None:
-    unknown = UnknownFieldSet(wire)
-    if len(unknown):
-        number = unknown[0].field_number
-        raise UnsupportedFieldError(f"{prefix}{number}", "this server's contract has no field of this number")
-
-
-def _refuse_unknown(wire: WireMessage, prefix: str = "") -> None:
-    _refuse_unknown_here(wire, prefix)
-    for field, value in wire.ListFields():
-        if field.type != FieldDescriptor.TYPE_MESSAGE:
-            continue
-        for part in (value,) if isinstance(value, WireMessage) else value:
-            _refuse_unknown(part, f"{prefix}{field.name}.")
 
 
 def _paths_set(wire: WireMessage, prefix: str = "") -> Iterator[str]:
@@ -199,7 +238,9 @@ def _input(wire: request_pb2.GenerateRequest, deployment: Deployment, violations
     return TokenIds(tuple(wire.token_ids)) if wire.token_ids else content
 
 
-def _stopping(wire: request_pb2.Stopping, deployment: Deployment, call: Call, violations: Violations) -> Stopping:
+def _stopping(
+    wire: request_pb2.Stopping, deployment: Deployment, record: RequestRecord, violations: Violations
+) -> Stopping:
     check = violations.check
     most = wire.max_output_tokens if wire.HasField("max_output_tokens") else None
     check(most is None or most >= 1, "stopping.max_output_tokens", "must be at least 1")
@@ -224,7 +265,7 @@ def _stopping(wire: request_pb2.Stopping, deployment: Deployment, call: Call, vi
         limit = wire.time_limit.seconds + wire.time_limit.nanos / 1e9
         check(limit > 0, "stopping.time_limit", "must be above 0")
         # The caller's clock is not ours: the limit counts from the receive time.
-        ends_at = call.received + limit
+        ends_at = record.received + limit
     return Stopping(
         max_output_tokens=most,
         default_max_output_tokens=deployment.max_output_tokens,

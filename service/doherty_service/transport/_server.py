@@ -1,55 +1,37 @@
 """Puts the gRPC server together: options, interceptors and services."""
 
 import resource
-import socket
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
-from doherty.v1 import (
-    generation_service_pb2,
-    generation_service_pb2_grpc,
-    latency_service_pb2,
-    latency_service_pb2_grpc,
-)
+from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
-from doherty_service._core_options import core_options
-from doherty_service._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
-from doherty_service._generations import Generations
-from doherty_service._log import log_warning
 from doherty_service._settings import Settings
-from doherty_service.interceptors import (
-    Around,
-    AuthenticationInterceptor,
-    ErrorInterceptor,
-    LatencyInterceptor,
-    ReceivingInterceptor,
-    RequestIdInterceptor,
-    SurroundingInterceptor,
-)
-from doherty_service.latency import LatencyRecorder
+from doherty_service.generation import Generations
+from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import CertificateError, CertificateFiles, Keyring, KeysFileError, tls_credentials
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
-from doherty_service.tracing import Tracing
+from doherty_service.telemetry import LatencyRecorder, log_warning
 from doherty_service.translation import Deployment
-
-SERVICES = [
-    generation_service_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
-    latency_service_pb2.DESCRIPTOR.services_by_name["LatencyService"].full_name,
-]
-"""The services of the contract, which are healthy once the engine is."""
+from doherty_service.transport._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
+from doherty_service.transport._grpc_options import grpc_options
+from doherty_service.transport._health import HealthServicer
+from doherty_service.transport._port_watch import try_to_bind
+from doherty_service.transport._services import SERVICES
 
 _OTHER_FILES = 512
 """How many files the process may have open beside its connections."""
 
 
-def build_server(
+def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     settings: Settings,
     generations: Generations,
     recorder: LatencyRecorder,
-    health_servicer: health.aio.HealthServicer,
-    tracing: Tracing | None = None,
+    health_servicer: HealthServicer,
+    reporter: Reporter,
+    receive_watch: ReceiveWatch,
 ) -> grpc.aio.Server:
     """Makes a server that is not yet bound to an address.
 
@@ -61,20 +43,13 @@ def build_server(
         **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
         CHANNELZ_SERVICE: settings.channelz,
     }
-    arounds: list[Around] = [
-        RequestIdInterceptor(),
-        *([tracing.interceptor] if tracing else []),
-        LatencyInterceptor(recorder),
-        ErrorInterceptor(),
-    ]
-    interceptor = SurroundingInterceptor(
-        [
-            *arounds,
-            *_authentication(settings, recorder, [name for name, door in doors.items() if door == "open"]),
-            ReceivingInterceptor(settings.receive_timeout),
-        ]
+    interceptor = LatencyInterceptor(
+        reporter,
+        receive_watch,
+        keyring=_keyring(settings, recorder),
+        open_services=[name for name, door in doors.items() if door == "open"],
     )
-    server = grpc.aio.server(interceptors=[interceptor], options=core_options(settings))
+    server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
         max_output_tokens=settings.max_output_tokens,
         system_prompt=settings.system_prompt,
@@ -85,7 +60,7 @@ def build_server(
             generations,
             deployment,
             Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
-            arounds,
+            reporter,
         ),
         server,
     )
@@ -99,17 +74,14 @@ def build_server(
     return server
 
 
-def _authentication(
-    settings: Settings, recorder: LatencyRecorder, open_services: list[str]
-) -> list[AuthenticationInterceptor]:
-    """The interceptor that asks for keys, if there are any."""
+def _keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
+    """The keys that callers must have, if they must have one."""
     if settings.keys_file is None:
-        return []
+        return None
     try:
-        keyring = Keyring(settings.keys_file, recorder.refusals)
+        return Keyring(settings.keys_file, recorder.refusals)
     except KeysFileError as error:
         raise EngineSetupError(str(error)) from error
-    return [AuthenticationInterceptor(keyring, open_services)]
 
 
 def bind(server: grpc.aio.Server, settings: Settings) -> str:
@@ -128,7 +100,7 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
     _make_room_for(settings.max_connections)
     host, _, port = settings.listen.rpartition(":")
     try:
-        _try_to_bind(host.strip("[]"), int(port))
+        try_to_bind(host.strip("[]"), int(port))
         if credentials is None:
             bound = server.add_insecure_port(settings.listen)
         else:
@@ -158,18 +130,3 @@ def _make_room_for(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < wanted:
             log_warning("few_files", limit=most, wanted=wanted)
-
-
-def _try_to_bind(host: str, port: int) -> None:
-    """Finds out whether, and why not, the address can be had: core says it only to its own log."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-
-
-async def set_health(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
-    """Tells the health of the server as a whole and of each service."""
-    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-    for service in ("", *SERVICES):
-        await servicer.set(service, status)

@@ -1,20 +1,14 @@
-"""From the engine's dataclasses to the wire."""
+"""The replies of GetModel and GetLatency, part by part."""
 
 from google.protobuf.duration_pb2 import Duration
 
-from doherty.v1 import answer_pb2, latency_service_pb2, model_pb2, request_pb2
-from doherty_engine import EngineRequest, Finish, FinishReason, ModelInfo, Sampling, TokenLogprob
-from doherty_service.latency import THRESHOLD, AbortCause, Call, Quantiles, Snapshot
+from doherty.v1 import latency_service_pb2, model_pb2, request_pb2
+from doherty_engine import ModelInfo, Sampling
+from doherty_service.telemetry import THRESHOLD, AbortCause, Quantiles, Snapshot
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import sampling
 from doherty_service.translation._requests import SERVER_FEATURES
 from doherty_service.translation._violations import Violations
-
-_FINISH_REASONS = {
-    FinishReason.STOP: answer_pb2.FINISH_REASON_STOP,
-    FinishReason.LENGTH: answer_pb2.FINISH_REASON_LENGTH,
-    FinishReason.TIME_LIMIT: answer_pb2.FINISH_REASON_TIME_LIMIT,
-}
 
 
 def duration(seconds: float | None) -> Duration | None:
@@ -24,54 +18,6 @@ def duration(seconds: float | None) -> Duration | None:
     wire = Duration()
     wire.FromNanoseconds(round(seconds * 1e9))
     return wire
-
-
-def put_start(wire: answer_pb2.Start, call: Call, model: ModelInfo) -> None:
-    """Fills in what stands at the beginning of an answer."""
-    wire.request_id, wire.model, wire.prompt_tokens = call.request_id, model.model, call.prompt_tokens or 0
-
-
-def token_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> list[answer_pb2.TokenLogprob]:
-    """Log probabilities; none where they are not known."""
-    return [
-        answer_pb2.TokenLogprob(
-            token_id=one.token_id,
-            token=one.token,
-            logprob=one.logprob,
-            top=[
-                answer_pb2.TopLogprob(token_id=other.token_id, token=other.token, logprob=other.logprob)
-                for other in one.top
-            ],
-        )
-        for one in logprobs or ()
-    ]
-
-
-def put_timings(wire: answer_pb2.Timings, call: Call) -> None:
-    """Fills in how long a request has taken so far; without what is not known."""
-    for name, seconds in call.spans():
-        span: Duration = getattr(wire, name)
-        span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
-
-
-def put_summary(wire: answer_pb2.Summary, finish: Finish, request: EngineRequest, call: Call, model: ModelInfo) -> None:
-    """Fills in how an answer ended, and what it took."""
-    wire.finish_reason = _FINISH_REASONS[finish.reason]
-    usage = wire.usage
-    usage.prompt_tokens, usage.output_tokens = call.prompt_tokens or 0, finish.output_tokens
-    if finish.cached_tokens is not None:
-        usage.cached_tokens = finish.cached_tokens
-    put_timings(wire.timings, call)
-    if finish.stop_text is not None:
-        wire.stop_text = finish.stop_text
-    if finish.stop_token_id is not None:
-        wire.stop_token_id = finish.stop_token_id
-    if request.sampling.temperature > 0 and "sampling.seed" in model.features:
-        wire.seed = request.sampling.seed
-    if finish.speculation is not None:
-        wire.speculation.steps = finish.speculation.steps
-        wire.speculation.draft_tokens = finish.speculation.draft_tokens
-        wire.speculation.accepted_tokens = finish.speculation.accepted_tokens
 
 
 def default_sampling(model: ModelInfo, deployment: Deployment) -> request_pb2.Sampling:

@@ -2,14 +2,15 @@
 
 import math
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from doherty_service.latency._call import OTHER_RPC, Call
-from doherty_service.latency._causes import AbortCause
-from doherty_service.latency._histogram import Histogram
+from doherty_service.telemetry._causes import AbortCause
+from doherty_service.telemetry._record import OTHER_RPC, RequestRecord
 
 THRESHOLD = 0.4
 """Seconds. People and computers keep pace when neither waits longer: W. J. Doherty and A. J. Thadani, "The Economic
@@ -17,6 +18,46 @@ Value of Rapid Response Time", IBM, 1982."""
 
 _MOST_ANSWERS = 20_000
 """How many answers are kept at the most: a few megabytes."""
+
+
+# fmt: off
+BOUNDS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8, 1.0, 1.5, 2.5, 5.0, 10.0,
+)
+# fmt: on
+"""Seconds, each the upper end of a bucket and part of it; one of them is the Doherty threshold."""
+
+
+class Histogram:
+    """Counts values by bucket; the last bucket has no upper end."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self._counts = [0] * (len(BOUNDS) + 1)
+
+    def observe(self, value: float) -> None:
+        """Takes in one value, in seconds."""
+        self._counts[bisect_left(BOUNDS, value)] += 1
+        self.sum += value
+
+    def observe_each(self, values: Sequence[float]) -> None:
+        """Takes in many values: sorting them costs less than finding the bucket of each."""
+        ordered = sorted(values)
+        below = 0
+        for bucket, bound in enumerate(BOUNDS):
+            upto = bisect_right(ordered, bound, below)
+            self._counts[bucket] += upto - below
+            below = upto
+        self._counts[-1] += len(ordered) - below
+        self.sum += sum(ordered)
+
+    def cumulative(self) -> Iterator[tuple[float, int]]:
+        """Each upper end with the number of values up to it; the last is infinite."""
+        total = 0
+        for bound, count in zip((*BOUNDS, float("inf")), tuple(self._counts), strict=True):
+            total += count
+            yield bound, total
 
 
 class TokenKind(StrEnum):
@@ -53,8 +94,7 @@ class Snapshot:
     last_token_share: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(NamedTuple):
     ended: float
     queue: float | None
     time_to_first_token: float | None
@@ -65,7 +105,7 @@ class _Sample:
 class LatencyRecorder:
     """Keeps the latency of every complete answer for a rolling window, and counts all calls since the server started.
 
-    A call is taken in at its end; nothing here is touched while tokens flow.
+    A request is taken in at its end; nothing here is touched while tokens flow.
     """
 
     def __init__(self, window: float) -> None:
@@ -83,42 +123,45 @@ class LatencyRecorder:
         self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         """To the terminal status, by rpc and status."""
         self.spans: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        """By the name of the span, as `Call.spans` has it, and rpc; "inter_token" is the gap between messages."""
+        """By the name of the span, as `RequestRecord.spans` has it, and rpc; "inter_token": between messages."""
         self.slot_frees: dict[AbortCause | None, Histogram] = defaultdict(Histogram)
         """How long the engine's slot stayed taken after an abort, by cause."""
         self._samples: deque[_Sample] = deque(maxlen=_MOST_ANSWERS)
 
-    def finish(self, call: Call) -> None:
-        """Takes in a call that has ended; its status says how."""
-        self.requests[call.rpc, call.status, call.key_name] += 1
-        if call.abort_cause is not None:
-            self.aborts[call.abort_cause] += 1
-        if (
-            call.rpc != OTHER_RPC and not call.carries_requests
-        ):  # such last for hours, as a health watch, and say nothing
-            self.durations[call.rpc, call.status].observe(call.elapsed())
-        if not call.is_answer:
+    def finish(self, record: RequestRecord) -> None:
+        """Takes in a request that has ended; its status says how."""
+        rpc, key, status = record.rpc, record.caller.name, record.status
+        self.requests[rpc, status, key] += 1
+        if record.abort_cause is not None:
+            self.aborts[record.abort_cause] += 1
+        if rpc != OTHER_RPC and not record.carries_requests:  # these last for hours, as a health watch does
+            self.durations[rpc, status].observe(record.elapsed())
+        if not record.is_answer:
             return
-        for kind, count in (
-            (TokenKind.PROMPT, call.prompt_tokens),
-            (TokenKind.OUTPUT, call.output_tokens),
-            (TokenKind.CACHED, call.cached_tokens),
-        ):
-            if count is not None:
-                self.tokens[kind, call.key_name] += count
-        for name, seconds in call.spans():
-            if name != "time_to_last_token" or call.summarized is not None:  # an answer cut off has no last token
-                self.spans[name, call.rpc].observe(seconds)
-        if call.gaps:
-            self.spans["inter_token", call.rpc].observe_each(call.gaps)
-        if call.summarized is not None and call.status == "OK":
-            self.record(call)
+        if record.prompt_tokens is not None:
+            self.tokens[TokenKind.PROMPT, key] += record.prompt_tokens
+        self.tokens[TokenKind.OUTPUT, key] += record.output_tokens
+        if record.cached_tokens is not None:
+            self.tokens[TokenKind.CACHED, key] += record.cached_tokens
+        for name, seconds in record.spans():
+            if name != "time_to_last_token" or record.summarized is not None:  # an answer cut off has no last token
+                self.spans[name, rpc].observe(seconds)
+        if record.gaps:
+            self.spans["inter_token", rpc].observe_each(record.gaps)
+        if record.summarized is not None and status == "OK":
+            self.record(record)
 
-    def record(self, call: Call) -> None:
-        """Takes a call whose answer is complete into the rolling window."""
+    def record(self, record: RequestRecord) -> None:
+        """Takes a request whose answer is complete into the rolling window."""
         now = time.monotonic()
         self._samples.append(
-            _Sample(now, call.queue, call.time_to_first_token, call.time_to_last_token, call.time_per_output_token)
+            _Sample(
+                now,
+                record.queue,
+                record.time_to_first_token,
+                record.time_to_last_token,
+                record.time_per_output_token,
+            )
         )
         while self._samples[0].ended < now - self.window:
             self._samples.popleft()

@@ -11,7 +11,7 @@ _LEAST_DEALLOCATING = 256
 _MOST_PENDING = 8_192
 
 
-def core_options(settings: Settings) -> list[tuple[str, int]]:
+def grpc_options(settings: Settings) -> list[tuple[str, int]]:
     """The options of a server."""
     return [*_sizes_and_numbers(settings), *_patience(settings)]
 
@@ -34,6 +34,9 @@ def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Without this, two servers share one port silently, and each gets half of the calls.
         ("grpc.so_reuseport", 0),
+        # Only "identity". Core checks the size of a message after it has decompressed it: 400 kB of gzip from a caller
+        # without a key take 400 MB. A compressed message is refused with UNIMPLEMENTED.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
     ]
 
 

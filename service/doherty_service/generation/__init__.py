@@ -1,0 +1,21 @@
+"""From a valid request to the last output of its answer."""
+
+from doherty_service.generation._answer import Answer, StreamedAnswer, WholeAnswer, mark, merge, settle
+from doherty_service.generation._generations import RETRY_SECONDS, Generations, Load
+from doherty_service.generation._session import EngineSession
+from doherty_service.generation._writes import MessageWriter, WriteWatch
+
+__all__ = [
+    "RETRY_SECONDS",
+    "Answer",
+    "EngineSession",
+    "Generations",
+    "Load",
+    "MessageWriter",
+    "StreamedAnswer",
+    "WholeAnswer",
+    "WriteWatch",
+    "mark",
+    "merge",
+    "settle",
+]

@@ -1,0 +1,250 @@
+"""An answer while it comes into being: what the engine gave, on its way to the caller."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from doherty_engine import (
+    EngineFailedError,
+    EngineRequest,
+    FinishReason,
+    ModelInfo,
+    RequestHandle,
+    StepOutput,
+    TokenLogprob,
+)
+from doherty_service import translation
+from doherty_service._errors import StalledReaderError
+from doherty_service.admission import Ticket
+from doherty_service.generation._writes import MessageWriter
+from doherty_service.telemetry import RequestRecord
+
+if TYPE_CHECKING:
+    from doherty_service.generation._session import EngineSession
+
+_MOST_UNREAD = 32_768
+"""Outputs of a streamed answer that wait for its caller to read."""
+
+_MOST_WEIGHT = 16_384
+"""Tokens in one message, each counted with its alternatives: about 400 kB with 20 log probabilities a token."""
+
+
+class Answer(ABC):
+    """One request from its admission to the engine's last output.
+
+    The engine's outputs come through `put`. A subclass decides in `deliver` when and how they leave, and in `end` what
+    becomes of the end. `Generations` admits it, and aborts it however it ends.
+    """
+
+    request: EngineRequest
+    ticket: Ticket
+    model: ModelInfo
+
+    def __init__(self, record: RequestRecord) -> None:
+        self.record = record
+        self.session: EngineSession | None = None
+        """The engine that works on it; None until it has a slot."""
+        self.handle: RequestHandle | None = None
+        self.aborted_at: float | None = None
+        """When the request was left, by `time.monotonic()`."""
+        self.taken: float | None = None
+        """What its caller's limits are given back; None while it is not counted."""
+        self.is_over = False
+        """Whether nothing of it is delivered any more."""
+        self._unread: list[StepOutput] = []
+        self._failure: Exception | None = None
+        self._has_begun = False
+
+    @abstractmethod
+    def deliver(self) -> None:
+        """Called when there is something to deliver: outputs, or a failure behind them."""
+
+    @abstractmethod
+    def end(self, error: Exception | None) -> None:
+        """Called once, when all of the answer is delivered, or when it ends with an error."""
+
+    def put(self, output: StepOutput) -> None:
+        """Takes what a step produced for the request."""
+        finish = output.finish
+        if (finish is not None or output.error is not None) and self.session is not None:
+            self.session.release(self, output)
+        if self.is_over or self._failure is not None:
+            return
+        if output.error is not None:
+            self.fail(output.error)
+        elif finish is not None and finish.reason is FinishReason.ABORTED:
+            self.fail(EngineFailedError("the engine dropped a request that is still read"))
+        elif len(self._unread) >= _MOST_UNREAD and not self.ticket.whole:
+            self.break_off(StalledReaderError())
+        else:
+            self._unread.append(output)
+            self.deliver()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the answer with an error, behind what was put before it."""
+        if self._failure is None and not self.is_over:
+            self._failure = error
+            self.deliver()
+
+    def break_off(self, error: Exception) -> None:
+        """Ends the answer with an error at once."""
+        if not self.is_over:
+            self._finish(error)
+
+    def leave(self) -> None:
+        """Delivers nothing more, and lets the engine drop the request unless it has ended."""
+        self.is_over = True
+        self._unread.clear()
+        if self.handle is not None:
+            self.aborted_at = time.monotonic()
+            self.handle.abort()
+
+    def _finish(self, error: Exception | None) -> None:
+        self.is_over = True
+        self.end(error)
+
+    def _take(self) -> StepOutput:
+        """All outputs that wait, merged into one that is not too large for a message."""
+        unread = self._unread
+        if len(unread) == 1:
+            self._unread = []
+            return unread[0]
+        weight, count = 0, 0
+        per_token = 1 + (self.request.top_logprobs or 0)
+        for output in unread:
+            weight += output.token_count * per_token
+            if count and weight > _MOST_WEIGHT:
+                break
+            count += 1
+        self._unread = unread[count:]
+        return merge(unread[:count])
+
+    def _message(self, output: StepOutput) -> bytes:
+        """The message for outputs that are handed to the transport now; empty where there is nothing to send."""
+        mark(self.record, output)
+        message = translation.stream_message(
+            output, self.record, self.model, self.request, is_first=not self._has_begun
+        )
+        if message:
+            self._has_begun = True
+        return message
+
+
+class WholeAnswer(Answer):
+    """An answer that its caller gets as a whole. Tokens are marked as the engine produces them."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        super().__init__(record)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Resolved when the answer is complete, or with its error."""
+
+    def deliver(self) -> None:
+        """Marks what came, and ends with the last output or a failure."""
+        if self._failure is not None:
+            self._finish(self._failure)
+            return
+        newest = self._unread[-1]
+        mark(self.record, newest)
+        if newest.finish is not None:
+            self._finish(None)
+
+    def end(self, error: Exception | None) -> None:
+        """Wakes whoever awaits the answer."""
+        settle(self.done, error)
+
+    def output(self) -> StepOutput:
+        """All of the answer."""
+        return merge(self._unread)
+
+    def reply(self) -> bytes:
+        """The GenerateResponse."""
+        return translation.whole_message(self.output(), self.record, self.model, self.request)
+
+
+class StreamedAnswer(Answer, MessageWriter):
+    """An answer that is written to its caller while it comes into being.
+
+    Each output is written from within the engine's step, without a task, if the one before it has left; what comes
+    meanwhile is merged into the next message.
+    """
+
+    def __init__(self, record: RequestRecord) -> None:
+        Answer.__init__(self, record)
+        MessageWriter.__init__(self, record.rpc_context)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Resolved when all of the answer is written, or with its error."""
+        self._is_last_written = False
+
+    def deliver(self) -> None:
+        """Writes what there is, unless a message is still on its way."""
+        if self.write_began is not None:
+            return
+        while self._unread:
+            output = self._take()
+            message = self._message(output)
+            if message:
+                self._is_last_written = output.finish is not None
+                self.write(message)
+                return
+        if self._failure is not None:
+            self._finish(self._failure)
+
+    def written(self, error: Exception | None) -> None:
+        """Goes on when the transport has taken a message, or ends when it cannot."""
+        if self.is_over:
+            return
+        if error is not None or self._is_last_written:
+            self._finish(error)
+        else:
+            self.deliver()
+
+    def stall(self) -> None:
+        """Ends the answer, because its caller does not read it."""
+        self.break_off(StalledReaderError())
+
+    def end(self, error: Exception | None) -> None:
+        """Wakes whoever awaits the answer."""
+        settle(self.done, error)
+
+
+def settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    """Resolves a future, unless whoever awaited it has left."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def mark(record: RequestRecord, output: StepOutput) -> None:
+    """Leaves the marks of an output on the record."""
+    if output.started is not None:
+        record.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
+    if output.token_count:
+        record.mark_tokens(output.token_count)
+    if output.finish is not None:
+        finish = output.finish
+        record.mark_summary(finish.reason.value, finish.cached_tokens, finish.engine_time_to_first_token)
+
+
+def merge(outputs: Sequence[StepOutput]) -> StepOutput:
+    """One output out of several that follow each other; what is unknown for one of them is unknown for all."""
+    if len(outputs) == 1:
+        return outputs[0]
+    last = outputs[-1]
+    ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    with_tokens = [output for output in outputs if output.token_count]
+    for output in with_tokens:
+        ids += output.token_ids or ()
+        logprobs += output.logprobs or ()
+    return last._replace(
+        text="".join([output.text for output in outputs]),
+        token_count=sum([output.token_count for output in with_tokens]),
+        token_ids=None if any(output.token_ids is None for output in with_tokens) else tuple(ids),
+        logprobs=None if any(output.logprobs is None for output in with_tokens) else tuple(logprobs),
+        started=next((output.started for output in outputs if output.started is not None), None),
+    )

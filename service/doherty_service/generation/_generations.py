@@ -1,0 +1,275 @@
+"""The way of one request through the server: admission, engine, answer, and the abort that is never forgotten."""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from doherty_engine import (
+    Finish,
+    FinishReason,
+    HeldPart,
+    Input,
+    ModelInfo,
+    RawText,
+    Started,
+    StepOutput,
+    output_budget,
+)
+from doherty_service._errors import OverloadedError, UnavailableError
+from doherty_service.admission import Admission, Pace, Promises
+from doherty_service.generation._answer import Answer, StreamedAnswer, WholeAnswer
+from doherty_service.generation._session import EngineSession
+from doherty_service.generation._writes import WriteWatch
+from doherty_service.telemetry import LatencyRecorder
+
+RETRY_SECONDS = 1.0
+"""When to try again while the model is loaded or the server goes away."""
+
+_LAST_WORDS_SECONDS = 1.0
+"""How long callers have to be told that the server shuts down."""
+
+_MOST_COUNTING = 8
+"""Inputs at a time that are only counted; tokenizing is the work of a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is going on right now; all zero while there is no engine."""
+
+    running: int = 0
+    queued: int = 0
+    queued_bytes: int = 0
+    slots: int = 0
+
+
+class Generations:
+    """Everything that is being generated, and whether more may come.
+
+    A request goes through `begin_answer`, `serve` (or its two parts, `try_submit` and `wait_and_submit`), `end_answer`.
+    """
+
+    def __init__(self, recorder: LatencyRecorder, *, max_queued: int, max_queued_bytes: int) -> None:
+        """Accepts nothing until `begin`."""
+        self.writes = WriteWatch()
+        self.draining = asyncio.Event()
+        """Set once no new requests are accepted because the server shuts down."""
+        self.in_flight = 0
+        """How many requests run or wait."""
+        self._recorder = recorder
+        self._max_queued = max_queued
+        self._max_queued_bytes = max_queued_bytes
+        self._pace = Pace()
+        self._promises = Promises()
+        self._session: EngineSession | None = None
+        self._model: ModelInfo | None = None
+        self._later: UnavailableError | None = None
+        self._counting = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self, session: EngineSession) -> None:
+        """Accepts requests for an engine that has started."""
+        self._model = session.engine.info()
+        session.admission = Admission(
+            self._model.slots,
+            self._max_queued,
+            self._max_queued_bytes,
+            pace=self._pace,
+            promises=self._promises,
+            refusals=self._recorder.refusals,
+        )
+        self._session, self._later = session, None
+
+    def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
+        """Ends all requests with `failed` at once, and answers those to come with `later` until the next `begin`."""
+        session, self._session, self._later = self._session, None, later
+        if session is not None:
+            session.lose(failed)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an engine."""
+        return self._session is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are accepted."""
+        return self._session is not None and not self.draining.is_set()
+
+    def load(self) -> Load:
+        """What is going on right now."""
+        session = self._session  # once, because Prometheus reads it from a thread
+        if session is None:
+            return Load()
+        admission = session.admission
+        return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
+
+    def model(self) -> ModelInfo:
+        """What the engine serves, or served when it was last there.
+
+        Raises:
+            UnavailableError: the engine has not been ready yet.
+        """
+        if self._model is None:
+            raise self._absence()
+        return self._model
+
+    def kv_cache_use(self) -> float | None:
+        """The share of the KV cache in use, where the engine tells."""
+        session = self._session
+        return None if session is None else session.engine.health().kv_cache_use
+
+    async def count_tokens(self, content: Input) -> int:
+        """Counts the tokens of an input as the model would read it.
+
+        Raises:
+            OverloadedError: too many are counting already.
+            UnavailableError: there is no engine.
+        """
+        engine = self.session().engine
+        if self._counting >= _MOST_COUNTING:
+            self._recorder.refusals["COUNTING_FULL"] += 1
+            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=RETRY_SECONDS)
+        self._counting += 1
+        try:
+            return await engine.count_tokens(content)
+        finally:
+            self._counting -= 1
+
+    def session(self) -> EngineSession:
+        """The engine that new requests go to.
+
+        Raises:
+            UnavailableError: the model is being loaded, or the server shuts down.
+        """
+        if self.draining.is_set():
+            raise UnavailableError("DRAINING", "the server is shutting down", retry_after=RETRY_SECONDS)
+        if self._session is None:
+            raise self._absence()
+        return self._session
+
+    def _absence(self) -> UnavailableError:
+        """What callers are told while there is no engine."""
+        if self._later is None:
+            return UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
+        return self._later.copy()
+
+    async def serve(self, answer: WholeAnswer | StreamedAnswer) -> None:
+        """Waits until a request is answered; `end_answer` must follow, however this ends.
+
+        Raises:
+            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
+            UnavailableError: the server accepts nothing, or the engine was lost.
+            StalledReaderError: the caller stopped reading.
+            EngineError: the engine could not complete the answer.
+        """
+        if not self.try_submit(answer):
+            await self.wait_and_submit(answer)
+        await answer.done
+
+    def begin_answer(self, answer: Answer) -> None:
+        """Counts a request once as in flight, and against the limits of its caller, until `end_answer`.
+
+        Raises:
+            OverloadedError: one more would be beyond a limit of its caller's key.
+            UnauthenticatedError: the key was revoked.
+        """
+        if answer.taken is not None:
+            return
+        answer.taken = answer.record.caller.take()
+        self.in_flight += 1
+        self._idle.clear()
+
+    def end_answer(self, answer: Answer) -> None:
+        """Makes sure that the engine drops a request, and counts it no longer. May be called more than once."""
+        taken, answer.taken = answer.taken, None
+        if taken is None:
+            return
+        try:
+            answer.leave()
+        finally:
+            answer.record.caller.give_back(taken)
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    def try_submit(self, answer: Answer) -> bool:
+        """Gives a request to the engine if a slot is free and nobody waits for it.
+
+        Raises:
+            UnavailableError: there is no engine.
+        """
+        session = self.session()
+        if not session.admission.try_take(answer.ticket):
+            return False
+        answer.record.queue = 0.0
+        session.submit(answer)
+        return True
+
+    async def wait_and_submit(self, answer: Answer) -> None:
+        """Waits for a slot, and gives a request to the engine; or ends it if its time limit runs out before.
+
+        Raises:
+            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
+            UnavailableError: there is no engine, or it was lost.
+        """
+        session = self.session()
+        if await self._admit(session.admission, answer):
+            if session.loss is not None:  # in the moment after the grant
+                raise session.loss.copy()
+            session.submit(answer)
+        else:
+            answer.put(await self._ended_in_queue(session, answer))
+
+    async def _admit(self, admission: Admission, answer: Answer) -> bool:
+        """Waits for a slot; False when the request's time limit ran out before."""
+        ends_at = answer.request.stopping.ends_at
+        begun = time.monotonic()
+        refused = False
+        try:
+            async with asyncio.timeout(None if ends_at is None else ends_at - begun):
+                await admission.acquire(answer.ticket)
+        except TimeoutError:
+            return False
+        except OverloadedError:
+            refused = True
+            raise
+        finally:
+            if not refused:  # it would count as a wait of no time
+                answer.record.queue = time.monotonic() - begun
+        return True
+
+    async def _ended_in_queue(self, session: EngineSession, answer: Answer) -> StepOutput:
+        """The end of a request whose time limit ran out while it waited: no text, but truthful sizes.
+
+        Raises:
+            InvalidInputError: the request would have been refused in its turn, too.
+        """
+        begun = time.monotonic()
+        request = answer.request
+        count = session.engine.count_tokens  # unbounded here: the queue has bounded these requests
+        prompt_tokens = await count(request.input)
+        held = request.held or HeldPart()
+        held_tokens = len(held.token_ids) or (await count(RawText(held.text)) if held.text else 0)
+        budget = output_budget(request.input, prompt_tokens, answer.model.context_tokens, request.stopping)
+        reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
+        started = Started(prompt_tokens, time.monotonic() - begun)
+        return StepOutput(request.key, started=started, finish=Finish(reason, output_tokens=held_tokens))
+
+    def close(self) -> None:
+        """Refuses new requests from now on."""
+        self.draining.set()
+
+    async def finished(self) -> None:
+        """Returns when nothing is in flight."""
+        await self._idle.wait()
+
+    async def end(self) -> None:
+        """Ends all requests, and waits until their callers have been told."""
+        error = UnavailableError("DRAINED", "the server shut down", retry_after=RETRY_SECONDS)
+        self.lose_engine(error, error)
+        with suppress(TimeoutError):
+            # A caller that does not read is told nothing; its RPC ends with the server.
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._idle.wait()

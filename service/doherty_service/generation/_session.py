@@ -1,0 +1,91 @@
+"""One start of an engine: what it works on, and the slots that it has."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from doherty_engine import Engine, Finish, FinishReason, StepOutput
+from doherty_service._errors import UnavailableError
+from doherty_service.admission import Admission
+from doherty_service.telemetry import LatencyRecorder
+
+if TYPE_CHECKING:
+    from doherty_service.generation._answer import Answer
+
+
+class EngineSession:
+    """Hands requests to one engine, and what each of its steps produced to the answers that wait for it.
+
+    `sink` is what the engine calls. A new engine gets a new session, so nothing that a lost one may still say matters.
+    """
+
+    admission: Admission
+    """Set by `Generations.begin`, before the first request."""
+
+    def __init__(self, engine: Engine, recorder: LatencyRecorder) -> None:
+        self.engine = engine
+        self.last_step = time.monotonic()
+        """When the engine last gave a sign of life, or got work after it had none."""
+        self.request_failed = asyncio.Event()
+        """Set when a request has failed, which may mean that the engine has."""
+        self.loss: UnavailableError | None = None
+        """What its requests were told when it was lost."""
+        self._recorder = recorder
+        self._answers: dict[str, Answer] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the engine has something to do."""
+        return bool(self._answers)
+
+    def submit(self, answer: "Answer") -> None:
+        """Begins a request that has a slot.
+
+        Raises:
+            Exception: the engine failed before it began; the slot is free.
+        """
+        if not self._answers:
+            self.last_step = time.monotonic()
+        key = answer.request.key
+        self._answers[key] = answer
+        answer.session = self
+        try:
+            answer.handle = self.engine.submit(answer.request)
+        except BaseException:
+            # The engine will say nothing about it.
+            self.release(answer, StepOutput(key, finish=Finish(FinishReason.ABORTED)))
+            raise
+
+    def sink(self, outputs: Sequence[StepOutput]) -> None:
+        """Hands the outputs of one step to the answers they belong to."""
+        self.last_step = time.monotonic()
+        answers = self._answers
+        for output in outputs:
+            answer = answers[output.key]
+            try:
+                answer.put(output)
+            except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; its RPC logs it
+                answer.break_off(error)
+
+    def release(self, answer: "Answer", last: StepOutput) -> None:
+        """Frees the slot of a request on which the engine has said its last word."""
+        record = answer.record
+        answer.handle = None
+        del self._answers[answer.request.key]
+        if last.error is not None:
+            self.request_failed.set()
+        is_complete = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
+        # A canary's one token says nothing about how long people's answers take.
+        self.admission.release(
+            answer.ticket, completed=is_complete and record.is_answer, first_token=record.first_token
+        )
+        if answer.aborted_at is not None:
+            self._recorder.slot_freed(record.abort_cause, time.monotonic() - answer.aborted_at)
+
+    def lose(self, error: UnavailableError) -> None:
+        """Ends the wait of all its requests; the engine is not coming back."""
+        self.loss = error
+        self.admission.fail_waiting(error)
+        for answer in tuple(self._answers.values()):
+            answer.fail(error.copy())

@@ -1,0 +1,50 @@
+"""Turns what a handler raises into a status with details."""
+
+import logging
+
+import grpc
+
+from doherty_service._errors import ServiceError, as_service_error
+from doherty_service.telemetry import AbortCause, RequestRecord
+
+_log = logging.getLogger("doherty.error")
+
+_CAUSES = {
+    "DEADLINE_PASSED": AbortCause.DEADLINE,
+    "DRAINED": AbortCause.DRAIN,
+    "ENGINE_FAILED": AbortCause.ENGINE,
+    "STALLED_READER": AbortCause.STALLED_READER,
+}
+"""The reasons that mean that a request under way was ended early."""
+
+_CLOCK_SLACK = 0.05
+"""Seconds. A caller whose deadline passes resets the call, and its clock may be ahead of ours."""
+
+
+def note_failure(error: Exception, record: RequestRecord) -> ServiceError:
+    """Leaves the reason of a failure on the record and in the log, and returns what the caller is told."""
+    told = as_service_error(error)
+    record.reason = told.reason
+    if record.is_answer and record.abort_cause is None:
+        record.abort_cause = _CAUSES.get(told.reason)
+    if not isinstance(error, ServiceError):
+        _log_error(error, told, record)
+    return told
+
+
+def note_leaving(record: RequestRecord) -> grpc.StatusCode:
+    """Finds out why a caller has left: it cancelled, or its deadline passed."""
+    left = record.time_left()
+    is_late = left is not None and left <= _CLOCK_SLACK
+    if record.is_answer and record.summarized is None and record.abort_cause is None:
+        record.abort_cause = AbortCause.DEADLINE if is_late else AbortCause.CANCELLED
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+
+
+def _log_error(error: Exception, told: ServiceError, record: RequestRecord) -> None:
+    """Logs all of what failed on our side; of what is wrong with a request only where, for the text may quote it."""
+    if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
+        _log.error("error", extra={"fields": {**record.names, "error": str(error)}}, exc_info=error)
+    else:
+        fields = {**record.names, "reason": told.reason, "fields": [where.field for where in told.violations]}
+        _log.debug("refused", extra={"fields": fields})

@@ -1,0 +1,214 @@
+"""The one interceptor: what every RPC goes through, around the handler of its method."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from doherty_service._errors import UnsupportedMethodError, to_status
+from doherty_service.rpc._failures import note_failure, note_leaving
+from doherty_service.rpc._receiving import ReceiveWatch, parse_each
+from doherty_service.rpc._reporter import Reporter
+from doherty_service.security import ANYBODY, Keyring
+from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
+
+if TYPE_CHECKING:  # generic for type checkers only
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+    Context = grpc.aio.ServicerContext
+
+Behavior = Callable[[Any, Any], Awaitable[Any]]
+"""A handler's coroutine: takes the request, or the iterator of requests, and the record or context of the RPC."""
+
+_OWN_SERVICES = "/doherty."
+_ATTEMPTS = "doherty-attempts"
+"""The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
+
+_TELL_SECONDS = 1.0
+"""How long a handler stays for a status to leave."""
+
+
+class _UntoldError(grpc.aio.AbortError):
+    """The status stands behind messages that the caller does not read, and goes out when it does."""
+
+
+class LatencyInterceptor(grpc.aio.ServerInterceptor):
+    """Measures every RPC to its terminal status.
+
+    So that measuring costs little, one coroutine does all that an RPC needs besides its handler: it gives the RPC a
+    record, authenticates the caller, reads and parses the request, maps errors to a status, and reports how it ended.
+    Each handler is wrapped once per method, not once per call.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        receive_watch: ReceiveWatch,
+        *,
+        keyring: Keyring | None = None,
+        open_services: Collection[str] = (),
+    ) -> None:
+        """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names)."""
+        self._reporter = reporter
+        self._receive_watch = receive_watch
+        self._keyring = keyring
+        self._open_services = frozenset(open_services)
+        self._handlers: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Finds the handler of a method; for one that nobody serves, one that says so to those who may know."""
+        name = handler_call_details.method
+        if name in self._handlers:
+            return self._handlers[name]
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return self._wrap(_UNKNOWN, name)
+        self._handlers[name] = self._wrap(handler, name)
+        return self._handlers[name]
+
+    def _wrap(self, handler: Handler, name: str) -> Handler:
+        """The handler with all that surrounds it. It gets the request as bytes that nobody has read yet."""
+        is_own = name.startswith(_OWN_SERVICES)
+        serve = self._serving(handler, name, is_own=is_own)
+        reporter = self._reporter
+
+        async def run(messages: Any, context: Context) -> Any:
+            record = _begin(name, context)
+            code = grpc.StatusCode.UNKNOWN
+            try:
+                reply = await serve(messages, context, record)
+                code = grpc.StatusCode.OK
+                if timing := record.server_timing():
+                    context.set_trailing_metadata((("server-timing", timing),))
+            except _UntoldError:
+                code = _status_code(context)
+                raise asyncio.CancelledError from None  # the one end that gRPC does not report as a fault of ours
+            except grpc.aio.AbortError:
+                code = _status_code(context)
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                code = note_leaving(record)
+                raise
+            except grpc.aio.InternalError:
+                # The caller went away during a write; gRPC would log that as an error, with its stack.
+                code = note_leaving(record)
+                raise asyncio.CancelledError from None
+            finally:
+                reporter.end(record, code.name)
+            return reply
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(run, None, None if is_own else handler.response_serializer)
+
+    def _serving(
+        self, handler: Handler, name: str, *, is_own: bool
+    ) -> Callable[[Any, Context, RequestRecord], Awaitable[Any]]:
+        """What authenticates, reads and answers one RPC of a method, and makes a status of what is raised."""
+        behavior = _coroutine(handler)
+        parse = handler.request_deserializer or (lambda data: data)
+        keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
+        begin, receive = self._reporter.begin, self._receive_watch.receive
+
+        async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
+            metadata: Any = context.invocation_metadata()
+            begin(record, metadata)
+            try:
+                if keyring is not None:
+                    record.caller = keyring.authenticate(metadata)
+                record.retried = _ATTEMPTS in dict(metadata)
+                if handler.request_streaming:
+                    request = messages if is_own else parse_each(parse, messages)
+                else:
+                    request = await receive(context, parse)
+                    # A request counts from when it is there, not from when its first byte is.
+                    record.received = time.monotonic()
+                return await behavior(request, record if is_own else context)
+            except (grpc.aio.AbortError, grpc.aio.InternalError):
+                # The handler has set its own status, as the health service does, or the transport broke in a write.
+                raise
+            except NotImplementedError as error:
+                # The generated base of a service raises it for a method that its servicer lacks, as health's List.
+                is_lacking = context.code() is grpc.StatusCode.UNIMPLEMENTED
+                await _abort(UnsupportedMethodError() if is_lacking else error, record, context)
+            except Exception as error:  # noqa: BLE001 - the caller is told a status whatever it is, and the log all of it
+                await _abort(error, record, context)
+
+        return serve
+
+
+def _begin(method: str, context: Context) -> RequestRecord:
+    key = new_key()
+    record = RequestRecord(method, key, key, ANYBODY, context.peer())
+    left: float | None = context.time_remaining()  # None without a deadline, whatever its types say
+    if left is not None:
+        record.ends_at = record.received + left
+    record.rpc_context = context
+    record.carries_requests = method == MULTIPLEX
+    return record
+
+
+async def _abort(error: Exception, record: RequestRecord, context: Context) -> NoReturn:
+    """Ends an RPC with the status that an error stands for.
+
+    Raises:
+        grpc.aio.AbortError: always.
+    """
+    told = note_failure(error, record)
+    status = to_status(told, record.request_id)
+    trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if timing := record.server_timing():
+        trailing.append(("server-timing", timing))
+    try:
+        async with asyncio.timeout(_TELL_SECONDS):
+            await context.abort(told.code, status.message, tuple(trailing))
+    except TimeoutError:
+        raise _UntoldError from None
+    raise AssertionError("abort always raises")
+
+
+def _status_code(context: Context) -> grpc.StatusCode:
+    """The code of an aborted RPC, which grpc.aio keeps as a number or as the enum's member."""
+    code: Any = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return next(member for member in grpc.StatusCode if member.value[0] == code)
+
+
+def _coroutine(handler: Handler) -> Behavior:
+    """The behavior of a handler as a coroutine; one that yields its replies writes them instead."""
+    behaviors: dict[tuple[bool, bool], Any] = {
+        (False, False): handler.unary_unary,
+        (False, True): handler.unary_stream,
+        (True, False): handler.stream_unary,
+        (True, True): handler.stream_stream,
+    }
+    behavior = behaviors[handler.request_streaming, handler.response_streaming]
+    if not inspect.isasyncgenfunction(behavior):
+        return behavior  # type: ignore[no-any-return]  # handlers carry no types once they are registered
+
+    async def write_all(request: Any, context: Any) -> None:
+        async for reply in behavior(request, context):
+            await context.write(reply)
+
+    return write_all
+
+
+async def _refuse(_: Any, __: Any) -> None:
+    raise UnsupportedMethodError
+
+
+_UNKNOWN: Handler = grpc.stream_stream_rpc_method_handler(_refuse)

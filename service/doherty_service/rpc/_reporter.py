@@ -1,0 +1,43 @@
+"""What is told of every request when it begins and when it has ended: traces, metrics, the window and the log."""
+
+import logging
+from array import array
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from doherty_service.telemetry import OTHER_RPC, LatencyRecorder, RequestRecord, request_line
+
+if TYPE_CHECKING:
+    from doherty_service.tracing import Tracing
+
+_log = logging.getLogger("doherty.request")
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class Reporter:
+    """Tells everybody who wants to know of a request."""
+
+    def __init__(
+        self, recorder: LatencyRecorder, write_line: Callable[[str], None], tracing: "Tracing | None" = None
+    ) -> None:
+        """`write_line` takes the log line of each request."""
+        self._recorder = recorder
+        self._write_line = write_line
+        self._tracing = tracing
+
+    def begin(self, record: RequestRecord, metadata: Metadata) -> None:
+        """Notes that a request has begun."""
+        if self._tracing is not None:
+            self._tracing.begin(record, metadata)
+
+    def end(self, record: RequestRecord, status: str) -> None:
+        """Notes that a request has ended, with the name of its status."""
+        record.status = status
+        record.gaps = array("d", sorted(record.gaps))  # once for all who count them
+        self._recorder.finish(record)
+        if self._tracing is not None:
+            self._tracing.end(record)
+        # Health checks and reflection are logged only when debugging.
+        if _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
+            self._write_line(request_line(record))

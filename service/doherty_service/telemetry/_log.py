@@ -1,0 +1,172 @@
+"""JSON lines on standard error, one per event, written by a thread: a log that nobody reads never stops the server."""
+
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+
+_GATHER_SECONDS = 0.01
+"""How long INFO lines wait for others, so that they leave in one write."""
+
+_MOST_BYTES = 4 << 20
+"""Lines that wait to be written. Beyond that they are dropped and counted."""
+
+_FLUSH_SECONDS = 1.0
+"""How long the end of the process waits for the last lines."""
+
+_RETRY_SECONDS = 0.1
+"""The pause after a write that failed, for example on a full disk."""
+
+encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+class LogWriter:
+    """Writes lines to a file descriptor from a thread of its own. Any thread may add lines."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.dropped = 0
+        """Lines that were not written: the reader was too slow, or writing failed."""
+        self._descriptor = descriptor
+        self._lines: deque[str] = deque()
+        self._bytes = 0
+        self._unreported = 0
+        self._is_writing = False
+        self._lock = threading.Lock()
+        self._has_lines = threading.Event()
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str, *, urgent: bool = False) -> None:
+        """Adds a line, which is written within milliseconds, or at once if it is `urgent`; never waits for a reader."""
+        with self._lock:
+            if self._bytes + len(line) > _MOST_BYTES:
+                self._drop(1)
+                return
+            self._lines.append(line)
+            self._bytes += len(line)
+            is_first = len(self._lines) == 1
+        if urgent:
+            self._hurry.set()
+        if is_first:
+            self._has_lines.set()
+
+    def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
+        """Waits until all lines are written, but not longer than `seconds`."""
+        latest = time.monotonic() + seconds
+        while (self._lines or self._is_writing) and time.monotonic() < latest:
+            self._hurry.set()
+            time.sleep(0.001)
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+        self._unreported += lines
+
+    def _run(self) -> None:
+        while True:
+            self._has_lines.wait()
+            self._hurry.wait(_GATHER_SECONDS)
+            self._hurry.clear()
+            with self._lock:
+                self._has_lines.clear()
+                self._is_writing = True
+                lines, self._lines, self._bytes = self._lines, deque(), 0
+                unreported, self._unreported = self._unreported, 0
+            if unreported:
+                lines.appendleft(format_line("warning", "log_lines_dropped", {"lines": unreported}))
+            try:
+                self._write("".join(lines).encode(errors="replace"))
+            except OSError:
+                with self._lock:
+                    self._drop(len(lines) + max(0, unreported - 1))
+                self._hurry.wait(_RETRY_SECONDS)
+            self._is_writing = False
+
+    def _write(self, data: bytes) -> None:
+        """Writes all of `data`, and waits for the reader where it must.
+
+        Raises:
+            OSError: the descriptor is closed, its reader is gone, or the disk is full.
+        """
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # another process that shares the pipe has made it non-blocking
+                select.select([], [self._descriptor], [])
+
+
+def format_line(level: str, event: str, fields: dict[str, object]) -> str:
+    """One line of the log."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return encode({"time": now, "level": level, "event": event, **fields}) + "\n"
+
+
+class _Handler(logging.Handler):
+    """Hands what is logged through `logging` to the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, object] = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        line = format_line(record.levelname.lower(), record.getMessage(), fields)
+        self._writer.put(line, urgent=record.levelno > logging.INFO)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+
+def set_up_logging(level: str) -> LogWriter:
+    """Sends everything of `level` and above to standard error; of libraries, warnings and above."""
+    writer = LogWriter(_own_standard_error())
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(writer)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("doherty").setLevel(level.upper())
+    # No line tells where it was logged; these are the switches of logging's own guide to optimization.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001
+    return writer
+
+
+def _own_standard_error() -> int:
+    """A descriptor of standard error for the writer; that of everybody else becomes non-blocking.
+
+    gRPC's core writes to descriptor 2 from its own threads, for example about each failed TLS handshake. On a pipe that
+    nobody reads that would block core. Opening the pipe anew changes the mode for this process alone.
+    """
+    try:
+        own = os.dup(2)
+    except OSError:  # the server was started without standard error
+        return os.open(os.devnull, os.O_WRONLY)
+    if sys.platform == "linux":
+        try:
+            unblocked = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
+        except OSError:  # a socket cannot be opened a second time
+            return own
+        os.dup2(unblocked, 2)
+        os.close(unblocked)
+    return own
+
+
+def log_event(event: str, **fields: object) -> None:
+    """Logs something that happened to the server as a whole."""
+    logging.getLogger("doherty.server").info(event, extra={"fields": fields})
+
+
+def log_warning(event: str, **fields: object) -> None:
+    """Logs something that may become a problem."""
+    logging.getLogger("doherty.server").warning(event, extra={"fields": fields})
+
+
+def log_error(event: str, **fields: object) -> None:
+    """Logs something that an operator should look into."""
+    logging.getLogger("doherty.server").error(event, extra={"fields": fields})

@@ -1,0 +1,74 @@
+"""The one log line of a request."""
+
+import json
+import time
+
+from doherty_service.telemetry._record import OTHER_RPC, RequestRecord
+
+_MOST_NAME = 100
+"""Characters of the name of an unknown method."""
+
+
+def request_line(record: RequestRecord) -> str:  # noqa: C901 - one step for each part of the line
+    """The line of a request that has ended, as JSON.
+
+    It is put together by hand because it is made for every request: `json` would take several times as long. Only the
+    caller's label, and the name of a method that this server does not have, can hold characters that need escaping.
+    """
+    is_known = record.rpc != OTHER_RPC
+    rpc = record.rpc if is_known else _escape(record.method.rpartition("/")[2][:_MOST_NAME])
+    label = record.request_id if record.request_id is record.key else _escape(record.request_id)
+    level = "info" if is_known else "debug"
+    parts = [f'{{"time": "{_now()}", "level": "{level}", "event": "request", "rpc": "{rpc}", "request_id": "{label}"']
+    add = parts.append
+    if record.trace is not None:
+        add(f'"trace_id": "{record.trace[0]}", "span_id": "{record.trace[1]}"')
+    add(f'"code": "{record.status}", "peer": "{record.peer}"')
+    if record.reason:
+        add(f'"reason": "{record.reason}"')
+    if record.abort_cause is not None:
+        add(f'"abort_cause": "{record.abort_cause.label}"')
+    if record.caller.name:
+        add(f'"key": "{record.caller.name}"')
+    if record.finish_reason:
+        add(f'"finish_reason": "{record.finish_reason}"')
+    if record.prompt_tokens is not None:
+        add(f'"prompt_tokens": {record.prompt_tokens}, "output_tokens": {record.output_tokens}')
+    if record.cached_tokens is not None:
+        add(f'"cached_tokens": {record.cached_tokens}')
+    if record.ends_at is not None:
+        add(f'"deadline_ms": {_ms(record.ends_at - record.received)}')
+    for name, seconds in record.spans():
+        add(f'"{name}_ms": {_ms(seconds)}')
+    if record.engine_time_to_first_token is not None:
+        add(f'"engine_time_to_first_token_ms": {_ms(record.engine_time_to_first_token)}')
+    if gaps := record.gaps:
+        add(f'"inter_token_p50_ms": {_ms(gaps[(len(gaps) - 1) // 2])}, "inter_token_max_ms": {_ms(gaps[-1])}')
+    add(f'"duration_ms": {_ms(record.elapsed())}}}\n')
+    return ", ".join(parts)
+
+
+def _escape(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3f}"
+
+
+class _Clock:
+    """The time of day in UTC as ISO 8601; all but the milliseconds is formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{int((now - second) * 1000):03d}+00:00"
+
+
+_now = _Clock()

@@ -1,0 +1,73 @@
+"""One span per request, with the caller's as its parent."""
+
+import time
+
+from opentelemetry import context as otel_context
+from opentelemetry.propagate import extract
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    format_span_id,
+    format_trace_id,
+    set_span_in_context,
+)
+
+from doherty_service.rpc import Metadata
+from doherty_service.telemetry import OTHER_RPC, RequestRecord
+from doherty_service.tracing._attributes import SERVER_FAULTS, answer_attributes, call_attributes
+
+
+class Spans:
+    """Makes a span for each RPC of the contract and each request of a MultiplexGenerate, not for health or reflection.
+
+    opentelemetry's own interceptor delivers nothing for handlers that write through their context. A span has neither
+    prompts nor answers nor stop texts.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def begin(self, record: RequestRecord, metadata: Metadata) -> None:
+        """Begins the span of a request. It is current for what the running task does from now on."""
+        if record.rpc == OTHER_RPC or record.carries_requests:
+            return
+        carrier = {key: value for key, value in metadata if isinstance(value, str)}
+        parent = extract(carrier)
+        span = record.span = self._tracer.start_span(
+            record.method[1:],
+            parent,
+            SpanKind.SERVER,
+            call_attributes(record),
+            start_time=_epoch() + round(record.received * 1e9),
+        )
+        identity = span.get_span_context()
+        record.trace = (format_trace_id(identity.trace_id), format_span_id(identity.span_id))
+        # Never detached: the task of an RPC, and its context with it, ends with the RPC.
+        if record.rpc_context is not None:
+            otel_context.attach(set_span_in_context(span, parent))
+
+    def end(self, record: RequestRecord) -> None:
+        """Ends the span of a request that has ended."""
+        span: Span | None = record.span
+        if span is None:
+            return
+        if span.is_recording():
+            span.set_attributes(answer_attributes(record))
+            span.set_status(_status(record))
+            if record.first_token is not None:
+                span.add_event("first_token", timestamp=_epoch() + round(record.first_token * 1e9))
+        span.end()
+
+
+def _epoch() -> int:
+    """The nanoseconds between the beginning of Unix time and that of `time.monotonic()`."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+def _status(record: RequestRecord) -> Status:
+    if record.status in SERVER_FAULTS:
+        return Status(StatusCode.ERROR, record.reason or None)
+    return Status(StatusCode.UNSET)

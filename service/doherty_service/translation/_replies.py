@@ -1,0 +1,159 @@
+"""The messages of an answer, as bytes on the wire.
+
+All messages go to gRPC as bytes. A delta in the middle of an answer, of which there is one per token, is encoded by
+hand; tests/service/test_replies.py holds it against protobuf.
+"""
+
+from typing import TYPE_CHECKING
+
+from doherty.v1 import answer_pb2
+from doherty.v1 import generation_service_pb2 as wire
+from doherty_engine import EngineRequest, Finish, FinishReason, ModelInfo, StepOutput, TokenLogprob
+from doherty_service.telemetry import RequestRecord
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+    from google.rpc.status_pb2 import Status
+
+_FINISH_REASONS = {
+    FinishReason.STOP: answer_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: answer_pb2.FINISH_REASON_LENGTH,
+    FinishReason.TIME_LIMIT: answer_pb2.FINISH_REASON_TIME_LIMIT,
+}
+
+# Tags on the wire: the field's number shifted left by three, and 0 for a varint or 2 for bytes of a given length.
+_RESPONSE_DELTA = b"\x12"  # StreamGenerateResponse.delta = 2
+_DELTA_TEXT = b"\x0a"  # Delta.text = 1
+_DELTA_TOKEN_IDS = b"\x12"  # Delta.token_ids = 2, packed
+_DELTA_TOKEN_COUNT = b"\x18"  # Delta.token_count = 3
+_PART = b"\x0a"  # MultiplexGenerateResponse.parts = 1
+_PART_ID = b"\x08"  # MultiplexPart.id = 1
+_PART_RESPONSE = b"\x12"  # MultiplexPart.response = 2
+
+_ONE_BYTE = 128
+_VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
+
+
+def stream_message(
+    output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest, *, is_first: bool
+) -> bytes:
+    """A StreamGenerateResponse with what the engine gave since the one before; empty where that is nothing to send.
+
+    That the prompt has been read is told together with the first token.
+    """
+    finish = output.finish
+    has_delta = bool(output.token_count or output.text)
+    if finish is None and not is_first and has_delta and not output.logprobs:
+        return _delta_message(output)
+    if not has_delta and finish is None:
+        return b""
+    reply = wire.StreamGenerateResponse()
+    if is_first:
+        _put_start(reply.start, record, model)
+    if has_delta:
+        delta = reply.delta
+        delta.text = output.text
+        delta.token_count = output.token_count
+        if output.token_ids:
+            delta.token_ids.extend(output.token_ids)
+        if output.logprobs:
+            delta.logprobs.extend(_token_logprobs(output.logprobs))
+    if finish is not None:
+        _put_summary(reply.summary, finish, request, record, model)
+    return reply.SerializeToString()
+
+
+def whole_message(output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest) -> bytes:
+    """The GenerateResponse with all of an answer."""
+    if output.finish is None:
+        raise AssertionError("an answer without an end is not whole")
+    reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
+    _put_start(reply.start, record, model)
+    if output.logprobs:
+        reply.logprobs.extend(_token_logprobs(output.logprobs))
+    _put_summary(reply.summary, output.finish, request, record, model)
+    return reply.SerializeToString()
+
+
+def multiplex_part(identifier: int, message: bytes) -> bytes:
+    """A MultiplexGenerateResponse with one part, which holds a StreamGenerateResponse; such messages can be joined."""
+    body = _PART_ID + _varint(identifier) + _PART_RESPONSE + _varint(len(message)) + message
+    return _PART + _varint(len(body)) + body
+
+
+def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) -> bytes:
+    """A MultiplexGenerateResponse with one part, which says how a request failed."""
+    reply = wire.MultiplexGenerateResponse()
+    part = reply.parts.add(id=identifier, status=status)
+    _put_timings(part.timings, record)
+    return reply.SerializeToString()
+
+
+def _delta_message(output: StepOutput) -> bytes:
+    text = output.text.encode()
+    body = _DELTA_TEXT + _varint(len(text)) + text if text else b""
+    if output.token_ids:
+        ids = b"".join(map(_varint, output.token_ids))
+        body += _DELTA_TOKEN_IDS + _varint(len(ids)) + ids
+    if output.token_count:
+        body += _DELTA_TOKEN_COUNT + _varint(output.token_count)
+    return _RESPONSE_DELTA + _varint(len(body)) + body
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf encodes it: seven bits in a byte, the lowest first, the high bit where another follows."""
+    if number < _ONE_BYTE:
+        return _VARINTS[number]
+    encoded = bytearray()
+    while number >= _ONE_BYTE:
+        encoded.append(number % _ONE_BYTE + _ONE_BYTE)
+        number //= _ONE_BYTE
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _put_start(message: answer_pb2.Start, record: RequestRecord, model: ModelInfo) -> None:
+    message.request_id, message.model = record.request_id, model.model
+    message.prompt_tokens = record.prompt_tokens or 0
+
+
+def _token_logprobs(logprobs: tuple[TokenLogprob, ...]) -> list[answer_pb2.TokenLogprob]:
+    return [
+        answer_pb2.TokenLogprob(
+            token_id=token.token_id,
+            token=token.token,
+            logprob=token.logprob,
+            top=[
+                answer_pb2.TopLogprob(token_id=other.token_id, token=other.token, logprob=other.logprob)
+                for other in token.top
+            ],
+        )
+        for token in logprobs
+    ]
+
+
+def _put_timings(message: answer_pb2.Timings, record: RequestRecord) -> None:
+    for name, seconds in record.spans():
+        span: Duration = getattr(message, name)
+        span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+
+
+def _put_summary(
+    message: answer_pb2.Summary, finish: Finish, request: EngineRequest, record: RequestRecord, model: ModelInfo
+) -> None:
+    message.finish_reason = _FINISH_REASONS[finish.reason]
+    usage = message.usage
+    usage.prompt_tokens, usage.output_tokens = record.prompt_tokens or 0, finish.output_tokens
+    if finish.cached_tokens is not None:
+        usage.cached_tokens = finish.cached_tokens
+    _put_timings(message.timings, record)
+    if finish.stop_text is not None:
+        message.stop_text = finish.stop_text
+    if finish.stop_token_id is not None:
+        message.stop_token_id = finish.stop_token_id
+    if request.sampling.temperature > 0 and "sampling.seed" in model.features:
+        message.seed = request.sampling.seed
+    if finish.speculation is not None:
+        message.speculation.steps = finish.speculation.steps
+        message.speculation.draft_tokens = finish.speculation.draft_tokens
+        message.speculation.accepted_tokens = finish.speculation.accepted_tokens
