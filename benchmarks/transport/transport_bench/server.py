@@ -43,6 +43,10 @@ class Server:
     children: tuple[int, ...] = ()
     """The processes that it has started."""
 
+    def cpu_seconds(self) -> float:
+        """The CPU time of its process and those that it has started."""
+        return sum(map(cpu_seconds, (self.process.pid, *self.children)))
+
     def settle(self) -> None:
         """Returns when it has nothing more to do.
 
@@ -51,9 +55,9 @@ class Server:
         """
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
-            before = cpu_seconds(self.process.pid)
+            before = self.cpu_seconds()
             time.sleep(_QUIET_SECONDS)
-            if cpu_seconds(self.process.pid) - before < _QUIET_SHARE * _QUIET_SECONDS:
+            if self.cpu_seconds() - before < _QUIET_SHARE * _QUIET_SECONDS:
                 return
         raise BenchmarkError("A server does not come to rest after its load has gone.")
 

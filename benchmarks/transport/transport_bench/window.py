@@ -16,7 +16,7 @@ from transport_bench.attribution import Floats, Matched, Seen, count_records, ma
 from transport_bench.build import Programs
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import Load
-from transport_bench.machine import busy_seconds, cores, cpu_seconds
+from transport_bench.machine import busy_seconds, cores
 from transport_bench.rows import Row
 from transport_bench.server import Server
 
@@ -67,7 +67,7 @@ def measure(server: Server, row: Row, load: Load, programs: Programs, seconds: f
     """
     server.settle()
     before = count_records(server.engine_log)
-    others = _Others((server.process.pid, *server.children))
+    others = _Others(server)
     process = subprocess.Popen(
         _command(server, row, load, seconds, programs),
         stdout=subprocess.PIPE,
@@ -118,7 +118,7 @@ def measure_engine(log: Path, load: Load, seconds: float) -> Figures:
 class _Others:
     """What runs on the machine besides the server and its load."""
 
-    def __init__(self, server: tuple[int, ...]) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._began = time.monotonic()
         self._before = self._used()
@@ -129,7 +129,7 @@ class _Others:
 
     def _used(self) -> float:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        own = sum(map(cpu_seconds, self._server)) + time.process_time() + children.ru_utime + children.ru_stime
+        own = self._server.cpu_seconds() + time.process_time() + children.ru_utime + children.ru_stime
         return busy_seconds() - own
 
 
