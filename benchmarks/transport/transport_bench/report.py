@@ -61,8 +61,8 @@ TARGETS = (
     Target("unary", "stream", "naive", "requests_per_second", ">=", 0.78),
     Target("burst", "stream", "naive", "ttft_p50", "<=", 0.9),
     Target("32x200", "multiplex", "naive", "cpu_per_token", "<=", 0.5),
-    Target("64x333", "multiplex", "vllm-rs", "cpu_per_token", "<=", 1.3),
-    Target("64x333", "multiplex", "vllm-rs", "cpu_per_token", "<=", 1.0, less_engine=True),
+    Target("64x333", "multiplex", "vllm-rs-shared", "cpu_per_token", "<=", 1.3),
+    Target("64x333", "multiplex", "vllm-rs-shared", "cpu_per_token", "<=", 1.0, less_engine=True),
 )
 
 

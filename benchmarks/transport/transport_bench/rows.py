@@ -39,7 +39,7 @@ class Row:
 
 
 TOGETHER = 8
-"""How many requests share an RPC of MultiplexGenerate."""
+"""How many requests share an RPC of MultiplexGenerate and its connection; to vLLM's front-end the connection alone."""
 
 ROWS = {
     row.name: row
@@ -50,6 +50,14 @@ ROWS = {
         Row("sse", "FastAPI + uvicorn SSE", Kind.SSE, "sse", None),
         Row("callback", "C++ grpc++ callback", Kind.CALLBACK, "stream", "generate"),
         Row("vllm-rs", "vLLM's Rust front-end", Kind.VLLM, "vllm-stream", "vllm-generate"),
+        Row(
+            "vllm-rs-shared",
+            "vLLM's Rust front-end, 8 RPCs on a connection",
+            Kind.VLLM,
+            "vllm-stream",
+            "vllm-generate",
+            TOGETHER,
+        ),
         Row("stream-before", "StreamGenerate before", Kind.BEFORE, "stream", "generate", whole_title="Generate before"),
         Row("multiplex-before", "MultiplexGenerate before", Kind.BEFORE, "multiplex", "multiplex-whole", TOGETHER),
         Row("engine", "the engine alone", Kind.ENGINE, "none", "none"),
@@ -58,7 +66,7 @@ ROWS = {
     )
 }
 
-MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback", "vllm-rs")
+MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback", "vllm-rs", "vllm-rs-shared")
 ENGINE_ROW = "engine"
 BEFORE = "-before"
 """What the name of a row of the other checkout ends with."""
