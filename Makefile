@@ -19,8 +19,8 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-client test-others test-slow environments check format lint types pyright contract \
-	fresh dockerfile proto clean
+.PHONY: demo test test-model test-client test-others test-slow test-fresh-machine environments check format lint \
+	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
@@ -41,6 +41,10 @@ test-others: .venv/.dev
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
+
+# The demo and the tests on a Debian that has what the documents ask for and nothing else. Not a part of `test`.
+test-fresh-machine:
+	@bash tests/deploy/fresh_machine.sh .cache/fresh-machine
 
 # Where the wheel is tested.
 environments: $(OLDEST)/.installed $(PYTHONS:%=.cache/python%/.installed)

@@ -10,4 +10,5 @@ trap 'rm "$installed"' EXIT
 python3 -m pip list --format=freeze --disable-pip-version-check >"$installed"
 # In place of NVIDIA's own list, which is that of a stage before TensorRT-LLM was installed.
 export PIP_CONSTRAINT=$installed
-python3 -m pip install --no-cache-dir --break-system-packages "$1[server]"
+# pip prints an error to its standard error, and which packages conflict to its standard output: keep them together.
+python3 -m pip install --no-cache-dir --break-system-packages "$1[server]" >&2

@@ -21,7 +21,7 @@ from transport_bench.build import Programs, build
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import Load
 from transport_bench.machine import cores, cpu_seconds, resident_bytes
-from transport_bench.rows import ROWS, Kind, Row
+from transport_bench.rows import ROWS, Row
 from transport_bench.server import Server, started
 
 STREAMS = 1000
@@ -86,7 +86,7 @@ def main(rounds: int) -> None:
         print(f"| {name} | {median(found):.2f} | {min(found):.2f} | {max(found):.2f} |")
     print(f"\n| server | on a connection | resident MB idle | kB a stream, {STREAMS:,} open |\n|---|---|---|---|")
     for name in ("stream", "multiplex", "naive", "sse", "callback"):
-        if ROWS[name].kind is Kind.CALLBACK and not programs.has_callback:
+        if ROWS[name].kind in programs.missing():
             continue
         for together in (1,) if name == "sse" else (1, 100) if name != "multiplex" else (8, 100):
             row = replace(ROWS[name], per_connection=together)

@@ -1,7 +1,7 @@
 """Streams of tokens, measured against those of other servers: `python benchmarks/transport/run.py`.
 
 Servers with one synthetic engine behind them get the same load in turns, in short windows, each server pinned to one
-core and the load generator to another. Prints what each cost, and as paired ratios what issue 6 asks for; keeps all
+core and the load generator to another. Prints what each cost, and as paired ratios what is to be reached; keeps all
 windows in results/, with a picture. README.md in the folder above says how it is measured.
 """
 
@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from transport_bench.build import CALLBACK_PACKAGES, Programs, build
+from transport_bench.build import Programs, build
 from transport_bench.campaign import Window, run_load
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import LOADS
 from transport_bench.machine import cores, describe
 from transport_bench.plot import draw
-from transport_bench.report import against_first, figures_table, targets_table
-from transport_bench.rows import MAIN_ROWS, ROWS, SIDE_LOAD, SIDE_ROWS, Kind, Row
+from transport_bench.report import against_first, figures_table, less_engine, targets_table
+from transport_bench.rows import BEFORE_ROWS, ENGINE_ROW, MAIN_ROWS, ROWS, SIDE_LOAD, SIDE_ROWS, Kind, Row
 from transport_bench.window import Figures
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,9 +33,11 @@ PACKAGES = ("grpcio", "protobuf", "uvloop", "fastapi", "uvicorn", "httptools", "
 def main() -> None:
     """Measures, prints, and keeps the results."""
     asked = _arguments()
-    programs = build()
-    if not programs.has_callback:
-        print(f"There is no C++ server to compare with: install Debian's {CALLBACK_PACKAGES}.")
+    programs = replace(build(), before=asked.before)
+    kinds = {ROWS[name].kind for name in asked.rows or ROWS}
+    for kind, text in programs.missing().items():
+        if kind in kinds:
+            print(text)
     os.sched_setaffinity(0, {cores()[1]})
     windows: list[Window] = []
     for name in asked.loads:
@@ -44,12 +46,12 @@ def main() -> None:
             continue
         own = list(run_load(LOADS[name], rows, asked.windows, asked.seconds, programs))
         windows += own
-        print(figures_table(name, own))
+        print(figures_table(name, [*own, *less_engine(own)]))
         if len(rows) > 1:
             print(against_first(name, own), flush=True)
         if asked.save:
             _save(asked.save, asked.windows, asked.seconds, windows)
-    print(targets_table(windows))
+    print(targets_table([*windows, *less_engine(windows)]))
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,8 +64,18 @@ def _arguments() -> argparse.Namespace:
         type=_list_of(ROWS),
         help=f"of {','.join(ROWS)}; all; one that is named twice is compared with itself",
     )
+    parser.add_argument(
+        "--before", type=_checkout, metavar="PATH", help="another checkout of this project, with a .venv"
+    )
     parser.add_argument("--save", metavar="NAME", help="keep everything as results/NAME.json and results/NAME.svg")
     return parser.parse_args()
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text).resolve()
+    if not (path / ".venv/bin/python").exists():
+        raise argparse.ArgumentTypeError(f"there is no .venv in {path}")
+    return path
 
 
 def _list_of(known: Collection[str]) -> Callable[[str], list[str]]:
@@ -78,11 +90,12 @@ def _list_of(known: Collection[str]) -> Callable[[str], list[str]]:
 
 def _rows(asked: list[str] | None, load: str, programs: Programs) -> list[Row]:
     """The rows of a load; a second one of the same name gets a dash behind it."""
-    names = asked or [*MAIN_ROWS, *(SIDE_ROWS if load == SIDE_LOAD else ())]
+    names = asked or [*MAIN_ROWS, ENGINE_ROW, *BEFORE_ROWS, *(SIDE_ROWS if load == SIDE_LOAD else ())]
+    missing = programs.missing()
     rows: dict[str, Row] = {}
     for name in names:
         row = ROWS[name]
-        if row.kind is Kind.CALLBACK and (not programs.has_callback or load == "flood"):
+        if row.kind in missing or (row.kind is Kind.CALLBACK and load == "flood"):
             continue
         if LOADS[load].whole and row.whole_protocol is None:
             continue

@@ -2,11 +2,23 @@
 
 #include <stdexcept>
 
-#include "wire.h"
-
 namespace {
 
 const std::string kService = "/doherty.v1.GenerationService/";
+const std::string kVllmService = "/vllm.Inference/";
+
+Method method_of(Protocol protocol) {
+  switch (protocol) {
+    case Protocol::generate:
+      return {kService + "Generate", read_generate};
+    case Protocol::vllm_stream:
+      return {kVllmService + "GenerateStream", read_vllm};
+    case Protocol::vllm_generate:
+      return {kVllmService + "Generate", read_vllm};
+    default:
+      return {kService + "StreamGenerate", read_stream};
+  }
+}
 
 std::string outcome_of(const Call& call, uint32_t error) {
   if (error != NGHTTP2_NO_ERROR) return "reset " + std::to_string(error);
@@ -15,13 +27,15 @@ std::string outcome_of(const Call& call, uint32_t error) {
 
 }  // namespace
 
+CallsConnection::CallsConnection(const Options& options, Listener& listener)
+    : Http2Connection(options, listener), method_(method_of(options.protocol)) {}
+
 void CallsConnection::start(int number, int tokens) {
-  const bool is_unary = options_.protocol == Protocol::generate;
-  open(kService + (is_unary ? "Generate" : "StreamGenerate"), generate_request(number, tokens), number, true);
+  open(method_.path, generate_request(number, tokens), number, true);
 }
 
 void CallsConnection::on_message(Call& call, std::string_view message) {
-  const Part part = options_.protocol == Protocol::generate ? read_generate(message) : read_stream(message);
+  const Part part = method_.read(message);
   if (part.characters != 0) listener_.on_text(call.number, part.characters);
   if (part.tokens >= 0) call.tokens = part.tokens;
 }

@@ -11,6 +11,8 @@ const std::map<std::string, Protocol> kProtocols = {
     {"multiplex", Protocol::multiplex},
     {"multiplex-whole", Protocol::multiplex_whole},
     {"sse", Protocol::sse},
+    {"vllm-stream", Protocol::vllm_stream},
+    {"vllm-generate", Protocol::vllm_generate},
 };
 
 void set(Options& options, const std::string& name, const std::string& value) {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-enum class Protocol { stream, generate, multiplex, multiplex_whole, sse };
+enum class Protocol { stream, generate, multiplex, multiplex_whole, sse, vllm_stream, vllm_generate };
 
 struct Options {
   int port = 0;

@@ -147,6 +147,22 @@ Part read_stream(std::string_view message) {
   return part;
 }
 
+Part read_vllm(std::string_view message) {
+  Part part;
+  for (Fields fields(message); fields.next();) {
+    if (fields.field != 2) continue;  // outputs
+    for (Fields output(fields.bytes); output.next();) {
+      if (output.field == 2) part.characters += count_characters(output.bytes);
+      if (output.field != 8) continue;  // finish_info
+      part.tokens = 0;
+      for (Fields finish(output.bytes); finish.next();) {
+        if (finish.field == 1) part.tokens = static_cast<int>(finish.number);  // num_output_tokens
+      }
+    }
+  }
+  return part;
+}
+
 bool next_part(std::string_view& message, Part& part) {
   Fields parts(message);
   if (!parts.next()) return false;

@@ -1,4 +1,4 @@
-// The messages of doherty.v1 that the load generator needs, written and read by hand.
+// The messages of doherty.v1 and of vLLM's contract that the load generator needs, written and read by hand.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct Part {
   int status = 0;
 };
 
-// Requests.
+// Requests. vLLM's contract has the same numbers for the fields that `generate_request` sets.
 std::string generate_request(int number, int tokens);
 // A MultiplexGenerateRequest that begins one request; several of them joined are one that begins all.
 std::string multiplex_start(uint64_t id, int number, int tokens, bool whole);
@@ -25,6 +25,7 @@ std::string multiplex_start(uint64_t id, int number, int tokens, bool whole);
 // Replies. Each throws std::runtime_error for bytes that are no message.
 Part read_generate(std::string_view message);
 Part read_stream(std::string_view message);
+Part read_vllm(std::string_view message);
 // Takes one part after the other off the beginning of the message; false when there is none left.
 bool next_part(std::string_view& message, Part& part);
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import google.rpc
 
 from transport_bench.errors import BenchmarkError
+from transport_bench.rows import Kind
 from transport_bench.texts import write_texts
+from transport_bench.vllm import RELEASE, write_model
 
 HERE = Path(__file__).parents[1]
 REPOSITORY = HERE.parents[1]
 CACHE = REPOSITORY / ".cache/transport"
+VLLM = CACHE / f"vllm-rs-{RELEASE}"
 PROTO = REPOSITORY / "proto"
 CALLBACK_PACKAGES = "libgrpc++-dev, libprotobuf-dev, pkg-config, protobuf-compiler and protobuf-compiler-grpc"
 
@@ -26,14 +29,28 @@ class Programs:
 
     load: Path
     callback: Path
-    """The server; there is none unless `has_callback`."""
+    """The server in C++, where it could be built."""
     texts: Path
     """What that server says."""
+    vllm: Path
+    """vLLM's front-end, where it has been fetched."""
+    vllm_model: Path
+    """What that front-end serves."""
+    before: Path | None = None
+    """The other checkout, if one was named."""
 
-    @property
-    def has_callback(self) -> bool:
-        """Whether the server in C++ could be built."""
-        return self.callback.exists()
+    def missing(self) -> dict[Kind, str]:
+        """The servers that are not there, and how to get them."""
+        missing = {}
+        if not self.callback.exists():
+            missing[Kind.CALLBACK] = f"NO SERVER IN C++ TO COMPARE WITH: install Debian's {CALLBACK_PACKAGES}."
+        if not self.vllm.exists():
+            missing[Kind.VLLM] = (
+                "NO vllm-rs TO COMPARE WITH: fetch it with `python benchmarks/transport/fetch_vllm.py`."
+            )
+        if self.before is None:
+            missing[Kind.BEFORE] = "NO STATE BEFORE TO COMPARE WITH: name its checkout with --before."
+        return missing
 
 
 def build() -> Programs:
@@ -45,13 +62,14 @@ def build() -> Programs:
     if shutil.which("g++") is None or not _compiles("nghttp2/nghttp2.h"):
         raise BenchmarkError("The load generator is built from C++: install Debian's g++ and libnghttp2-dev.")
     CACHE.mkdir(parents=True, exist_ok=True)
-    programs = Programs(CACHE / "load", CACHE / "callback_server", CACHE / "texts")
+    programs = Programs(CACHE / "load", CACHE / "callback_server", CACHE / "texts", VLLM, CACHE / "vllm-model")
     _compile(programs.load, _sources("loadgen"), ["-lnghttp2"])
     if _has_grpc():
         _build_callback(programs.callback)
         write_texts(programs.texts)
     else:
         programs.callback.unlink(missing_ok=True)
+    write_model(programs.vllm_model)
     return programs
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+_SLOTS = 64
 ANSWER_TOKENS = 170
 """The length of an answer, as in the benchmarks on a GPU."""
 
@@ -25,6 +26,17 @@ class Load:
     warm_up: float = 0.5
     figures: tuple[str, ...] = ("cpu_per_token", "both_cpu_per_token", "latency_p50", "latency_p99", "ttft_p50")
     """What it is about."""
+
+    @property
+    def engine_options(self) -> dict[str, str]:
+        """Those of the synthetic engine."""
+        return {"tokens_per_second": str(self.pace), "slots": str(max(_SLOTS, self.streams))}
+
+    def first_length(self, number: int) -> int:
+        """The tokens of the first answer of a stream."""
+        if not self.staggered:
+            return self.answer_tokens
+        return max(1, self.answer_tokens * (number + 1) // self.streams)
 
 
 def _steady(streams: int) -> Load:

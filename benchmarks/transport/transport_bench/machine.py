@@ -30,6 +30,12 @@ def cpu_seconds(process: int) -> float:
     return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
 
 
+def children(process: int) -> tuple[int, ...]:
+    """The processes that any thread of a process has started and not left."""
+    told = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return tuple(int(child) for of_thread in told for child in of_thread)
+
+
 def resident_bytes(process: int) -> int:
     """The resident memory of a process."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])

@@ -8,12 +8,16 @@ class Kind(Enum):
     """A server, as a program."""
 
     DOHERTY = auto()
-    """With keys, metrics and all interceptors."""
-    BARE = auto()
-    """The same without interceptors."""
+    """With keys, metrics and the log of requests."""
+    BEFORE = auto()
+    """The same, from another checkout."""
     NAIVE = auto()
     SSE = auto()
     CALLBACK = auto()
+    VLLM = auto()
+    """vLLM's front-end in Rust, with a stand-in for its engine in a process of its own."""
+    ENGINE = auto()
+    """No server: the synthetic engine alone, under the same load."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Row:
 
 
 TOGETHER = 8
-"""How many requests share an RPC of MultiplexGenerate."""
+"""How many requests share an RPC of MultiplexGenerate and its connection; to vLLM's front-end the connection alone."""
 
 ROWS = {
     row.name: row
@@ -45,14 +49,28 @@ ROWS = {
         Row("naive", "naive grpc.aio", Kind.NAIVE, "stream", "generate"),
         Row("sse", "FastAPI + uvicorn SSE", Kind.SSE, "sse", None),
         Row("callback", "C++ grpc++ callback", Kind.CALLBACK, "stream", "generate"),
-        Row("stream-bare", "StreamGenerate, all off", Kind.BARE, "stream", None),
-        Row("multiplex-bare", "MultiplexGenerate, all off", Kind.BARE, "multiplex", None, TOGETHER),
+        Row("vllm-rs", "vLLM's Rust front-end", Kind.VLLM, "vllm-stream", "vllm-generate"),
+        Row(
+            "vllm-rs-shared",
+            "vLLM's Rust front-end, 8 RPCs on a connection",
+            Kind.VLLM,
+            "vllm-stream",
+            "vllm-generate",
+            TOGETHER,
+        ),
+        Row("stream-before", "StreamGenerate before", Kind.BEFORE, "stream", "generate", whole_title="Generate before"),
+        Row("multiplex-before", "MultiplexGenerate before", Kind.BEFORE, "multiplex", "multiplex-whole", TOGETHER),
+        Row("engine", "the engine alone", Kind.ENGINE, "none", "none"),
         Row("sdk", "AsyncClient", Kind.DOHERTY, "sdk", None, with_sdk=True),
         Row("sdk-multiplex", "AsyncClient(multiplex=True)", Kind.DOHERTY, "sdk-multiplex", None, with_sdk=True),
     )
 }
 
-MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback")
-SIDE_ROWS = ("stream-bare", "multiplex-bare", "sdk", "sdk-multiplex")
+MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback", "vllm-rs", "vllm-rs-shared")
+ENGINE_ROW = "engine"
+BEFORE = "-before"
+"""What the name of a row of the other checkout ends with."""
+BEFORE_ROWS = tuple(name for name in ROWS if name.endswith(BEFORE))
+SIDE_ROWS = ("sdk", "sdk-multiplex")
 """Those that are compared at one load alone."""
 SIDE_LOAD = "32x200"

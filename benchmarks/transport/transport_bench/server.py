@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,17 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doherty_service.security import changing_keys, new_key
-from transport_bench.build import Programs
+from transport_bench.build import REPOSITORY, Programs
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import Load
-from transport_bench.machine import cores, cpu_seconds
+from transport_bench.machine import children, cores, cpu_seconds
 from transport_bench.rows import Kind, Row
+from transport_bench.vllm import STAND_IN
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
 _QUIET_SECONDS = 0.05
 _QUIET_SHARE = 0.02
-_SLOTS = 64
+_VLLM_SAYS = {
+    "metrics": re.compile(r'OpenAI server is ready to accept requests bind_address="(\S+)"'),
+    "ready": re.compile(r"gRPC server is ready to accept requests addr=(\S+)"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,12 @@ class Server:
     key: str = ""
     metrics: str = ""
     """Where its metrics are; empty where it has none."""
+    children: tuple[int, ...] = ()
+    """The processes that it has started."""
+
+    def cpu_seconds(self) -> float:
+        """The CPU time of its process and those that it has started."""
+        return sum(map(cpu_seconds, (self.process.pid, *self.children)))
 
     def settle(self) -> None:
         """Returns when it has nothing more to do.
@@ -44,9 +55,9 @@ class Server:
         """
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
-            before = cpu_seconds(self.process.pid)
+            before = self.cpu_seconds()
             time.sleep(_QUIET_SECONDS)
-            if cpu_seconds(self.process.pid) - before < _QUIET_SHARE * _QUIET_SECONDS:
+            if self.cpu_seconds() - before < _QUIET_SHARE * _QUIET_SECONDS:
                 return
         raise BenchmarkError("A server does not come to rest after its load has gone.")
 
@@ -59,28 +70,30 @@ class Server:
 
 @contextmanager
 def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[Server]:
-    """A server with the engine that a load needs, pinned to its core, whose files lie in `folder`."""
+    """A server with the engine that a load needs, pinned to its core, whose files lie in `folder`.
+
+    What it starts, as vLLM's front-end starts the engine's process, runs on the same core.
+    """
     folder.mkdir()
     engine_log, told, keys = folder / "engine", folder / "log", folder / "keys"
-    options = {"tokens_per_second": str(load.pace), "slots": str(max(_SLOTS, load.streams))}
     key = ""
-    if row.kind is Kind.DOHERTY:
+    if row.kind in (Kind.DOHERTY, Kind.BEFORE):
         entry, key = new_key("load", adapters=None, max_concurrent=None, per_minute=None)
         with changing_keys(keys) as kept:
             kept.append(entry)
-    command = _command(row.kind, engine_log, keys, options, programs)
+    command = _command(row.kind, engine_log, keys, load, programs)
     with told.open("wb") as log:
         process = subprocess.Popen(
             ["taskset", "--cpu-list", str(cores()[0]), *command],
+            stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env=os.environ | _environment(row.kind),
+            env=os.environ | _environment(row.kind, programs),
         )
     try:
-        events = _await_ready(process, told)
-        port = int(events["ready"]["address"].rpartition(":")[2])
-        metrics = events.get("metrics", {}).get("address", "")
-        yield Server(process, port, engine_log, key, metrics)
+        addresses = _await_ready(process, told)
+        port = int(addresses["ready"].rpartition(":")[2])
+        yield Server(process, port, engine_log, key, addresses.get("metrics", ""), children(process.pid))
     finally:
         process.terminate()
         try:
@@ -90,34 +103,53 @@ def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[
             process.wait()
 
 
-def _command(kind: Kind, engine_log: Path, keys: Path, options: dict[str, str], programs: Programs) -> list[str]:
-    pairs = [f"{name}={value}" for name, value in options.items()]
-    module = [sys.executable, "-m"]
+def _command(kind: Kind, engine_log: Path, keys: Path, load: Load, programs: Programs) -> list[str]:
+    options = [f"{name}={value}" for name, value in load.engine_options.items()]
+    flags = ["--engine=synthetic", "--listen=127.0.0.1:0", f"--keys-file={keys}", "--metrics-listen=127.0.0.1:0"]
+    doherty = ["-m", "transport_bench.servers.doherty", str(engine_log), *flags, *(f"-o{pair}" for pair in options)]
     match kind:
-        case Kind.DOHERTY | Kind.BARE:
-            flags = ["--engine", "synthetic", "--listen", "127.0.0.1:0", *(f"-o{pair}" for pair in pairs)]
-            if kind is Kind.DOHERTY:
-                flags += ["--keys-file", str(keys), "--metrics-listen", "127.0.0.1:0"]
-            return [*module, "transport_bench.servers.doherty", str(engine_log), *flags]
+        case Kind.DOHERTY:
+            return [sys.executable, *doherty]
+        case Kind.BEFORE:
+            return [f"{programs.before}/.venv/bin/python", *doherty]
         case Kind.CALLBACK:
-            return [str(programs.callback), str(engine_log), str(programs.texts), options["tokens_per_second"]]
+            return [str(programs.callback), str(engine_log), str(programs.texts), str(load.pace)]
+        case Kind.VLLM:
+            of_stand_in = [f"--engine-log={engine_log}", *(f"--engine-option={pair}" for pair in options)]
+            flags = ["--python", str(STAND_IN), "--port=0", "--grpc-port=0", "--", *of_stand_in]
+            return [str(programs.vllm), "serve", str(programs.vllm_model), *flags]
         case _:
-            return [*module, f"transport_bench.servers.{kind.name.lower()}", str(engine_log), *pairs]
+            module = f"transport_bench.servers.{kind.name.lower()}"
+            return [sys.executable, "-m", module, str(engine_log), *options]
 
 
-def _environment(kind: Kind) -> dict[str, str]:
-    here = str(Path(__file__).parents[1])
-    return {"PYTHONPATH": here, "BARE": "1" if kind is Kind.BARE else ""}
+def _environment(kind: Kind, programs: Programs) -> dict[str, str]:
+    here = Path(__file__).parents[1]
+    if kind is Kind.BEFORE and programs.before:
+        here = programs.before / here.relative_to(REPOSITORY)
+    # The stand-in for vLLM's engine is started as a program, which finds its Python on the PATH.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {"PYTHONPATH": str(here), "PATH": path, "NO_COLOR": "1"}
 
 
-def _await_ready(process: "subprocess.Popen[bytes]", told: Path) -> dict[str, dict[str, str]]:
-    """The lines of its log up to the one that says that it is ready, by their events."""
+def _await_ready(process: "subprocess.Popen[bytes]", told: Path) -> dict[str, str]:
+    """The addresses that its log tells up to the line that says that it is ready, by the names of their events."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        lines = told.read_text().rpartition("\n")[0].splitlines()
-        # gRPC's core writes to the same stream.
-        events = {line["event"]: line for line in (json.loads(line) for line in lines if line.startswith("{"))}
-        if "ready" in events:
-            return events
+        addresses = _addresses(told.read_text().rpartition("\n")[0])
+        if "ready" in addresses:
+            return addresses
         time.sleep(0.02)
     raise BenchmarkError(f"A server does not start; it said: {told.read_text()[-2000:]}")
+
+
+def _addresses(log: str) -> dict[str, str]:
+    addresses: dict[str, str] = {}
+    for line in log.splitlines():
+        # gRPC's core writes to the same stream.
+        if line.startswith("{"):
+            event = json.loads(line)
+            addresses[event["event"]] = event.get("address", "")
+    # vLLM's front-end tells in words; its HTTP server has the metrics.
+    addresses |= {event: found[1] for event, pattern in _VLLM_SAYS.items() if (found := pattern.search(log))}
+    return addresses

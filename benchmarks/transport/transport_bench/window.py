@@ -1,11 +1,13 @@
 """One window: puts a load on a server for a while, and says what came of it."""
 
+import json
+import math
 import os
 import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from transport_bench.attribution import Floats, Matched, Seen, count_records, ma
 from transport_bench.build import Programs
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import Load
-from transport_bench.machine import busy_seconds, cpu_seconds
+from transport_bench.machine import busy_seconds, cores
 from transport_bench.rows import Row
 from transport_bench.server import Server
 
 _PATIENCE = 60.0
+_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Figures:
     requests_per_second: float
     """Answers that ended."""
     cpu_per_token: float
-    """CPU time of the server's process, in microseconds."""
+    """CPU time of the server's process, in microseconds; all of the engine's is in it where it has no process."""
     cpu_per_request: float
     """The same."""
     both_cpu_per_token: float
@@ -53,7 +56,10 @@ class Figures:
     """How many cores anything else used: on a quiet machine, 0."""
 
 
-def measure(server: Server, row: Row, load: Load, seconds: float, programs: Programs) -> Figures:
+NO_FIGURES = Figures(**dict.fromkeys((field.name for field in fields(Figures)), math.nan))
+
+
+def measure(server: Server, row: Row, load: Load, programs: Programs, seconds: float) -> Figures:
     """Runs one window.
 
     Raises:
@@ -61,13 +67,13 @@ def measure(server: Server, row: Row, load: Load, seconds: float, programs: Prog
     """
     server.settle()
     before = count_records(server.engine_log)
-    others = _Others(server.process.pid)
+    others = _Others(server)
     process = subprocess.Popen(
         _command(server, row, load, seconds, programs),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | _ENVIRONMENT,
     )
     time.sleep(load.warm_up + seconds / 2)
     server.scrape()
@@ -79,10 +85,40 @@ def measure(server: Server, row: Row, load: Load, seconds: float, programs: Prog
     return _figures(seen, matched, load, others.load())
 
 
+def measure_engine(log: Path, load: Load, seconds: float) -> Figures:
+    """Runs one window of the engine alone, of which there are no latencies.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
+    program = ["taskset", "--cpu-list", str(cores()[0]), sys.executable, "-m", "transport_bench.engine_alone"]
+    done = subprocess.run(
+        [*program, load.name, str(load.warm_up), str(seconds), str(log)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | _ENVIRONMENT,
+        timeout=_PATIENCE,
+    )
+    if done.returncode:
+        raise BenchmarkError(f"The engine alone failed: {done.stderr[-2000:]}")
+    told = json.loads(done.stdout)
+    pace = told["tokens"] / told["seconds"]
+    return replace(
+        NO_FIGURES,
+        tokens_per_second=pace,
+        delivered=pace / (load.streams * load.pace) if load.pace else 1.0,
+        requests_per_second=told["answers"] / told["seconds"],
+        cpu_per_token=_ratio(told["cpu_seconds"], told["tokens"]) * 1e6,
+        cpu_per_request=_ratio(told["cpu_seconds"], told["answers"]) * 1e6,
+        server_load=told["cpu_seconds"] / told["seconds"],
+    )
+
+
 class _Others:
     """What runs on the machine besides the server and its load."""
 
-    def __init__(self, server: int) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._began = time.monotonic()
         self._before = self._used()
@@ -93,7 +129,7 @@ class _Others:
 
     def _used(self) -> float:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        own = cpu_seconds(self._server) + time.process_time() + children.ru_utime + children.ru_stime
+        own = self._server.cpu_seconds() + time.process_time() + children.ru_utime + children.ru_stime
         return busy_seconds() - own
 
 
