@@ -68,7 +68,7 @@ def test_the_latency_of_a_stream_has_the_stream_in_it() -> None:
 def test_no_text_of_an_exception_reaches_a_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 9: the details of a status were a stack trace."""
     broken = "from doherty_service import translation\ndef fail(*_): raise RuntimeError('secret')\n"
-    broken += "messages = translation.AnswerMessages\nmessages.put = messages.whole = translation.latency = fail\n"
+    broken += "translation.stream_message = translation.whole_message = translation.latency = fail\n"
     (tmp_path / "sitecustomize.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with start_server(*SYNTHETIC) as server, connect(server.target) as caller:

@@ -73,6 +73,7 @@ class Multiplex(MessageWriter):
         self._ending: list[Lane] = []
         """Those whose last part is in the message that is being written."""
         self._is_flushing = False
+        self._is_stalled = False
         self._last_id = 0
         self._has_room = asyncio.Event()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -128,6 +129,7 @@ class Multiplex(MessageWriter):
 
     def stall(self) -> None:
         """Ends the RPC, because its caller does not read."""
+        self._is_stalled = True
         settle(self._over, StalledReaderError())
 
     def _flush_soon(self) -> None:
@@ -187,17 +189,23 @@ class Multiplex(MessageWriter):
         translation.check_multiplex_size(data)
         message = parse_message(wire.MultiplexGenerateRequest.FromString, data)
         translation.check_multiplex(message)
-        for index, start in enumerate(message.starts):
-            if index % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)
+        for index, start in enumerate(message.starts):  # all of them before the first one begins
+            await self._let_others_in(index)
             self._last_id = translation.check_start(start, index, self._last_id)
+        for index, start in enumerate(message.starts):
+            await self._let_others_in(index)
             self._start(start)
         for index, identifier in enumerate(message.cancels):
-            if index % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)
+            await self._let_others_in(index)
             if (lane := self._lanes.get(identifier)) is not None:
                 lane.cancel()
         return True
+
+    @staticmethod
+    async def _let_others_in(index: int) -> None:
+        """Gives the event loop a turn after every slice of a long message."""
+        if index % _SLICE == _SLICE - 1:
+            await asyncio.sleep(0)
 
     def _start(self, start: wire.MultiplexStart) -> None:
         """Takes a request in: it begins at once, or waits for others to end."""
@@ -241,10 +249,13 @@ class Multiplex(MessageWriter):
 
     def _drop(self, lane: Lane) -> None:
         """Lets go of a lane whose last part does not leave any more."""
-        status = lane.status
-        if self._over.done() and isinstance(self._over.exception(), StalledReaderError) and not status:
+        if lane.status not in ("", "OK"):
+            status = lane.status
+        elif self._is_stalled and lane.session is not None:  # one that waits for a slot left nothing unread
             status = note_failure(StalledReaderError(), lane.record).code.name
-        self._close(lane, status or note_leaving(lane.record).name)
+        else:
+            status = note_leaving(lane.record).name
+        self._close(lane, status)
 
     def _close(self, lane: Lane, status: str) -> None:
         del self._lanes[lane.id]
