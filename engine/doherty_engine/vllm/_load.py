@@ -1,5 +1,6 @@
 """Brings vLLM up, in a thread: it takes from half a minute to several."""
 
+import logging
 import signal
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -14,8 +15,12 @@ from doherty_engine.vllm._features import describe
 from doherty_engine.vllm._guard import Guard
 from doherty_engine.vllm._library import EXTRA, Library, first_line, load_library
 from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._speculation import first_runner_warning
 from doherty_engine.vllm._stats import Board, stat_logger
 from doherty_engine.vllm._work import Workshop
+
+_log = logging.getLogger("doherty.engine")
+
 
 def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
     """Loads the model; blocks.
@@ -41,6 +46,7 @@ def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
     _keep_ctrl_c_from_children()
     with guard.marking():
         llm = _start_vllm(library, arguments, board)
+    _warn_of_first_runner(llm.vllm_config, library)
     library.enable_envs_cache()  # or it reads the environment once a token; in its other processes it does it itself
     model = llm.vllm_config.model_config
     shop = Workshop(
@@ -68,6 +74,12 @@ def _start_vllm(library: Library, arguments: dict[str, object], board: Board) ->
         )
     except Exception as error:
         raise EngineSetupError(f"vLLM cannot start ({first_line(error)}); its own log above says more.") from error
+
+
+def _warn_of_first_runner(config: Any, library: Library) -> None:
+    drafts = config.speculative_config
+    if drafts is not None and not config.use_v2_model_runner:
+        _log.warning(first_runner_warning(method=drafts.method, version=library.version))
 
 
 def _keep_ctrl_c_from_children() -> None:
