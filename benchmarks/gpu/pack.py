@@ -1,6 +1,6 @@
 """Packs what the measurements need into parts for a GPU machine that reaches no package index.
 
-`python benchmarks/gpu/pack.py FOLDER` writes FOLDER/00, FOLDER/01, ...: an archive in parts of at most 60 MiB. There,
+`python benchmarks/gpu/pack.py FOLDER` writes FOLDER/00, FOLDER/01, ...: an archive in parts of at most 52 MiB. There,
 
     mkdir -p SITE && cat PARTS/* | xz -T0 -dc | tar -C SITE -xf -
     export PYTHONPATH=SITE:client:engine:service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PART_BYTES = 60 << 20
+PART_BYTES = 52 << 20
 VLLM = """
     vllm==0.26.0 annotated-types==0.8.0 annotated-doc anyio apache-tvm-ffi==0.1.10 astor attrs cachetools==8.0.1
     cbor2==6.3.0 compressed-tensors==0.17.0 depyf==0.20.0 dill distro fastapi==0.136.3 h11 httpcore2==2.16.2
