@@ -12,7 +12,8 @@ from random import Random
 from time import perf_counter
 from typing import Any
 
-from _records import Order, Record
+from _records import Order, Record, checked
+from _rust import rust
 from _shape import as_ids, as_text, prompt_ids, prompt_text
 from doherty import AsyncClient, GenerateOptions, RawText
 from doherty.cli._reference import QUESTIONS
@@ -158,18 +159,12 @@ async def smg(order: Order) -> AsyncIterator[Ask]:
         yield ask
 
 
-def checked(record: Record, count: int, tokens: int) -> Record:
-    """The record of an answer that is as long as it was to be."""
-    if count != tokens:
-        raise RuntimeError(f"an answer has {count} tokens instead of {tokens}")
-    return record
-
-
 DRIVERS: dict[str, Driver] = {
     "stream": partial(doherty, multiplex=False),
     "multiplex": partial(doherty, multiplex=True),
     "sse": sse,
     "smg": smg,
+    "rust": rust,
 }
 """By the names that orders have for them."""
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import uvloop
 
-from _drivers import Ask, Driver, Prompt, checked, serve
-from _records import Order, Record, receive, send
+from _drivers import Ask, Driver, Prompt, serve
+from _records import Order, Record, checked, receive, send
 from _shape import as_ids, as_text, prompt_text
 from doherty_engine import (
     Conversation,

@@ -22,7 +22,7 @@ class Cell:
 
 
 _SERVERS = ("asyncllm", "stream", "multiplex", "sse")
-_TEXT = ("asyncllm", "engine", "stream", "multiplex", "sse")
+_TEXT = ("asyncllm", "engine", "stream", "multiplex", "sse", "rust")
 _ALL = (*_TEXT, "ids", "smg")
 
 # At one stream a token takes 4.3 ms, so that 200 answers of 340 tokens would take five minutes for each side.

@@ -48,6 +48,13 @@ class Record:
         return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
 
 
+def checked(record: Record, count: int, tokens: int) -> Record:
+    """The record of an answer that is as long as it was to be."""
+    if count != tokens:
+        raise RuntimeError(f"an answer has {count} tokens instead of {tokens}")
+    return record
+
+
 async def send(writer: StreamWriter, message: object) -> None:
     """Sends a message as a line of JSON."""
     writer.write(json.dumps(message).encode() + b"\n")

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from _processes import is_running, pin
@@ -29,6 +30,7 @@ ROWS = {
     "sse": "vLLM's OpenAI server, SSE",
     "ids": "in-process AsyncLLM, ids only",
     "smg": "vLLM's gRPC server, ids only",
+    "rust": "vLLM's Rust front-end, gRPC",
 }
 """What a driver stands for in the tables, in their order."""
 
@@ -135,21 +137,23 @@ def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state:
     port = _free_port()
     target = str(state / "inprocess.socket") if kind == "inprocess" else f"127.0.0.1:{port}"
     theirs = ["--host=127.0.0.1", f"--port={port}", *_vllm_arguments(options)]
+    python = sys.executable
     commands = {
-        "inprocess": [str(HERE / "_inprocess.py"), target, engine, json.dumps(options)],
+        "inprocess": [python, str(HERE / "_inprocess.py"), target, engine, json.dumps(options)],
         "doherty": [
-            *("-m", "doherty_service", f"--listen={target}", f"--engine={engine}", "--canary-interval=0"),
+            *(python, "-m", "doherty_service", f"--listen={target}", f"--engine={engine}", "--canary-interval=0"),
             *(f"-o{key}={value}" for key, value in options.items()),
         ],
-        "openai": ["-m", "vllm.entrypoints.openai.api_server", *theirs],
-        "smg": ["-m", "vllm.entrypoints.grpc_server", *theirs],
+        "openai": [python, "-m", "vllm.entrypoints.openai.api_server", *theirs],
+        "smg": [python, "-m", "vllm.entrypoints.grpc_server", *theirs],
+        "rust": [*_rust_front_end(), *_rust_arguments(options, port)],
     }
     if kind == "inprocess":
         Path(target).unlink(missing_ok=True)
     path = state / f"{name}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *commands[kind]],
+            commands[kind],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -172,6 +176,22 @@ def _vllm_arguments(options: Mapping[str, str]) -> list[str]:
     for name, value in options.items():
         values |= json.loads(value) if name == "engine_args" else {name: value}
     return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def _rust_front_end() -> list[str]:
+    """The binary in vLLM's wheel; a side that is not launched does not need it."""
+    found = find_spec("vllm")
+    folders = [] if found is None else found.submodule_search_locations or []
+    return [str(Path(folder) / "vllm-rs") for folder in folders]
+
+
+def _rust_arguments(options: Mapping[str, str], port: int) -> list[str]:
+    """What vLLM's Rust front-end takes itself, and behind "--" what it hands on to vLLM's engine."""
+    engine = [one for one in _vllm_arguments(options) if not one.startswith(("--model=", "--served-model-name="))]
+    return [
+        *("serve", options.get("model", ""), "--python", sys.executable, "--served-model-name", "m"),
+        *("--host", "127.0.0.1", "--port", str(_free_port()), "--grpc-port", str(port), "--", *engine),
+    ]
 
 
 def _free_port() -> int:
@@ -210,10 +230,12 @@ _READY: dict[str, Callable[[str], bool]] = {
     "doherty": _serves,
     "openai": _is_healthy,
     "smg": _listens,  # it listens once its engine is there
+    "rust": _listens,  # as well
 }
 _DRIVERS = {
     "inprocess": ("asyncllm", "engine", "ids"),
     "doherty": ("stream", "multiplex"),
     "openai": ("sse",),
     "smg": ("smg",),
+    "rust": ("rust",),
 }

@@ -23,7 +23,7 @@ from _shape import write_shape
 from _sides import Side, running, start, stop
 
 STEPS = ("start", "cells", "questions", "cancel", "stop")
-SIDES = {"vllm": ["inprocess", "doherty", "openai", "smg"], "synthetic": ["inprocess", "doherty"]}
+SIDES = {"vllm": ["inprocess", "doherty", "openai", "rust"], "synthetic": ["inprocess", "doherty"]}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ This package knows nothing of gRPC. `create_engine` makes an engine by name; `En
 """
 
 from doherty_engine._budget import input_field, output_budget
-from doherty_engine._engine import Engine, Health, ModelInfo, RequestHandle, SamplingDefaults, StepSink
+from doherty_engine._engine import Drafting, Engine, Health, ModelInfo, RequestHandle, SamplingDefaults, StepSink
 from doherty_engine._errors import (
     EngineError,
     EngineFailedError,
@@ -45,6 +45,7 @@ __all__ = [
     "Choices",
     "Constraint",
     "Conversation",
+    "Drafting",
     "Engine",
     "EngineError",
     "EngineFailedError",

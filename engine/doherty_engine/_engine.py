@@ -49,6 +49,22 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafting:
+    """What speculative decoding brought all requests of an engine since it started."""
+
+    drafts: int = 0
+    """How often a request got a draft: a step of eight requests has eight."""
+    draft_tokens: int = 0
+    accepted_by_position: tuple[int, ...] = ()
+    """How often the first token of a draft was accepted, the first two, and so on; of the first position first."""
+
+    @property
+    def accepted_tokens(self) -> int:
+        """How many drafted tokens were accepted."""
+        return sum(self.accepted_by_position)
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How an engine is right now."""
 
@@ -60,6 +76,8 @@ class Health:
     last_progress: float | None = None
     """When it last computed something, by `time.monotonic()`, also what gave no output, as a batch of a prompt; None
     where outputs are its only sign of life."""
+    drafting: Drafting | None = None
+    """None where nothing is drafted, or the engine does not tell."""
 
 
 class RequestHandle(Protocol):

@@ -20,7 +20,6 @@ from doherty_engine import (
     Regex,
     Sampling,
     SamplingDefaults,
-    Speculation,
     StepOutput,
     Stopping,
     TokenIds,
@@ -210,32 +209,6 @@ async def test_the_kv_cache_is_told_and_a_prompt_is_progress(vllm: VllmLab) -> N
     assert health.ok
     assert health.kv_cache_use is not None
     assert health.last_progress is not None
-
-
-async def test_speculation_is_told_of_a_request_that_ran_alone(tmp_path: Path) -> None:
-    async with vllm_lab(tmp_path, ngram="3") as vllm:
-        info = vllm.lab.engine.info()
-        assert "sampling.min_p" not in info.features
-        assert vllm.llm.vllm_config.arguments["speculative_config"] == {
-            "method": "ngram",
-            "num_speculative_tokens": 3,
-            "prompt_lookup_min": 1,
-            "prompt_lookup_max": 4,
-        }
-        stopping = Stopping(max_output_tokens=40, ignore_eos=True)
-        alone = await vllm.ask(stopping=stopping)
-        told = alone.finish.speculation
-        assert told is not None
-        assert told.draft_tokens == 3 * (told.steps - 1)
-        assert 40 <= told.steps + told.accepted_tokens <= 43  # the last draft may reach beyond the maximum
-        requests = [vllm_request(stopping=stopping) for _ in range(2)]
-        for request in requests:
-            vllm.lab.submit(request)
-        for request in requests:
-            outcome = await vllm.lab.outcome(request.key)
-            assert outcome.finish.speculation is None
-            assert outcome.token_ids == alone.token_ids
-        assert isinstance((await vllm.ask(stopping=stopping)).finish.speculation, Speculation)
 
 
 async def test_a_models_own_min_p_is_left_out_where_vllm_would_refuse_it(tmp_path: Path) -> None:

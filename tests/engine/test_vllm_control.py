@@ -1,13 +1,32 @@
 """How requests of the vLLM engine end before their time, and the engine itself, on a stand-in for vLLM."""
 
+import asyncio
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from doherty_engine import Conversation, EngineFailedError, FinishReason, Stopping
-from support.hugging_face import user
-from support.vllm import VllmLab, until, vllm_lab, vllm_request
+from doherty_engine import (
+    Choices,
+    Conversation,
+    EngineError,
+    EngineFailedError,
+    FinishReason,
+    InvalidInputError,
+    StepOutput,
+    Stopping,
+    create_engine,
+)
+from support.engines import EngineLab
+from support.hugging_face import user, write_llama3
+from support.vllm import FAKE_PATH, VllmLab, fake_vllm, until, vllm_lab, vllm_request
 
 ENDLESS = Stopping(max_output_tokens=8000, ignore_eos=True)
 
@@ -109,3 +128,134 @@ async def test_more_requests_than_slots_wait_in_vllm_and_tell_it(tmp_path: Path)
             vllm.lab.submit(request)
         queues = [(await vllm.lab.outcome(request.key)).started.queue for request in (first, second)]
         assert queues[1] > queues[0]
+
+
+@pytest.mark.parametrize("version", ["0.26.0", "0.33.0"])
+async def test_what_vllm_calls_the_callers_mistake_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_VERSION", version)
+    async with vllm_lab(tmp_path) as vllm:
+        error_type = sys.modules["vllm.exceptions"].VLLMValidationError
+        for parameter, fields, field in (
+            ("temperature", {}, "sampling.temperature"),
+            ("thinking_token_budget", {}, "messages"),
+            (None, {"constraint": Choices(("a",))}, "constraint.choices"),
+        ):
+
+            async def refuse(*_: object, parameter: str | None = parameter, **__: object) -> None:
+                raise error_type("it is out of range", parameter=parameter)
+
+            monkeypatch.setattr(vllm.llm, "add_request", refuse)
+            error = (await vllm.ask(**fields)).error
+            assert isinstance(error, InvalidInputError)
+            assert error.field == field
+            assert str(error).startswith("vLLM refuses it: it is out of range")
+        assert vllm.lab.engine.health().ok
+
+
+async def test_a_value_error_of_vllm_is_not_its_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with vllm_lab(tmp_path) as vllm:
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise ValueError("no room")
+
+        monkeypatch.setattr(vllm.llm, "add_request", refuse)
+        error = (await vllm.ask()).error
+        assert type(error) is EngineError
+        assert str(error) == "vLLM refused a request: no room"
+
+
+async def test_a_step_that_cannot_be_told_does_not_end_the_telling(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fake_vllm():
+        engine = create_engine("vllm", {"model": str(write_llama3(tmp_path).path)})
+        lab, failures = EngineLab(engine), [RuntimeError("no reader")]
+
+        def sink(outputs: Sequence[StepOutput]) -> None:
+            if failures:
+                raise failures.pop()
+            lab.sink(outputs)
+
+        await engine.start(sink)
+        outcome = await lab.ask(vllm_request(stopping=Stopping(max_output_tokens=20, ignore_eos=True)))
+        assert outcome.finish.output_tokens == 20
+        await engine.stop()
+    (record,) = caplog.records
+    assert record.getMessage() == "what vLLM gave in a step could not be told"
+    assert record.exc_info is not None
+
+
+async def test_a_failed_stop_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_HAS_PROCESS", "1")
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,))
+    other.start()
+    try:
+        async with vllm_lab(tmp_path) as vllm:
+            (process,) = [one for one in multiprocessing.active_children() if one.name == "EngineCore"]
+
+            def fail() -> None:
+                raise RuntimeError("CUDA error")
+
+            monkeypatch.setattr(vllm.llm, "shutdown", fail)
+            await vllm.lab.engine.stop()
+            assert not process.is_alive()
+        assert other.is_alive()  # which is not the engine's
+        assert "could not be shut down" in caplog.text
+    finally:
+        other.kill()
+        other.join()
+
+
+async def test_a_stop_that_hangs_and_is_given_up_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_HAS_PROCESS", "1")
+    hanging, goes_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with vllm_lab(tmp_path) as vllm:
+        (process,) = [one for one in multiprocessing.active_children() if one.name == "EngineCore"]
+
+        def hang() -> None:
+            loop.call_soon_threadsafe(hanging.set)
+            asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result()
+
+        monkeypatch.setattr(vllm.llm, "shutdown", hang)
+        stopping = asyncio.create_task(vllm.lab.engine.stop())
+        await hanging.wait()
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        assert not process.is_alive()
+        goes_on.set()
+
+
+def test_vllms_processes_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    code = """
+import asyncio, multiprocessing, sys
+from doherty_engine import create_engine
+async def main():
+    engine = create_engine("vllm", {"model": sys.argv[1]})
+    await engine.start(lambda _: None)
+    print(*(one.pid for one in multiprocessing.active_children()), flush=True)
+    await asyncio.Event().wait()
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    program = tmp_path / "serve.py"
+    program.write_text(code)
+    command = [sys.executable, str(program), str(write_llama3(tmp_path / "model").path)]
+    variables = os.environ | {"PYTHONPATH": FAKE_PATH, "FAKE_VLLM_HAS_PROCESS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables, text=True) as server:
+        assert server.stdout is not None
+        (core,) = map(int, server.stdout.readline().split())
+        descriptor = os.pidfd_open(core)
+        try:
+            server.send_signal(signal.SIGKILL)
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLIN)
+            assert waiting.poll(30_000), "the process lives on"
+        finally:
+            os.close(descriptor)

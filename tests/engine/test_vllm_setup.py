@@ -48,7 +48,7 @@ def test_importing_the_engine_loads_no_library() -> None:
 
 
 def test_profiles_set_options() -> None:
-    assert set(profiles()) == {"fast", "slow", "throughput"}
+    assert set(profiles()) == {"fast", "fastest", "slow", "throughput"}
     for values in profiles().values():
         assert set(values) <= set(engine_options("vllm"))
     assert Options().profile == "fast"
@@ -196,10 +196,16 @@ async def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("option", "text", "reason"),
     [
-        ("profile", "quick", "it must be one of fast, slow, throughput"),
+        ("profile", "quick", "it must be one of fast, fastest, slow, throughput"),
         ("slots", "0", "it must be at least 1"),
         ("gpu_memory_utilization", "90", "it must be above 0 and at most 1"),
         ("ngram", "-1", "it must be 0 or above"),
+        ("draft_tokens", "0", "it must be at least 1"),
+        ("draft_schedule", "8", "it must be auto, or STREAMS:DRAFTS with commas between"),
+        ("draft_schedule", "8:x", "it must be auto"),
+        ("draft_schedule", "8:3,8:2", "must rise from 1 on"),
+        ("draft_schedule", "0:3", "must rise from 1 on"),
+        ("draft_schedule", "8:-1", "must be 0 or above"),
         ("adapters", "a", "it must be NAME=PATH"),
         ("adapters", "a=b,a=c", "each name once"),
         ("engine_args", "[]", "it must be a JSON object"),

@@ -1,7 +1,9 @@
-"""Compares the stand-in for vLLM with the real package: `python tests/fakes/check_vllm.py WHEEL`.
+"""Compares the stand-in for vLLM with the real package: `python tests/fakes/check_vllm.py WHEEL...`.
 
-The wheel is read, not imported: neither a GPU nor torch is needed. What is told is every function and every class of
-the stand-in whose parameters or fields are not the real one's.
+A wheel is read, not imported: neither a GPU nor torch is needed. The stand-in has what the oldest and the newest
+supported vLLM have in common, so that an engine which works on it uses nothing that one of them lacks. What is told:
+parameters and fields of the stand-in that the real one does not have, parameters of the real one that must be given and
+that the stand-in does not know, parameters in another order, and errors whose base is another one.
 """
 
 import ast
@@ -39,16 +41,24 @@ CALLS = {
 FIELDS = {
     "sampling_params.py": ("SamplingParams", "StructuredOutputsParams", "RequestOutputKind"),
     "lora/request.py": ("LoRARequest",),
-    "outputs.py": ("CompletionOutput",),
+    "outputs.py": ("CompletionOutput", "RequestStateStats", "Logprob"),
     "usage/usage_lib.py": ("UsageContext",),
-    "config.py": ("StructuredOutputsConfig",),
-    "v1/metrics/stats.py": ("SpecDecodingStats",),
+    "config.py": ("StructuredOutputsConfig", "SpeculativeConfig"),
+    "v1/metrics/stats.py": ("SpecDecodingStats", "SchedulerStats", "RequestSpecDecodeMetrics"),
 }
-SOME_FIELDS = {"v1/metrics/stats.py": ("SchedulerStats",), "outputs.py": ("RequestStateStats", "Logprob")}
-"""Classes of which the stand-in has those fields only that matter."""
+NEWER = {
+    "outputs.py CompletionOutput": {"spec_decode_metrics"},
+    "v1/metrics/stats.py RequestSpecDecodeMetrics": {"num_spec_tokens"},
+}
+"""What the stand-in has for the newest vLLM alone."""
+OURS = {"config.py SpeculativeConfig": {"target_config", "draft_config"}}
+"""What the stand-in has for itself."""
+BASES = {"0.26": "ValueError", "0.33": "VLLMClientError"}
+"""Of VLLMValidationError, by the version."""
 ELSEWHERE = {
     "inputs.py tokens_input": "inputs/engine.py",
     "config.py StructuredOutputsConfig": "config/structured_outputs.py",
+    "config.py SpeculativeConfig": "config/speculative.py",
     "v1/metrics/stats.py SpecDecodingStats": "v1/spec_decode/metrics.py",
     "outputs.py RequestStateStats": "v1/metrics/stats.py",
     "outputs.py Logprob": "logprobs.py",
@@ -61,32 +71,58 @@ ELSEWHERE = {
 def main() -> int:
     """Returns how many differences there are."""
     differences = 0
-    with zipfile.ZipFile(sys.argv[1]) as wheel:
-        for place, mine, real in pairs(wheel):
-            if mine != real:
-                differences += 1
-                print(f"{place}\n  stand-in: {mine}\n  vLLM:     {real}")  # noqa: T201 - that is what it is for
-    print(f"{differences} differences")  # noqa: T201 - as above
+    for name in sys.argv[1:]:
+        with zipfile.ZipFile(name) as wheel:
+            found = [*calls(wheel), *classes(wheel), *arguments(wheel), *errors(wheel, Path(name).name.split("-")[1])]
+        differences += len(found)
+        print("\n".join([*found, f"{len(found)} differences from {Path(name).name}"]))  # noqa: T201 - that is what it is for
     return differences
 
 
-def pairs(wheel: zipfile.ZipFile) -> Iterator[tuple[str, object, object]]:
-    """What is compared, of the stand-in and of the real package."""
+def calls(wheel: zipfile.ZipFile) -> Iterator[str]:
+    """Functions that cannot be called as those of the stand-in."""
     collector = ("RequestOutputCollector.put", "RequestOutputCollector.get_nowait")
     for path, names in (*CALLS.items(), ("v1/engine/async_llm.py", collector)):
         for name in names:
-            place = f"{path} {name}"
-            yield place, parameters(fake(path), name), parameters(real(wheel, path, name), name)
+            mine, theirs = parameters(fake(path), name), parameters(real(wheel, path, name), name)
+            if not is_part(mine, theirs):
+                yield f"{path} {name}\n  stand-in: {mine}\n  vLLM:     {theirs}"
+
+
+def is_part(mine: list[str], theirs: list[str]) -> bool:
+    """Whether what is left when the new optional parameters are taken out is the same."""
+    return mine == [one for one in theirs if one in mine or not one.endswith("=")]
+
+
+def classes(wheel: zipfile.ZipFile) -> Iterator[str]:
+    """Fields of classes that vLLM's do not have."""
     for path, names in FIELDS.items():
         for name in names:
-            yield f"{path} {name}", fields(fake(path), name), fields(real(wheel, path, name), name)
-    for path, names in SOME_FIELDS.items():
-        for name in names:
-            mine, theirs = set(fields(fake(path), name)), set(fields(real(wheel, path, name), name))
-            yield f"{path} {name}", mine, mine & theirs
+            place = f"{path} {name}"
+            newer = NEWER.get(place, set())
+            theirs = fields(real(wheel, path, name), name, missing_is_empty=bool(newer))
+            mine = [one for one in fields(fake(path), name) if one not in OURS.get(place, ())]
+            if not theirs and newer:
+                continue  # the whole class is newer
+            lacking = [one for one in mine if one not in theirs and one not in newer]
+            if lacking:
+                yield f"{place}: vLLM has no {', '.join(lacking)}"
+
+
+def arguments(wheel: zipfile.ZipFile) -> Iterator[str]:
+    """Fields of AsyncEngineArgs that vLLM's has not."""
     tree = real(wheel, "engine/arg_utils.py", "")
-    arguments = {*fields(tree, "EngineArgs"), *fields(tree, "AsyncEngineArgs")}
-    yield "engine/arg_utils.py AsyncEngineArgs", argument_names(), arguments
+    theirs = {*fields(tree, "EngineArgs"), *fields(tree, "AsyncEngineArgs")}
+    if lacking := argument_names() - theirs:
+        yield f"engine/arg_utils.py AsyncEngineArgs: vLLM has no {', '.join(sorted(lacking))}"
+
+
+def errors(wheel: zipfile.ZipFile, version: str) -> Iterator[str]:
+    """Whether what a caller got wrong is a ValueError."""
+    (base,) = find(real(wheel, "exceptions.py", ""), "VLLMValidationError").bases
+    expected = BASES[".".join(version.split(".")[:2])]
+    if ast.unparse(base) != expected:
+        yield f"exceptions.py VLLMValidationError: vLLM's is a {ast.unparse(base)}, not a {expected}"
 
 
 def fake(path: str) -> ast.Module:
@@ -121,9 +157,11 @@ def parameters(tree: ast.Module, name: str) -> list[str]:
     ]
 
 
-def fields(tree: ast.Module, name: str) -> list[str]:
+def fields(tree: ast.Module, name: str, *, missing_is_empty: bool = False) -> list[str]:
     """The names of a class's fields, or of an enumeration's members."""
     names: list[str] = []
+    if missing_is_empty and not any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body):
+        return names
     for node in find(tree, name).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.append(node.target.id)

@@ -1,6 +1,7 @@
 """The stand-in for vLLM, for a server and for tests in this process."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -79,3 +80,27 @@ def fake_vllm() -> Iterator[Any]:
 def _forget() -> None:
     for name in [name for name in sys.modules if name == "vllm" or name.startswith("vllm.")]:
         del sys.modules[name]
+
+
+def write_head(model: Path, head: Path, **changes: Any) -> Path:
+    """Writes the config.json of an EAGLE-3 head that fits the model in `model`, and weights that nobody reads.
+
+    A change to None takes a field out.
+    """
+    if not (model / "config.json").exists():
+        write_llama3(model)
+    config = json.loads((model / "config.json").read_text()) | {"hidden_size": 64}
+    (model / "config.json").write_text(json.dumps(config))
+    fields = {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "draft_vocab_size": 100,
+        "hidden_size": 64,
+        "max_position_embeddings": config["max_position_embeddings"],
+        "num_hidden_layers": 1,
+        "vocab_size": config["vocab_size"],
+    }
+    head.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in (fields | changes).items() if value is not None}
+    (head / "config.json").write_text(json.dumps(kept))
+    (head / "model.safetensors").write_bytes(b"weights")
+    return head

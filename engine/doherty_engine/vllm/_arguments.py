@@ -7,6 +7,7 @@ from doherty_engine.text import ModelFolder, find_model_folder
 from doherty_engine.vllm._library import EXTRA, Library
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._profiles import profiles
+from doherty_engine.vllm._speculation import speculative_config
 
 _SAME_NAME = (
     "max_model_len",
@@ -24,7 +25,7 @@ _SAME_NAME = (
 _OTHER_NAME = {"slots": "max_num_seqs", "prefix_caching": "enable_prefix_caching"}
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's LoRAConfig takes as max_lora_rank."""
-_NGRAM_WINDOW = 4
+_DRAFTS = ("draft_schedule", "ngram", "ngram_window")
 
 
 def settings(options: Options, folder: ModelFolder) -> dict[str, object]:
@@ -32,7 +33,7 @@ def settings(options: Options, folder: ModelFolder) -> dict[str, object]:
     values = profiles()[options.profile]
     if "quantization_config" in folder.read_json("config.json"):
         values.pop("quantization", None)  # the checkpoint is quantized already, and says how
-    for name in (*_SAME_NAME, *_OTHER_NAME, "ngram", "ngram_window"):
+    for name in (*_SAME_NAME, *_OTHER_NAME, *_DRAFTS):
         value = getattr(options, name)
         if value is not None:
             values[name] = value
@@ -45,7 +46,7 @@ def engine_arguments(options: Options, folder: ModelFolder, library: Library) ->
     """The keyword arguments of AsyncEngineArgs.
 
     Raises:
-        EngineSetupError: an adapter cannot be had.
+        EngineSetupError: an adapter or a head cannot be had, or the head does not fit the model.
     """
     values = settings(options, folder)
     arguments: dict[str, object] = {name: values[name] for name in _SAME_NAME if name in values}
@@ -56,16 +57,15 @@ def engine_arguments(options: Options, folder: ModelFolder, library: Library) ->
         arguments["model"] = str(folder.path)
     arguments["structured_outputs_config"] = library.StructuredOutputsConfig(backend="guidance")
     arguments["disable_log_stats"] = True  # its loggers; ours, which is handed over apart, still gets the figures
-    if values.get("ngram"):
-        arguments["speculative_config"] = {
-            "method": "ngram",
-            "num_speculative_tokens": values["ngram"],
-            "prompt_lookup_min": 1,
-            "prompt_lookup_max": values.get("ngram_window", _NGRAM_WINDOW),
-        }
     if options.adapters:
         arguments |= _lora_arguments(path for _, path in options.adapters)
-    return {**arguments, **(options.engine_args or {})}
+    arguments |= options.engine_args or {}
+    config = speculative_config(options, values, folder, library)
+    if config is not None:
+        arguments["speculative_config"] = config
+        if library.has_request_draft_figures:
+            arguments.setdefault("per_request_spec_decode_metrics", "summary")
+    return arguments
 
 
 def _lora_arguments(paths: Iterable[str]) -> dict[str, object]:

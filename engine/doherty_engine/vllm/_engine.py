@@ -1,6 +1,7 @@
 """The engine: hands requests to vLLM, and fetches what each of its steps gave."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -10,11 +11,13 @@ from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, EngineRequest, Input, RawText, Stopping
 from doherty_engine._trial import RefusedHandle, Trial, drop
+from doherty_engine.vllm._guard import Guard
 from doherty_engine.vllm._library import first_line
-from doherty_engine.vllm._load import load, terminate_children
+from doherty_engine.vllm._load import load
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._work import Work, Workshop
 
+_log = logging.getLogger("doherty.engine")
 _WARM_UP_TOKENS = 4
 _LOOK_SECONDS = 0.2
 """How often a load that shall be broken off is looked at."""
@@ -32,6 +35,7 @@ class VllmEngine:
         self._options = options
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
         self._sink: StepSink = drop
+        self._guard: Guard | None = None
         self._loading: Future[tuple[Workshop, ModelInfo]] | None = None
         self._shop: Workshop | None = None
         self._info: ModelInfo | None = None
@@ -52,7 +56,8 @@ class VllmEngine:
             EngineSetupError: it cannot start; the message says what to do.
         """
         try:
-            self._loading = self._thread.submit(load, self._options)
+            self._guard = Guard()
+            self._loading = self._thread.submit(load, self._options, self._guard)
             shop, info = await asyncio.wrap_future(self._loading)
             self._shop, self._info = shop, info
             self._telling = asyncio.create_task(self._tell_news())
@@ -101,23 +106,27 @@ class VllmEngine:
             detail="vLLM's process has died; its own log says why" if is_dead else "",
             kv_cache_use=shop.board.kv_cache_use,
             last_progress=shop.board.last_step,
+            drafting=shop.board.drafting() if shop.speculates else None,
         )
 
     async def stop(self) -> None:
         """Aborts what is running, gives every resource back, and returns when that is done. May be called twice."""
-        loaded = await self._break_off_loading()
-        self._shop = None
-        for work in list(self._works.values()):
-            work.abort()
-        self._deliver()
-        if self._telling is not None:
-            self._telling.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if loaded is not None:
-            # It waits for vLLM's processes to end, and kills those that do not.
-            await asyncio.get_running_loop().run_in_executor(self._thread, loaded.llm.shutdown)
-        self._loading = None
-        self._thread.shutdown()
+        try:
+            loaded = await self._break_off_loading()
+            self._shop = None
+            for work in list(self._works.values()):
+                work.abort()
+            self._deliver()
+            if self._telling is not None:
+                self._telling.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if loaded is not None:
+                await self._shut_down(loaded)
+        finally:
+            self._loading = None
+            self._thread.shutdown(wait=False)
+            if self._guard is not None:
+                await asyncio.to_thread(self._guard.close)
 
     def begin(self, work: Work, collector: Any) -> None:
         """Fetches what vLLM gives to `collector` from now on; for a Work to call."""
@@ -126,9 +135,6 @@ class VllmEngine:
         collector.ready = self._news
         self._news.set()  # for what may be there already
         self._in_vllm[work.key] = work
-        if self._shop is not None and self._shop.speculates and len(self._in_vllm) > 1:
-            for one in self._in_vllm.values():
-                one.share()
 
     def tell(self, output: StepOutput) -> None:
         """Tells an output that belongs to no step; for a Work to call."""
@@ -158,15 +164,25 @@ class VllmEngine:
                 del self._works[output.key]
                 self._in_vllm.pop(output.key, None)
         if outputs:
-            self._sink(outputs)
+            try:
+                self._sink(outputs)
+            except Exception:  # noqa: BLE001  whatever it is, the next step must be told all the same
+                _log.exception("what vLLM gave in a step could not be told")
+
+    async def _shut_down(self, shop: Workshop) -> None:
+        """Waits for vLLM's processes to end; what it leaves behind is the guard's."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, shop.llm.shutdown)
+        except Exception:  # noqa: BLE001  vLLM, CUDA and ZeroMQ have no base in common
+            _log.exception("vLLM could not be shut down; its processes are ended now")
 
     async def _break_off_loading(self) -> Workshop | None:
         """Waits for the end of the load, if one is under way, and hastens it; returns what was loaded, if anything."""
         if self._loading is None:
             return None
         loading = asyncio.wrap_future(self._loading)
-        while not loading.done():
-            terminate_children()
+        while not loading.done() and self._guard is not None:
+            self._guard.terminate()
             await asyncio.wait([loading], timeout=_LOOK_SECONDS)
         (found,) = await asyncio.gather(loading, return_exceptions=True)
         return None if isinstance(found, BaseException) else found[0]

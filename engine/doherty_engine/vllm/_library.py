@@ -33,6 +33,12 @@ class Library:
     StructuredOutputsConfig: Any
     StructuredOutputsParams: Any
     UsageContext: Any
+    VLLMClientError: type[Exception]
+    """What vLLM raises of a request that its caller got wrong; 0.26 mostly raises a ValueError instead."""
+    stretches_heads: bool
+    """Whether vLLM itself makes a head's table of positions as long as the context."""
+    has_request_draft_figures: bool
+    """Whether vLLM counts the drafts of each request."""
     enable_envs_cache: Any
     tokens_input: Any
 
@@ -52,18 +58,24 @@ def load_library() -> Library:
             "choose `--engine llamacpp`."
         )
     sampling_params = _import("vllm.sampling_params")
+    config = _import("vllm.config")
+    errors = _import("vllm.exceptions")
+    engine_args = _import("vllm.engine.arg_utils").AsyncEngineArgs
     return Library(
         version=vllm.__version__,
-        AsyncEngineArgs=_import("vllm.engine.arg_utils").AsyncEngineArgs,
+        AsyncEngineArgs=engine_args,
         AsyncLLM=_import("vllm.v1.engine.async_llm").AsyncLLM,
         EngineDeadError=_import("vllm.v1.engine.exceptions").EngineDeadError,
         LoRARequest=_import("vllm.lora.request").LoRARequest,
         PrometheusStatLogger=_import("vllm.v1.metrics.loggers").PrometheusStatLogger,
         RequestOutputKind=sampling_params.RequestOutputKind,
         SamplingParams=sampling_params.SamplingParams,
-        StructuredOutputsConfig=_import("vllm.config").StructuredOutputsConfig,
+        StructuredOutputsConfig=config.StructuredOutputsConfig,
         StructuredOutputsParams=sampling_params.StructuredOutputsParams,
         UsageContext=_import("vllm.usage.usage_lib").UsageContext,
+        VLLMClientError=getattr(errors, "VLLMClientError", errors.VLLMValidationError),
+        stretches_heads=hasattr(config.SpeculativeConfig, "_maybe_override_draft_max_position_embeddings"),
+        has_request_draft_figures=hasattr(engine_args, "per_request_spec_decode_metrics"),
         enable_envs_cache=_import("vllm.envs").enable_envs_cache,
         tokens_input=_import("vllm.inputs").tokens_input,
     )

@@ -1,6 +1,6 @@
 """Brings vLLM up, in a thread: it takes from half a minute to several."""
 
-import multiprocessing
+import logging
 import signal
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -12,14 +12,22 @@ from doherty_engine.constraints import FormCompiler
 from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
 from doherty_engine.vllm._arguments import engine_arguments
 from doherty_engine.vllm._features import describe
+from doherty_engine.vllm._guard import Guard
 from doherty_engine.vllm._library import EXTRA, Library, first_line, load_library
 from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._speculation import first_runner_warning
 from doherty_engine.vllm._stats import Board, stat_logger
 from doherty_engine.vllm._work import Workshop
 
+_log = logging.getLogger("doherty.engine")
 
-def load(options: Options) -> tuple[Workshop, ModelInfo]:
+
+def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
     """Loads the model; blocks.
+
+    Args:
+        options: those of the deployment.
+        guard: who ends vLLM's processes.
 
     Raises:
         EngineSetupError: it cannot; the message says what to do.
@@ -34,7 +42,11 @@ def load(options: Options) -> tuple[Workshop, ModelInfo]:
     forms = FormCompiler(extra=EXTRA)
     can_bind = forms.suits(tokenizer.library)
     board = Board()
-    llm = _start_vllm(library, engine_arguments(options, folder, library), board)
+    arguments = engine_arguments(options, folder, library)
+    _keep_ctrl_c_from_children()
+    with guard.marking():
+        llm = _start_vllm(library, arguments, board)
+    _warn_of_first_runner(llm.vllm_config, library)
     library.enable_envs_cache()  # or it reads the environment once a token; in its other processes it does it itself
     model = llm.vllm_config.model_config
     shop = Workshop(
@@ -45,7 +57,7 @@ def load(options: Options) -> tuple[Workshop, ModelInfo]:
         forms=forms if can_bind and not model.skip_tokenizer_init else None,
         board=board,
         adapters={
-            name: library.LoRARequest(name, number, _lora_path(path))
+            name: library.LoRARequest(lora_name=name, lora_int_id=number, lora_path=_lora_path(path))
             for number, (name, path) in enumerate(options.adapters, start=1)
         },
         speculates=llm.vllm_config.speculative_config is not None,
@@ -53,14 +65,7 @@ def load(options: Options) -> tuple[Workshop, ModelInfo]:
     return shop, describe(options, folder, shop)
 
 
-def terminate_children() -> None:
-    """Ends vLLM's processes, so that a load that is under way fails: nothing else in a server makes any."""
-    for process in multiprocessing.active_children():
-        process.terminate()
-
-
 def _start_vllm(library: Library, arguments: dict[str, object], board: Board) -> Any:
-    _keep_ctrl_c_from_children()
     try:
         return library.AsyncLLM.from_engine_args(
             library.AsyncEngineArgs(**arguments),
@@ -69,6 +74,12 @@ def _start_vllm(library: Library, arguments: dict[str, object], board: Board) ->
         )
     except Exception as error:
         raise EngineSetupError(f"vLLM cannot start ({first_line(error)}); its own log above says more.") from error
+
+
+def _warn_of_first_runner(config: Any, library: Library) -> None:
+    drafts = config.speculative_config
+    if drafts is not None and not config.use_v2_model_runner:
+        _log.warning(first_runner_warning(method=drafts.method, version=library.version))
 
 
 def _keep_ctrl_c_from_children() -> None:

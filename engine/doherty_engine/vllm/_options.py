@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from doherty_engine._options import option, parse_bool, parse_count, parse_positive
 from doherty_engine.vllm._profiles import DEFAULT_PROFILE, profiles
+from doherty_engine.vllm._schedule import parse_schedule
 
 
 def _share(text: str) -> float:
@@ -70,6 +71,21 @@ class Options:
     performance_mode: str | None = option(None, str, "balanced, interactivity or throughput.")
     prefix_caching: bool | None = option(
         None, parse_bool, "Whether the beginning of a prompt is reused where the KV cache still holds it."
+    )
+    draft: str = option(
+        "", str, 'The draft head of EAGLE, EAGLE-3 or DFlash for this model: a folder, or one on the hub as "org/name".'
+    )
+    draft_revision: str = option("", str, "The commit, branch or tag of a head on the hub.")
+    draft_tokens: int | None = option(
+        None,
+        parse_positive,
+        "How many tokens the head drafts a step. The default is 3 for EAGLE-3, 2 for EAGLE, and what a head of DFlash "
+        "was trained for.",
+    )
+    draft_schedule: tuple[tuple[int, int], ...] | str | None = option(
+        None,
+        parse_schedule,
+        "Fewer drafts the more streams: auto, or STREAMS:DRAFTS with commas between. The default is always the same.",
     )
     ngram: int | None = option(
         None,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from doherty_engine._budget import input_field
 from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError, UnsupportedError
 from doherty_engine._outputs import Finish, FinishReason, Speculation, StepOutput
 from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
@@ -14,7 +15,7 @@ from doherty_engine.constraints import FormCompiler
 from doherty_engine.text import HuggingFaceTokenizer, InputReader, TokenAnswer
 from doherty_engine.vllm._library import Library, first_line
 from doherty_engine.vllm._sampling import sampling_params
-from doherty_engine.vllm._stats import Board
+from doherty_engine.vllm._stats import Board, Tally, counting
 
 _FIELDS: dict[type[Constraint], str] = {
     Choices: "constraint.choices",
@@ -24,6 +25,21 @@ _FIELDS: dict[type[Constraint], str] = {
 }
 _ENDINGS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """What vLLM calls an end that an answer may have."""
+_PARAMETERS = {
+    "frequency_penalty": "sampling.frequency_penalty",
+    "logprobs": "output.top_logprobs",
+    "max_tokens": "stopping.max_output_tokens",
+    "min_p": "sampling.min_p",
+    "min_tokens": "stopping.min_output_tokens",
+    "presence_penalty": "sampling.presence_penalty",
+    "repetition_penalty": "sampling.repetition_penalty",
+    "seed": "sampling.seed",
+    "stop_token_ids": "stopping.stop_token_ids",
+    "temperature": "sampling.temperature",
+    "top_k": "sampling.top_k",
+    "top_p": "sampling.top_p",
+}
+"""The fields of requests by what vLLM calls them in its errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +89,7 @@ class Work:
         self._answer: TokenAnswer | None = None
         self._collector: Any = None
         self._timer: asyncio.TimerHandle | None = None
-        self._mark: Speculation | None = None
+        self._tally = Tally()
 
     def abort(self) -> None:
         """Ends it without any more text; vLLM hears of it at once, and takes it out before its next step."""
@@ -86,12 +102,6 @@ class Work:
         if not self.is_over:
             self._close(StepOutput(self.key, error=error))
 
-    def share(self) -> None:
-        """Notes that another request runs too: what vLLM tells of speculation is then not of this one alone."""
-        self._mark = None
-        if self._answer is not None:
-            self._answer.speculation = None
-
     async def run(self) -> None:
         """Reads the request and hands it to vLLM; whatever goes wrong, it ends."""
         try:
@@ -100,8 +110,10 @@ class Work:
             self.fail(error)
         except self._shop.library.EngineDeadError as error:
             self.fail(EngineFailedError(first_line(error)))
-        except ValueError as error:
+        except self._shop.library.VLLMClientError as error:
             self.fail(self._refusal(error))
+        except ValueError as error:
+            self.fail(self._doubt(error))
         except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
             self.fail(EngineFailedError(f"{type(error).__name__}: {first_line(error)}"))
 
@@ -110,6 +122,9 @@ class Work:
         try:
             output = self._collector.get_nowait()
             return None if output is None else self._take(output)
+        except self._shop.library.VLLMClientError as error:
+            self._owner.spawn(self._leave_vllm())
+            return self._over(StepOutput(self.key, error=self._refusal(error)))
         except Exception as error:  # noqa: BLE001  vLLM puts whatever ended its own reading of outputs into every collector
             self._owner.spawn(self._leave_vllm())
             return self._over(StepOutput(self.key, error=EngineFailedError(f"vLLM failed: {first_line(error)}")))
@@ -145,7 +160,7 @@ class Work:
             await self._leave_vllm()
             return
         if shop.speculates:
-            self._mark = shop.board.mark()
+            self._collector.put = counting(self._collector.put, self._tally, shop.board)
         self._owner.begin(self, self._collector)
 
     def _take(self, output: Any) -> StepOutput | None:
@@ -154,8 +169,8 @@ class Work:
         if answer.cached_tokens is None:
             answer.cached_tokens = output.num_cached_tokens
             answer.queue = _queue(output.metrics)
-        if self._mark is not None:
-            answer.speculation = self._shop.board.since(self._mark)
+        if self._shop.speculates:
+            answer.speculation = _exact(self._tally, completion) or self._tally.speculation()
         reason: str | None = completion.finish_reason
         if reason is not None and reason not in _ENDINGS:
             return self._over(StepOutput(self.key, error=self._breakdown(reason)))
@@ -205,11 +220,27 @@ class Work:
             return InvalidInputError(field, "it turned out too complex to be followed to the end of the answer")
         return EngineFailedError(f"vLLM gave the request up: {reason}")
 
-    def _refusal(self, error: ValueError) -> EngineError:
-        """What vLLM's own check of a request means; all that it checks but constraints was checked here before."""
+    def _refusal(self, error: Exception) -> EngineError:
+        """What an error means that vLLM calls the caller's mistake."""
         if self._request.constraint is not None:
             return InvalidInputError(_FIELDS[type(self._request.constraint)], f"vLLM refuses it: {first_line(error)}")
+        field = _PARAMETERS.get(getattr(error, "parameter", None) or "") or input_field(self._request.input)
+        return InvalidInputError(field, f"vLLM refuses it: {first_line(error)}")
+
+    def _doubt(self, error: ValueError) -> EngineError:
+        """What a ValueError means: of a constraint it is vLLM's own check; all else was checked here before."""
+        if self._request.constraint is not None:
+            return self._refusal(error)
         return EngineError(f"vLLM refused a request: {first_line(error)}")
+
+
+def _exact(tally: Tally, completion: Any) -> Speculation | None:
+    """The figures that vLLM itself keeps of a request, where it does (0.33 on); they come with its last output."""
+    told = getattr(completion, "spec_decode_metrics", None)
+    if told is None:
+        return None
+    accepted = sum(length * count for length, count in enumerate(told.histogram))
+    return Speculation(tally.steps, told.num_draft_tokens, accepted)
 
 
 def _queue(metrics: Any | None) -> float:

@@ -1,7 +1,11 @@
 """What an engine runs with, as far as it matters here."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ._version import IS_NEWEST
 
 
 @dataclass
@@ -45,16 +49,55 @@ class SchedulerConfig:
 
 @dataclass
 class SpeculativeConfig:
-    """What is drafted."""
+    """What is drafted; the fields that matter here."""
 
-    method: str
     num_speculative_tokens: int
-    prompt_lookup_min: int = 5
-    prompt_lookup_max: int = 5
+    model: str | None = None
+    method: str | None = None
+    revision: str | None = None
+    prompt_lookup_max: int | None = None
+    prompt_lookup_min: int | None = None
+    num_speculative_tokens_per_batch_size: list[list[int]] | None = None
+    rejection_sample_method: str = "standard"
+    synthetic_acceptance_rates: list[float] | None = None
+    target_config: dict[str, Any] | None = None
+    """The config.json of the model; ours alone."""
+    draft_config: dict[str, Any] = field(default_factory=dict, init=False)
+    """That of the head; ours alone."""
 
     def __post_init__(self) -> None:
-        if self.num_speculative_tokens < 1 or self.prompt_lookup_min > self.prompt_lookup_max:
+        if self.num_speculative_tokens < 1 or self.method not in {"ngram", "eagle", "eagle3", "dflash"}:
             raise ValueError("1 validation error for SpeculativeConfig")
+        if self.method == "ngram":
+            if (self.prompt_lookup_min or 5) > (self.prompt_lookup_max or 5):
+                raise ValueError("1 validation error for SpeculativeConfig")
+        elif self.model is None:
+            raise ValueError("num_speculative_tokens was provided but without speculative model.")
+        else:
+            self._read_head(Path(self.model))
+        for first, last, drafts in self.num_speculative_tokens_per_batch_size or ():
+            if not 1 <= first <= last or drafts < 0:
+                raise ValueError("Batch-size range start must be <= end")
+
+    def _read_head(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        self.draft_config = {**config.get("transformer_layer_config", {}), **config}
+        assert self.target_config is not None
+        for name in ("hidden_size", "vocab_size"):
+            assert self.draft_config[name] == self.target_config[name], "vLLM would fail while it loads weights"
+
+    @property
+    def positions(self) -> int | None:
+        """How long the head's table of positions is; None where it is as long as the context."""
+        if IS_NEWEST or not self.draft_config:
+            return None
+        longest: int = self.draft_config["max_position_embeddings"]
+        return longest
+
+    if IS_NEWEST:
+
+        @staticmethod
+        def _maybe_override_draft_max_position_embeddings(draft_hf_config: Any, target_max_model_len: int) -> None: ...
 
 
 @dataclass
@@ -69,3 +112,8 @@ class VllmConfig:
     enable_prefix_caching: bool
     arguments: dict[str, Any]
     """All that the engine was given, for tests to look at."""
+
+    @property
+    def use_v2_model_runner(self) -> bool:
+        """Whether the second model runner is used, which has n-grams in later versions alone."""
+        return self.speculative_config is None or IS_NEWEST or self.speculative_config.method != "ngram"

@@ -41,6 +41,8 @@ class CompletionOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     lora_request: Any = None
+    spec_decode_metrics: Any = None
+    """In 0.33 alone, with the last output."""
 
 
 class RequestOutput:
@@ -82,3 +84,4 @@ class RequestOutput:
             mine.logprobs.extend(new.logprobs)
         mine.finish_reason = new.finish_reason
         mine.stop_reason = new.stop_reason
+        mine.spec_decode_metrics = mine.spec_decode_metrics or new.spec_decode_metrics

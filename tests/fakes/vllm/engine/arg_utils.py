@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .._version import IS_NEWEST
 from ..config import ModelConfig, SchedulerConfig, SpeculativeConfig, StructuredOutputsConfig, VllmConfig
 from ..usage.usage_lib import UsageContext
 
@@ -25,7 +26,7 @@ _NAMES = """
     block_size enable_prefix_caching prefix_caching_hash_algo disable_sliding_window disable_cascade_attn
     offload_backend cpu_offload_gb cpu_offload_params offload_group_size offload_num_in_group offload_prefetch_step
     offload_params gpu_memory_utilization kv_cache_memory_bytes max_num_batched_tokens max_num_scheduled_tokens
-    max_num_partial_prefills max_long_partial_prefills long_prefill_token_threshold max_num_seqs max_logprobs
+    long_prefill_token_threshold max_num_seqs max_logprobs
     logprobs_mode use_fp64_gumbel disable_log_stats aggregate_engine_logging revision code_revision hf_token
     hf_overrides model_class_overrides tokenizer_revision quantization quantization_config
     allow_deprecated_quantization enforce_eager disable_custom_all_reduce language_model_only limit_mm_per_prompt
@@ -43,10 +44,10 @@ _NAMES = """
     kv_cache_metrics kv_cache_metrics_sample cudagraph_metrics enable_layerwise_nvtx_tracing enable_mfu_metrics
     enable_logging_iteration_details jit_monitor_mode jit_monitor_verbose enable_mm_processor_stats
     scheduling_policy scheduler_cls pooler_config compilation_config attention_config mamba_config kernel_config
-    enable_flashinfer_autotune enable_bf16x3_router_gemm worker_cls worker_extension_cls profiler_config
+    enable_flashinfer_autotune worker_cls worker_extension_cls profiler_config
     kv_transfer_config kv_events_config ec_transfer_config reasoning_config generation_config enable_sleep_mode
-    enable_cumem_allocator override_generation_config model_impl override_attention_dtype attention_backend
-    calculate_kv_scales kv_cache_dtype_skip_layers mamba_cache_dtype mamba_ssm_cache_dtype mamba_block_size
+    enable_cumem_allocator override_generation_config model_impl attention_backend
+    kv_cache_dtype_skip_layers mamba_cache_dtype mamba_ssm_cache_dtype mamba_block_size
     prefix_match_unit mamba_cache_mode mamba_backend enable_mamba_cache_stochastic_rounding
     mamba_cache_philox_rounds additional_config use_tqdm_on_load pt_load_map_location logits_processors
     async_scheduling stream_interval kv_sharing_fast_prefill optimization_level performance_mode kv_offloading_size
@@ -54,7 +55,7 @@ _NAMES = """
     gdn_prefill_backend enable_log_requests
 """
 FIELDS = frozenset(_NAMES.split())
-"""The fields of AsyncEngineArgs in vLLM 0.26.0."""
+"""The fields that AsyncEngineArgs has both in vLLM 0.26 and in 0.33."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "model": str,
@@ -86,9 +87,12 @@ _VALUES: dict[str, set[object]] = {
 class AsyncEngineArgs:
     """Takes the fields of vLLM's, and looks at them once a configuration is made of them."""
 
+    if IS_NEWEST:
+        per_request_spec_decode_metrics = "none"
+
     def __init__(self, **arguments: Any) -> None:
         for name in arguments:
-            if name not in FIELDS:
+            if name not in FIELDS and not hasattr(self, name):
                 raise TypeError(f"AsyncEngineArgs.__init__() got an unexpected keyword argument {name!r}")
         self.arguments = arguments
 
@@ -111,6 +115,8 @@ class AsyncEngineArgs:
                 f"1 validation error for ModelConfig\n  Value error, User-specified max_model_len "
                 f"({given['max_model_len']}) is greater than the derived max_model_len ({longest}).\n  For further help"
             )
+        if given.get("per_request_spec_decode_metrics", "none") != "none" and not given.get("speculative_config"):
+            raise ValueError("--per-request-spec-decode-metrics requires speculative decoding to be enabled")
         slots = 256 if usage_context is UsageContext.OPENAI_API_SERVER else 128
         drafts = given.get("speculative_config")
         return VllmConfig(
@@ -124,7 +130,7 @@ class AsyncEngineArgs:
             scheduler_config=SchedulerConfig(
                 given.get("max_num_seqs", slots), given.get("max_num_batched_tokens", 2048)
             ),
-            speculative_config=None if drafts is None else SpeculativeConfig(**drafts),
+            speculative_config=None if drafts is None else SpeculativeConfig(**drafts, target_config=model),
             structured_outputs_config=given.get("structured_outputs_config", StructuredOutputsConfig()),
             lora_config={"max_loras": given.get("max_loras", 1)} if given.get("enable_lora") else None,
             enable_prefix_caching=given.get("enable_prefix_caching", True),

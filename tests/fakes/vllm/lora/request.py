@@ -1,7 +1,6 @@
 """Adapters."""
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass
@@ -12,7 +11,6 @@ class LoRARequest:
     lora_int_id: int
     lora_path: str = ""
     base_model_name: str | None = None
-    tensorizer_config_dict: dict[str, Any] | None = None
     load_inplace: bool = False
     is_3d_lora_weight: bool = False
 

@@ -11,17 +11,21 @@ from typing import Any
 
 import llguidance
 
+from ..._version import IS_NEWEST
 from ...config import VllmConfig
 from ...engine.arg_utils import AsyncEngineArgs
+from ...exceptions import VLLMValidationError
 from ...lora.request import LoRARequest
 from ...outputs import CompletionOutput, Logprob, RequestOutput, RequestStateStats
 from ...sampling_params import RequestOutputKind, SamplingParams
 from ...usage.usage_lib import UsageContext
 from ..metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
-from ..metrics.stats import IterationStats, SchedulerStats, SpecDecodingStats
+from ..metrics.stats import IterationStats, SchedulerStats
 from .core import EngineCore, Output, Request, Step
 from .exceptions import EngineDeadError
 
+_Refusal = VLLMValidationError if IS_NEWEST else ValueError
+"""What its checks of a request raise."""
 ENGINES: list["AsyncLLM"] = []
 """All that were made in this process, for tests to look at."""
 
@@ -95,10 +99,10 @@ class AsyncLLM:
         assert start_engine_loop
         config = engine_args.create_engine_config(usage_context)
         if "FAKE_VLLM_HANGS_IN_LOAD" in os.environ:
-            process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,), name="EngineCore")
-            process.start()
-            process.join()
+            _start_process().join()
             raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+        if "FAKE_VLLM_HAS_PROCESS" in os.environ:
+            _start_process()
         return cls(config, usage_context, stat_loggers or [], not engine_args.arguments.get("disable_log_stats", False))
 
     def shutdown(self, timeout: float | None = None) -> None:
@@ -180,29 +184,27 @@ class AsyncLLM:
     def _check(self, prompt: Any, params: SamplingParams, lora_request: LoRARequest | None) -> list[int]:
         model = self.vllm_config.model_config
         if params.logprobs is not None and params.logprobs > model.max_logprobs >= 0:
-            raise ValueError(f"Requested sample logprobs of {params.logprobs}, which is greater than max allowed")
+            raise _Refusal(f"Requested sample logprobs of {params.logprobs}, which is greater than max allowed")
         if self.vllm_config.speculative_config is not None and params.min_p > 1e-5:
-            raise ValueError(
+            raise _Refusal(
                 "The min_p and logit_bias sampling parameters are not yet supported with speculative decoding."
             )
         if params.structured_outputs is not None:
             if model.skip_tokenizer_init:
-                raise ValueError(
-                    "Structured outputs requires a tokenizer so it can't be used with 'skip_tokenizer_init'"
-                )
+                raise _Refusal("Structured outputs requires a tokenizer so it can't be used with 'skip_tokenizer_init'")
             _check_grammar(params, self.vllm_config.structured_outputs_config.backend)
         if lora_request is not None and self.vllm_config.lora_config is None:
-            raise ValueError(f"Got lora_request {lora_request} but LoRA is not enabled!")
+            raise _Refusal(f"Got lora_request {lora_request} but LoRA is not enabled!")
         if not isinstance(prompt, dict) or prompt.get("type") != "token":
             raise TypeError("this stand-in takes what tokens_input makes")
         ids = prompt["prompt_token_ids"]
         assert isinstance(ids, list)
         if not ids:
-            raise ValueError("The decoder prompt cannot be empty")
+            raise _Refusal("The decoder prompt cannot be empty")
         if len(ids) >= model.max_model_len:
-            raise ValueError(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
+            raise _Refusal(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
         if max(ids) >= model.get_vocab_size():
-            raise ValueError(f"Token id {max(ids)} is out of vocabulary")
+            raise _Refusal(f"Token id {max(ids)} is out of vocabulary")
         return ids
 
     def _run_output_handler(self) -> None:
@@ -239,13 +241,16 @@ class AsyncLLM:
             if output.finish_reason is not None:
                 del self._states[output.request_id]
                 self._external.pop(output.request_id.rpartition("-")[0], None)
-        drafted = None
-        if step.drafts is not None:
-            count, tokens, accepted = step.drafts
-            drafted = SpecDecodingStats(1, count, tokens, accepted)
-        scheduler = SchedulerStats(step.running, step.waiting, step.kv_cache_usage, drafted)
+        scheduler = SchedulerStats(step.running, step.waiting, step.kv_cache_usage, step.drafts)
         for logger in self._loggers:
             logger.record(scheduler, IterationStats() if step.outputs else None, mm_cache_stats=None, engine_idx=0)
+
+
+def _start_process() -> Any:
+    """What holds the GPU; it does not watch its parent."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,), name="EngineCore")
+    process.start()
+    return process
 
 
 def _make_logger(factory: Any, config: VllmConfig) -> AggregateStatLoggerBase:
@@ -262,7 +267,7 @@ def _check_grammar(params: SamplingParams, backend: str) -> None:
     assert grammar is not None, "this stand-in reads grammars alone"
     error = llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("grammar", grammar), None)
     if error:
-        raise ValueError(f"Grammar error: {error}")
+        raise _Refusal(f"Grammar error: {error}")
 
 
 def _output(output: Output, stats: RequestStateStats) -> RequestOutput:
@@ -273,7 +278,15 @@ def _output(output: Output, stats: RequestStateStats) -> RequestOutput:
             for place in output.logprobs
         ]
     completion = CompletionOutput(
-        0, "", output.new_token_ids, None, logprobs, None, output.finish_reason, output.stop_reason
+        0,
+        "",
+        output.new_token_ids,
+        None,
+        logprobs,
+        None,
+        output.finish_reason,
+        output.stop_reason,
+        spec_decode_metrics=output.request.spec_decode_metrics if output.finish_reason is not None else None,
     )
     return RequestOutput(
         output.request_id.rpartition("-")[0],

@@ -18,9 +18,11 @@ from transformers import PreTrainedTokenizerFast
 
 from support.fake_model import FakeModel
 
+from ..._version import IS_NEWEST
 from ...config import VllmConfig
 from ...lora.request import LoRARequest
 from ...sampling_params import SamplingParams
+from ..metrics.stats import RequestSpecDecodeMetrics, SpecDecodingStats
 
 _BLOCK = 16
 """Tokens of a block of the KV cache."""
@@ -41,6 +43,7 @@ class Request:
     cached_tokens: int = 0
     output: list[int] = field(default_factory=list)
     matcher: Any = None
+    spec_decode_metrics: RequestSpecDecodeMetrics | None = None
 
 
 @dataclass
@@ -63,8 +66,7 @@ class Step:
     running: int
     waiting: int
     kv_cache_usage: float
-    drafts: tuple[int, int, int] | None
-    """How many drafts there were, of how many tokens, of which so many were accepted."""
+    drafts: SpecDecodingStats | None
 
 
 class EngineCore:
@@ -175,23 +177,48 @@ class EngineCore:
 
     def _compute(self) -> Step:
         outputs = []
-        drafts = [0, 0, 0]
+        speculative = self._config.speculative_config
+        most = 0 if speculative is None else speculative.num_speculative_tokens
+        stats = SpecDecodingStats(most, 0, 0, 0, [0] * most, [0] * most)
+        drafted = self._drafts(len(self._running))
         for request in list(self._running.values()):
-            outputs.append(self._advance(request, drafts))
+            outputs.append(self._advance(request, drafted, stats))
             if outputs[-1].finish_reason is not None:
                 del self._running[request.request_id]
         used = sum(-(-(len(one.prompt_token_ids) + len(one.output)) // _BLOCK) for one in self._running.values())
-        told = (drafts[0], drafts[1], drafts[2]) if drafts[0] else None
+        told = stats if stats.num_drafts else None
         return Step(outputs, len(self._running), len(self._waiting), used / _BLOCKS, told)
 
-    def _advance(self, request: Request, drafts: list[int]) -> Output:
-        """Generates a token, and with speculation all of the draft that would have come anyway."""
+    def _drafts(self, batch_size: int) -> int:
+        """How many tokens are drafted for each of so many requests."""
         speculative = self._config.speculative_config
+        if speculative is None:
+            return 0
+        found = speculative.num_speculative_tokens
+        for first, _, drafts in speculative.num_speculative_tokens_per_batch_size or ():
+            if first <= batch_size:
+                found = min(drafts, speculative.num_speculative_tokens)
+        return found
+
+    def _observe(self, request: Request, drafted: int, accepted: int, stats: SpecDecodingStats) -> None:
+        stats.observe_draft(drafted, accepted)
+        config = self._config
+        if IS_NEWEST and config.arguments.get("per_request_spec_decode_metrics") == "summary":
+            if request.spec_decode_metrics is None:
+                most = stats.num_spec_tokens
+                request.spec_decode_metrics = RequestSpecDecodeMetrics(most, [0] * (most + 1))
+            request.spec_decode_metrics.observe(drafted, accepted)
+        assert config.speculative_config is not None
+        positions = config.speculative_config.positions
+        if positions is not None and len(request.prompt_token_ids) + len(request.output) + drafted > positions:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    def _advance(self, request: Request, drafted: int, stats: SpecDecodingStats) -> Output:
+        """Generates a token, and with speculation all of the draft that would have come anyway."""
         most = 1
-        if speculative is not None and request.output:
-            drafted = speculative.num_speculative_tokens
+        if drafted and request.output:
             most += (len(request.output) + len(request.prompt_token_ids)) % (drafted + 1)
-            drafts[:] = [drafts[0] + 1, drafts[1] + drafted, drafts[2] + most - 1]
+            self._observe(request, drafted, most - 1, stats)
         new: list[int] = []
         logprobs: list[dict[int, float]] | None = None if request.params.logprobs is None else []
         reason, stop = None, None

@@ -14,6 +14,14 @@ class SpecDecodingStats:
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
     num_draft_tokens_per_pos: list[int] = field(default_factory=list)
 
+    def observe_draft(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
+        """Takes the draft of one request."""
+        self.num_drafts += 1
+        self.num_draft_tokens += num_draft_tokens
+        self.num_accepted_tokens += num_accepted_tokens
+        for position in range(num_accepted_tokens):
+            self.num_accepted_tokens_per_pos[position] += 1
+
 
 @dataclass
 class SchedulerStats:
@@ -30,3 +38,19 @@ class IterationStats:
 
     def __init__(self) -> None:
         self.num_generation_tokens = 0
+
+
+@dataclass
+class RequestSpecDecodeMetrics:
+    """What was drafted for one request; in 0.33 alone."""
+
+    num_spec_tokens: int
+    histogram: list[int] = field(default_factory=list)
+    num_draft_tokens: int = 0
+    per_step_accepted: list[int] = field(default_factory=list)
+    per_step_drafted: list[int] = field(default_factory=list)
+
+    def observe(self, num_draft_tokens: int, num_accepted: int, detailed: bool = False) -> None:
+        """Takes a step."""
+        self.histogram[num_accepted] += 1
+        self.num_draft_tokens += num_draft_tokens

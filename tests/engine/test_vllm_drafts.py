@@ -1,0 +1,279 @@
+"""Drafts on the vLLM engine: what vLLM is told, what is refused before it starts, and the figures of each request."""
+
+import json
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doherty_engine import EngineSetupError, Speculation, Stopping, create_engine
+from doherty_engine.vllm._stats import Board, Tally, counting
+from support.hub import MODEL, running_hub
+from support.server import start_server
+from support.vllm import FAKE_PATH, VllmLab, fake_vllm, vllm_lab, vllm_request, write_head
+from support.wire import connect
+
+VERSIONS = pytest.mark.parametrize("version", ["0.26.0", "0.33.0"])
+DFLASH = {"architectures": ["DFlashDraftModel"], "draft_vocab_size": None, "block_size": 10, "num_hidden_layers": 5}
+ENDLESS = Stopping(max_output_tokens=40, ignore_eos=True)
+
+
+async def told(tmp_path: Path, head: Path, **options: str) -> dict[str, Any]:
+    """What vLLM is told of drafts."""
+    async with vllm_lab(tmp_path / "model", draft=str(head), **options) as vllm:
+        config: dict[str, Any] = vllm.llm.vllm_config.arguments["speculative_config"]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "drafts"),
+    [
+        ({}, "eagle3", 3),
+        ({"architectures": ["Eagle3Qwen3ForCausalLM"], "draft_vocab_size": None}, "eagle3", 3),
+        ({"architectures": ["LlamaForCausalLM"], "draft_vocab_size": None}, "eagle", 2),
+        (DFLASH, "dflash", 9),
+    ],
+)
+async def test_the_heads_own_config_says_how_it_drafts(
+    tmp_path: Path, changes: dict[str, Any], method: str, drafts: int
+) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head", **changes)
+    assert await told(tmp_path, head) == {
+        "method": method,
+        "model": str(head),
+        "num_speculative_tokens": drafts,
+    }
+
+
+async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head", architectures=["Eagle3Speculator"])
+    config = json.loads((head / "config.json").read_text())
+    layers = {name: config.pop(name) for name in ("max_position_embeddings", "num_hidden_layers")}
+    kind = {"speculators_model_type": "eagle3", "transformer_layer_config": layers, "target_hidden_size": 64}
+    (head / "config.json").write_text(json.dumps(config | kind))
+    assert (await told(tmp_path, head))["method"] == "eagle3"
+
+
+@pytest.mark.parametrize(
+    ("options", "drafts", "ranges"),
+    [
+        ({"draft_tokens": "5"}, 5, None),
+        ({"draft_schedule": "8:5,64:2"}, 5, [[1, 8, 5], [9, 64, 2]]),
+        ({"draft_schedule": "4:3,16:0", "draft_tokens": "5"}, 5, [[1, 4, 3], [5, 16, 0]]),
+        ({"draft_schedule": "auto"}, 3, None),
+        ({"profile": "fastest"}, 3, None),
+        ({"profile": "fastest", "slots": "256"}, 3, [[1, 64, 3], [65, 85, 2], [86, 256, 1]]),
+        ({"profile": "fastest", "draft_tokens": "9"}, 9, [[1, 25, 9], [26, 42, 5], [43, 64, 3]]),
+        ({"profile": "fastest", "draft_schedule": "64:3"}, 3, None),
+    ],
+)
+async def test_how_many_tokens_are_drafted(
+    tmp_path: Path, options: dict[str, str], drafts: int, ranges: list[list[int]] | None
+) -> None:
+    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head"), **options)
+    assert config["num_speculative_tokens"] == drafts
+    assert config.get("num_speculative_tokens_per_batch_size") == ranges
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({"hidden_size": 128}, {}, "head .* does not fit model: its hidden size is 128, the model's is 64; name a"),
+        ({"target_hidden_size": 32}, {}, "its hidden size is 32"),
+        ({"vocab_size": 7}, {}, "its vocabulary is 7, the model's is"),
+        (
+            {"architectures": ["LlamaForCausalLM"], "draft_vocab_size": None, "num_hidden_layers": 16},
+            {},
+            "is no head of EAGLE, EAGLE-3 or DFlash by its config.json",
+        ),
+        ({"speculators_model_type": "peagle"}, {}, "is no head of EAGLE"),
+        ({**DFLASH, "block_size": None}, {}, "has no block_size in its config.json"),
+        (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens a step"),
+        (
+            {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}},
+            {},
+            "drafts up to position 2048, and the context has 8192; set max_model_len=2048",
+        ),
+        ({}, {"ngram": "4"}, "from a head or from n-grams, not from both"),
+        ({}, {"draft_schedule": "8:5", "draft_tokens": "3"}, "asks for 5 drafts, and draft_tokens allows 3"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_before_vllm_starts(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, str], sentence: str
+) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head", **changes)
+    await refused(sentence, model=str(tmp_path / "model"), draft=str(head), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"profile": "fastest"}, "The profile fastest needs a head that drafts for this model; name one with `draft`"),
+        ({"draft_tokens": "3"}, "There is no head whose drafts could be set"),
+        ({"draft_schedule": "8:3"}, "There is no head whose drafts could be set"),
+        (
+            {"ngram": "4", "engine_args": '{"speculative_config": {"rejection_sample_method": "fly"}}'},
+            "The rejection_sample_method fly changes what the model answers",
+        ),
+    ],
+)
+async def test_what_contradicts_itself_is_refused(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
+    write_head(tmp_path / "model", tmp_path / "head")
+    await refused(sentence, model=str(tmp_path / "model"), **options)
+
+
+async def refused(sentence: str, **options: str) -> None:
+    with fake_vllm() as fake:
+        with pytest.raises(EngineSetupError, match=sentence) as raised:
+            await create_engine("vllm", options).start(lambda _: None)
+        assert not fake.ENGINES
+    assert "\n" not in str(raised.value)
+
+
+async def test_a_short_head_serves_a_long_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
+    async with vllm_lab(tmp_path / "model", draft=str(head)) as vllm:
+        place = Path(vllm.llm.vllm_config.arguments["speculative_config"]["model"])
+        assert (await vllm.ask(stopping=ENDLESS)).finish.output_tokens == 40  # the stand-in dies behind the 32nd
+    assert place.is_relative_to(tmp_path / "cache" / "doherty" / "heads")
+    assert place.stat().st_mode & 0o777 == 0o700  # noqa: ASYNC240 - nothing else runs
+    assert json.loads((place / "config.json").read_text())["max_position_embeddings"] == 8192
+    assert (place / "model.safetensors").readlink() == head / "model.safetensors"
+    assert json.loads((head / "config.json").read_text())["max_position_embeddings"] == 32
+    assert (await told(tmp_path, head))["model"] == str(place)  # the same, for vLLM's compiled graphs go by it
+
+
+def test_a_short_head_on_the_hub_is_fetched_for_its_copy(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    head = write_head(model, tmp_path / "head", max_position_embeddings=32)
+    cache = tmp_path / "cache"
+    with running_hub(head) as hub:
+        variables = hub.variables(tmp_path / "hub") | {"PYTHONPATH": FAKE_PATH, "XDG_CACHE_HOME": str(cache)}
+        flags = ("--engine", "vllm", "--model", str(model), "-o", "profile=fastest", "-o", f"draft={MODEL}")
+        with start_server(*flags, **variables) as server, connect(server.target) as caller:
+            stopping = {"max_output_tokens": 60, "ignore_eos": True}
+            speculation = caller.generate(prompt="Go on.", stopping=stopping).summary.speculation
+    assert speculation.draft_tokens == 3 * (speculation.steps - 1) > 0
+    (copy,) = (cache / "doherty" / "heads").iterdir()
+    assert (copy / "model.safetensors").read_bytes() == b"weights"
+
+
+async def test_a_context_that_a_head_reaches_needs_no_copy(tmp_path: Path) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=64)
+    assert (await told(tmp_path, head, max_model_len="64"))["model"] == str(head)
+
+
+async def test_a_later_vllm_stretches_a_head_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
+    head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
+    assert (await told(tmp_path, head))["model"] == str(head)
+
+
+async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
+    await refused("set XDG_CACHE_HOME to a folder", model=str(tmp_path / "model"), draft=str(head))
+
+
+async def test_n_grams_warn_where_they_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with vllm_lab(tmp_path / "model", ngram="3") as vllm:
+        assert vllm.llm.vllm_config.arguments["speculative_config"] == {
+            "method": "ngram",
+            "num_speculative_tokens": 3,
+            "prompt_lookup_min": 1,
+            "prompt_lookup_max": 4,
+        }
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert warning.startswith("vLLM 0.26.0 runs ngram on its first model runner, without asynchronous scheduling")
+    assert "a token took 8.4 ms in place of 4.2" in warning
+    caplog.clear()
+    monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
+    async with vllm_lab(tmp_path / "model", ngram="3"):
+        pass
+    assert not caplog.records
+
+
+async def test_what_is_given_to_vllm_beside_a_head_is_kept(tmp_path: Path) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head")
+    drawn = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.8, 0.6, 0.4]}
+    given = await told(tmp_path, head, engine_args=json.dumps({"speculative_config": drawn}))
+    assert given == {"method": "eagle3", "model": str(head), "num_speculative_tokens": 3, **drawn}
+
+
+async def ask_together(vllm: VllmLab, number: int) -> list[Speculation]:
+    requests = [vllm_request(stopping=ENDLESS) for _ in range(number)]
+    for request in requests:
+        vllm.lab.submit(request)
+    found = []
+    for request in requests:
+        outcome = await vllm.lab.outcome(request.key)
+        assert outcome.finish.speculation is not None
+        found.append(outcome.finish.speculation)
+    return found
+
+
+@VERSIONS
+@pytest.mark.parametrize("number", [1, 5])
+async def test_each_request_tells_its_own_drafts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, number: int
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_VERSION", version)
+    head = write_head(tmp_path / "model", tmp_path / "head")
+    async with vllm_lab(tmp_path / "model", draft=str(head)) as vllm:
+        info = vllm.lab.engine.info()
+        assert "sampling.min_p" not in info.features
+        before = vllm.lab.engine.health().drafting
+        found = await ask_together(vllm, number)
+        after = vllm.lab.engine.health().drafting
+    for told_of in found:
+        assert told_of.draft_tokens == 3 * (told_of.steps - 1)
+        # On 0.33 vLLM's own figures also have what it accepted behind the end.
+        assert 40 <= told_of.steps + told_of.accepted_tokens <= (40 if version == "0.26.0" else 43)
+    assert before is not None
+    assert after is not None
+    assert after.draft_tokens - before.draft_tokens == sum(told_of.draft_tokens for told_of in found)
+    assert after.drafts - before.drafts == sum(told_of.steps - 1 for told_of in found)
+    assert after.accepted_tokens - before.accepted_tokens >= sum(told_of.accepted_tokens for told_of in found)
+    assert list(after.accepted_by_position) == sorted(after.accepted_by_position, reverse=True)
+
+
+async def test_fewer_tokens_are_drafted_beside_others(tmp_path: Path) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head")
+    async with vllm_lab(tmp_path / "model", draft=str(head), draft_schedule="1:4,8:1") as vllm:
+        (alone,) = await ask_together(vllm, 1)
+        together = await ask_together(vllm, 4)
+    assert alone.draft_tokens == 4 * (alone.steps - 1)
+    assert all(one.draft_tokens < 2 * one.steps for one in together)
+    assert all(one.steps > alone.steps for one in together)
+
+
+def test_steps_that_nobody_fetched_are_counted_before_they_are_merged() -> None:
+    board, tally = Board(), Tally()
+    with fake_vllm() as fake:
+        outputs = import_module("vllm.outputs")
+        stats = import_module("vllm.v1.metrics.stats")
+        collector = fake.RequestOutputCollector(import_module("vllm.sampling_params").RequestOutputKind.DELTA, "a")
+        collector.put = counting(collector.put, tally, board)
+        for ids in ([1], [2, 3, 4], [5]):
+            answer = outputs.CompletionOutput(0, "", ids, None, None)
+            collector.put(outputs.RequestOutput("a", None, [0], None, [answer], finished=False))
+            drafted = None
+            if ids != [1]:
+                drafted = stats.SpecDecodingStats(3, 0, 0, 0, [0] * 3)
+                drafted.observe_draft(3, len(ids) - 1)
+            board.record(stats.SchedulerStats(spec_decoding_stats=drafted))
+        assert list(collector.get_nowait().outputs[0].token_ids) == [1, 2, 3, 4, 5]
+    assert tally.speculation() == Speculation(steps=3, draft_tokens=6, accepted_tokens=2)
+    assert board.drafting().accepted_by_position == (1, 1, 0)
+
+
+async def test_without_drafts_nothing_is_told_of_them(tmp_path: Path) -> None:
+    async with vllm_lab(tmp_path / "model") as vllm:
+        assert (await vllm.ask()).finish.speculation is None
+        assert vllm.lab.engine.health().drafting is None

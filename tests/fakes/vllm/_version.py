@@ -1,0 +1,7 @@
+"""Which vLLM this stands in for."""
+
+import os
+
+OLDEST, NEWEST = "0.26.0", "0.33.0"
+VERSION = os.environ.get("FAKE_VLLM_VERSION", OLDEST)
+IS_NEWEST = VERSION == NEWEST
