@@ -140,6 +140,15 @@ class WholeAnswer(Answer):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Resolved when the answer is complete, or with its error."""
 
+    def put(self, output: StepOutput) -> None:
+        """Takes what a step produced: a token in the middle of the answer is only kept."""
+        if output.finish is None and output.error is None and output.started is None and not self.is_over:
+            self._unread.append(output)
+            if output.token_count:
+                self.record.mark_tokens(output.token_count)
+        else:
+            super().put(output)
+
     def deliver(self) -> None:
         """Marks what came, and ends with the last output or a failure."""
         if self._failure is not None:
@@ -177,6 +186,22 @@ class StreamedAnswer(Answer, MessageWriter):
         """Resolved when all of the answer is written, or with its error."""
         self._is_last_written = False
 
+    def put(self, output: StepOutput) -> None:
+        """Takes what a step produced: a token in the middle of the answer is written here if nothing is in its way."""
+        if (
+            self._has_begun
+            and self.write_began is None
+            and output.finish is None
+            and output.error is None
+            and output.token_count
+            and not output.logprobs
+            and not self.is_over
+        ):
+            self.record.mark_tokens(output.token_count)
+            self.write(translation.delta_message(output))
+        else:
+            super().put(output)
+
     def deliver(self) -> None:
         """Writes what there is, unless a message is still on its way."""
         if self.write_began is not None:
@@ -197,7 +222,7 @@ class StreamedAnswer(Answer, MessageWriter):
             return
         if error is not None or self._is_last_written:
             self._finish(error)
-        else:
+        elif self._unread or self._failure is not None:
             self.deliver()
 
     def stall(self) -> None:

@@ -40,24 +40,32 @@ class MessageWriter:
     def write(self, message: bytes) -> None:
         """Hands a message to the transport; `written` is called when the next one may follow."""
         self.write_began = time.monotonic()
-        self._writing = self._context.write(message)
-        self._step()
+        self._writing = writing = self._context.write(message)
+        try:
+            writing.send(None).add_done_callback(self._step)
+        except StopIteration:
+            self._end_write(None)
+        except grpc.aio.BaseError as error:
+            self._end_write(error)
 
-    def _step(self, _: object = None) -> None:
+    def _step(self, _: object) -> None:
         if self._writing is None:
             raise AssertionError("nothing is being written")
+        error: BaseException | None = None
         try:
-            future = self._writing.send(None)
+            self._writing.send(None).add_done_callback(self._step)
         except StopIteration:
-            error = None
+            pass
         except (asyncio.CancelledError, grpc.aio.BaseError) as broken:
-            # The caller is gone, and gRPC cancels the RPC's own task.
-            error = grpc.aio.InternalError(str(broken))
+            error = broken
         else:
-            future.add_done_callback(self._step)
             return
+        self._end_write(error)
+
+    def _end_write(self, error: BaseException | None) -> None:
         self._writing = self.write_began = None
-        self.written(error)
+        # Whatever gRPC raises in a write means that the caller is gone; it cancels the task of the RPC, too.
+        self.written(None if error is None else grpc.aio.InternalError(str(error)))
 
 
 class WriteWatch:

@@ -122,6 +122,9 @@ class Lane(Answer):
 
     def _next_message(self) -> tuple[bytes, bool]:
         output = self._take()
+        if self._has_begun and output.finish is None and output.token_count and not output.logprobs:
+            self.record.mark_tokens(output.token_count)
+            return translation.delta_message(output), False
         return self._message(output), output.finish is not None
 
     def _leave_with(self, error: ServiceError) -> None:

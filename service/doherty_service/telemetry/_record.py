@@ -91,6 +91,7 @@ class RequestRecord:
     """Whether the answer is sent while it comes into being."""
     trace: tuple[str, str] | None = None
     """The trace and span ids in hexadecimal digits, where the request is traced."""
+    _spans: list[tuple[str, float]] | None = None
     span: Any = None
     """OpenTelemetry's span, where the request is traced."""
 
@@ -169,6 +170,8 @@ class RequestRecord:
 
     def spans(self) -> list[tuple[str, float]]:
         """The names and seconds of what is known, in the order in which it happens."""
+        if self._spans is not None:
+            return self._spans
         known: list[tuple[str, float]] = []
         received, first, last = self.received, self.first_token, self.last_token
         if self.preprocess is not None:
@@ -182,6 +185,8 @@ class RequestRecord:
             known.append(("total", self.summarized - received))
         if (per_token := self.time_per_output_token) is not None:
             known.append(("time_per_output_token", per_token))
+        if self.summarized is not None:  # nothing changes any more
+            self._spans = known
         return known
 
     def server_timing(self) -> str:

@@ -42,7 +42,12 @@ class Histogram:
         self.sum += value
 
     def observe_each(self, values: Sequence[float]) -> None:
-        """Takes in many values: sorting them costs less than finding the bucket of each."""
+        """Takes in many values: sorting them costs less than finding the bucket of each, if they are not few."""
+        if len(values) < len(BOUNDS):
+            for value in values:
+                self._counts[bisect_left(BOUNDS, value)] += 1
+            self.sum += sum(values)
+            return
         ordered = sorted(values)
         below = 0
         for bucket, bound in enumerate(BOUNDS):

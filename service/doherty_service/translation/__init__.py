@@ -10,7 +10,13 @@ from doherty_service.translation._model_and_latency import (
     limits,
 )
 from doherty_service.translation._multiplex import check_multiplex, check_multiplex_size, check_start
-from doherty_service.translation._replies import multiplex_failure, multiplex_part, stream_message, whole_message
+from doherty_service.translation._replies import (
+    delta_message,
+    multiplex_failure,
+    multiplex_part,
+    stream_message,
+    whole_message,
+)
 from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
@@ -25,6 +31,7 @@ __all__ = [
     "check_start",
     "count_tokens_input",
     "default_sampling",
+    "delta_message",
     "duration",
     "features",
     "latency",

@@ -44,7 +44,7 @@ def stream_message(
     finish = output.finish
     has_delta = bool(output.token_count or output.text)
     if finish is None and not is_first and has_delta and not output.logprobs:
-        return _delta_message(output)
+        return delta_message(output)
     if not has_delta and finish is None:
         return b""
     reply = wire.StreamGenerateResponse()
@@ -63,6 +63,21 @@ def stream_message(
     return reply.SerializeToString()
 
 
+def delta_message(output: StepOutput) -> bytes:
+    """The StreamGenerateResponse for an output that holds nothing but tokens, without log probabilities."""
+    text = output.text.encode()
+    size = len(text)
+    body = _DELTA_TEXT + (_VARINTS[size] if size < _ONE_BYTE else _varint(size)) + text if text else b""
+    if output.token_ids:
+        ids = b"".join(map(_varint, output.token_ids))
+        body += _DELTA_TOKEN_IDS + _varint(len(ids)) + ids
+    count = output.token_count
+    if count:
+        body += _DELTA_TOKEN_COUNT + (_VARINTS[count] if count < _ONE_BYTE else _varint(count))
+    size = len(body)
+    return _RESPONSE_DELTA + (_VARINTS[size] if size < _ONE_BYTE else _varint(size)) + body
+
+
 def whole_message(output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest) -> bytes:
     """The GenerateResponse with all of an answer."""
     if output.finish is None:
@@ -77,8 +92,10 @@ def whole_message(output: StepOutput, record: RequestRecord, model: ModelInfo, r
 
 def multiplex_part(identifier: int, message: bytes) -> bytes:
     """A MultiplexGenerateResponse with one part, which holds a StreamGenerateResponse; such messages can be joined."""
-    body = _PART_ID + _varint(identifier) + _PART_RESPONSE + _varint(len(message)) + message
-    return _PART + _varint(len(body)) + body
+    size = len(message)
+    body = _PART_ID + _varint(identifier) + _PART_RESPONSE + (_VARINTS[size] if size < _ONE_BYTE else _varint(size))
+    size += len(body)
+    return b"".join((_PART, _VARINTS[size] if size < _ONE_BYTE else _varint(size), body, message))
 
 
 def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) -> bytes:
@@ -87,17 +104,6 @@ def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) 
     part = reply.parts.add(id=identifier, status=status)
     _put_timings(part.timings, record)
     return reply.SerializeToString()
-
-
-def _delta_message(output: StepOutput) -> bytes:
-    text = output.text.encode()
-    body = _DELTA_TEXT + _varint(len(text)) + text if text else b""
-    if output.token_ids:
-        ids = b"".join(map(_varint, output.token_ids))
-        body += _DELTA_TOKEN_IDS + _varint(len(ids)) + ids
-    if output.token_count:
-        body += _DELTA_TOKEN_COUNT + _varint(output.token_count)
-    return _RESPONSE_DELTA + _varint(len(body)) + body
 
 
 def _varint(number: int) -> bytes:

@@ -98,7 +98,7 @@ class RequestReader:
         content = _input(wire, self._deployment, violations)
         violations.raise_if_any()
         sampling, has_seed, stopping, top_logprobs = settings
-        if not has_seed:
+        if not has_seed and sampling.temperature > 0:
             sampling = replace(sampling, seed=random.getrandbits(_SEED_BITS))
         return EngineRequest(record.key, content, sampling, stopping, wire.output.token_ids, top_logprobs)
 
