@@ -33,7 +33,7 @@ class GenerationServiceStub(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
@@ -105,7 +105,7 @@ class GenerationServiceServicer(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
@@ -241,7 +241,7 @@ class GenerationService(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when

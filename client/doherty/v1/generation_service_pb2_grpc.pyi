@@ -113,7 +113,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
@@ -269,7 +269,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
