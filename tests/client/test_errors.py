@@ -14,12 +14,14 @@ from google.rpc.status_pb2 import Status
 
 from doherty import (
     AsyncClient,
+    AsyncGenerationStream,
     CancelledByServerError,
     Client,
     ClientClosedError,
     DeadlineExceededError,
     DohertyError,
     EventLoopError,
+    GenerateOptions,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -167,6 +169,28 @@ def test_an_asynchronous_client_belongs_to_one_event_loop(synthetic_server: Serv
             second.run(count())
         with pytest.raises(RuntimeError, match="on a running event loop only"):
             client.stream_generate("hi")
+        first.run(client.close())
+
+
+@pytest.mark.parametrize("options", [{}, {"multiplex": True}])
+def test_a_stream_belongs_to_the_event_loop_of_its_client(
+    synthetic_server: ServerProcess, options: dict[str, Any]
+) -> None:
+    client = AsyncClient(synthetic_server.target, **options)
+
+    async def begin() -> AsyncGenerationStream[None]:
+        stream = client.stream_generate(
+            "hi", max_output_tokens=20, options=GenerateOptions(ignore_eos=True, token_ids=True)
+        )
+        await anext(stream)
+        return stream
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        stream = first.run(begin())
+        with pytest.raises(EventLoopError, match="one for each loop"):
+            second.run(stream.result())
+        answer = first.run(stream.result())
+        assert len(answer.token_ids or ()) == answer.usage.output_tokens == 20
         first.run(client.close())
 
 

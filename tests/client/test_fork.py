@@ -44,6 +44,16 @@ client = AsyncClient(sys.argv[1])
 async def use():
     return await client.generate("Hi", max_output_tokens=2)
 
+async def fork_on_the_loop():
+    child = os.fork()
+    if not child:
+        try:
+            await use()
+        except ForkError:
+            os._exit(0)
+        os._exit(4)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
 with asyncio.Runner() as runner:
     runner.run(use())
     child = os.fork()
@@ -54,6 +64,8 @@ with asyncio.Runner() as runner:
             os._exit(0)
         os._exit(3)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    runner.run(use())
+    status = status or runner.run(fork_on_the_loop())
     runner.run(use())
     runner.run(client.close())
 sys.exit(status)

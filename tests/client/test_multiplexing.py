@@ -1,6 +1,7 @@
 """AsyncClient(multiplex=True), where requests on one RPC could get into each other's way."""
 
 import asyncio
+import ctypes
 import gc
 import signal
 import traceback
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from doherty import AsyncClient, ClientClosedError, DohertyError, GenerateOptions, UnavailableError
+from doherty import AsyncClient, ClientClosedError, GenerateOptions, OverloadedError, UnavailableError
 from doherty._aio._multiplexed import MultiplexedCall
 from support.server import ServerProcess, start_server
+from support.serving import answer, serve
 from support.twins import ENDLESS
 
+MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+"""The fields of glibc's struct mallinfo2."""
 SHORT: dict[str, Any] = {"max_output_tokens": 4, "options": GenerateOptions(ignore_eos=True)}
 SYNTHETIC = ("--engine", "synthetic", "-o", "tokens_per_second=2000")
 
@@ -22,6 +26,18 @@ def calls() -> int:
     """How many requests there still are in memory."""
     gc.collect()
     return sum(type(one) is MultiplexedCall for one in gc.get_objects())
+
+
+def allocated() -> int:
+    """How many bytes the C library has given out, which is where protobuf's messages are."""
+
+    class Info(ctypes.Structure):
+        _fields_ = tuple((name, ctypes.c_size_t) for name in MALLINFO)
+
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Info
+    told = mallinfo()
+    return int(told.uordblks + told.hblkhd)
 
 
 async def test_an_answer_that_nobody_reads_keeps_nobody_waiting() -> None:
@@ -51,6 +67,74 @@ async def test_a_large_request_is_a_call_of_its_own() -> None:
     lines = {line["request_id"]: line["rpc"] for line in server.read() if line["event"] == "request"}
     assert (lines["large"], lines["large streamed"]) == ("Generate", "StreamGenerate")
     assert lines["small"] == lines["small streamed"] == "MultiplexGenerate"
+
+
+@pytest.mark.parametrize(("most", "words"), [(65536, 500), (1024, 120)])
+async def test_requests_that_fit_by_themselves_succeed(most: int, words: int) -> None:
+    """Together they are larger than the server's bound, which one message of them all would exceed."""
+    with start_server(*SYNTHETIC, "--max-message-bytes", str(most), "--max-queued-requests", "500") as server:
+        async with AsyncClient(server.target, multiplex=True, retry=None) as client:
+            for _ in range(2):  # before the bound is known, and behind that
+                answers = await asyncio.gather(*(client.generate("word " * words, **SHORT) for _ in range(100)))
+                assert {answer.usage.output_tokens for answer in answers} == {4}
+            running = client.stream_generate("Hi", **ENDLESS)
+            await anext(running)
+            with pytest.raises(OverloadedError, match="max_message_bytes"):
+                await client.generate("x" * most, **SHORT)
+            assert (await anext(running)).text
+
+
+async def test_small_requests_share_an_rpc_however_little_the_server_takes() -> None:
+    """It is asked once how much that is."""
+    with start_server(*SYNTHETIC, "--max-message-bytes", "1024") as server:
+        async with AsyncClient(server.target, multiplex=True) as client:
+            await asyncio.gather(*(client.generate("Hi", **SHORT) for _ in range(32)))
+        server.stop()
+    rpcs = Counter(line["rpc"] for line in server.read() if line["event"] == "request")
+    assert rpcs == {"MultiplexGenerate": 32 + 1, "GetModel": 1}  # requests have a line each, and so has the RPC
+
+
+async def test_a_server_that_comes_back_may_take_less() -> None:
+    with start_server(*SYNTHETIC) as server:
+        async with AsyncClient(server.target, multiplex=True) as client:
+            await asyncio.gather(*(client.generate("word " * 1000, **SHORT) for _ in range(32)))
+            server.stop(signal.SIGKILL)
+            with start_server(*SYNTHETIC, "--listen", server.target, "--max-message-bytes", "8192"):
+                await client.wait_ready()
+                await asyncio.gather(*(client.generate("word " * 1000, **SHORT) for _ in range(32)))
+
+
+async def test_requests_are_made_again_where_one_of_several_servers_takes_less(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """GetModel was answered by another one than the RPC."""
+    caplog.set_level("INFO", "doherty")
+    with serve(lambda _, __: iter(answer()), message_bytes=8192) as serving:
+        async with AsyncClient(serving.target, multiplex=True) as client:
+            while "takes smaller messages only" not in caplog.text:
+                answers = await asyncio.gather(*(client.generate("x" * 2000) for _ in range(16)))
+                assert {answer.text for answer in answers} == {"fine"}
+            caplog.clear()
+            await asyncio.gather(*(client.generate("x" * 2000) for _ in range(16)))
+            assert not caplog.text
+
+
+async def test_an_unread_answer_keeps_its_own_parts_alone() -> None:
+    """Not the messages in which they came, with the parts of all others."""
+    with start_server(*SYNTHETIC) as server:
+        async with AsyncClient(server.target, multiplex=True) as client:
+            tokens: dict[str, Any] = {"max_output_tokens": 400, "options": GenerateOptions(ignore_eos=True)}
+            unread = client.stream_generate("Hi", **tokens)
+            await anext(unread)
+            await asyncio.gather(*(client.stream_generate("Hi", **tokens).result() for _ in range(32)))
+            while (await client.latency()).running:
+                pass
+            gc.collect()
+            before = allocated()
+            await unread.close()
+            del unread
+            gc.collect()
+            assert before - allocated() < 1 << 17
 
 
 async def test_closing_one_of_many_cancels_just_that_one(synthetic_server: ServerProcess) -> None:
@@ -107,7 +191,7 @@ async def test_the_rpc_is_opened_again_once_the_server_is_back() -> None:
 
 
 async def test_each_caller_gets_a_stack_of_its_own() -> None:
-    """An RPC that ends is one error for all its requests, whose stack must not grow with each of them."""
+    """Each raise adds frames to an error, so that one for all requests of an RPC would grow with each of them."""
     with start_server(*SYNTHETIC) as server:
         async with AsyncClient(server.target, multiplex=True, retry=None, resume=False) as client:
             pending = [asyncio.create_task(client.generate("Hi", **ENDLESS)) for _ in range(100)]
@@ -115,9 +199,10 @@ async def test_each_caller_gets_a_stack_of_its_own() -> None:
                 pass
             server.stop(signal.SIGKILL)
             errors = await asyncio.gather(*pending, return_exceptions=True)
-    assert all(isinstance(error, DohertyError) for error in errors)
-    causes = [error.__cause__ for error in errors if isinstance(error, DohertyError)]
-    assert max(len(traceback.extract_tb(cause.__traceback__)) for cause in causes if cause) < len(pending)
+    assert all(isinstance(error, UnavailableError) for error in errors)
+    causes = [error.__cause__ for error in errors if isinstance(error, UnavailableError)]
+    assert len({id(cause) for cause in causes}) == len(pending)
+    assert len({len(traceback.extract_tb(cause.__traceback__)) for cause in causes if cause}) == 1
 
 
 async def test_a_thousand_requests_leave_nothing_behind(synthetic_server: ServerProcess) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from doherty import DeadlineExceededError
+from doherty import AsyncClient, ClientClosedError, DeadlineExceededError
 from doherty._sync._alarm import Alarm
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
+from support.server import ServerProcess
 from support.serving import Handler, answer, delta, serve
-from support.twins import Kind, open_twin
+from support.twins import ENDLESS, Kind, open_twin
 
 MESSAGES = {"first_token_timeout": [], "idle_timeout": [delta("a", 1, start=True), delta("b", 2)]}
 """What comes before nothing comes any more."""
@@ -71,6 +72,46 @@ async def test_one_timeout_is_not_the_other(kind: Kind) -> None:
         with serve(slow(pauses)) as serving:
             async with open_twin(kind, serving.target) as twin:
                 assert (await twin.stream("Hi", **limits).result()).text == "fine"
+
+
+async def test_the_second_one_may_be_shorter_than_the_first(kind: Kind) -> None:
+    silence = Silence(*MESSAGES["idle_timeout"])
+    with serve(silence) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            with pytest.raises(DeadlineExceededError, match="idle_timeout"):
+                await twin.stream("Hi", first_token_timeout=50, idle_timeout=0.3).result()
+            assert await asyncio.to_thread(silence.gone.wait, 10)
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped", "lost"])
+async def test_a_stream_has_one_timer_for_all_its_tokens(end: str, synthetic_server: ServerProcess) -> None:
+    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+    call_at = loop.call_at
+
+    def watched(*args: Any, **context: Any) -> asyncio.TimerHandle:
+        timers.append(call_at(*args, **context))
+        return timers[-1]
+
+    async with AsyncClient(synthetic_server.target) as client:
+        stream = client.stream_generate("Hi", idle_timeout=1000, **ENDLESS)
+        await anext(stream)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_at", watched)
+            for _ in range(50):
+                await anext(stream)
+        [timer] = timers
+        assert not timer.cancelled()
+        if end == "closed":
+            await stream.close()
+        elif end == "dropped":
+            del stream
+            while not timer.cancelled():
+                await client.latency()
+        else:
+            await client.close()
+            with pytest.raises(ClientClosedError):
+                await stream.result()
+        assert timer.cancelled()
 
 
 async def test_a_slow_reader_does_not_run_out_of_time(kind: Kind) -> None:

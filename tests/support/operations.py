@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service" / "doherty_service"
 PAGE = ROOT / "docs" / "operations.md"
 _REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
+_LOGS = re.compile(r"^(log_(event|warning|error)|format_line|_log\.(debug|info|warning|error|log))$")
+_HAS_LEVEL = re.compile(r"^(format_line|_log\.log)$")
 _MAKES_ERRORS = re.compile(r"Error$|^__init__$|refus")
 
 
@@ -93,12 +95,20 @@ def reasons_in_contract() -> dict[str, str]:
 
 def events_in_code() -> set[str]:
     """The events that the log can have."""
-    calls = r'(?:log_(?:event|warning|error)|_log\.(?:debug|info|warning|error)|_log\.log)\(\s*(?:level, )?"([a-z_ ]+)"'
-    by_hand = r'(?:"event": |format_line\("warning", )"([a-z_]+)"'
     found: set[str] = set()
     for source in SERVICE.rglob("*.py"):
-        found |= {*re.findall(calls, source.read_text()), *re.findall(by_hand, source.read_text())}
+        text = source.read_text()
+        found |= {*_events(ast.parse(text)), *re.findall(r'"event": "([a-z_]+)"', text)}
     return found
+
+
+def _events(tree: ast.AST) -> Iterator[str]:
+    """The names of events in calls that log, also where a call chooses between two of them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _LOGS.search(ast.unparse(node.func)):
+            for part in ast.walk(node.args[1 if _HAS_LEVEL.search(ast.unparse(node.func)) else 0]):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield part.value
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import grpc
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.answer_pb2 import FINISH_REASON_STOP, Delta, Start, Summary, Usage
+from doherty.v1.model_pb2 import GetModelRequest, GetModelResponse, Limits
 from doherty.v1.request_pb2 import GenerateRequest
 from support.lanes import Lanes
 
@@ -43,9 +44,17 @@ def answer(text: str = "fine") -> list[wire.StreamGenerateResponse]:
 
 @contextmanager
 def serve(
-    handler: Handler, *, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+    handler: Handler,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    address: str = "127.0.0.1:0",
+    message_bytes: int = 4 << 20,
+    told_bytes: int = 4 << 20,
 ) -> Iterator[Serving]:
-    """Runs a server whose three generation calls are answered by `handler`, up to the end of the block."""
+    """Runs a server whose three generation calls are answered by `handler`, up to the end of the block.
+
+    It takes messages of up to `message_bytes`, and GetModel tells `told_bytes` of that.
+    """
     serving = Serving()
 
     def stream(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[wire.StreamGenerateResponse]:
@@ -63,6 +72,9 @@ def serve(
     ) -> Iterator[wire.MultiplexGenerateResponse]:
         yield from Lanes(stream, context).run(messages)
 
+    def model(_: GetModelRequest, __: grpc.ServicerContext) -> GetModelResponse:
+        return GetModelResponse(limits=Limits(max_message_bytes=told_bytes))
+
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Generate": grpc.unary_unary_rpc_method_handler(
             generate, GenerateRequest.FromString, wire.GenerateResponse.SerializeToString
@@ -73,9 +85,13 @@ def serve(
         "MultiplexGenerate": grpc.stream_stream_rpc_method_handler(
             multiplex, wire.MultiplexGenerateRequest.FromString, wire.MultiplexGenerateResponse.SerializeToString
         ),
+        "GetModel": grpc.unary_unary_rpc_method_handler(
+            model, GetModelRequest.FromString, GetModelResponse.SerializeToString
+        ),
     }
     with ThreadPoolExecutor(16) as threads:
-        server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
+        options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", message_bytes))
+        server = grpc.server(threads, options=options)
         service = wire.DESCRIPTOR.services_by_name["GenerationService"].full_name
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

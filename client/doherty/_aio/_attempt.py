@@ -2,7 +2,7 @@
 
 import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from doherty._core._retry import Course
     from doherty._core._stream import StreamState
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+
+_EOF: Final = grpc.aio.EOF
 
 
 class AsyncAttempt:
@@ -50,17 +52,18 @@ class AsyncAttempt:
             grpc.RpcError: The call failed.
         """
         try:
-            message = await self._call.read()
+            message: Any = await self._call.read()
         except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
             log_attempt(self._request, self.target.name, self._started, error)
             raise
-        if message is grpc.aio.EOF:
+        if message is _EOF:
             log_attempt(self._request, self.target.name, self._started)
             return None
         if self._fresh:
             self._fresh = False
             self._targets.worked(self.target)
-        return cast("StreamGenerateResponse", message)
+        received: StreamGenerateResponse = message
+        return received
 
     def cancel(self) -> None:
         """Ends the request at the server at once."""

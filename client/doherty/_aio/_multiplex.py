@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC109 - the timeout is the request's deadline, which the server gets to know
 
 import asyncio
+import copy
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -11,6 +12,7 @@ import grpc
 import grpc.aio
 
 from doherty._aio._loop import task_is_cancelled
+from doherty._aio._message_bound import MessageBound
 from doherty._aio._multiplexed import MultiplexedCall, MultiplexedError
 from doherty.v1 import generation_service_pb2 as wire
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
 _Metadata = tuple[tuple[str, str], ...]
 
-_MOST_BYTES: Final = 1 << 20
-"""Of the requests in one message, well below what a server takes by default. A larger request goes by itself."""
+_FRAME_BYTES: Final = 64
+"""At most what a message has around a request, but for the metadata."""
+
+_CANCEL_BYTES: Final = 8
+"""The same of a cancel."""
 
 _TURN: Final = 64
 """How many requests an RPC carries where several servers take turns: gRPC chooses one of them for each RPC."""
@@ -47,15 +52,16 @@ class Multiplexer:
         self._stub = stub
         self._metadata = metadata
         self._most_requests = _TURN if several else inf
+        self._bound = MessageBound(stub, metadata)
         self._carrier: _Carrier | None = None
 
     def StreamGenerate(  # noqa: N802 - as the stub's
         self, request: "GenerateRequest", *, timeout: float | None, metadata: _Metadata
     ) -> Any:
         """Begins a request; what is returned is read and cancelled as a call is."""
-        if request.ByteSize() > _MOST_BYTES:
+        if (size := self._size(request, metadata)) is None:
             return self._stub.StreamGenerate(request, timeout=timeout, metadata=metadata)
-        return self._begin(request, timeout, metadata, whole=False)
+        return self._begin(request, size, timeout, metadata, whole=False)
 
     async def Generate(  # noqa: N802 - as the stub's
         self, request: "GenerateRequest", *, timeout: float | None, metadata: _Metadata
@@ -65,20 +71,29 @@ class Multiplexer:
         Raises:
             grpc.RpcError: It failed.
         """
-        if request.ByteSize() > _MOST_BYTES:
+        if (size := self._size(request, metadata)) is None:
             return await self._stub.Generate(request, timeout=timeout, metadata=metadata)
-        call = self._begin(request, timeout, metadata, whole=True)
+        call = self._begin(request, size, timeout, metadata, whole=True)
         try:
             return await call.reply()
         finally:
             call.cancel()
 
+    def _size(self, request: "GenerateRequest", metadata: _Metadata) -> int | None:
+        """How many bytes a request takes in a message; None where it has to go by itself."""
+        if self._carrier is not None and self._carrier.ended:
+            self._carrier = None
+            self._bound.forget()
+        size = request.ByteSize() + _FRAME_BYTES + sum(len(value) for _, value in metadata)
+        self._bound.want(size)
+        return size if size <= self._bound.bytes else None
+
     def _begin(
-        self, request: "GenerateRequest", timeout: float | None, metadata: _Metadata, *, whole: bool
+        self, request: "GenerateRequest", size: int, timeout: float | None, metadata: _Metadata, *, whole: bool
     ) -> MultiplexedCall:
-        if self._carrier is None or self._carrier.ended:
-            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=self._metadata))
-        call = self._carrier.begin(request, timeout, dict(metadata), whole=whole)
+        if self._carrier is None:
+            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=self._metadata), self._bound)
+        call = self._carrier.begin(request, size, timeout, dict(metadata), whole=whole)
         if self._carrier.requests >= self._most_requests:
             self._carrier.retire()
             self._carrier = None
@@ -86,6 +101,7 @@ class Multiplexer:
 
     def close(self) -> None:
         """Ends the RPC that requests are begun on; one that has no more to begin ends with its calls."""
+        self._bound.close()
         if self._carrier is not None:
             self._carrier.cancel()
 
@@ -94,13 +110,16 @@ class _Carrier:
     """One MultiplexGenerate: a task that reads, and one that writes what has gathered while it wrote before."""
 
     def __init__(
-        self, rpc: "grpc.aio.StreamStreamCall[wire.MultiplexGenerateRequest, wire.MultiplexGenerateResponse]"
+        self,
+        rpc: "grpc.aio.StreamStreamCall[wire.MultiplexGenerateRequest, wire.MultiplexGenerateResponse]",
+        bound: MessageBound,
     ) -> None:
         self.ended = False
         """Whether it takes no more requests."""
         self.requests = 0
         """How many were begun; the id of the last one."""
         self._rpc = rpc
+        self._bound = bound
         self._retired = False
         self._calls: dict[int, MultiplexedCall] = {}
         self._outgoing: deque[wire.MultiplexGenerateRequest] = deque()
@@ -110,11 +129,11 @@ class _Carrier:
         self._writing = asyncio.create_task(self._write())
 
     def begin(
-        self, request: "GenerateRequest", timeout: float | None, metadata: dict[str, str], *, whole: bool
+        self, request: "GenerateRequest", size: int, timeout: float | None, metadata: dict[str, str], *, whole: bool
     ) -> MultiplexedCall:
-        """Sends a request with whatever else goes next."""
+        """Sends a request, which takes `size` bytes, with whatever else goes next."""
         self.requests += 1
-        start = self._message(request.ByteSize()).starts.add(
+        start = self._message(size).starts.add(
             id=self.requests,
             whole=whole,
             attempts=int(metadata.get("doherty-attempts", 0)),
@@ -138,7 +157,7 @@ class _Carrier:
     def _leave(self, identifier: int) -> None:
         """Tells the server that a call is not waited for any more."""
         if self._forget(identifier):
-            self._message(0).cancels.append(identifier)
+            self._message(_CANCEL_BYTES).cancels.append(identifier)
 
     def _forget(self, identifier: int) -> bool:
         known = self._calls.pop(identifier, None) is not None
@@ -148,7 +167,9 @@ class _Carrier:
 
     def _message(self, size: int) -> wire.MultiplexGenerateRequest:
         """The message that goes last, with room for `size` more bytes."""
-        if not self._outgoing or self._size + size > _MOST_BYTES:
+        if self._outgoing:
+            self._bound.want(self._size + size)
+        if not self._outgoing or self._size + size > self._bound.bytes:
             self._outgoing.append(wire.MultiplexGenerateRequest())
             self._size = 0
         self._size += size
@@ -179,13 +200,18 @@ class _Carrier:
             if isinstance(broken, asyncio.CancelledError) and task_is_cancelled():
                 error = broken
                 raise
-            error = _lost() if _broke_in_a_write(broken) else broken
+            error = broken
+            if _broke_in_a_write(broken):
+                error = _lost("the connection broke while requests were sent")
+            elif self._bound.learn(broken):
+                error = _lost("the server takes smaller messages only")
         finally:
             self.ended = True
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
-                call.end(error)
+                # Whoever raises an error adds frames to it, so each call gets one of its own.
+                call.end(copy.copy(error))
 
 
 def _broke_in_a_write(error: BaseException) -> bool:
@@ -197,5 +223,6 @@ def _broke_in_a_write(error: BaseException) -> bool:
     )
 
 
-def _lost() -> MultiplexedError:
-    return MultiplexedError(grpc.StatusCode.UNAVAILABLE, "the connection broke while requests were sent")
+def _lost(details: str) -> MultiplexedError:
+    """What lets the requests be made again."""
+    return MultiplexedError(grpc.StatusCode.UNAVAILABLE, details)

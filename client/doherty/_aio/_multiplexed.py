@@ -22,10 +22,13 @@ class MultiplexedError(grpc.RpcError):
     def __init__(
         self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
     ) -> None:
-        super().__init__(code.name, details)
+        super().__init__(code, details, trailing_metadata)
         self._code = code
         self._details = details
         self._trailing_metadata = trailing_metadata
+
+    def __str__(self) -> str:
+        return f"{self._code.name}: {self._details}"
 
     def code(self) -> grpc.StatusCode:
         """The status."""
@@ -50,12 +53,16 @@ class MultiplexedCall:
         """Calls `leave` when it is not waited for any more, also after `timeout` seconds."""
         self._id = identifier
         self._leave = leave
-        self._messages: deque[wire.StreamGenerateResponse] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._kept: deque[bytes] = deque()
+        """The messages that came while nobody waited, encoded: a part of a message keeps all of it in memory, with the
+        parts of all other requests."""
         self._is_over = False
         self._error: BaseException | None = None
-        self._arrival: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[wire.StreamGenerateResponse | None] | None = None
+        """What the reader waits for: the next message, None where there is none."""
         self._callbacks: list[Callable[[MultiplexedCall], object]] = []
-        self._alarm = None if timeout is None else asyncio.get_running_loop().call_later(timeout, self._expire)
+        self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
 
     async def read(self) -> Any:
         """Waits for the next message; grpc.aio.EOF behind the last one.
@@ -64,14 +71,16 @@ class MultiplexedCall:
             asyncio.CancelledError: The running task was cancelled, or the call was.
             grpc.RpcError: The request failed.
         """
-        while not self._messages and not self._is_over:
-            self._arrival = asyncio.get_running_loop().create_future()
-            await self._arrival
-        if self._messages:
-            return self._messages.popleft()
+        if not self._kept and not self._is_over:
+            self._arrival = self._loop.create_future()
+            message = await self._arrival
+            self._arrival = None
+            if message is not None:
+                return message
+        if self._kept:
+            return wire.StreamGenerateResponse.FromString(self._kept.popleft())
         if self._error is not None:
-            # One error for all calls of an RPC: each raise would add its frames to those before.
-            raise self._error.with_traceback(None)
+            raise self._error
         return grpc.aio.EOF
 
     async def reply(self) -> wire.GenerateResponse:
@@ -97,7 +106,7 @@ class MultiplexedCall:
         """Ends the request at the server, unless it is over; tells whether it was not."""
         if self._is_over:
             return False
-        self._messages.clear()  # gRPC's calls have nothing more to read from then on either
+        self._kept.clear()  # gRPC's calls have nothing more to read from then on either
         self.end(asyncio.CancelledError())
         self._leave(self._id)
         return True
@@ -114,11 +123,14 @@ class MultiplexedCall:
         if part.HasField("status"):
             self.end(_error(part.status, part.timings))
             return True
-        self._messages.append(part.response)
-        if part.response.HasField("summary"):
+        response = part.response
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(response)
+        else:
+            self._kept.append(response.SerializeToString())
+        if response.HasField("summary"):
             self.end(None)
             return True
-        self._wake()
         return False
 
     def end(self, error: BaseException | None) -> None:
@@ -132,15 +144,12 @@ class MultiplexedCall:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)
-        self._wake()
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     def _expire(self) -> None:
         self.end(MultiplexedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
         self._leave(self._id)
-
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
 
 
 def _error(status: "Status", timings: "Timings") -> MultiplexedError:

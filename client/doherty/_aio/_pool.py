@@ -49,11 +49,17 @@ class AsyncPool:
             EventLoopError: Another event loop runs, on which they would hang.
             ForkError: The process is not the one that made the client.
         """
+        try:
+            is_here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            is_here = False  # also in a fork that was made on the loop
+        if is_here:
+            return
         self.dispatch.check_process()
-        if running_loop() is not self.loop:
-            raise EventLoopError(
-                "The AsyncClient belongs to the event loop that first used it: make one for each loop, or use Client."
-            )
+        running_loop()
+        raise EventLoopError(
+            "The AsyncClient belongs to the event loop that first used it: make one for each loop, or use Client."
+        )
 
     async def call(
         self,

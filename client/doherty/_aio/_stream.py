@@ -11,6 +11,7 @@ import grpc.aio
 
 from doherty._aio._attempt import AsyncAttempt
 from doherty._aio._loop import task_is_cancelled
+from doherty._aio._patience import Patience
 from doherty._core._errors import DohertyError
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
 from doherty._core._stream import Plan, StreamState
@@ -34,6 +35,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._course = pool.dispatch.course(plan.timeout, resume=True)
         self._state = StreamState(plan, self._course, resume=pool.settings.resume)
         self._stopped = asyncio.Event()
+        self._patience = Patience(pool.loop, self._lose_patience)
         self._attempt = AsyncAttempt(pool, self._state, self._course)
 
     def __aiter__(self) -> Self:
@@ -59,6 +61,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
                 self._pool.loop.call_soon_threadsafe(self._attempt.cancel)
+                self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
     def text(self) -> str:
@@ -100,6 +103,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     async def close(self) -> None:
         """Ends the request at the server at once, unless the answer is complete."""
         self._cancel()
+        self._patience.stop()
 
     def _cancel(self) -> None:
         if self._state.close():
@@ -118,8 +122,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         """Waits for the next message, in as many attempts as it takes; None behind the last one."""
         if not self._state.ended:
             self._pool.check_loop()
-        patience = self._state.patience
-        alarm = None if patience is None else self._pool.loop.call_later(patience, self._lose_patience)
+        self._patience.begin(self._state.patience)
         try:
             while not self._state.ended:
                 try:
@@ -137,8 +140,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             self._cancel()
             raise
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            self._patience.end()
+        self._patience.stop()
         if self._state.failure is not None:
             raise self._state.failure
         return None

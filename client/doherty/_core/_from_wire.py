@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from doherty._core._results import (
-    Delta,
     FinishReason,
     Generation,
     Timings,
@@ -31,11 +30,6 @@ _FINISH_REASONS: Final = {
 def seconds(duration: Duration) -> float:
     """A duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
-
-
-def delta_from_wire(delta: answer_pb2.Delta) -> Delta:
-    """One delta of a stream."""
-    return Delta(delta.text, tuple(delta.token_ids) or None, logprobs_from_wire(delta.logprobs), delta.token_count)
 
 
 def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[TokenLogprob, ...] | None":

@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
-from doherty._core._from_wire import delta_from_wire, generation_from_parts, timings_from_wire
+from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
 from doherty._core._results import Delta, Generation, Timings
 from doherty._core._resume import resumed_request, shortened
 from doherty._core._trace import start_trace
@@ -69,6 +69,9 @@ class StreamState:
             self._request = type(plan.request)()
             self._request.CopyFrom(plan.request)
             self._request.output.token_ids = True
+        self._wants_ids = plan.request.output.token_ids
+        self._wants_logprobs = plan.request.output.HasField("top_logprobs")
+        self._awaits_start = True
         self._start: Start | None = None
         self._summary: Summary | None = None
         self._texts: list[str] = []
@@ -76,6 +79,8 @@ class StreamState:
         self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_known = True
+        self.patience = plan.first_token_timeout
+        """How many seconds the reader waits for the next message; None is without end."""
         self.ended = False
         """Whether there is nothing more to read."""
         self.failure: DohertyError | None = None
@@ -99,7 +104,7 @@ class StreamState:
     @property
     def token_ids(self) -> tuple[int, ...] | None:
         """The ids of the tokens that were received, None where they were not asked for or are not all known."""
-        return self._known_ids() if self._plan.request.output.token_ids else None
+        return self._known_ids() if self._wants_ids else None
 
     @property
     def request_id(self) -> str | None:
@@ -116,17 +121,13 @@ class StreamState:
         """How many times the answer went on at another server, or at the same one started again."""
         return self._course.resumed
 
-    @property
-    def patience(self) -> float | None:
-        """How many seconds the reader waits for the next message; None is without end."""
-        return self._plan.idle_timeout if self.begun else self._plan.first_token_timeout
-
     def next_request(self) -> "GenerateRequest":
         """The request of the attempt that has just been counted: for all of the answer, or for what is still missing.
 
         Raises:
             StreamError: What is missing cannot be asked for.
         """
+        self._awaits_start = True
         request = self._request
         if self._start is not None:
             resumed = resumed_request(
@@ -142,28 +143,48 @@ class StreamState:
         return shortened(request, self._course)
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
-        """Takes a message in, and gives back what it adds to the answer."""
-        if message.HasField("start"):
-            if self._start is None:
-                self._trace.begin()
-            self._start = message.start
-            self._course.progressed()
+        """Takes a message in, and gives back what it adds to the answer.
+
+        Called for every token, it looks at as few fields as it can, and keeps no part of the message: a part keeps all
+        of the message in memory, and a message of MultiplexGenerate has the parts of many answers.
+        """
+        if self._awaits_start and message.HasField("start"):
+            self._begin(message.start)
         if message.HasField("summary"):
-            self._summary = message.summary
-            self._elapsed = perf_counter() - self._started
-            self._course.succeeded()
-            if self._start is not None:
-                self._trace.complete(self._start, self._summary, resumed=self.resumed)
-        if not message.HasField("delta"):
+            self._complete(message.summary)
+        delta = message.delta
+        text, count = delta.text, delta.token_count
+        if not count and not text and not message.HasField("delta"):
             return None
-        delta = delta_from_wire(message.delta)
-        self._texts.append(delta.text)
-        if delta.token_count:
-            self._token_ids_known &= delta.token_ids is not None
-            self._logprobs_known &= delta.logprobs is not None
-        self._token_ids += delta.token_ids or ()
-        self._logprobs += delta.logprobs or ()
-        return delta if self._plan.request.output.token_ids else _without_ids(delta)
+        token_ids = tuple(delta.token_ids[:]) or None  # a slice is made faster than an iterator over a field
+        logprobs = logprobs_from_wire(delta.logprobs) if self._wants_logprobs else None
+        self._texts.append(text)
+        if token_ids is not None:
+            self._token_ids += token_ids
+        elif count:
+            self._token_ids_known = False
+        if logprobs is not None:
+            self._logprobs += logprobs
+        elif count:
+            self._logprobs_known = False
+        return Delta(text, token_ids if self._wants_ids else None, logprobs, count)
+
+    def _begin(self, start: "Start") -> None:
+        if self._start is None:
+            self._trace.begin()
+        self._awaits_start = False
+        self.patience = self._plan.idle_timeout
+        self._start = type(start)()
+        self._start.CopyFrom(start)
+        self._course.progressed()
+
+    def _complete(self, summary: "Summary") -> None:
+        self._summary = type(summary)()
+        self._summary.CopyFrom(summary)
+        self._elapsed = perf_counter() - self._started
+        self._course.succeeded()
+        if self._start is not None:
+            self._trace.complete(self._start, self._summary, resumed=self.resumed)
 
     def fail(self, failure: DohertyError) -> None:
         """Notes that nothing more can be read, and why; what came first counts."""
@@ -236,7 +257,3 @@ class StreamState:
 
     def _known_ids(self) -> tuple[int, ...] | None:
         return tuple(self._token_ids) or None if self._token_ids_known else None
-
-
-def _without_ids(delta: Delta) -> Delta:
-    return Delta(delta.text, None, delta.logprobs, delta.token_count) if delta.token_ids else delta

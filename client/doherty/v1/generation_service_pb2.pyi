@@ -104,7 +104,9 @@ Global___StreamGenerateResponse: typing_extensions.TypeAlias = StreamGenerateRes
 
 @typing.final
 class MultiplexGenerateRequest(google.protobuf.message.Message):
-    """What a caller of MultiplexGenerate wants next. One message may begin and cancel several requests."""
+    """What a caller of MultiplexGenerate wants next. One message may begin and cancel several requests: at most 16,384 starts
+    and cancels together. A message with more ends the RPC with INVALID_ARGUMENT, and none of its requests begins.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -142,9 +144,11 @@ class MultiplexStart(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     TRACESTATE_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """The caller's number for it within the RPC, above all numbers that began before it."""
+    """The caller's number for it within the RPC: at least 1, and above the numbers of all requests before it."""
     whole: builtins.bool
-    """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being."""
+    """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being. One part takes
+    nearly 4 MiB; a larger answer fails with RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE).
+    """
     attempts: builtins.int
     """How often the caller has sent this request before, as the metadata `doherty-attempts` of a call."""
     traceparent: builtins.str

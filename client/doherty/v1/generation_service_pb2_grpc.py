@@ -33,8 +33,8 @@ class GenerationServiceStub(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
     RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
@@ -47,6 +47,7 @@ class GenerationServiceStub(object):
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -58,7 +59,7 @@ class GenerationServiceStub(object):
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
     "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it.
+    they are checked before any work is done for it, and a request that waits counts as one that runs.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -104,8 +105,8 @@ class GenerationServiceServicer(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
     RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
@@ -118,6 +119,7 @@ class GenerationServiceServicer(object):
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -129,7 +131,7 @@ class GenerationServiceServicer(object):
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
     "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it.
+    they are checked before any work is done for it, and a request that waits counts as one that runs.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -191,7 +193,7 @@ class GenerationServiceServicer(object):
     def GetModel(self, request, context):
         """Tells what this deployment serves and what it can do.
 
-        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
+        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded), UNIMPLEMENTED (a field of a newer contract).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,8 +241,8 @@ class GenerationService(object):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
     RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
@@ -253,6 +255,7 @@ class GenerationService(object):
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -264,7 +267,7 @@ class GenerationService(object):
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
     "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it.
+    they are checked before any work is done for it, and a request that waits counts as one that runs.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and

@@ -113,8 +113,8 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
     RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
@@ -127,6 +127,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -138,7 +139,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
     "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it.
+    they are checked before any work is done for it, and a request that waits counts as one that runs.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -236,7 +237,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     GetModel: _GenerationServiceGetModelType
     """Tells what this deployment serves and what it can do.
 
-    Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
+    Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded), UNIMPLEMENTED (a field of a newer contract).
     """
 
 GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
@@ -268,8 +269,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
     reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
     the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for an unknown method.
+    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
     A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
     RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
@@ -282,6 +283,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -293,7 +295,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
 
     Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
     "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it.
+    they are checked before any work is done for it, and a request that waits counts as one that runs.
 
     Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
     trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
@@ -368,7 +370,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[doherty.v1.model_pb2.GetModelResponse]]:
         """Tells what this deployment serves and what it can do.
 
-        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded).
+        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded), UNIMPLEMENTED (a field of a newer contract).
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -51,7 +51,8 @@ class LatencyServiceServicer(object):
     def GetLatency(self, request, context):
         """Tells the latency over a rolling window, and what is going on right now.
 
-        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse).
+        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
+        UNIMPLEMENTED (a field of a newer contract).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,8 @@ class LatencyServiceStub(typing.Generic[_LatencyServiceGetLatencyType]):
     GetLatency: _LatencyServiceGetLatencyType
     """Tells the latency over a rolling window, and what is going on right now.
 
-    Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse).
+    Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
+    UNIMPLEMENTED (a field of a newer contract).
     """
 
 LatencyServiceAsyncStub: typing_extensions.TypeAlias = LatencyServiceStub[
@@ -88,7 +89,8 @@ class LatencyServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.latency_service_pb2.GetLatencyResponse, collections.abc.Awaitable[doherty.v1.latency_service_pb2.GetLatencyResponse]]:
         """Tells the latency over a rolling window, and what is going on right now.
 
-        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse).
+        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
+        UNIMPLEMENTED (a field of a newer contract).
         """
 
 def add_LatencyServiceServicer_to_server(servicer: LatencyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
