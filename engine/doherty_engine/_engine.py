@@ -108,7 +108,10 @@ class Engine(Protocol):
         ...
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request; never blocks. All that goes wrong with it comes as StepOutput.error."""
+        """Begins a request; never blocks, and does not call `sink`.
+
+        All that goes wrong with the request comes as StepOutput.error.
+        """
         ...
 
     async def count_tokens(self, content: Input) -> int:

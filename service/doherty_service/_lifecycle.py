@@ -30,7 +30,7 @@ from doherty_service.transport import (
 _SWITCH_INTERVAL = 0.0002
 """Seconds. Where another thread runs Python, as the embedded engine's do, the default of 5 ms shows as p99 latency."""
 
-_LAST_WORDS_SECONDS = 2.0
+_LEAVE_SECONDS = 2.0
 """How long the last replies may take to leave; a caller that does not end its side is not waited for longer."""
 
 
@@ -103,13 +103,15 @@ async def _serve(
     except (EngineLostError, TransportLostError) as error:
         log_error("engine_lost" if isinstance(error, EngineLostError) else "transport_lost", reason=str(error))
         is_lost = True
+        generations.close()
+        await generations.end()
     except EngineSetupError:
-        await server.stop(_LAST_WORDS_SECONDS)
+        await server.stop(_LEAVE_SECONDS)
         raise
     finally:
         supervising.cancel()
     health_servicer.end_watches()
-    await _first(replies_sent(_LAST_WORDS_SECONDS), signals.second.wait())
+    await _first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
     stopping = _stop_engine(supervising, supervisor)
     await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
     log_event("stopped")

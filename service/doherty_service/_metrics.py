@@ -1,6 +1,5 @@
 """The Prometheus endpoint: what the recorder and the live objects know, read when somebody asks for it."""
 
-import asyncio
 import math
 from collections.abc import Iterable, Iterator
 
@@ -187,13 +186,7 @@ class MetricsEndpoint:
         registry.register(collector)
         ProcessCollector(registry=registry)
         try:
-            self._server, self._thread = start_http_server(int(port), host.strip("[]"), registry)
+            server, _ = start_http_server(int(port), host.strip("[]"), registry)
         except OSError as error:
             raise EngineSetupError(f"Cannot serve metrics on {listen}: {error.strerror}.") from error
-        log_event("metrics", address=f"{host}:{self._server.server_port}")
-
-    async def stop(self) -> None:
-        """Serves no more; a scrape under way is cut off with the process."""
-        await asyncio.to_thread(self._server.shutdown)
-        self._server.server_close()
-        self._thread.join()
+        log_event("metrics", address=f"{host}:{server.server_port}")

@@ -83,11 +83,6 @@ class Supervisor:
             await self._engine.stop()
             self._engine = None
 
-    @property
-    def has_engine(self) -> bool:
-        """Whether there is an engine that has not been stopped."""
-        return self._engine is not None
-
     async def _start(self) -> EngineSession:
         begun = time.monotonic()
         gc.unfreeze()  # what an engine before this one has left

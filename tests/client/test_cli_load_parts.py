@@ -19,7 +19,7 @@ from doherty.cli._load._overhead import OverheadMeter
 from doherty.cli._load._prompts import read_prompts
 from doherty.cli._load._sample import Sample
 from doherty.cli._load._statistics import Pair, mean, quantiles, ratio_of_medians
-from doherty_service import latency as server
+from doherty_service import telemetry as server
 
 
 def test_quantiles_are_those_of_the_server() -> None:

@@ -35,7 +35,12 @@ class Answer(ABC):
     """One request from its admission to the engine's last output.
 
     The engine's outputs come through `put`. A subclass decides in `deliver` when and how they leave, and in `end` what
-    becomes of the end. `Generations` admits it, and aborts it however it ends.
+    becomes of the end. `Generations` admits it, and makes the engine drop what is left of it.
+
+    fail        ends it with an error, behind the outputs that came before
+    break_off   ends it with an error at once
+    end         is called by either, and when all of it is delivered
+    leave       nobody waits for it any more
     """
 
     request: EngineRequest
@@ -205,12 +210,13 @@ class StreamedAnswer(Answer, MessageWriter):
     def deliver(self) -> None:
         """Writes what there is, unless a message is still on its way."""
         if self.write_began is not None:
+            self.wants_word = True
             return
         while self._unread:
             output = self._take()
             message = self._message(output)
             if message:
-                self._is_last_written = output.finish is not None
+                self.wants_word = self._is_last_written = output.finish is not None
                 self.write(message)
                 return
         if self._failure is not None:
@@ -222,8 +228,11 @@ class StreamedAnswer(Answer, MessageWriter):
             return
         if error is not None or self._is_last_written:
             self._finish(error)
-        elif self._unread or self._failure is not None:
-            self.deliver()
+        else:
+            try:
+                self.deliver()
+            except Exception as failure:  # noqa: BLE001 - it is raised in the RPC's task, which maps and logs it
+                self.break_off(failure)
 
     def stall(self) -> None:
         """Ends the answer, because its caller does not read it."""

@@ -1,4 +1,4 @@
-"""The way of one request through the server: admission, engine, answer, and the abort that is never forgotten."""
+"""The way of a request through the server: admission, engine, answer; the engine always drops what is left of it."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from doherty_service.telemetry import LatencyRecorder
 RETRY_SECONDS = 1.0
 """When to try again while the model is loaded or the server goes away."""
 
-_LAST_WORDS_SECONDS = 1.0
+_TELL_SECONDS = 1.0
 """How long callers have to be told that the server shuts down."""
 
 _MOST_COUNTING = 8
@@ -137,6 +137,14 @@ class Generations:
         finally:
             self._counting -= 1
 
+    def check_open(self) -> None:
+        """Makes sure that requests are accepted.
+
+        Raises:
+            UnavailableError: the model is being loaded, or the server shuts down.
+        """
+        self.session()
+
     def session(self) -> EngineSession:
         """The engine that new requests go to.
 
@@ -169,14 +177,12 @@ class Generations:
         await answer.done
 
     def begin_answer(self, answer: Answer) -> None:
-        """Counts a request once as in flight, and against the limits of its caller, until `end_answer`.
+        """Counts a request as in flight, and against the limits of its caller, until `end_answer`.
 
         Raises:
             OverloadedError: one more would be beyond a limit of its caller's key.
             UnauthenticatedError: the key was revoked.
         """
-        if answer.taken is not None:
-            return
         answer.taken = answer.record.caller.take()
         self.in_flight += 1
         self._idle.clear()
@@ -271,5 +277,5 @@ class Generations:
         self.lose_engine(error, error)
         with suppress(TimeoutError):
             # A caller that does not read is told nothing; its RPC ends with the server.
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            async with asyncio.timeout(_TELL_SECONDS):
                 await self._idle.wait()

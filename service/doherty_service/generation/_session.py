@@ -62,7 +62,9 @@ class EngineSession:
         self.last_step = time.monotonic()
         answers = self._answers
         for output in outputs:
-            answer = answers[output.key]
+            answer = answers.get(output.key)
+            if answer is None:
+                continue  # the engine's last word on it has been heard
             try:
                 answer.put(output)
             except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; its RPC logs it
@@ -88,4 +90,7 @@ class EngineSession:
         self.loss = error
         self.admission.fail_waiting(error)
         for answer in tuple(self._answers.values()):
-            answer.fail(error.copy())
+            try:
+                answer.fail(error.copy())
+            except Exception as fault:  # noqa: BLE001 - as in `sink`
+                answer.break_off(fault)

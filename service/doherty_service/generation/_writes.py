@@ -26,46 +26,43 @@ class MessageWriter:
             raise AssertionError("only an RPC of its own can be written to")
         self._context = context
         self._writing: Coroutine[Any, Any, None] | None = None
+        self.wants_word = False
+        """Whether `written` is to be called after the write that is under way; one that fails always calls it."""
         self.write_began: float | None = None
         """When the message that the transport has not taken yet was handed to it, by `time.monotonic()`."""
 
     @abstractmethod
     def written(self, error: Exception | None) -> None:
-        """Called when the transport has taken a message, or with the error when the caller is gone."""
+        """Called when the transport has taken a message, if `wants_word` is set, or with an error.
+
+        It must not raise.
+        """
 
     @abstractmethod
     def stall(self) -> None:
         """Called when a message was not taken for too long."""
 
     def write(self, message: bytes) -> None:
-        """Hands a message to the transport; `written` is called when the next one may follow."""
+        """Hands a message to the transport; the next one may follow once `write_began` is None again."""
         self.write_began = time.monotonic()
-        self._writing = writing = self._context.write(message)
-        try:
-            writing.send(None).add_done_callback(self._step)
-        except StopIteration:
-            self._end_write(None)
-        except grpc.aio.BaseError as error:
-            self._end_write(error)
+        self._writing = self._context.write(message)
+        self._step(None)
 
     def _step(self, _: object) -> None:
-        if self._writing is None:
-            raise AssertionError("nothing is being written")
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
-            self._writing.send(None).add_done_callback(self._step)
+            self._writing.send(None).add_done_callback(self._step)  # type: ignore[union-attr]  # set by `write`
         except StopIteration:
             pass
         except (asyncio.CancelledError, grpc.aio.BaseError) as broken:
-            error = broken
+            # Whatever gRPC raises in a write means that the caller is gone; it cancels the task of the RPC, too.
+            error = grpc.aio.InternalError(str(broken))
         else:
             return
-        self._end_write(error)
-
-    def _end_write(self, error: BaseException | None) -> None:
         self._writing = self.write_began = None
-        # Whatever gRPC raises in a write means that the caller is gone; it cancels the task of the RPC, too.
-        self.written(None if error is None else grpc.aio.InternalError(str(error)))
+        if self.wants_word or error is not None:
+            self.wants_word = False
+            self.written(error)
 
 
 class WriteWatch:

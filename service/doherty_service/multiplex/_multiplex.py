@@ -98,7 +98,7 @@ class Multiplex(MessageWriter):
             if self._receiving.done():
                 self._receiving.result()
             else:
-                self.generations.session()
+                self.generations.check_open()
         finally:
             self.generations.writes.remove(self)
             self._receiving.cancel()
@@ -119,13 +119,20 @@ class Multiplex(MessageWriter):
         if error is not None:
             settle(self._over, error)
             return
+        try:
+            self._close_ending()
+        except Exception as fault:  # noqa: BLE001 - it is raised in the RPC's task, which maps and logs it
+            settle(self._over, fault)
+            return
+        self._flush_soon()
+
+    def _close_ending(self) -> None:
         ending, self._ending = self._ending, []
         for lane in ending:
             self._close(lane, lane.status)
         if ending:
             self._begin_waiting()
             self._check_end()
-        self._flush_soon()
 
     def stall(self) -> None:
         """Ends the RPC, because its caller does not read."""
@@ -144,8 +151,14 @@ class Multiplex(MessageWriter):
             return
         parts: list[bytes] = []
         size = 0
+        held = self._held_part
         again: list[Lane] = []
         while self._held_part is not None or self._outbox:
+            if held is not None and self._held_part is None and self._outbox[0] is held.lane:
+                self._outbox.popleft()  # its held part is in this message
+                held.lane.in_outbox = False
+                again.append(held.lane)
+                continue
             lane, part, is_last = taken = self._next_part()
             if parts and size + len(part) > _MOST_MESSAGE_BYTES:
                 self._held_part = taken
@@ -160,6 +173,7 @@ class Multiplex(MessageWriter):
         for lane in again:
             self.line_up(lane)
         if parts:
+            self.wants_word = True
             self.write(b"".join(parts))
 
     def _next_part(self) -> "_Part":
@@ -243,8 +257,9 @@ class Multiplex(MessageWriter):
         try:
             await self.generations.wait_and_submit(lane)
         except Exception as error:  # noqa: BLE001 - as in `_start`
+            lane.task = None  # its end must not cancel it
             lane.break_off(error)
-        finally:
+        else:
             lane.task = None
 
     def _drop(self, lane: Lane) -> None:
@@ -265,7 +280,7 @@ class Multiplex(MessageWriter):
 
     def _check_end(self, _: object = None) -> None:
         """Ends the RPC if there is nothing more to do, or if its caller has sent something that makes no sense."""
-        if self._receiving is None or self._over.done():
+        if self._receiving is None:
             return
         is_received = self._receiving.done()
         has_failed = is_received and not self._receiving.cancelled() and self._receiving.exception() is not None

@@ -22,7 +22,7 @@ _CLOCK_SLACK = 0.05
 
 
 def note_failure(error: Exception, record: RequestRecord) -> ServiceError:
-    """Leaves the reason of a failure on the record and in the log, and returns what the caller is told."""
+    """Notes in the record and the log why a request fails, and returns what its caller is told."""
     told = as_service_error(error)
     record.reason = told.reason
     if record.is_answer and record.abort_cause is None:
@@ -42,7 +42,7 @@ def note_leaving(record: RequestRecord) -> grpc.StatusCode:
 
 
 def _log_error(error: Exception, told: ServiceError, record: RequestRecord) -> None:
-    """Logs all of what failed on our side; of what is wrong with a request only where, for the text may quote it."""
+    """Logs all of what failed on our side; of a wrong request only the fields, because a text may quote the prompt."""
     if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
         _log.error("error", extra={"fields": {**record.names, "error": str(error)}}, exc_info=error)
     else:

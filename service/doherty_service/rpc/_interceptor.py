@@ -34,8 +34,8 @@ _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
 
 
-class _UntoldError(grpc.aio.AbortError):
-    """The status stands behind messages that the caller does not read, and goes out when it does."""
+class _StatusNotReadError(grpc.aio.AbortError):
+    """The caller has not read the messages before the status. It gets the status when it reads on."""
 
 
 class LatencyInterceptor(grpc.aio.ServerInterceptor):
@@ -90,7 +90,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 code = grpc.StatusCode.OK
                 if timing := record.server_timing():
                     context.set_trailing_metadata((("server-timing", timing),))
-            except _UntoldError:
+            except _StatusNotReadError:
                 code = _status_code(context)
                 raise asyncio.CancelledError from None  # the one end that gRPC does not report as a fault of ours
             except grpc.aio.AbortError:
@@ -176,7 +176,7 @@ async def _abort(error: Exception, record: RequestRecord, context: Context) -> N
         async with asyncio.timeout(_TELL_SECONDS):
             await context.abort(told.code, status.message, tuple(trailing))
     except TimeoutError:
-        raise _UntoldError from None
+        raise _StatusNotReadError from None
     raise AssertionError("abort always raises")
 
 

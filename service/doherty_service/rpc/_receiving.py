@@ -39,10 +39,9 @@ class ReceiveWatch:
         try:
             message: Any = await context.read()
         except asyncio.CancelledError:
-            if task in self._late:
-                task.uncancel()
+            if task in self._late and not task.uncancel():
                 raise StalledSenderError from None
-            raise
+            raise  # its caller has left, too
         finally:
             del self._waiting[task]
             self._late.discard(task)

@@ -85,7 +85,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         translation.take_label(wire_request, record)
         if wire_request.adapter:
             record.caller.check_adapter(wire_request.adapter)
-        self._generations.session()
+        self._generations.check_open()
         self._generations.begin_answer(answer)
 
     def _read(self, answer: Answer, wire_request: request_pb2.GenerateRequest, *, whole: bool) -> None:
@@ -103,7 +103,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self, request: wire.CountTokensRequest, record: RequestRecord
     ) -> bytes:
         """Counts the tokens of an input."""
-        self._generations.session()
+        self._generations.check_open()
         content = translation.count_tokens_input(request, self._generations.model(), self._deployment)
         taken = record.caller.take()
         try:

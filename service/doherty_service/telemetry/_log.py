@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -13,8 +14,8 @@ from datetime import UTC, datetime
 _GATHER_SECONDS = 0.01
 """How long INFO lines wait for others, so that they leave in one write."""
 
-_MOST_BYTES = 4 << 20
-"""Lines that wait to be written. Beyond that they are dropped and counted."""
+_MOST_CHARACTERS = 4 << 20
+"""Of lines that wait to be written. Beyond that they are dropped and counted."""
 
 _FLUSH_SECONDS = 1.0
 """How long the end of the process waits for the last lines."""
@@ -33,7 +34,7 @@ class LogWriter:
         """Lines that were not written: the reader was too slow, or writing failed."""
         self._descriptor = descriptor
         self._lines: deque[str] = deque()
-        self._bytes = 0
+        self._waiting = 0
         self._unreported = 0
         self._is_writing = False
         self._lock = threading.Lock()
@@ -45,11 +46,11 @@ class LogWriter:
     def put(self, line: str, *, urgent: bool = False) -> None:
         """Adds a line, which is written within milliseconds, or at once if it is `urgent`; never waits for a reader."""
         with self._lock:
-            if self._bytes + len(line) > _MOST_BYTES:
+            if self._waiting + len(line) > _MOST_CHARACTERS:
                 self._drop(1)
                 return
             self._lines.append(line)
-            self._bytes += len(line)
+            self._waiting += len(line)
             is_first = len(self._lines) == 1
         if urgent:
             self._hurry.set()
@@ -75,15 +76,19 @@ class LogWriter:
             with self._lock:
                 self._has_lines.clear()
                 self._is_writing = True
-                lines, self._lines, self._bytes = self._lines, deque(), 0
+                lines, self._lines, self._waiting = self._lines, deque(), 0
                 unreported, self._unreported = self._unreported, 0
             if unreported:
                 lines.appendleft(format_line("warning", "log_lines_dropped", {"lines": unreported}))
             try:
                 self._write("".join(lines).encode(errors="replace"))
-            except OSError:
+            except (
+                OSError,
+                ValueError,
+            ):  # the reader is gone, or the disk is full
                 with self._lock:
-                    self._drop(len(lines) + max(0, unreported - 1))
+                    self._drop(len(lines))
+                    self._unreported += max(0, unreported - 1)  # the line that reported them is among the lost
                 self._hurry.wait(_RETRY_SECONDS)
             self._is_writing = False
 
@@ -147,10 +152,10 @@ def _own_standard_error() -> int:
         own = os.dup(2)
     except OSError:  # the server was started without standard error
         return os.open(os.devnull, os.O_WRONLY)
-    if sys.platform == "linux":
+    if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(2).st_mode):  # a file or a terminal does not block for long
         try:
-            unblocked = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
-        except OSError:  # a socket cannot be opened a second time
+            unblocked = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # there is no /proc
             return own
         os.dup2(unblocked, 2)
         os.close(unblocked)

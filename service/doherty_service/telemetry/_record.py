@@ -92,6 +92,7 @@ class RequestRecord:
     trace: tuple[str, str] | None = None
     """The trace and span ids in hexadecimal digits, where the request is traced."""
     _spans: list[tuple[str, float]] | None = None
+    """What `spans` returns, once the answer is complete and none of it changes."""
     span: Any = None
     """OpenTelemetry's span, where the request is traced."""
 

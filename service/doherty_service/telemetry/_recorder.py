@@ -42,20 +42,19 @@ class Histogram:
         self.sum += value
 
     def observe_each(self, values: Sequence[float]) -> None:
-        """Takes in many values: sorting them costs less than finding the bucket of each, if they are not few."""
+        """Takes in many values in ascending order."""
         if len(values) < len(BOUNDS):
             for value in values:
                 self._counts[bisect_left(BOUNDS, value)] += 1
             self.sum += sum(values)
             return
-        ordered = sorted(values)
         below = 0
         for bucket, bound in enumerate(BOUNDS):
-            upto = bisect_right(ordered, bound, below)
+            upto = bisect_right(values, bound, below)
             self._counts[bucket] += upto - below
             below = upto
-        self._counts[-1] += len(ordered) - below
-        self.sum += sum(ordered)
+        self._counts[-1] += len(values) - below
+        self.sum += sum(values)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each upper end with the number of values up to it; the last is infinite."""

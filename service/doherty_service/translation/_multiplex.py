@@ -44,11 +44,11 @@ def check_multiplex(message: wire.MultiplexGenerateRequest) -> None:
     """Makes sure that a message has nothing around its requests that this server does not know, and not too much.
 
     Raises:
-        InvalidRequestError: it has too many cancels.
+        InvalidRequestError: it has too many starts and cancels.
         UnsupportedFieldError: it has a field of a newer contract.
     """
     _refuse_unknown_here(message, "")
-    if len(message.cancels) > _MOST_ENTRIES:
+    if len(message.starts) + len(message.cancels) > _MOST_ENTRIES:
         raise _too_many()
 
 
@@ -79,6 +79,8 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     Raises:
         ValueError: it is longer than any number may be, or the data ends within it.
     """
+    if position < len(data) and data[position] < 0x80:  # noqa: PLR2004 - nearly always a single byte
+        return data[position], position + 1
     number = 0
     for shift, byte in enumerate(data[position : position + _MOST_VARINT_BYTES]):
         number |= (byte & 0x7F) << (7 * shift)

@@ -97,10 +97,10 @@ class RequestReader:
         violations = Violations()
         content = _input(wire, self._deployment, violations)
         violations.raise_if_any()
-        sampling, has_seed, stopping, top_logprobs = settings
-        if not has_seed and sampling.temperature > 0:
-            sampling = replace(sampling, seed=random.getrandbits(_SEED_BITS))
-        return EngineRequest(record.key, content, sampling, stopping, wire.output.token_ids, top_logprobs)
+        chosen, has_seed, stopping, top_logprobs = settings
+        if not has_seed and chosen.temperature > 0:
+            chosen = replace(chosen, seed=random.getrandbits(_SEED_BITS))
+        return EngineRequest(record.key, content, chosen, stopping, wire.output.token_ids, top_logprobs)
 
     def _validate(self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo) -> EngineRequest:
         violations = Violations()

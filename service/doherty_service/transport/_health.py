@@ -9,7 +9,7 @@ from doherty_service.transport._services import SERVICES
 
 
 class HealthServicer(health.aio.HealthServicer):
-    """gRPC's own health service. Its watches would run for ever, and be cut off in the middle of their last word."""
+    """gRPC's own health service. Its watches would run for ever, and be cut off before the last status is sent."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 _LOOK_SECONDS = 0.4
 _MOST_CLOSED = 2
@@ -22,20 +23,12 @@ async def watch_port(address: str) -> None:
         TransportLostError: nothing has listened for about a second.
     """
     host, _, port = address.rpartition(":")
+    addresses = _resolve(host.strip("[]"), int(port))  # once: asking DNS would block the event loop
     closed = 0
     while closed < _MOST_CLOSED:
         await asyncio.sleep(_LOOK_SECONDS)
-        closed = 0 if is_taken(host.strip("[]"), int(port)) else closed + 1
+        closed = 0 if _is_taken(addresses) else closed + 1
     raise TransportLostError(f"gRPC does not listen on {address} any more; the process must be started again.")
-
-
-def is_taken(host: str, port: int) -> bool:
-    """Whether something listens on a port of this machine."""
-    try:
-        try_to_bind(host, port)
-    except OSError:
-        return True
-    return False
 
 
 def try_to_bind(host: str, port: int) -> None:
@@ -44,8 +37,31 @@ def try_to_bind(host: str, port: int) -> None:
     Raises:
         OSError: it cannot.
     """
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            # With this option, only a socket that listens is in the way, not connections that were accepted before.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+    for address in _resolve(host, port):
+        _bind(address)
+
+
+_Address = tuple[socket.AddressFamily, socket.SocketKind, int, Any]
+
+
+def _resolve(host: str, port: int) -> list[_Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
+
+
+def _is_taken(addresses: list[_Address]) -> bool:
+    """Whether something listens there."""
+    try:
+        for address in addresses:
+            _bind(address)
+    except OSError:
+        return True
+    return False
+
+
+def _bind(found: _Address) -> None:
+    family, kind, protocol, address = found
+    with socket.socket(family, kind, protocol) as probe:
+        # With this option, only a socket that listens is in the way, not connections that were accepted before.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)

@@ -18,8 +18,8 @@ COLUMNS = ("seconds", "RSS (MiB)", "threads", "threads of core", "open files", "
 
 KEPT = {
     "doherty_engine._outputs.TokenLogprob": "the synthetic engine keeps those that it has made once",
-    "doherty_service.latency._histogram.Histogram": "one for each set of labels",
-    "doherty_service.latency._recorder._Sample": "one for each answer in the window",
+    "doherty_service.telemetry._recorder.Histogram": "one for each set of labels",
+    "doherty_service.telemetry._recorder._Sample": "one for each answer in the window",
 }
 """What may be more than before, within bounds, and why."""
 
