@@ -100,11 +100,18 @@ class Lane(Answer):
 
     def take_part(self) -> bytes:
         """A MultiplexGenerateResponse with what there is to send, which may be nothing; `status` is set by the last."""
-        if self._error_part is None and not self._unread and self._failure is not None:
+        unread = self._unread
+        if len(unread) == 1 and self._has_begun and not self.whole:
+            output = unread[0]
+            if output.finish is None and output.token_count and not output.logprobs:  # in the middle, as nearly always
+                unread.clear()
+                self.record.mark_tokens(output.token_count)
+                return translation.multiplex_part(self.id, translation.delta_message(output))
+        if self._error_part is None and not unread and self._failure is not None:
             self.fail_now(self._failure)
         if self._error_part is not None:
             return self._error_part
-        if not self._unread:
+        if not unread:
             return b""
         message, is_last = self._whole_message() if self.whole else self._next_message()
         if len(message) > _MOST_PART_BYTES:
@@ -122,9 +129,6 @@ class Lane(Answer):
 
     def _next_message(self) -> tuple[bytes, bool]:
         output = self._take()
-        if self._has_begun and output.finish is None and output.token_count and not output.logprobs:
-            self.record.mark_tokens(output.token_count)
-            return translation.delta_message(output), False
         return self._message(output), output.finish is not None
 
     def _leave_with(self, error: ServiceError) -> None:

@@ -150,44 +150,43 @@ class Multiplex(MessageWriter):
         if self.write_began is not None or self._over.done():
             return
         parts: list[bytes] = []
-        size = 0
-        held = self._held_part
         again: list[Lane] = []
-        while self._held_part is not None or self._outbox:
-            if held is not None and self._held_part is None and self._outbox[0] is held.lane:
-                self._outbox.popleft()  # its held part is in this message
-                held.lane.in_outbox = False
-                again.append(held.lane)
+        held, self._held_part = self._held_part, None
+        size = 0 if held is None else self._add(held, parts)
+        while self._outbox:
+            lane = self._outbox.popleft()
+            lane.in_outbox = False
+            if held is not None and lane is held.lane:  # a message has at most one part for each request
+                again.append(lane)
                 continue
-            lane, part, is_last = taken = self._next_part()
-            if parts and size + len(part) > _MOST_MESSAGE_BYTES:
+            taken = _Part(lane, self._message_of(lane), bool(lane.status))
+            if parts and size + len(taken.message) > _MOST_MESSAGE_BYTES:
                 self._held_part = taken
                 break
-            if part:
-                parts.append(part)
-                size += len(part)
-            if is_last:
-                self._ending.append(lane)
-            elif lane.has_part:
-                again.append(lane)  # in a later message: one has at most one part for each request
+            size += self._add(taken, parts)
+            if lane.has_part and not taken.is_last:
+                again.append(lane)
         for lane in again:
             self.line_up(lane)
         if parts:
             self.wants_word = True
             self.write(b"".join(parts))
 
-    def _next_part(self) -> "_Part":
-        if self._held_part is not None:
-            held, self._held_part = self._held_part, None
-            return held
-        lane = self._outbox.popleft()
-        lane.in_outbox = False
+    def _add(self, taken: "_Part", parts: list[bytes]) -> int:
+        """Puts a part into the message, and returns its size; there may be nothing to send after all."""
+        if taken.message:
+            parts.append(taken.message)
+        if taken.is_last:
+            self._ending.append(taken.lane)
+        return len(taken.message)
+
+    @staticmethod
+    def _message_of(lane: Lane) -> bytes:
         try:
-            part = lane.take_part()
+            return lane.take_part()
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
             lane.fail_now(error)
-            part = lane.take_part()
-        return _Part(lane, part, is_last=bool(lane.status))
+            return lane.take_part()
 
     async def _receive(self) -> None:
         while await self._receive_message():
