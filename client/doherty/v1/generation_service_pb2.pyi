@@ -142,7 +142,9 @@ class MultiplexStart(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     TRACESTATE_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """The caller's number for it within the RPC, above all numbers that began before it."""
+    """The caller's number for it within the RPC: at least 1, and above all numbers that began before it. Any other number
+    ends the RPC with INVALID_ARGUMENT.
+    """
     whole: builtins.bool
     """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being."""
     attempts: builtins.int
