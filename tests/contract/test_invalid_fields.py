@@ -4,9 +4,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
+from doherty.v1.generation_service_pb2 import CountTokensRequest
+from doherty.v1.latency_service_pb2 import GetLatencyRequest
+from doherty.v1.model_pb2 import GetModelRequest
 from support.server import ServerProcess
-from support.wire import Caller, connect, request
+from support.wire import Caller, connect, failure_of, request
 
 PROMPT = {"prompt": "Name three colors."}
 
@@ -91,10 +95,18 @@ def test_a_prompt_too_long_for_the_context_is_invalid(caller: Caller) -> None:
         assert failure.fields == [name]
 
 
-def test_a_field_that_only_a_newer_contract_knows_is_refused(caller: Caller) -> None:
-    newer = request(**PROMPT)
+@pytest.mark.parametrize("method", ["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency"])
+def test_a_field_that_only_a_newer_contract_knows_is_refused(caller: Caller, method: str) -> None:
+    asked: dict[str, Message] = {
+        "Generate": request(**PROMPT),
+        "StreamGenerate": request(**PROMPT),
+        "CountTokens": CountTokensRequest(prompt="a"),
+        "GetModel": GetModelRequest(),
+        "GetLatency": GetLatencyRequest(),
+    }
+    newer = asked[method]
     newer.MergeFromString(b"\xa0\x06\x01")  # field 100, varint 1
-    with pytest.raises(grpc.RpcError) as refused:
-        caller.stub.Generate(newer, timeout=10)
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "100" in (refused.value.details() or "")
+    call: Any = getattr(caller.latency if method == "GetLatency" else caller.stub, method)
+    failure = failure_of(lambda: list(call(newer, timeout=10)))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FIELD_NOT_SUPPORTED")
+    assert failure.fields == ["100"]

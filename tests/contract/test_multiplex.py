@@ -189,6 +189,11 @@ BROKEN: dict[str, tuple[bytes, str, list[str]]] = {
         "INVALID_FIELD",
         ["starts[0].id"],
     ),
+    "an id of zero": (
+        wire.MultiplexGenerateRequest(starts=[start(0, **SHORT)]).SerializeToString(),
+        "INVALID_FIELD",
+        ["starts[0].id"],
+    ),
     "no bytes of ours": (b"\x0a\xff", "MALFORMED_MESSAGE", [""]),
     "a field of a newer message": (b"\xf8\x3f\x01", "FIELD_NOT_SUPPORTED", ["1023"]),
     "a field of a newer start": (b"\x0a\x05\x08\x09\xf8\x3f\x01", "FIELD_NOT_SUPPORTED", ["starts.1023"]),
@@ -209,6 +214,12 @@ def test_a_message_that_makes_no_sense_ends_the_rpc(caller: Caller, name: str) -
     assert (failure.code, failure.reason, failure.fields) == (expected, reason, fields)
     now = caller.wait_until(lambda now: not now.running and not now.queued)
     assert sum(abort.count for abort in now.aborts) <= sum(abort.count for abort in before.aborts) + 1
+
+
+def test_ids_begin_with_one(rpc: Rpc) -> None:
+    rpc.send(start(0, **SHORT))
+    failure = failure_of(rpc.read)
+    assert (failure.fields, failure.message) == (["starts[0].id"], "starts[0].id: must be at least 1")
 
 
 def test_half_closing_lets_answers_end_and_no_request_is_no_error(caller: Caller, rpc: Rpc) -> None:

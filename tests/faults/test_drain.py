@@ -22,11 +22,6 @@ COMERS = 8
 SLOTS = f"slots={STREAMS + COMERS}"
 SHORT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 2, "ignore_eos": True}}
 
-CUT_BY_CORE = ("CANCELLED", "without details: CANCELLED")
-"""What gRPC's core says to a call that arrives while its server is being stopped. It is not what the design says: each
-of those who keep coming may meet it as its last call, and once before where the machine is so busy that the connection
-is still open."""
-
 Ends = Counter[tuple[str, str]]
 """How calls ended: the code, and the reason where the server gave one."""
 
@@ -102,8 +97,7 @@ def test_what_is_in_flight_finishes_and_what_comes_is_told_to_go_elsewhere(start
         assert {one.result() for one in streams} == {("OK", "complete")}
         assert server.wait() == 0
         ends = sum_up(comers)
-    assert ends.keys() - {CUT_BY_CORE} == {("OK", "complete"), ("UNAVAILABLE", "DRAINING")}
-    assert ends[CUT_BY_CORE] <= 2 * COMERS
+    assert ends.keys() == {("OK", "complete"), ("UNAVAILABLE", "DRAINING")}
 
 
 @pytest.mark.parametrize("grace", ["0", "0.5"])
@@ -113,5 +107,4 @@ def test_what_outlasts_the_grace_is_told_so(start: Start, grace: str) -> None:
         assert {one.result() for one in streams} == {("UNAVAILABLE", "DRAINED")}
         assert server.wait() == 0
         ends = sum_up(comers)
-    assert ends.keys() - {CUT_BY_CORE} <= {("OK", "complete"), ("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "DRAINED")}
-    assert ends[CUT_BY_CORE] <= 2 * COMERS
+    assert ends.keys() <= {("OK", "complete"), ("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "DRAINED")}

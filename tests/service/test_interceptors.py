@@ -8,6 +8,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doherty.v1 import latency_service_pb2
+from support.endings import begin
+from support.multiplex import Rpc, start
+from support.proxy import proxy
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, read_failure, request
 
@@ -95,9 +98,37 @@ def test_a_call_that_ends_early_is_counted_by_cause_and_frees_its_slot(method: s
             call.cancel()
         line = server.wait_for("request", request_id="early")
         assert (line["code"], line["abort_cause"]) == (code, cause.removeprefix("ABORT_CAUSE_").lower())
+        assert str(line["peer"]).startswith("ipv4:127.0.0.1:")
         now = caller.wait_until(lambda now: now.running == 0)
         counted = {latency_service_pb2.AbortCause.Name(one.cause): one.count for one in now.aborts}
         assert counted == {cause: 1}
+
+
+@pytest.mark.parametrize("method", ["Generate", "StreamGenerate", "MultiplexGenerate"])
+def test_the_log_has_the_address_of_a_caller_whose_connection_is_cut(method: str) -> None:
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server,
+        connect(server.target) as caller,
+        proxy(server.target) as wire,
+        connect(wire.target) as leaving,
+    ):
+        asked: dict[str, Any] = {
+            "prompt": "a",
+            "stopping": {"max_output_tokens": 1000, "ignore_eos": True},
+            "request_id": "gone",
+        }
+        if method == "MultiplexGenerate":
+            call: Any = Rpc(leaving.stub)
+            call.send(start(1, **asked))
+        else:
+            call = begin(leaving, method, request(**asked))
+        caller.wait_until(lambda now: now.running == 1)
+        wire.reset()
+        line = server.wait_for("request", request_id="gone")
+        assert (line["rpc"], line["code"]) == (method, "CANCELLED")
+        assert str(line["peer"]).startswith("ipv4:127.0.0.1:")
+        if method == "MultiplexGenerate":
+            call.half_close()
 
 
 def test_an_engine_failure_is_unavailable_and_tells_nothing_of_it() -> None:

@@ -1,13 +1,16 @@
 """Callers that stop reading their answers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2
+from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest
+from support.multiplex import start
 from support.server import ServerProcess, start_server
-from support.wire import SECONDS, connect, read_failure, request
+from support.wire import SECONDS, connect, failure_of, read_failure, request
 
 STALLED = latency_service_pb2.ABORT_CAUSE_STALLED_READER
 ENDLESS: dict[str, Any] = {"stopping": {"max_output_tokens": 8000, "ignore_eos": True}, "output": {"top_logprobs": 5}}
@@ -16,24 +19,61 @@ NARROW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
 
 
 @pytest.fixture(scope="module")
-def flooding() -> Any:
+def flooding() -> Iterator[ServerProcess]:
     with start_server(
         "--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "slots=2", "--stall-timeout", "0.5"
     ) as server:
         yield server
 
 
-def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess) -> None:
+def stalled(now: latency_service_pb2.GetLatencyResponse) -> int:
+    """How many callers were found to have stopped reading."""
+    return sum(abort.count for abort in now.aborts if abort.cause == STALLED)
+
+
+@pytest.mark.parametrize("alternatives", [5, 20])
+def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess, alternatives: int) -> None:
+    """Whatever the size of the message that is stuck."""
     with grpc.insecure_channel(flooding.target, options=NARROW) as channel, connect(flooding.target) as caller:
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
-        unread = stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=SECONDS)
-        now = caller.wait_until(lambda now: any(abort.cause == STALLED for abort in now.aborts))
+        before = caller.wait_until(lambda now: now.running == 0)
+        asked = {**ENDLESS, "output": {"top_logprobs": alternatives}}
+        unread = stub.StreamGenerate(request(prompt="a", **asked), timeout=SECONDS)
+        now = caller.wait_until(lambda now: stalled(now) > stalled(before))
         assert (now.running, now.queued) == (0, 0)
         # Whoever reads on after all finds out what has become of the answer.
         with pytest.raises(grpc.RpcError) as caught:
             for _ in unread:
                 pass
         failure = read_failure(caught.value)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
+
+
+@pytest.fixture(scope="module")
+def gushing() -> Iterator[ServerProcess]:
+    """A server whose first message is as large as many others together."""
+    flags = ("-o", "tokens_per_second=2000", "-o", "tokens_per_step=700", "--stall-timeout", "0.5")
+    with start_server("--engine", "synthetic", *flags) as server:
+        yield server
+
+
+@pytest.mark.parametrize("multiplexed", [False, True], ids=["stream", "multiplexed"])
+def test_a_caller_that_does_not_read_its_first_message_is_told_when_it_does(
+    gushing: ServerProcess, *, multiplexed: bool
+) -> None:
+    asked = {**ENDLESS, "prompt": "a", "output": {"top_logprobs": 20}}
+    with grpc.insecure_channel(gushing.target, options=NARROW) as channel, connect(gushing.target) as caller:
+        before = caller.wait_until(lambda now: now.running == 0)
+        stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+        sent = iter([MultiplexGenerateRequest(starts=[start(1, **asked)])])
+        unread: Any = (
+            stub.MultiplexGenerate(sent, timeout=SECONDS)
+            if multiplexed
+            else stub.StreamGenerate(request(**asked), timeout=SECONDS)
+        )
+        caller.wait_until(lambda now: stalled(now) > stalled(before))
+        assert next(unread).ByteSize() > 200_000
+        failure = failure_of(lambda: list(unread))
         assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
 
 

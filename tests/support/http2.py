@@ -41,7 +41,7 @@ def frame(kind: Kind, flags: int = 0, stream: int = 0, payload: bytes = b"") -> 
 
 
 def header_block(method: str, *more: tuple[str, str]) -> bytes:
-    """The headers of a call, without any compression."""
+    """The headers of a call, without any compression; what is no text is told by surrogates, as `os.fsdecode` does."""
     headers = (
         (":method", "POST"),
         (":scheme", "http"),
@@ -56,7 +56,7 @@ def header_block(method: str, *more: tuple[str, str]) -> bytes:
 
 def _string(text: str) -> bytes:
     assert len(text) < _LONGEST_IN_A_BYTE
-    return bytes([len(text)]) + text.encode()
+    return bytes([len(text)]) + text.encode(errors="surrogateescape")
 
 
 RESET = (8).to_bytes(4)

@@ -37,7 +37,11 @@ class Scrape:
 
 def scrape(server: ServerProcess) -> Scrape:
     """Reads the metrics as Prometheus does."""
-    address = server.wait_for("metrics")["address"]
+    return scrape_address(str(server.wait_for("metrics")["address"]))
+
+
+def scrape_address(address: str) -> Scrape:
+    """Reads the metrics at HOST:PORT."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=SECONDS) as reply:
         return Scrape(list(text_string_to_metric_families(reply.read().decode())))
 

@@ -70,12 +70,14 @@ def _fits(line: dict[str, object], event: str, fields: dict[str, object]) -> boo
 
 
 @contextmanager
-def start_server(*flags: str, until: str = "ready", **variables: str) -> Iterator[ServerProcess]:
+def start_server(
+    *flags: str, until: str = "ready", python: str = sys.executable, **variables: str
+) -> Iterator[ServerProcess]:
     """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block.
 
-    `variables` go into its environment.
+    `variables` go into its environment, and `python` is the interpreter.
     """
-    command = [sys.executable, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
+    command = [python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "OTEL_"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
     server = ServerProcess(process)

@@ -144,7 +144,9 @@ class MultiplexStart(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     TRACESTATE_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """The caller's number for it within the RPC: at least 1, and above the numbers of all requests before it."""
+    """The caller's number for it within the RPC: at least 1, and above the numbers of all requests before it. Any other
+    number ends the RPC with INVALID_ARGUMENT.
+    """
     whole: builtins.bool
     """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being. One part takes
     nearly 4 MiB; a larger answer fails with RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE).

@@ -14,6 +14,10 @@ _LOOKS = 4
 """How often the watch looks within the time for which a caller may stall."""
 
 
+_MOST_BUFFERED = 32 << 10
+"""Bytes of a message that core surely takes at once, whether the caller reads or not: it has 64 kB for each call."""
+
+
 class MessageWriter:
     """Writes messages to one caller, one at a time.
 
@@ -25,6 +29,7 @@ class MessageWriter:
         if context is None:
             raise AssertionError("only an RPC of its own can be written to")
         self._context = context
+        self._has_written = False
         self._writing: Coroutine[Any, Any, None] | None = None
         self.wants_word = False
         """Whether `written` is to be called after the write that is under way; one that fails always calls it."""
@@ -45,8 +50,21 @@ class MessageWriter:
     def write(self, message: bytes) -> None:
         """Hands a message to the transport; the next one may follow once `write_began` is None again."""
         self.write_began = time.monotonic()
-        self._writing = self._context.write(message)
+        if self._has_written or len(message) <= _MOST_BUFFERED:
+            self._writing = self._context.write(message)
+        else:
+            self._writing = self._begin_with(message)
+        self._has_written = True
         self._step(None)
+
+    async def _begin_with(self, message: bytes) -> None:
+        """Writes a first message that may have to wait for the caller to read.
+
+        grpc.aio sends the initial metadata together with the first message, and until that is taken it would send them
+        again with the status: core refuses the second ones, and the caller would never be told a status.
+        """
+        await self._context.send_initial_metadata(())
+        await self._context.write(message)
 
     def _step(self, _: object) -> None:
         error: Exception | None = None

@@ -19,6 +19,9 @@ from doherty_service.telemetry import RequestRecord
 _MOST_MESSAGE_BYTES = 1 << 20
 """A message is not filled beyond this, so that any caller takes it; a part that is larger goes by itself."""
 
+_MOST_WAITING_BYTES = 4 << 20
+"""Of requests that are not served yet. While there are more, no messages are read."""
+
 _SLICE = 32
 """Starts or cancels that are handled before the event loop has another turn: some milliseconds."""
 
@@ -52,8 +55,8 @@ class Multiplex(MessageWriter):
     ) -> None:
         """`accept` finds out whether a request is allowed now, and `read` whether it is valid.
 
-        No more than `most_open` requests are served at a time; those behind them wait. Once as many wait, no more
-        messages are read.
+        No more than `most_open` requests are served at a time; those behind them wait. Once as many wait, or so many
+        bytes of them, no more messages are read.
         """
         super().__init__(record.rpc_context)
         self.record = record
@@ -190,9 +193,14 @@ class Multiplex(MessageWriter):
 
     async def _receive(self) -> None:
         while await self._receive_message():
-            while len(self._lanes) >= 2 * self._most_open:
+            while self._is_full():
                 self._has_room.clear()
                 await self._has_room.wait()
+
+    def _is_full(self) -> bool:
+        """Whether those that wait are enough."""
+        waiting_bytes = sum(map(len, self._waiting.values()))
+        return len(self._lanes) >= 2 * self._most_open or waiting_bytes > _MOST_WAITING_BYTES
 
     async def _receive_message(self) -> bool:
         """Takes in what the next message brings; False when there are no more."""

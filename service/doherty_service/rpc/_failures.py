@@ -29,6 +29,7 @@ def note_failure(error: Exception, record: RequestRecord) -> ServiceError:
         record.abort_cause = _CAUSES.get(told.reason)
     if not isinstance(error, ServiceError):
         _log_error(error, told, record)
+    error.__traceback__ = None  # its frames have the request, and often the error: a cycle, which may hold megabytes
     return told
 
 

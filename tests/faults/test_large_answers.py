@@ -1,0 +1,70 @@
+"""Answers of many tokens, and of many alternatives to each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from support.multiplex import opened, start, text_of
+from support.server import start_server
+from support.wire import Caller, connect
+
+MOST_OUTPUTS = 32_768
+"""Outputs that may wait for the reader of a stream."""
+
+CLIENTS_LIMIT = 4 << 20
+"""The largest message that gRPC's clients take by default, in bytes."""
+
+SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 4, "ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[Caller]:
+    flags = ("-o", "tokens_per_second=0", "-o", "context_tokens=40000")
+    with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
+        yield caller
+
+
+def long(tokens: int, **fields: Any) -> dict[str, Any]:
+    return {"prompt": "a", "stopping": {"max_output_tokens": tokens, "ignore_eos": True}, **fields}
+
+
+def test_a_whole_answer_may_have_more_outputs_than_a_stream_may_leave_unread(fast: Caller) -> None:
+    asked = long(MOST_OUTPUTS + 1000)
+    answer = fast.generate(**asked)
+    assert answer.summary.usage.output_tokens == MOST_OUTPUTS + 1000
+    with opened(fast.stub) as rpc:
+        rpc.send(start(1, whole=True, **asked))
+        part = rpc.last(1)
+        assert part.response.summary.usage.output_tokens == MOST_OUTPUTS + 1000
+        assert part.response.delta.text == answer.text
+        rpc.rest()
+
+
+def test_no_message_of_a_multiplexed_call_is_too_large_for_its_client(fast: Caller) -> None:
+    """Not even with all alternatives of everything that has come while the caller did not read."""
+    with opened(fast.stub, timeout=60) as rpc:
+        rpc.send(*(start(number, **long(8000, output={"top_logprobs": 20})) for number in (1, 2)))
+        fast.wait_until(lambda now: now.running == 0)
+        rpc.rest()
+        assert max(message.ByteSize() for message in rpc.messages) < CLIENTS_LIMIT
+        for number in (1, 2):
+            assert sum(len(part.response.delta.logprobs) for part in rpc.parts(number)) == 8000
+
+
+def test_a_whole_answer_that_is_too_large_fails_alone(fast: Caller) -> None:
+    with opened(fast.stub) as rpc:
+        rpc.send(
+            start(1, whole=True, **long(16_000, output={"top_logprobs": 20})),
+            start(2, whole=True, **long(2000)),
+            start(3, **long(2000)),
+        )
+        failure = rpc.failure(1)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+        for number in (2, 3):
+            assert rpc.last(number).response.summary.usage.output_tokens == 2000
+        assert text_of(rpc.parts(2)) == text_of(rpc.parts(3))
+        rpc.send(start(4, **SHORT))
+        assert rpc.last(4).response.HasField("summary")
+        rpc.rest()
