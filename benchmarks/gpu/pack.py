@@ -37,7 +37,8 @@ OPENAI_SERVER = """
 """What its OpenAI server, which is measured beside ours, imports besides."""
 OURS = """
     click googleapis-common-protos grpcio<1.84 grpcio-channelz<1.84 grpcio-health-checking<1.84 grpcio-reflection<1.84
-    grpcio-status<1.84 markdown-it-py mdurl prometheus-client protobuf pydantic-settings pygments python-dotenv rich uvloop
+    grpcio-status<1.84 markdown-it-py mdurl prometheus-client protobuf pydantic-settings pygments python-dotenv rich
+    uvloop
 """
 """The extras `server` and `cli` of this distribution."""
 LEFT_OUT = (
