@@ -127,7 +127,7 @@ class Generations:
             OverloadedError: too many are counting already.
             UnavailableError: there is no engine.
         """
-        engine = self.session().engine
+        engine = self._running_session().engine
         if self._counting >= _MOST_COUNTING:
             self._recorder.refusals["COUNTING_FULL"] += 1
             raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=RETRY_SECONDS)
@@ -143,16 +143,11 @@ class Generations:
         Raises:
             UnavailableError: the model is being loaded, or the server shuts down.
         """
-        self.session()
-
-    def session(self) -> EngineSession:
-        """The engine that new requests go to.
-
-        Raises:
-            UnavailableError: the model is being loaded, or the server shuts down.
-        """
         if self.draining.is_set():
             raise UnavailableError("DRAINING", "the server is shutting down", retry_after=RETRY_SECONDS)
+        self._running_session()
+
+    def _running_session(self) -> EngineSession:
         if self._session is None:
             raise self._absence()
         return self._session
@@ -204,9 +199,9 @@ class Generations:
         """Gives a request to the engine if a slot is free and nobody waits for it.
 
         Raises:
-            UnavailableError: there is no engine.
+            UnavailableError: the engine was lost since `check_open`.
         """
-        session = self.session()
+        session = self._running_session()
         if not session.admission.try_take(answer.ticket):
             return False
         answer.record.queue = 0.0
@@ -220,7 +215,7 @@ class Generations:
             OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
             UnavailableError: there is no engine, or it was lost.
         """
-        session = self.session()
+        session = self._running_session()
         if await self._admit(session.admission, answer):
             if session.loss is not None:  # in the moment after the grant
                 raise session.loss.copy()
