@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC = {
     "doherty_engine": """
-        DEFAULT_ENGINE Choices Constraint Conversation Engine EngineError EngineFailedError EngineRequest
+        DEFAULT_ENGINE Choices Constraint Conversation Drafting Engine EngineError EngineFailedError EngineRequest
         EngineSetupError Finish FinishReason Grammar Health HeldPart Input InvalidInputError JsonSchema Message
         ModelInfo RawText Regex RequestHandle Role Sampling SamplingDefaults Speculation Started StepOutput StepSink
         Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options engine_profiles

@@ -216,7 +216,8 @@ class StreamedAnswer(Answer, MessageWriter):
             output = self._take()
             message = self._message(output)
             if message:
-                self.wants_word = self._is_last_written = output.finish is not None
+                self._is_last_written = output.finish is not None
+                self.wants_word = self._is_last_written or bool(self._unread) or self._failure is not None
                 self.write(message)
                 return
         if self._failure is not None:
