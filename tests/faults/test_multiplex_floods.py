@@ -116,13 +116,16 @@ def test_requests_that_are_cancelled_while_they_wait_are_not_begun(rpc: Rpc) -> 
 def test_small_requests_do_not_keep_the_message_that_brought_them() -> None:
     """Nor does the error of the large ones keep those."""
     large = start(1, prompt="word " * 400_000)
-    with start_server("--engine", "synthetic") as server, connect(server.target) as caller:
-        with opened(caller.stub) as rpc:
-            _send_beside(rpc, large, 1)
-            before = resident_bytes(server)
-            for number in range(2, 36):
-                _send_beside(rpc, large, number)
-            assert resident_bytes(server) - before < 24 * MEBIBYTE  # of 68
+    with (
+        start_server("--engine", "synthetic") as server,
+        connect(server.target) as caller,
+        opened(caller.stub) as rpc,
+    ):
+        _send_beside(rpc, large, 1)
+        before = resident_bytes(server)
+        for number in range(2, 36):
+            _send_beside(rpc, large, number)
+        assert resident_bytes(server) - before < 24 * MEBIBYTE  # of 68
 
 
 def _send_beside(rpc: Rpc, large: MultiplexStart, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncIterator
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from doherty_engine import (
     Stopping,
     create_engine,
 )
-from doherty_service._errors import OverloadedError
+from doherty_service._errors import OverloadedError, UnavailableError
 from doherty_service.admission import Priority, Ticket
 from doherty_service.generation import EngineSession, Generations, WholeAnswer
 from doherty_service.security import ANYBODY
@@ -124,6 +125,25 @@ async def test_any_number_of_time_limits_may_end_in_the_queue(engine: Engine, mo
     )
     assert reasons == [FinishReason.TIME_LIMIT] * 20
     running.cancel()
+
+
+async def test_everybody_who_loses_the_engine_is_told_by_an_error_of_its_own(engine: Engine) -> None:
+    """Each raise adds its frames to an instance: one for all would hold everybody's requests."""
+    generations = await started(engine, max_queued=50)
+    answers = [asked(generations, str(number), tokens=4000) for number in range(50)]
+    tasks = [asyncio.create_task(serve(generations, answer)) for answer in answers]
+    await asyncio.sleep(0)  # lets them get as far as the queue
+    assert (generations.load().running, generations.load().queued) == (1, 49)
+    lost = UnavailableError("ENGINE_FAILED", "it is gone", retry_after=1)
+    generations.lose_engine(lost, lost)
+    tasks += [asyncio.create_task(serve(generations, asked(generations, f"late {number}"))) for number in range(50)]
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert len({id(error) for error in errors}) == len(errors) == 100
+    for error in errors:
+        assert isinstance(error, UnavailableError)
+        assert (error.reason, str(error), error.retry_after) == ("ENGINE_FAILED", "it is gone", 1)
+        assert len(traceback.extract_tb(error.__traceback__)) < 10
+    assert lost.__traceback__ is None
 
 
 async def test_canaries_say_nothing_of_how_long_answers_take(generations: Generations) -> None:
