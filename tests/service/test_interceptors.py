@@ -12,7 +12,7 @@ from support.endings import begin
 from support.multiplex import Rpc, start
 from support.proxy import proxy
 from support.server import ServerProcess, start_server
-from support.wire import SECONDS, connect, read_failure, request
+from support.wire import SECONDS, connect, failure_of, read_failure, request
 
 GENERATE = "/doherty.v1.GenerationService/Generate"
 STREAM = "/doherty.v1.GenerationService/StreamGenerate"
@@ -32,6 +32,25 @@ def test_bytes_that_do_not_parse_are_the_callers_fault(
         with pytest.raises(grpc.RpcError) as refused:
             list(call(data, timeout=SECONDS)) if method == STREAM else call(data, timeout=SECONDS)
     failure = read_failure(refused.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GENERATE,
+        STREAM,
+        "/doherty.v1.GenerationService/CountTokens",
+        "/doherty.v1.GenerationService/GetModel",
+        "/doherty.v1.LatencyService/GetLatency",
+    ],
+)
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_a_request_is_one_message(synthetic_server: ServerProcess, method: str, number: int) -> None:
+    with grpc.insecure_channel(synthetic_server.target) as channel:
+        call: Any = channel.stream_stream(method)
+        message = request(**SHORT).SerializeToString() if "Generate" in method.rpartition("/")[2] else b""
+        failure = failure_of(lambda: list(call(iter([message] * number), timeout=SECONDS)))
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
 
 

@@ -26,11 +26,13 @@ class ReceiveWatch:
         self._late: set[asyncio.Task[Any]] = set()
 
     async def receive(self, context: grpc.aio.ServicerContext[Any, Any], parse: Parse) -> Any:
-        """Waits for the only message of a request, and parses it; core has refused one that is too large.
+        """Waits for the only message of a request and for the end behind it, and parses it.
+
+        Core has refused a message that is too large.
 
         Raises:
             StalledSenderError: it did not arrive in time.
-            InvalidRequestError: there was none, or it is not what the contract describes.
+            InvalidRequestError: there was none or more than one, or it is not what the contract describes.
         """
         task = asyncio.current_task()
         if task is None:
@@ -38,6 +40,7 @@ class ReceiveWatch:
         self._waiting[task] = time.monotonic()
         try:
             message: Any = await context.read()
+            more: Any = message if message is grpc.aio.EOF else await context.read()
         except asyncio.CancelledError:
             if task in self._late and not task.uncancel():
                 raise StalledSenderError from None
@@ -47,6 +50,8 @@ class ReceiveWatch:
             self._late.discard(task)
         if message is grpc.aio.EOF:
             raise _malformed("the call ended without a message")
+        if more is not grpc.aio.EOF:
+            raise _malformed("the call has more than one message")
         return parse_message(parse, message)
 
     async def run(self) -> None:
