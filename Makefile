@@ -7,8 +7,10 @@ OLDEST := .cache/oldest
 PYTHONS := 3.11 3.12 3.13
 NODE := tests/foreign/node
 
-# The lower bounds of pyproject.toml. The generator runs beside them: its code has to load there anyway.
-OLDEST_PINS := googleapis-common-protos==1.66.0 grpcio==1.71.2 grpcio-status==1.71.2 protobuf==5.29.1
+# The lower bounds of pyproject.toml, with uvloop for the tests of the server's event loop. The generator runs beside
+# them: its code has to load there anyway.
+OLDEST_PINS := googleapis-common-protos==1.66.0 grpcio==1.71.2 grpcio-status==1.71.2 protobuf==5.29.1 \
+	uvloop==0.21.0
 GENERATOR_PINS := grpcio-tools==1.71.2 mypy-protobuf==3.7.0
 
 SHELL := /bin/bash

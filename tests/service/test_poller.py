@@ -1,0 +1,38 @@
+"""The two adjustments to grpc.aio's poller, on the oldest and the newest grpcio that the server may have."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from support.wheel import ROOT
+
+PYTHONS = {"newest": sys.executable, "oldest": str(ROOT / ".cache" / "oldest" / "bin" / "python")}
+PROBE = ROOT / "tests" / "support" / "poller" / "probe.py"
+POLLER = ROOT / "service" / "doherty_service" / "transport" / "_poller.py"
+CALLS = 32
+
+
+def probe(python: str, how: str) -> dict[str, Any]:
+    """What a burst of 32 messages costs."""
+    told: dict[str, Any] = json.loads(subprocess.check_output([PYTHONS[python], PROBE, POLLER, how], text=True))
+    return told
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_burst_of_events_wakes_the_loop_a_few_times(python: str) -> None:
+    plain, drained = probe(python, "plain"), probe(python, "drained")
+    assert plain["wakes"] >= CALLS / 2
+    assert drained["wakes"] <= plain["wakes"] / 3
+    assert (plain["batch"], drained["batch"]) == (True, True)
+    assert drained["debug"] == ["poller_drained"]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_unknown_internals_are_left_alone(python: str) -> None:
+    told = probe(python, "unknown")
+    assert told["wakes"] >= CALLS / 2
+    assert not told["batch"]
+    assert told["debug"] == ["poller_not_calmed"]
