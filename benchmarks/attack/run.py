@@ -87,6 +87,7 @@ def flood(requests: int) -> Attack:
 ATTACKS: dict[str, Attack] = {
     "path that is not UTF-8": undecodable_path,
     "14 gzip bombs, 60 kB": gzip_bombs,
+    "multiplexed, 72 kB": flood(8_000),  # as many as a message may have
     "multiplexed, 87 kB": flood(9_600),
     "multiplexed, 0.85 MB": flood(94_000),
     "multiplexed, 1.6 MB": flood(178_000),

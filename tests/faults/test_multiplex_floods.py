@@ -75,12 +75,12 @@ def test_what_has_too_many_entries_is_refused_before_anything_is_made_of_it(
 
 def test_what_may_be_sent_is_answered_one_by_one(guarded: ServerProcess, keys: Path) -> None:
     metadata = bearer(add_key(keys, "answered", max_concurrent=1))
-    message = flood(9_600)
+    message = flood(8_000)
     with grpc.insecure_channel(guarded.target) as channel:
         call: Any = channel.stream_stream(METHOD, response_deserializer=MultiplexGenerateResponse.FromString)
         replies = list(call(iter([message]), timeout=SECONDS, metadata=metadata))
     parts = [part for reply in replies for part in reply.parts]
-    assert len({part.id for part in parts}) == len(parts) == 9_600
+    assert len({part.id for part in parts}) == len(parts) == 8_000
     reasons = Counter(failure_in(part).reason for part in parts[::50])
     assert reasons.keys() <= {"CANCELLED", "INVALID_FIELD", "KEY_LIMIT"}
 

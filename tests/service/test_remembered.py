@@ -57,7 +57,7 @@ TWINS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", TWINS)
 def test_what_is_wrong_is_refused_behind_a_valid_twin(caller: Caller, name: str) -> None:
     for valid in ({"prompt": "a"}, {"raw_text": "a"}, {"messages": [{"role": "ROLE_USER", "content": "a"}]}):
-        assert caller.generate(**{**valid, **SETTINGS}).summary
+        caller.generate(**{**valid, **SETTINGS})
     wrong = {**SETTINGS, **TWINS[name]}
     first, again = caller.failure(**wrong), caller.failure(**wrong)
     assert first.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_refused_behind_a_valid_twin(caller: Caller, name: str)
 @pytest.mark.parametrize("group", ["sampling", "stopping", "output"])
 def test_an_unknown_field_is_refused_behind_a_valid_twin(caller: Caller, group: str) -> None:
     newer = request(prompt="a", **SETTINGS)
-    assert caller.stub.Generate(newer).summary
+    caller.stub.Generate(newer)
     getattr(newer, group).MergeFromString(b"\xa0\x06\x01")  # field 100
     for _ in "12":
         assert failure_of(lambda: caller.stub.Generate(newer)).fields == [f"{group}.100"]
