@@ -42,7 +42,7 @@ class GenerationServiceStub(object):
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has not one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
@@ -114,7 +114,7 @@ class GenerationServiceServicer(object):
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has not one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
@@ -250,7 +250,7 @@ class GenerationService(object):
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has not one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |

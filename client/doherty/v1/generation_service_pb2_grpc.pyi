@@ -122,7 +122,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has not one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
@@ -278,7 +278,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has not one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |

@@ -11,7 +11,7 @@ import grpc.aio
 
 from doherty_service._errors import UnsupportedMethodError, to_status
 from doherty_service.rpc._failures import note_failure, note_leaving
-from doherty_service.rpc._receiving import ReceiveWatch, parse_each
+from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd, parse_each
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.security import ANYBODY, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
@@ -121,7 +121,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         behavior = _coroutine(handler)
         parse = handler.request_deserializer or (lambda data: data)
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
-        begin, receive = self._reporter.begin, self._receive_watch.receive
+        begin, receive_watch = self._reporter.begin, self._receive_watch
 
         async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
             metadata: Any = context.invocation_metadata()
@@ -130,13 +130,19 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 if keyring is not None:
                     record.caller = keyring.authenticate(metadata)
                 record.retried = _ATTEMPTS in dict(metadata)
+                target = record if is_own else context
                 if handler.request_streaming:
-                    request = messages if is_own else parse_each(parse, messages)
+                    # A MultiplexGenerate looks at the size of its messages before it parses them.
+                    reply = await behavior(messages if is_own else parse_each(parse, messages), target)
                 else:
-                    request = await receive(context, parse)
+                    request = await receive_watch.receive(context, parse)
                     # A request counts from when it is there, not from when its first byte is.
                     record.received = time.monotonic()
-                return await behavior(request, record if is_own else context)
+                    end = RequestEnd(context)
+                    answering = behavior(request, target)
+                    del request  # it may be megabytes
+                    reply = await answering
+                    await receive_watch.check_end(end)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
                 raise
@@ -146,6 +152,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 await _abort(UnsupportedMethodError() if is_lacking else error, record, context)
             except Exception as error:  # noqa: BLE001 - the caller is told a status whatever it is, and the log all of it
                 await _abort(error, record, context)
+            else:
+                return reply
 
         return serve
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc.aio
@@ -26,21 +26,36 @@ class ReceiveWatch:
         self._late: set[asyncio.Task[Any]] = set()
 
     async def receive(self, context: grpc.aio.ServicerContext[Any, Any], parse: Parse) -> Any:
-        """Waits for the only message of a request and for the end behind it, and parses it.
-
-        Core has refused a message that is too large.
+        """Waits for the only message of a request, and parses it; core has refused one that is too large.
 
         Raises:
             StalledSenderError: it did not arrive in time.
-            InvalidRequestError: there was none or more than one, or it is not what the contract describes.
+            InvalidRequestError: there was none, or it is not what the contract describes.
         """
+        message: Any = await self._in_time(context.read())
+        if message is grpc.aio.EOF:
+            raise _malformed("the call ended without a message")
+        return parse_message(parse, message)
+
+    async def check_end(self, end: "RequestEnd") -> None:
+        """Makes sure that a request had only one message, and waits for its end if that has not come yet.
+
+        Raises:
+            StalledSenderError: it did not come in time.
+            InvalidRequestError: there was another message.
+        """
+        if end.is_only is None:
+            await self._in_time(end.wait())
+        if not end.is_only:
+            raise _malformed("the call has more than one message")
+
+    async def _in_time(self, arriving: Coroutine[Any, Any, Any]) -> Any:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
         self._waiting[task] = time.monotonic()
         try:
-            message: Any = await context.read()
-            more: Any = message if message is grpc.aio.EOF else await context.read()
+            return await arriving
         except asyncio.CancelledError:
             if task in self._late and not task.uncancel():
                 raise StalledSenderError from None
@@ -48,11 +63,6 @@ class ReceiveWatch:
         finally:
             del self._waiting[task]
             self._late.discard(task)
-        if message is grpc.aio.EOF:
-            raise _malformed("the call ended without a message")
-        if more is not grpc.aio.EOF:
-            raise _malformed("the call has more than one message")
-        return parse_message(parse, message)
 
     async def run(self) -> None:
         """Looks for requests that are late; runs until it is cancelled."""
@@ -63,6 +73,37 @@ class ReceiveWatch:
                 if since < earliest and task not in self._late:
                     self._late.add(task)
                     task.cancel()
+
+
+class RequestEnd:
+    """Reads what is behind the only message of a request while the request is being answered.
+
+    To wait for it first would put a turn of the event loop before each first token. It is read without a task, as
+    messages are written (`generation.MessageWriter`).
+    """
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.is_only: bool | None = None
+        """Whether there was nothing behind the message; None while that is not known."""
+        self._reading: Coroutine[Any, Any, Any] = context.read()
+        self._arrival: asyncio.Future[None] | None = None
+        self._step(None)
+
+    async def wait(self) -> None:
+        """Returns once `is_only` is known."""
+        if self.is_only is None:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+
+    def _step(self, _: object) -> None:
+        try:
+            self._reading.send(None).add_done_callback(self._step)
+        except StopIteration as read:
+            self.is_only = read.value is grpc.aio.EOF
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            self.is_only = True  # the RPC is over
+        if self.is_only is not None and self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
 
 async def parse_each(parse: Parse, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
