@@ -34,8 +34,8 @@ def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Without this, two servers share one port silently, and each gets half of the calls.
         ("grpc.so_reuseport", 0),
-        # Only "identity": a compressed message is refused with UNIMPLEMENTED. Older releases of core check the size of a
-        # message after they have decompressed it, so that 400 kB of gzip from a caller without a key take 400 MB.
+        # Only "identity": a compressed message is refused with UNIMPLEMENTED. Older releases of core check the size of
+        # a message after they have decompressed it, so that 400 kB of gzip from a caller without a key take 400 MB.
         ("grpc.compression_enabled_algorithms_bitset", 1),
     ]
 
