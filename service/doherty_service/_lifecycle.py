@@ -9,7 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
-from doherty_service._metrics import MetricsEndpoint, ServerCollector
+from doherty_service._metrics import ServerCollector, serve_metrics
 from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.generation import Generations
@@ -75,7 +75,7 @@ async def _serve(
     server = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch)
     address = bind(server, settings)
     if settings.metrics_listen:
-        MetricsEndpoint(settings.metrics_listen, ServerCollector(recorder, generations, log, settings.engine))
+        serve_metrics(settings.metrics_listen, ServerCollector(recorder, generations, log, settings.engine))
     await server.start()
     calm_poller()
     log_event("listening", address=address, engine=settings.engine)

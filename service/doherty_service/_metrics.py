@@ -172,21 +172,18 @@ def _histogram(
     return family
 
 
-class MetricsEndpoint:
-    """Serves metrics over HTTP, in threads of its own."""
+def serve_metrics(listen: str, collector: Collector) -> None:
+    """Serves metrics over HTTP, in threads of their own, until the process ends.
 
-    def __init__(self, listen: str, collector: Collector) -> None:
-        """Binds and serves at once.
-
-        Raises:
-            EngineSetupError: the address cannot be had.
-        """
-        host, _, port = listen.rpartition(":")
-        registry = CollectorRegistry()
-        registry.register(collector)
-        ProcessCollector(registry=registry)
-        try:
-            server, _ = start_http_server(int(port), host.strip("[]"), registry)
-        except OSError as error:
-            raise EngineSetupError(f"Cannot serve metrics on {listen}: {error.strerror}.") from error
-        log_event("metrics", address=f"{host}:{server.server_port}")
+    Raises:
+        EngineSetupError: the address cannot be had.
+    """
+    host, _, port = listen.rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    try:
+        server, _ = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise EngineSetupError(f"Cannot serve metrics on {listen}: {error.strerror}.") from error
+    log_event("metrics", address=f"{host}:{server.server_port}")

@@ -137,13 +137,21 @@ class Answer(ABC):
         return message
 
 
-class WholeAnswer(Answer):
-    """An answer that its caller gets as a whole. Tokens are marked as the engine produces them."""
+class AwaitedAnswer(Answer):
+    """An answer whose end the task of its RPC awaits."""
 
     def __init__(self, record: RequestRecord) -> None:
         super().__init__(record)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Resolved when the answer is complete, or with its error."""
+        """Resolved when all of the answer is delivered, or with its error."""
+
+    def end(self, error: Exception | None) -> None:
+        """Wakes whoever awaits the answer."""
+        settle(self.done, error)
+
+
+class WholeAnswer(AwaitedAnswer):
+    """An answer that its caller gets as a whole. Tokens are marked as the engine produces them."""
 
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced: a token in the middle of the answer is only kept."""
@@ -164,10 +172,6 @@ class WholeAnswer(Answer):
         if newest.finish is not None:
             self._finish(None)
 
-    def end(self, error: Exception | None) -> None:
-        """Wakes whoever awaits the answer."""
-        settle(self.done, error)
-
     def output(self) -> StepOutput:
         """All of the answer."""
         return merge(self._unread)
@@ -177,7 +181,7 @@ class WholeAnswer(Answer):
         return translation.whole_message(self.output(), self.record, self.model, self.request)
 
 
-class StreamedAnswer(Answer, MessageWriter):
+class StreamedAnswer(AwaitedAnswer, MessageWriter):
     """An answer that is written to its caller while it comes into being.
 
     Each output is written from within the engine's step, without a task, if the one before it has left; what comes
@@ -185,10 +189,8 @@ class StreamedAnswer(Answer, MessageWriter):
     """
 
     def __init__(self, record: RequestRecord) -> None:
-        Answer.__init__(self, record)
+        AwaitedAnswer.__init__(self, record)
         MessageWriter.__init__(self, record.rpc_context)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Resolved when all of the answer is written, or with its error."""
         self._is_last_written = False
 
     def put(self, output: StepOutput) -> None:
@@ -238,10 +240,6 @@ class StreamedAnswer(Answer, MessageWriter):
     def stall(self) -> None:
         """Ends the answer, because its caller does not read it."""
         self.break_off(StalledReaderError())
-
-    def end(self, error: Exception | None) -> None:
-        """Wakes whoever awaits the answer."""
-        settle(self.done, error)
 
 
 def settle(future: "asyncio.Future[None]", error: Exception | None) -> None:

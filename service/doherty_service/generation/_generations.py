@@ -18,7 +18,7 @@ from doherty_engine import (
 )
 from doherty_service._errors import OverloadedError, UnavailableError
 from doherty_service.admission import Admission, Pace, Promises
-from doherty_service.generation._answer import Answer, StreamedAnswer, WholeAnswer
+from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
 from doherty_service.generation._writes import WriteWatch
 from doherty_service.telemetry import LatencyRecorder
@@ -158,7 +158,7 @@ class Generations:
             return UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
         return self._later.copy()
 
-    async def serve(self, answer: WholeAnswer | StreamedAnswer) -> None:
+    async def serve(self, answer: AwaitedAnswer) -> None:
         """Waits until a request is answered; `end_answer` must follow, however this ends.
 
         Raises:

@@ -23,7 +23,7 @@ _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 """The pause after a write that failed, for example on a full disk."""
 
-encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class LogWriter:
@@ -82,10 +82,7 @@ class LogWriter:
                 lines.appendleft(format_line("warning", "log_lines_dropped", {"lines": unreported}))
             try:
                 self._write("".join(lines).encode(errors="replace"))
-            except (
-                OSError,
-                ValueError,
-            ):  # the reader is gone, or the disk is full
+            except (OSError, ValueError):
                 with self._lock:
                     self._drop(len(lines))
                     self._unreported += max(0, unreported - 1)  # the line that reported them is among the lost
@@ -97,6 +94,7 @@ class LogWriter:
 
         Raises:
             OSError: the descriptor is closed, its reader is gone, or the disk is full.
+            ValueError: `select` cannot wait for the descriptor.
         """
         while data:
             try:
@@ -108,7 +106,7 @@ class LogWriter:
 def format_line(level: str, event: str, fields: dict[str, object]) -> str:
     """One line of the log."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return encode({"time": now, "level": level, "event": event, **fields}) + "\n"
+    return _encode({"time": now, "level": level, "event": event, **fields}) + "\n"
 
 
 class _Handler(logging.Handler):
