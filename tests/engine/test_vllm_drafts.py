@@ -59,22 +59,44 @@ async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "drafts", "ranges"),
     [
+        ({}, 9, None),
         ({"draft_tokens": "5"}, 5, None),
         ({"draft_schedule": "8:5,64:2"}, 5, [[1, 8, 5], [9, 64, 2]]),
         ({"draft_schedule": "4:3,16:0", "draft_tokens": "5"}, 5, [[1, 4, 3], [5, 16, 0]]),
-        ({"draft_schedule": "auto"}, 3, None),
-        ({"profile": "fastest"}, 3, None),
-        ({"profile": "fastest", "slots": "256"}, 3, [[1, 64, 3], [65, 85, 2], [86, 256, 1]]),
-        ({"profile": "fastest", "draft_tokens": "9"}, 9, [[1, 25, 9], [26, 42, 5], [43, 64, 3]]),
+        ({"draft_schedule": "64:3"}, 3, None),
+        ({"profile": "fastest"}, 9, [[1, 25, 9], [26, 42, 5], [43, 64, 3]]),
+        ({"profile": "fastest", "draft_tokens": "3"}, 3, None),
+        ({"profile": "fastest", "draft_tokens": "3", "slots": "256"}, 3, [[1, 64, 3], [65, 85, 2], [86, 256, 1]]),
         ({"profile": "fastest", "draft_schedule": "64:3"}, 3, None),
     ],
 )
 async def test_how_many_tokens_are_drafted(
     tmp_path: Path, options: dict[str, str], drafts: int, ranges: list[list[int]] | None
 ) -> None:
-    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head"), **options)
+    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head", **DFLASH), **options)
     assert config["num_speculative_tokens"] == drafts
     assert config.get("num_speculative_tokens_per_batch_size") == ranges
+
+
+@pytest.mark.parametrize("options", [{}, {"draft_schedule": "64:3"}, {"slots": "256"}])
+async def test_an_eagle_head_always_drafts_the_same_number(tmp_path: Path, options: dict[str, str]) -> None:
+    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head"), profile="fastest", **options)
+    assert config["num_speculative_tokens"] == 3
+    assert "num_speculative_tokens_per_batch_size" not in config
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"slots": "64"}, 640),
+        ({"slots": "51"}, None),
+        ({"slots": "64", "engine_args": '{"max_cudagraph_capture_size": 512}'}, 512),
+    ],
+)
+async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: dict[str, str], size: int | None) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head", **DFLASH)
+    async with vllm_lab(tmp_path / "model", draft=str(head), **options) as vllm:
+        assert vllm.llm.vllm_config.arguments.get("max_cudagraph_capture_size") == size
 
 
 @pytest.mark.parametrize(
@@ -98,6 +120,7 @@ async def test_how_many_tokens_are_drafted(
         ),
         ({}, {"ngram": "4"}, "from a head or from n-grams, not from both"),
         ({}, {"draft_schedule": "8:5", "draft_tokens": "3"}, "asks for 5 drafts, and draft_tokens allows 3"),
+        ({}, {"draft_schedule": "8:3,64:1"}, "does not start with a draft_schedule for a head of eagle3"),
     ],
 )
 async def test_what_does_not_fit_is_refused_before_vllm_starts(
@@ -244,7 +267,7 @@ async def test_each_request_tells_its_own_drafts(
 
 
 async def test_fewer_tokens_are_drafted_beside_others(tmp_path: Path) -> None:
-    head = write_head(tmp_path / "model", tmp_path / "head")
+    head = write_head(tmp_path / "model", tmp_path / "head", **DFLASH)
     async with vllm_lab(tmp_path / "model", draft=str(head), draft_schedule="1:4,8:1") as vllm:
         (alone,) = await ask_together(vllm, 1)
         together = await ask_together(vllm, 4)

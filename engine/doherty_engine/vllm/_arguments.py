@@ -1,6 +1,6 @@
 """Turns options into the arguments of vLLM's engine."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.text import ModelFolder, find_model_folder
@@ -25,6 +25,10 @@ _SAME_NAME = (
 _OTHER_NAME = {"slots": "max_num_seqs", "prefix_caching": "enable_prefix_caching"}
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's LoRAConfig takes as max_lora_rank."""
+_VLLM_GRAPH_TOKENS = 512
+"""Of how many tokens vLLM's largest CUDA graph is by default, at the most (`_set_cudagraph_sizes`)."""
+_GRAPH_ARGUMENTS = ("compilation_config", "cudagraph_capture_sizes", "max_cudagraph_capture_size")
+"""The arguments by which a deployment says itself which graphs are captured."""
 _DRAFTS = ("draft_schedule", "ngram", "ngram_window")
 
 
@@ -63,9 +67,24 @@ def engine_arguments(options: Options, folder: ModelFolder, library: Library) ->
     config = speculative_config(options, values, folder, library)
     if config is not None:
         arguments["speculative_config"] = config
+        arguments |= _graph_arguments(config, arguments)
         if library.has_request_draft_figures:
             arguments.setdefault("per_request_spec_decode_metrics", "summary")
     return arguments
+
+
+def _graph_arguments(drafts: Mapping[str, object], arguments: Mapping[str, object]) -> dict[str, object]:
+    """Has vLLM capture CUDA graphs for as many tokens as all slots draft and verify in a step.
+
+    vLLM itself captures none of more than 512 tokens, and beyond that launches kernels one by one: 64 streams with nine
+    drafts got 0.96 of the tokens a second without drafts, and 1.13 with larger graphs (benchmarks/gpu/NOTES.md).
+    """
+    slots, each = arguments.get("max_num_seqs"), drafts.get("num_speculative_tokens")
+    if not isinstance(slots, int) or not isinstance(each, int) or slots * (each + 1) <= _VLLM_GRAPH_TOKENS:
+        return {}
+    if any(name in arguments for name in _GRAPH_ARGUMENTS):
+        return {}
+    return {"max_cudagraph_capture_size": slots * (each + 1)}
 
 
 def _lora_arguments(paths: Iterable[str]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 AUTO = "auto"
 _MOST_VERIFIED = 256
 """Up to about so many tokens a step an H100 computes in the time that it takes to read an 8B's weights: 64 streams with
-three drafts were 18 % faster than without, with nine drafts half as fast (benchmarks/gpu/NOTES.md)."""
+three drafts were 34 % faster than without, with nine drafts half as fast (benchmarks/gpu/NOTES.md)."""
 
 Schedule = tuple[tuple[int, int], ...]
 """Pairs: up to how many streams, how many drafts. More streams than in the last pair get as many as in it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.text import ModelFolder, find_model_folder
-from doherty_engine.vllm._head import Head, context_of, read_head
+from doherty_engine.vllm._head import DFLASH, Head, context_of, read_head
 from doherty_engine.vllm._library import EXTRA, Library
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._schedule import AUTO, Schedule, as_ranges, automatic_schedule
@@ -68,9 +68,14 @@ def _own_config(
     config: dict[str, object] = {"method": head.method, "num_speculative_tokens": drafts}
     config |= _place(head, context_of(model, values.get("max_model_len")), library)
     slots = values.get("slots")
-    if schedule == AUTO and isinstance(slots, int):
+    if schedule == AUTO and isinstance(slots, int) and head.method == DFLASH:
         schedule = automatic_schedule(drafts, slots)
     if isinstance(schedule, tuple) and any(number != drafts for _, number in schedule):
+        if head.method != DFLASH:
+            raise EngineSetupError(
+                f"vLLM {library.version} does not start with a draft_schedule for a head of {head.method} (its issue "
+                "48494); leave draft_schedule out, and set draft_tokens."
+            )
         config["num_speculative_tokens_per_batch_size"] = as_ranges(schedule)
     return config
 
