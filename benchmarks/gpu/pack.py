@@ -1,6 +1,7 @@
 """Packs what the measurements need into parts for a GPU machine that reaches no package index.
 
-`python benchmarks/gpu/pack.py FOLDER` writes FOLDER/00, FOLDER/01, ...: an archive in parts of at most 52 MiB. There,
+`python benchmarks/gpu/pack.py FOLDER [FILE...]` writes FOLDER/00, FOLDER/01, ...: an archive in parts of at most 52
+MiB. Further files, such as the GGUF file of SmolLM2 (98 MB, two parts more), lie in SITE/files. On the other machine,
 
     mkdir -p SITE && cat PARTS/* | xz -T0 -dc | tar -C SITE -xf -
     export PYTHONPATH=SITE:client:engine:service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
@@ -21,9 +22,10 @@ from pathlib import Path
 PART_BYTES = 52 << 20
 VLLM = """
     vllm==0.26.0 annotated-types==0.8.0 annotated-doc anyio apache-tvm-ffi==0.1.10 astor attrs cachetools==8.0.1
-    cbor2==6.3.0 compressed-tensors==0.17.0 depyf==0.20.0 dill distro fastapi==0.136.3 h11 httpcore2==2.16.2
+    cbor2==6.3.0 compressed-tensors==0.17.0 depyf==0.20.0 dill distro fastapi==0.136.3 gguf h11 httpcore2==2.16.2
     httpx2==2.16.2 idna jiter jmespath==1.1.0 jsonschema jsonschema-specifications llguidance>=1.7,<1.8 loguru==0.7.3
-    model-hosting-container-standards==0.1.16 msgspec==0.22.0 openai==3.54.0 openai-harmony==0.0.8
+    interegular lm-format-enforcer model-hosting-container-standards==0.1.16 msgspec==0.22.0 openai==3.54.0
+    openai-harmony==0.0.8
     opentelemetry-api==1.45.2 opentelemetry-sdk==1.45.2 opentelemetry-semantic-conventions==0.66b2
     opentelemetry-semantic-conventions-ai==0.5.1 partial-json-parser pybase64==1.5.1 pydantic==2.14.3
     pydantic_core==2.50.4 python-multipart==0.0.34 pyzmq==27.3.0 referencing rpds-py sniffio==1.3.1 starlette==1.10.0
@@ -61,7 +63,9 @@ def main() -> None:
     """Packs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("files", type=Path, nargs="*")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
     with tempfile.TemporaryDirectory() as work:
         wheels, site = Path(work, "wheels"), Path(work, "site")
         download(wheels)
@@ -69,6 +73,9 @@ def main() -> None:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
         thin_out(site)
+        for file in arguments.files:
+            (site / "files").mkdir(exist_ok=True)
+            shutil.copy(file, site / "files")
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("[0-9][0-9]"):
             old.unlink()

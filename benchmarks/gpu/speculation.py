@@ -1,9 +1,9 @@
-"""What callers see of drafts at an 8B's cost: our server with a head, beside vLLM in process and a server without.
+"""What callers see of drafts at an 8B's cost: our server with each head, beside vLLM in process and a server without.
 
-`python benchmarks/gpu/speculation.py eagle3|dflash [STEP...]`: `start`, `questions` (the ten questions with 170 and 340
-tokens), `many` (64 streams x 128 tokens), `cancel` and `stop`; all steps, in this order, unless some are named. Times
-are measured; which drafts are accepted is drawn by vLLM at the rates that others published for the real heads
-(_heads.py).
+`python benchmarks/gpu/speculation.py HEAD... [--step STEP]`, heads of _heads.py: `start`, `questions` (the ten
+questions with 170 and 340 tokens), `many` (64 streams x 128 tokens), `cancel` and `stop`; all steps, in this order,
+unless some are named. In process is measured with the first head, unless `--no-process`. Times are measured; which
+drafts are accepted is drawn by vLLM at the rates that others published for the real heads.
 """
 
 import argparse
@@ -24,100 +24,112 @@ from _sides import Launch, Side, engine_options, launch, running, save, stop, wa
 from _static_fp8 import quantization_config
 
 STEPS = ("start", "questions", "many", "cancel", "stop")
-ROUNDS = 4
-WITHOUT, SERVER, IN_PROCESS = "without drafts", "our server", "in process"
-ROWS = {IN_PROCESS: "asyncllm", SERVER: "stream", WITHOUT: "stream"}
-"""The rows of the tables, and the drivers that measure them."""
+WITHOUT, IN_PROCESS = "without drafts", "in process"
 Sides = dict[str, Side]
-"""The processes by the rows."""
+"""The processes by the rows of the tables: IN_PROCESS, WITHOUT, and the names of heads, which stand for our server."""
 
 
 def main() -> None:
     """Does the steps."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("head", choices=sorted(HEADS))
-    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("heads", nargs="+", choices=sorted(HEADS), metavar="HEAD", help=", ".join(sorted(HEADS)))
+    parser.add_argument("--step", dest="steps", action="append", choices=STEPS)
     parser.add_argument("--engine", choices=["synthetic", "vllm"], default="vllm")
+    parser.add_argument("--cards", type=int, default=1, help="over how many GPUs each side spreads the model")
+    parser.add_argument("--no-process", action="store_true", help="leave in process out, which takes 15 GB")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-drafts"), help="where models and logs are")  # noqa: S108 - not secret
     parser.add_argument("--out", type=Path, default=Path(), help="where results go")
     arguments = parser.parse_args()
+    heads: list[str] = arguments.heads
     steps = arguments.steps or STEPS
-    if unknown := set(steps) - set(STEPS):
-        parser.error(f"there is no step {', '.join(unknown)}")
-    state: Path = arguments.state / arguments.head
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    name = "-".join(heads) + (f"-{arguments.cards}-cards" if arguments.cards > 1 else "")
+    in_process = not arguments.no_process
+    state, out = arguments.state / name, arguments.out / f"speculation-{name}"
+    out.parent.mkdir(parents=True, exist_ok=True)
     if "start" in steps:
-        save(state, wait_until_ready(launch_all(arguments.head, arguments.engine, state)))
-    sides: Sides = dict(zip((WITHOUT, SERVER, IN_PROCESS), running(state), strict=True))
+        save(state, wait_until_ready(launch_all(heads, arguments.engine, arguments.cards, state, in_process)))
+    rows = (WITHOUT, *heads, IN_PROCESS) if in_process else (WITHOUT, *heads)
+    sides: Sides = dict(zip(rows, running(state), strict=True))
     if "questions" in steps:
-        asyncio.run(measure_questions(arguments.head, sides, out))
+        asyncio.run(measure_questions(sides, arguments.rounds, out))
     if "many" in steps:
-        asyncio.run(measure_many(arguments.head, sides, out))
+        asyncio.run(measure_many(sides, arguments.rounds, out))
     if "cancel" in steps:
-        asyncio.run(measure_cancel([sides[SERVER]], out))
+        asyncio.run(measure_cancel([sides[heads[0]]], out.parent))
     if "stop" in steps:
         stop(list(sides.values()))
 
 
-def launch_all(name: str, engine: str, state: Path) -> list[Launch]:
-    """Starts the three, in the order of `sides` in `main`."""
-    head = HEADS[name]
-    static = {"quantization_config": quantization_config(lm_head=True)} if name == "dflash" else {}
-    plain = engine_options(engine, write_shape(state / "shape"))
-    options = plain
-    if engine == "vllm":
-        options = engine_options(engine, write_shape(state / "shape-head", **static))
-        further = json.loads(options["engine_args"]) | {"speculative_config": head.drawn}
-        options |= {
-            "profile": "fastest",
-            "draft": str(head.write(state / name)),
-            "draft_tokens": str(len(head.rates)),
-            "engine_args": json.dumps(further),
-        }
+def launch_all(heads: list[str], engine: str, cards: int, state: Path, in_process: bool) -> list[Launch]:  # noqa: FBT001 - handed on
+    """Starts all, in the order of `sides` in `main`."""
+    spread = {"tensor_parallel_size": str(cards)} if engine == "vllm" and cards > 1 else {}
     path = os.pathsep.join((str(write_plugin(state / "plugins")), os.environ.get("PYTHONPATH", "")))
-    return [
-        launch("without", "doherty", engine, plain, state),
-        launch("server", "doherty", engine, options, state, PYTHONPATH=path),
-        launch("inprocess", "inprocess", engine, options, state, PYTHONPATH=path),
+    options = {name: head_options(name, engine, state) | spread for name in heads}
+    launches = [
+        launch("without", "doherty", engine, engine_options(engine, write_shape(state / "shape")) | spread, state),
+        *(launch(name, "doherty", engine, one, state, PYTHONPATH=path) for name, one in options.items()),
     ]
+    if in_process:
+        launches.append(launch("inprocess", "inprocess", engine, options[heads[0]], state, PYTHONPATH=path))
+    return launches
 
 
-async def measure_questions(head: str, sides: Sides, out: Path) -> None:
+def head_options(name: str, engine: str, state: Path) -> dict[str, str]:
+    """The options of our engine with a head."""
+    head = HEADS[name]
+    static = {"quantization_config": quantization_config(lm_head=True)} if head.is_target_static else {}
+    options = engine_options(engine, write_shape(state / f"shape-{name}", **static))
+    if engine != "vllm":
+        return options
+    further = json.loads(options["engine_args"]) | {"speculative_config": head.drawn} | head.engine_args
+    return options | {
+        "profile": "fastest",
+        "draft": str(head.write(state / name)),
+        "draft_tokens": str(len(head.rates)),
+        "engine_args": json.dumps(further),
+    }
+
+
+async def measure_questions(sides: Sides, count: int, out: Path) -> None:
     """Prints the time to the last token of the ten questions: p50 and p90 are the fifth and the ninth of ten."""
     found: dict[str, dict[str, object]] = {}
     async with Generators() as generators:
         for tokens in (170, 340):
-            rounds: dict[str, list[list[Record]]] = {row: [] for row in ROWS}
-            for turn in range(ROUNDS):
-                for row in list(ROWS) if turn % 2 == 0 else reversed(ROWS):
-                    order = Order(driver(sides[row], row), "", 1, 1, tokens, seed=turn, questions=True)
+            rounds: dict[str, list[list[Record]]] = {row: [] for row in sides}
+            for turn in range(count):
+                for row in sides if turn % 2 == 0 else reversed(sides):
+                    order = Order(driver(sides[row]), "", 1, 1, tokens, seed=turn, questions=True)
                     rounds[row].append((await generators.measure(sides[row], order)).records)
             found[f"{tokens} tokens"] = {row: _figures(parts, tokens) for row, parts in rounds.items()}
-            _print_questions(head, tokens, rounds)
-    (out / f"speculation-{head}-questions.json").write_text(json.dumps(found))
+            _print_questions(tokens, rounds)
+    _write(out, "questions", found)
 
 
-async def measure_many(head: str, sides: Sides, out: Path) -> None:
+async def measure_many(sides: Sides, count: int, out: Path) -> None:
     """Prints tokens a second of 64 streams."""
-    parts: dict[str, list[Measured]] = {row: [] for row in ROWS}
+    parts: dict[str, list[Measured]] = {row: [] for row in sides}
     async with Generators() as generators:
-        for turn in range(ROUNDS):
-            for row in list(ROWS) if turn % 2 == 0 else reversed(ROWS):
-                order = Order(driver(sides[row], row), "", streams=64, requests=128, tokens=128, seed=1000 + turn)
+        for turn in range(count):
+            for row in sides if turn % 2 == 0 else reversed(sides):
+                order = Order(driver(sides[row]), "", streams=64, requests=128, tokens=128, seed=1000 + turn)
                 parts[row].append(await generators.measure(sides[row], order))
-    found = {row: figures(driver(sides[row], row), part, 128) for row, part in parts.items()}
+    found = {row: figures(driver(sides[row]), part, 128) for row, part in parts.items()}
     for row, figure in found.items():
-        print(table(f"64 x 128, {head}: {row}", [figure]), flush=True)
+        print(table(f"64 x 128: {row}", [figure]), flush=True)
     base = found[WITHOUT].tokens_per_second
     for row, figure in found.items():
         print(f"{row}: {figure.tokens_per_second:,.0f} tokens/s, {figure.tokens_per_second / base:.3f} of {WITHOUT}")
-    (out / f"speculation-{head}-many.json").write_text(json.dumps({row: asdict(one) for row, one in found.items()}))
+    _write(out, "many", {row: asdict(one) for row, one in found.items()})
 
 
-def driver(side: Side, row: str) -> str:
-    """Who measures a row: on the synthetic engine there is no AsyncLLM."""
-    return ROWS[row] if ROWS[row] in side.drivers else side.drivers[0]
+def _write(out: Path, what: str, found: object) -> None:
+    Path(f"{out}-{what}.json").write_text(json.dumps(found))
+
+
+def driver(side: Side) -> str:
+    """Who measures a side: StreamGenerate, or AsyncLLM where it is in process."""
+    return side.drivers[0]
 
 
 def _figures(rounds: list[list[Record]], tokens: int) -> dict[str, object]:
@@ -133,13 +145,13 @@ def _figures(rounds: list[list[Record]], tokens: int) -> dict[str, object]:
     }
 
 
-def _print_questions(head: str, tokens: int, rounds: dict[str, list[list[Record]]]) -> None:
-    print(f"\nThe ten questions, {tokens} tokens, {head}, drawn at {HEADS[head].tokens_a_step:.2f} tokens a step; ms\n")
-    print("| | last token p50 | p90 | of in process | first token | tokens a message | p50 of each round |")
+def _print_questions(tokens: int, rounds: dict[str, list[list[Record]]]) -> None:
+    print(f"\nThe ten questions, {tokens} tokens; ms\n")
+    print("| | last token p50 | p90 | of without drafts | first token | tokens a message | p50 of each round |")
     print("|---" * 7 + "|")
     told = {row: _figures(parts, tokens) for row, parts in rounds.items()}
     for row, one in told.items():
-        ratio = float(str(one["p50"])) / float(str(told[IN_PROCESS]["p50"]))
+        ratio = float(str(one["p50"])) / float(str(told[WITHOUT]["p50"]))
         each = ", ".join(f"{sorted(record.last * 1e3 for record in part)[4]:.0f}" for part in rounds[row])
         print(
             f"| {row} | {one['p50']:.1f} | {one['p90']:.1f} | {ratio:.3f} | {one['first']:.1f} "

