@@ -59,7 +59,9 @@ RUN --mount=type=bind,source=deploy,target=/deploy \
     bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
-ENV XDG_CACHE_HOME=/cache \
+# Triton, FlashInfer, DeepGEMM and CUDA keep what they compile below HOME: on the volume, with the models.
+ENV HOME=/cache \
+    XDG_CACHE_HOME=/cache \
     DOHERTY_ENGINE=trtllm \
     DOHERTY_LISTEN=0.0.0.0:50051
 EXPOSE 50051
@@ -78,7 +80,8 @@ RUN --mount=type=bind,source=deploy,target=/deploy \
     bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
-ENV XDG_CACHE_HOME=/cache \
+ENV HOME=/cache \
+    XDG_CACHE_HOME=/cache \
     DO_NOT_TRACK=1 \
     DOHERTY_ENGINE=vllm \
     DOHERTY_LISTEN=0.0.0.0:50051

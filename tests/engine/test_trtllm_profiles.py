@@ -157,7 +157,8 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
         ({"temperature": "3"}, "it must be 0 to 2"),
         ({"free_gpu_memory_fraction": "0"}, "it must be above 0 and at most 1"),
         ({"quantization": "INT8"}, "it must be one of FP8, none"),
-        ({"adapters": "sql"}, "'sql' is not NAME=PATH"),
+        ({"adapters": "sql"}, "it must be NAME=PATH"),
+        ({"adapters": "sql=a,sql=b"}, "each name once"),
         ({"profile_file": "/nowhere.toml"}, "The profile's file /nowhere.toml cannot be read"),
     ],
 )

@@ -46,6 +46,11 @@ def check_company(request: EngineRequest) -> None:
         raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
 
 
+def field_of(constraint: Constraint) -> str:
+    """The path of a constraint's field."""
+    return _translate(constraint)[0]
+
+
 def _translate(constraint: Constraint) -> tuple[str, str, str]:
     """The path of the constraint's field, which of GuidedDecodingParams' guides it is, and its text."""
     match constraint:

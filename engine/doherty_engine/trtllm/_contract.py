@@ -50,7 +50,7 @@ _FIELDS = {
 
 _MEMBERS = {
     ("tensorrt_llm", "LLM"): "generate_async shutdown",
-    ("tensorrt_llm._tensorrt_engine", "LLM"): "generate_async save shutdown",
+    ("tensorrt_llm._tensorrt_engine", "LLM"): "generate_async save shutdown _check_arguments",
     ("tensorrt_llm.llmapi", "QuantAlgo"): "FP8",
     ("tensorrt_llm.llmapi", "CapacitySchedulerPolicy"): "GUARANTEED_NO_EVICT MAX_UTILIZATION STATIC_BATCH",
     ("tensorrt_llm.llmapi", "RequestOutput"): "abort finished __aiter__ __anext__ __await__",

@@ -73,6 +73,8 @@ def load_model(options: Options) -> Loaded:
         raise EngineSetupError(
             f"TensorRT-LLM cannot load {path} ({type(error).__name__}: {first_line(error)}); {advice}."
         ) from error
+    if plan.is_built:
+        llm._check_arguments = _checked_here  # noqa: SLF001 - the contract lists it
     return Loaded(
         plan=plan,
         llm=llm,
@@ -81,6 +83,14 @@ def load_model(options: Options) -> Loaded:
         adapters=_adapters(options),
         xgrammar=load("xgrammar") if has_constraints(plan.knobs) else None,
     )
+
+
+def _checked_here(*_: object, **__: object) -> None:
+    """In place of the check that TensorRT-LLM makes of every request on the backend tensorrt.
+
+    It reads the engine's config.json each time, on the event loop (`llmapi/llm.py`, `_check_arguments`), to compare
+    lengths; those are compared before (`Run._check_size`, `output_budget`), and what else it refuses is not asked for.
+    """
 
 
 def _model_path(plan: Plan) -> str:
