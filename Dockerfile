@@ -1,6 +1,9 @@
 # The images: docker build --target cpu|trtllm|vllm . ; docs/deploy.md says what is in each and how to run it.
 #
 # Of its base image the target cpu asks for no more than python3 with the module venv, and apt.
+#
+# TENSORRT_LLM may name a newer release, with the PyTorch backend alone; docs/tensorrt-llm.md says what differs.
+ARG TENSORRT_LLM=1.2.1
 FROM docker.io/library/python:3.12-slim-bookworm AS python
 
 
@@ -53,7 +56,7 @@ CMD ["serve"]
 
 
 # TensorRT-LLM, in NVIDIA's own image of the last release that has both of its backends.
-FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1 AS trtllm
+FROM nvcr.io/nvidia/tensorrt-llm/release:${TENSORRT_LLM} AS trtllm
 RUN --mount=type=bind,source=deploy,target=/deploy \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     bash /deploy/install_beside.sh /wheel/*.whl \

@@ -7,7 +7,6 @@ is named beside it; `doherty engine verify` holds an installed package against i
 
 from doherty_engine.trtllm._contract import Finding, check_contract
 from doherty_engine.trtllm._engine import TrtLlmEngine
-from doherty_engine.trtllm._gpu import visible_gpus
 from doherty_engine.trtllm._options import Options
 from doherty_engine.trtllm._plan import knobs_of
 from doherty_engine.trtllm._prepare import prepare
@@ -24,7 +23,6 @@ __all__ = [
     "measure_quality",
     "prepare",
     "profiles",
-    "visible_gpus",
 ]
 
 

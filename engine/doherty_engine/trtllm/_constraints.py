@@ -9,8 +9,8 @@ from typing import Any
 
 from doherty_engine._errors import InvalidInputError, UnsupportedError
 from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
+from doherty_engine.models import first_line
 from doherty_engine.trtllm._library import load
-from doherty_engine.trtllm._weights import first_line
 
 _MAX_CHARACTERS = 32_768
 

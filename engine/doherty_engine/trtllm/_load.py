@@ -7,15 +7,16 @@ from typing import Any
 
 from doherty_engine._engine import ModelInfo, SamplingDefaults
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import check_weights, fetch_weights, first_line
 from doherty_engine.text import HuggingFaceTokenizer
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
+from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._features import MAX_TOP_LOGPROBS, features, has_constraints, has_logprobs
 from doherty_engine.trtllm._library import llm_class, load
 from doherty_engine.trtllm._options import Options
 from doherty_engine.trtllm._plan import Plan, check_calibration, make_plan
 from doherty_engine.trtllm._prepare import build_engine
 from doherty_engine.trtllm._sampling import SamplingWriter
-from doherty_engine.trtllm._weights import check_weights, fetch_weights, first_line
 
 _log = logging.getLogger("doherty.engine")
 
@@ -61,7 +62,8 @@ def load_model(options: Options) -> Loaded:
     tokenizer = HuggingFaceTokenizer(plan.folder, extra="trtllm")
     path = _model_path(plan)
     _report(f"loading {path}")
-    arguments = llm_arguments(plan.knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
+    knobs = plan.knobs if plan.head is None else place_head(plan.knobs, plan.head, plan.context)
+    arguments = llm_arguments(knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
     try:
         llm = llm_class(plan.knobs.backend or "")(model=path, **arguments)
     except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common

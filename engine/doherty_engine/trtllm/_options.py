@@ -26,6 +26,11 @@ class Options(Knobs):
     engine_cache: str = option(
         "", str, "The folder of built engines. The default is doherty/engines in the user's cache folder."
     )
+    draft: str = option(
+        "", str, 'An EAGLE-3 head for this model: a folder, or one on the hub as "org/name". (Backend pytorch only.)'
+    )
+    draft_revision: str = option("", str, "The commit, branch or tag of a head on the hub.")
+    draft_tokens: int | None = option(None, parse_positive, "How many tokens the head drafts a step. The default is 3.")
     adapters: tuple[tuple[str, str], ...] = option(
         (), parse_adapters, "LoRA adapters, as NAME=FOLDER,NAME=FOLDER; requests name them."
     )

@@ -10,11 +10,11 @@ from doherty_engine._budget import input_field
 from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError
 from doherty_engine._outputs import Finish, FinishReason, StepOutput
 from doherty_engine._requests import EngineRequest
+from doherty_engine.models import first_line
 from doherty_engine.text import InputReader, Reading, TokenAnswer, Vocabulary
 from doherty_engine.trtllm._constraints import check_company, field_of, guided_decoding
 from doherty_engine.trtllm._results import ResultReader, Step
 from doherty_engine.trtllm._sampling import SamplingWriter
-from doherty_engine.trtllm._weights import first_line
 
 _CANCEL_SECONDS = 10.0
 """A cancelled request ends within a step; at 1.2.x one whose worker has died never does."""

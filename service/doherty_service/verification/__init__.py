@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from doherty_engine import read_engine_options
-from doherty_engine.trtllm import Options, check_contract, measure_quality, visible_gpus
+from doherty_engine.models import visible_gpus
+from doherty_engine.trtllm import Options, check_contract, measure_quality
 from doherty_service.verification._report import REFERENCE, Report
 from doherty_service.verification._runs import QUESTIONS, cancel, run_profile
 from doherty_service.verification._server import serving
@@ -31,7 +32,7 @@ def verify_engine(
         raise TypeError("these are not the options of trtllm")
     report("comparing the installed TensorRT-LLM with what is relied on")
     findings = check_contract()
-    told = Report([gpu.name for gpu in visible_gpus()], findings)
+    told = Report([gpu.name for gpu in visible_gpus(extra="trtllm")], findings)
     _write(told, output)
     for profile in REFERENCE if runs else ():
         with serving({**options, "profile": profile}, report) as server:

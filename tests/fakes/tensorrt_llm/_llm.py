@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 from _scenario import scenario
 
 from ._arguments import TorchLlmArgs, TrtLlmArgs, read_arguments
-from ._configs import BuildConfig, LookaheadDecodingConfig, QuantAlgo, SamplingParams
+from ._configs import BuildConfig, EagleDecodingConfig, LookaheadDecodingConfig, QuantAlgo, SamplingParams
 from ._model import Checkpoint
 from ._result import RequestOutput
+from ._version import VERSION
 from ._worker import Worker
 from .executor import LoRARequest, RequestError
 from .models.modeling_utils import SpeculativeDecodingMode
-
-_VERSION = "1.2.1"
 
 
 class _BaseLLM:
@@ -119,6 +118,12 @@ class TorchLLM(_BaseLLM):
             raise FileNotFoundError(f"No weight files found in {folder}.")
         self._max_seq_len = min(self.args.max_seq_len or checkpoint.context, checkpoint.context)
         speculative = self.args.speculative_config
+        if isinstance(speculative, EagleDecodingConfig) and Path(str(speculative.speculative_model)).is_dir():
+            head = Path(str(speculative.speculative_model))
+            if not list(head.glob("*.safetensors")):
+                raise FileNotFoundError(f"No weight files found in {head}.")
+            if json.loads((head / "config.json").read_text())["max_position_embeddings"] < self._max_seq_len:
+                raise RuntimeError("the head's table of positions is shorter than the sequence")  # not seen, but feared
         drafts = 0 if speculative is None else speculative.max_draft_len or 3
         batch = self.args.max_batch_size or 2048
         return Worker(checkpoint, cpp=False, batch=batch, drafts=drafts)
@@ -153,7 +158,7 @@ class EngineLLM(_BaseLLM):
         self._engine_dir = folder
         config = json.loads((folder / "config.json").read_text())
         rank = json.loads((folder / "rank0.engine").read_text())
-        if (config["version"], rank["gpu"]) != (_VERSION, scenario().cards[0]["name"]):
+        if (config["version"], rank["gpu"]) != (VERSION, scenario().cards[0]["name"]):
             raise RuntimeError("The engine plan file is not compatible with this version of TensorRT or this GPU.")
         if config["build_config"]["tensor_parallel_size"] != self.args.tensor_parallel_size:
             raise ValueError("tp_size is not consistent with the engine's tp_size")
@@ -193,7 +198,7 @@ class EngineLLM(_BaseLLM):
             "tensor_parallel_size": self.args.tensor_parallel_size,
             "lookahead": is_lookahead,
         }
-        config = {**checkpoint.model.config, "version": _VERSION, "build_config": built}
+        config = {**checkpoint.model.config, "version": VERSION, "build_config": built}
         (engine / "config.json").write_text(json.dumps(config))
         is_fp8 = self.args.quant_config.quant_algo is QuantAlgo.FP8
         rank = {"gpu": scenario().cards[0]["name"], "eos_ids": checkpoint.model.eos_ids, "fp8": is_fp8}

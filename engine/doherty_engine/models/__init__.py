@@ -1,0 +1,30 @@
+"""What engines share that take Hugging Face checkpoints to GPUs: weights, draft heads, cards, and folders of builds."""
+
+from doherty_engine.models._cache import BuildCache, BuildKey, default_cache
+from doherty_engine.models._gpu import Gpu, visible_gpus
+from doherty_engine.models._head import EAGLE3, Head, context_of, read_head
+from doherty_engine.models._shape import GIB, ModelShape, as_gib
+from doherty_engine.models._stretch import fetch_whole, stretch
+from doherty_engine.models._weights import check_digests, check_weights, fetch_weights, first_line, weights_identity
+
+__all__ = [
+    "EAGLE3",
+    "GIB",
+    "BuildCache",
+    "BuildKey",
+    "Gpu",
+    "Head",
+    "ModelShape",
+    "as_gib",
+    "check_digests",
+    "check_weights",
+    "context_of",
+    "default_cache",
+    "fetch_weights",
+    "fetch_whole",
+    "first_line",
+    "read_head",
+    "stretch",
+    "visible_gpus",
+    "weights_identity",
+]
