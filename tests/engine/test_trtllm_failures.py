@@ -84,6 +84,25 @@ async def test_what_it_does_not_take_is_the_requests_mistake(
         assert (await lab.outcome("running")).finish.reason is FinishReason.ABORTED
 
 
+async def test_a_constraint_that_compiles_for_ever_is_refused(trtllm: Start) -> None:
+    async with trtllm("pytorch", tokens_per_second=100) as lab:
+        running = lab.submit(replace(ENDLESS, key="running"))
+        late = (await lab.ask(replace(BASE, key="late", constraint=Choices(("endless",))))).error
+        assert isinstance(late, InvalidInputError)
+        assert (late.field, str(late)) == ("constraint.choices", "it takes longer than 1 s to compile")
+        assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
+        running.abort()
+        assert (await lab.outcome("running")).finish.reason is FinishReason.ABORTED
+
+
+async def test_the_process_that_tries_constraints_is_started_again(trtllm: Start) -> None:
+    async with trtllm("pytorch") as lab:
+        process = lab.engine._loaded.grammars._process  # type: ignore[attr-defined]  # noqa: SLF001
+        process.kill()
+        process.wait()
+        assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
+
+
 async def test_a_request_reads_no_file(trtllm: Start, gpu: FakeGpu) -> None:
     async with trtllm("tensorrt") as lab:
         for file in (gpu.folder / "engines").glob("*/config.json"):

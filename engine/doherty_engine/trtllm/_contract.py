@@ -56,7 +56,8 @@ _MEMBERS = {
     ("tensorrt_llm.llmapi", "RequestOutput"): "abort finished __aiter__ __anext__ __await__",
     ("tensorrt_llm.models.modeling_utils", "SpeculativeDecodingMode"): "LOOKAHEAD_DECODING",
     ("tensorrt_llm.executor", "RequestError"): "with_traceback",
-    ("xgrammar", "Grammar"): "from_json_schema from_regex from_ebnf",
+    ("xgrammar", "TokenizerInfo"): "_detect_metadata_from_hf",
+    ("xgrammar", "GrammarCompiler"): "compile_json_schema compile_regex compile_grammar",
 }
 """What classes and enumerations must have."""
 

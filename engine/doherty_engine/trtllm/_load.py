@@ -12,6 +12,7 @@ from doherty_engine.text import HuggingFaceTokenizer
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
 from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._features import MAX_TOP_LOGPROBS, features, has_constraints, has_logprobs
+from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import llm_class, load
 from doherty_engine.trtllm._options import Options
 from doherty_engine.trtllm._plan import Plan, check_calibration, make_plan
@@ -30,7 +31,13 @@ class Loaded:
     tokenizer: HuggingFaceTokenizer
     sampling: SamplingWriter
     adapters: dict[str, Any]
-    xgrammar: Any
+    grammars: GrammarTrial | None
+
+    def close(self) -> None:
+        """Gives everything back; waits for TensorRT-LLM's worker, however long that takes."""
+        if self.grammars is not None:
+            self.grammars.close()
+        self.llm.shutdown()
 
     def info(self) -> ModelInfo:
         """What is served."""
@@ -64,9 +71,12 @@ def load_model(options: Options) -> Loaded:
     _report(f"loading {path}")
     knobs = plan.knobs if plan.head is None else place_head(plan.knobs, plan.head, plan.context)
     arguments = llm_arguments(knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
+    grammars = GrammarTrial(tokenizer) if has_constraints(plan.knobs) else None
     try:
         llm = llm_class(plan.knobs.backend or "")(model=path, **arguments)
     except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+        if grammars is not None:
+            grammars.close()
         advice = (
             "run `doherty engine prepare` with the same options to build it anew"
             if plan.is_built
@@ -83,7 +93,7 @@ def load_model(options: Options) -> Loaded:
         tokenizer=tokenizer,
         sampling=SamplingWriter(plan.knobs, tokenizer.eos_ids, lookahead_config(plan.knobs)),
         adapters=_adapters(options),
-        xgrammar=load("xgrammar") if has_constraints(plan.knobs) else None,
+        grammars=grammars,
     )
 
 

@@ -92,7 +92,7 @@ def _read(options: Options) -> Reading:
         best = tuple(int(row.argmax(-1).item()) for row in rows)
         return Reading(math.exp(lost / len(rows)), best, tuple(check_result(result)))
     finally:
-        loaded.llm.shutdown()
+        loaded.close()
 
 
 async def _ask(llm: Any, ids: list[int], end_id: int) -> Any:

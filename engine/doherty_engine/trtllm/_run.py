@@ -13,6 +13,7 @@ from doherty_engine._requests import EngineRequest
 from doherty_engine.models import first_line
 from doherty_engine.text import InputReader, Reading, TokenAnswer, Vocabulary
 from doherty_engine.trtllm._constraints import check_company, field_of, guided_decoding
+from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._results import ResultReader, Step
 from doherty_engine.trtllm._sampling import SamplingWriter
 
@@ -36,8 +37,8 @@ class Workshop:
     """LoRARequests by name."""
     request_error: type[Exception]
     """What TensorRT-LLM raises where only the one request has failed."""
-    xgrammar: Any
-    """The module that compiles constraints; None where there are none."""
+    grammars: GrammarTrial | None
+    """Tries constraints; None where there are none."""
     emit: Callable[[StepOutput], None]
     on_fault: Callable[[str], None]
     """Told when TensorRT-LLM as a whole has failed."""
@@ -87,8 +88,8 @@ class Run:
         reading = await shop.reader.read(request)
         self._check_size(reading)
         guide = None
-        if request.constraint is not None:
-            guide = await asyncio.to_thread(guided_decoding, request.constraint, shop.xgrammar)
+        if request.constraint is not None and shop.grammars is not None:
+            guide = await asyncio.to_thread(guided_decoding, request.constraint, shop.grammars)
         answer = TokenAnswer(request, reading, shop.vocabulary)
         if self._aborted:
             self._end(answer.end(FinishReason.ABORTED))
