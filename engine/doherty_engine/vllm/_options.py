@@ -86,6 +86,12 @@ class Options:
     adapters: tuple[tuple[str, str], ...] = option(
         (), parse_adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
     )
+    checkpoint_cache: str = option(
+        "",
+        str,
+        "The folder of checkpoints that `doherty engine prepare` makes. The default is doherty/checkpoints in the "
+        "user's cache folder.",
+    )
     skip_tokenizer_init: bool | None = option(
         None, parse_bool, "Whether vLLM itself does without a tokenizer; then there are no constraints."
     )
