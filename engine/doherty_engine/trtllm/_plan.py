@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from itertools import cycle, islice
@@ -146,6 +146,25 @@ def make_plan(options: Options) -> Plan:
     check_gpus(gpus, needed, is_fp8=is_fp8)
     context = min(context, knobs.max_seq_len or context) - draft_tokens(knobs)
     return Plan(options, knobs, version, gpus, folder, context, needed, find_head(options, folder))
+
+
+def longest_prompt(options: Options) -> int:
+    """How many tokens the longest prompt may have; raises as `make_plan` does."""
+    return make_plan(options).most_prompt_tokens
+
+
+def effective_build(options: Options) -> Mapping[str, object]:
+    """The BuildConfig that the engine was built with, as TensorRT-LLM wrote it; empty where there is no engine.
+
+    Raises:
+        EngineSetupError: as of `make_plan`, or the engine is broken.
+    """
+    plan = make_plan(options)
+    path = plan.cache.find(plan.key()) if plan.is_built else None
+    if path is None:
+        return {}
+    build: dict[str, object] = json.loads((path / "config.json").read_text(encoding="utf-8"))["build_config"]
+    return build
 
 
 def is_quantized(folder: ModelFolder) -> bool:

@@ -8,5 +8,6 @@ from doherty_engine.vllm._engine import VllmEngine, create
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._prepare import prepare
 from doherty_engine.vllm._profiles import profiles
+from doherty_engine.vllm._quality import measure_quality
 
-__all__ = ["Options", "VllmEngine", "create", "prepare", "profiles"]
+__all__ = ["Options", "VllmEngine", "create", "measure_quality", "prepare", "profiles"]

@@ -191,6 +191,7 @@ class EngineLLM(_BaseLLM):
         if build.speculative_decoding_mode is SpeculativeDecodingMode.LOOKAHEAD_DECODING and not is_lookahead:
             raise ValueError("LOOKAHEAD_DECODING without a LookaheadDecodingConfig")
         built = {
+            **build.model_dump(mode="json"),
             "max_seq_len": build.max_seq_len or checkpoint.context,
             "max_batch_size": build.max_batch_size,
             "max_num_tokens": build.max_num_tokens,
