@@ -1,6 +1,9 @@
 # The images: docker build --target cpu|trtllm|vllm . ; docs/deploy.md says what is in each and how to run it.
 #
 # Of its base image the target cpu asks for no more than python3 with the module venv, and apt.
+#
+# TENSORRT_LLM may name a newer release, with the PyTorch backend alone; docs/tensorrt-llm.md says what differs.
+ARG TENSORRT_LLM=1.2.1
 FROM docker.io/library/python:3.12-slim-bookworm AS python
 
 
@@ -53,13 +56,15 @@ CMD ["serve"]
 
 
 # TensorRT-LLM, in NVIDIA's own image of the last release that has both of its backends.
-FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1 AS trtllm
+FROM nvcr.io/nvidia/tensorrt-llm/release:${TENSORRT_LLM} AS trtllm
 RUN --mount=type=bind,source=deploy,target=/deploy \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
-ENV XDG_CACHE_HOME=/cache \
+# Triton, FlashInfer, DeepGEMM and CUDA keep what they compile below HOME: on the volume, with the models.
+ENV HOME=/cache \
+    XDG_CACHE_HOME=/cache \
     DOHERTY_ENGINE=trtllm \
     DOHERTY_LISTEN=0.0.0.0:50051
 EXPOSE 50051
@@ -78,7 +83,8 @@ RUN --mount=type=bind,source=deploy,target=/deploy \
     bash /deploy/install_beside.sh /wheel/*.whl \
  && useradd --uid 10001 --user-group --create-home doherty \
  && install --directory --owner doherty --group doherty /cache
-ENV XDG_CACHE_HOME=/cache \
+ENV HOME=/cache \
+    XDG_CACHE_HOME=/cache \
     DO_NOT_TRACK=1 \
     DOHERTY_ENGINE=vllm \
     DOHERTY_LISTEN=0.0.0.0:50051

@@ -71,8 +71,9 @@ def make_image() -> modal.Image:
         "env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
         "bash /src/deploy/install_beside.sh /wheel/*.whl",
     )
-    # Models, and then engines, are where the next container finds them.
-    return built.env({"HF_HOME": f"{VOLUME}/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"})
+    # Models, engines and compiled kernels are where the next container finds them.
+    caches = {"HOME": VOLUME, "HF_HOME": f"{VOLUME}/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"}
+    return built.env(caches)
 
 
 app = modal.App("doherty")

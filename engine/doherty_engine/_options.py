@@ -29,6 +29,17 @@ def parse_count(text: str) -> int:
     return number
 
 
+def parse_adapters(text: str) -> tuple[tuple[str, str], ...]:
+    """Reads LoRA adapters: NAME=PATH, several with commas between, each name once."""
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, path = part.partition("=")
+        if not separator or not name or not path or name in pairs:
+            raise ValueError("it must be NAME=PATH, several with commas between, each name once")
+        pairs[name] = path
+    return tuple(pairs.items())
+
+
 def parse_bool(text: str) -> bool:
     """Reads a switch: 1/0, true/false, yes/no, on/off."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}

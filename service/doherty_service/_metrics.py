@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from doherty_engine import EngineSetupError, ModelInfo
+from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
 from doherty_service._version import server_version
 from doherty_service.generation import Generations
@@ -64,6 +65,7 @@ class ServerCollector(Collector):
         yield from self._counters()
         yield from self._histograms()
         yield from self._gauges()
+        yield from draft_metrics(self._generations.drafting())
 
     def _counters(self) -> Iterator[Metric]:
         recorder = self._recorder

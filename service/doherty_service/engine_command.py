@@ -94,6 +94,7 @@ def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str
 
 
 @engine.command()
+@click.option("--engine", "name", type=click.Choice(("trtllm", "vllm")), default=_GPU_ENGINE, show_default=True)
 @takes_options
 @click.option(
     "--output",
@@ -102,36 +103,44 @@ def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str
     show_default=True,
     help="The folder for the report: report.md and report.json.",
 )
-@click.option("--contract-only", is_flag=True, help="Compare names, signatures and fields, and run nothing.")
-@click.option("--skip-quality", is_flag=True, help="Do not build the two engines that measure what FP8 costs.")
+@click.option(
+    "--checkpoint", default="", help="vllm: what fast and fastest serve, as `prepare` has made it of the model."
+)
+@click.option("--contract-only", is_flag=True, help="trtllm: compare names, signatures and fields, and run nothing.")
+@click.option("--skip-quality", is_flag=True, help="Do not find out what FP8 costs, which takes two more starts.")
 def verify(  # noqa: PLR0913, PLR0917 - one for each flag
+    name: str,
     model: str,
     revision: str,
     profile: str,
     pairs: tuple[str, ...],
     output: Path,
+    checkpoint: str,
     contract_only: bool,  # noqa: FBT001 - click's
     skip_quality: bool,  # noqa: FBT001
 ) -> None:
-    """Prove on this machine's GPU that TensorRT-LLM does what the engine trtllm relies on.
+    """Prove on this machine's GPU that an engine does what Doherty relies on, and measure it.
 
-    It compares the installed package with what we rely on, and then runs the profiles fast and slow: ten questions as
-    the reference measured them, cancellation, streams, and what quality FP8 costs. It takes half an hour the first
-    time, most of it for building engines.
+    It runs several profiles (trtllm: fast and slow; vllm: slow, fast, and fastest where a head is named): ten questions
+    as the reference measured them, the longest prompt, cancellation, streams, and what quality FP8 costs. For trtllm it
+    first compares the installed package with what is relied on. It takes up to half an hour the first time.
     """
-    from doherty_service.verification import verify_engine  # noqa: PLC0415 - which the other commands do not need
+    from doherty_service.verification import verify_trtllm, verify_vllm  # noqa: PLC0415 - the other commands need none
 
     if profile:
-        raise click.UsageError("verify runs the profiles fast and slow; leave --profile out.")
+        raise click.UsageError("verify runs several profiles; leave --profile out.")
+    if (name == "vllm" and contract_only) or (name == "trtllm" and checkpoint):
+        raise click.UsageError("--contract-only is for trtllm, and --checkpoint for vllm.")
     options = read_options(model, revision, "", pairs)
+
+    def report(doing: str) -> None:
+        click.echo(doing, err=True)
+
     try:
-        problems = verify_engine(
-            options,
-            output,
-            lambda doing: click.echo(doing, err=True),
-            runs=not contract_only,
-            measures_quality=not skip_quality,
-        )
+        if name == "vllm":
+            problems = verify_vllm(options, checkpoint, output, report, measures_quality=not skip_quality)
+        else:
+            problems = verify_trtllm(options, output, report, runs=not contract_only, measures_quality=not skip_quality)
     except EngineSetupError as error:
         stop(error)
     else:

@@ -17,6 +17,10 @@ PUBLIC = {
         input_field output_budget prepare_engine read_engine_options
     """,
     "doherty_engine.constraints": "Form FormCompiler",
+    "doherty_engine.models": """
+        EAGLE3 GIB TEXT BuildCache BuildKey Gpu Head ModelShape Quality as_gib check_digests check_weights compare
+        context_of default_cache fetch_weights fetch_whole first_line read_head stretch visible_gpus weights_identity
+    """,
     "doherty_engine.text": """
         AnswerText HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer Utf8Detokenizer
         Vocabulary find_model_folder join spell_byte_level spell_sentence_piece

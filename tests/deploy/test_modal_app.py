@@ -1,6 +1,7 @@
 """What deploy/modal_app.py asks of Modal, by Modal's own package, against a strict stand-in for its cloud."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,10 +81,13 @@ def test_the_image_is_nvidias_with_the_server_beside(cloud: Cloud, tmp_path: Pat
         *["COPY . /"] * copies,
         "RUN env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
         "RUN bash /src/deploy/install_beside.sh /wheel/*.whl",
+        "ENV HOME=/vol",
         "ENV HF_HOME=/vol/huggingface",
         "ENV XDG_CACHE_HOME=/vol/cache",
     ]
-    assert lines[0] in (ROOT / "Dockerfile").read_text().replace(" AS trtllm", "")
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (version,) = re.findall(r"^ARG TENSORRT_LLM=(\S+)$", dockerfile, re.MULTILINE)
+    assert f"{lines[0]} AS trtllm".replace(version, "${TENSORRT_LLM}") in dockerfile
     sent = {name for name in cloud.files if name.startswith("/src/")}
     assert "/src/deploy/install_beside.sh" in sent
     for name in sent:

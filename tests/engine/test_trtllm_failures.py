@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 
 from doherty_engine import (
+    Choices,
     EngineFailedError,
     FinishReason,
+    InvalidInputError,
     RawText,
     Stopping,
     TokenIds,
 )
+from support.gpu import FakeGpu
 from support.trtllm import BASE, ENDLESS, Start
 
 
@@ -55,6 +58,56 @@ async def test_one_request_that_fails_is_not_the_engines_end(trtllm: Start) -> N
         assert isinstance(failed.error, EngineFailedError)
         assert "illegal memory" in str(failed.error)
         assert lab.engine.health().ok
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+async def test_what_it_does_not_take_is_the_requests_mistake(
+    trtllm: Start, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    async with trtllm("pytorch", tokens_per_second=100) as lab:
+        running = lab.submit(replace(ENDLESS, key="running"))
+        await lab.until(lambda: len(lab.outputs("running")) > 1)
+
+        def refuse(*_: object) -> None:
+            raise kind("The sum of prompt length and query length is too large\nand more")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lab.engine._loaded.llm, "_check_arguments", refuse)  # type: ignore[attr-defined]  # noqa: SLF001
+            plain = (await lab.ask(BASE)).error
+            bound = (await lab.ask(replace(BASE, key="bound", constraint=Choices(("a",))))).error
+        assert isinstance(plain, InvalidInputError)
+        assert isinstance(bound, InvalidInputError)
+        assert (plain.field, bound.field) == ("messages", "constraint.choices")
+        assert str(plain).endswith("TensorRT-LLM refuses it: The sum of prompt length and query length is too large")
+        assert lab.engine.health().ok
+        running.abort()
+        assert (await lab.outcome("running")).finish.reason is FinishReason.ABORTED
+
+
+async def test_a_constraint_that_compiles_for_ever_is_refused(trtllm: Start) -> None:
+    async with trtllm("pytorch", tokens_per_second=100) as lab:
+        running = lab.submit(replace(ENDLESS, key="running"))
+        late = (await lab.ask(replace(BASE, key="late", constraint=Choices(("endless",))))).error
+        assert isinstance(late, InvalidInputError)
+        assert (late.field, str(late)) == ("constraint.choices", "it takes longer than 1 s to compile")
+        assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
+        running.abort()
+        assert (await lab.outcome("running")).finish.reason is FinishReason.ABORTED
+
+
+async def test_the_process_that_tries_constraints_is_started_again(trtllm: Start) -> None:
+    async with trtllm("pytorch") as lab:
+        process = lab.engine._loaded.grammars._process  # type: ignore[attr-defined]  # noqa: SLF001
+        process.kill()
+        process.wait()
+        assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
+
+
+async def test_a_request_reads_no_file(trtllm: Start, gpu: FakeGpu) -> None:
+    async with trtllm("tensorrt") as lab:
+        for file in (gpu.folder / "engines").glob("*/config.json"):
+            file.unlink()
+        assert (await lab.ask(BASE)).finish.reason is FinishReason.STOP
 
 
 async def test_an_engine_that_dies_knows_it(trtllm: Start) -> None:

@@ -1,8 +1,10 @@
 """The profiles, and what they pass to TensorRT-LLM: for `fast` and `slow` field by field beside the reference's."""
 
 import asyncio
+import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from doherty_engine import (
 )
 from support.engines import running
 from support.gpu import H100, L4, FakeGpu, calibration_set, write_model
+from support.trtllm import BASE
+from support.vllm import write_head
 
 LOOKAHEAD = {
     "": "LookaheadDecodingConfig",
@@ -157,7 +161,8 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
         ({"temperature": "3"}, "it must be 0 to 2"),
         ({"free_gpu_memory_fraction": "0"}, "it must be above 0 and at most 1"),
         ({"quantization": "INT8"}, "it must be one of FP8, none"),
-        ({"adapters": "sql"}, "'sql' is not NAME=PATH"),
+        ({"adapters": "sql"}, "it must be NAME=PATH"),
+        ({"adapters": "sql=a,sql=b"}, "each name once"),
         ({"profile_file": "/nowhere.toml"}, "The profile's file /nowhere.toml cannot be read"),
     ],
 )
@@ -215,6 +220,83 @@ async def test_other_kinds_of_speculation(gpu: FakeGpu, speculation: str, kind: 
     arguments = gpu.calls("constructor")[0]["arguments"]
     assert arguments["speculative_config"][""] == kind
     assert arguments["disable_overlap_scheduler"] == (speculation == "draft")
+
+
+VERSIONS = pytest.mark.parametrize("version", ["1.2.1", "1.4.0rc1"])
+
+
+@VERSIONS
+async def test_a_head_drafts_in_one_model_with_its_target(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("FAKE_TRTLLM_VERSION", version)
+    gpu.be()
+    model = write_model(gpu.folder / "model")
+    head = write_head(model.path, gpu.folder / "head")
+    fits = {"model": str(model.path), "profile": "interactive", "draft": str(head)}
+    async with running("trtllm", **fits) as lab:
+        info = lab.engine.info()
+        outcome = await lab.ask(replace(BASE, key="drafted"))
+    assert (info.engine_version, info.default_sampling) == (version, SamplingDefaults(temperature=0.0))
+    assert outcome.finish.speculation is not None
+    assert outcome.finish.speculation.accepted_tokens > 0
+    arguments = gpu.calls("constructor")[0]["arguments"]
+    assert arguments["speculative_config"] == {
+        "": "EagleDecodingConfig" if version == "1.2.1" else "Eagle3DecodingConfig",
+        "max_draft_len": 3,
+        "speculative_model": str(head),
+        "eagle3_one_model": True,
+    }
+    assert arguments["disable_overlap_scheduler"] is False
+    assert ("telemetry_config" in arguments) == (version != "1.2.1")
+
+
+async def test_a_head_that_ends_early_is_copied_with_the_models_length(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(gpu.folder / "cache"))
+    model = write_model(gpu.folder / "model")
+    head = write_head(model.path, gpu.folder / "head", max_position_embeddings=2048)
+    options = {"model": str(model.path), "profile": "interactive", "draft": str(head), "draft_tokens": "5"}
+    async with running("trtllm", **options):
+        pass
+    told = gpu.calls("constructor")[0]["arguments"]["speculative_config"]
+    copy = Path(told["speculative_model"])
+    assert (told["max_draft_len"], copy.parent) == (5, gpu.folder / "cache" / "doherty" / "heads")
+    assert json.loads((copy / "config.json").read_text())["max_position_embeddings"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({"hidden_size": 2048}, {}, "its hidden size is 2048, the model's is 4096"),
+        ({"architectures": ["DFlashDraftModel"], "block_size": 10}, {}, "is of dflash, and TensorRT-LLM drafts with"),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}}, {}, "set max_seq_len=2048"),
+        ({}, {"profile": "fast"}, "The backend tensorrt has no speculation"),
+        ({}, {"speculation": "ngram"}, "leave those out, or draft"),
+        ({}, {"draft": "", "draft_tokens": "2"}, "There is no head whose drafts could be set"),
+    ],
+)
+async def test_heads_that_cannot_draft(
+    gpu: FakeGpu, changes: dict[str, Any], options: dict[str, str], says: str
+) -> None:
+    model = write_model(gpu.folder / "model")
+    head = write_head(model.path, gpu.folder / "head", **changes)
+    told = {"model": str(model.path), "profile": "interactive", "draft": str(head), **options}
+    with pytest.raises(EngineSetupError, match=re.escape(says)):
+        await asyncio.wait_for(create_engine("trtllm", told).start(lambda _: None), 30)
+    assert gpu.calls("constructor") == []
+
+
+async def test_the_newest_version_builds_no_engines(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_TRTLLM_VERSION", "1.4.0rc1")
+    gpu.be()
+    model = write_model(gpu.folder / "model")
+    engine = create_engine("trtllm", {"model": str(model.path), "profile": "slow"})
+    with pytest.raises(
+        EngineSetupError, match=r"1\.4\.0rc1 has no backend tensorrt any more; choose the profile inter"
+    ):
+        await asyncio.wait_for(engine.start(lambda _: None), 30)
 
 
 async def test_the_models_own_sampling_holds_where_the_profile_has_none(gpu: FakeGpu) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from doherty_engine import EngineSetupError
+from doherty_engine.models import GIB, BuildCache, BuildKey, ModelShape, check_weights, visible_gpus
 from doherty_engine.text import ModelFolder
-from doherty_engine.trtllm import check_contract, profiles, visible_gpus
-from doherty_engine.trtllm._cache import EngineCache, EngineKey
+from doherty_engine.trtllm import check_contract, profiles
 from doherty_engine.trtllm._knobs import Knobs
-from doherty_engine.trtllm._memory import GIB, ModelShape, estimate
-from doherty_engine.trtllm._weights import check_weights
+from doherty_engine.trtllm._memory import estimate
 from support.gpu import A100, H100, L4, FakeGpu, write_model, write_safetensors
 from support.hugging_face import Folder
 
@@ -53,9 +52,9 @@ def test_the_cards_are_those_that_cuda_shows(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if not names:
         with pytest.raises(EngineSetupError, match=rf"CUDA_VISIBLE_DEVICES is '{visible}'"):
-            visible_gpus()
+            visible_gpus(extra="trtllm")
         return
-    assert [card.name.split()[1].split("-")[0] for card in visible_gpus()] == names
+    assert [card.name.split()[1].split("-")[0] for card in visible_gpus(extra="trtllm")] == names
 
 
 def test_llama_3_8b_takes_what_it_takes() -> None:
@@ -112,12 +111,15 @@ def test_weights_that_are_not(weights: Folder) -> None:
 
 
 def test_engines_that_cannot_be_kept(tmp_path: Path) -> None:
-    key = EngineKey("org/m", "a" * 40, "1.2.1", "NVIDIA H100", 1, {})
+    key = BuildKey({"model": "org/m"}, ("m", "1.2.1"))
     (tmp_path / "file").touch()
     cannot = "Engines cannot be kept in .*; set engine_cache to another folder"
-    with pytest.raises(EngineSetupError, match=cannot), EngineCache(tmp_path / "file").locked(key, print):
+    with (
+        pytest.raises(EngineSetupError, match=cannot),
+        BuildCache(tmp_path / "file", what="engine", option="engine_cache").locked(key, print),
+    ):
         pass
-    cache = EngineCache(tmp_path / "engines")
+    cache = BuildCache(tmp_path / "engines", what="engine", option="engine_cache")
 
     def fill_the_disk(_: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -27,6 +27,7 @@ from support.gpu import (
 )
 from support.hub import COMMIT, MODEL, Hub, running_hub
 from support.server import start_server
+from support.vllm import write_head
 
 COMMAND = (sys.executable, "-m", "doherty.cli", "engine")
 LITTLE, BIG = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -248,6 +249,12 @@ def test_the_proof_runs_whole(desk: Desk) -> None:
         (False, ""),
         (True, ""),
     ]
+    assert [(run["longest"]["tokens"], run["longest"]["problem"]) for run in (fast, slow)] == [(8112, ""), (8191, "")]
+    reference, effective = report["build"]["reference"], flat(report["build"]["effective"])
+    assert reference.pop("speculative_decoding_mode") == "LOOKAHEAD_DECODING"  # which is a number once it is written
+    assert reference.items() <= effective.items()
+    assert "| max_num_tokens | 16384 | 16384 |" in done.stdout
+    assert fast["acceptance"] == []
     assert report["quality"]["loss"] == pytest.approx(0.0513, abs=0.001)
     assert report["quality"]["agreement"] == pytest.approx(0.96, abs=0.01)
     assert len(report["problems"]) == 2
@@ -256,6 +263,50 @@ def test_the_proof_runs_whole(desk: Desk) -> None:
     assert "FP8 makes the perplexity 5.1% worse" in done.stdout
     # Before the file of engines: fast, slow, and the two that tell their logits.
     assert len(desk.kept()) == 4
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of fields by their path."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def test_vllm_is_proved_with_three_profiles(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    head = write_head(model.path, tmp_path / "head")
+    checkpoint = write_model(tmp_path / "checkpoint", quantization_config={"quant_method": "modelopt"})
+    output = tmp_path / "out"
+    told = ("--model", str(model.path), *options(f"draft={head}"), "--checkpoint", str(checkpoint.path))
+    done = subprocess.run(
+        [*COMMAND, "verify", "--engine", "vllm", *told, "--output", str(output)],
+        env=clean_environment(**environment(), FAKE_VLLM_FP8_LOSS="0.01"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    report = json.loads((output / "report.json").read_text())
+    slow, fast, fastest = report["profiles"]
+    assert [run["model"] for run in (slow, fast, fastest)] == ["model", "checkpoint", "checkpoint"]
+    for run in (slow, fast, fastest):
+        assert (len(run["answers"]), run["longest"], run["cancels"][0]["problem"]) == (
+            10,
+            {"tokens": 8191, "problem": ""},
+            "",
+        )
+        assert run["within"] == sum(one["time_to_last_token"] <= 0.4 for one in run["answers"]) / 10
+    assert (slow["tokens_a_step"], fast["acceptance"]) == (None, [])
+    assert fastest["tokens_a_step"] == pytest.approx(1 + sum(fastest["acceptance"]))
+    assert len(fastest["acceptance"]) == 3
+    assert report["quality"]["loss"] == pytest.approx(0.01005, abs=0.0001)
+    # Every 25th token is another one in FP8, which is more than 2 %.
+    assert [problem.partition(" is the same")[0] for problem in report["problems"]] == [
+        "in FP8 the most probable token"
+    ]
+    assert "| fastest | " in done.stdout
+    assert "883.3" in done.stdout
 
 
 def test_the_contract_alone(desk: Desk) -> None:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from doherty_service.telemetry import BOUNDS, THRESHOLD, Histogram, LatencyRecor
 from support.command import environment
 from support.metrics import LISTEN, Scrape, scrape, scrape_until
 from support.server import ServerProcess, start_server
+from support.vllm import FAKE_PATH, write_head
 from support.wire import SECONDS, Caller, connect, request
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 20, "ignore_eos": True}}
@@ -187,6 +189,24 @@ def test_the_embedded_engine_tells_its_cache() -> None:
         use = scrape(server).value("doherty_kv_cache_use_ratio")
         assert use is not None
         assert 0 <= use <= 1
+
+
+def test_what_drafts_bring_is_counted(tmp_path: Path) -> None:
+    head = write_head(tmp_path / "model", tmp_path / "head")
+    flags = ("--engine", "vllm", "--model", str(tmp_path / "model"), "-o", f"draft={head}")
+    with start_server(*flags, *LISTEN, PYTHONPATH=FAKE_PATH) as server, connect(server.target) as caller:
+        before = scrape(server)
+        told = caller.generate(**SHORT).summary.speculation
+        after = scrape(server)
+    positions = [labels["position"] for labels in after.labels("doherty_accepted_draft_tokens_total")]
+    accepted = [
+        difference(before, after, "doherty_accepted_draft_tokens_total", position=position) for position in positions
+    ]
+    assert positions == ["1", "2", "3"]
+    assert accepted == sorted(accepted, reverse=True)
+    assert sum(accepted) >= told.accepted_tokens > 0
+    assert difference(before, after, "doherty_drafts_total") == told.steps - 1
+    assert difference(before, after, "doherty_draft_tokens_total") == told.draft_tokens
 
 
 def test_an_address_that_is_taken_is_one_sentence(server: ServerProcess) -> None:

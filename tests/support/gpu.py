@@ -102,8 +102,7 @@ class FakeGpu:
         self.record = folder / "record.jsonl"
         monkeypatch.syspath_prepend(str(FAKES))
         for name, value in environment().items():
-            if name != "PYTHONPATH":
-                monkeypatch.setenv(name, value)
+            monkeypatch.setenv(name, value)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def be(self, **scenario: Any) -> None:

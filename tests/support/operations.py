@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
+from doherty_engine import Drafting
 from doherty_service._metrics import ServerCollector
 from doherty_service._settings import Settings
 from doherty_service.generation import Generations
@@ -20,6 +21,13 @@ _REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
 _LOGS = re.compile(r"^(log_(event|warning|error)|format_line|_log\.(debug|info|warning|error|log))$")
 _HAS_LEVEL = re.compile(r"^(format_line|_log\.log)$")
 _MAKES_ERRORS = re.compile(r"Error$|^__init__$|refus")
+
+
+class _Drafting(Generations):
+    """As of an engine that drafts one token a step."""
+
+    def drafting(self) -> Drafting:
+        return Drafting(1, 1, (1,))
 
 
 def setting_rows() -> Iterator[str]:
@@ -43,7 +51,7 @@ def metrics() -> list[Metric]:
     recorder.finish(call)
     recorder.slot_freed(AbortCause.CANCELLED, 0.1)
     recorder.refusals["QUEUE_FULL"] += 1
-    generations = Generations(recorder, max_queued=1, max_queued_bytes=1)
+    generations = _Drafting(recorder, max_queued=1, max_queued_bytes=1)
     return list(ServerCollector(recorder, generations, LogWriter(2), "synthetic").collect())
 
 

@@ -89,12 +89,12 @@ def write_head(model: Path, head: Path, **changes: Any) -> Path:
     """
     if not (model / "config.json").exists():
         write_llama3(model)
-    config = json.loads((model / "config.json").read_text()) | {"hidden_size": 64}
+    config = {"hidden_size": 64} | json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config))
     fields = {
         "architectures": ["LlamaForCausalLMEagle3"],
         "draft_vocab_size": 100,
-        "hidden_size": 64,
+        "hidden_size": config["hidden_size"],
         "max_position_embeddings": config["max_position_embeddings"],
         "num_hidden_layers": 1,
         "vocab_size": config["vocab_size"],

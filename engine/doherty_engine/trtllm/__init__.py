@@ -7,24 +7,23 @@ is named beside it; `doherty engine verify` holds an installed package against i
 
 from doherty_engine.trtllm._contract import Finding, check_contract
 from doherty_engine.trtllm._engine import TrtLlmEngine
-from doherty_engine.trtllm._gpu import visible_gpus
 from doherty_engine.trtllm._options import Options
-from doherty_engine.trtllm._plan import knobs_of
+from doherty_engine.trtllm._plan import effective_build, knobs_of, longest_prompt
 from doherty_engine.trtllm._prepare import prepare
 from doherty_engine.trtllm._profiles import profiles
-from doherty_engine.trtllm._quality import Quality, measure_quality
+from doherty_engine.trtllm._quality import measure_quality
 
 __all__ = [
     "Finding",
     "Options",
-    "Quality",
     "TrtLlmEngine",
     "check_contract",
     "create",
+    "effective_build",
+    "longest_prompt",
     "measure_quality",
     "prepare",
     "profiles",
-    "visible_gpus",
 ]
 
 

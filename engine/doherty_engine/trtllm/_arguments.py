@@ -147,9 +147,9 @@ def _speculation(knobs: Knobs, llmapi: Any) -> Any:
                 is_public_pool=True,
             )
         case "eagle":
-            return llmapi.EagleDecodingConfig(
-                max_draft_len=length, speculative_model=knobs.speculative_model, eagle3_one_model=True
-            )
+            # Where there are both, the first one is for EAGLE-3 alone, and it is the one that will stay.
+            kind = getattr(llmapi, "Eagle3DecodingConfig", None) or llmapi.EagleDecodingConfig
+            return kind(max_draft_len=length, speculative_model=knobs.speculative_model, eagle3_one_model=True)
         case "draft":
             return llmapi.DraftTargetDecodingConfig(max_draft_len=length, speculative_model=knobs.speculative_model)
         case _:

@@ -1,7 +1,7 @@
 """Makes TensorRT-LLM's GuidedDecodingParams out of a constraint, once xgrammar has accepted it.
 
 TensorRT-LLM compiles a grammar where it has already begun the request, and then all that is known of a mistake is that
-the request failed: so each is compiled here first, by the same library.
+the request failed, while all others wait: so each is compiled before, by the same library, within a bound of time.
 """
 
 import json
@@ -9,30 +9,23 @@ from typing import Any
 
 from doherty_engine._errors import InvalidInputError, UnsupportedError
 from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
+from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import load
-from doherty_engine.trtllm._weights import first_line
 
 _MAX_CHARACTERS = 32_768
 
 
-def guided_decoding(constraint: Constraint, xgrammar: Any) -> Any:
-    """The parameters; takes milliseconds, and for a large schema more.
+def guided_decoding(constraint: Constraint, trial: GrammarTrial) -> Any:
+    """The parameters; blocks for milliseconds, and for a large schema longer.
 
     Raises:
-        InvalidInputError: the constraint cannot be read, or is too large.
+        InvalidInputError: the constraint cannot be read, is too large, or takes too long to compile.
     """
     field, kind, text = _translate(constraint)
     if len(text) > _MAX_CHARACTERS:
         raise InvalidInputError(field, f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are taken")
-    compilers = {
-        "json": xgrammar.Grammar.from_json_schema,
-        "regex": xgrammar.Grammar.from_regex,
-        "grammar": xgrammar.Grammar.from_ebnf,
-    }
-    try:
-        compilers[kind](text)
-    except (RuntimeError, ValueError) as error:
-        raise InvalidInputError(field, f"it cannot be compiled: {first_line(error)}") from error
+    if problem := trial.problem(kind, text):
+        raise InvalidInputError(field, problem)
     return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{kind: text})
 
 
@@ -44,6 +37,11 @@ def check_company(request: EngineRequest) -> None:
         raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
     if request.stopping.ignore_eos:
         raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
+
+
+def field_of(constraint: Constraint) -> str:
+    """The path of a constraint's field."""
+    return _translate(constraint)[0]
 
 
 def _translate(constraint: Constraint) -> tuple[str, str, str]:

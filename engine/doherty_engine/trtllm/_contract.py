@@ -50,13 +50,14 @@ _FIELDS = {
 
 _MEMBERS = {
     ("tensorrt_llm", "LLM"): "generate_async shutdown",
-    ("tensorrt_llm._tensorrt_engine", "LLM"): "generate_async save shutdown",
+    ("tensorrt_llm._tensorrt_engine", "LLM"): "generate_async save shutdown _check_arguments",
     ("tensorrt_llm.llmapi", "QuantAlgo"): "FP8",
     ("tensorrt_llm.llmapi", "CapacitySchedulerPolicy"): "GUARANTEED_NO_EVICT MAX_UTILIZATION STATIC_BATCH",
     ("tensorrt_llm.llmapi", "RequestOutput"): "abort finished __aiter__ __anext__ __await__",
     ("tensorrt_llm.models.modeling_utils", "SpeculativeDecodingMode"): "LOOKAHEAD_DECODING",
     ("tensorrt_llm.executor", "RequestError"): "with_traceback",
-    ("xgrammar", "Grammar"): "from_json_schema from_regex from_ebnf",
+    ("xgrammar", "TokenizerInfo"): "_detect_metadata_from_hf",
+    ("xgrammar", "GrammarCompiler"): "compile_json_schema compile_regex compile_grammar",
 }
 """What classes and enumerations must have."""
 

@@ -99,7 +99,7 @@ class TrtLlmEngine:
         self._flush()
         loaded, self._loaded, self._loading = self._loaded, None, None
         if loaded is not None:
-            await asyncio.to_thread(loaded.llm.shutdown)  # which waits for the worker, however long that takes
+            await asyncio.to_thread(loaded.close)
 
     def _make_shop(self, loaded: Loaded) -> Workshop:
         plan = loaded.plan
@@ -114,7 +114,7 @@ class TrtLlmEngine:
             tells_cached_tokens=not plan.is_built,
             adapters=loaded.adapters,
             request_error=load("tensorrt_llm.executor").RequestError,
-            xgrammar=loaded.xgrammar,
+            grammars=loaded.grammars,
             emit=self._emit,
             on_fault=self._note_fault,
         )

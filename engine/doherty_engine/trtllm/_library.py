@@ -52,4 +52,16 @@ def load(module: str) -> Any:
 
 def llm_class(backend: str) -> Any:
     """The class that runs models on a backend; raises as `load` does."""
-    return load("tensorrt_llm._tensorrt_engine" if backend == TENSORRT else "tensorrt_llm").LLM
+    if backend != TENSORRT:
+        return load("tensorrt_llm").LLM
+    version, module = library_version(), "tensorrt_llm._tensorrt_engine"
+    try:
+        return load(module).LLM
+    except EngineSetupError as error:
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name == module:
+            raise EngineSetupError(
+                f"TensorRT-LLM {version} has no backend tensorrt any more; choose the profile interactive or "
+                f"throughput, or run in NVIDIA's image {_IMAGE}."
+            ) from error
+        raise

@@ -7,15 +7,17 @@ from typing import Any
 
 from doherty_engine._engine import ModelInfo, SamplingDefaults
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import check_weights, fetch_weights, first_line
 from doherty_engine.text import HuggingFaceTokenizer
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
+from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._features import MAX_TOP_LOGPROBS, features, has_constraints, has_logprobs
+from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import llm_class, load
 from doherty_engine.trtllm._options import Options
 from doherty_engine.trtllm._plan import Plan, check_calibration, make_plan
 from doherty_engine.trtllm._prepare import build_engine
 from doherty_engine.trtllm._sampling import SamplingWriter
-from doherty_engine.trtllm._weights import check_weights, fetch_weights, first_line
 
 _log = logging.getLogger("doherty.engine")
 
@@ -29,7 +31,13 @@ class Loaded:
     tokenizer: HuggingFaceTokenizer
     sampling: SamplingWriter
     adapters: dict[str, Any]
-    xgrammar: Any
+    grammars: GrammarTrial | None
+
+    def close(self) -> None:
+        """Gives everything back; waits for TensorRT-LLM's worker, however long that takes."""
+        if self.grammars is not None:
+            self.grammars.close()
+        self.llm.shutdown()
 
     def info(self) -> ModelInfo:
         """What is served."""
@@ -61,10 +69,14 @@ def load_model(options: Options) -> Loaded:
     tokenizer = HuggingFaceTokenizer(plan.folder, extra="trtllm")
     path = _model_path(plan)
     _report(f"loading {path}")
-    arguments = llm_arguments(plan.knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
+    knobs = plan.knobs if plan.head is None else place_head(plan.knobs, plan.head, plan.context)
+    arguments = llm_arguments(knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
+    grammars = GrammarTrial(tokenizer) if has_constraints(plan.knobs) else None
     try:
         llm = llm_class(plan.knobs.backend or "")(model=path, **arguments)
     except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+        if grammars is not None:
+            grammars.close()
         advice = (
             "run `doherty engine prepare` with the same options to build it anew"
             if plan.is_built
@@ -73,14 +85,24 @@ def load_model(options: Options) -> Loaded:
         raise EngineSetupError(
             f"TensorRT-LLM cannot load {path} ({type(error).__name__}: {first_line(error)}); {advice}."
         ) from error
+    if plan.is_built:
+        llm._check_arguments = _checked_here  # noqa: SLF001 - the contract lists it
     return Loaded(
         plan=plan,
         llm=llm,
         tokenizer=tokenizer,
         sampling=SamplingWriter(plan.knobs, tokenizer.eos_ids, lookahead_config(plan.knobs)),
         adapters=_adapters(options),
-        xgrammar=load("xgrammar") if has_constraints(plan.knobs) else None,
+        grammars=grammars,
     )
+
+
+def _checked_here(*_: object, **__: object) -> None:
+    """In place of the check that TensorRT-LLM makes of every request on the backend tensorrt.
+
+    It reads the engine's config.json each time, on the event loop (`llmapi/llm.py`, `_check_arguments`), to compare
+    lengths; those are compared before (`Run._check_size`, `output_budget`), and what else it refuses is not asked for.
+    """
 
 
 def _model_path(plan: Plan) -> str:

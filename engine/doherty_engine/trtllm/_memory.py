@@ -4,68 +4,15 @@ Weights are counted exactly from config.json; for workspace, activations and CUD
 estimate is meant to refuse what cannot fit, not to promise what does.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from doherty_engine._errors import EngineSetupError
-from doherty_engine.trtllm._gpu import Gpu
+from doherty_engine.models import GIB, Gpu, ModelShape, as_gib
 from doherty_engine.trtllm._knobs import TENSORRT, Knobs
 
-GIB = 1 << 30
 _OVERHEAD = 2 * GIB
 _HALF, _EIGHTH = 2, 1
 """Bytes of a number in bfloat16 and in FP8."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What config.json says of a Llama-like model."""
-
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate: int
-    context: int
-    tied: bool
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "ModelShape | None":
-        """The shape; None where config.json is of another kind of model."""
-        try:
-            heads = int(config["num_attention_heads"])
-            return cls(
-                vocabulary=int(config["vocab_size"]),
-                hidden=int(config["hidden_size"]),
-                layers=int(config["num_hidden_layers"]),
-                heads=heads,
-                kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
-                intermediate=int(config["intermediate_size"]),
-                context=int(config["max_position_embeddings"]),
-                tied=bool(config.get("tie_word_embeddings")),
-            )
-        except (KeyError, TypeError):
-            return None
-
-    @property
-    def linear_parameters(self) -> int:
-        """Of all layers: what is quantized."""
-        attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Of both embeddings and the norms: what stays in half precision."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """In half precision."""
-        return 2 * self.layers * self.kv_heads * self.head_size * _HALF
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +36,9 @@ class MemoryEstimate:
         return max(self.serving, self.building)
 
     def __str__(self) -> str:
-        parts = f"weights {_gib(self.weights)}, KV cache of one whole context {_gib(self.kv_cache)}"
-        building = f"; the build takes {_gib(self.building)}" if self.building else ""
-        return f"{_gib(self.serving)} ({parts}){building}"
+        parts = f"weights {as_gib(self.weights)}, KV cache of one whole context {as_gib(self.kv_cache)}"
+        building = f"; the build takes {as_gib(self.building)}" if self.building else ""
+        return f"{as_gib(self.serving)} ({parts}){building}"
 
 
 def estimate(shape: ModelShape, knobs: Knobs, gpus: int, *, is_fp8: bool) -> MemoryEstimate:
@@ -120,10 +67,6 @@ def check_gpus(gpus: list[Gpu], needed: MemoryEstimate | None, *, is_fp8: bool) 
             )
         if needed is not None and gpu.memory < needed.needed:
             raise EngineSetupError(
-                f"The model needs about {_gib(needed.needed)} of GPU memory, and {gpu.name} has {_gib(gpu.memory)}; "
-                "take a larger card, more of them, or a smaller model."
+                f"The model needs about {as_gib(needed.needed)} of GPU memory, and {gpu.name} has "
+                f"{as_gib(gpu.memory)}; take a larger card, more of them, or a smaller model."
             )
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"

@@ -2,23 +2,13 @@
 
 from dataclasses import dataclass
 
-from doherty_engine._options import option, parse_positive
+from doherty_engine._options import option, parse_adapters, parse_positive
 from doherty_engine.trtllm._knobs import Knobs
 from doherty_engine.trtllm._profiles import DEFAULT_PROFILE, PROFILES
 
 REFERENCE_MODEL = "NousResearch/Meta-Llama-3-8B-Instruct"
 REFERENCE_REVISION = "53346005fb0ef11d3b6a83b12c895cca40156b6c"
 """What the reference deployment serves; it can be had without an account."""
-
-
-def _adapters(text: str) -> tuple[tuple[str, str], ...]:
-    pairs: dict[str, str] = {}
-    for part in filter(None, text.split(",")):
-        name, separator, path = part.partition("=")
-        if not (name and separator and path):
-            raise ValueError(f"{part!r} is not NAME=PATH")
-        pairs[name] = path
-    return tuple(pairs.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +26,12 @@ class Options(Knobs):
     engine_cache: str = option(
         "", str, "The folder of built engines. The default is doherty/engines in the user's cache folder."
     )
+    draft: str = option(
+        "", str, 'An EAGLE-3 head for this model: a folder, or one on the hub as "org/name". (Backend pytorch only.)'
+    )
+    draft_revision: str = option("", str, "The commit, branch or tag of a head on the hub.")
+    draft_tokens: int | None = option(None, parse_positive, "How many tokens the head drafts a step. The default is 3.")
     adapters: tuple[tuple[str, str], ...] = option(
-        (), _adapters, "LoRA adapters, as NAME=FOLDER,NAME=FOLDER; requests name them."
+        (), parse_adapters, "LoRA adapters, as NAME=FOLDER,NAME=FOLDER; requests name them."
     )
     max_lora_rank: int | None = option(None, parse_positive, "The largest rank of the adapters. The default is 64.")

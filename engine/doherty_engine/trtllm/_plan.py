@@ -1,23 +1,32 @@
 """Finds out what a deployment needs, and refuses what cannot work, before anything large is fetched or built."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import (
+    BuildCache,
+    BuildKey,
+    Gpu,
+    Head,
+    ModelShape,
+    default_cache,
+    visible_gpus,
+    weights_identity,
+)
 from doherty_engine.text import ModelFolder, find_model_folder
 from doherty_engine.trtllm._arguments import built_in, draft_tokens
-from doherty_engine.trtllm._cache import EngineCache, EngineKey, default_cache
-from doherty_engine.trtllm._gpu import Gpu, visible_gpus
+from doherty_engine.trtllm._draft import drafting_knobs, find_head
 from doherty_engine.trtllm._knobs import TENSORRT, Knobs
-from doherty_engine.trtllm._library import library_version
-from doherty_engine.trtllm._memory import MemoryEstimate, ModelShape, check_gpus, estimate
+from doherty_engine.trtllm._library import library_version, llm_class
+from doherty_engine.trtllm._memory import MemoryEstimate, check_gpus, estimate
 from doherty_engine.trtllm._options import REFERENCE_MODEL, REFERENCE_REVISION, Options
 from doherty_engine.trtllm._profiles import resolve
-from doherty_engine.trtllm._weights import weights_identity
 
 _DEFAULT_LORA_RANK = 64
 """LoraConfig's own."""
@@ -41,6 +50,8 @@ class Plan:
     """Tokens of prompt and answer together."""
     estimate: MemoryEstimate | None
     """None for a model whose shape is not known."""
+    head: Head | None
+    """The draft head that the deployment names."""
 
     @property
     def tensor_parallel_size(self) -> int:
@@ -75,21 +86,35 @@ class Plan:
         return min(self.context - 1, self.knobs.max_num_tokens or _LARGEST_BATCH_TOKENS)
 
     @property
-    def cache(self) -> EngineCache:
+    def cache(self) -> BuildCache:
         """Where engines are kept."""
         kept = self.options.engine_cache
-        return EngineCache(Path(kept).expanduser() if kept else default_cache())
+        folder = Path(kept).expanduser() if kept else default_cache("engines")
+        return BuildCache(folder, what="engine", option="engine_cache")
 
-    def key(self) -> EngineKey:
-        """The key of the engine that it needs."""
+    def key(self) -> BuildKey:
+        """The key of the engine that it needs.
+
+        An engine fits one model revision, version of TensorRT-LLM, kind of GPU, tensor-parallel size and configuration.
+        """
         lora = {"max_lora_rank": self.max_lora_rank, "lora": len(self.options.adapters)}
-        return EngineKey(
-            model=self.folder.name,
-            revision=weights_identity(self.folder),
-            version=self.version,
-            gpu=self.gpus[0].name,
-            tensor_parallel_size=self.tensor_parallel_size,
-            configuration=built_in(self.knobs) | (lora if self.options.adapters else {}),
+        configuration = built_in(self.knobs) | (lora if self.options.adapters else {})
+        model, revision, gpu, size = (
+            self.folder.name,
+            weights_identity(self.folder),
+            self.gpus[0].name,
+            self.tensor_parallel_size,
+        )
+        return BuildKey(
+            told={
+                "model": model,
+                "revision": revision,
+                "tensorrt_llm": self.version,
+                "gpu": gpu,
+                "tensor_parallel_size": size,
+                "configuration": json.loads(json.dumps(configuration)),
+            },
+            title=(Path(model).name, revision[:12], self.version, gpu, f"tp{size}"),
         )
 
 
@@ -101,7 +126,8 @@ def make_plan(options: Options) -> Plan:
     """
     knobs = knobs_of(options)
     version = library_version()
-    gpus = _take_gpus(visible_gpus(), knobs.tensor_parallel_size)
+    llm_class(knobs.backend or "")  # or it would be found missing once the weights are there
+    gpus = _take_gpus(visible_gpus(extra="trtllm"), knobs.tensor_parallel_size)
     for name, path in options.adapters:
         if not Path(path).is_dir():
             raise EngineSetupError(f"The adapter {name} has no folder {path}; give the path of one.")
@@ -119,7 +145,26 @@ def make_plan(options: Options) -> Plan:
     needed = None if shape is None else estimate(shape, knobs, len(gpus), is_fp8=is_fp8)
     check_gpus(gpus, needed, is_fp8=is_fp8)
     context = min(context, knobs.max_seq_len or context) - draft_tokens(knobs)
-    return Plan(options, knobs, version, gpus, folder, context, needed)
+    return Plan(options, knobs, version, gpus, folder, context, needed, find_head(options, folder))
+
+
+def longest_prompt(options: Options) -> int:
+    """How many tokens the longest prompt may have; raises as `make_plan` does."""
+    return make_plan(options).most_prompt_tokens
+
+
+def effective_build(options: Options) -> Mapping[str, object]:
+    """The BuildConfig that the engine was built with, as TensorRT-LLM wrote it; empty where there is no engine.
+
+    Raises:
+        EngineSetupError: as of `make_plan`, or the engine is broken.
+    """
+    plan = make_plan(options)
+    path = plan.cache.find(plan.key()) if plan.is_built else None
+    if path is None:
+        return {}
+    build: dict[str, object] = json.loads((path / "config.json").read_text(encoding="utf-8"))["build_config"]
+    return build
 
 
 def is_quantized(folder: ModelFolder) -> bool:
@@ -159,7 +204,7 @@ def knobs_of(options: Options) -> Knobs:
     Raises:
         EngineSetupError: they contradict each other.
     """
-    own = Knobs(**{one.name: getattr(options, one.name) for one in fields(Knobs)})
+    own = Knobs(**{one.name: getattr(options, one.name) for one in fields(Knobs)} | drafting_knobs(options))
     return resolve(options.profile, options.profile_file, own)
 
 

@@ -8,11 +8,12 @@ import os
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import check_digests, check_weights, fetch_weights, first_line
 from doherty_engine.trtllm._arguments import llm_arguments
+from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._library import llm_class
 from doherty_engine.trtllm._options import Options
 from doherty_engine.trtllm._plan import Plan, Report, check_calibration, make_plan
-from doherty_engine.trtllm._weights import check_digests, check_weights, fetch_weights, first_line
 
 
 def prepare(options: Options, report: Report) -> str:
@@ -39,6 +40,9 @@ def prepare(options: Options, report: Report) -> str:
     compared = check_digests(plan.folder)
     if compared:
         report(f"{compared} files are what the hub has")
+    if plan.head is not None:
+        report(f"fetching the head {plan.head.folder.model}")
+        place_head(plan.knobs, plan.head, plan.context)
     if not plan.is_built:
         return f"The model is there: {plan.folder.path}"
     return f"The engine is built: {build_engine(plan, report)}"

@@ -11,29 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import TEXT, Quality, compare
 from doherty_engine.trtllm._contract import Finding, check_result
 from doherty_engine.trtllm._library import load
 from doherty_engine.trtllm._load import load_model
 from doherty_engine.trtllm._options import Options
-
-TEXT = """
-Water is the reason why the weather of a coast is milder than that of the land behind it. A kilogram of water has to
-take in about four times as much heat as a kilogram of sand before it is one degree warmer, and so the sea is slow
-in summer and slow in winter. By day the land is heated first. The air above it rises, and cooler air from the sea
-comes in below: that is the wind which sailors know in the afternoon. By night it is the other way round. Whoever
-lives on an island therefore seldom sees frost, and seldom a heat that lasts. Further inland the same sun does more.
-In the middle of a continent the difference between July and January can be sixty degrees, though both places lie
-equally far from the equator. Mountains change the picture once more. Where a wind from the sea has to climb, it
-cools, and what it carries falls as rain or snow on the side that it meets first; on the other side lies a dry
-valley, in which people dig channels for what melts above them. It is a mistake to believe that deserts are made by
-heat alone. Some of them are cold for half of the year, and some lie beside an ocean whose currents come from the
-ice, so that fog is all that they get. What makes a desert is that more water could evaporate there than ever falls.
-A forest, on the other hand, makes part of its own rain: its leaves give back to the air what its roots have found,
-and a cloud that has formed over trees may travel a thousand kilometres before it breaks. When the trees are felled,
-the rivers carry more for some years, and then less. None of this needs a computer to be understood, and yet it took
-two centuries of patient measurement, by people who wrote down every morning what the thermometer showed, until
-anybody could say how much of it would happen again next year.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +29,6 @@ class Reading:
     """What was found out about live results."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """One model against the other, on the same text."""
-
-    tokens: int
-    fast_perplexity: float
-    slow_perplexity: float
-    agreement: float
-    """The share of places at which both find the same token most probable."""
-
-    @property
-    def loss(self) -> float:
-        """By how much the perplexity of `fast` is worse, as a share of that of `slow`."""
-        return self.fast_perplexity / self.slow_perplexity - 1
-
-
 def measure_quality(options: Options, report: Callable[[str], None]) -> tuple[Quality, list[Finding]]:
     """Builds what is missing, and reads the text with both; blocks for as long as that takes.
 
@@ -74,8 +40,7 @@ def measure_quality(options: Options, report: Callable[[str], None]) -> tuple[Qu
     fast = _read(replace(telling, profile="fast", lookahead=()))
     report("reading it without quantization")
     slow = _read(replace(telling, profile="slow"))
-    same = sum(one == other for one, other in zip(fast.best, slow.best, strict=True))
-    quality = Quality(len(fast.best), fast.perplexity, slow.perplexity, same / len(fast.best))
+    quality = compare((fast.perplexity, fast.best), (slow.perplexity, slow.best))
     return quality, [*fast.findings, *slow.findings]
 
 
@@ -92,7 +57,7 @@ def _read(options: Options) -> Reading:
         best = tuple(int(row.argmax(-1).item()) for row in rows)
         return Reading(math.exp(lost / len(rows)), best, tuple(check_result(result)))
     finally:
-        loaded.llm.shutdown()
+        loaded.close()
 
 
 async def _ask(llm: Any, ids: list[int], end_id: int) -> Any:

@@ -10,8 +10,10 @@ from doherty_engine._budget import input_field
 from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError
 from doherty_engine._outputs import Finish, FinishReason, StepOutput
 from doherty_engine._requests import EngineRequest
+from doherty_engine.models import first_line
 from doherty_engine.text import InputReader, Reading, TokenAnswer, Vocabulary
-from doherty_engine.trtllm._constraints import check_company, guided_decoding
+from doherty_engine.trtllm._constraints import check_company, field_of, guided_decoding
+from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._results import ResultReader, Step
 from doherty_engine.trtllm._sampling import SamplingWriter
 
@@ -35,8 +37,8 @@ class Workshop:
     """LoRARequests by name."""
     request_error: type[Exception]
     """What TensorRT-LLM raises where only the one request has failed."""
-    xgrammar: Any
-    """The module that compiles constraints; None where there are none."""
+    grammars: GrammarTrial | None
+    """Tries constraints; None where there are none."""
     emit: Callable[[StepOutput], None]
     on_fault: Callable[[str], None]
     """Told when TensorRT-LLM as a whole has failed."""
@@ -86,8 +88,8 @@ class Run:
         reading = await shop.reader.read(request)
         self._check_size(reading)
         guide = None
-        if request.constraint is not None:
-            guide = await asyncio.to_thread(guided_decoding, request.constraint, shop.xgrammar)
+        if request.constraint is not None and shop.grammars is not None:
+            guide = await asyncio.to_thread(guided_decoding, request.constraint, shop.grammars)
         answer = TokenAnswer(request, reading, shop.vocabulary)
         if self._aborted:
             self._end(answer.end(FinishReason.ABORTED))
@@ -109,9 +111,12 @@ class Run:
         params = shop.sampling.write(request, answer.stop_ids, reading.left, guide)
         lora = shop.adapters[request.adapter] if request.adapter else None
         # A plain function, which must be called, and its result iterated, on one running loop.
-        self._result = shop.llm.generate_async(
-            reading.token_ids, sampling_params=params, lora_request=lora, streaming=True
-        )
+        try:
+            self._result = shop.llm.generate_async(
+                reading.token_ids, sampling_params=params, lora_request=lora, streaming=True
+            )
+        except (TypeError, ValueError) as error:  # it has not gone to the worker, which is as well as before
+            raise self._refusal(error) from error
         self._watch_time(answer)
         results = ResultReader(self._result, wants_logprobs=request.top_logprobs is not None)
         is_first = True
@@ -125,6 +130,12 @@ class Run:
             self._take(answer, step, results)
         if not self._is_over:
             self._end(self._last_words(answer))
+
+    def _refusal(self, error: Exception) -> InvalidInputError:
+        """What it means that TensorRT-LLM does not take the request."""
+        constraint = self._request.constraint
+        field = input_field(self._request.input) if constraint is None else field_of(constraint)
+        return InvalidInputError(field, f"TensorRT-LLM refuses it: {first_line(error)}")
 
     def _take(self, answer: TokenAnswer, step: Step, results: ResultReader) -> None:
         """Takes a step, and ends the answer if that is due."""

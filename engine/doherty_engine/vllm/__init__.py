@@ -6,6 +6,8 @@ of `doherty_engine.text`. Importing this package loads none of the libraries tha
 
 from doherty_engine.vllm._engine import VllmEngine, create
 from doherty_engine.vllm._options import Options
+from doherty_engine.vllm._prepare import prepare
 from doherty_engine.vllm._profiles import profiles
+from doherty_engine.vllm._quality import measure_quality
 
-__all__ = ["Options", "VllmEngine", "create", "profiles"]
+__all__ = ["Options", "VllmEngine", "create", "measure_quality", "prepare", "profiles"]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from doherty_engine._options import option, parse_bool, parse_count, parse_positive
+from doherty_engine._options import option, parse_adapters, parse_bool, parse_count, parse_positive
 from doherty_engine.vllm._profiles import DEFAULT_PROFILE, profiles
 from doherty_engine.vllm._schedule import parse_schedule
 
@@ -20,16 +20,6 @@ def _profile(text: str) -> str:
     if text not in profiles():
         raise ValueError(f"it must be one of {', '.join(profiles())}")
     return text
-
-
-def _adapters(text: str) -> tuple[tuple[str, str], ...]:
-    pairs: dict[str, str] = {}
-    for part in text.split(","):
-        name, separator, path = part.partition("=")
-        if not separator or not name or not path or name in pairs:
-            raise ValueError("it must be NAME=PATH, several with commas between, each name once")
-        pairs[name] = path
-    return tuple(pairs.items())
 
 
 def _object(text: str) -> dict[str, object]:
@@ -94,7 +84,13 @@ class Options:
     )
     ngram_window: int | None = option(None, parse_positive, "How many tokens must be alike for that, at most.")
     adapters: tuple[tuple[str, str], ...] = option(
-        (), _adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
+        (), parse_adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
+    )
+    checkpoint_cache: str = option(
+        "",
+        str,
+        "The folder of checkpoints that `doherty engine prepare` makes. The default is doherty/checkpoints in the "
+        "user's cache folder.",
     )
     skip_tokenizer_init: bool | None = option(
         None, parse_bool, "Whether vLLM itself does without a tokenizer; then there are no constraints."

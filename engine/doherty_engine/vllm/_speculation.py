@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models import DFLASH, Head, context_of, read_head, stretch
 from doherty_engine.text import ModelFolder, find_model_folder
-from doherty_engine.vllm._head import DFLASH, Head, context_of, read_head
 from doherty_engine.vllm._library import EXTRA, Library
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._schedule import AUTO, Schedule, as_ranges, automatic_schedule
-from doherty_engine.vllm._stretch import stretch
 
 _NGRAM_WINDOW = 4
 

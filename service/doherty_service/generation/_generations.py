@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from doherty_engine import (
+    Drafting,
     Finish,
     FinishReason,
     HeldPart,
@@ -119,6 +120,11 @@ class Generations:
         """The share of the KV cache in use, where the engine tells."""
         session = self._session
         return None if session is None else session.engine.health().kv_cache_use
+
+    def drafting(self) -> Drafting | None:
+        """What speculative decoding brought since the engine started; None where nothing is drafted."""
+        session = self._session
+        return None if session is None else session.engine.health().drafting
 
     async def count_tokens(self, content: Input) -> int:
         """Counts the tokens of an input as the model would read it.

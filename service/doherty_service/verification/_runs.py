@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import grpc
 
 from doherty.v1 import request_pb2
+from doherty_engine import Drafting
+from doherty_service.telemetry import THRESHOLD
 from doherty_service.verification._server import Server
 
 QUESTIONS = (
@@ -33,6 +36,8 @@ _WARM_UP_TOKENS = 8
 _ENDLESS_TOKENS = 2000
 _STREAM_TOKENS = 128
 _STREAMS = (1, 8, 32)
+_PLAIN_TOKEN = 5
+"""A token that every vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,14 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Longest:
+    """Whether the longest prompt is taken, and one that is longer refused."""
+
+    tokens: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Streamed:
     """Several streams side by side."""
 
@@ -77,6 +90,16 @@ class ProfileRun:
     answers: list[Answered] = field(default_factory=list)
     cancels: list[Cancelled] = field(default_factory=list)
     streams: list[Streamed] = field(default_factory=list)
+    longest: Longest | None = None
+    tokens_a_step: float | None = None
+    """In steps of the ten questions that verified a draft; None where nothing is drafted."""
+    acceptance: list[float] = field(default_factory=list)
+    """The share of drafts of which one token was accepted, two, and so on."""
+
+    @property
+    def within(self) -> float:
+        """The share of the questions that were answered within 400 ms."""
+        return sum(one.time_to_last_token <= THRESHOLD for one in self.answers) / len(self.answers)
 
     @property
     def p50(self) -> float:
@@ -89,12 +112,25 @@ class ProfileRun:
         return _sorted(self.answers)[_P90]
 
 
-def run_profile(profile: str, server: Server, report: Callable[[str], None]) -> ProfileRun:
-    """Runs everything against a server that has just started."""
+def run_profile(
+    profile: str, server: Server, report: Callable[[str], None], longest_prompt: int | None = None
+) -> ProfileRun:
+    """Runs everything against a server that has just started.
+
+    Args:
+        profile: its profile.
+        server: the server.
+        report: is told what is done.
+        longest_prompt: how many tokens a prompt may have; None where that is one less than the context.
+    """
     run = ProfileRun(profile, server.model.model, server.model.engine_version)
     report(f"{profile}: ten questions")
     server.ask(_request("Hello!", _WARM_UP_TOKENS))
+    before = server.drafting()
     run.answers = [_ask(server, question) for question in QUESTIONS]
+    run.tokens_a_step, run.acceptance = _drafts(before, server.drafting())
+    report(f"{profile}: the longest prompt, and one token more")
+    run.longest = _try_longest(server, longest_prompt or server.model.limits.context_tokens - 1)
     report(f"{profile}: cancelling")
     run.cancels.append(cancel(server, logprobs=False))
     for count in _STREAMS:
@@ -118,6 +154,38 @@ def cancel(server: Server, *, logprobs: bool) -> Cancelled:
     except grpc.RpcError as error:
         return Cancelled(logprobs, None, f"the engine did not survive it: {error.code().name}")
     return Cancelled(logprobs, seconds, "" if seconds is not None else "its slot was not given back")
+
+
+def _drafts(before: Drafting | None, after: Drafting | None) -> tuple[float | None, list[float]]:
+    """Tokens a step, and the share of drafts that were accepted up to each position, between two moments."""
+    if before is None or after is None or after.drafts == before.drafts:
+        return None, []
+    drafts = after.drafts - before.drafts
+    pairs = zip_longest(after.accepted_by_position, before.accepted_by_position, fillvalue=0)
+    accepted = [late - early for late, early in pairs]
+    return 1 + sum(accepted) / drafts, [one / drafts for one in accepted]
+
+
+def _try_longest(server: Server, tokens: int) -> Longest:
+    """Sends a prompt of exactly so many tokens, and one that is longer."""
+    try:
+        server.ask(_prompt_of(tokens))
+    except grpc.RpcError as error:
+        return Longest(tokens, f"it is refused: {error.code().name}")
+    try:
+        server.ask(_prompt_of(tokens + 1))
+    except grpc.RpcError as error:
+        code = error.code()
+        wrong = "" if code is grpc.StatusCode.INVALID_ARGUMENT else f"one token more ends as {code.name}"
+        return Longest(tokens, wrong)
+    return Longest(tokens, "one token more is taken as well")
+
+
+def _prompt_of(tokens: int) -> request_pb2.GenerateRequest:
+    request = request_pb2.GenerateRequest(token_ids=[_PLAIN_TOKEN] * tokens)
+    request.sampling.temperature = 0.0
+    request.stopping.max_output_tokens = 1
+    return request
 
 
 def _ask(server: Server, question: str) -> Answered:

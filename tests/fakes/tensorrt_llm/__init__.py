@@ -1,7 +1,8 @@
-"""TensorRT-LLM 1.2.1 as documented: `LLM` is the PyTorch backend's."""
+"""TensorRT-LLM as documented: `LLM` is the PyTorch backend's."""
 
-from ._configs import BuildConfig, SamplingParams
+from ._configs import SamplingParams
 from ._llm import TorchLLM as LLM  # noqa: N814 - its name
+from ._version import VERSION
 
-__version__ = "1.2.1"
-__all__ = ["LLM", "BuildConfig", "SamplingParams", "__version__"]
+__version__ = VERSION
+__all__ = ["LLM", "SamplingParams", "__version__"]

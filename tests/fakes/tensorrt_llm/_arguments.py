@@ -17,6 +17,7 @@ from ._configs import (
     QuantConfig,
     SchedulerConfig,
 )
+from ._version import IS_NEWEST
 from .lora_helper import LoraConfig
 
 Speculative = (
@@ -80,6 +81,8 @@ class TorchLlmArgs(_BaseArgs):
     enable_autotuner: bool = True
     stream_interval: int = 1
     load_format: str = "AUTO"
+    if IS_NEWEST:
+        telemetry_config: Any = None
 
 
 def read_arguments(kind: type[_BaseArgs], class_name: str, backend: str, values: dict[str, Any]) -> Any:

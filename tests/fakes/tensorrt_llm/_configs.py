@@ -2,10 +2,22 @@
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+from ._version import IS_NEWEST
 from .models.modeling_utils import SpeculativeDecodingMode
 from .plugin.plugin import PluginConfig
 
@@ -88,9 +100,19 @@ class SchedulerConfig(_Strict):
 
 
 class _Decoding(_Strict):
+    """DecodingBaseConfig."""
+
     backends: ClassVar[tuple[str, ...]] = ("pytorch",)
-    max_draft_len: int | None = None
-    speculative_model: str | None = None
+    max_draft_len: NonNegativeInt | None = None
+    max_total_draft_tokens: int | None = None
+    speculative_model: str | Path | None = Field(
+        default=None, validation_alias=AliasChoices("speculative_model", "speculative_model_dir")
+    )
+    max_concurrency: NonNegativeInt | None = None
+    draft_len_schedule: dict[int, int] | None = None
+    load_format: str | None = None
+    acceptance_window: NonNegativeInt | None = None
+    acceptance_length_threshold: NonNegativeFloat | None = None
 
 
 class LookaheadDecodingConfig(_Decoding):
@@ -109,7 +131,35 @@ class NGramDecodingConfig(_Decoding):
 
 class EagleDecodingConfig(_Decoding):
     backends: ClassVar[tuple[str, ...]] = ("pytorch", "tensorrt")
-    eagle3_one_model: bool = True
+    eagle_choices: list[list[int]] | None = None
+    greedy_sampling: bool | None = True
+    posterior_threshold: float | None = None
+    use_dynamic_tree: bool | None = False
+    dynamic_tree_max_topK: int | None = None  # noqa: N815 - its name
+    num_eagle_layers: int | None = None
+    max_non_leaves_per_layer: int | None = None
+    eagle3_one_model: bool | None = True
+    eagle3_layers_to_capture: set[int] | None = None
+    eagle3_model_arch: Literal["llama3", "mistral_large3"] = "llama3"
+
+    @model_validator(mode="after")
+    def _has_a_head(self) -> "EagleDecodingConfig":
+        if not self.max_draft_len:
+            raise ValueError("max_draft_len must be > 0 for Eagle")
+        if self.speculative_model is None:
+            raise ValueError("Draft model must be provided for EAGLE")
+        return self
+
+
+if IS_NEWEST:
+
+    class Eagle3DecodingConfig(EagleDecodingConfig):
+        """In place of the other, which stays for a while."""
+
+        backends: ClassVar[tuple[str, ...]] = ("pytorch",)
+
+    class TelemetryConfig(_Strict):
+        disabled: bool = False
 
 
 class DraftTargetDecodingConfig(_Decoding):

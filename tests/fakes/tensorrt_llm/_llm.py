@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 from _scenario import scenario
 
 from ._arguments import TorchLlmArgs, TrtLlmArgs, read_arguments
-from ._configs import BuildConfig, LookaheadDecodingConfig, QuantAlgo, SamplingParams
+from ._configs import BuildConfig, EagleDecodingConfig, LookaheadDecodingConfig, QuantAlgo, SamplingParams
 from ._model import Checkpoint
 from ._result import RequestOutput
+from ._version import VERSION
 from ._worker import Worker
 from .executor import LoRARequest, RequestError
 from .models.modeling_utils import SpeculativeDecodingMode
-
-_VERSION = "1.2.1"
 
 
 class _BaseLLM:
@@ -75,8 +74,9 @@ class _BaseLLM:
         )
         if params.end_id is None:
             raise ValueError("this fake has no tokenizer to set end_id from")
-        self._check_arguments(prompt, params)
+        self._check_arguments(len(prompt), 0, params, False)
         _check_types(params)
+        self._check_in_worker(prompt, params)
         if lora_request is not None and not (self.args.enable_lora or self.args.lora_config):
             raise RequestError("lora is not enabled")
         if params.guided_decoding is not None and self.args.guided_decoding_backend is None:
@@ -93,8 +93,11 @@ class _BaseLLM:
             raise TypeError(f"The inputs must be type str or list of int, but got {type(inputs)}")
         return inputs
 
-    def _check_arguments(self, prompt: list[int], params: SamplingParams) -> None:
+    def _check_arguments(self, prompt_len: int, query_len: int, params: SamplingParams, is_gen_only: bool) -> None:
         raise NotImplementedError
+
+    def _check_in_worker(self, prompt: list[int], params: SamplingParams) -> None:
+        """What the C++ runtime refuses."""
 
     def shutdown(self) -> None:
         worker, self._worker = self._worker, None
@@ -115,15 +118,22 @@ class TorchLLM(_BaseLLM):
             raise FileNotFoundError(f"No weight files found in {folder}.")
         self._max_seq_len = min(self.args.max_seq_len or checkpoint.context, checkpoint.context)
         speculative = self.args.speculative_config
+        if isinstance(speculative, EagleDecodingConfig) and Path(str(speculative.speculative_model)).is_dir():
+            head = Path(str(speculative.speculative_model))
+            if not list(head.glob("*.safetensors")):
+                raise FileNotFoundError(f"No weight files found in {head}.")
+            if json.loads((head / "config.json").read_text())["max_position_embeddings"] < self._max_seq_len:
+                raise RuntimeError("the head's table of positions is shorter than the sequence")  # not seen, but feared
         drafts = 0 if speculative is None else speculative.max_draft_len or 3
         batch = self.args.max_batch_size or 2048
         return Worker(checkpoint, cpp=False, batch=batch, drafts=drafts)
 
-    def _check_arguments(self, prompt: list[int], params: SamplingParams) -> None:
+    def _check_arguments(self, prompt_len: int, query_len: int, params: SamplingParams, is_gen_only: bool) -> None:
         most = self.args.max_num_tokens
-        if not self.args.enable_chunked_prefill and most and len(prompt) > most:
+        if not self.args.enable_chunked_prefill and not is_gen_only and most and prompt_len + query_len > most:
             raise ValueError(
-                f"The sum of prompt length ({len(prompt)}), query length (0) should not exceed max_num_tokens ({most})"
+                f"The sum of prompt length ({prompt_len}), query length ({query_len}) should not exceed "
+                f"max_num_tokens ({most})"
             )
 
 
@@ -148,7 +158,7 @@ class EngineLLM(_BaseLLM):
         self._engine_dir = folder
         config = json.loads((folder / "config.json").read_text())
         rank = json.loads((folder / "rank0.engine").read_text())
-        if (config["version"], rank["gpu"]) != (_VERSION, scenario().cards[0]["name"]):
+        if (config["version"], rank["gpu"]) != (VERSION, scenario().cards[0]["name"]):
             raise RuntimeError("The engine plan file is not compatible with this version of TensorRT or this GPU.")
         if config["build_config"]["tensor_parallel_size"] != self.args.tensor_parallel_size:
             raise ValueError("tp_size is not consistent with the engine's tp_size")
@@ -181,6 +191,7 @@ class EngineLLM(_BaseLLM):
         if build.speculative_decoding_mode is SpeculativeDecodingMode.LOOKAHEAD_DECODING and not is_lookahead:
             raise ValueError("LOOKAHEAD_DECODING without a LookaheadDecodingConfig")
         built = {
+            **build.model_dump(mode="json"),
             "max_seq_len": build.max_seq_len or checkpoint.context,
             "max_batch_size": build.max_batch_size,
             "max_num_tokens": build.max_num_tokens,
@@ -188,7 +199,7 @@ class EngineLLM(_BaseLLM):
             "tensor_parallel_size": self.args.tensor_parallel_size,
             "lookahead": is_lookahead,
         }
-        config = {**checkpoint.model.config, "version": _VERSION, "build_config": built}
+        config = {**checkpoint.model.config, "version": VERSION, "build_config": built}
         (engine / "config.json").write_text(json.dumps(config))
         is_fp8 = self.args.quant_config.quant_algo is QuantAlgo.FP8
         rank = {"gpu": scenario().cards[0]["name"], "eos_ids": checkpoint.model.eos_ids, "fp8": is_fp8}
@@ -206,17 +217,21 @@ class EngineLLM(_BaseLLM):
             shutil.copy(file, target / file.name)
             scenario().reach("save")
 
-    def _check_arguments(self, prompt: list[int], params: SamplingParams) -> None:
-        if not self.args.enable_chunked_prefill and len(prompt) + params.max_tokens > self._max_seq_len:
+    def _check_arguments(self, prompt_len: int, query_len: int, params: SamplingParams, is_gen_only: bool) -> None:
+        assert self._engine_dir is not None
+        built = json.loads((self._engine_dir / "config.json").read_text())["build_config"]  # at every request
+        if not self.args.enable_chunked_prefill and prompt_len + query_len + params.max_tokens > built["max_seq_len"]:
             raise ValueError(
-                f"The sum of prompt length ({len(prompt)}) and query length (0) max_tokens ({params.max_tokens}) "
-                f"should not exceed max_seq_len ({self._max_seq_len})"
+                f"The sum of prompt length ({prompt_len}) and query length ({query_len}) max_tokens "
+                f"({params.max_tokens}) should not exceed max_seq_len ({built['max_seq_len']})"
             )
         if params.logprobs and not self.args.gather_generation_logits:
             raise ValueError(
                 f"`sampling_params.logprobs={params.logprobs}` requires `gather_generation_logits=True` to be passed "
                 "explicitly to the `LLM()` constructor."
             )
+
+    def _check_in_worker(self, prompt: list[int], params: SamplingParams) -> None:
         if params.return_context_logits and not self._built["gather_context_logits"]:
             raise RequestError("context logits need gather_context_logits=True in the BuildConfig")
         if params.return_context_logits and self.args.kv_cache_config.enable_block_reuse:
@@ -224,6 +239,8 @@ class EngineLLM(_BaseLLM):
         most = min(self._max_seq_len - 1, self._built["max_num_tokens"])
         if len(prompt) > most:
             raise RequestError(f"Prompt length ({len(prompt)}) exceeds maximum input length ({most}).")
+        if len(prompt) + params.max_tokens > self._max_seq_len:
+            raise RequestError(f"Prompt and answer ({len(prompt)} + {params.max_tokens}) exceed {self._max_seq_len}.")
 
 
 def _check_types(params: SamplingParams) -> None:

@@ -1,5 +1,6 @@
-"""`tensorrt_llm.llmapi` at 1.2."""
+"""`tensorrt_llm.llmapi` at 1.2, and at 1.4 without what belongs to the backend tensorrt."""
 
+from . import _configs
 from ._arguments import TorchLlmArgs, TrtLlmArgs
 from ._configs import (
     AutoDecodingConfig,
@@ -19,6 +20,7 @@ from ._configs import (
     SchedulerConfig,
 )
 from ._result import CompletionOutput, RequestOutput
+from ._version import IS_NEWEST
 
 __all__ = [
     "AutoDecodingConfig",
@@ -41,3 +43,9 @@ __all__ = [
     "TorchLlmArgs",
     "TrtLlmArgs",
 ]
+
+if IS_NEWEST:
+    for _name in ("BuildConfig", "CalibConfig", "LookaheadDecodingConfig", "TrtLlmArgs"):
+        del globals()[_name]
+    for _name in ("Eagle3DecodingConfig", "TelemetryConfig"):
+        globals()[_name] = getattr(_configs, _name)

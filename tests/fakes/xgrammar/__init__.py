@@ -1,26 +1,82 @@
-"""xgrammar 0.1 as far as it tells whether a grammar compiles; a mistake is a RuntimeError."""
+"""xgrammar 0.1 as far as it compiles grammars; a mistake is a RuntimeError."""
+
+import json
+import time
+from enum import Enum
+from typing import Any
 
 from _forms import compile_form
 
+ENDLESS = "endless"
+"""A grammar with this word in it is compiled for ever."""
 
-class Grammar:
-    """A compiled grammar."""
+
+class VocabType(Enum):
+    """How tokens stand in a vocabulary."""
+
+    RAW = 0
+    BYTE_FALLBACK = 1
+    BYTE_LEVEL = 2
+
+
+class TokenizerInfo:
+    """A vocabulary."""
+
+    def __init__(
+        self,
+        encoded_vocab: list[str],
+        vocab_type: VocabType = VocabType.RAW,
+        *,
+        vocab_size: int | None = None,
+        stop_token_ids: list[int] | int | None = None,
+        add_prefix_space: bool = False,
+    ) -> None:
+        del stop_token_ids, add_prefix_space
+        assert isinstance(vocab_type, VocabType)
+        assert vocab_size is None or vocab_size >= len(encoded_vocab)
 
     @staticmethod
-    def from_json_schema(schema: str) -> "Grammar":
+    def _detect_metadata_from_hf(backend_str: str) -> dict[str, Any]:
+        kind = json.loads(backend_str)["decoder"]["type"]
+        return {
+            "vocab_type": VocabType.BYTE_LEVEL if kind == "ByteLevel" else VocabType.RAW,
+            "add_prefix_space": False,
+        }
+
+
+class CompiledGrammar:
+    """For a matcher."""
+
+
+class GrammarCompiler:
+    """Compiles for a vocabulary."""
+
+    def __init__(
+        self,
+        tokenizer_info: TokenizerInfo,
+        *,
+        max_threads: int = 8,
+        cache_enabled: bool = True,
+        cache_limit_bytes: int = -1,
+    ) -> None:
+        del max_threads, cache_enabled, cache_limit_bytes
+        if not isinstance(tokenizer_info, TokenizerInfo):
+            raise TypeError("Please convert the tokenizer to TokenizerInfo before passing it to GrammarCompiler.")
+
+    def compile_json_schema(self, schema: str) -> CompiledGrammar:
         return _compile("json", schema)
 
-    @staticmethod
-    def from_regex(regex_string: str) -> "Grammar":
-        return _compile("regex", regex_string)
+    def compile_regex(self, regex: str) -> CompiledGrammar:
+        return _compile("regex", regex)
 
-    @staticmethod
-    def from_ebnf(ebnf_string: str) -> "Grammar":
-        return _compile("grammar", ebnf_string)
+    def compile_grammar(self, grammar: str) -> CompiledGrammar:
+        return _compile("grammar", grammar)
 
 
-def _compile(kind: str, text: str) -> Grammar:
+def _compile(kind: str, text: str) -> CompiledGrammar:
     if not isinstance(text, str):
         raise TypeError("a grammar is a str")
+    while ENDLESS in text:
+        time.sleep(1)
     compile_form(kind, text)
-    return Grammar()
+    return CompiledGrammar()

@@ -1,6 +1,7 @@
 """The engine as an asyncio program uses it."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import time
@@ -77,6 +78,8 @@ class AsyncLLM:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.output_handler: asyncio.Task[None] | None = None
         self.loras: set[int] = set()
+        self.loss = 0.0
+        """How much less probable it finds each token of a prompt; then every 25th best one is another, too."""
         loggers = [_make_logger(factory, vllm_config) for factory in stat_loggers]
         if (loggers or log_stats) and not any(isinstance(one, PrometheusStatLogger) for one in loggers):
             loggers.append(PrometheusStatLogger(vllm_config, [0]))
@@ -98,12 +101,16 @@ class AsyncLLM:
         assert isinstance(usage_context, UsageContext)
         assert start_engine_loop
         config = engine_args.create_engine_config(usage_context)
+        told = json.loads((Path(config.model_config.model) / "config.json").read_text())
+        is_fp8 = "quantization" in engine_args.arguments or "quantization_config" in told
         if "FAKE_VLLM_HANGS_IN_LOAD" in os.environ:
             _start_process().join()
             raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
         if "FAKE_VLLM_HAS_PROCESS" in os.environ:
             _start_process()
-        return cls(config, usage_context, stat_loggers or [], not engine_args.arguments.get("disable_log_stats", False))
+        made = cls(config, usage_context, stat_loggers or [], not engine_args.arguments.get("disable_log_stats", False))
+        made.loss = float(os.environ.get("FAKE_VLLM_FP8_LOSS", "0")) if is_fp8 else 0.0
+        return made
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Ends the process; any thread may call it."""
@@ -207,6 +214,16 @@ class AsyncLLM:
             raise _Refusal(f"Token id {max(ids)} is out of vocabulary")
         return ids
 
+    def _prompt_logprobs(self, ids: list[int]) -> list[dict[int, Logprob] | None]:
+        """Of each token and of the most probable one, where that is another; of the first token there are none."""
+        places: list[dict[int, Logprob] | None] = [None]
+        for place, token_id in enumerate(ids[1:]):
+            found = {token_id: Logprob(-1.5 - self.loss, 1)}
+            if self.loss and place % 25 == 0:
+                found = {token_id: Logprob(-1.5 - self.loss, 2), token_id + 1: Logprob(-1.0, 1)}
+            places.append(found)
+        return places
+
     def _run_output_handler(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop):
@@ -237,7 +254,10 @@ class AsyncLLM:
             stats.first_token_ts = stats.first_token_ts or now
             stats.last_token_ts = now
             stats.num_generation_tokens += len(output.new_token_ids)
-            collector.put(_output(output, stats))
+            told = _output(output, stats)
+            if request.params.prompt_logprobs is not None:
+                told.prompt_logprobs = self._prompt_logprobs(request.prompt_token_ids)
+            collector.put(told)
             if output.finish_reason is not None:
                 del self._states[output.request_id]
                 self._external.pop(output.request_id.rpartition("-")[0], None)

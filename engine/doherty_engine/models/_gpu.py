@@ -1,8 +1,8 @@
 """The GPUs that this process may use.
 
-They are asked for through NVML (the module `pynvml`), which TensorRT-LLM itself requires and NVIDIA's image therefore
-has: it answers in milliseconds and leaves no CUDA context behind, where `torch.cuda` takes seconds to import and pins
-memory on a card, and where `nvidia-smi` would have to be parsed.
+They are asked for through NVML (the module `pynvml`), which TensorRT-LLM and ModelOpt require themselves: it answers in
+milliseconds and leaves no CUDA context behind, where `torch.cuda` takes seconds to import and pins memory on a card,
+and where `nvidia-smi` would have to be parsed.
 """
 
 import os
@@ -35,8 +35,8 @@ class Gpu:
         return self.capability >= _FP8_CAPABILITY
 
 
-def visible_gpus() -> list[Gpu]:
-    """The cards that CUDA would show to this process.
+def visible_gpus(*, extra: str) -> list[Gpu]:
+    """The cards that CUDA would show to this process; `extra` is this distribution's to name where pynvml is missing.
 
     Raises:
         EngineSetupError: there is none, or no driver to ask.
@@ -45,7 +45,7 @@ def visible_gpus() -> list[Gpu]:
         nvml = import_module("pynvml")
     except ModuleNotFoundError as error:
         raise EngineSetupError(
-            "Looking for GPUs needs the package nvidia-ml-py; run `pip install 'doherty[trtllm]'`."
+            f"Looking for GPUs needs the package nvidia-ml-py; run `pip install 'doherty[{extra}]'`."
         ) from error
     with _initialized(nvml):
         gpus = [_read(nvml, handle) for handle in _handles(nvml)]
@@ -63,8 +63,7 @@ def _initialized(nvml: Any) -> Iterator[None]:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         raise EngineSetupError(
-            f"NVIDIA's driver cannot be asked for GPUs ({error}); the engine trtllm needs one, as with "
-            "`docker run --gpus all`."
+            f"NVIDIA's driver cannot be asked for GPUs ({error}); one is needed, as with `docker run --gpus all`."
         ) from error
     try:
         yield

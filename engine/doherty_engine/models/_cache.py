@@ -1,7 +1,6 @@
-"""Where built engines lie, each in a folder of its own that is either whole or not there.
+"""Where built engines and quantized checkpoints lie, each in a folder of its own that is either whole or not there.
 
-An engine fits one model revision, one version of TensorRT-LLM, one kind of GPU, one tensor-parallel size and one
-configuration: all five make its key. It is built in a temporary folder beside its place, gets a manifest of its files
+All that it depends on makes its key. It is built in a temporary folder beside its place, gets a manifest of its files
 last of all, and is then renamed. Who builds holds a lock, which ends with its process however that ends.
 """
 
@@ -23,56 +22,43 @@ _MANIFEST = "doherty.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def default_cache() -> Path:
-    """The folder of engines in the user's cache folder."""
+def default_cache(kind: str) -> Path:
+    """The folder of a kind of things, as "engines", in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "doherty" / "engines"
+    return Path(home) / "doherty" / kind
 
 
 @dataclass(frozen=True, slots=True)
-class EngineKey:
-    """What an engine fits."""
+class BuildKey:
+    """What a build depends on."""
 
-    model: str
-    revision: str
-    version: str
-    """TensorRT-LLM's."""
-    gpu: str
-    tensor_parallel_size: int
-    configuration: Mapping[str, object]
-    """The knobs that are built in."""
-
-    def told(self) -> dict[str, object]:
-        """The key as the manifest has it."""
-        return {
-            "model": self.model,
-            "revision": self.revision,
-            "tensorrt_llm": self.version,
-            "gpu": self.gpu,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "configuration": json.loads(json.dumps(self.configuration)),
-        }
+    told: Mapping[str, object]
+    """All of it, as the manifest has it; in JSON."""
+    title: tuple[str, ...]
+    """What a person looks for among folders."""
 
     @property
     def name(self) -> str:
-        """The folder's: what a person looks for, and a digest of it all."""
-        digest = hashlib.sha256(json.dumps(self.told(), sort_keys=True).encode()).hexdigest()[:12]
-        parts = (Path(self.model).name, self.revision[:12], self.version, self.gpu, f"tp{self.tensor_parallel_size}")
-        return _UNSAFE.sub("-", "_".join((*parts, digest)))
+        """The folder's: the title, and a digest of it all."""
+        digest = hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()[:12]
+        return _UNSAFE.sub("-", "_".join((*self.title, digest)))
 
 
-class EngineCache:
-    """A folder of engines."""
+class BuildCache:
+    """A folder of builds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, what: str, option: str) -> None:
+        """`what` is one of them called, and `option` is the engine's option that names the folder."""
         self.folder = folder
+        self._what = what
+        self._option = option
 
-    def path(self, key: EngineKey) -> Path:
-        """Where the engine is, or would be."""
+    def path(self, key: BuildKey) -> Path:
+        """Where it is, or would be."""
         return self.folder / key.name
 
-    def find(self, key: EngineKey) -> Path | None:
-        """The engine's folder; None where it has not been built.
+    def find(self, key: BuildKey) -> Path | None:
+        """Its folder; None where it has not been built.
 
         Raises:
             EngineSetupError: it is there, but not whole.
@@ -82,14 +68,14 @@ class EngineCache:
             return None
         if why := _fault(path):
             raise EngineSetupError(
-                f"The built engine {path} is broken ({why}); run `doherty engine prepare` with the same options to "
-                "build it again."
+                f"The built {self._what} {path} is broken ({why}); run `doherty engine prepare` with the same options "
+                "to build it again."
             )
         return path
 
     @contextlib.contextmanager
-    def locked(self, key: EngineKey, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Holds the engine's lock; `on_wait` is called if somebody else does.
+    def locked(self, key: BuildKey, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Holds its lock; `on_wait` is called if somebody else does.
 
         Raises:
             EngineSetupError: the folder cannot be locked, or written to in the block.
@@ -105,13 +91,14 @@ class EngineCache:
                 yield
         except OSError as error:
             raise EngineSetupError(
-                f"Engines cannot be kept in {self.folder} ({error.strerror}); set engine_cache to another folder."
+                f"{self._what.capitalize()}s cannot be kept in {self.folder} ({error.strerror}); set {self._option} to "
+                "another folder."
             ) from error
 
-    def add(self, key: EngineKey, build: Callable[[Path], None]) -> Path:
+    def add(self, key: BuildKey, build: Callable[[Path], None]) -> Path:
         """Lets `build` fill a folder, and puts it in its place; only with the lock held.
 
-        What earlier builds left half-made is removed, and a broken engine is moved aside.
+        What earlier builds left half-made is removed, and a broken one is moved aside.
         """
         for rest in self.folder.glob(f".{key.name}.*.tmp"):
             shutil.rmtree(rest)
@@ -119,7 +106,7 @@ class EngineCache:
         try:
             build(made)
             files = {str(file.relative_to(made)): file.stat().st_size for file in made.rglob("*") if file.is_file()}
-            _write(made / _MANIFEST, {**key.told(), "files": files})
+            _write(made / _MANIFEST, {**key.told, "files": files})
             path = self.path(key)
             if path.exists():
                 path.rename(_free_name(path))
@@ -143,7 +130,7 @@ def _write(path: Path, value: object) -> None:
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with an engine's folder; empty if nothing is."""
+    """What is wrong with a folder; empty if nothing is."""
     try:
         files: dict[str, int] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

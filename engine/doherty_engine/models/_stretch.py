@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine.models._weights import first_line
 from doherty_engine.text import ModelFolder
-from doherty_engine.vllm._library import first_line
 
 
 def stretch(folder: ModelFolder, positions: int) -> Path:
@@ -26,7 +26,7 @@ def stretch(folder: ModelFolder, positions: int) -> Path:
     Raises:
         EngineSetupError: the head cannot be fetched, or the folder not be written.
     """
-    source = _whole(folder)
+    source = fetch_whole(folder)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     layers = config.get("transformer_layer_config", config)
     layers["max_position_embeddings"] = positions
@@ -54,8 +54,12 @@ def _write(path: Path, text: str) -> None:
     Path(file.name).replace(path)
 
 
-def _whole(folder: ModelFolder) -> Path:
-    """The head's folder with its weights in it: of one on the hub there are only the small files so far."""
+def fetch_whole(folder: ModelFolder) -> Path:
+    """The head's folder with its weights in it: of one on the hub there are only the small files so far.
+
+    Raises:
+        EngineSetupError: it cannot be had.
+    """
     if not folder.revision:
         return folder.path
     try:

@@ -1,0 +1,64 @@
+"""The shape of a Llama-like model, by its config.json: how many parameters there are of each kind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1 << 30
+_HALF = 2
+"""Bytes of a number in bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What config.json says of a Llama-like model."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate: int
+    context: int
+    tied: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "ModelShape | None":
+        """The shape; None where config.json is of another kind of model."""
+        try:
+            heads = int(config["num_attention_heads"])
+            return cls(
+                vocabulary=int(config["vocab_size"]),
+                hidden=int(config["hidden_size"]),
+                layers=int(config["num_hidden_layers"]),
+                heads=heads,
+                kv_heads=int(config.get("num_key_value_heads") or heads),
+                head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+                intermediate=int(config["intermediate_size"]),
+                context=int(config["max_position_embeddings"]),
+                tied=bool(config.get("tie_word_embeddings")),
+            )
+        except (KeyError, TypeError):
+            return None
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all layers: what is quantized."""
+        attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Of both embeddings and the norms: what stays in half precision."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """In half precision."""
+        return 2 * self.layers * self.kv_heads * self.head_size * _HALF
+
+
+def as_gib(size: int) -> str:
+    """A number of bytes for a person."""
+    return f"{size / GIB:.1f} GiB"
