@@ -4,15 +4,13 @@ TensorRT-LLM compiles a grammar where it has already begun the request, and then
 the request failed: so each is compiled here first, by the same library.
 """
 
-import json
 from typing import Any
 
-from doherty_engine._errors import InvalidInputError, UnsupportedError
-from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
+from doherty_engine._errors import UnsupportedError
+from doherty_engine._requests import Constraint, EngineRequest
+from doherty_engine.constraints import write_for_xgrammar
 from doherty_engine.trtllm._library import load
 from doherty_engine.trtllm._weights import first_line
-
-_MAX_CHARACTERS = 32_768
 
 
 def guided_decoding(constraint: Constraint, xgrammar: Any) -> Any:
@@ -20,10 +18,9 @@ def guided_decoding(constraint: Constraint, xgrammar: Any) -> Any:
 
     Raises:
         InvalidInputError: the constraint cannot be read, or is too large.
+        UnsupportedError: it uses what xgrammar cannot do.
     """
-    field, kind, text = _translate(constraint)
-    if len(text) > _MAX_CHARACTERS:
-        raise InvalidInputError(field, f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are taken")
+    field, kind, text = write_for_xgrammar(constraint)
     compilers = {
         "json": xgrammar.Grammar.from_json_schema,
         "regex": xgrammar.Grammar.from_regex,
@@ -32,7 +29,8 @@ def guided_decoding(constraint: Constraint, xgrammar: Any) -> Any:
     try:
         compilers[kind](text)
     except (RuntimeError, ValueError) as error:
-        raise InvalidInputError(field, f"it cannot be compiled: {first_line(error)}") from error
+        # What is wrong with a constraint was found before: what is left is what xgrammar does not know.
+        raise UnsupportedError(field, f"this engine cannot compile it: {first_line(error)}") from error
     return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{kind: text})
 
 
@@ -44,39 +42,3 @@ def check_company(request: EngineRequest) -> None:
         raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
     if request.stopping.ignore_eos:
         raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
-
-
-def _translate(constraint: Constraint) -> tuple[str, str, str]:
-    """The path of the constraint's field, which of GuidedDecodingParams' guides it is, and its text."""
-    match constraint:
-        case JsonSchema(schema):
-            return "constraint.json_schema", "json", _read_schema(schema)
-        case Regex(pattern):
-            return "constraint.regex", "regex", pattern
-        case Grammar(gbnf):
-            return "constraint.grammar", "grammar", gbnf
-        case Choices(choices):
-            return "constraint.choices", "grammar", "root ::= " + " | ".join(map(_literal, choices))
-
-
-def _read_schema(schema: str) -> str:
-    field = "constraint.json_schema"
-    try:
-        value = json.loads(schema)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(field, f"it is not JSON: {error}") from error
-    if not isinstance(value, dict | bool):
-        raise InvalidInputError(field, "a JSON Schema is an object, true or false")
-    return schema
-
-
-def _literal(text: str) -> str:
-    r"""A literal of xgrammar's EBNF, every character but letters and digits as \uXXXX or \UXXXXXXXX."""
-    return '"' + "".join(_quote(character) for character in text) + '"'
-
-
-def _quote(character: str) -> str:
-    if character.isascii() and (character.isalnum() or character == " "):
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - what four digits hold
