@@ -196,12 +196,13 @@ class Untyped(BaseModel):
 
 def test_models_of_pydantic_are_bound_or_refused_by_name() -> None:
     COMPILER.compile(JsonSchema(json.dumps(Fine.model_json_schema())))
-    for model, keyword in [
+    refused: list[tuple[type[BaseModel], str]] = [
         (Int64, "maximum"),
         (Tags, "uniqueItems"),
         (Counts, "additionalProperties"),
         (Untyped, "type"),
-    ]:
+    ]
+    for model, keyword in refused:
         message = refusal(model.model_json_schema(), UnsupportedError)
         assert re.search(rf"'{keyword}'|'minimum'", message), message
         assert "#/" in message
