@@ -7,8 +7,8 @@ from collections.abc import Mapping
 def known_logprobs(found: Mapping[int, float | None]) -> dict[int, float] | None:
     """The log probabilities of tokens, by id; None where one is not known.
 
-    A model whose logits overflow gives NaN, which is null in JSON: its probability is unknown, and 0 would say that it is
-    certain.
+    A model whose logits overflow gives NaN, which is null in JSON: the probability is unknown, and 0 would say that the
+    token is certain.
     """
     known: dict[int, float] = {}
     for token_id, logprob in found.items():
