@@ -214,6 +214,8 @@ def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> No
         deep = {"type": "array", "items": deep}
     assert "nested" in refusal(deep, InvalidInputError)
     assert "nested" in refusal('{"items":' * 3000 + "{}" + "}" * 3000, InvalidInputError)
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(300)}
+    assert "more than 256" in refusal({"$ref": "#/$defs/d0", "$defs": {**chain, "d300": WHOLE}}, InvalidInputError)
     doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)}
     assert fits({"$ref": "#/$defs/d0", "$defs": {**doubling, "d60": WHOLE}}, "7")
 
@@ -230,6 +232,7 @@ def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> No
         ({"allOf": [WHOLE, {"type": "integer"}]}, "allOf"),
         ({"type": "string", "pattern": "^[à-ÿ]+$|^[\\u0100-\\u1000]$"}, "pattern"),
         (objects(**{'a"b': WHOLE}), "properties"),
+        (objects(**{f"p{n}": {"type": "string", "pattern": f"a{{{n}}}"} for n in range(100)}), "pattern"),
     ],
 )
 def test_what_xgrammar_would_get_wrong_is_refused_by_name(schema: object, keyword: str) -> None:

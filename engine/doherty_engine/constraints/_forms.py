@@ -20,7 +20,7 @@ from doherty_engine.constraints._pattern_writers import write_rust
 from doherty_engine.constraints._schema import SchemaWriter
 from doherty_engine.constraints._schema_plain import Binding
 
-_BINDING = Binding(write_rust, "r", FORMATS)
+_BINDING = Binding(write_rust, "r", FORMATS, most_patterns=32_768)
 _LEXER_FUEL = 100_000
 """A tenth of llguidance's own bound: llama.cpp compiles a grammar between two steps, and all requests wait for it."""
 _MAX_REASON_CHARACTERS = 300

@@ -15,6 +15,7 @@ from doherty_engine.constraints._schema_values import Json, count, invalid, pars
 
 _MAX_DEPTH = 64
 _MOST_PATTERNS = 2
+_MOST_TARGETS = 256
 _MOST_PROPERTIES = 500
 _MOST_WRITTEN = 2_000
 _REFUSED: tuple[str, ...] = ("$dynamicRef", "$recursiveRef", "contains", "dependencies", "dependentRequired")
@@ -188,12 +189,16 @@ class SchemaWriter:
         while isinstance(target, dict) and "$ref" in target:
             if id(target) in seen:
                 raise invalid("$ref", path, "it leads back to itself")
+            if len(seen) == _MOST_TARGETS:
+                raise invalid("$ref", path, f"it leads through more than {_MOST_TARGETS} others")
             seen.add(id(target))
             target = resolve(self._root, target["$ref"], path)
 
     def _target(self, target: Json, reference: str) -> str:
         name = self._targets.get(id(target))
         if name is None:
+            if len(self._targets) == _MOST_TARGETS:
+                raise invalid("$ref", reference[:80], f"more than {_MOST_TARGETS} parts are referred to")
             name = self._targets[id(target)] = f"d{len(self._targets)}"
             self._waiting.append((name, target, reference[:80]))
         return name

@@ -12,8 +12,9 @@ from doherty_engine.constraints._schema_values import Json, bound, count, exact,
 
 _MOST_MULTIPLES = 5_000
 """The sum of all that numbers must be multiples of; compiling takes longer than linearly."""
-_MOST_MATCHES = 2_000
-"""Listed values times characters of patterns: each is held against each."""
+_MOST_MATCHES = 10_000
+"""Listed values times what patterns cost: each is held against each."""
+PATTERN_COST = 40
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
@@ -26,6 +27,8 @@ class Binding:
     float_format: str
     """How it writes a listed number: `r`, as short as possible, or a format."""
     formats: frozenset[str]
+    most_patterns: int
+    """How many characters all patterns may have, and `PATTERN_COST` for each: what compiling them costs."""
     check: Callable[[dict[str, Json], str], None] = lambda _written, _path: None
     """Takes each part of a schema as it is written, and its place, and refuses what the library gets wrong."""
 
@@ -108,7 +111,9 @@ class PlainWriter:
     def _pattern(self, pattern: Json, path: str) -> str:
         if not isinstance(pattern, str):
             raise invalid("pattern", path, "it must be a text")
-        self._pattern_size += len(pattern)
+        self._pattern_size += len(pattern) + PATTERN_COST
+        if self._pattern_size > self._binding.most_patterns:
+            raise unsupported("pattern", path, "this engine cannot afford so many or so long ones")
         try:
             return self._binding.write_pattern(read_pattern(pattern))
         except PatternUnsupportedError as error:

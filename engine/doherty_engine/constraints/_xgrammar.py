@@ -13,6 +13,7 @@ from doherty_engine.constraints._schema_values import Json, unsupported
 _PARTS = ("$ref", "allOf", "anyOf")
 _ALONE = (*_PARTS, "const", "enum", "pattern", "format")
 """What xgrammar takes to be all that is said of a value but its type."""
+_MOST_PATTERNS = 4_096
 _FIRST_PRINTABLE = " "
 
 
@@ -44,7 +45,7 @@ def _check_alone(written: dict[str, Json], path: str) -> None:
             raise unsupported(keyword, path, f"this engine takes nothing beside it, and there is {beside_it!r}")
 
 
-_BINDING = Binding(XgrammarWriter(in_json=True).write, ".17g", FORMATS, _check_xgrammar)
+_BINDING = Binding(XgrammarWriter(in_json=True).write, ".17g", FORMATS, _MOST_PATTERNS, _check_xgrammar)
 
 
 def write_for_xgrammar(constraint: Constraint) -> tuple[str, str, str]:
@@ -69,6 +70,8 @@ def write_for_xgrammar(constraint: Constraint) -> tuple[str, str, str]:
 
 def _regex(pattern: str) -> str:
     read = read_regex(pattern)
+    if len(pattern) > _MOST_PATTERNS:
+        raise UnsupportedError("constraint.regex", f"this engine takes at most {_MOST_PATTERNS} characters")
     try:
         return XgrammarWriter(in_json=False).write(read)
     except PatternUnsupportedError as error:
