@@ -174,12 +174,16 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         host = self.listen.rpartition(":")[0].strip("[]")
-        if host == "localhost":
+        # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+        name = host.lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost"):
             return True
         try:
-            return ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
         except ValueError:
             return False  # another name may resolve to anything
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
 
     @classmethod
     def settings_customise_sources(

@@ -31,6 +31,7 @@ from doherty import (
     UnsupportedError,
 )
 from doherty import GenerateOptions as Options
+from doherty._core._status import Status as StatusSaid
 from doherty._core._status import read_status
 from doherty._core._translate import translate
 from support.server import ServerProcess, start_server
@@ -223,6 +224,31 @@ def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, k
     error = translate(read_status(_failed(code)), target="there", connectivity="READY")
     assert (type(error), error.code) == (kind, code)
     assert "it said so" in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "advice"),
+    [
+        (grpc.StatusCode.INTERNAL, "Error parsing 'te' metadata", InternalError, "proxy"),
+        (grpc.StatusCode.UNIMPLEMENTED, "Compression algorithm 'gzip' is disabled.", UnsupportedError, "compresses"),
+        (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "received metadata size exceeds hard limit",
+            OverloadedError,
+            "metadata is",
+        ),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", OverloadedError, "max_message_bytes"),
+    ],
+)
+def test_what_grpc_says_by_itself_is_explained(
+    code: grpc.StatusCode, said: str, kind: type[RpcError], advice: str
+) -> None:
+    status = StatusSaid(code, said)
+    error = translate(status, target="there", connectivity="READY")
+    assert (type(error), error.reason, error.code) == (kind, None, code)
+    assert error.message.startswith(said)
+    assert advice in error.message
+    assert not status.may_pass(begun=False)
 
 
 @pytest.mark.parametrize("details", [b"\xff\xff", Status(code=5, message="other").SerializeToString()])

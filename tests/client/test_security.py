@@ -93,7 +93,18 @@ async def test_a_key_goes_with_every_call(kind: Kind, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize(
     "target",
-    ["gpu:50051", "10.0.0.1:50051", "127.example.org:1", "dns:///gpu:50051", "ipv4:127.0.0.1:1,10.0.0.1:1", "[::2]:1"],
+    [
+        "gpu:50051",
+        "10.0.0.1:50051",
+        "127.example.org:1",
+        "dns:///gpu:50051",
+        "ipv4:127.0.0.1:1,10.0.0.1:1",
+        "[::2]:1",
+        "[::ffff:10.0.0.1]:1",
+        "localhost.example.org:1",
+        "notlocalhost:1",
+        "127.\u0663:1",
+    ],
 )
 def test_a_key_does_not_leave_the_machine_unencrypted(client: type[Client | AsyncClient], target: str) -> None:
     with pytest.raises(ValueError, match="unencrypted") as raised:
@@ -106,7 +117,24 @@ def test_a_key_does_not_leave_the_machine_unencrypted(client: type[Client | Asyn
 
 @pytest.mark.parametrize(
     "target",
-    ["localhost:1", "127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1", "ipv6:[::1]:1"],
+    [
+        "localhost:1",
+        "LOCALHOST:1",
+        "localhost.:1",
+        "api.localhost:1",
+        "dns:///Api.LocalHost.:1",
+        "127.0.0.1:1",
+        "127.1.2.3:1",
+        "[::1]:1",
+        "[0:0:0:0:0:0:0:1]:1",
+        "[::1%lo]:1",
+        "[::ffff:127.0.0.1]:1",
+        "unix:/tmp/x",
+        "unix-abstract:x",
+        "dns:///localhost:1",
+        "ipv6:[::1]:1",
+        "ipv6:%5B::1%5D:1",
+    ],
 )
 def test_a_key_may_stay_on_the_machine_unencrypted(target: str) -> None:
     with Client(target, api_key=KEY):

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from doherty import Client
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.latency_service_pb2 import GetLatencyRequest
 from doherty.v1.model_pb2 import GetModelRequest
@@ -70,6 +71,30 @@ def test_min_output_tokens_is_at_most_the_maximum(synthetic_server: ServerProces
     with connect(synthetic_server.target) as caller:
         stopping = {"max_output_tokens": 5, "min_output_tokens": 6}
         assert caller.failure(**PROMPT, stopping=stopping).fields == ["stopping.min_output_tokens"]
+
+
+def test_the_bounds_of_the_contract_are_decimals(synthetic_server: ServerProcess) -> None:
+    bounds = {
+        "temperature": (0, 2),
+        "top_p": (1e-9, 1),
+        "min_p": (0, 1),
+        "frequency_penalty": (-2, 2),
+        "presence_penalty": (-2, 2),
+        "repetition_penalty": (0.01, 2),  # which no float of 32 bits is
+    }
+    with connect(synthetic_server.target) as caller:
+        for name, ends in bounds.items():
+            for end in ends:
+                caller.generate(**PROMPT, sampling={name: end}, stopping={"max_output_tokens": 1})
+        below = caller.failure(**PROMPT, sampling={"repetition_penalty": 0.0099999})
+        assert below.fields == ["sampling.repetition_penalty"]
+        assert "from 0.01 to 2" in below.message
+
+
+def test_a_default_is_told_as_it_was_set(vllm_server: ServerProcess) -> None:
+    with Client(vllm_server.target) as client:
+        told = client.model().default_sampling
+    assert (told.temperature, told.top_p) == (0.6, 0.9)
 
 
 @pytest.mark.parametrize(

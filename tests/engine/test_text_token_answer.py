@@ -1,5 +1,6 @@
 """One answer of an engine that gives bare tokens: what leaves, and how it ends."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_log_probabilities_come_with_the_bytes_of_their_tokens() -> None:
     unwanted = answer_of().take([65], places[:1])
     assert unwanted is not None
     assert unwanted.logprobs is None
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+def test_a_log_probability_that_is_no_number_is_absent(unknown: float) -> None:
+    answer = answer_of(top_logprobs=1)
+    for place in ({65: unknown, 66: unknown}, {65: -1.0, 66: unknown}):
+        output = answer.take([65], [place])
+        assert output is not None
+        assert (output.text, output.token_count, output.logprobs) == ("A", 1, None)
+    assert answer.take([0xC3], [{0xC3: unknown, 65: -8.0}]) is None
+    whole = answer.take([0x9F], [{0x9F: -1.0, 65: -2.0}])
+    assert whole is not None
+    assert (whole.text, whole.token_count, whole.logprobs) == ("ß", 2, None)
+    impossible = answer_of(top_logprobs=0).take([65], [{65: -math.inf}])
+    assert impossible is not None
+    assert impossible.logprobs == (TokenLogprob(65, b"A", -math.inf),)
 
 
 def test_the_engine_may_end_it_itself() -> None:

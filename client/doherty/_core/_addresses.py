@@ -1,13 +1,15 @@
 """Where a client connects to."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote
 
 DEFAULT_TARGET: Final = "localhost:50051"
 
-_IPV4: Final = re.compile(r"[\d.]+")
+_IPV4: Final = re.compile(r"[0-9.]+")
 
 
 def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -41,9 +43,20 @@ def is_loopback(target: str) -> bool:
     """Tells whether what is sent to a target does not leave this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    return all(
-        host in ("localhost", "::1") or (host.startswith("127.") and _IPV4.fullmatch(host)) for host in _hosts(target)
-    )
+    return all(map(_is_this_machine, _hosts(target)))
+
+
+def _is_this_machine(host: str) -> bool:
+    # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.startswith("127.") and _IPV4.fullmatch(host) is not None  # 127.1 is an address, too
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def is_several(target: str) -> bool:
@@ -54,5 +67,5 @@ def is_several(target: str) -> bool:
 
 def _hosts(target: str) -> list[str]:
     scheme, _, rest = target.partition(":")
-    addresses = rest.rpartition("/")[2].split(",") if scheme in ("dns", "ipv4", "ipv6") else [target]
+    addresses = unquote(rest).rpartition("/")[2].split(",") if scheme in ("dns", "ipv4", "ipv6") else [target]
     return [re.sub(r":\d*$", "", address).strip("[]") for address in addresses]

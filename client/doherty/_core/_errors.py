@@ -137,7 +137,7 @@ class CancelledByServerError(RpcError):
 
 
 class InternalError(RpcError):
-    """The server failed."""
+    """The server failed; or, without a `reason`, gRPC or a proxy could not make sense of the call."""
 
     code = grpc.StatusCode.INTERNAL
 

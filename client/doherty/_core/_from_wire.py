@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 
+from doherty._core._decimals import shortest_decimal
 from doherty._core._results import (
     FinishReason,
     Generation,
@@ -143,4 +144,7 @@ def optional(message: "Message", field: str) -> Any:
     if not message.HasField(field):
         return None
     value = getattr(message, field)
-    return seconds(value) if isinstance(value, Duration) else value
+    if isinstance(value, Duration):
+        return seconds(value)
+    descriptor = message.DESCRIPTOR.fields_by_name[field]
+    return shortest_decimal(value) if descriptor.type == descriptor.TYPE_FLOAT else value

@@ -59,7 +59,7 @@ def translate(status: Status, *, target: str, connectivity: str, begun: bool = F
     )
 
 
-def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911 - a table
+def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table
     """What went wrong and what to do, for those who call from Python and for those who use the command."""
     said, ours, again = status.message, status.answered, _again(status.retry_after)
     match status.code:
@@ -71,6 +71,8 @@ def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> 
             return f"{target} was not reached (channel {connectivity}): {said}; check that a server listens there"
         case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
             return f"{said}{again}"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "metadata" in said:
+            return f"{said}; the metadata is larger than the server takes"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return f"{said}; the request is larger than the server takes: client.model().limits.max_message_bytes"
         case grpc.StatusCode.UNAUTHENTICATED:
@@ -84,7 +86,11 @@ def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> 
         case grpc.StatusCode.UNIMPLEMENTED if ours:
             return f"{said}; client.model().features and `doherty model` list what {target} can do"
         case grpc.StatusCode.UNIMPLEMENTED:
-            return f"{said}; check that {target} is a Doherty server of this version"
+            return (
+                f"{said}; check that {target} is a Doherty server of this version, and that nothing compresses messages"
+            )
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN if not ours:
+            return f"{said}; so says gRPC at {target}, or a proxy before it, which could not make sense of the call"
         case _:
             return said
 

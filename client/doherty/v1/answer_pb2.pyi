@@ -99,7 +99,7 @@ class Delta(google.protobuf.message.Message):
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The log probabilities, one entry a token, when `output.top_logprobs` asked for them and the engine knows them for
-        every token of the delta; else empty.
+        every token of the delta; else empty, as where a model's arithmetic overflows and gives no number.
         """
 
     def __init__(

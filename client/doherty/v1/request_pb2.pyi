@@ -355,7 +355,10 @@ Global___Output: typing_extensions.TypeAlias = Output
 
 @typing.final
 class Constraint(google.protobuf.message.Message):
-    """A form that the answer must have."""
+    """A form that the answer must have. What cannot be read, or what nothing fulfils, is INVALID_ARGUMENT; what the engine
+    cannot bind exactly is UNIMPLEMENTED. Both name the keyword of a schema, and where it stands. A schema, a regular
+    expression or a grammar has at most 32,768 characters, and further bounds keep it from taking long to compile.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -364,9 +367,24 @@ class Constraint(google.protobuf.message.Message):
     GRAMMAR_FIELD_NUMBER: builtins.int
     CHOICES_FIELD_NUMBER: builtins.int
     json_schema: builtins.str
-    """A JSON Schema, as JSON text: the answer is a JSON value that fits it."""
+    """A JSON Schema, as JSON text: the answer is a JSON value that fits it.
+
+    An answer never repeats a name within an object. So an object gets no names but those that `properties` lists,
+    even where the schema allows others; an object or a value of which nothing is listed is UNIMPLEMENTED. Numbers
+    come back exactly: one that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`,
+    date, date-time, duration, email, hostname, ipv4, ipv6, time, uri and uuid are bound, and any other one is an
+    annotation. `pattern` is in the dialect of `regex`, and may match anywhere in the string.
+    """
     regex: builtins.str
-    """A regular expression that the whole answer matches."""
+    """A regular expression that the whole answer matches.
+
+    The dialect is that of ECMA-262 with the flag u, on every engine, with these differences. `\\d`, `\\w` and `\\s` are
+    ASCII: 0-9, A-Za-z0-9_, and space, tab, line feed, vertical tab, form feed, carriage return; `\\D`, `\\W` and `\\S`
+    are all other characters. `.` is any character but line feed and carriage return. Flags are set by `(?i)` and
+    `(?s)`, or for a group by `(?i:...)` and `(?s:...)`. Look-around, word boundaries, references to groups, and `^`
+    and `$` elsewhere than at the start and the end are UNIMPLEMENTED. What dialects read differently, such as an
+    unescaped `[` or `&&` inside a class, is INVALID_ARGUMENT.
+    """
     grammar: builtins.str
     """A grammar in GBNF, the notation of llama.cpp, whose `root` rule the answer matches."""
     @property

@@ -1,5 +1,7 @@
-"""Makes grammars for llguidance out of constraints, for the engines that have it inside: llama.cpp and vLLM."""
+"""Reads constraints, and writes them for the libraries that bind them: llguidance (llama.cpp, vLLM) and xgrammar."""
 
 from doherty_engine.constraints._forms import Form, FormCompiler
+from doherty_engine.constraints._limits import check_size
+from doherty_engine.constraints._xgrammar import write_for_xgrammar
 
-__all__ = ["Form", "FormCompiler"]
+__all__ = ["Form", "FormCompiler", "check_size", "write_for_xgrammar"]

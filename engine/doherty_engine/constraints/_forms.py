@@ -5,7 +5,6 @@ told with the caller's field. llama.cpp moreover drops a grammar that llguidance
 generates on without a word: there a `Form` follows the answer.
 """
 
-import json
 import re
 from importlib import import_module
 from types import ModuleType
@@ -13,18 +12,21 @@ from typing import Any
 
 from doherty_engine._errors import EngineSetupError, InvalidInputError, UnsupportedError
 from doherty_engine._requests import Choices, Constraint, Grammar, JsonSchema, Regex
-from doherty_engine.constraints._gbnf import GbnfError, quote, read_gbnf
+from doherty_engine.constraints._fields import FORMATS, read_grammar, read_regex
+from doherty_engine.constraints._gbnf import quote
 from doherty_engine.constraints._lark import write_lark
+from doherty_engine.constraints._limits import check_size
+from doherty_engine.constraints._pattern_writers import write_rust
+from doherty_engine.constraints._schema import SchemaWriter
+from doherty_engine.constraints._schema_plain import Binding
 
-_MAX_CHARACTERS = 32_768
+_BINDING = Binding(write_rust, "r", FORMATS, most_patterns=32_768)
 _LEXER_FUEL = 100_000
 """A tenth of llguidance's own bound: llama.cpp compiles a grammar between two steps, and all requests wait for it."""
 _MAX_REASON_CHARACTERS = 300
-_PLACE = re.compile(r"^(?:at )?\d+\(\d+\): |\n +\d+ \| .*|<state>.*", re.DOTALL)
+_CALLERS_FAULT = re.compile(r"[Uu]nsatisfiable|Regex is empty")
+_PLACE = re.compile(r"^(?:at )?\d+\(\d+\): |failed to compile JSON schema: |\n +\d+ \| .*|<state>.*", re.DOTALL)
 """Where in the Lark that we wrote llguidance found an error, which says nothing to the caller."""
-_PATTERN_PARTS = re.compile(r"\\/|\\?[\r\n]|/|\\.", re.DOTALL)
-_ENDS_PATTERN = {"/": r"\x2f", "\n": r"\n", "\r": r"\r"}
-"""What would end a regular expression in Lark, and how else it is written."""
 
 
 class FormCompiler:
@@ -52,9 +54,9 @@ class FormCompiler:
                 raise InvalidInputError(field, "no answer can fulfil it, or it is too complex")
             return Form(field, lark, matcher)
         reason = _reason(matcher.get_error())
-        if "Unimplemented" in reason or "not supported" in reason:
-            raise UnsupportedError(field, f"this engine cannot do it: {reason}")
-        raise InvalidInputError(field, f"it cannot be compiled: {reason}")
+        if _CALLERS_FAULT.search(reason):
+            raise InvalidInputError(field, f"no answer can fulfil it: {reason}")
+        raise UnsupportedError(field, f"this engine cannot compile it: {reason}")
 
     def suits(self, tokenizer: Any) -> bool:
         """Whether llguidance can bind a model with this tokenizer, which is one of transformers'."""
@@ -97,42 +99,18 @@ def _translate(constraint: Constraint) -> tuple[str, str]:
     """The path of the constraint's field, and the constraint as a grammar in Lark."""
     match constraint:
         case JsonSchema(schema):
-            return "constraint.json_schema", f"start: %json {_read_schema(schema)}"
+            return "constraint.json_schema", f"start: %json {SchemaWriter(schema, _BINDING).write()}"
         case Regex(pattern):
-            _check_size("constraint.regex", pattern)
-            escaped = _PATTERN_PARTS.sub(lambda part: _ENDS_PATTERN.get(part[0][-1], part[0]), pattern)
-            return "constraint.regex", f"start: /{escaped}/"
+            return "constraint.regex", f"start: /{write_rust(read_regex(pattern))}/"
         case Grammar(gbnf):
-            _check_size("constraint.grammar", gbnf)
-            try:
-                return "constraint.grammar", write_lark(read_gbnf(gbnf))
-            except GbnfError as error:
-                raise InvalidInputError("constraint.grammar", f"it cannot be read: {error}") from error
+            return "constraint.grammar", write_lark(read_grammar(gbnf))
         case Choices(choices):
-            _check_size("constraint.choices", "".join(choices))
+            check_size("constraint.choices", "".join(choices))
             return "constraint.choices", f"start: /{'|'.join(''.join(map(quote, choice)) for choice in choices)}/"
-
-
-def _read_schema(schema: str) -> str:
-    field = "constraint.json_schema"
-    _check_size(field, schema)
-    try:
-        value = json.loads(schema)
-        text = json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(field, f"it is not JSON: {error}") from error
-    if not isinstance(value, dict | bool):
-        raise InvalidInputError(field, "a JSON Schema is an object, true or false")
-    return text
 
 
 def _reason(error: str) -> str:
     return " ".join(_PLACE.sub("", error).split())[:_MAX_REASON_CHARACTERS]
-
-
-def _check_size(field: str, text: str) -> None:
-    if len(text) > _MAX_CHARACTERS:
-        raise InvalidInputError(field, f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are taken")
 
 
 def _import_llguidance(extra: str) -> ModuleType:

@@ -108,7 +108,8 @@ class Answer:
             if self._request.token_ids:
                 ids = self._vocabulary.recover(chunk.text, count, chunk.token["id"])
             if wanted is not None and count == 1:
-                logprobs = (read_logprob(chunk.token, wanted, self._vocabulary),)
+                logprob = read_logprob(chunk.token, wanted, self._vocabulary)
+                logprobs = None if logprob is None else (logprob,)
         return Piece(chunk.text, count, ids, logprobs)
 
     def _end_if_due(self, chunk: Chunk) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from doherty_engine._errors import EngineError, EngineFailedError
 from doherty_engine._outputs import TokenLogprob
 from doherty_engine.llamacpp._vocabulary import Vocabulary
+from doherty_engine.text import known_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,12 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
     )
 
 
-def read_logprob(token: Mapping[str, Any], top_logprobs: int, vocabulary: Vocabulary) -> TokenLogprob:
-    """The log probability of a chunk's only token, and of the most probable ones at its place."""
+def read_logprob(token: Mapping[str, Any], top_logprobs: int, vocabulary: Vocabulary) -> TokenLogprob | None:
+    """The log probability of a chunk's only token, and of the most probable ones at its place; None if not known."""
     top = token["top_logprobs"][:top_logprobs]
-    return _logprob(token, vocabulary, tuple(_logprob(entry, vocabulary) for entry in top))
-
-
-def _logprob(entry: Mapping[str, Any], vocabulary: Vocabulary, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-    # Rounding can put the logarithm of a certainty above zero.
-    return TokenLogprob(entry["id"], vocabulary.pieces[entry["id"]], min(0.0, entry["logprob"]), top)
+    known = known_logprobs({entry["id"]: entry["logprob"] for entry in (*top, token)})
+    if known is None:
+        return None
+    pieces = vocabulary.pieces
+    others = tuple(TokenLogprob(entry["id"], pieces[entry["id"]], known[entry["id"]]) for entry in top)
+    return TokenLogprob(token["id"], pieces[token["id"]], known[token["id"]], others)

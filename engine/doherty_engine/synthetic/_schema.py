@@ -5,6 +5,7 @@ import math
 from typing import NoReturn, TypeAlias
 
 from doherty_engine import InvalidInputError, UnsupportedError
+from doherty_engine.constraints import check_size
 
 FIELD = "constraint.json_schema"
 _Json: TypeAlias = "dict[str, _Json] | list[_Json] | str | int | float | bool | None"
@@ -27,6 +28,7 @@ def smallest_value(schema: str, most: int) -> str:
         InvalidInputError: the schema is no schema, or no value of that size fits it.
         UnsupportedError: the schema says something that this engine does not understand.
     """
+    check_size(FIELD, schema)
     try:
         root = json.loads(schema, parse_constant=_no_json)
         return json.dumps(_Builder(root, most).build(root, 0), allow_nan=False)
@@ -44,6 +46,7 @@ class _Builder:
     def __init__(self, root: _Json, most: int) -> None:
         self._root = root
         self._room = most
+        self._targets: dict[str, _Json] = {}
 
     def build(self, schema: _Json, depth: int) -> _Json:
         """Makes the smallest value that fits."""
@@ -82,12 +85,15 @@ class _Builder:
     def _resolve(self, reference: _Json) -> _Json:
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise UnsupportedError(FIELD, f"this engine does not follow the reference {reference!r}")
+        if reference in self._targets:
+            return self._targets[reference]
         target = self._root
         for part in reference[1:].split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(target, dict) or name not in target:
                 raise InvalidInputError(FIELD, f"there is nothing at {reference!r}")
             target = target[name]
+        self._targets[reference] = target
         return target
 
     def _of_type(self, schema: dict[str, _Json], depth: int) -> _Json:

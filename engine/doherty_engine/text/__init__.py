@@ -2,6 +2,7 @@
 
 from doherty_engine.text._answer import AnswerText
 from doherty_engine.text._detokenizer import Utf8Detokenizer
+from doherty_engine.text._logprobs import known_logprobs
 from doherty_engine.text._model_folder import ModelFolder, find_model_folder
 from doherty_engine.text._pieces import Piece, join
 from doherty_engine.text._reader import InputReader, Reading
@@ -23,6 +24,7 @@ __all__ = [
     "Vocabulary",
     "find_model_folder",
     "join",
+    "known_logprobs",
     "spell_byte_level",
     "spell_sentence_piece",
 ]

@@ -27,7 +27,7 @@ class Utf8Detokenizer:
     def feed(self, token_id: int, token: bytes, logprob: TokenLogprob | None = None) -> Piece | None:
         """Takes the next token and its bytes; returns a piece unless the text ends within a code point.
 
-        Either all tokens come with their log probability, or none.
+        A piece has log probabilities if all of its tokens came with theirs.
         """
         data = self._rest + token
         text, used = utf_8_decode(data, "replace", False)  # noqa: FBT003 - the C function takes no keywords
@@ -48,7 +48,8 @@ class Utf8Detokenizer:
         return self._take()
 
     def _take(self) -> Piece:
-        piece = Piece(self._text, len(self._ids), tuple(self._ids), tuple(self._logprobs) or None)
+        logprobs = tuple(self._logprobs) if len(self._logprobs) == len(self._ids) else None
+        piece = Piece(self._text, len(self._ids), tuple(self._ids), logprobs)
         self._text = ""
         self._ids = []
         self._logprobs = []

@@ -7,6 +7,7 @@ from doherty_engine._errors import InvalidInputError
 from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
 from doherty_engine._requests import EngineRequest
 from doherty_engine.text._answer import AnswerText
+from doherty_engine.text._logprobs import known_logprobs
 from doherty_engine.text._pieces import Piece, join
 from doherty_engine.text._reader import Reading
 
@@ -139,10 +140,13 @@ class TokenAnswer:
         # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
         return self._pieces[token_id] if token_id < len(self._pieces) else b""
 
-    def _logprob(self, token_id: int, found: Mapping[int, float], most: int) -> TokenLogprob:
-        best = sorted(found, key=found.__getitem__, reverse=True)[:most]
-        top = tuple(TokenLogprob(other, self._piece(other), min(0.0, found[other])) for other in best)
-        return TokenLogprob(token_id, self._piece(token_id), min(0.0, found[token_id]), top)
+    def _logprob(self, token_id: int, found: Mapping[int, float], most: int) -> TokenLogprob | None:
+        known = known_logprobs(found if most else {token_id: found[token_id]})
+        if known is None:
+            return None
+        best = sorted(known, key=known.__getitem__, reverse=True)[:most]
+        top = tuple(TokenLogprob(other, self._piece(other), known[other]) for other in best)
+        return TokenLogprob(token_id, self._piece(token_id), known[token_id], top)
 
     def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:
         self.finish = Finish(

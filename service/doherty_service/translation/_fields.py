@@ -17,6 +17,7 @@ from doherty_engine import (
     Sampling,
     SamplingDefaults,
 )
+from doherty_service.translation._decimals import shortest_decimal
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._violations import Violations
 
@@ -90,7 +91,11 @@ def sampling(
     violations: Violations,
 ) -> Sampling:
     """The sampling settings: the request's, else the deployment's, else the model's, else off."""
-    set_fields = {field.name: float(value) for field, value in wire.ListFields()}
+    set_fields = {
+        # Callers and bounds mean decimals, and no float of 32 bits is 0.01 or 0.9.
+        field.name: shortest_decimal(value) if field.type == field.TYPE_FLOAT else float(value)
+        for field, value in wire.ListFields()
+    }
 
     def choose(name: str, off: float) -> float:
         if name in set_fields:

@@ -1,0 +1,174 @@
+"""What a JSON Schema says of a value altogether, its references and `allOf` included."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from doherty_engine.constraints._schema_values import Json, invalid, resolve
+
+_KINDS = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
+_MOST_ALTERNATIVES = 100
+_BY_KEYWORD = {
+    "object": ("properties", "required", "minProperties", "maxProperties", "additionalProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    "string": ("pattern", "format", "minLength", "maxLength"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is said of one value."""
+
+    kinds: frozenset[str] = _KINDS
+    """The types that it may have; without "object" and "array" where its values are listed."""
+    names: frozenset[str] = frozenset()
+    """The names that `properties` lists."""
+    has_items: bool = False
+    """Whether it is said what an array holds."""
+    branches: bool = False
+    """Whether it depends on alternatives."""
+    patterns: int = 0
+    """How many regular expressions it must match."""
+
+    def __and__(self, other: "Facts") -> "Facts":
+        return Facts(
+            self.kinds & other.kinds,
+            self.names | other.names,
+            self.has_items or other.has_items,
+            self.branches or other.branches,
+            self.patterns + other.patterns,
+        )
+
+
+class FactFinder:
+    """Finds out what the parts of one schema say."""
+
+    def __init__(self, root: Json) -> None:
+        self._root = root
+        self._known: dict[int, Facts] = {}
+
+    def of(self, schema: Json, path: str) -> Facts:
+        """What a part says."""
+        if not isinstance(schema, dict):
+            return Facts() if schema is True else Facts(frozenset())
+        known = self._known.get(id(schema))
+        if known is not None:
+            return known
+        self._known[id(schema)] = Facts()  # what a reference in a circle adds
+        own = Facts(
+            kinds_of(schema, path),
+            frozenset(members(schema, "properties", path)),
+            "items" in schema or "prefixItems" in schema,
+            "anyOf" in schema or "oneOf" in schema,
+            int("pattern" in schema),
+        )
+        for part in self._also(schema, path):
+            own &= self.of(part, path)
+        self._known[id(schema)] = own
+        return own
+
+    def _also(self, schema: dict[str, Json], path: str) -> Iterator[Json]:
+        if "$ref" in schema:
+            yield resolve(self._root, schema["$ref"], path)
+        if "allOf" in schema:
+            yield from alternatives(schema, "allOf", path)
+
+    def are_disjoint(self, schemas: Sequence[Json], path: str) -> bool:
+        """Whether no value fits two of them, as far as types, listed values and tags of objects show it."""
+        if len(schemas) > _MOST_ALTERNATIVES:
+            return False
+        seen = [self._marks(schema, path) for schema in schemas]
+        return all(_differ(one, other) for place, one in enumerate(seen) for other in seen[:place])
+
+    def _marks(self, schema: Json, path: str) -> "_Marks":
+        for _ in range(_MOST_ALTERNATIVES):
+            if not isinstance(schema, dict) or "$ref" not in schema:
+                break
+            schema = resolve(self._root, schema["$ref"], path)
+        if not isinstance(schema, dict):
+            return _Marks(self.of(schema, path).kinds, None, {})
+        properties = members(schema, "properties", path)
+        required = schema.get("required")
+        tags = {
+            name: _listed(properties[name])
+            for name in (required if isinstance(required, list) else [])
+            if isinstance(name, str) and name in properties
+        }
+        kinds = _KINDS if _listed(schema) is not None else self.of(schema, path).kinds
+        return _Marks(kinds, _listed(schema), tags)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    kinds: frozenset[str]
+    values: frozenset[str] | None
+    tags: dict[str, frozenset[str] | None]
+
+
+def kinds_of(schema: dict[str, Json], path: str) -> frozenset[str]:
+    """The types that a schema itself allows."""
+    said = schema.get("type", sorted(_KINDS))
+    names = said if isinstance(said, list) else [said]
+    if not names or not all(isinstance(name, str) and name in _KINDS for name in names):
+        raise invalid("type", path, f"it must be one of {', '.join(sorted(_KINDS))}, or a list of them")
+    kinds = {name for name in names if isinstance(name, str)}
+    kinds |= {"integer"} if "number" in kinds else set()
+    return frozenset(kinds - {"object", "array"} if schema.keys() & {"enum", "const"} else kinds)
+
+
+def guessed_kind(schema: dict[str, Json], facts: Facts) -> str | None:
+    """The type that keywords speak about where no type is said; an answer of it fits."""
+    if facts.kinds != _KINDS:
+        return None
+    spoken = [kind for kind, keywords in _BY_KEYWORD.items() if schema.keys() & set(keywords)]
+    return spoken[0] if spoken else "object" if facts.names else "array" if facts.has_items else None
+
+
+def members(schema: dict[str, Json], keyword: str, path: str) -> dict[str, Json]:
+    """The object that a keyword has."""
+    value = schema.get(keyword, {})
+    if not isinstance(value, dict):
+        raise invalid(keyword, path, "it must be an object")
+    return value
+
+
+def alternatives(schema: dict[str, Json], keyword: str, path: str) -> list[Json]:
+    """The list of schemas, or of values, that a keyword has."""
+    value = schema[keyword]
+    if not isinstance(value, list) or not value:
+        raise invalid(keyword, path, "it must be a list that is not empty")
+    return value
+
+
+def _differ(one: _Marks, other: _Marks) -> bool:
+    if not one.kinds & other.kinds or _apart(one.values, other.values):
+        return True
+    both_objects = one.kinds == other.kinds == frozenset({"object"})
+    return both_objects and any(
+        _apart(one.tags[name], other.tags[name]) for name in one.tags.keys() & other.tags.keys()
+    )
+
+
+def _apart(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
+    return one is not None and other is not None and not one & other
+
+
+def _listed(schema: Json) -> frozenset[str] | None:
+    if not isinstance(schema, dict):
+        return None
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return frozenset(map(_spelled, values)) if isinstance(values, list) else None
+
+
+def _spelled(value: Json) -> str:
+    """The same for values that are equal."""
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _plain(number: object) -> int | float:
+    if not isinstance(number, Decimal):
+        raise TypeError(f"{type(number).__name__} is not of JSON")
+    value = float(number)
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,253 @@
+"""A JSON Schema is bound exactly, or refused by the keyword that cannot be."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Base64Bytes, BaseModel, Field, SecretStr
+
+from doherty_engine import InvalidInputError, JsonSchema, UnsupportedError
+from doherty_engine.constraints import FormCompiler, write_for_xgrammar
+
+COMPILER = FormCompiler(extra="cpu")
+FIELD = "constraint.json_schema"
+
+
+def fits(schema: object, text: str) -> bool:
+    form = COMPILER.compile(JsonSchema(schema if isinstance(schema, str) else json.dumps(schema)))
+    try:
+        form.follow(text)
+        form.end()
+    except InvalidInputError:
+        return False
+    return True
+
+
+def refusal(schema: object, kind: type[InvalidInputError | UnsupportedError]) -> str:
+    with pytest.raises(kind) as caught:
+        COMPILER.compile(JsonSchema(schema if isinstance(schema, str) else json.dumps(schema)))
+    assert caught.value.field == FIELD
+    return str(caught.value)
+
+
+def objects(**properties: object) -> dict[str, object]:
+    return {"type": "object", "properties": properties}
+
+
+WHOLE = {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "yes", "no"),
+    [
+        ({"enum": [9007199254740991, 10**18]}, ["9007199254740991", "1" + "0" * 18], ["9007199254740992"]),
+        ({"const": 0.1}, ["0.1"], ["0.10000000000000001"]),
+        ({**WHOLE, "minimum": 2.5, "exclusiveMaximum": 5}, ["3", "4"], ["2", "5"]),
+        ({"enum": [1, "a", None], "type": ["string", "null"]}, ['"a"', "null"], ["1"]),
+        (objects(a=WHOLE), ["{}", '{"a":1}'], ['{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"b":1,"b":2}', "3"]),
+        ({**objects(a=WHOLE), "additionalProperties": True}, ['{"a":1}'], ['{"a":1,"b":1,"b":2}']),
+        ({**objects(a=WHOLE), "minProperties": 1, "required": ["a"]}, ['{"a":2}'], ["{}"]),
+        (
+            {"type": "object", "allOf": [objects(a=WHOLE), {**objects(b=WHOLE), "required": ["b"]}]},
+            ['{"a":1,"b":2}', '{"b":2}'],
+            ['{"a":1}', '{"b":1,"c":1}'],
+        ),
+        (
+            {**objects(a=WHOLE, b=WHOLE), "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            ['{"a":1}', '{"a":1,"b":2}'],
+            ["{}", '{"a":1,"c":1}'],
+        ),
+        (
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {
+                    "a": {**objects(kind={"const": "a"}, x=WHOLE), "required": ["kind"]},
+                    "b": {**objects(kind={"const": "b"}), "required": ["kind"]},
+                },
+            },
+            ['{"kind":"a","x":1}', '{"kind":"b"}'],
+            ['{"kind":"b","x":1}', "{}"],
+        ),
+        ({"type": "array", "items": [WHOLE, {"type": "string"}]}, ['[1,"a"]'], ["[1,2]", '[1,"a",{}]']),
+        ({"allOf": [{"$ref": "#/$defs/x"}], "default": 1, "$defs": {"x": WHOLE}}, ["1"], ['"a"']),
+        ({"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}, ['{"next":{"next":null}}'], ["[]"]),
+        ({"type": "string", "pattern": r"\d{2}"}, ['"12"', '"a12b"'], ['"1a2"', '"\u0661\u0662"']),
+        ({"type": "string", "pattern": r"^\s$"}, ['" "'], ['"\N{NO-BREAK SPACE}"']),
+        ({"type": "string", "format": "date"}, ['"2026-01-31"'], ['"2026-02-31"']),
+        ({"type": "string", "format": "unheard-of"}, ['"anything"'], ["1"]),
+        ({"type": "string", "x-guidance": {"lenient": True}}, ['"a"'], ["1"]),
+    ],
+)
+def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -> None:
+    assert [text for text in yes if not fits(schema, text)] == []
+    assert [text for text in no if fits(schema, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"enum": [1000000000000000001, 1000000000000000002]}, "enum"),
+        ({"const": 2**53 + 1}, "const"),
+        ({"const": {"deep": [2**70]}}, "const"),
+        (objects(a={"type": "array", "items": {"const": 10**400}}), "const"),
+        ('{"const": 0.12345678901234567890123}', "const"),
+        ('{"const": 1e999}', "const"),
+        ('{"const": 1e99999999999999999999999}', "const"),
+        ({**WHOLE, "minimum": -(2**63), "maximum": 2**63 - 1}, "minimum"),
+        ({**WHOLE, "maximum": 2**53 + 1}, "maximum"),
+        ({**WHOLE, "multipleOf": 99991}, "multipleOf"),
+        ({"type": "object"}, "type"),
+        ({"type": "object", "additionalProperties": WHOLE, "minProperties": 2}, "additionalProperties"),
+        ({"type": "object", "patternProperties": {"^x": WHOLE}}, "patternProperties"),
+        ({"type": "object", "propertyNames": {"enum": ["a"]}}, "propertyNames"),
+        ({**objects(a=WHOLE), "minProperties": 1}, "minProperties"),
+        ({**objects(a=WHOLE), "required": ["b"]}, "required"),
+        (objects(a=True), "type"),
+        ({}, "type"),
+        ({"type": "array"}, "items"),
+        ({"type": "array", "items": {}}, "type"),
+        ({"type": "array", "items": WHOLE, "uniqueItems": True}, "uniqueItems"),
+        ({"type": "string", "pattern": "a(?=b)"}, "pattern"),
+        ({"type": "string", "minLength": 10**9}, "minLength"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"if": WHOLE, "then": {"minimum": 1}}, "if"),
+        ({"oneOf": [WHOLE, {"type": "number"}]}, "oneOf"),
+        ({"$ref": "https://example.org/schema"}, "$ref"),
+        ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": objects(b=WHOLE)}}, "$ref"),
+        ({"type": "string", "allOf": [{"pattern": f"a.*{end}"} for end in "xyz"]}, "pattern"),
+    ],
+)
+def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:
+    assert repr(keyword) in refusal(schema, UnsupportedError)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"type": "thing"}, "type"),
+        ({"enum": []}, "enum"),
+        ({"anyOf": []}, "anyOf"),
+        ({"type": "string", "enum": [1]}, "enum"),
+        ({"type": "string", "minLength": -1}, "minLength"),
+        ({"type": "string", "minLength": 2, "maxLength": 1}, "minLength"),
+        ({"type": "string", "pattern": "("}, "pattern"),
+        ({**WHOLE, "minimum": 3, "maximum": 2}, "minimum"),
+        ({**WHOLE, "minimum": "3"}, "minimum"),
+        ({"properties": []}, "properties"),
+        ({**objects(a=WHOLE), "required": "a"}, "required"),
+        ({**objects(a=WHOLE), "required": ["b"], "additionalProperties": False}, "required"),
+        ({"$ref": "#/nowhere"}, "$ref"),
+        ({"$ref": "#"}, "$ref"),
+        (objects(**{f"p{index}": {} for index in range(501)}), "properties"),
+        (False, "$schema"),
+    ],
+)
+def test_what_is_wrong_is_named(schema: object, keyword: str) -> None:
+    assert repr(keyword) in refusal(schema, InvalidInputError)
+
+
+class Fine(BaseModel):
+    """Types whose schemas have formats of pydantic's own, or of other tools."""
+
+    path: Path
+    secret: SecretStr
+    raw: bytes
+    base64: Base64Bytes
+    network: IPv4Network
+    expression: re.Pattern[str]
+    span: timedelta
+    kind: Literal["a", "b"] = "a"
+    amount: Decimal = Decimal(0)
+    small: Annotated[int, Field(ge=-5, le=5)] = 0
+    names: list[str] = []
+    pair: tuple[int, str] = (1, "a")
+    other: "Fine | None" = None
+
+
+class Int64(BaseModel):
+    """A column of a database."""
+
+    wide: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+class Tags(BaseModel):
+    """No two are the same."""
+
+    tags: set[int]
+
+
+class Counts(BaseModel):
+    """Names that nobody listed."""
+
+    counts: dict[str, int]
+
+
+class Untyped(BaseModel):
+    """Anything."""
+
+    anything: Any
+
+
+def test_models_of_pydantic_are_bound_or_refused_by_name() -> None:
+    COMPILER.compile(JsonSchema(json.dumps(Fine.model_json_schema())))
+    refused: list[tuple[type[BaseModel], str]] = [
+        (Int64, "maximum"),
+        (Tags, "uniqueItems"),
+        (Counts, "additionalProperties"),
+        (Untyped, "type"),
+    ]
+    for model, keyword in refused:
+        message = refusal(model.model_json_schema(), UnsupportedError)
+        assert re.search(rf"'{keyword}'|'minimum'", message), message
+        assert "#/" in message
+
+
+def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> None:
+    deep: object = WHOLE
+    for _ in range(100):
+        deep = {"type": "array", "items": deep}
+    assert "nested" in refusal(deep, InvalidInputError)
+    assert "nested" in refusal('{"items":' * 3000 + "{}" + "}" * 3000, InvalidInputError)
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(300)}
+    assert "more than 256" in refusal({"$ref": "#/$defs/d0", "$defs": {**chain, "d300": WHOLE}}, InvalidInputError)
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)}
+    assert fits({"$ref": "#/$defs/d0", "$defs": {**doubling, "d60": WHOLE}}, "7")
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"const": 1.1}, "const"),  # written with 17 digits
+        ({"type": "number", "minimum": 0, "maximum": 1}, "minimum"),  # 1.5 would fit
+        ({**WHOLE, "multipleOf": 2}, "multipleOf"),
+        ({"type": ["integer", "null"], "minimum": 0}, "type"),
+        ({"type": "string", "pattern": "^a+$", "maxLength": 2}, "pattern"),
+        ({"$ref": "#/$defs/x", "maximum": 1, "$defs": {"x": WHOLE}}, "$ref"),
+        ({"allOf": [WHOLE, {"type": "integer"}]}, "allOf"),
+        ({"type": "string", "pattern": "^[à-ÿ]+$|^[\\u0100-\\u1000]$"}, "pattern"),
+        (objects(**{'a"b': WHOLE}), "properties"),
+        (objects(**{f"p{n}": {"type": "string", "pattern": f"a{{{n}}}"} for n in range(100)}), "pattern"),
+    ],
+)
+def test_what_xgrammar_would_get_wrong_is_refused_by_name(schema: object, keyword: str) -> None:
+    with pytest.raises(UnsupportedError, match=repr(keyword).replace("$", r"\$")):
+        write_for_xgrammar(JsonSchema(json.dumps(schema)))
+
+
+def test_xgrammar_gets_closed_objects_and_patterns_that_json_can_hold() -> None:
+    schema = {**objects(a={"type": "string", "pattern": r'^[\s\S]"\d$'}), "additionalProperties": True}
+    _, kind, text = write_for_xgrammar(JsonSchema(json.dumps(schema)))
+    written = json.loads(text)
+    assert kind == "json"
+    assert written["additionalProperties"] is False
+    inside = re.fullmatch(r"\((.*)\)", written["properties"]["a"]["pattern"])
+    assert inside is not None
+    pattern = re.sub(r"\\u\{(\w+)\}", lambda code: f"\\U{code[1]:0>8}", inside[1])
+    assert [text for text in ('é\\"1', '\\n\\"1', '\\\\\\"1') if not re.fullmatch(pattern, text)] == []
+    assert [text for text in ('a"1', '"\\"1', '\n\\"1', 'é\\"\u0661') if re.fullmatch(pattern, text)] == []
