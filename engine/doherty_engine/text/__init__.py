@@ -1,6 +1,15 @@
 """Turns inputs into tokens and generated tokens into the text of an answer; shared by the engines that need it."""
 
 from doherty_engine.text._answer import AnswerText
+from doherty_engine.text._chat_template import (
+    UNUSABLE_TEMPLATE,
+    begins_answer,
+    can_render,
+    failure,
+    refusal,
+    render_parts,
+)
+from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._detokenizer import Utf8Detokenizer
 from doherty_engine.text._model_folder import ModelFolder, find_model_folder
 from doherty_engine.text._pieces import Piece, join
@@ -11,7 +20,9 @@ from doherty_engine.text._token_answer import TokenAnswer, Vocabulary
 from doherty_engine.text._tokenizer import HuggingFaceTokenizer
 
 __all__ = [
+    "UNUSABLE_TEMPLATE",
     "AnswerText",
+    "ControlTokens",
     "HuggingFaceTokenizer",
     "InputReader",
     "ModelFolder",
@@ -21,8 +32,15 @@ __all__ = [
     "TokenAnswer",
     "Utf8Detokenizer",
     "Vocabulary",
+    "begins_answer",
+    "can_render",
+    "encode_exactly",
+    "failure",
     "find_model_folder",
     "join",
+    "looks_like_control",
+    "refusal",
+    "render_parts",
     "spell_byte_level",
     "spell_sentence_piece",
 ]

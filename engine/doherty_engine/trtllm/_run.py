@@ -110,7 +110,11 @@ class Run:
         lora = shop.adapters[request.adapter] if request.adapter else None
         # A plain function, which must be called, and its result iterated, on one running loop.
         self._result = shop.llm.generate_async(
-            reading.token_ids, sampling_params=params, lora_request=lora, streaming=True
+            reading.token_ids,
+            sampling_params=params,
+            lora_request=lora,
+            streaming=True,
+            cache_salt=request.cache_salt or None,
         )
         self._watch_time(answer)
         results = ResultReader(self._result, wants_logprobs=request.top_logprobs is not None)

@@ -1,0 +1,77 @@
+"""Chooses the slot of llama.cpp for each request, so that nobody gets to use, or to see, what another one's has cached.
+
+llama.cpp itself would choose the slot whose tokens are most like the prompt, whoever they came from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+_LEAST_SHARED = 0.1
+"""Of the shorter one of a prompt and what a slot has read: less is not worth the loss of what the slot has besides.
+This is llama.cpp's own share, which it takes of the prompt."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A slot, and what it read last."""
+
+    number: int
+    salt: str = ""
+    """Whose cached tokens it holds, as EngineRequest.cache_salt says."""
+    tokens: Sequence[int] = ()
+    """What it read last: the answer to it stands behind that in the cache."""
+    used: int = 0
+    """When it was used last, by a count of uses; 0 is never."""
+
+
+class Slots:
+    """The slots that are free; any thread may take one."""
+
+    def __init__(self, count: int) -> None:
+        self._free = [Slot(number) for number in range(count)]
+        self._uses = 0
+        self._lock = Lock()
+
+    def take(self, salt: str, tokens: Sequence[int]) -> tuple[Slot, bool]:
+        """Takes the slot for a request; there is a free one, for there is one for each thread.
+
+        Args:
+            salt: whose cached tokens may be used.
+            tokens: what will be read.
+
+        Returns:
+            The slot, and whether what it has cached may be used.
+        """
+        with self._lock:
+            slot = self._find(salt, tokens)
+            self._free.remove(slot)
+            self._uses += 1
+            may_reuse = slot.salt == salt
+            slot.salt, slot.tokens, slot.used = salt, tokens, self._uses
+            return slot, may_reuse
+
+    def give_back(self, slot: Slot) -> None:
+        """Makes a slot free."""
+        with self._lock:
+            self._free.append(slot)
+
+    def _find(self, salt: str, tokens: Sequence[int]) -> Slot:
+        """The slot that shares the longest beginning with a prompt, else the one that was not used for longest."""
+        best, most = None, 0
+        for slot in self._free:
+            if slot.salt == salt:
+                shared = _shared(slot.tokens, tokens)
+                if shared > most and shared >= _LEAST_SHARED * min(len(slot.tokens), len(tokens)):
+                    best, most = slot, shared
+        return best or min(self._free, key=lambda slot: slot.used)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens at the beginning are the same."""
+    count = 0
+    for mine, its in zip(one, other, strict=False):
+        if mine != its:
+            break
+        count += 1
+    return count
