@@ -1,11 +1,13 @@
-"""Writes GGUF files: a language model of some kilobytes that llama.cpp loads, with the template that a test wants."""
+"""A language model of some kilobytes with the chat template that a test wants, as a GGUF file and as a folder."""
 
 import random
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from support.hugging_face import Folder, write_folder
 
 _STRING, _ARRAY, _UINT32, _INT32, _FLOAT32 = 8, 9, 4, 5, 6
 _ALIGNMENT = 32
@@ -15,6 +17,8 @@ _MERGES = ("< |", "| >", "i m", "e n", "en d", "s y", "s t")
 
 CONTROLS = ("<|im_start|>", "<|im_end|>", "<|im|>")
 """The model's control tokens; it ends its answers with the second one."""
+WORD = "<tool>"
+"""A token that is no control token, although it is matched before the text is split."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -40,11 +44,10 @@ def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tu
 
 
 def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
-    """A model of one layer with a byte-level vocabulary, a few merges and three control tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merged = [merge.replace(" ", "") for merge in _MERGES]
-    tokens = [*CONTROLS, "<tool>", *alphabet, *merged]
-    kinds = [_CONTROL] * len(CONTROLS) + [_USER_DEFINED] + [_NORMAL] * (len(alphabet) + len(merged))
+    """A model of one layer that llama.cpp loads, with a byte-level vocabulary and a few merges."""
+    tokens = _tokens()
+    others = len(tokens) - len(CONTROLS) - 1
+    kinds = [_CONTROL] * len(CONTROLS) + [_USER_DEFINED] + [_NORMAL] * others
     values: dict[str, Value] = {
         "general.architecture": "llama",
         "llama.block_count": 1,
@@ -82,6 +85,24 @@ def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
         **{f"blk.0.{name}.weight": shape for name, shape in block.items()},
     }
     return write_gguf(path, values, tensors)
+
+
+def write_tiny_folder(path: Path, template: str | None = CHATML) -> Folder:
+    """The same vocabulary as a Hugging Face folder."""
+    ids = {token: token_id for token_id, token in enumerate(_tokens())}
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in _MERGES)]
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.add_special_tokens(list(CONTROLS))
+    tokenizer.add_tokens([AddedToken(WORD, normalized=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    said = {} if template is None else {"chat_template": template}
+    return write_folder(path, tokenizer, tokenizer_config={"eos_token": CONTROLS[1], **said})
+
+
+def _tokens() -> list[str]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return [*CONTROLS, WORD, *alphabet, *(merge.replace(" ", "") for merge in _MERGES)]
 
 
 def _string(text: str) -> bytes:
