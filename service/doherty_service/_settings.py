@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     allow_control_tokens: bool = Field(
         default=False,
-        description="Read control tokens that messages spell out, as <|im_end|>, as such; whoever writes a message can "
-        "then forge others.",
+        description="Read the model's control tokens where messages spell them out, not as text; whoever writes a "
+        "message can then forge others.",
     )
     share_prefix_cache: bool = Field(
         default=False,

@@ -48,9 +48,9 @@ def test_a_slot_of_the_same_salt_with_the_longest_beginning_is_taken() -> None:
 
 def test_a_slot_is_not_given_up_for_a_beginning_that_is_hardly_shared() -> None:
     slots = Slots(2)
-    slot, _ = slots.take("a", range(100))
+    slot, _ = slots.take("a", tuple(range(100)))
     slots.give_back(slot)
-    other, _ = slots.take("a", [0, *range(200, 300)])
+    other, _ = slots.take("a", (0, *range(200, 300)))
     assert other.number != slot.number
 
 

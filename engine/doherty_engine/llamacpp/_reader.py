@@ -27,8 +27,6 @@ class InputReader:
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._most_bytes = context_tokens * max(map(len, vocabulary.pieces))
-        self._spelled: dict[str, tuple[int, ...]] = {}
-        """The tokens of what spells control tokens, as text."""
 
     def count(self, content: Input | HeldPart) -> int:
         """Counts the tokens of a prompt or of a held part; raises as `prompt` and `held` do."""
@@ -53,34 +51,27 @@ class InputReader:
         return ids
 
     def _conversation(self, content: Conversation) -> tuple[int, ...]:
+        controls = self._vocabulary.controls
         contents = [message.content for message in content.messages]
         self._check_size(content, "".join(contents))
         # Each is a token at least, and a piece of work of its own.
-        if self._vocabulary.controls.count(contents) > self._context_tokens:
+        if controls.count(contents) > self._context_tokens:
             raise _too_large(content)
         try:
             if content.control_tokens:
                 parts = [self._server.render(content.messages)]
             else:
-                parts = render_parts(content.messages, self._vocabulary.controls, self._server.render)
+                parts = render_parts(content.messages, controls, self._server.render)
         except ValueError as error:
             raise InvalidInputError(content.field, str(error)) from error
         self._check_size(content, "".join(parts))
         mixed: list[str | int] = []
         for index, part in enumerate(parts):
-            mixed += self._encode_spelled(part) if index % 2 else (part,)
+            if index % 2:
+                mixed += controls.encode_as_text(part, self._encode_plain, self._vocabulary.decode)
+            else:
+                mixed.append(part)
         return self._server.tokenize(mixed, with_special=True)
-
-    def _encode_spelled(self, control: str) -> tuple[int, ...]:
-        """The tokens of what spells a control token, as text."""
-        found = self._spelled.get(control)
-        if found is None:
-            try:
-                ids = self._vocabulary.controls.encode_as_text(control, self._encode_exactly)
-            except ValueError:  # the tokenizer changes every text
-                ids = self._vocabulary.controls.encode_as_text(control, self._encode_plain)
-            found = self._spelled[control] = tuple(ids)
-        return found
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return self._server.tokenize(text, with_special=False)

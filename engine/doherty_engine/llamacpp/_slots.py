@@ -3,7 +3,6 @@
 llama.cpp itself would choose the slot whose tokens are most like the prompt, whoever they came from.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -12,14 +11,14 @@ _LEAST_SHARED = 0.1
 This is llama.cpp's own share, which it takes of the prompt."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A slot, and what it read last."""
 
     number: int
     salt: str = ""
     """Whose cached tokens it holds, as EngineRequest.cache_salt says."""
-    tokens: Sequence[int] = ()
+    tokens: tuple[int, ...] = ()
     """What it read last: the answer to it stands behind that in the cache."""
     used: int = 0
     """When it was used last, by a count of uses; 0 is never."""
@@ -33,7 +32,7 @@ class Slots:
         self._uses = 0
         self._lock = Lock()
 
-    def take(self, salt: str, tokens: Sequence[int]) -> tuple[Slot, bool]:
+    def take(self, salt: str, tokens: tuple[int, ...]) -> tuple[Slot, bool]:
         """Takes the slot for a request; there is a free one, for there is one for each thread.
 
         Args:
@@ -56,7 +55,7 @@ class Slots:
         with self._lock:
             self._free.append(slot)
 
-    def _find(self, salt: str, tokens: Sequence[int]) -> Slot:
+    def _find(self, salt: str, tokens: tuple[int, ...]) -> Slot:
         """The slot that shares the longest beginning with a prompt, else the one that was not used for longest."""
         best, most = None, 0
         for slot in self._free:
@@ -67,11 +66,13 @@ class Slots:
         return best or min(self._free, key=lambda slot: slot.used)
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens at the beginning are the same."""
-    count = 0
-    for mine, its in zip(one, other, strict=False):
-        if mine != its:
-            break
-        count += 1
-    return count
+def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens at the beginning are the same; halves the rest, for slices are compared in C."""
+    same, most = 0, min(len(one), len(other))
+    while same < most:
+        middle = (same + most + 1) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            most = middle - 1
+    return same

@@ -91,7 +91,10 @@ class HuggingFaceTokenizer:
             return self._encode(self._apply_template(messages))
         ids: list[int] = []
         for index, part in enumerate(render_parts(messages, self.controls, self._apply_template)):
-            ids += self._encode_spelled(part) if index % 2 else self._encode(part)
+            if index % 2:
+                ids += self.controls.encode_as_text(part, self._encode_plain, self.decode)
+            elif part:
+                ids += self._encode(part)
         return ids
 
     def encode(self, text: str) -> list[int]:
@@ -133,6 +136,8 @@ class HuggingFaceTokenizer:
         begins = begins_answer(messages)
         try:
             text: str = self.library.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins)
+        except MemoryError:  # which is no fault of the conversation
+            raise
         except Exception as error:  # a template is a program, and may fail in every way
             # Its own refusals are of this very class, and what jinja2 itself finds is of others.
             raise (refusal(str(error)) if type(error) is self._template_error else failure()) from error
@@ -142,15 +147,6 @@ class HuggingFaceTokenizer:
         """The tokens of a text, with those that it spells out."""
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
-
-    def _encode_spelled(self, control: str) -> list[int]:
-        """The tokens of what spells a control token, as text."""
-        try:
-            return self.controls.encode_as_text(
-                control, lambda text: encode_exactly(text, self._encode_plain, self.decode)
-            )
-        except ValueError:  # the tokenizer changes every text, as by putting it into lower case
-            return self.controls.encode_as_text(control, self._encode_plain)
 
     def _encode_plain(self, text: str) -> list[int]:
         """The tokens of a text in which no added token is looked for."""
