@@ -19,7 +19,7 @@ from typing import Any
 
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._requests import Message
-from doherty_engine.text import begins_answer, can_render, failure, refusal
+from doherty_engine.text import begins_answer, can_render, template_failure, template_refusal
 
 _BATCH_TOKENS = 128
 """Of a prompt, computed at a time: for so long an abort, and the next token of every other answer, must wait."""
@@ -102,7 +102,7 @@ class LlamaServer:
             answer = self._ask("/apply-template", {"messages": turns, "add_generation_prompt": begins_answer(messages)})
         except ValueError as error:
             _, is_own, words = str(error).partition(_OWN_REFUSAL)
-            raise (refusal(words) if is_own else failure()) from error
+            raise (template_refusal(words) if is_own else template_failure()) from error
         prompt: str = answer["prompt"]
         return prompt
 

@@ -8,7 +8,7 @@ from threading import Lock
 
 _LEAST_SHARED = 0.1
 """Of the shorter one of a prompt and what a slot has read: less is not worth the loss of what the slot has besides.
-This is llama.cpp's own share, which it takes of the prompt."""
+llama.cpp's own `slot_prompt_similarity` is the same number."""
 
 
 @dataclass(slots=True, eq=False)

@@ -5,9 +5,9 @@ from doherty_engine.text._chat_template import (
     UNUSABLE_TEMPLATE,
     begins_answer,
     can_render,
-    failure,
-    refusal,
     render_parts,
+    template_failure,
+    template_refusal,
 )
 from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._detokenizer import Utf8Detokenizer
@@ -35,12 +35,12 @@ __all__ = [
     "begins_answer",
     "can_render",
     "encode_exactly",
-    "failure",
     "find_model_folder",
     "join",
     "looks_like_control",
-    "refusal",
     "render_parts",
     "spell_byte_level",
     "spell_sentence_piece",
+    "template_failure",
+    "template_refusal",
 ]

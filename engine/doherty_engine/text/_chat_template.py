@@ -18,13 +18,13 @@ _HELLO = Message(Role.USER, "Hello")
 _MARK_BITS = 64
 
 
-def refusal(words: str) -> ValueError:
+def template_refusal(words: str) -> ValueError:
     """What a caller is told whose conversation the template itself refuses, in the template's own words."""
     shown = "".join(letter if letter.isprintable() else " " for letter in words[: 4 * _LONGEST_REFUSAL])
     return ValueError(f"the model's chat template refuses it: {' '.join(shown.split())[:_LONGEST_REFUSAL]}")
 
 
-def failure() -> ValueError:
+def template_failure() -> ValueError:
     """What a caller is told on whose conversation the template fails: what it said quotes its source."""
     return ValueError("the model's chat template cannot render it")
 

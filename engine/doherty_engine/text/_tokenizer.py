@@ -14,9 +14,9 @@ from doherty_engine.text._chat_template import (
     UNUSABLE_TEMPLATE,
     begins_answer,
     can_render,
-    failure,
-    refusal,
     render_parts,
+    template_failure,
+    template_refusal,
 )
 from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._model_folder import ModelFolder
@@ -140,7 +140,9 @@ class HuggingFaceTokenizer:
             raise
         except Exception as error:  # a template is a program, and may fail in every way
             # Its own refusals are of this very class, and what jinja2 itself finds is of others.
-            raise (refusal(str(error)) if type(error) is self._template_error else failure()) from error
+            raise (
+                template_refusal(str(error)) if type(error) is self._template_error else template_failure()
+            ) from error
         return text
 
     def _encode(self, text: str) -> list[int]:
