@@ -18,8 +18,9 @@ PUBLIC = {
     """,
     "doherty_engine.constraints": "Form FormCompiler",
     "doherty_engine.text": """
-        AnswerText HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer Utf8Detokenizer
-        Vocabulary find_model_folder join spell_byte_level spell_sentence_piece
+        AnswerText ControlTokens HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer
+        UNUSABLE_TEMPLATE Utf8Detokenizer Vocabulary begins_answer can_render encode_exactly find_model_folder join
+        looks_like_control render_parts spell_byte_level spell_sentence_piece template_failure template_refusal
     """,
     "doherty_service": "Settings run",
 }
