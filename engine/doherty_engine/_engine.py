@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import EngineRequest, Input
+from doherty_engine._requests import EngineRequest, HeldPart, Input
 
 StepSink = Callable[[Sequence[StepOutput]], None]
 """Takes what one step produced for every request that took part in it."""
@@ -114,11 +114,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:
-            InvalidInputError: the input cannot be read, for instance by the chat template.
+            InvalidInputError: it cannot be read, for instance by the chat template.
+            UnsupportedError: the tokenizer changes the held text.
             EngineFailedError: the engine is not running.
         """
         ...

@@ -27,6 +27,8 @@ class Conversation:
     messages: tuple[Message, ...]
     field: str = "messages"
     """The field of GenerateRequest that it came from, for errors: "messages" or "prompt"."""
+    control_tokens: bool = False
+    """Whether control tokens that a content spells out, as `<|im_end|>`, are read as such; else they are text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +137,5 @@ class EngineRequest:
     constraint: Constraint | None = None
     adapter: str = ""
     held: HeldPart | None = None
+    cache_salt: str = ""
+    """Cached prefixes are shared only among requests with the same one."""

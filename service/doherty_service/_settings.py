@@ -68,6 +68,16 @@ class Settings(BaseSettings):
     reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
     channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
+    allow_control_tokens: bool = Field(
+        default=False,
+        description="Read the model's control tokens where messages spell them out, not as text; whoever writes a "
+        "message can then forge others.",
+    )
+    share_prefix_cache: bool = Field(
+        default=False,
+        description="Share cached prefixes of prompts among all keys, whose holders can then find out each other's "
+        "prompts.",
+    )
     max_output_tokens: int = Field(
         default=1024, ge=1, le=_LARGEST, description="The default of stopping.max_output_tokens."
     )

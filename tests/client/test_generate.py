@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from doherty import FinishReason, GenerateOptions, ModelInfo, RawText, TokenIds
+from doherty import FinishReason, GenerateOptions, InvalidRequestError, ModelInfo, RawText, TokenIds
 from support.server import ServerProcess
 from support.twins import ENDLESS, Kind, Twin, open_twin
 
@@ -87,6 +87,16 @@ async def test_prompts_of_all_kinds_are_counted(twin: Twin) -> None:
     assert templated == await twin("count_tokens", [{"role": "user", "content": prompt}])
     answer = await twin.generate(prompt, max_output_tokens=1)
     assert answer.usage.prompt_tokens == templated
+
+
+async def test_a_conversation_that_ends_with_an_answer_is_counted(twin: Twin) -> None:
+    """As a chat loop does it that trims its history."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    answered, asked = await twin("count_tokens", turns), await twin("count_tokens", turns[:1])
+    answer = await twin("count_tokens", RawText("Hello"))
+    assert answered == asked + answer + 1  # the end of the turn
+    with pytest.raises(InvalidRequestError):
+        await twin.generate(turns)
 
 
 async def test_the_model_is_described(twin: Twin) -> None:

@@ -22,8 +22,9 @@ PUBLIC = {
         context_of default_cache fetch_weights fetch_whole first_line read_head stretch visible_gpus weights_identity
     """,
     "doherty_engine.text": """
-        AnswerText HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer Utf8Detokenizer
-        Vocabulary find_model_folder join spell_byte_level spell_sentence_piece
+        AnswerText ControlTokens HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer
+        UNUSABLE_TEMPLATE Utf8Detokenizer Vocabulary begins_answer can_render encode_exactly find_model_folder join
+        looks_like_control render_parts spell_byte_level spell_sentence_piece template_failure template_refusal
     """,
     "doherty_service": "Settings run",
 }

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from doherty_engine import EngineSetupError, create_engine
+from doherty_engine import EngineSetupError, RawText, Stopping, create_engine
 from doherty_engine.llamacpp._gguf import read_gguf
 from doherty_engine.llamacpp._model_file import find_model
 from doherty_engine.llamacpp._vocabulary import Vocabulary
+from support.engines import running
+from support.gguf import write_tiny_model
+from support.llamacpp import asking
 from support.smollm2 import packaged_model
 
 INSTALL = "pip install 'doherty[cpu]'"
@@ -197,3 +200,16 @@ def test_the_packaged_model_is_read_right() -> None:
     assert len(vocabulary) == 49152
     assert vocabulary.end_ids == {0, 2}
     assert vocabulary.decode((28120, 905, 198)).decode() == "hello world\n"
+
+
+@pytest.mark.parametrize("template", [None, "{% for message in %}", "{{ messages[0].role }}"])
+async def test_without_a_chat_template_texts_are_served_and_conversations_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, template: str | None
+) -> None:
+    model = write_tiny_model(tmp_path / "model.gguf", template)
+    async with running("llamacpp", model=str(model), slots="1", threads="1") as lab:
+        assert not lab.engine.info().features & {"prompt", "messages"}
+        short = Stopping(max_output_tokens=2, ignore_eos=True)
+        assert (await asking(lab)(input=RawText("Hello"), stopping=short)).finish.output_tokens == 2
+    told = ["The model's chat template cannot render a conversation: prompt and messages are not served."]
+    assert [record.message for record in caplog.records] == ([] if template is None else told)

@@ -18,7 +18,7 @@ from doherty_engine import (
     UnsupportedError,
 )
 from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
-from support.hugging_face import TURN_END, Folder, user, write_llama3
+from support.hugging_face import Folder, user, write_llama3, write_sentence_piece
 
 CONTEXT = 600
 
@@ -67,9 +67,9 @@ async def test_long_inputs_are_read_in_a_thread(
     seen: list[bool] = []
     render = HuggingFaceTokenizer.render
 
-    def spy(self: HuggingFaceTokenizer, turns: Any) -> list[int]:
+    def spy(self: HuggingFaceTokenizer, turns: Any, *, control_tokens: bool) -> list[int]:
         seen.append(threading.current_thread() is threading.main_thread())
-        return render(self, turns)
+        return render(self, turns, control_tokens=control_tokens)
 
     monkeypatch.setattr(HuggingFaceTokenizer, "render", spy)
     content = Conversation((user("Hello " * words),) * messages)
@@ -108,12 +108,14 @@ async def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("")
     with pytest.raises(InvalidInputError, match="the model has no chat template"):
         await reader_of(folder).count(Conversation((user("Hi"),)))
-    (tmp_path / "chat_template.jinja").write_text("{{ '' }}")
+    (tmp_path / "chat_template.jinja").write_text("{% if messages[0].content == 'Hello' %}Hello{% endif %}")
     with pytest.raises(InvalidInputError, match="it is empty"):
         await reader_of(folder).count(Conversation((user("Hi"),)))
 
 
-async def test_a_held_text_that_the_tokenizer_changes_is_refused(reader: InputReader) -> None:
+async def test_a_held_text_that_the_tokenizer_changes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as raised:
-        await reader.read(request(held=HeldPart(text=f"so{TURN_END}")))
+        await reader_of(write_sentence_piece(tmp_path)).read(
+            request(held=HeldPart(text="a\N{LOWER ONE EIGHTH BLOCK}b"))
+        )
     assert raised.value.field == "continue_from.text"

@@ -121,7 +121,7 @@ async def test_ngram_speculation(trtllm: Start, gpu: FakeGpu) -> None:
         "max_matching_ngram_size": 3,
         "is_keep_all": True,
         "is_use_oldest": True,
-        "is_public_pool": True,
+        "is_public_pool": False,
     }
     assert built["arguments"]["disable_overlap_scheduler"] is True
 
@@ -129,13 +129,25 @@ async def test_ngram_speculation(trtllm: Start, gpu: FakeGpu) -> None:
 async def test_the_engines_own_times_and_its_cache_are_told(trtllm: Start) -> None:
     async with trtllm("pytorch", "slots=8", "max_batch_size=8", tokens_per_second=100) as lab:
         long = replace(BASE, input=RawText("word " * 200), stopping=Stopping(max_output_tokens=3, ignore_eos=True))
-        finish = (await lab.ask(long)).finish
+        assert (await lab.ask(long)).finish.cached_tokens == 0
+        finish = (await lab.ask(replace(long, key="again"))).finish
         assert finish.cached_tokens
         assert finish.cached_tokens % 32 == 0
         assert finish.engine_time_to_first_token is not None
         assert finish.engine_time_to_first_token > 0
     async with trtllm("tensorrt", tokens_per_second=100) as lab:
         assert (await lab.ask(BASE)).finish.cached_tokens is None  # it does not tell
+
+
+async def test_cached_tokens_are_those_of_the_same_salt(trtllm: Start) -> None:
+    long = replace(BASE, input=RawText("word " * 200), stopping=Stopping(max_output_tokens=3, ignore_eos=True))
+    async with trtllm("pytorch") as lab:
+        cached = [
+            (await lab.ask(replace(long, key=f"{number}", cache_salt=salt))).finish.cached_tokens
+            for number, salt in enumerate(["alice", "bob", "", "alice", ""])
+        ]
+    assert cached[:3] == [0, 0, 0]
+    assert cached[3] == cached[4] == 992
 
 
 async def test_the_engines_own_queue_is_told(trtllm: Start) -> None:

@@ -140,12 +140,12 @@ def test_the_contract_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(llmapi, "AutoDecodingConfig")
 
     async def generate_async(inputs: object, sampling_params: object) -> None:
-        """A coroutine, with two of the four."""
+        """A coroutine, with two of the five."""
 
     monkeypatch.setattr(tensorrt_llm.LLM, "generate_async", generate_async)
     problems = {one.name: one.problem for one in check_contract() if one.problem}
     assert problems["the version of TensorRT-LLM"] == "it is 1.3.0, and this engine is written for 1.2.1"
     assert problems["tensorrt_llm.llmapi.KvCacheConfig"] == "it has no host_cache_size"
     assert "it is not there" in problems["tensorrt_llm.llmapi.AutoDecodingConfig"]
-    assert problems["tensorrt_llm.LLM.generate_async"] == "it has no lora_request, streaming"
+    assert problems["tensorrt_llm.LLM.generate_async"] == "it has no cache_salt, lora_request, streaming"
     assert problems["generate_async is a plain function"] == "it is a coroutine"

@@ -88,6 +88,14 @@ async def test_the_engines_own_queue_and_cache_are_told(vllm: VllmLab) -> None:
     assert first.finish.speculation is None
 
 
+async def test_cached_tokens_are_those_of_the_same_salt(vllm: VllmLab) -> None:
+    prompt = RawText("Who else has asked how many people live in the capital of France, and what has it been told?")
+    salts = ["alice", "bob", "", "alice", ""]
+    cached = [(await vllm.ask(input=prompt, cache_salt=salt)).finish.cached_tokens for salt in salts]
+    assert cached[:3] == [0, 0, 0]
+    assert cached[3] == cached[4] != 0
+
+
 async def test_an_adapter_changes_the_answer(vllm: VllmLab) -> None:
     assert vllm.lab.engine.info().adapters == ("poet",)
     assert vllm.llm.vllm_config.arguments["max_lora_rank"] == 32

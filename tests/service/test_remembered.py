@@ -11,7 +11,7 @@ import pytest
 from doherty.v1.request_pb2 import GenerateRequest
 from doherty_engine import ModelInfo
 from doherty_service._errors import NotFoundError, UnsupportedFieldError
-from doherty_service.security import ANYBODY, changing_keys
+from doherty_service.security import ANYBODY, CacheSalts, changing_keys
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation import Deployment, RequestReader
 from support.security import add_key, connect_with
@@ -88,7 +88,7 @@ def read(reader: RequestReader, served: ModelInfo, **fields: Any) -> None:
 
 
 def test_another_model_forgets_what_was_valid_for_the_one_before() -> None:
-    reader = RequestReader(DEPLOYMENT)
+    reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     asked: dict[str, Any] = {"prompt": "a", "model": "one", "sampling": {"temperature": 0.5, "top_k": 5}}
     for _ in "12":
         read(reader, MODEL, **asked)
@@ -100,7 +100,7 @@ def test_another_model_forgets_what_was_valid_for_the_one_before() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    reader = RequestReader(DEPLOYMENT)
+    reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     for number in range(2500):
         read(reader, MODEL, prompt="a", sampling={"temperature": number / 2500})
     assert len(reader._valid) <= 1000  # noqa: SLF001 - memory would tell it less surely

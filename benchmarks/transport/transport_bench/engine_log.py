@@ -11,7 +11,17 @@ from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from doherty_engine import Conversation, Engine, EngineRequest, Health, Input, ModelInfo, RequestHandle, StepOutput
+from doherty_engine import (
+    Conversation,
+    Engine,
+    EngineRequest,
+    Health,
+    HeldPart,
+    Input,
+    ModelInfo,
+    RequestHandle,
+    StepOutput,
+)
 
 if TYPE_CHECKING:
     from doherty_engine import StepSink
@@ -82,8 +92,8 @@ class LoggedEngine:
             self._put(time.monotonic(), number, Kind.SUBMIT)
         return self._engine.submit(request)
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input."""
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input or of a held part."""
         return await self._engine.count_tokens(content)
 
     def info(self) -> ModelInfo:

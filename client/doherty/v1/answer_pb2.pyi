@@ -242,7 +242,8 @@ class Usage(google.protobuf.message.Message):
     """The whole answer: all generated tokens, also those whose text was cut off, and ContinueFrom's part."""
     cached_tokens: builtins.int
     """How many of the tokens that the model had to read were still in the KV cache. Absent where the engine does not
-    tell.
+    tell. What callers with another key asked counts only where a deployment shares the cache among keys (the server's
+    setting `share_prefix_cache`); all callers without a key count as one.
     """
     def __init__(
         self,

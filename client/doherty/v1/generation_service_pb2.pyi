@@ -260,7 +260,9 @@ class CountTokensRequest(google.protobuf.message.Message):
     """A text that is given to the model without a template."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[doherty.v1.request_pb2.Message]:
-        """A conversation, rendered with the chat template, as in GenerateRequest.messages."""
+        """A conversation, rendered with the chat template, as in GenerateRequest.messages. One that ends with the assistant is
+        counted as far as it goes; one that ends with the user includes what the template writes before the answer.
+        """
 
     def __init__(
         self,

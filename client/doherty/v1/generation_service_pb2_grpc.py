@@ -184,7 +184,8 @@ class GenerationServiceServicer(object):
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
-        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
+        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (the model has no chat template, or a field of a newer contract),
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -231,7 +231,8 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
-    UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
+    UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (the model has no chat template, or a field of a newer contract),
+    INTERNAL.
     """
 
     GetModel: _GenerationServiceGetModelType
@@ -359,7 +360,8 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         """Counts the tokens of an input as the model would read it, with the chat template where one applies.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
-        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (a field of a newer contract), INTERNAL.
+        UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (the model has no chat template, or a field of a newer contract),
+        INTERNAL.
         """
 
     @abc.abstractmethod

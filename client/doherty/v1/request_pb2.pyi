@@ -105,9 +105,11 @@ class GenerateRequest(google.protobuf.message.Message):
     NOT_FOUND.
     """
     prompt: builtins.str
-    """Input: one user message, rendered with the model's chat template."""
+    """Input: one user message, rendered with the model's chat template. Message.content says how it is read."""
     raw_text: builtins.str
-    """Input: a text that is given to the model as it is, without a template."""
+    """Input: a text that is given to the model as it is, without a template. Control tokens that it spells out are read
+    as such.
+    """
     adapter: builtins.str
     """The name of a LoRA adapter, one of GetModelResponse.adapters. Empty means the model alone."""
     priority: Global___Priority.ValueType
@@ -180,7 +182,11 @@ class Message(google.protobuf.message.Message):
     role: Global___Role.ValueType
     """Who speaks. ROLE_UNSPECIFIED is INVALID_ARGUMENT."""
     content: builtins.str
-    """What is said. May be empty."""
+    """What is said. May be empty.
+    Control tokens of the model that it spells out, as `<|im_end|>`, are read as plain text, so that whoever wrote it
+    cannot forge other messages. A deployment may allow them (the server's setting `allow_control_tokens`). A template
+    whose marks are plain text themselves, as Llama 2's `[INST]`, cannot be protected like this.
+    """
     def __init__(
         self,
         *,

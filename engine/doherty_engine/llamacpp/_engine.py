@@ -1,13 +1,14 @@
 """The engine: loads the model, runs a thread for each request, and brings what they produce to the event loop."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDefaults, StepSink
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import Choices, Conversation, EngineRequest, Input, Message, Role, Stopping
+from doherty_engine._requests import Choices, EngineRequest, HeldPart, Input, RawText, Stopping
 from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.constraints import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf, read_gguf
@@ -17,12 +18,16 @@ from doherty_engine.llamacpp._outbox import Outbox
 from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._server import LlamaServer, LlamaServerGoneError
+from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 from doherty_engine.llamacpp._work import Work, Workshop
+from doherty_engine.text import UNUSABLE_TEMPLATE
 
 _DEFAULT_CONTEXT_TOKENS = 8192
 _MAX_TOP_LOGPROBS = 20
 _WARM_UP_TOKENS = 4
+_log = logging.getLogger("doherty.engine")
+_TEMPLATED = frozenset({"messages", "prompt"})
 _FEATURES = frozenset(
     {
         "constraint.choices",
@@ -31,10 +36,8 @@ _FEATURES = frozenset(
         "constraint.regex",
         "continue_from.text",
         "continue_from.token_ids",
-        "messages",
         "output.token_ids",
         "output.top_logprobs",
-        "prompt",
         "raw_text",
         "sampling.frequency_penalty",
         "sampling.min_p",
@@ -101,21 +104,21 @@ class LlamaCppEngine:
         self._running[request.key] = work, self._threads.submit(work.run)
         return work
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:
-            InvalidInputError: the input cannot be read, for instance by the chat template.
+            InvalidInputError: it cannot be read, for instance by the chat template.
+            UnsupportedError: the tokenizer changes the held text.
             EngineFailedError: the engine is not running.
         """
-        counting: Future[tuple[int, ...]] = self._counters.submit(self._loaded().reader.prompt, content)
+        counting: Future[int] = self._counters.submit(self._loaded().reader.count, content)
         try:
-            tokens = await asyncio.wrap_future(counting)
+            return await asyncio.wrap_future(counting)
         except asyncio.CancelledError:
             if self._shop is not None:
                 raise  # the caller's own
             raise EngineFailedError("the engine was stopped") from None
-        return len(tokens)
 
     def info(self) -> ModelInfo:
         """Tells what the engine serves; callable once `start` has returned."""
@@ -160,7 +163,13 @@ class LlamaCppEngine:
         vocabulary = Vocabulary(gguf)
         context_tokens = _context_tokens(options, gguf)
         threads = options.threads or default_threads()
-        server = LlamaServer(file.path, slots=options.slots, context_tokens=context_tokens, threads=threads)
+        server = LlamaServer(
+            file.path,
+            slots=options.slots,
+            context_tokens=context_tokens,
+            threads=threads,
+            has_chat_template=gguf.has_chat_template,
+        )
         self._shop = Workshop(
             server=server,
             vocabulary=vocabulary,
@@ -168,14 +177,18 @@ class LlamaCppEngine:
             forms=forms,
             cache=Pool(context_tokens),
             prompts=Pool(1),
+            slots=Slots(options.slots),
             context_tokens=context_tokens,
             prompt_cache=options.prompt_cache,
             emit=self._outbox.put,
         )
-        self._info = _describe(file, gguf, self._shop, options.slots)
+        if gguf.has_chat_template and not server.has_chat_template:
+            _log.warning(UNUSABLE_TEMPLATE)
+        features = _FEATURES | _TEMPLATED if server.has_chat_template else _FEATURES
+        self._info = _describe(file, gguf, self._shop, options.slots, features)
 
     async def _warm_up(self) -> None:
-        question = Conversation((Message(Role.USER, "Hello"),))
+        question = RawText("Hello")
         await self._try(EngineRequest("warm-up", question, stopping=Stopping(max_output_tokens=_WARM_UP_TOKENS)))
         # The first constraint makes llama.cpp build a table of the whole vocabulary, which takes half a second.
         await self._try(EngineRequest("warm-up", question, constraint=Choices(("Hello",))))
@@ -214,7 +227,7 @@ def _context_tokens(options: Options, gguf: Gguf) -> int:
     return wanted
 
 
-def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int) -> ModelInfo:
+def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int, features: frozenset[str]) -> ModelInfo:
     return ModelInfo(
         model=file.model,
         revision=file.revision,
@@ -223,7 +236,7 @@ def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int) -> ModelI
         context_tokens=shop.context_tokens,
         vocabulary_size=len(shop.vocabulary),
         slots=slots,
-        features=_FEATURES,
+        features=features,
         max_top_logprobs=_MAX_TOP_LOGPROBS,
         default_sampling=_default_sampling(file, gguf),
     )

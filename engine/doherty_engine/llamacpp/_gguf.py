@@ -31,6 +31,12 @@ class Gguf:
         """The context that the model was trained for."""
         return self.integer(f"{self.values.get('general.architecture')}.context_length")
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file has a chat template."""
+        template = self.values.get("tokenizer.chat_template")
+        return isinstance(template, str) and bool(template.strip())
+
     def integer(self, key: str) -> int | None:
         """A whole number, or None where the file does not say."""
         value = self.values.get(key)

@@ -8,6 +8,7 @@ from doherty_engine._errors import InvalidInputError, UnsupportedError
 from doherty_engine._requests import Conversation, HeldPart, Input, RawText
 from doherty_engine.llamacpp._server import LlamaServer
 from doherty_engine.llamacpp._vocabulary import Vocabulary
+from doherty_engine.text import encode_exactly, render_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,12 @@ class InputReader:
     def __init__(self, server: LlamaServer, vocabulary: Vocabulary, context_tokens: int) -> None:
         self._server = server
         self._vocabulary = vocabulary
+        self._context_tokens = context_tokens
         self._most_bytes = context_tokens * max(map(len, vocabulary.pieces))
+
+    def count(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of a prompt or of a held part; raises as `prompt` and `held` do."""
+        return len(self.held(content).ids if isinstance(content, HeldPart) else self.prompt(content))
 
     def prompt(self, content: Input) -> tuple[int, ...]:
         """The tokens of a prompt.
@@ -33,13 +39,10 @@ class InputReader:
             InvalidInputError: it has none, or the chat template or the vocabulary does not know it.
         """
         if isinstance(content, Conversation):
-            try:
-                text = self._server.render(content.messages)
-            except ValueError as error:
-                raise InvalidInputError(content.field, f"the model's chat template refuses it: {error}") from error
-            ids = self._tokenize(content, text)
+            ids = self._conversation(content)
         elif isinstance(content, RawText):
-            ids = self._tokenize(content, content.text)
+            self._check_size(content, content.text)
+            ids = self._server.tokenize(content.text, with_special=True)
         else:
             ids = content.ids
             self.check_ids("token_ids", ids)
@@ -47,11 +50,39 @@ class InputReader:
             raise InvalidInputError(input_field(content), "it is empty, and the model needs at least one token")
         return ids
 
-    def _tokenize(self, content: Input, text: str) -> tuple[int, ...]:
+    def _conversation(self, content: Conversation) -> tuple[int, ...]:
+        controls = self._vocabulary.controls
+        contents = [message.content for message in content.messages]
+        self._check_size(content, "".join(contents))
+        # Each is a token at least, and a piece of work of its own.
+        if controls.count(contents) > self._context_tokens:
+            raise _too_large(content)
+        try:
+            if content.control_tokens:
+                parts = [self._server.render(content.messages)]
+            else:
+                parts = render_parts(content.messages, controls, self._server.render)
+        except ValueError as error:
+            raise InvalidInputError(content.field, str(error)) from error
+        self._check_size(content, "".join(parts))
+        mixed: list[str | int] = []
+        for index, part in enumerate(parts):
+            if index % 2:
+                mixed += controls.encode_as_text(part, self._encode_plain, self._vocabulary.decode)
+            else:
+                mixed.append(part)
+        return self._server.tokenize(mixed, with_special=True)
+
+    def _encode_plain(self, text: str) -> tuple[int, ...]:
+        return self._server.tokenize(text, with_special=False)
+
+    def _encode_exactly(self, text: str) -> list[int]:
+        return encode_exactly(text, self._encode_plain, self._vocabulary.decode)
+
+    def _check_size(self, content: Input, text: str) -> None:
         # Megabytes take seconds, in which nobody can break it off.
         if len(text.encode()) > self._most_bytes:
-            raise InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
-        return self._server.tokenize(text, with_special=True)
+            raise _too_large(content)
 
     def held(self, part: HeldPart | None) -> Held:
         """The tokens and the text of the part that the caller holds.
@@ -70,12 +101,17 @@ class InputReader:
             if used < len(data):
                 raise InvalidInputError("continue_from.token_ids", "they end inside a character")
             return Held(part.token_ids, text)
-        ids = self._server.tokenize(part.text, with_special=False)
-        if self._vocabulary.decode(ids) != part.text.encode():
-            raise UnsupportedError("continue_from.text", "the model's tokenizer changes this text; give its token ids")
-        return Held(ids, part.text)
+        try:
+            ids = self._encode_exactly(part.text)
+        except ValueError as error:
+            raise UnsupportedError("continue_from.text", f"{error}; give its token ids") from error
+        return Held(tuple(ids), part.text)
 
     def check_ids(self, field: str, ids: tuple[int, ...]) -> None:
         """Raises InvalidInputError if the model has no such tokens."""
         if max(ids, default=0) >= len(self._vocabulary):
             raise InvalidInputError(field, f"{max(ids)} is no token: the model has {len(self._vocabulary)}")
+
+
+def _too_large(content: Input) -> InvalidInputError:
+    return InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")

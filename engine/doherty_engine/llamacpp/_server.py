@@ -19,9 +19,17 @@ from typing import Any
 
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._requests import Message
+from doherty_engine.text import begins_answer, can_render, template_failure, template_refusal
 
 _BATCH_TOKENS = 128
 """Of a prompt, computed at a time: for so long an abort, and the next token of every other answer, must wait."""
+
+
+_NO_TEMPLATE = "{{ '' }}"
+"""Takes the place of a chat template that is not there, for which llama.cpp would take another model's, or that it
+cannot read, for which it would not load the model."""
+_OWN_REFUSAL = "Error: Jinja Exception: "
+"""Behind this llama.cpp tells what a template passed to `raise_exception`."""
 
 
 class LlamaServerGoneError(EngineFailedError):
@@ -31,8 +39,10 @@ class LlamaServerGoneError(EngineFailedError):
 class LlamaServer:
     """One loaded model, with its slots and its KV cache."""
 
-    def __init__(self, path: Path, *, slots: int, context_tokens: int, threads: int) -> None:
-        """Loads the model.
+    def __init__(
+        self, path: Path, *, slots: int, context_tokens: int, threads: int, has_chat_template: bool = True
+    ) -> None:
+        """Loads the model, whose file has a chat template or has none.
 
         Raises:
             EngineSetupError: xllamacpp is not there, or cannot load the file.
@@ -52,12 +62,25 @@ class LlamaServer:
         params.n_batch = params.n_ubatch = _BATCH_TOKENS
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.cache_ram_mib = 0
+        params.prefill_assistant = False
         params.verbosity = -1
         try:
-            self._server = xllamacpp.Server(params)
+            self._server, is_readable = self._load(xllamacpp, params, has_chat_template=has_chat_template)
         except RuntimeError as error:
             shutil.rmtree(self._folder)
             raise EngineSetupError(f"llama.cpp cannot load the model {path}; name another model.") from error
+        self.has_chat_template = is_readable and can_render(self._apply_template)
+        """Whether conversations can be rendered."""
+
+    def _load(self, xllamacpp: ModuleType, params: Any, *, has_chat_template: bool) -> tuple[Any, bool]:
+        """Loads the model, and returns whether with its own chat template."""
+        if has_chat_template:
+            try:
+                return xllamacpp.Server(params), True
+            except RuntimeError:  # it does not say why: it may be the template
+                self._socket.unlink(missing_ok=True)  # which that attempt may have left behind
+        params.chat_template = _NO_TEMPLATE
+        return xllamacpp.Server(params), False
 
     def complete(self, request: Mapping[str, object], on_chunk: Callable[[Any], bool]) -> None:
         """Generates until the answer ends or `on_chunk` returns True; llama.cpp swallows what that raises."""
@@ -67,15 +90,33 @@ class LlamaServer:
         """Puts a conversation into the form that the model was trained on.
 
         Raises:
-            ValueError: the model's chat template refuses it; the message is the template's.
+            ValueError: the model's chat template refuses it, or there is none; says why, for the caller.
         """
+        if not self.has_chat_template:
+            raise ValueError("the model has no chat template")
+        return self._apply_template(messages)
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.role.value, "content": message.content} for message in messages]
-        prompt: str = self._ask("/apply-template", {"messages": turns})["prompt"]
+        try:
+            answer = self._ask("/apply-template", {"messages": turns, "add_generation_prompt": begins_answer(messages)})
+        except ValueError as error:
+            _, is_own, words = str(error).partition(_OWN_REFUSAL)
+            raise (template_refusal(words) if is_own else template_failure()) from error
+        prompt: str = answer["prompt"]
         return prompt
 
-    def tokenize(self, text: str, *, with_special: bool) -> tuple[int, ...]:
-        """Splits a text into tokens, with or without the model's special ones (spelled out, or put at the start)."""
-        answer = self._ask("/tokenize", {"content": text, "add_special": with_special, "parse_special": with_special})
+    def tokenize(self, content: str | Sequence[str | int], *, with_special: bool) -> tuple[int, ...]:
+        """Splits a text into tokens.
+
+        Args:
+            content: the text, or parts of it, each a text or a token.
+            with_special: whether control tokens may be spelled out, and those that the model wants are put at the
+                start.
+        """
+        answer = self._ask(
+            "/tokenize", {"content": content, "add_special": with_special, "parse_special": with_special}
+        )
         return tuple(answer["tokens"])
 
     def close(self) -> None:

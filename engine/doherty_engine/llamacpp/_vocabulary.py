@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.llamacpp._gguf import Gguf
-from doherty_engine.text import spell_byte_level, spell_sentence_piece
+from doherty_engine.text import ControlTokens, looks_like_control, spell_byte_level, spell_sentence_piece
 
 _NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
 """The types of GGUF's tokens that stand for text; the others leave none in an answer."""
+_UNKNOWN, _CONTROL = 2, 3
+"""The types of those that llama.cpp reads only where a text may spell out control tokens."""
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _END_NAMES = frozenset(
     {
@@ -51,6 +53,14 @@ class Vocabulary:
         spelled = {token_id for token_id, token in enumerate(gguf.tokens) if token in _END_NAMES}
         self.end_ids = frozenset(spelled | {token_id for token_id in named if token_id is not None})
         """The tokens at which the model ends its answer."""
+        self.controls = ControlTokens(
+            {
+                token: token_id
+                for token_id, (token, token_type) in enumerate(zip(gguf.tokens, gguf.token_types, strict=True))
+                if token_type in (_UNKNOWN, _CONTROL) or (token_type == _USER_DEFINED and looks_like_control(token))
+            }
+        )
+        """The tokens that structure a conversation."""
         self._ids_by_piece: dict[bytes, list[int]] = {}
         for token_id, piece in enumerate(self.pieces):
             self._ids_by_piece.setdefault(piece, []).append(token_id)

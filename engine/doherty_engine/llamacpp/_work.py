@@ -16,6 +16,7 @@ from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._sampling import sampling_fields
 from doherty_engine.llamacpp._server import LlamaServer
+from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 
 
@@ -32,6 +33,7 @@ class Workshop:
     prompts: Pool
     """Turns at computing a prompt, one at a time: llama.cpp says nothing of a request while it computes another's
     prompt, so that neither an abort nor a time limit would be seen."""
+    slots: Slots
     context_tokens: int
     prompt_cache: bool
     emit: Callable[[StepOutput], None]
@@ -97,7 +99,7 @@ class Work:
             if not self.aborted:
                 self._start(prompt_tokens, preprocess, queue=time.monotonic() - waits_from)
                 if self._has_turn:
-                    self._generate(answer, tokens, form)
+                    self._generate_in_slot(answer, tokens, form)
                 else:
                     answer.end_by_time()
             return answer.abort() if self.aborted else answer.last()
@@ -106,7 +108,17 @@ class Work:
             if has_room:
                 shop.cache.release(needed)
 
-    def _generate(self, answer: Answer, tokens: tuple[int, ...], form: Form | None) -> None:
+    def _generate_in_slot(self, answer: Answer, tokens: tuple[int, ...], form: Form | None) -> None:
+        slot, may_reuse = self._shop.slots.take(self._request.cache_salt, tokens)
+        try:
+            place = {"id_slot": slot.number, "cache_prompt": may_reuse and self._shop.prompt_cache}
+            self._generate(answer, tokens, form, place)
+        finally:
+            self._shop.slots.give_back(slot)
+
+    def _generate(
+        self, answer: Answer, tokens: tuple[int, ...], form: Form | None, place: Mapping[str, object]
+    ) -> None:
         request = self._request
 
         def on_chunk(data: Mapping[str, Any]) -> bool:
@@ -118,10 +130,10 @@ class Work:
 
         fields: dict[str, object] = {
             **sampling_fields(request.sampling, self._shop.context_tokens),
+            **place,
             "prompt": list(tokens),
             "n_predict": answer.left,
             "ignore_eos": request.stopping.ignore_eos,
-            "cache_prompt": self._shop.prompt_cache,
             "stream": True,
             "timings_per_token": True,
             "return_progress": True,

@@ -10,6 +10,7 @@ from doherty_engine import (
     EngineFailedError,
     EngineRequest,
     Health,
+    HeldPart,
     Input,
     ModelInfo,
     SamplingDefaults,
@@ -20,7 +21,7 @@ from doherty_engine.synthetic._logprobs import MAX_TOP_LOGPROBS
 from doherty_engine.synthetic._options import Options
 from doherty_engine.synthetic._plan import make_plan
 from doherty_engine.synthetic._run import Run
-from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE, check_size, read_input
+from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE, check_size, read_held, read_input
 
 _VERSION = "1"
 """Changes when the answers do."""
@@ -106,9 +107,11 @@ class SyntheticEngine:
             self._tell_soon(StepOutput(request.key, error=error))
         return _Handle(request.key, self._abort)
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it."""
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it."""
         self._check_running()
+        if isinstance(content, HeldPart):
+            return len(read_held(content))
         check_size(content, self._options.context_tokens)
         return len(read_input(content))
 

@@ -7,7 +7,6 @@ from doherty_engine import (
     Choices,
     Constraint,
     EngineRequest,
-    HeldPart,
     JsonSchema,
     Regex,
     Started,
@@ -17,7 +16,7 @@ from doherty_engine import (
 from doherty_engine.synthetic._answer import Answer, FixedAnswer, FreeAnswer, answer_key, pick, prompt_digest
 from doherty_engine.synthetic._options import Options
 from doherty_engine.synthetic._schema import smallest_value
-from doherty_engine.synthetic._vocabulary import check_ids, check_size, decode, encode, read_input
+from doherty_engine.synthetic._vocabulary import check_ids, check_size, decode, encode, read_held, read_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def make_plan(request: EngineRequest, options: Options) -> Plan:
     stopping = request.stopping
     check_ids(stopping.stop_token_ids, "stopping.stop_token_ids")
     max_tokens = output_budget(request.input, len(prompt_ids), options.context_tokens, stopping)
-    held_ids = _held_ids(request.held)
+    held_ids = [] if request.held is None else read_held(request.held)
     prefill = options.prefill_seconds
     if options.prefill_tokens_per_second:
         prefill += (len(prompt_ids) + len(held_ids)) / options.prefill_tokens_per_second
@@ -63,13 +62,6 @@ def make_plan(request: EngineRequest, options: Options) -> Plan:
         answer = FreeAnswer(key, end, ignore_eos=stopping.ignore_eos)
     ends_with_eos = request.constraint is not None or not stopping.ignore_eos
     return Plan(started, prefill, held_ids, max_tokens, answer, ends_with_eos)
-
-
-def _held_ids(held: HeldPart | None) -> list[int]:
-    if held is None:
-        return []
-    check_ids(held.token_ids, "continue_from.token_ids")
-    return list(held.token_ids) or encode(held.text)
 
 
 def _fitting_texts(constraint: Constraint, key: bytes, options: Options) -> list[str]:

@@ -7,8 +7,9 @@ the reading of a text's beginning is the beginning of its reading.
 import re
 from collections.abc import Iterable
 
-from doherty_engine import Conversation, Input, InvalidInputError, RawText, Role, input_field
+from doherty_engine import Conversation, HeldPart, Input, InvalidInputError, RawText, Role, input_field
 from doherty_engine.synthetic._words import WORDS
+from doherty_engine.text import begins_answer
 
 _SPECIALS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 _BYTES = tuple(bytes([value]) for value in range(256))
@@ -68,6 +69,16 @@ def read_input(content: Input) -> list[int]:
     return list(content.ids)
 
 
+def read_held(held: HeldPart) -> list[int]:
+    """Reads the part of an answer that a caller holds.
+
+    Raises:
+        InvalidInputError: a token id is too large.
+    """
+    check_ids(held.token_ids, "continue_from.token_ids")
+    return list(held.token_ids) or encode(held.text)
+
+
 def check_size(content: Input, context_tokens: int) -> None:
     """Makes sure that a text is not so long that reading it would keep everybody waiting, only to refuse it then.
 
@@ -97,5 +108,6 @@ def _render(conversation: Conversation) -> list[int]:
     ids: list[int] = []
     for message in conversation.messages:
         ids += (_ROLE_IDS[message.role], *encode(message.content), END_OF_SEQUENCE)
-    ids.append(_ROLE_IDS[Role.ASSISTANT])
+    if begins_answer(conversation.messages):
+        ids.append(_ROLE_IDS[Role.ASSISTANT])
     return ids

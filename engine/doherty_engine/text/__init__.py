@@ -1,6 +1,15 @@
 """Turns inputs into tokens and generated tokens into the text of an answer; shared by the engines that need it."""
 
 from doherty_engine.text._answer import AnswerText
+from doherty_engine.text._chat_template import (
+    UNUSABLE_TEMPLATE,
+    begins_answer,
+    can_render,
+    render_parts,
+    template_failure,
+    template_refusal,
+)
+from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._detokenizer import Utf8Detokenizer
 from doherty_engine.text._logprobs import known_logprobs
 from doherty_engine.text._model_folder import ModelFolder, find_model_folder
@@ -12,7 +21,9 @@ from doherty_engine.text._token_answer import TokenAnswer, Vocabulary
 from doherty_engine.text._tokenizer import HuggingFaceTokenizer
 
 __all__ = [
+    "UNUSABLE_TEMPLATE",
     "AnswerText",
+    "ControlTokens",
     "HuggingFaceTokenizer",
     "InputReader",
     "ModelFolder",
@@ -22,9 +33,16 @@ __all__ = [
     "TokenAnswer",
     "Utf8Detokenizer",
     "Vocabulary",
+    "begins_answer",
+    "can_render",
+    "encode_exactly",
     "find_model_folder",
     "join",
     "known_logprobs",
+    "looks_like_control",
+    "render_parts",
     "spell_byte_level",
     "spell_sentence_piece",
+    "template_failure",
+    "template_refusal",
 ]

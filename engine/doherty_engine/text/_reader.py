@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from doherty_engine._budget import input_field, output_budget
 from doherty_engine._errors import InvalidInputError, UnsupportedError
@@ -65,15 +66,18 @@ class InputReader:
             return self._read(request, begun)
         return await asyncio.to_thread(self._read, request, begun)
 
-    async def count(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:
             InvalidInputError: it cannot be read.
+            UnsupportedError: the tokenizer changes the held text.
         """
-        if _size(content) <= _DIRECT_CHARACTERS:
-            return len(self._prompt(content))
-        return len(await asyncio.to_thread(self._prompt, content))
+        if isinstance(content, HeldPart):
+            size, ids = len(content.text), partial(self._held, content)
+        else:
+            size, ids = _size(content), partial(self._prompt, content)
+        return len(ids() if size <= _DIRECT_CHARACTERS else await asyncio.to_thread(ids))
 
     def _read(self, request: EngineRequest, begun: float) -> Reading:
         prompt_ids = self._prompt(request.input)
@@ -84,11 +88,11 @@ class InputReader:
 
     def _prompt(self, content: Input) -> Sequence[int]:
         if isinstance(content, Conversation):
-            self._check_size(content, "".join(message.content for message in content.messages))
+            self._check_conversation(content)
             try:
-                ids: Sequence[int] = self._tokenizer.render(content.messages)
+                ids: Sequence[int] = self._tokenizer.render(content.messages, control_tokens=content.control_tokens)
             except ValueError as error:
-                raise InvalidInputError(content.field, f"the model's chat template refuses it: {error}") from error
+                raise InvalidInputError(content.field, str(error)) from error
         elif isinstance(content, RawText):
             self._check_size(content, content.text)
             ids = self._tokenizer.encode(content.text)
@@ -110,14 +114,25 @@ class InputReader:
         except ValueError as error:
             raise UnsupportedError("continue_from.text", f"{error}; give its token ids") from error
 
+    def _check_conversation(self, content: Conversation) -> None:
+        contents = [message.content for message in content.messages]
+        self._check_size(content, "".join(contents))
+        # Each is a token at least, and a piece of work of its own.
+        if self._tokenizer.controls.count(contents) > self._context_tokens:
+            raise _too_large(content)
+
     def _check_size(self, content: Input, text: str) -> None:
         # Megabytes take seconds, in which nobody can break it off.
         if len(text.encode()) > self._most_bytes:
-            raise InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
+            raise _too_large(content)
 
     def _check_ids(self, field: str, ids: Sequence[int]) -> None:
         if max(ids, default=0) >= self.vocabulary_size:
             raise InvalidInputError(field, f"{max(ids)} is no token: the model has {self.vocabulary_size}")
+
+
+def _too_large(content: Input) -> InvalidInputError:
+    return InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
 
 
 def _size(content: Input) -> int:

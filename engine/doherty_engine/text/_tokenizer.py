@@ -1,6 +1,7 @@
 """The tokenizer and the chat template of a Hugging Face model."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -9,8 +10,19 @@ from typing import Any
 from doherty_engine._engine import SamplingDefaults
 from doherty_engine._errors import EngineSetupError
 from doherty_engine._requests import Message
+from doherty_engine.text._chat_template import (
+    UNUSABLE_TEMPLATE,
+    begins_answer,
+    can_render,
+    render_parts,
+    template_failure,
+    template_refusal,
+)
+from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._model_folder import ModelFolder
 from doherty_engine.text._spelling import spelling
+
+_log = logging.getLogger("doherty.engine")
 
 
 class HuggingFaceTokenizer:
@@ -53,31 +65,37 @@ class HuggingFaceTokenizer:
         """The tokens at which the model ends its answer."""
         self.default_sampling = _default_sampling(folder)
         """What the model's generation_config.json recommends."""
+        self.controls = ControlTokens(_control_ids(self._inner))
+        """The tokens that structure a conversation."""
+        self.has_chat_template = bool(self.library.chat_template) and self._try_template()
+        """Whether conversations can be rendered."""
 
     @property
     def vocabulary_size(self) -> int:
         """One more than the largest id."""
         return len(self.pieces)
 
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether conversations can be rendered."""
-        return bool(self.library.chat_template)
+    def render(self, messages: Sequence[Message], *, control_tokens: bool = False) -> list[int]:
+        """The tokens of a conversation, up to where the assistant's answer begins, or behind the one that ends it.
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a conversation, up to where the assistant's answer begins.
+        Args:
+            messages: the conversation.
+            control_tokens: whether control tokens that its contents spell out are read as such, else as text.
 
         Raises:
-            ValueError: the chat template refuses the conversation, or there is none; says why.
+            ValueError: the chat template refuses the conversation, or there is none; says why, for the caller.
         """
         if not self.has_chat_template:
             raise ValueError("the model has no chat template")
-        turns = [{"role": message.role.value, "content": message.content} for message in messages]
-        try:
-            text: str = self.library.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except self._template_error as error:
-            raise ValueError(str(error)) from error
-        return self._encode(text)  # the template has written the special tokens
+        if control_tokens:
+            return self._encode(self._apply_template(messages))
+        ids: list[int] = []
+        for index, part in enumerate(render_parts(messages, self.controls, self._apply_template)):
+            if index % 2:
+                ids += self.controls.encode_as_text(part, self._encode_plain, self.decode)
+            elif part:
+                ids += self._encode(part)
+        return ids
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text that is a whole prompt: with those that the model wants at the beginning, but once."""
@@ -91,24 +109,56 @@ class HuggingFaceTokenizer:
         Raises:
             ValueError: the tokenizer changes this text.
         """
-        ids = self._encode(text)
-        if self.decode(ids) == text.encode():
-            return ids
-        # SentencePiece puts a space before every text: so it is put before something else, which is taken off again.
-        before = self._encode("\n")
-        ids = self._encode(f"\n{text}")
-        rest = ids[len(before) :]
-        if ids[: len(before)] != before or self.decode(rest) != text.encode():
-            raise ValueError("the tokenizer changes this text")
-        return rest
+        try:
+            return encode_exactly(text, self._encode, self.decode)
+        except ValueError:
+            parts = self.controls.split(text)
+            if len(parts) == 1:
+                raise
+        # An answer has the letters of a control token only where the model wrote it letter by letter.
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            ids += encode_exactly(part, self._encode_plain if index % 2 else self._encode, self.decode)
+        return ids
 
     def decode(self, token_ids: Iterable[int]) -> bytes:
         """The bytes of tokens in an answer, which may end within a code point."""
         return b"".join(self.pieces[token_id] for token_id in token_ids)
 
+    def _try_template(self) -> bool:
+        if can_render(self._apply_template):
+            return True
+        _log.warning(UNUSABLE_TEMPLATE)
+        return False
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": message.role.value, "content": message.content} for message in messages]
+        begins = begins_answer(messages)
+        try:
+            text: str = self.library.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins)
+        except MemoryError:  # which is no fault of the conversation
+            raise
+        except Exception as error:  # a template is a program, and may fail in every way
+            # Its own refusals are of this very class, and what jinja2 itself finds is of others.
+            raise (
+                template_refusal(str(error)) if type(error) is self._template_error else template_failure()
+            ) from error
+        return text
+
     def _encode(self, text: str) -> list[int]:
+        """The tokens of a text, with those that it spells out."""
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """The tokens of a text in which no added token is looked for."""
+        inner = self._inner
+        if inner.normalizer is not None:
+            text = inner.normalizer.normalize_str(text)
+        words = (
+            [text] if inner.pre_tokenizer is None else [word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text)]
+        )
+        return [token.id for word in words for token in inner.model.tokenize(word)]
 
 
 def _pieces(inner: Any) -> tuple[bytes, ...]:
@@ -121,6 +171,15 @@ def _pieces(inner: Any) -> tuple[bytes, ...]:
     for token_id, added in inner.get_added_tokens_decoder().items():
         pieces[token_id] = b"" if added.special else added.content.encode()
     return tuple(pieces)
+
+
+def _control_ids(inner: Any) -> dict[str, int]:
+    added: dict[int, Any] = inner.get_added_tokens_decoder()
+    return {
+        token.content: token_id
+        for token_id, token in added.items()
+        if token.special or looks_like_control(token.content)
+    }
 
 
 def _eos_ids(folder: ModelFolder, own: int | None) -> frozenset[int]:

@@ -144,7 +144,7 @@ def _speculation(knobs: Knobs, llmapi: Any) -> Any:
                 max_matching_ngram_size=knobs.max_matching_ngram_size or _NGRAM,
                 is_keep_all=True,
                 is_use_oldest=True,
-                is_public_pool=True,
+                is_public_pool=False,  # drafts from other requests would tell of their texts
             )
         case "eagle":
             # Where there are both, the first one is for EAGLE-3 alone, and it is the one that will stay.

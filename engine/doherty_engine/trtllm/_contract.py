@@ -62,8 +62,12 @@ _MEMBERS = {
 """What classes and enumerations must have."""
 
 _PARAMETERS = {
-    ("tensorrt_llm", "LLM", "generate_async"): "inputs sampling_params lora_request streaming",
-    ("tensorrt_llm._tensorrt_engine", "LLM", "generate_async"): "inputs sampling_params lora_request streaming",
+    ("tensorrt_llm", "LLM", "generate_async"): "inputs sampling_params lora_request streaming cache_salt",
+    (
+        "tensorrt_llm._tensorrt_engine",
+        "LLM",
+        "generate_async",
+    ): "inputs sampling_params lora_request streaming cache_salt",
     ("tensorrt_llm._tensorrt_engine", "LLM", "save"): "engine_dir",
 }
 """What is passed to methods by name, or first."""

@@ -6,7 +6,7 @@ from typing import Any
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, StepSink
 from doherty_engine._errors import EngineFailedError
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import Choices, Constraint, EngineRequest, Input, RawText, Sampling, Stopping
+from doherty_engine._requests import Choices, Constraint, EngineRequest, HeldPart, Input, RawText, Sampling, Stopping
 from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.text import InputReader
 from doherty_engine.trtllm._features import has_constraints
@@ -60,11 +60,12 @@ class TrtLlmEngine:
         task.add_done_callback(lambda _: self._running.pop(run, None))
         return run
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:
-            InvalidInputError: the input cannot be read, for instance by the chat template.
+            InvalidInputError: it cannot be read, for instance by the chat template.
+            UnsupportedError: the tokenizer changes the held text.
             EngineFailedError: the engine is not running.
         """
         if self._shop is None:

@@ -113,7 +113,11 @@ class Run:
         # A plain function, which must be called, and its result iterated, on one running loop.
         try:
             self._result = shop.llm.generate_async(
-                reading.token_ids, sampling_params=params, lora_request=lora, streaming=True
+                reading.token_ids,
+                sampling_params=params,
+                lora_request=lora,
+                streaming=True,
+                cache_salt=request.cache_salt or None,
             )
         except (TypeError, ValueError) as error:  # it has not gone to the worker, which is as well as before
             raise self._refusal(error) from error

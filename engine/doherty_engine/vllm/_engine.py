@@ -9,7 +9,7 @@ from typing import Any
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, StepSink
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import Choices, EngineRequest, Input, RawText, Stopping
+from doherty_engine._requests import Choices, EngineRequest, HeldPart, Input, RawText, Stopping
 from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.vllm._guard import Guard
 from doherty_engine.vllm._library import first_line
@@ -78,11 +78,12 @@ class VllmEngine:
         self.spawn(work.run())
         return work
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input | HeldPart) -> int:
+        """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:
-            InvalidInputError: the input cannot be read, for instance by the chat template.
+            InvalidInputError: it cannot be read, for instance by the chat template.
+            UnsupportedError: the tokenizer changes the held text.
             EngineFailedError: the engine is not running.
         """
         if self._shop is None:

@@ -153,7 +153,7 @@ class Work:
             answer.stop_ids,
             None if form is None else form.grammar,
         )
-        prompt = shop.library.tokens_input(reading.token_ids)
+        prompt = shop.library.tokens_input(reading.token_ids, cache_salt=request.cache_salt or None)
         lora = shop.adapters[request.adapter] if request.adapter else None
         self._collector = await shop.llm.add_request(self.key, prompt, params, lora_request=lora)
         if self.is_over:

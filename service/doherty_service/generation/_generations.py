@@ -9,10 +9,8 @@ from doherty_engine import (
     Drafting,
     Finish,
     FinishReason,
-    HeldPart,
     Input,
     ModelInfo,
-    RawText,
     Started,
     StepOutput,
     output_budget,
@@ -251,14 +249,13 @@ class Generations:
         """The end of a request whose time limit ran out while it waited: no text, but truthful sizes.
 
         Raises:
-            InvalidInputError: the request would have been refused in its turn, too.
+            EngineError: the request would have been refused in its turn, too.
         """
         begun = time.monotonic()
         request = answer.request
         count = session.engine.count_tokens  # unbounded here: the queue has bounded these requests
         prompt_tokens = await count(request.input)
-        held = request.held or HeldPart()
-        held_tokens = len(held.token_ids) or (await count(RawText(held.text)) if held.text else 0)
+        held_tokens = 0 if request.held is None else await count(request.held)
         budget = output_budget(request.input, prompt_tokens, answer.model.context_tokens, request.stopping)
         reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
         started = Started(prompt_tokens, time.monotonic() - begun)

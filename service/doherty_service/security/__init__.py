@@ -1,5 +1,6 @@
 """Who may come in: API keys and their limits, and TLS."""
 
+from doherty_service.security._cache_salt import CacheSalts
 from doherty_service.security._callers import ANYBODY, Caller, Keyring
 from doherty_service.security._key import ApiKey, new_key
 from doherty_service.security._keys_file import KeysFileError, changing_keys, read_keys
@@ -8,6 +9,7 @@ from doherty_service.security._tls import CertificateError, CertificateFiles, tl
 __all__ = [
     "ANYBODY",
     "ApiKey",
+    "CacheSalts",
     "Caller",
     "CertificateError",
     "CertificateFiles",

@@ -9,6 +9,7 @@ from doherty_service import translation
 from doherty_service._version import server_version
 from doherty_service.generation import Answer, Generations, StreamedAnswer, WholeAnswer
 from doherty_service.multiplex import Multiplex
+from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation import Deployment, RequestReader
 
@@ -31,12 +32,19 @@ class Bounds:
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     """Serves one engine. Methods get the record of the RPC where gRPC's own servicers get a context."""
 
-    def __init__(self, generations: Generations, deployment: Deployment, bounds: Bounds, reporter: "Reporter") -> None:
+    def __init__(
+        self,
+        generations: Generations,
+        deployment: Deployment,
+        salts: CacheSalts,
+        bounds: Bounds,
+        reporter: "Reporter",
+    ) -> None:
         self._generations = generations
         self._deployment = deployment
         self._bounds = bounds
         self._reporter = reporter
-        self._reader = RequestReader(deployment)
+        self._reader = RequestReader(deployment, salts)
 
     async def Generate(self, request: request_pb2.GenerateRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
         """Generates one whole answer."""

@@ -12,3 +12,5 @@ class Deployment:
     max_output_tokens: int = 1024
     system_prompt: str = ""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    control_tokens: bool = False
+    """Whether control tokens that the contents of messages spell out are read as such."""

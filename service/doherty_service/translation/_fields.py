@@ -57,14 +57,22 @@ def text_input(
     if wire.HasField("raw_text"):
         return RawText(wire.raw_text)
     if wire.messages:
-        return conversation(wire.messages, deployment, violations)
-    return Conversation(_with_system((Message(Role.USER, wire.prompt),), deployment), field="prompt")
+        return conversation(wire.messages, deployment, violations, answered=has_token_ids is not None)
+    messages = _with_system((Message(Role.USER, wire.prompt),), deployment)
+    return Conversation(messages, field="prompt", control_tokens=deployment.control_tokens)
 
 
 def conversation(
-    wire: RepeatedCompositeFieldContainer[request_pb2.Message], deployment: Deployment, violations: Violations
+    wire: RepeatedCompositeFieldContainer[request_pb2.Message],
+    deployment: Deployment,
+    violations: Violations,
+    *,
+    answered: bool,
 ) -> Conversation:
-    """A conversation, with the deployment's system prompt where it has none of its own."""
+    """A conversation, with the deployment's system prompt where it has none of its own.
+
+    One that is to be answered ends with the user; one that is only counted may end with the assistant.
+    """
     for index, message in enumerate(wire):
         known = message.role in _ROLES
         violations.check(known, f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
@@ -72,9 +80,14 @@ def conversation(
             is_system = message.role == request_pb2.ROLE_SYSTEM
             violations.check(not is_system, f"messages[{index}].role", "a system message can only be the first one")
     last = len(wire) - 1
-    violations.check(wire[last].role == request_pb2.ROLE_USER, f"messages[{last}].role", "the last one must be user")
+    if answered:
+        is_user = wire[last].role == request_pb2.ROLE_USER
+        violations.check(is_user, f"messages[{last}].role", "the last one must be user")
+    else:
+        is_turn = wire[last].role != request_pb2.ROLE_SYSTEM
+        violations.check(is_turn, f"messages[{last}].role", "the last one must be user or assistant")
     messages = tuple(Message(_ROLES.get(message.role, Role.USER), message.content) for message in wire)
-    return Conversation(_with_system(messages, deployment))
+    return Conversation(_with_system(messages, deployment), control_tokens=deployment.control_tokens)
 
 
 def _with_system(messages: tuple[Message, ...], deployment: Deployment) -> tuple[Message, ...]:

@@ -11,6 +11,7 @@ from doherty.v1 import generation_service_pb2, request_pb2
 from doherty_engine import EngineRequest, HeldPart, Input, ModelInfo, Sampling, Stopping, TokenIds
 from doherty_service._errors import NotFoundError, UnsupportedFieldError
 from doherty_service.admission import Priority, Ticket
+from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import check_size, constraint, sampling, text_input
@@ -55,8 +56,9 @@ class RequestReader:
     anew. Nothing is remembered of a request with a constraint, a part to continue from, an adapter or a time limit.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, salts: CacheSalts) -> None:
         self._deployment = deployment
+        self._salts = salts
         self._model: ModelInfo | None = None
         self._valid: dict[tuple[object, ...], _Settings] = {}
 
@@ -100,7 +102,15 @@ class RequestReader:
         chosen, has_seed, stopping, top_logprobs = settings
         if not has_seed and chosen.temperature > 0:
             chosen = replace(chosen, seed=random.getrandbits(_SEED_BITS))
-        return EngineRequest(record.key, content, chosen, stopping, wire.output.token_ids, top_logprobs)
+        return EngineRequest(
+            record.key,
+            content,
+            chosen,
+            stopping,
+            wire.output.token_ids,
+            top_logprobs,
+            cache_salt=self._salts.of(record.caller),
+        )
 
     def _validate(self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo) -> EngineRequest:
         violations = Violations()
@@ -118,6 +128,7 @@ class RequestReader:
             constraint=constraint(wire.constraint, violations) if wire.HasField("constraint") else None,
             adapter=wire.adapter,
             held=_held(wire.continue_from, violations),
+            cache_salt=self._salts.of(record.caller),
         )
         violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
         violations.raise_if_any()
@@ -195,11 +206,15 @@ def count_tokens_input(
     Raises:
         InvalidRequestError: fields are wrong; says which, all of them.
         NotFoundError: the model is not served.
+        UnsupportedFieldError: the model has no such input, or there is a field of a newer contract.
     """
     violations = Violations()
     check_size(wire)
     refuse_unknown(wire)
     _check_model(wire.model, model)
+    for field, _ in wire.ListFields():
+        if field.name != "model" and field.name not in model.features:
+            raise UnsupportedFieldError(field.name)
     content = text_input(wire, deployment, violations)
     violations.raise_if_any()
     return content

@@ -11,7 +11,14 @@ from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service._settings import Settings
 from doherty_service.generation import Generations
 from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
-from doherty_service.security import CertificateError, CertificateFiles, Keyring, KeysFileError, tls_credentials
+from doherty_service.security import (
+    CacheSalts,
+    CertificateError,
+    CertificateFiles,
+    Keyring,
+    KeysFileError,
+    tls_credentials,
+)
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
 from doherty_service.telemetry import LatencyRecorder, log_warning
 from doherty_service.translation import Deployment
@@ -54,11 +61,13 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         max_output_tokens=settings.max_output_tokens,
         system_prompt=settings.system_prompt,
         sampling=SamplingDefaults(temperature=settings.temperature, top_p=settings.top_p),
+        control_tokens=settings.allow_control_tokens,
     )
     generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
         GenerationServicer(
             generations,
             deployment,
+            CacheSalts(shared=settings.share_prefix_cache),
             Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
             reporter,
         ),

@@ -57,10 +57,12 @@ class _BaseLLM:
         trace_headers: None = None,
         _postproc_params: None = None,
         scheduling_params: None = None,
-        cache_salt: None = None,
+        cache_salt: str | None = None,
     ) -> RequestOutput:
         del prompt_adapter_request, kv_cache_retention_config, disaggregated_params, trace_headers, _postproc_params
-        del scheduling_params, cache_salt
+        del scheduling_params
+        if cache_salt is not None and not isinstance(cache_salt, str):
+            raise AttributeError("a salt is hashed by its `encode`")
         if self._worker is None:
             raise RuntimeError("LLM is shutting down")
         if self._worker.died is not None:
@@ -81,7 +83,7 @@ class _BaseLLM:
             raise RequestError("lora is not enabled")
         if params.guided_decoding is not None and self.args.guided_decoding_backend is None:
             raise RequestError("Request is specified with GuidedDecodingParams, but GuidedDecoder is not setup.")
-        return self._worker.submit(prompt, params, lora_request.lora_int_id if lora_request else 0)
+        return self._worker.submit(prompt, params, lora_request.lora_int_id if lora_request else 0, cache_salt)
 
     @staticmethod
     def _prompt(inputs: Any) -> list[int]:

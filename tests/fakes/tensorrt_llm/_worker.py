@@ -21,6 +21,9 @@ from ._result import (
 )
 from .executor import RequestError
 
+_BLOCK = 32
+"""Tokens of a block of the KV cache."""
+
 
 class Request:
     """A request in the worker."""
@@ -38,6 +41,7 @@ class Request:
         self.scheduled: float | None = None
         self.first_token: float | None = None
         self.ready_at = 0.0
+        self.cached_tokens = 0
 
 
 class Worker:
@@ -51,6 +55,7 @@ class Worker:
         self._drafts = drafts
         self._is_greedy = drafts > 0
         self._requests: dict[int, Request] = {}
+        self._read: dict[tuple[int, str | None], list[list[int]]] = {}
         self._changed = threading.Condition()
         self._ids = itertools.count(1)
         self._steps = 0
@@ -67,14 +72,27 @@ class Worker:
         """The logits of a prompt's tokens."""
         return Logits(self._checkpoint, prompt, self._loss)
 
-    def submit(self, prompt: list[int], params: Any, lora_id: int) -> RequestOutput:
+    def submit(self, prompt: list[int], params: Any, lora_id: int, salt: str | None) -> RequestOutput:
         keep_stop = params.include_stop_str_in_output
         output = make_output(next(self._ids), prompt, self._abort, keep_stop=keep_stop)
         request = Request(output, prompt, params, self._generate(prompt, params, lora_id))
         with self._changed:
+            request.cached_tokens = self._reuse(prompt, lora_id, salt)
             self._requests[output.request_id] = request
             self._changed.notify()
         return output
+
+    def _reuse(self, prompt: list[int], lora_id: int, salt: str | None) -> int:
+        """How many tokens of whole blocks are those of an earlier prompt with the same adapter and salt."""
+        most = 0
+        earlier = self._read.setdefault((lora_id, salt), [])
+        for other in earlier:
+            pairs = enumerate(zip(prompt[:-1], other, strict=False))
+            most = max(
+                most, next((place for place, (mine, its) in pairs if mine != its), min(len(prompt) - 1, len(other)))
+            )
+        earlier.append(prompt)
+        return most - most % _BLOCK
 
     def shutdown(self) -> None:
         with self._changed:
@@ -183,7 +201,7 @@ class Worker:
             stop_reason=stop_reason,
             decoding_iter=request.steps,
             context_logits=self.read(request.prompt) if request.params.return_context_logits else None,
-            cached_tokens=0 if self._cpp else 32 * (len(request.prompt) // 64),
+            cached_tokens=0 if self._cpp else request.cached_tokens,
             metrics=metrics,
         )
 

@@ -150,7 +150,7 @@ class AsyncLLM:
         params = params.clone()
         internal = f"{request_id}-{uuid.uuid4().hex[:8]}"
         collector = RequestOutputCollector(params.output_kind, internal)
-        request = Request(internal, ids, params, lora_request)
+        request = Request(internal, ids, params, lora_request, prompt.get("cache_salt"))
         self._states[internal] = request, collector, RequestStateStats(arrival_time=arrival_time or time.time())
         self._external.setdefault(request_id, []).append(internal)
         self.engine_core.send("add", request)

@@ -38,6 +38,7 @@ class Request:
     prompt_token_ids: list[int]
     params: SamplingParams
     lora_request: LoRARequest | None
+    cache_salt: str | None = None
     queued: float = field(default_factory=time.monotonic)
     scheduled: float = 0.0
     cached_tokens: int = 0
@@ -83,7 +84,8 @@ class EngineCore:
         self.news = asyncio.Event()
         self._waiting: deque[Request] = deque()
         self._running: dict[str, Request] = {}
-        self._cached: list[list[int]] = []
+        self._cached: list[tuple[str | None, list[int]]] = []
+        """Earlier prompts, with their salts."""
         self.aborted: list[str] = []
         """Requests that were taken out before their end, for tests to look at."""
 
@@ -149,8 +151,8 @@ class EngineCore:
             request = self._waiting.popleft()
             request.scheduled = time.monotonic()
             if self._config.enable_prefix_caching:
-                request.cached_tokens = self._cached_tokens(request.prompt_token_ids)
-                self._cached.append(request.prompt_token_ids)
+                request.cached_tokens = self._cached_tokens(request)
+                self._cached.append((request.cache_salt, request.prompt_token_ids))
             if request.params.structured_outputs is not None:
                 grammar = llguidance.grammar_from("grammar", str(request.params.structured_outputs.grammar))
                 request.matcher = llguidance.LLMatcher(self._tokenizer(), grammar, log_level=0)
@@ -163,12 +165,14 @@ class EngineCore:
             self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer)
         return self._ll_tokenizer
 
-    def _cached_tokens(self, ids: list[int]) -> int:
-        """Whole blocks that an earlier prompt began with, too; the last token is always computed."""
+    def _cached_tokens(self, request: Request) -> int:
+        """Whole blocks that an earlier prompt of the same salt began with; the last token is always computed."""
         most = 0
-        for other in self._cached:
+        for salt, other in self._cached:
+            if salt != request.cache_salt:
+                continue
             same = 0
-            for mine, theirs in zip(ids[:-1], other, strict=False):
+            for mine, theirs in zip(request.prompt_token_ids[:-1], other, strict=False):
                 if mine != theirs:
                     break
                 same += 1

@@ -1,0 +1,122 @@
+"""A language model of some kilobytes with the chat template that a test wants, as a GGUF file and as a folder."""
+
+import random
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from support.hugging_face import Folder, write_folder
+
+_STRING, _ARRAY, _UINT32, _INT32, _FLOAT32 = 8, 9, 4, 5, 6
+_ALIGNMENT = 32
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_WIDTH, _HIDDEN, _CONTEXT = 32, 64, 512
+_MERGES = ("< |", "| >", "i m", "e n", "en d", "s y", "s t")
+
+CONTROLS = ("<|im_start|>", "<|im_end|>", "<|im|>")
+"""The model's control tokens; it ends its answers with the second one."""
+WORD = "<tool>"
+"""A token that is no control token, although it is matched before the text is split."""
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+Value = str | int | float | Sequence[str] | Sequence[int]
+
+
+def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tuple[int, ...]]) -> Path:
+    """Writes metadata, and tensors of random numbers by their shapes (the innermost dimension first)."""
+    draw = random.Random(7)  # noqa: S311 - weights are no secret
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))
+    head += b"".join(_string(key) + _value(value) for key, value in values.items())
+    data = b""
+    for name, shape in tensors.items():
+        head += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
+        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        floats = [1.0] * count if len(shape) == 1 else [draw.gauss(0, 0.3) for _ in range(count)]
+        data += struct.pack(f"<{count}f", *floats)
+        data += bytes(-len(data) % _ALIGNMENT)
+    path.write_bytes(head + bytes(-len(head) % _ALIGNMENT) + data)
+    return path
+
+
+def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
+    """A model of one layer that llama.cpp loads, with a byte-level vocabulary and a few merges."""
+    tokens = _tokens()
+    others = len(tokens) - len(CONTROLS) - 1
+    kinds = [_CONTROL] * len(CONTROLS) + [_USER_DEFINED] + [_NORMAL] * others
+    values: dict[str, Value] = {
+        "general.architecture": "llama",
+        "llama.block_count": 1,
+        "llama.context_length": _CONTEXT,
+        "llama.embedding_length": _WIDTH,
+        "llama.feed_forward_length": _HIDDEN,
+        "llama.attention.head_count": 2,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": _WIDTH // 2,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": _MERGES,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    if template is not None:
+        values["tokenizer.chat_template"] = template
+    block = {
+        "attn_q": (_WIDTH, _WIDTH),
+        "attn_k": (_WIDTH, _WIDTH),
+        "attn_v": (_WIDTH, _WIDTH),
+        "attn_output": (_WIDTH, _WIDTH),
+        "ffn_gate": (_WIDTH, _HIDDEN),
+        "ffn_up": (_WIDTH, _HIDDEN),
+        "ffn_down": (_HIDDEN, _WIDTH),
+        "attn_norm": (_WIDTH,),
+        "ffn_norm": (_WIDTH,),
+    }
+    tensors: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (_WIDTH, len(tokens)),
+        "output.weight": (_WIDTH, len(tokens)),
+        "output_norm.weight": (_WIDTH,),
+        **{f"blk.0.{name}.weight": shape for name, shape in block.items()},
+    }
+    return write_gguf(path, values, tensors)
+
+
+def write_tiny_folder(path: Path, template: str | None = CHATML) -> Folder:
+    """The same vocabulary as a Hugging Face folder."""
+    ids = {token: token_id for token_id, token in enumerate(_tokens())}
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in _MERGES)]
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.add_special_tokens(list(CONTROLS))
+    tokenizer.add_tokens([AddedToken(WORD, normalized=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    said = {} if template is None else {"chat_template": template}
+    return write_folder(path, tokenizer, tokenizer_config={"eos_token": CONTROLS[1], **said})
+
+
+def _tokens() -> list[str]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return [*CONTROLS, WORD, *alphabet, *(merge.replace(" ", "") for merge in _MERGES)]
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(value: Value) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _string(value)
+    if isinstance(value, int):
+        return struct.pack("<II", _UINT32, value)
+    if isinstance(value, float):
+        return struct.pack("<If", _FLOAT32, value)
+    if isinstance(value[0], str):
+        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(one)) for one in value)
+    return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)
