@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 
 _MANIFEST = "doherty.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -25,8 +26,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 def default_cache() -> Path:
     """The folder of engines in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "doherty" / "engines"
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else expand_user("~/.cache")) / "doherty" / "engines"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 from doherty_engine.text import ModelFolder, find_model_folder
 from doherty_engine.trtllm._arguments import built_in, draft_tokens
 from doherty_engine.trtllm._cache import EngineCache, EngineKey, default_cache
@@ -78,7 +79,7 @@ class Plan:
     def cache(self) -> EngineCache:
         """Where engines are kept."""
         kept = self.options.engine_cache
-        return EngineCache(Path(kept).expanduser() if kept else default_cache())
+        return EngineCache(expand_user(kept) if kept else default_cache())
 
     def key(self) -> EngineKey:
         """The key of the engine that it needs."""
