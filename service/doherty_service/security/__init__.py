@@ -3,7 +3,7 @@
 from doherty_service.security._callers import ANYBODY, Caller, Keyring
 from doherty_service.security._key import ApiKey, new_key
 from doherty_service.security._keys_file import KeysFileError, changing_keys, read_keys
-from doherty_service.security._tls import CertificateError, CertificateFiles, tls_credentials
+from doherty_service.security._tls import CertificateError, CertificateFiles, Certificates
 
 __all__ = [
     "ANYBODY",
@@ -11,10 +11,10 @@ __all__ = [
     "Caller",
     "CertificateError",
     "CertificateFiles",
+    "Certificates",
     "Keyring",
     "KeysFileError",
     "changing_keys",
     "new_key",
     "read_keys",
-    "tls_credentials",
 ]
