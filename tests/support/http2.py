@@ -55,8 +55,9 @@ def header_block(method: str, *more: tuple[str, str]) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    assert len(text) < _LONGEST_IN_A_BYTE
-    return bytes([len(text)]) + text.encode(errors="surrogateescape")
+    data = text.encode(errors="surrogateescape")
+    assert len(data) < _LONGEST_IN_A_BYTE
+    return bytes([len(data)]) + data
 
 
 RESET = (8).to_bytes(4)
@@ -104,6 +105,20 @@ class RawConnection:
         except ConnectionError:
             pass
         return time.monotonic() - begun
+
+    def is_closed(self) -> bool:
+        """Whether the server has ended the connection; what came meanwhile is lost."""
+        self._socket.settimeout(0)
+        try:
+            while self._socket.recv(65536):
+                pass
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            pass
+        finally:
+            self._socket.settimeout(SECONDS)
+        return True
 
     def shut(self) -> None:
         """Ends both directions, so that whoever reads comes to an end."""

@@ -20,6 +20,8 @@ class ServerProcess:
         """Reads the log of `process` until it ends."""
         self.process = process
         self.log: list[dict[str, object]] = []
+        self.written: list[str] = []
+        """The lines of the log as they were written."""
         self.target = ""
         self._lines: queue.Queue[dict[str, object] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -61,6 +63,7 @@ class ServerProcess:
         if self.process.stderr is None:
             raise AssertionError("the log is not read")
         for line in self.process.stderr:
+            self.written.append(line)
             self._lines.put(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
         self._lines.put(None)
 
@@ -78,7 +81,7 @@ def start_server(
     `variables` go into its environment, and `python` is the interpreter.
     """
     command = [python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "OTEL_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
     server = ServerProcess(process)
     try:

@@ -1,6 +1,6 @@
 """What an attack costs those who are served beside it.
 
-`PYTHONPATH=tests python benchmarks/attack/run.py [--before PATH] [--only TEXT]`. Each attack meets a server of its own,
+`PYTHONPATH=tests python benchmarks/attack/attack.py [--before PATH] [--only TEXT]`. Each attack meets a server of its own,
 with keys and limits, which may have 4 GiB of address space. Beside it, an honest caller reads a stream of 200 tokens a
 second, and another one asks for short answers; both have keys of their own. Printed is the stream's longest gap without
 and with the attack, the memory (RSS) before the attack, its highest value, and that five seconds after the attack, and
@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 
 from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest, MultiplexStart
+from strangers import STRANGERS
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
@@ -91,6 +92,7 @@ ATTACKS: dict[str, Attack] = {
     "multiplexed, 87 kB": flood(9_600),
     "multiplexed, 0.85 MB": flood(94_000),
     "multiplexed, 1.6 MB": flood(178_000),
+    **STRANGERS,
 }
 
 
