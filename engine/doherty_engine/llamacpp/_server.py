@@ -77,7 +77,7 @@ class LlamaServer:
             try:
                 return xllamacpp.Server(params), True
             except RuntimeError:  # it does not say why: it may be the template
-                self._socket.unlink(missing_ok=True)  # which that attempt may have left behind
+                (self._folder / SOCKET).unlink(missing_ok=True)  # which that attempt may have left behind
         params.chat_template = _NO_TEMPLATE
         return xllamacpp.Server(params), False
 
