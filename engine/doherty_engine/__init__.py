@@ -10,7 +10,9 @@ from doherty_engine._errors import (
     EngineFailedError,
     EngineSetupError,
     InvalidInputError,
+    OutOfResourcesError,
     UnsupportedError,
+    is_shortage,
 )
 from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
 from doherty_engine._registry import (
@@ -61,6 +63,7 @@ __all__ = [
     "JsonSchema",
     "Message",
     "ModelInfo",
+    "OutOfResourcesError",
     "RawText",
     "Regex",
     "RequestHandle",
@@ -80,6 +83,7 @@ __all__ = [
     "engine_options",
     "engine_profiles",
     "input_field",
+    "is_shortage",
     "output_budget",
     "prepare_engine",
     "read_engine_options",

@@ -4,10 +4,15 @@
     ├── InvalidInputError     the request cannot be served by anybody; names the field
     ├── UnsupportedError      this engine cannot do it; names the field
     ├── EngineFailedError     the engine died, or gave an answer that makes no sense
+    ├── OutOfResourcesError   there was no memory or file descriptor left for it; the engine is well
     └── EngineSetupError      it cannot start; one sentence says what to do
 
 The messages of the first two are written for the caller; those of the others never leave the server.
 """
+
+import errno
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class EngineError(Exception):
@@ -33,5 +38,14 @@ class EngineFailedError(EngineError):
     """The engine died, or gave an answer that makes no sense."""
 
 
+class OutOfResourcesError(EngineError):
+    """There was no memory or file descriptor left for the request. The engine works, and may take the next one."""
+
+
 class EngineSetupError(EngineError):
     """The engine cannot start; the message is one sentence that says what is missing and what to do."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that the process has no memory or no file descriptor left."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)

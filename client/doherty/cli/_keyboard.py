@@ -82,10 +82,16 @@ class Keyboard:
         self._history = None
 
 
-def history_file() -> Path:
-    """Where the freedesktop.org specification wants what a program remembers and nobody would miss."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if Path(state).is_absolute() else Path.home() / ".local/state") / "doherty/chat_history"
+def history_file() -> Path | None:
+    """Where the freedesktop.org specification wants what a program remembers and nobody would miss.
+
+    None if there is no home folder.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    try:
+        return (state if state.is_absolute() else Path.home() / ".local/state") / "doherty/chat_history"
+    except RuntimeError:
+        return None
 
 
 def _private(path: str, flags: int) -> int:

@@ -58,7 +58,11 @@ class SlashCommands:
         if not name:
             click.echo("Into which file? /save FILE", err=True)
             return
-        path = Path(name).expanduser()
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:
+            click.echo(f"Not saved: there is no home folder for {name}", err=True)
+            return
         if path.exists() and path not in self._saved:
             click.echo(f"{path} is there already and was not saved by this chat; choose another name.", err=True)
             return

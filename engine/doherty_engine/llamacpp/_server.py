@@ -7,9 +7,7 @@ import http.client
 import json
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -17,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from doherty_engine._errors import EngineFailedError, EngineSetupError
+from doherty_engine._errors import EngineFailedError, EngineSetupError, OutOfResourcesError, is_shortage
 from doherty_engine._requests import Message
+from doherty_engine.llamacpp._socket_folder import SOCKET, make_socket_folder, remove_socket_folder
 from doherty_engine.text import begins_answer, can_render, template_failure, template_refusal
 
 _BATCH_TOKENS = 128
@@ -50,11 +49,11 @@ class LlamaServer:
         xllamacpp = _import_xllamacpp()
         self.version = version("xllamacpp")
         # llama.cpp insists on a listener: this one is out of reach for every other user.
-        self._folder = Path(tempfile.mkdtemp(prefix="doherty-"))
+        self._folder = make_socket_folder()
         self._key = secrets.token_urlsafe()
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
-        params.hostnames = [str(self._socket)]
+        params.hostnames = [str(self._folder / SOCKET)]
         params.api_keys = [self._key]
         params.n_ctx = context_tokens
         params.n_parallel = slots
@@ -67,7 +66,7 @@ class LlamaServer:
         try:
             self._server, is_readable = self._load(xllamacpp, params, has_chat_template=has_chat_template)
         except RuntimeError as error:
-            shutil.rmtree(self._folder)
+            remove_socket_folder(self._folder)
             raise EngineSetupError(f"llama.cpp cannot load the model {path}; name another model.") from error
         self.has_chat_template = is_readable and can_render(self._apply_template)
         """Whether conversations can be rendered."""
@@ -78,7 +77,7 @@ class LlamaServer:
             try:
                 return xllamacpp.Server(params), True
             except RuntimeError:  # it does not say why: it may be the template
-                self._socket.unlink(missing_ok=True)  # which that attempt may have left behind
+                (self._folder / SOCKET).unlink(missing_ok=True)  # which that attempt may have left behind
         params.chat_template = _NO_TEMPLATE
         return xllamacpp.Server(params), False
 
@@ -122,20 +121,18 @@ class LlamaServer:
     def close(self) -> None:
         """Gives the model's memory back and removes the listener."""
         del self._server
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _socket(self) -> Path:
-        return self._folder / "llama.sock"
+        remove_socket_folder(self._folder)
 
     def _ask(self, path: str, body: Mapping[str, object]) -> Any:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        connection = _UnixConnection(self._socket)
+        connection = _UnixConnection(self._folder / SOCKET)
         try:
             connection.request("POST", path, json.dumps(body), headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if is_shortage(error):
+                raise OutOfResourcesError(f"llama.cpp cannot be asked for {path}: {error}") from error
             raise LlamaServerGoneError(f"llama.cpp does not answer {path}: {error!r}") from error
         finally:
             connection.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from doherty_engine._budget import output_budget
-from doherty_engine._errors import EngineError, EngineFailedError, UnsupportedError
+from doherty_engine._errors import EngineError, EngineFailedError, OutOfResourcesError, UnsupportedError, is_shortage
 from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
 from doherty_engine.constraints import Form, FormCompiler
@@ -66,7 +66,8 @@ class Work:
         except EngineError as error:
             last = StepOutput(self._request.key, error=error)
         except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
-            failure = EngineFailedError(f"{type(error).__name__}: {error}")
+            kind = OutOfResourcesError if is_shortage(error) else EngineFailedError
+            failure: EngineError = kind(f"{type(error).__name__}: {error}")
             failure.__cause__ = error
             last = StepOutput(self._request.key, error=failure)
         self._shop.emit(last)

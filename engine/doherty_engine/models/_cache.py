@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 
 _MANIFEST = "doherty.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -24,8 +25,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 def default_cache(kind: str) -> Path:
     """The folder of a kind of things, as "engines", in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "doherty" / kind
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else expand_user("~/.cache")) / "doherty" / kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 from doherty_engine.models._weights import first_line
 from doherty_engine.text import ModelFolder
 
@@ -71,5 +72,5 @@ def fetch_whole(folder: ModelFolder) -> Path:
 
 
 def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "doherty" / "heads"
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else expand_user("~/.cache")) / "doherty" / "heads"

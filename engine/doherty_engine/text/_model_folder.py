@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model"]
 
@@ -55,7 +56,7 @@ def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFol
     Raises:
         EngineSetupError: there is no such model, or it cannot be had.
     """
-    path = Path(model).expanduser()
+    path = expand_user(model)
     if path.is_dir():
         return ModelFolder(path.resolve(), model, "")
     if model.count("/") != 1 or path.exists() or model.startswith((".", "/", "~")):

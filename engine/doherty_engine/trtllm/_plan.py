@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 from doherty_engine.models import (
     BuildCache,
     BuildKey,
@@ -89,7 +90,7 @@ class Plan:
     def cache(self) -> BuildCache:
         """Where engines are kept."""
         kept = self.options.engine_cache
-        folder = Path(kept).expanduser() if kept else default_cache("engines")
+        folder = expand_user(kept) if kept else default_cache("engines")
         return BuildCache(folder, what="engine", option="engine_cache")
 
     def key(self) -> BuildKey:

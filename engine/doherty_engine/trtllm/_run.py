@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from doherty_engine._budget import input_field
-from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError
+from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError, OutOfResourcesError, is_shortage
 from doherty_engine._outputs import Finish, FinishReason, StepOutput
 from doherty_engine._requests import EngineRequest
 from doherty_engine.models import first_line
@@ -70,8 +70,12 @@ class Run:
         except self._shop.request_error as error:
             self._end(StepOutput(self._request.key, error=EngineFailedError(f"TensorRT-LLM refused it: {error}")))
         except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
-            self._shop.on_fault(f"{type(error).__name__}: {error}")
-            failure = EngineFailedError(f"{type(error).__name__}: {error}")
+            what = f"{type(error).__name__}: {error}"
+            if is_shortage(error):
+                failure: EngineError = OutOfResourcesError(what)
+            else:
+                self._shop.on_fault(what)
+                failure = EngineFailedError(what)
             failure.__cause__ = error
             self._end(StepOutput(self._request.key, error=failure))
         finally:

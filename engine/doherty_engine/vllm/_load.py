@@ -3,11 +3,11 @@
 import logging
 import signal
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
 
 from doherty_engine._engine import ModelInfo
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 from doherty_engine.constraints import FormCompiler
 from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
 from doherty_engine.vllm._arguments import engine_arguments
@@ -92,5 +92,5 @@ def _keep_ctrl_c_from_children() -> None:
 
 
 def _lora_path(path: str) -> str:
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     return str(folder.resolve()) if folder.is_dir() else path

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from doherty_engine._budget import input_field
-from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError, UnsupportedError
+from doherty_engine._errors import (
+    EngineError,
+    EngineFailedError,
+    InvalidInputError,
+    OutOfResourcesError,
+    UnsupportedError,
+    is_shortage,
+)
 from doherty_engine._outputs import Finish, FinishReason, Speculation, StepOutput
 from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
 from doherty_engine.constraints import FormCompiler
@@ -115,7 +122,8 @@ class Work:
         except ValueError as error:
             self.fail(self._doubt(error))
         except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
-            self.fail(EngineFailedError(f"{type(error).__name__}: {first_line(error)}"))
+            kind = OutOfResourcesError if is_shortage(error) else EngineFailedError
+            self.fail(kind(f"{type(error).__name__}: {first_line(error)}"))
 
     def collect(self) -> StepOutput | None:
         """What vLLM has given since the last time and is decided, if anything is."""
