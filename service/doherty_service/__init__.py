@@ -1,5 +1,12 @@
 """The gRPC server: `run(Settings(...))` serves an engine until it is told to stop."""
 
+import os
+
+# gRPC's core writes a line for each failed TLS handshake, and for each header that it cannot parse, of which a caller
+# without a key can send thousands in a frame. It reads the variable when it is loaded, as the imports below do. Whoever
+# looks for a fault there can set another value.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from doherty_service._lifecycle import run
 from doherty_service._settings import Settings
 

@@ -26,7 +26,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 
-from doherty_engine import EngineFailedError, InvalidInputError, UnsupportedError
+from doherty_engine import EngineFailedError, InvalidInputError, OutOfResourcesError, UnsupportedError, is_shortage
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -41,6 +41,8 @@ _MOST_MESSAGE_BYTES = 600
 # call whose trailing metadata is larger than that, and with it the status.
 ENGINE_RESTART_SECONDS = 5.0
 """When to try again after the engine failed: time enough for a load balancer to look elsewhere."""
+_SHORTAGE_SECONDS = 1.0
+"""When to try again after a shortage of memory or file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,17 @@ def as_service_error(error: BaseException) -> ServiceError:
             return UnavailableError(
                 "ENGINE_FAILED", "the engine failed while it worked on this", retry_after=ENGINE_RESTART_SECONDS
             )
+        case _ if isinstance(error, OutOfResourcesError) or is_shortage(error):
+            return out_of_resources()
         case _:
             return ServiceError("INTERNAL", "the server failed; its log has the details under this request id")
+
+
+def out_of_resources() -> UnavailableError:
+    """What callers are told where memory or file descriptors are short; it is not their fault, nor the engine's."""
+    return UnavailableError(
+        "OUT_OF_RESOURCES", "the server has no memory or file descriptor left for this", retry_after=_SHORTAGE_SECONDS
+    )
 
 
 def to_status(error: ServiceError, request_id: str) -> Status:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service._metrics import ServerCollector, serve_metrics
+from doherty_service._process import describe
 from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.generation import Generations
@@ -17,13 +18,16 @@ from doherty_service.rpc import ReceiveWatch, Reporter
 from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, set_up_logging
 from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
+    ConnectionGuard,
     HealthServicer,
     Loop,
     TransportLostError,
     bind,
     build_server,
     calm_poller,
+    read_certificates,
     replies_sent,
+    room_for_connections,
     watch_port,
 )
 
@@ -43,12 +47,25 @@ def run(settings: Settings) -> NoReturn:
         EngineSetupError: the server cannot start; the message is one sentence that says what to do.
     """
     log = set_up_logging(settings.log_level)
+    try:
+        _run(settings, log)
+    except EngineSetupError:
+        raise
+    except Exception as error:  # the system and libraries raise what they like
+        log_error("not_started", cause=error, error=describe(error))
+        raise EngineSetupError(f"The server cannot start: {describe(error)}.") from error
+    finally:
+        log.flush()
+
+
+def _run(settings: Settings, log: LogWriter) -> NoReturn:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     options = dict(settings.engine_option)
     if settings.model:
         options["model"] = settings.model
     make_engine = partial(create_engine, settings.engine, options)
     make_engine()  # a wrong option is told before anything is bound
+    settings = settings.model_copy(update={"max_connections": room_for_connections(settings.max_connections)})
     tracing = start_tracing()
     try:
         with asyncio.Runner(loop_factory=Loop) as runner:
@@ -56,7 +73,6 @@ def run(settings: Settings) -> NoReturn:
     finally:
         if tracing is not None:
             tracing.stop()
-        log.flush()
     raise AssertionError("the process has ended before")
 
 
@@ -72,10 +88,13 @@ async def _serve(
     await health_servicer.tell(serving=False)
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
-    server = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch)
-    address = bind(server, settings)
+    guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
+    certificates = read_certificates(settings)
+    server = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch, guard)
+    address = bind(server, settings, certificates)
     if settings.metrics_listen:
-        serve_metrics(settings.metrics_listen, ServerCollector(recorder, generations, log, settings.engine))
+        collector = ServerCollector(recorder, generations, log, settings.engine, certificates)
+        serve_metrics(settings.metrics_listen, collector)
     await server.start()
     calm_poller()
     log_event("listening", address=address, engine=settings.engine)
@@ -88,10 +107,14 @@ async def _serve(
     patience = Patience(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
     supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
-    watching = [
-        asyncio.ensure_future(watch)
-        for watch in (generations.writes.run(settings.stall_timeout), receive_watch.run(), watch_port(address))
+    watches = [
+        generations.writes.run(settings.stall_timeout),
+        receive_watch.run(),
+        watch_port(address),
+        guard.run(address),
+        *([certificates.remind()] if certificates is not None else []),
     ]
+    watching = [asyncio.ensure_future(watch) for watch in watches]
     is_lost = False
     try:
         await _first(supervising, *watching, signals.first.wait())
@@ -100,14 +123,12 @@ async def _serve(
                 task.result()
         if generations.is_ready:
             await _drain(settings, generations, health_servicer, signals.second)
-    except (EngineLostError, TransportLostError) as error:
-        log_error("engine_lost" if isinstance(error, EngineLostError) else "transport_lost", reason=str(error))
-        is_lost = True
-        generations.close()
-        await generations.end()
     except EngineSetupError:
         await server.stop(_LEAVE_SECONDS)
         raise
+    except Exception as error:  # noqa: BLE001 - a server that has served ends as documented, whatever it was
+        is_lost = True
+        await _give_up(error, generations)
     finally:
         supervising.cancel()
     health_servicer.end_watches()
@@ -116,6 +137,16 @@ async def _serve(
     await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
     log_event("stopped")
     _leave(tracing, log, int(is_lost))
+
+
+async def _give_up(error: Exception, generations: Generations) -> None:
+    """Says why the server cannot go on, and ends all requests."""
+    if isinstance(error, EngineLostError | TransportLostError):
+        log_error("engine_lost" if isinstance(error, EngineLostError) else "transport_lost", reason=str(error))
+    else:
+        log_error("server_failed", cause=error, error=describe(error))
+    generations.close()
+    await generations.end()
 
 
 async def _stop_engine(supervising: "asyncio.Future[None]", supervisor: Supervisor) -> None:

@@ -12,6 +12,7 @@ from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
 from doherty_service._version import server_version
 from doherty_service.generation import Generations
+from doherty_service.security import Certificates
 from doherty_service.telemetry import AbortCause, Histogram, LatencyRecorder, LogWriter, TokenKind, log_event
 
 _SPANS = {
@@ -49,12 +50,20 @@ class ServerCollector(Collector):
     It runs in the thread of the HTTP request, so it reads copies: `dict()` makes one without letting the event loop in.
     """
 
-    def __init__(self, recorder: LatencyRecorder, generations: Generations, log: LogWriter, engine: str) -> None:
+    def __init__(
+        self,
+        recorder: LatencyRecorder,
+        generations: Generations,
+        log: LogWriter,
+        engine: str,
+        certificates: Certificates | None = None,
+    ) -> None:
         """`engine` is the name under which the engine is registered."""
         self._recorder = recorder
         self._generations = generations
         self._log = log
         self._engine = engine
+        self._certificates = certificates
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are not those of another collector."""
@@ -139,6 +148,13 @@ class ServerCollector(Collector):
             use.add_metric((), share)
         yield use
         yield GaugeMetricFamily("doherty_ready", "1 while requests are taken in, else 0.", self._generations.is_open)
+        expiry = GaugeMetricFamily(
+            "doherty_certificate_expiry_timestamp_seconds",
+            "When the certificate that new connections get expires, in seconds since 1970; absent without TLS.",
+        )
+        if self._certificates is not None:
+            expiry.add_metric((), self._certificates.expires)
+        yield expiry
         build = GaugeMetricFamily(
             "doherty_build_info",
             "Always 1: what runs here. The model is told once it is loaded.",

@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from doherty_service._environment import CONFIG_VARIABLE, variable_of
-from doherty_service._settings import Settings
+from doherty_service._settings import Settings, read_config
 from doherty_service._version import server_version
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -17,7 +16,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def sources(flags: Mapping[str, object]) -> dict[str, str]:
     """Where the value of each setting comes from."""
     path = os.environ.get(CONFIG_VARIABLE)
-    file = tomllib.loads(Path(path).read_text()) if path else {}
+    file = read_config(Path(path)) if path else {}
     variables = {name.upper() for name in os.environ}
 
     def source(name: str) -> str:

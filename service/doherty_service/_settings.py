@@ -1,7 +1,9 @@
 """Every setting of `doherty serve`: as a flag, as an environment variable DOHERTY_*, or in a TOML file."""
 
+import codecs
 import ipaddress
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -9,14 +11,17 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from doherty_engine import DEFAULT_ENGINE
 from doherty_service._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
+from doherty_service._files import read_file
+
+_MOST_CONFIG_BYTES = 1 << 20
 
 _LARGEST = 2**31 - 1
 """What gRPC's own options and the fields of GetModel can hold."""
@@ -32,6 +37,40 @@ class _Environment(EnvSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """The values by the names of their settings."""
         return super().__call__() | dict.fromkeys(unknown_variables(os.environ, self.settings_cls.model_fields))
+
+
+class _File(InitSettingsSource):
+    """What the TOML file says. pydantic-settings' own source passes over a file that is not there."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads the TOML file of settings.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        UnfitFileError: it is not a regular file, or is too large.
+        ValueError: it is not TOML in UTF-8.
+    """
+    data = read_file(path, _MOST_CONFIG_BYTES)
+    if data.startswith(codecs.BOM_UTF8):
+        raise ValueError(
+            f"{path} begins with a byte-order mark, which TOML does not allow; save it as UTF-8 without one"
+        )
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+
+
+def _read_networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Networks, or single addresses, separated by commas.
+
+    Raises:
+        ValueError: one is none, or has bits set beyond its prefix.
+    """
+    return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 class Settings(BaseSettings):
@@ -97,6 +136,11 @@ class Settings(BaseSettings):
         ge=1,
         le=_LARGEST - 1,
         description="How many connections there may be; each takes a file descriptor.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses or networks, separated by commas, of proxies that many callers come through: they may "
+        "have more connections that have shown no key than others.",
     )
     max_concurrent_streams: int = Field(
         default=512, ge=1, le=_LARGEST, description="How many calls a connection may have at a time."
@@ -172,6 +216,12 @@ class Settings(BaseSettings):
             raise ValueError("must be HOST:PORT")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        _read_networks(value)
+        return value
+
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -179,6 +229,11 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         return self
+
+    @property
+    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """Those of the trusted proxies."""
+        return _read_networks(self.trusted_proxies)
 
     @property
     def is_loopback(self) -> bool:
@@ -208,6 +263,4 @@ class Settings(BaseSettings):
         path = os.environ.get(CONFIG_VARIABLE)
         if not path:
             return init_settings, _Environment(settings_cls)
-        with Path(path).open("rb"):
-            pass  # pydantic-settings passes over a file that is not there, and all that it would have asked for
-        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path))
+        return init_settings, _Environment(settings_cls), _File(settings_cls, read_config(Path(path)))

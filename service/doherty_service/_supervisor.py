@@ -9,12 +9,23 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from doherty_engine import Engine, EngineError, EngineRequest, RawText, Sampling, Stopping
+from doherty_engine import (
+    Engine,
+    EngineError,
+    EngineRequest,
+    EngineSetupError,
+    OutOfResourcesError,
+    RawText,
+    Sampling,
+    Stopping,
+    is_shortage,
+)
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
+from doherty_service._process import describe
 from doherty_service.admission import Priority, Ticket
 from doherty_service.generation import EngineSession, Generations, WholeAnswer
 from doherty_service.security import ANYBODY
-from doherty_service.telemetry import LatencyRecorder, RequestRecord, log_error, log_event
+from doherty_service.telemetry import LatencyRecorder, RequestRecord, log_error, log_event, log_warning
 
 _LOOK_SECONDS = 0.25
 """How often the engine's health is looked at; a request that fails makes it be looked at at once."""
@@ -74,7 +85,11 @@ class Supervisor:
         """
         session = await self._start()
         while True:
-            why = await self._watch(session)
+            try:
+                why = await self._watch(session)
+            except Exception as error:  # noqa: BLE001 - of the engine's libraries: it does not do what it should
+                log_error("engine_not_watched", cause=error, error=describe(error))
+                why = f"it cannot be watched: {describe(error)}"
             session = await self._restart(why)
 
     async def stop(self) -> None:
@@ -84,11 +99,24 @@ class Supervisor:
             self._engine = None
 
     async def _start(self) -> EngineSession:
+        """Starts an engine.
+
+        Raises:
+            EngineSetupError: it cannot start.
+        """
         begun = time.monotonic()
         gc.unfreeze()  # what an engine before this one has left
-        self._engine = engine = self._make_engine()
-        session = EngineSession(engine, self._recorder)
-        await engine.start(session.sink)
+        try:
+            self._engine = engine = self._make_engine()
+            session = EngineSession(engine, self._recorder)
+            await engine.start(session.sink)
+        except EngineSetupError:
+            raise
+        except EngineError as error:
+            raise EngineSetupError(f"The engine cannot start: {error}.") from error
+        except Exception as error:  # the system and an engine's libraries raise what they like
+            log_error("engine_not_started", cause=error, error=describe(error))
+            raise EngineSetupError(f"The engine cannot start: {describe(error)}.") from error
         _spare_collector()
         log_event("loaded", seconds=round(time.monotonic() - begun, 3))
         self._generations.begin(session)
@@ -126,10 +154,15 @@ class Supervisor:
                 await self._generations.serve(answer)
         except TimeoutError:
             return f"no answer to a canary within {self._patience.step_timeout} s"
-        except EngineError as error:
-            return f"a canary failed: {error}"
         except (OverloadedError, UnavailableError):
             pass  # there is something else to do, or the server goes away
+        except Exception as error:
+            if isinstance(error, OutOfResourcesError) or is_shortage(error):
+                log_warning("canary_not_run", error=describe(error))  # which says nothing of the engine
+            elif isinstance(error, EngineError):
+                return f"a canary failed: {error}"
+            else:
+                raise
         finally:
             self._generations.end_answer(answer)
         session.last_step = time.monotonic()
@@ -147,8 +180,8 @@ class Supervisor:
             await asyncio.sleep(backoff)
             try:
                 session = await self._start()
-            except EngineError as error:
-                why = f"it cannot start: {error}"
+            except EngineSetupError as error:
+                why = str(error)
             else:
                 self._recorder.engine_restarts += 1
                 return session
@@ -168,6 +201,10 @@ class Supervisor:
             raise EngineLostError(
                 "The engine failed and cannot be stopped; the process must be started again."
             ) from None
+        except Exception as error:
+            raise EngineLostError(
+                f"The engine failed and cannot be stopped ({describe(error)}); the process must be started again."
+            ) from error
 
     def _note_failure(self) -> None:
         now = time.monotonic()

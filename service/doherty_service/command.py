@@ -12,8 +12,10 @@ from pydantic.fields import FieldInfo
 
 from doherty_engine import EngineSetupError, engine_names, engine_options
 from doherty_service._environment import CONFIG_VARIABLE, PREFIX, variable_of
+from doherty_service._files import UnfitFileError
 from doherty_service._lifecycle import run
 from doherty_service._print_config import as_toml, sources
+from doherty_service._process import prepare_process
 from doherty_service._settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 
 
 def _serve(config: str | None, *, print_config: bool, **flags: object) -> None:
+    prepare_process()
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
     given = {name: value for name, value in flags.items() if value not in (None, ())}
@@ -59,7 +62,7 @@ def _settings(given: dict[str, object]) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         _stop(f"The settings are wrong: {'; '.join(map(_problem, error.errors()))}.")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnfitFileError) as error:
         _stop(f"The file of settings cannot be read: {error}.")
 
 
@@ -74,7 +77,7 @@ def _problem(error: "ErrorDetails") -> str:
 
 
 def _stop(sentence: str) -> NoReturn:
-    sys.stderr.write(sentence + "\n")
+    click.echo(sentence, err=True)
     sys.exit(_USAGE)
 
 

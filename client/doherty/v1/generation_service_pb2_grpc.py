@@ -51,6 +51,7 @@ class GenerationServiceStub(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
@@ -123,6 +124,7 @@ class GenerationServiceServicer(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
@@ -260,6 +262,7 @@ class GenerationService(object):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |

@@ -131,6 +131,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
@@ -288,6 +289,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
     | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
     | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
     | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._paths import expand_user
 from doherty_engine.models import (
     GIB,
     BuildCache,
@@ -147,7 +148,7 @@ def _check_disk(folder: Path, shape: ModelShape) -> None:
 
 def _cache(options: Options) -> BuildCache:
     kept = options.checkpoint_cache
-    folder = Path(kept).expanduser() if kept else default_cache("checkpoints")
+    folder = expand_user(kept) if kept else default_cache("checkpoints")
     return BuildCache(folder, what="checkpoint", option="checkpoint_cache")
 
 

@@ -207,6 +207,7 @@ class Multiplex(MessageWriter):
         data: Any = await self._context.read()
         if data is grpc.aio.EOF:
             return False
+        await self.record.caller.follow()
         translation.check_multiplex_size(data)
         message = parse_message(wire.MultiplexGenerateRequest.FromString, data)
         translation.check_multiplex(message)

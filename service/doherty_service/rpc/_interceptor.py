@@ -53,11 +53,16 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         *,
         keyring: Keyring | None = None,
         open_services: Collection[str] = (),
+        accept: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names)."""
+        """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
+
+        `accept` is told the peer (gRPC's name of a connection) of each call that was let in.
+        """
         self._reporter = reporter
         self._receive_watch = receive_watch
         self._keyring = keyring
+        self._accept = accept
         self._open_services = frozenset(open_services)
         self._handlers: dict[str, Handler] = {}
 
@@ -121,14 +126,20 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         behavior = _coroutine(handler)
         parse = handler.request_deserializer or (lambda data: data)
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
-        begin, receive_watch = self._reporter.begin, self._receive_watch
+        lets_in = is_own or keyring is not None
+        begin, accept, receive_watch = self._reporter.begin, self._accept, self._receive_watch
 
         async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
             metadata: Any = context.invocation_metadata()
             begin(record, metadata)
+            record.is_stranger = keyring is not None
             try:
                 if keyring is not None:
+                    await keyring.follow()
                     record.caller = keyring.authenticate(metadata)
+                    record.is_stranger = False
+                if lets_in:
+                    accept(record.peer)
                 record.retried = _ATTEMPTS in dict(metadata)
                 target = record if is_own else context
                 if handler.request_streaming:

@@ -8,10 +8,13 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation
+from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
 
 _LOOKS = 4
 """How often the watch looks within the time that a request may take to arrive."""
+
+_PARSED_SIZE = 8
+"""How many times as large as its bytes a message may be in memory, roughly."""
 
 Parse = Callable[[bytes], Any]
 
@@ -121,11 +124,25 @@ def parse_message(parse: Parse, data: bytes) -> Any:
 
     Raises:
         InvalidRequestError: it is not what the contract describes.
+        UnavailableError: there is no memory for it.
     """
     try:
         return parse(data)
-    except DecodeError:
+    except DecodeError as error:
+        if _lacked_memory(error, data):
+            raise out_of_resources() from None
         raise _malformed("the message is not one that the contract describes") from None
+
+
+def _lacked_memory(error: DecodeError, data: bytes) -> bool:
+    """Whether protobuf had no memory for a message: newer releases say so in a word, older ones not at all."""
+    if "alloc" in str(error):
+        return True
+    try:
+        bytearray(_PARSED_SIZE * len(data))
+    except MemoryError:
+        return True
+    return False
 
 
 def _malformed(what: str) -> InvalidRequestError:

@@ -5,12 +5,16 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from doherty_service.telemetry import OTHER_RPC, LatencyRecorder, RequestRecord, request_line
+from doherty_service.telemetry import OTHER_RPC, LatencyRecorder, LineLimit, RequestRecord, log_warning, request_line
 
 if TYPE_CHECKING:
     from doherty_service.tracing import Tracing
 
 _log = logging.getLogger("doherty.request")
+
+_STRANGERS_BURST = 100
+_STRANGERS_PER_SECOND = 10.0
+"""Lines of calls that have shown no valid key: a caller without one must not fill the log."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -25,6 +29,7 @@ class Reporter:
         self._recorder = recorder
         self._write_line = write_line
         self._tracing = tracing
+        self._strangers = LineLimit(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
 
     def begin(self, record: RequestRecord, metadata: Metadata) -> None:
         """Notes that a request has begun."""
@@ -39,5 +44,10 @@ class Reporter:
         if self._tracing is not None:
             self._tracing.end(record)
         # Health checks and reflection are logged only when debugging.
-        if _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
-            self._write_line(request_line(record))
+        if not _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
+            return
+        if record.is_stranger and not self._strangers.allows():
+            return
+        if suppressed := self._strangers.take_suppressed():
+            log_warning("lines_suppressed", lines=suppressed)
+        self._write_line(request_line(record))

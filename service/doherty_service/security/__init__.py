@@ -4,7 +4,7 @@ from doherty_service.security._cache_salt import CacheSalts
 from doherty_service.security._callers import ANYBODY, Caller, Keyring
 from doherty_service.security._key import ApiKey, new_key
 from doherty_service.security._keys_file import KeysFileError, changing_keys, read_keys
-from doherty_service.security._tls import CertificateError, CertificateFiles, tls_credentials
+from doherty_service.security._tls import CertificateError, CertificateFiles, Certificates
 
 __all__ = [
     "ANYBODY",
@@ -13,10 +13,10 @@ __all__ = [
     "Caller",
     "CertificateError",
     "CertificateFiles",
+    "Certificates",
     "Keyring",
     "KeysFileError",
     "changing_keys",
     "new_key",
     "read_keys",
-    "tls_credentials",
 ]

@@ -1,8 +1,7 @@
 """Who calls: the holder of a key, or anybody where keys are not asked for."""
 
+import asyncio
 import logging
-import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
@@ -19,8 +18,6 @@ _HEADER = "authorization"
 _SCHEME = "bearer"
 _MOST_ACCEPTED = 1_000
 """Headers that are remembered: one per key, and as many spellings of the scheme as callers use."""
-_LOOK_SECONDS = 0.001
-"""How old a look at the file may be that is not the first one of a call; under load each costs a task switch."""
 
 
 class Caller:
@@ -28,6 +25,9 @@ class Caller:
 
     name = ""
     """The name of the key; empty for anybody."""
+
+    async def follow(self) -> None:
+        """Takes in what has become of the caller's key since it was shown."""
 
     def check_adapter(self, adapter: str) -> None:
         """Makes sure that the caller may use an adapter; the empty name stands for the model without one.
@@ -55,12 +55,15 @@ ANYBODY = Caller()
 
 
 class _KeyHolder(Caller):
-    """The holder of a key; what the file says of it is read again each time, for one call can bring many requests."""
+    """The holder of a key; what the keyring has of it is looked up each time, for one call can bring many requests."""
 
     def __init__(self, keyring: "Keyring", key: ApiKey) -> None:
         self._keyring = keyring
         self._id = key.id
         self.name = key.name
+
+    async def follow(self) -> None:
+        await self._keyring.follow()
 
     def check_adapter(self, adapter: str) -> None:
         allowed = self._keyring.key(self._id).adapters
@@ -90,20 +93,19 @@ class Keyring:
         self._refusals = refusals
         self._watch = FileWatch([path])
         self._problem = ""
-        self._looked = -math.inf
+        self._reading: asyncio.Future[None] | None = None
         self._keys = {key.id: key for key in read_keys(path)}
         self._accepted: dict[bytes, Caller] = {}
         """The holders of valid keys by the SHA-256 of the header that they sent, until the file changes."""
         self._usage: dict[str, Usage] = {}
 
     def authenticate(self, metadata: Sequence[tuple[str, str | bytes]]) -> Caller:
-        """Finds out who sent the metadata.
+        """Finds out who sent the metadata, by the keys of the file when it was last read.
 
         Raises:
             UnauthenticatedError: there is no key in it, or none that is valid.
         """
         sent = [str(value) for name, value in metadata if name == _HEADER]
-        self._follow()
         digest = sha256(sent[0].encode()).digest() if len(sent) == 1 else b""
         caller = self._accepted.get(digest)
         if caller is None:
@@ -128,12 +130,11 @@ class Keyring:
         return _KeyHolder(self, key)
 
     def key(self, identifier: str) -> ApiKey:
-        """The key of an id as the file has it now.
+        """The key of an id as the file had it when it was last read.
 
         Raises:
             UnauthenticatedError: there is none any more.
         """
-        self._follow(time.monotonic() - _LOOK_SECONDS)
         key = self._keys.get(identifier)
         if key is None:
             raise _invalid()
@@ -159,17 +160,20 @@ class Keyring:
         if (usage := self._usage.get(identifier)) is not None:
             usage.release(taken)
 
-    def _follow(self, since: float = math.inf) -> None:
-        """Reads the file again if it has changed; where it has been looked at `since`, there is no need to."""
-        if self._looked >= since:
-            return
-        self._looked = time.monotonic()
-        if not self._watch.changed():
-            return
+    async def follow(self) -> None:
+        """Reads the file again if it has changed, in a thread, and returns when that is done."""
+        if self._reading is not None:
+            await asyncio.shield(self._reading)  # it may have begun before the last change
+        if self._reading is None and self._watch.changed():
+            self._reading = asyncio.ensure_future(self._read())
+        if self._reading is not None:
+            await asyncio.shield(self._reading)  # a caller that leaves must not end it for the others
+
+    async def _read(self) -> None:
         try:
-            keys = read_keys(self._path)
-        except KeysFileError as error:
-            if isinstance(error.__cause__, OSError):
+            keys = await asyncio.to_thread(read_keys, self._path)
+        except (KeysFileError, MemoryError, RuntimeError) as error:  # there may be no memory, or no thread to be had
+            if not isinstance(error, KeysFileError) or isinstance(error.__cause__, OSError):
                 # Of rights, of a lack of file descriptors, ...: it can be mended while the file stays as it is.
                 self._watch.forget()
                 if str(error) == self._problem:
@@ -177,6 +181,8 @@ class Keyring:
             self._problem = str(error)
             _log.error("keys_not_read", extra={"fields": {"error": self._problem}})
             return
+        finally:
+            self._reading = None
         self._problem = ""
         self._keys = {key.id: key for key in keys}
         self._accepted.clear()

@@ -11,7 +11,11 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from doherty_service._files import UnfitFileError, read_file
 from doherty_service.security._key import ApiKey
+
+_MOST_BYTES = 16 << 20
+"""Some 50,000 keys."""
 
 
 class KeysFileError(Exception):
@@ -31,9 +35,11 @@ def read_keys(path: Path) -> list[ApiKey]:
         KeysFileError: the file is not there, cannot be read, or is not a file of keys.
     """
     try:
-        keys = _Content.model_validate_json(path.read_bytes()).keys
+        keys = _Content.model_validate_json(read_file(path, _MOST_BYTES)).keys
     except OSError as error:
         raise KeysFileError(f"The file of keys {path} cannot be read: {error.strerror}.") from error
+    except UnfitFileError as error:
+        raise KeysFileError(f"The file of keys {path} cannot be read: {error}.") from None
     except ValidationError as error:
         where = ", ".join(sorted({".".join(map(str, one["loc"])) or "its syntax" for one in error.errors()}))
         # Not the error itself, which quotes what it found.

@@ -2,6 +2,7 @@
 
 from doherty_service.telemetry._causes import AbortCause
 from doherty_service.telemetry._log import LogWriter, log_error, log_event, log_warning, set_up_logging
+from doherty_service.telemetry._rate import LineLimit
 from doherty_service.telemetry._record import MULTIPLEX, OTHER_RPC, RequestRecord, new_key
 from doherty_service.telemetry._recorder import (
     BOUNDS,
@@ -23,6 +24,7 @@ __all__ = [
     "AbortCause",
     "Histogram",
     "LatencyRecorder",
+    "LineLimit",
     "LogWriter",
     "Quantiles",
     "RequestRecord",

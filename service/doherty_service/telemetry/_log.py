@@ -11,6 +11,8 @@ import time
 from collections import deque
 from datetime import UTC, datetime
 
+from doherty_service.telemetry._foreign import ForeignRecords, is_own
+
 _GATHER_SECONDS = 0.01
 """How long INFO lines wait for others, so that they leave in one write."""
 
@@ -23,7 +25,16 @@ _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 """The pause after a write that failed, for example on a full disk."""
 
-_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_MOST_TEXT = 4_000
+"""Characters of one field."""
+
+_MOST_EXCEPTION = 16_000
+"""Characters of a traceback, of which the last are kept: they say what happened."""
+
+_MOST_ITEMS = 20
+
+# Only ASCII: what else drives a terminal, or turns the direction of its text, is escaped.
+_encode = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
 
 class LogWriter:
@@ -103,6 +114,16 @@ class LogWriter:
                 select.select([], [self._descriptor], [])
 
 
+def _bounded(value: object) -> object:
+    """A value of a field, cut to what a line may hold."""
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_bounded(one) for one in value[:_MOST_ITEMS]]
+    text = str(value)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+
+
 def format_line(level: str, event: str, fields: dict[str, object]) -> str:
     """One line of the log."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -115,13 +136,20 @@ class _Handler(logging.Handler):
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
         self._writer = writer
+        self._foreign = ForeignRecords()
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, object] = dict(getattr(record, "fields", {}))
-        if record.exc_info:
-            fields["exception"] = logging.Formatter().formatException(record.exc_info)
-        line = format_line(record.levelname.lower(), record.getMessage(), fields)
-        self._writer.put(line, urgent=record.levelno > logging.INFO)
+        event = "library"
+        if is_own(record):
+            event = record.getMessage()[:_MOST_TEXT]
+            fields = {name: _bounded(value) for name, value in getattr(record, "fields", {}).items()}
+            if record.exc_info:
+                fields["exception"] = logging.Formatter().formatException(record.exc_info)[-_MOST_EXCEPTION:]
+        elif (told := self._foreign.fields(record)) is not None:
+            fields = told
+        else:
+            return
+        self._writer.put(format_line(record.levelname.lower(), event, fields), urgent=record.levelno > logging.INFO)
 
     def flush(self) -> None:
         self._writer.flush()
@@ -143,8 +171,8 @@ def set_up_logging(level: str) -> LogWriter:
 def _own_standard_error() -> int:
     """A descriptor of standard error for the writer; that of everybody else becomes non-blocking.
 
-    gRPC's core writes to descriptor 2 from its own threads, for example about each failed TLS handshake. On a pipe that
-    nobody reads that would block core. Opening the pipe anew changes the mode for this process alone.
+    gRPC's core writes to descriptor 2 from its own threads, if GRPC_VERBOSITY lets it, and engines do. On a pipe that
+    nobody reads that would block them. Opening the pipe anew changes the mode for this process alone.
     """
     try:
         own = os.dup(2)
@@ -170,6 +198,6 @@ def log_warning(event: str, **fields: object) -> None:
     logging.getLogger("doherty.server").warning(event, extra={"fields": fields})
 
 
-def log_error(event: str, **fields: object) -> None:
-    """Logs something that an operator should look into."""
-    logging.getLogger("doherty.server").error(event, extra={"fields": fields})
+def log_error(event: str, *, cause: BaseException | None = None, **fields: object) -> None:
+    """Logs something that an operator should look into; with the traceback of its `cause`."""
+    logging.getLogger("doherty.server").error(event, extra={"fields": fields}, exc_info=cause)

@@ -52,6 +52,8 @@ class RequestRecord:
     caller: "Caller"
     peer: str = ""
     """The caller's address, as "ipv4:127.0.0.1:50000"."""
+    is_stranger: bool = False
+    """Whether the caller should have shown a key and has not."""
     ends_at: float | None = None
     """The caller's deadline, by `time.monotonic()`; None where there is none."""
     retried: bool = False

@@ -1,13 +1,15 @@
 """The gRPC server: its options, its services, its address, and its event loop."""
 
+from doherty_service.transport._connections import ConnectionGuard, room_for_connections
 from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._leaving import replies_sent
 from doherty_service.transport._poller import Loop, calm_poller
 from doherty_service.transport._port_watch import TransportLostError, watch_port
-from doherty_service.transport._server import bind, build_server
+from doherty_service.transport._server import bind, build_server, read_certificates
 
 __all__ = [
+    "ConnectionGuard",
     "HealthServicer",
     "Loop",
     "TransportLostError",
@@ -15,6 +17,8 @@ __all__ = [
     "build_server",
     "calm_poller",
     "grpc_options",
+    "read_certificates",
     "replies_sent",
+    "room_for_connections",
     "watch_port",
 ]

@@ -1,7 +1,5 @@
 """Puts the gRPC server together: options, interceptors and services."""
 
-import resource
-
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
@@ -15,21 +13,19 @@ from doherty_service.security import (
     CacheSalts,
     CertificateError,
     CertificateFiles,
+    Certificates,
     Keyring,
     KeysFileError,
-    tls_credentials,
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
-from doherty_service.telemetry import LatencyRecorder, log_warning
+from doherty_service.telemetry import LatencyRecorder
 from doherty_service.translation import Deployment
+from doherty_service.transport._connections import ConnectionGuard
 from doherty_service.transport._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
 from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
 from doherty_service.transport._services import SERVICES
-
-_OTHER_FILES = 512
-"""How many files the process may have open beside its connections."""
 
 
 def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
@@ -39,6 +35,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     health_servicer: HealthServicer,
     reporter: Reporter,
     receive_watch: ReceiveWatch,
+    guard: ConnectionGuard,
 ) -> grpc.aio.Server:
     """Makes a server that is not yet bound to an address.
 
@@ -55,6 +52,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         receive_watch,
         keyring=_keyring(settings, recorder),
         open_services=[name for name, door in doors.items() if door == "open"],
+        accept=guard.accept,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
@@ -93,49 +91,39 @@ def _keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
         raise EngineSetupError(str(error)) from error
 
 
-def bind(server: grpc.aio.Server, settings: Settings) -> str:
+def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> str:
     """Binds the server to its address, and returns it with the port that was picked.
 
     Raises:
-        EngineSetupError: the address cannot be had, or would be open to everybody without a word, or the certificate
-            is none.
+        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
     """
-    credentials = _credentials(settings)
-    if credentials is None and not settings.is_loopback and not settings.insecure:
+    if certificates is None and not settings.is_loopback and not settings.insecure:
         raise EngineSetupError(
             f"Listening on {settings.listen} would offer plaintext to other machines; "
             "give --tls-cert and --tls-key, or say --insecure to allow it."
         )
-    _make_room_for(settings.max_connections)
     host, _, port = settings.listen.rpartition(":")
     try:
         try_to_bind(host.strip("[]"), int(port))
-        if credentials is None:
+        if certificates is None:
             bound = server.add_insecure_port(settings.listen)
         else:
-            bound = server.add_secure_port(settings.listen, credentials)
+            bound = server.add_secure_port(settings.listen, certificates.credentials())
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be had"
         raise EngineSetupError(f"Cannot listen on {settings.listen}: {reason}.") from error
     return f"{host}:{bound}"
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Those of TLS; None for plaintext."""
+def read_certificates(settings: Settings) -> Certificates | None:
+    """Those that the settings name; None for plaintext.
+
+    Raises:
+        EngineSetupError: they cannot be used.
+    """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     try:
-        return tls_credentials(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        return Certificates(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
     except CertificateError as error:
         raise EngineSetupError(str(error)) from error
-
-
-def _make_room_for(connections: int) -> None:
-    """Raises the soft limit of open files, as far as it may be: many systems have 1024, which the engine needs too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < wanted:
-            log_warning("few_files", limit=most, wanted=wanted)

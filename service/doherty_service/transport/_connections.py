@@ -1,0 +1,216 @@
+"""Keeps connections that have shown no key from using up those that there may be.
+
+gRPC counts connections and refuses the newest ones, whoever holds the others, and has no hook to decide. So this looks
+at the process's own sockets, and shuts those down that are too many: gRPC then closes them as if the peer had left.
+"""
+
+import asyncio
+import ipaddress
+import os
+import resource
+import socket
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+from doherty_service.telemetry import log_warning
+
+_DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+_LOOK_SECONDS = 0.25
+_LOOK_AGAIN_SECONDS = 0.02
+"""After a look that found too many: whoever opens so many opens more."""
+
+_MOST_SHARE = 0.25
+"""Of the CPU time of the event loop's thread, for looking."""
+
+_SLICE = 32
+"""How many connections are shut down before the event loop gets a turn: each costs about 20 microseconds."""
+
+_PEER_SHARE = 8
+_LEAST_OF_PEER = 4
+"""A peer may have an eighth of all connections without a key, but so many in any case."""
+
+_TELL_SECONDS = 10.0
+
+_OTHER_FILES = 512
+"""How many files the process may have open beside its connections."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """A connection that was accepted."""
+
+    descriptor: int
+    endpoint: tuple[str, int]
+    """The address and the port of the peer, as the system tells them."""
+    host: Address
+    seen: int
+    """The number of the first look that found it."""
+    has_key: bool = False
+
+    @property
+    def peer(self) -> str:
+        """Whoever is counted as one: an address, or of IPv6 the /64 that a subscriber gets."""
+        if isinstance(self.host, ipaddress.IPv6Address):
+            return str(ipaddress.ip_network((self.host, 64), strict=False))
+        return str(self.host)
+
+
+class ConnectionGuard:
+    """Shuts connections down that have shown no key, where a peer or all peers have too many of them."""
+
+    def __init__(self, most: int, trusted: Sequence[Network] = ()) -> None:
+        """There may be `most` connections; peers in the networks of `trusted` may have any share of them."""
+        self._most = most
+        self._most_of_peer = max(_LEAST_OF_PEER, most // _PEER_SHARE)
+        self._trusted = tuple(trusted)
+        self._with_key: set[str] = set()
+        self._known: dict[tuple[str, int], _Connection] = {}
+        """The connections that the last look found, by their endpoints."""
+        self._looks = 0
+        self._closed: Counter[str] = Counter()
+        self._told = 0.0
+
+    def accept(self, peer: str) -> None:
+        """Notes that a call of a connection (gRPC's name of its peer) was let in."""
+        self._with_key.add(peer)
+
+    async def run(self, address: str) -> None:
+        """Looks after the connections of `address` (HOST:PORT) until it is cancelled."""
+        port = int(address.rpartition(":")[2])
+        while True:
+            begun = time.thread_time()
+            surplus = self._look(port)
+            await _shut_down(surplus)
+            spent = time.thread_time() - begun
+            await asyncio.sleep(max(_LOOK_AGAIN_SECONDS if surplus else _LOOK_SECONDS, spent / _MOST_SHARE))
+
+    def _look(self, port: int) -> list[_Connection]:
+        """Finds those that are too many."""
+        descriptors = _open_descriptors()
+        if len(descriptors) <= self._most_of_peer and len(self._with_key) <= 2 * self._most:
+            return []  # the usual case: nobody can have too many
+        self._looks += 1
+        self._known = self._find(descriptors, port)
+        fresh, self._with_key = self._with_key, set()
+        accepted = {_endpoint(peer) for peer in fresh}
+        for one in self._known.values():
+            one.has_key = one.has_key or (one.host, one.endpoint[1]) in accepted
+        surplus = self._surplus(list(self._known.values()))
+        self._closed.update(one.peer for one in surplus)
+        self._tell()
+        return surplus
+
+    def _find(self, descriptors: Iterable[int], port: int) -> dict[tuple[str, int], _Connection]:
+        """All connections of the port; those that were there before as they were known."""
+        found: dict[tuple[str, int], _Connection] = {}
+        for descriptor in descriptors:
+            with suppress(OSError), _borrowed(descriptor) as borrowed:  # it is no socket, listens, or is closed by now
+                endpoint = borrowed.getpeername()[:2]
+                known = self._known.get(endpoint)
+                if known is not None:
+                    known.descriptor = descriptor
+                    found[endpoint] = known
+                elif borrowed.getsockname()[1:2] == (port,):
+                    found[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), self._looks)
+        return found
+
+    def _surplus(self, connections: Sequence[_Connection]) -> list[_Connection]:
+        """The oldest of those that are too many: a newcomer is about to show its key."""
+        strangers = sorted((one for one in connections if not one.has_key), key=lambda one: -one.seen)
+        by_peer: defaultdict[str, int] = defaultdict(int)
+        # A quarter of all stays free, as far as those with a key leave it; an eighth is always for those without.
+        with_key = len(connections) - len(strangers)
+        most = max(self._most // _PEER_SHARE, self._most * 3 // 4 - with_key)
+        kept, surplus = 0, list[_Connection]()
+        for one in strangers:
+            by_peer[one.peer] += 1
+            if kept >= most or (by_peer[one.peer] > self._most_of_peer and not self._is_trusted(one.host)):
+                surplus.append(one)
+            else:
+                kept += 1
+        return surplus
+
+    def _is_trusted(self, host: Address) -> bool:
+        return any(host in network for network in self._trusted)
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self._closed and now - self._told > _TELL_SECONDS:
+            peers = [peer for peer, _ in self._closed.most_common(3)]
+            log_warning("connections_closed", connections=self._closed.total(), peers=peers)
+            self._closed.clear()
+            self._told = now
+
+
+def room_for_connections(wanted: int) -> int:
+    """How many connections the process's limit of open files leaves room for, up to `wanted`.
+
+    Raises the soft limit as far as it may be: many systems have 1024, which the engine needs, too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (OSError, ValueError):  # macOS has another limit, which it does not tell
+        limit = soft
+    if limit == needed:
+        return wanted
+    room = max(1, limit - min(_OTHER_FILES, limit // 2))
+    log_warning("few_files", limit=limit, wanted=needed, connections=room)
+    return room
+
+
+def _open_descriptors() -> Sequence[int]:
+    try:
+        return [int(name) for name in os.listdir(_DESCRIPTORS)]  # noqa: PTH208 - Path.iterdir costs several times as much
+    except OSError:  # there is no descriptor left to list them with, or no /proc
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A descriptor of core's as a socket, without closing it.
+
+    Raises:
+        OSError: it is no socket.
+    """
+    borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+async def _shut_down(connections: Sequence[_Connection]) -> None:
+    """Ends connections in both directions, those whose descriptor is still their own."""
+    for index, one in enumerate(connections):
+        if index % _SLICE == _SLICE - 1:
+            await asyncio.sleep(0)
+        with suppress(OSError), _borrowed(one.descriptor) as borrowed:  # it is closed by now
+            if borrowed.getpeername()[:2] == one.endpoint:
+                borrowed.shutdown(socket.SHUT_RDWR)
+
+
+def _endpoint(peer: str) -> tuple[Address, int]:
+    """The address and the port of gRPC's name of a peer, as "ipv4:127.0.0.1:50000" or "ipv6:%5B::1%5D:50000"."""
+    host, _, port = unquote(peer.partition(":")[2]).rpartition(":")
+    return _address(host.strip("[]")), int(port)
+
+
+@lru_cache(maxsize=4096)
+def _address(host: str) -> Address:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
