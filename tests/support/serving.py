@@ -50,10 +50,11 @@ def serve(
     address: str = "127.0.0.1:0",
     message_bytes: int = 4 << 20,
     told_bytes: int = 4 << 20,
+    told_model: str = "m",
 ) -> Iterator[Serving]:
     """Runs a server whose three generation calls are answered by `handler`, up to the end of the block.
 
-    It takes messages of up to `message_bytes`, and GetModel tells `told_bytes` of that.
+    It takes messages of up to `message_bytes`, and GetModel tells `told_bytes` of that and `told_model`.
     """
     serving = Serving()
 
@@ -73,7 +74,7 @@ def serve(
         yield from Lanes(stream, context).run(messages)
 
     def model(_: GetModelRequest, __: grpc.ServicerContext) -> GetModelResponse:
-        return GetModelResponse(limits=Limits(max_message_bytes=told_bytes))
+        return GetModelResponse(model=told_model, limits=Limits(max_message_bytes=told_bytes))
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Generate": grpc.unary_unary_rpc_method_handler(

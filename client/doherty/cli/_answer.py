@@ -1,15 +1,13 @@
 """An answer on its way to the terminal."""
 
 import sys
-from typing import Final
 
 import click
 from rich.console import Console
 
 from doherty._core._results import FinishReason, Generation
 from doherty._sync._stream import GenerationStream
-
-_CONTROLS: Final = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")})
+from doherty.cli._terminal import harmless
 
 
 def show(stream: GenerationStream, *, live: bool = False) -> Generation:
@@ -25,14 +23,14 @@ def show(stream: GenerationStream, *, live: bool = False) -> Generation:
 
         with LiveMarkdown(console) as display:
             for text in stream.text_stream:
-                display.write(_harmless(text))
+                display.write(harmless(text))
     else:
         _write(stream)
     return stream.result()
 
 
 def _write(stream: GenerationStream) -> None:
-    clean = _harmless if sys.stdout.isatty() else str
+    clean = harmless if sys.stdout.isatty() else str
     shown = False
     try:
         for text in stream.text_stream:
@@ -41,11 +39,6 @@ def _write(stream: GenerationStream) -> None:
     finally:
         if shown:
             click.echo()
-
-
-def _harmless(text: str) -> str:
-    """Leaves out what would drive the terminal instead of being shown: a model may have learnt escape sequences."""
-    return text.translate(_CONTROLS)
 
 
 def tell_end(generation: Generation) -> None:

@@ -16,6 +16,7 @@ from doherty.cli._conversation import Conversation
 from doherty.cli._exit import tell
 from doherty.cli._keyboard import Keyboard, history_file
 from doherty.cli._slash import SlashCommands
+from doherty.cli._terminal import brief
 
 if TYPE_CHECKING:
     from doherty._sync._stream import GenerationStream
@@ -37,7 +38,7 @@ def chat(*, server: Server, system: str | None, no_history: bool) -> None:
         try:
             if sys.stdin.isatty():
                 keyboard = Keyboard(None if no_history else history_file())
-                click.secho(f"{conversation.model} at {client.target}; /help", err=True, dim=True)
+                click.secho(f"{brief(conversation.model)} at {client.target}; /help", err=True, dim=True)
                 _talk(client, conversation, keyboard)
             else:
                 _answer_lines(client, conversation)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _Callback = Callable[..., Any]
 
+_MOST_KEY_CHARACTERS: Final = 4_096
+
 _LATER: Final = (DeadlineExceededError, UnavailableError)
 
 
@@ -149,10 +151,11 @@ def _read_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        with path.open(encoding="utf-8") as file:  # it may be a pipe
+            key = file.read(_MOST_KEY_CHARACTERS + 1).strip()
     except (OSError, UnicodeError) as error:
         raise click.UsageError(f"The API key cannot be read: {error}.") from error
-    if not key:
+    if not key or len(key) > _MOST_KEY_CHARACTERS:
         raise click.UsageError(f"There is no API key in {path}.")
     return key
 

@@ -4,6 +4,8 @@ from typing import Final
 
 import click
 
+from doherty.cli._terminal import brief
+
 FAILED: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
@@ -44,5 +46,5 @@ def tell(error: click.ClickException) -> None:
     """Writes one line on stderr that says what is wrong and what to do."""
     context = getattr(error, "ctx", None)
     hint = f" See '{context.command_path} --help'." if context else ""
-    sentence = " ".join(error.format_message().split())
+    sentence = brief(error.format_message())
     click.echo(f"{click.style('doherty:', fg='red', bold=True)} {sentence}{hint}", err=True)

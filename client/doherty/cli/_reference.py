@@ -21,6 +21,7 @@ from doherty.cli._report import (
     within_threshold,
 )
 from doherty.cli._tables import milliseconds, print_json, print_table
+from doherty.cli._terminal import brief
 
 QUESTIONS: Final = (
     "What atoms are in water?",
@@ -51,7 +52,7 @@ def run_reference(server: Server, max_output_tokens: int | None, *, as_json: boo
     with server.connect(retrying=False) as client:
         model = client.model()
         if not as_json:
-            _print_head(f"{model.model} on {model.engine} at {server.target}", max_output_tokens)
+            _print_head(f"{brief(model.model)} on {brief(model.engine)} at {server.target}", max_output_tokens)
         client.generate(_WARM_UP, max_output_tokens=_WARM_UP_TOKENS)
         measurements = [
             _ask(client, number, max_output_tokens, quiet=as_json) for number in range(1, len(QUESTIONS) + 1)

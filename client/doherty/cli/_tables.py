@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from doherty.cli._terminal import brief, harmless_json
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -24,7 +26,7 @@ _UNBOUNDED = 10_000
 def print_json(value: "DataclassInstance | dict[str, object]") -> None:
     """Prints one JSON object; a dataclass becomes one with its fields."""
     plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=2)))
 
 
 def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
@@ -34,7 +36,7 @@ def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
         heading = headings[place] if headings else ""
         table.add_column(heading, justify="right" if headings and place else "left", style="" if place else "bold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(brief(cell)) for cell in row))
     return table
 
 
@@ -45,11 +47,6 @@ def print_table(rows: Sequence[Row], *, headings: Row = ()) -> None:
         console.print(make_table(rows, headings=headings))
     # Rich fills the last column up with spaces.
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
-def one_line(text: str) -> str:
-    """A text without its line breaks."""
-    return " ".join(text.split())
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -16,7 +16,8 @@ from rich.text import Text
 from doherty._core._errors import DeadlineExceededError, OverloadedError, UnavailableError
 from doherty._sync._client import Client
 from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
-from doherty.cli._tables import make_table, one_line
+from doherty.cli._tables import make_table
+from doherty.cli._terminal import brief, harmless_json
 from doherty.cli._trend import Trend, View
 
 _Show = Callable[[View | Exception], None]
@@ -70,7 +71,7 @@ class _Table:
             state = Text(f"{self._target} at {self._last_at}; Ctrl-C ends", style="dim")
         else:
             seen = f"; below, what it said at {self._last_at}" if self._last else ""
-            state = Text(f"{_now()}: {one_line(str(look))}{seen}", style="yellow")
+            state = Text(f"{_now()}: {brief(str(look))}{seen}", style="yellow")
         self._live.update(Group(state, *self._tables()), refresh=True)
 
     def _tables(self) -> list[RenderableType]:
@@ -87,12 +88,13 @@ def _print_line(look: View | Exception) -> None:
         state = ", ".join(f"{name}: {value}" for name, value in view_rows(look))
         click.echo(f"{_now()} {look.told.answers} answers, ms at p50/p90/p99: {times}; {state}")
     else:
-        click.echo(f"{_now()} {one_line(str(look))}")
+        click.echo(f"{_now()} {brief(str(look))}")
 
 
 def _print_json(look: View | Exception) -> None:
     told = {**asdict(look.told), **_since(look)} if isinstance(look, View) else {"error": str(look)}
-    click.echo(json.dumps({"time": datetime.now().astimezone().isoformat(), **told}, ensure_ascii=False))
+    line = json.dumps({"time": datetime.now().astimezone().isoformat(), **told}, ensure_ascii=False)
+    click.echo(harmless_json(line))
 
 
 def _since(view: View) -> dict[str, object]:

@@ -19,6 +19,7 @@ from doherty.cli._load._summary import (
 )
 from doherty.cli._report import THRESHOLD
 from doherty.cli._tables import milliseconds, print_table
+from doherty.cli._terminal import brief
 
 _LABELS: Final = {
     "queue": "queue",
@@ -59,7 +60,7 @@ def _print_head(load: Load, targets: tuple[str, ...]) -> None:
 
 def _print_side(side: Side, name: str) -> None:
     answers, model = side.answers, side.model
-    click.secho(f"\n{name}{model.model} on {model.engine} at {side.target}", bold=True)
+    click.secho(f"\n{name}{brief(model.model)} on {brief(model.engine)} at {side.target}", bold=True)
     answers_per_second, tokens_per_second = throughput(side)
     click.echo(
         f"{len(answers)} of {len(side.samples)} requests answered in {side.seconds:.1f} s: "

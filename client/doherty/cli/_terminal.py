@@ -1,0 +1,27 @@
+"""Makes what a server has sent harmless on a terminal: a model's answer, a name, or the message of an error."""
+
+from typing import Final
+
+_CONTROLS: Final = {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}
+_TURNS: Final = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+"""What turns the direction of text, so that it reads as something else."""
+
+_DROPPED: Final = dict.fromkeys(_CONTROLS | _TURNS)
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (_CONTROLS | _TURNS)}
+_MOST_CHARACTERS: Final = 4_000
+
+
+def harmless(text: str) -> str:
+    """Leaves out what would drive the terminal instead of being shown: a model may have learnt escape sequences."""
+    return text.translate(_DROPPED)
+
+
+def brief(text: str) -> str:
+    """The same as one line of a bounded length, for what is no answer."""
+    line = " ".join(harmless(text[: 2 * _MOST_CHARACTERS]).split())
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}..."
+
+
+def harmless_json(text: str) -> str:
+    """JSON with the same characters escaped, of which it has none outside of its texts."""
+    return text.translate(_ESCAPED)

@@ -1,0 +1,69 @@
+"""What a server sends must not drive the terminal of whoever asked it."""
+
+import json
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+from doherty.v1.request_pb2 import GenerateRequest
+from support.command import DOHERTY, run_doherty
+from support.serving import Serving, delta, serve, summary
+from support.terminal import on_a_terminal
+
+HOSTILE = "safe\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202eevil\u2066\u2029 words"
+"""Sets a title, clears the screen, turns text red by a C1 control, and turns its direction."""
+
+DRIVING = ("\x1b]", "\x1b[2J", "\x07", "\x9b", "\x7f", "\u202e", "\u2066")
+
+
+def answer(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
+    if request.prompt == "fail":
+        context.abort(grpc.StatusCode.INTERNAL, HOSTILE * 50)
+    yield delta(HOSTILE, 1, start=True)
+    yield summary()
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[Serving]:
+    with serve(answer, told_model=HOSTILE) as serving:
+        yield serving
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "tell"),
+        ("generate", "fail"),
+        ("generate", "--json", "tell"),
+        ("model",),
+        ("model", "--json"),
+        ("chat",),
+    ],
+    ids=" ".join,
+)
+def test_nothing_of_it_drives_the_terminal(hostile: Serving, arguments: tuple[str, ...]) -> None:
+    command = (*DOHERTY, *arguments, "--target", hostile.target, "--timeout", "20")
+    with on_a_terminal(*command, rows=50, NO_COLOR="1") as terminal:
+        if arguments == ("chat",):
+            terminal.read_until("> ")
+            terminal.type("tell\n")
+            terminal.read_until("> ")
+            terminal.type("\x04")
+        terminal.wait()
+    assert "safe" in terminal.output
+    assert not [one for one in DRIVING if one in terminal.output]
+    assert len(terminal.output) < 20_000
+
+
+def test_json_says_the_same_all_the_same(hostile: Serving) -> None:
+    finished = run_doherty("generate", "--json", "tell", "--target", hostile.target)
+    assert json.loads(finished.stdout)["text"] == HOSTILE
+    assert not [one for one in DRIVING if one in finished.stdout]
+
+
+def test_an_error_is_one_line(hostile: Serving) -> None:
+    finished = run_doherty("generate", "fail", "--target", hostile.target)
+    assert len(finished.stderr.splitlines()) == 1
+    assert not [one for one in DRIVING if one in finished.stderr]
