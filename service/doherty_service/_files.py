@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UnfitFileError(Exception):
-    """A file is not one that can be read as a whole; the message says why, as the end of a sentence."""
+    """A file is not one that can be read as a whole; the message says why."""
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -16,10 +16,14 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         OSError: it is not there or cannot be read.
         UnfitFileError: it is not a regular file, or is too large.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnfitFileError("it is not a regular file")
-        data = file.read(most_bytes + 1)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnfitFileError(f"{path} is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > most_bytes:
-        raise UnfitFileError(f"it has more than {most_bytes >> 20} MiB")
+        raise UnfitFileError(f"{path} has more than {most_bytes >> 20} MiB")
     return data

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,14 +86,17 @@ class Authority:
         self.chain = folder / "server.pem"
         self.key = folder / "server.key"
 
-    def issue(self, name: str = "client") -> tuple[bytes, bytes]:
+    def issue(
+        self, name: str = "client", *, begins: datetime | None = None, ends: datetime | None = None
+    ) -> tuple[bytes, bytes]:
         """A new certificate and its key, in PEM."""
-        leaf = self._ca.issue_cert("localhost", "127.0.0.1", common_name=name)
+        leaf = self._ca.issue_cert("localhost", "127.0.0.1", common_name=name, not_before=begins, not_after=ends)
         return leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
 
-    def renew(self, name: str) -> None:
+    def renew(self, name: str, *, begins: datetime | None = None, ends: datetime | None = None) -> None:
         """Puts a new certificate in the place of the old one, file by file, as tools for that do."""
-        for path, data in zip((self.chain, self.key), self.issue(name), strict=True):
+        issued = self.issue(name, begins=begins, ends=ends)
+        for path, data in zip((self.chain, self.key), issued, strict=True):
             fresh = path.with_suffix(".new")
             fresh.write_bytes(data)
             fresh.replace(path)

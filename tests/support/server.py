@@ -20,6 +20,8 @@ class ServerProcess:
         """Reads the log of `process` until it ends."""
         self.process = process
         self.log: list[dict[str, object]] = []
+        self.written: list[str] = []
+        """The lines of the log as they were written."""
         self.target = ""
         self._lines: queue.Queue[dict[str, object] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -61,6 +63,7 @@ class ServerProcess:
         if self.process.stderr is None:
             raise AssertionError("the log is not read")
         for line in self.process.stderr:
+            self.written.append(line)
             self._lines.put(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
         self._lines.put(None)
 

@@ -43,7 +43,7 @@ def answer(text: str = "fine") -> list[wire.StreamGenerateResponse]:
 
 
 @contextmanager
-def serve(
+def serve(  # noqa: PLR0913 - what a test may want to be otherwise
     handler: Handler,
     *,
     credentials: grpc.ServerCredentials | None = None,

@@ -39,7 +39,7 @@ def read_keys(path: Path) -> list[ApiKey]:
     except OSError as error:
         raise KeysFileError(f"The file of keys {path} cannot be read: {error.strerror}.") from error
     except UnfitFileError as error:
-        raise KeysFileError(f"The file of keys {path} cannot be read: {error}.") from None
+        raise KeysFileError(f"The file of keys {error}.") from None
     except ValidationError as error:
         where = ", ".join(sorted({".".join(map(str, one["loc"])) or "its syntax" for one in error.errors()}))
         # Not the error itself, which quotes what it found.

@@ -145,7 +145,7 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error.strerror}.") from error
     except UnfitFileError as error:
-        raise CertificateError(f"{path} cannot be read: {error}.") from None
+        raise CertificateError(f"{error}.") from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,78 @@
+"""What strangers can bring into the log: nothing that is secret, that drives a terminal, or that fills a disk."""
+
+from pathlib import Path
+
+from doherty_service.telemetry import LineLimit
+from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
+from support.security import add_key, connect_with
+from support.server import start_server
+
+GENERATE = "/doherty.v1.GenerationService/Generate"
+HOSTILE = "\x1b]0;x\x07\x1b[31m\udcff\udc9b"
+"""Escape sequences, and bytes that are not UTF-8."""
+CALLS = 1_000
+
+
+def send(target: str, *blocks: bytes) -> None:
+    """Sends calls without a message on one connection, and waits until they have ended."""
+    with raw_connection(target) as connection:
+        connection.send(GREETING)
+        for index, block in enumerate(blocks):
+            stream = 2 * index + 1
+            connection.send(frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream, block))
+            last = (one for one in connection.frames() if one.stream == stream)
+            assert any(one.kind == Kind.RST_STREAM or one.flags & END_STREAM for one in last)
+
+
+def test_no_metadata_is_logged_and_nothing_drives_a_terminal(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "known")
+    secret = token.rpartition("_")[2]
+    with start_server("--engine", "synthetic", "--keys-file", str(keys), "--log-level", "debug") as server:
+        send(
+            server.target,
+            header_block(GENERATE, ("authorization", f"Bearer {token}\udcff")),
+            header_block(GENERATE, (f"x-{HOSTILE}", "v"), ("authorization", "Bearer x")),
+            header_block(GENERATE, ("user-agent", HOSTILE)),
+            header_block(GENERATE, ("grpc-timeout", HOSTILE)),
+            header_block(f"/{HOSTILE}/{HOSTILE}"),
+            header_block("/doherty.v1.X/\x1b[31m\u202e", ("authorization", f"Bearer {token}")),
+        )
+        with connect_with(server.target, token) as caller:
+            caller.failure(prompt="a", request_id="\x1b[31m")
+            caller.failure(prompt="a", model="\x9b31m\u202e" * 100)
+        assert server.stop() == 0
+        server.log += server.read()
+    assert all(line["event"] != "text" for line in server.log)  # core itself writes nothing
+    assert server.wait_for("library")["message"] == "Invalid encoding on"
+    written = "".join(server.written)
+    assert "METHOD_NOT_SUPPORTED" in written
+    assert secret not in written
+    assert all(one == "\n" or " " <= one <= "~" for one in written)
+
+
+def test_a_stranger_cannot_fill_the_log(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "known")
+    with start_server("--engine", "synthetic", "--keys-file", str(keys)) as server:
+        block = header_block(GENERATE, ("x-text", "\udcff" * 100), ("authorization", "Bearer none"))
+        send(server.target, *([block] * CALLS))
+        with connect_with(server.target, token) as caller:
+            assert caller.generate(prompt="Why?", stopping={"max_output_tokens": 1}).text
+        server.stop()
+        server.log += server.read()
+    lines = len(server.log)
+    assert lines < CALLS / 4
+    suppressed = [int(str(line["lines"])) for line in server.log if line["event"] == "lines_suppressed"]
+    told = sum(line["event"] == "request" for line in server.log)
+    assert sum(suppressed) + told >= CALLS
+    assert server.log[-1]["event"] == "stopped"
+
+
+def test_lines_beyond_the_limit_are_counted() -> None:
+    now = 0.0
+    limit = LineLimit(2, 0.5, clock=lambda: now)
+    assert [limit.allows() for _ in range(4)] == [True, True, False, False]
+    now = 2.0
+    assert [limit.allows() for _ in range(2)] == [True, False]
+    assert (limit.take_suppressed(), limit.take_suppressed()) == (3, 0)

@@ -1,0 +1,99 @@
+"""Files that the server reads by itself, and that are not what they should be."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from support.command import run_doherty
+from support.metrics import LISTEN, scrape
+from support.security import Authority, add_key, connect_with
+from support.server import start_server
+
+SYNTHETIC = ("--engine", "synthetic", "--listen", "127.0.0.1:0")
+DAY = timedelta(days=1)
+
+
+def link_to(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+def make_large(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+ODD: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "an endless device": link_to("/dev/zero"),
+    "too large": make_large,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("setting", ["keys_file", "tls_cert", "config"])
+def test_at_the_start_it_is_one_sentence(tmp_path: Path, setting: str, kind: str) -> None:
+    path = tmp_path / "odd"
+    ODD[kind](path)
+    authority = Authority(tmp_path)
+    authority.renew("server")
+    variables = {f"DOHERTY_{setting.upper()}": str(path)}
+    if setting == "tls_cert":
+        variables["DOHERTY_TLS_KEY"] = str(authority.key)
+    ended = run_doherty("serve", *SYNTHETIC, **variables)
+    assert ended.returncode == 2
+    (sentence,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert ("MiB" if kind == "too large" else "regular file") in sentence
+
+
+def test_while_the_server_runs_it_keeps_what_it_has(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "kept")
+    with start_server(*SYNTHETIC, "--keys-file", str(keys)) as server, connect_with(server.target, token) as caller:
+        for kind, make in ODD.items():
+            keys.rename(tmp_path / f"before {kind}")
+            make(keys)
+            assert caller.generate(prompt="Why?", stopping={"max_output_tokens": 1}).text
+        server.stop()
+        server.log += server.read()
+    assert sum(line["event"] == "keys_not_read" for line in server.log) == len(ODD)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "event"),
+    [
+        (-DAY, 30 * DAY, None),
+        (-DAY, 13 * DAY, "certificate_expires_soon"),
+        (-2 * DAY, -DAY, "certificate_not_valid"),
+        (DAY, 30 * DAY, "certificate_not_valid"),
+    ],
+)
+def test_a_certificate_that_is_not_valid_for_long_is_told(
+    tmp_path: Path, begins: timedelta, ends: timedelta, event: str | None
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority(tmp_path)
+    authority.renew("server", begins=now + begins, ends=now + ends)
+    with start_server(*SYNTHETIC, *LISTEN, *authority.flags) as server:
+        assert scrape(server).value("doherty_certificate_expiry_timestamp_seconds") == (now + ends).timestamp()
+        server.stop()
+        server.log += server.read()
+    told = [line for line in server.log if str(line["event"]).startswith("certificate")]
+    assert [line["event"] for line in told] == ([] if event is None else [event])
+    if event is not None:
+        assert told[0]["path"] == str(authority.chain)
+        assert told[0]["expires"] == (now + ends).isoformat()
+
+
+def test_a_file_of_settings_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "doherty.toml"
+    for data, word in ((b"\xef\xbb\xbfengine = 'synthetic'\n", "byte-order mark"), (b"\xff\xfe=\0", "not UTF-8")):
+        file.write_bytes(data)
+        ended = run_doherty("serve", "--config", str(file), "--print-config")
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert word in ended.stderr
+        assert str(file) in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
