@@ -55,8 +55,9 @@ def header_block(method: str, *more: tuple[str, str]) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    assert len(text) < _LONGEST_IN_A_BYTE
-    return bytes([len(text)]) + text.encode(errors="surrogateescape")
+    data = text.encode(errors="surrogateescape")
+    assert len(data) < _LONGEST_IN_A_BYTE
+    return bytes([len(data)]) + data
 
 
 RESET = (8).to_bytes(4)
