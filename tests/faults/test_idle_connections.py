@@ -1,44 +1,124 @@
 """Connections that do nothing: they must not keep newcomers out, nor use up what the engine needs."""
 
 import ipaddress
-import resource
-import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from doherty_service._settings import Settings
-from doherty_service.transport import ConnectionGuard
+from doherty_service.transport._connections import ConnectionGuard, _Connection
 from support.http2 import GREETING, RawConnection, raw_connection
 from support.metrics import LISTEN, scrape
 from support.security import add_key, connect_with
 from support.server import ServerProcess, start_server
-from support.wire import Caller
+from support.wire import SECONDS, request
 
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 2}}
+ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 6000, "ignore_eos": True}}
+IDLE = 1_000
+CALLERS = 8
+
+UNDER_A_LIMIT = f'#!/bin/sh\nulimit -n 1024\nexec {sys.executable} "$@"\n'
 
 
-@contextmanager
-def few_descriptors(most: int) -> Iterator[None]:
-    """What this process starts may have so many files open."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
-    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
-    try:
-        yield None if code else None
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+@pytest.fixture
+def idle() -> Iterator[ExitStack]:
+    """Where idle connections are kept open."""
+    with ExitStack() as stack:
+        yield stack
 
 
-def connections_of(server: ServerProcess) -> int:
-    """How many sockets the process has."""
-    found = 0
-    for link in Path(f"/proc/{server.process.pid}/fd").iterdir():
-        with suppress(OSError):
-            found += str(link.readlink()).startswith("socket:")
-    return found
+def open_idle(stack: ExitStack, target: str, number: int) -> list[RawConnection]:
+    connections = []
+    for _ in range(number):
+        connection = stack.enter_context(raw_connection(target))
+        with suppress(ConnectionError):
+            connection.send(GREETING)
+        connections.append(connection)
+    return connections
+
+
+def descriptors(server: ServerProcess) -> int:
+    """How many files and connections the process has open."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+@pytest.mark.model
+def test_a_thousand_of_them_under_a_thousand_descriptors(tmp_path: Path, idle: ExitStack) -> None:
+    """All callers come from the address of the idle ones, each call on a connection of its own."""
+    keys, python = tmp_path / "keys.json", tmp_path / "python"
+    token = add_key(keys, "caller")
+    python.write_text(UNDER_A_LIMIT)
+    python.chmod(0o755)
+    flags = ("--keys-file", str(keys), "--canary-interval", "1", *LISTEN)
+    with start_server(*flags, python=str(python)) as server:
+        limits = server.wait_for("few_files")
+        assert (limits["limit"], limits["connections"]) == (1024, 512)
+        with connect_with(server.target, token) as steady:
+            open_idle(idle, server.target, IDLE)
+
+            def call(_: int) -> bool:
+                with connect_with(server.target, token) as caller:
+                    return bool(caller.generate(**SHORT).text)
+
+            with ThreadPoolExecutor(CALLERS) as pool:
+                assert all(pool.map(call, range(5 * CALLERS)))
+            steady.wait_until(lambda _: descriptors(server) < 200)
+            assert steady.generate(**SHORT).text  # on a connection that was there before
+        assert scrape(server).value("doherty_engine_restarts_total") == 0
+        closed = server.wait_for("connections_closed")
+        assert closed["peers"] == ["127.0.0.1"]
+        assert server.stop() == 0
+
+
+def test_those_with_a_key_and_health_checks_stay(tmp_path: Path, idle: ExitStack) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, "caller")
+    with (
+        start_server("--engine", "synthetic", "--keys-file", str(keys), "--max-connections", "64") as server,
+        connect_with(server.target, token) as first,
+        connect_with(server.target, token) as second,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(first.channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        next(watching)
+        streams = [caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for caller in (first, second)]
+        for stream in streams:
+            next(stream)
+        before = descriptors(server)
+        for _ in range(3):
+            open_idle(idle, server.target, 40)
+            first.wait_until(lambda _: descriptors(server) <= before + 8)
+        for stream in streams:
+            next(stream)
+            stream.cancel()
+        assert watching.is_active()
+
+
+def connection(host: str, seen: int, *, has_key: bool = False) -> _Connection:
+    return _Connection(0, (host, seen), ipaddress.ip_address(host), seen, has_key)
+
+
+def test_the_oldest_without_a_key_go_first_and_a_trusted_proxy_may_have_more() -> None:
+    guard = ConnectionGuard(64, [ipaddress.ip_network("10.0.0.0/8")])
+    crowd = [connection("192.0.2.1", seen) for seen in range(20)]
+    others = [connection("192.0.2.2", 0), connection("192.0.2.1", 0, has_key=True)]
+    proxy = [connection("10.1.2.3", seen) for seen in range(20)]
+    neighbours = [connection(f"2001:db8::{seen:x}", seen) for seen in range(1, 21)]  # of one /64
+    surplus = guard.surplus([*crowd, *others, *proxy, *neighbours])
+    assert {one.seen for one in surplus if one in crowd} == set(range(12))
+    assert {one.seen for one in surplus if one in neighbours} == set(range(1, 13))
+    assert len(surplus) == 24
+
+
+def test_many_peers_leave_room_for_newcomers() -> None:
+    guard = ConnectionGuard(64)
+    crowd = [connection(f"192.0.2.{seen}", seen) for seen in range(64)]
+    assert {one.seen for one in guard.surplus(crowd)} == set(range(16))
+    with_key = [connection(f"198.51.100.{seen}", 0, has_key=True) for seen in range(60)]
+    assert {one.seen for one in guard.surplus([*with_key, *crowd])} == set(range(56))

@@ -104,7 +104,7 @@ class ConnectionGuard:
         accepted = {_endpoint(peer) for peer in fresh}
         for one in self._known.values():
             one.has_key = one.has_key or (one.host, one.endpoint[1]) in accepted
-        surplus = self._surplus(list(self._known.values()))
+        surplus = self.surplus(list(self._known.values()))
         self._closed.update(one.peer for one in surplus)
         self._tell()
         return surplus
@@ -123,7 +123,7 @@ class ConnectionGuard:
                     found[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), self._looks)
         return found
 
-    def _surplus(self, connections: Sequence[_Connection]) -> list[_Connection]:
+    def surplus(self, connections: Sequence[_Connection]) -> list[_Connection]:
         """The oldest of those that are too many: a newcomer is about to show its key."""
         strangers = sorted((one for one in connections if not one.has_key), key=lambda one: -one.seen)
         by_peer: defaultdict[str, int] = defaultdict(int)

@@ -1,0 +1,140 @@
+"""The process starts and ends as documented wherever it is started."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doherty import Client
+from support.command import SECONDS, environment
+from support.server import ServerProcess
+from support.wire import connect, failure_of
+
+SERVE = (sys.executable, "-m", "doherty_service")
+KEPT = ("PATH", "PYTHONPATH")
+"""All that a server gets of our environment where it is to have none."""
+
+UNSHARED = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "true")
+SETUP = "import sys; from doherty_service.command import serve; serve(sys.argv[1:])"
+
+PROGRAM = """
+import sys
+from doherty_engine.synthetic import SyntheticEngine
+from doherty_service.command import serve
+
+starts, start = [], SyntheticEngine.start
+
+async def fail(self, sink):
+    starts.append(self)
+    if len(starts) in FAILING:
+        raise OSError(30, "Read-only file system", "/engine\\nsecond line")
+    await start(self, sink)
+
+SyntheticEngine.start = fail
+serve(sys.argv[1:])
+"""
+"""A server whose engine cannot start at times, by an error that no engine foresaw."""
+
+
+def command_whose_engine_fails(*starts: int) -> list[str]:
+    program = f"FAILING = {starts}\n{PROGRAM}"
+    return [sys.executable, "-c", program, "--listen", "127.0.0.1:0", "--engine", "synthetic"]
+
+
+def assert_one_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    (sentence,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert ended.returncode == 2
+    assert all(word in sentence for word in words), sentence
+
+
+def test_whatever_a_start_raises_is_one_sentence() -> None:
+    ended = subprocess.run(
+        command_whose_engine_fails(1), check=False, capture_output=True, text=True, timeout=SECONDS, env=environment()
+    )
+    assert_one_sentence(ended, "The engine cannot start: OSError: [Errno 30] Read-only file system")
+
+
+def test_whatever_a_restart_raises_is_another_attempt() -> None:
+    command = [*command_whose_engine_fails(2, 3), "-o", "die_after_steps=20"]
+    server = ServerProcess(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
+    try:
+        target = str(server.wait_for("listening")["address"])
+        server.wait_for("ready")
+        with connect(target) as caller:
+            long: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
+            assert failure_of(lambda: caller.generate(**long)).reason == "ENGINE_FAILED"
+            server.wait_for("engine_failed", failures=3)
+            caller.wait_until(lambda now: now.engine_restarts > 0)
+            assert caller.generate(prompt="a", stopping={"max_output_tokens": 2}).text
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+        server.wait()
+
+
+@pytest.fixture
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
+    """Starts a server with the embedded engine from a shell that runs `setup` first, with no other variables."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    command = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", address)
+    with subprocess.Popen(command, env=kept | variables) as process:
+        try:
+            with Client(address) as client:
+                client.wait_ready(SECONDS)
+                assert client.generate("a", max_output_tokens=2).text
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.model
+def test_without_streams_home_rights_and_a_short_tmpdir(tmp_path: Path, free_address: str) -> None:
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    setup = "umask 777; cd /; exec <&- >&- 2>&-; exec"
+    assert_serves_and_ends(free_address, setup, TMPDIR=str(long), LC_ALL="C")
+    assert not list(long.iterdir())
+
+
+@pytest.mark.model
+@pytest.mark.skipif(subprocess.run(UNSHARED, check=False).returncode != 0, reason="this user may not mount anything")
+def test_as_the_first_process_on_a_root_that_cannot_be_written(free_address: str) -> None:
+    """As in a container with `--read-only`, which has no folder that can be written but /dev/shm."""
+    # What `unshare` starts is process 1 of its namespace; the signal has to get there.
+    setup = "mount -o bind,remount,ro /; mount -o bind,remount,ro /tmp 2>/dev/null; exec"
+    shell = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", free_address)
+    with subprocess.Popen((*UNSHARED[:-1], *shell), env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        server = ServerProcess(process)
+        server.wait_for("ready")
+        with connect(free_address) as caller:
+            assert caller.generate(prompt="a", stopping={"max_output_tokens": 2}).text
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        server.wait_for("stopped")
+        assert server.wait() == 0
+
+
+def test_a_path_from_a_home_that_nobody_has_is_one_sentence() -> None:
+    """A user that has no entry in the list of users, as in many containers, and no HOME."""
+    program = f"import pwd; pwd.getpwuid = {{}}.__getitem__; {SETUP}"
+    ended = subprocess.run(
+        (sys.executable, "-c", program, "--model", "~/model", "--listen", "127.0.0.1:0"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={name: os.environ[name] for name in KEPT if name in os.environ},
+    )
+    assert_one_sentence(ended, "~/model", "HOME")
