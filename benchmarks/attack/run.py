@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 
 from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest, MultiplexStart
+from strangers import STRANGERS
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
@@ -91,6 +92,7 @@ ATTACKS: dict[str, Attack] = {
     "multiplexed, 87 kB": flood(9_600),
     "multiplexed, 0.85 MB": flood(94_000),
     "multiplexed, 1.6 MB": flood(178_000),
+    **STRANGERS,
 }
 
 

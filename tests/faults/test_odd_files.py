@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from doherty_service._files import UnfitFileError, read_file
+from doherty_service.security import CertificateFiles, Certificates
 from support.command import run_doherty
 from support.metrics import LISTEN, scrape
 from support.security import Authority, add_key, connect_with
@@ -34,19 +36,24 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
+def test_it_is_not_read(tmp_path: Path, kind: str) -> None:
+    ODD[kind](tmp_path / "odd")
+    with pytest.raises(UnfitFileError, match="MiB" if kind == "too large" else "regular file"):
+        read_file(tmp_path / "odd", 1 << 20)
+
+
 @pytest.mark.parametrize("setting", ["keys_file", "tls_cert", "config"])
-def test_at_the_start_it_is_one_sentence(tmp_path: Path, setting: str, kind: str) -> None:
-    path = tmp_path / "odd"
-    ODD[kind](path)
+def test_at_the_start_it_is_one_sentence(tmp_path: Path, setting: str) -> None:
+    os.mkfifo(tmp_path / "odd")
     authority = Authority(tmp_path)
     authority.renew("server")
-    variables = {f"DOHERTY_{setting.upper()}": str(path)}
+    variables = {f"DOHERTY_{setting.upper()}": str(tmp_path / "odd")}
     if setting == "tls_cert":
         variables["DOHERTY_TLS_KEY"] = str(authority.key)
     ended = run_doherty("serve", *SYNTHETIC, **variables)
     assert ended.returncode == 2
     (sentence,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
-    assert ("MiB" if kind == "too large" else "regular file") in sentence
+    assert "odd is not a regular file" in sentence
 
 
 def test_while_the_server_runs_it_keeps_what_it_has(tmp_path: Path) -> None:
@@ -65,27 +72,31 @@ def test_while_the_server_runs_it_keeps_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("begins", "ends", "event"),
     [
-        (-DAY, 30 * DAY, None),
+        (-DAY, 15 * DAY, None),
         (-DAY, 13 * DAY, "certificate_expires_soon"),
         (-2 * DAY, -DAY, "certificate_not_valid"),
         (DAY, 30 * DAY, "certificate_not_valid"),
     ],
 )
 def test_a_certificate_that_is_not_valid_for_long_is_told(
-    tmp_path: Path, begins: timedelta, ends: timedelta, event: str | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, begins: timedelta, ends: timedelta, event: str | None
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     authority = Authority(tmp_path)
     authority.renew("server", begins=now + begins, ends=now + ends)
+    certificates = Certificates(CertificateFiles(authority.chain, authority.key))
+    assert certificates.expires == (now + ends).timestamp()
+    assert [record.getMessage() for record in caplog.records] == ([] if event is None else [event])
+
+
+def test_a_server_tells_when_its_certificate_expires(tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority(tmp_path)
+    authority.renew("server", begins=now - 2 * DAY, ends=now - DAY)
     with start_server(*SYNTHETIC, *LISTEN, *authority.flags) as server:
-        assert scrape(server).value("doherty_certificate_expiry_timestamp_seconds") == (now + ends).timestamp()
-        server.stop()
-        server.log += server.read()
-    told = [line for line in server.log if str(line["event"]).startswith("certificate")]
-    assert [line["event"] for line in told] == ([] if event is None else [event])
-    if event is not None:
-        assert told[0]["path"] == str(authority.chain)
-        assert told[0]["expires"] == (now + ends).isoformat()
+        told = server.wait_for("certificate_not_valid")
+        assert (told["path"], told["expires"]) == (str(authority.chain), (now - DAY).isoformat())
+        assert scrape(server).value("doherty_certificate_expiry_timestamp_seconds") == (now - DAY).timestamp()
 
 
 def test_a_file_of_settings_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:

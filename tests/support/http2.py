@@ -106,6 +106,20 @@ class RawConnection:
             pass
         return time.monotonic() - begun
 
+    def is_closed(self) -> bool:
+        """Whether the server has ended the connection; what came meanwhile is lost."""
+        self._socket.setblocking(False)
+        try:
+            while self._socket.recv(65536):
+                pass
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            pass
+        finally:
+            self._socket.settimeout(SECONDS)
+        return True
+
     def shut(self) -> None:
         """Ends both directions, so that whoever reads comes to an end."""
         self._socket.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,50 @@
+"""A lack of memory or descriptors is the server's problem, and told as that."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from doherty_engine import OutOfResourcesError
+from doherty_service._errors import UnavailableError, as_service_error
+from support.wire import SECONDS
+
+PARSES = """
+import resource
+from doherty.v1.generation_service_pb2 import CountTokensRequest
+from doherty_service._errors import ServiceError
+from doherty_service.rpc import parse_message
+
+def reason(data):
+    try:
+        parse_message(CountTokensRequest.FromString, data)
+    except ServiceError as error:
+        return error.reason
+
+large = CountTokensRequest(prompt="x" * (200 << 20)).SerializeToString()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20),) * 2)
+print(reason(large), reason(b"\\xff"))
+"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OutOfResourcesError("no memory")],
+    ids=lambda error: type(error).__name__,
+)
+def test_it_is_unavailable(error: Exception) -> None:
+    told = as_service_error(error)
+    assert isinstance(told, UnavailableError)
+    assert told.reason == "OUT_OF_RESOURCES"
+    assert told.retry_after
+
+
+def test_any_other_error_of_the_system_is_a_fault() -> None:
+    assert as_service_error(OSError(errno.EACCES, "Permission denied")).reason == "INTERNAL"
+
+
+def test_a_message_for_which_there_is_no_memory_is_not_called_malformed() -> None:
+    ended = subprocess.run((sys.executable, "-c", PARSES), check=True, capture_output=True, text=True, timeout=SECONDS)
+    assert ended.stdout.split() == ["OUT_OF_RESOURCES", "MALFORMED_MESSAGE"]
