@@ -108,7 +108,7 @@ class RawConnection:
 
     def is_closed(self) -> bool:
         """Whether the server has ended the connection; what came meanwhile is lost."""
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         try:
             while self._socket.recv(65536):
                 pass

@@ -29,7 +29,7 @@ _MOST_SHARE = 0.25
 """Of the CPU time of the event loop's thread, for looking."""
 
 _SLICE = 32
-"""How many connections are shut down before the event loop gets a turn: each costs about 20 microseconds."""
+"""How many connections are looked at, or shut down, before others get a turn: each costs about 20 microseconds."""
 
 _PEER_SHARE = 8
 _LEAST_OF_PEER = 4
@@ -88,18 +88,18 @@ class ConnectionGuard:
         port = int(address.rpartition(":")[2])
         while True:
             begun = time.thread_time()
-            surplus = self._look(port)
+            surplus = await self._look(port)
             await _shut_down(surplus)
             spent = time.thread_time() - begun
             await asyncio.sleep(max(_LOOK_AGAIN_SECONDS if surplus else _LOOK_SECONDS, spent / _MOST_SHARE))
 
-    def _look(self, port: int) -> list[_Connection]:
+    async def _look(self, port: int) -> list[_Connection]:
         """Finds those that are too many."""
         descriptors = _open_descriptors()
         if len(descriptors) <= self._most_of_peer and len(self._with_key) <= 2 * self._most:
             return []  # the usual case: nobody can have too many
         self._looks += 1
-        self._known = self._find(descriptors, port)
+        self._known = await self._find(descriptors, port)
         fresh, self._with_key = self._with_key, set()
         accepted = {_endpoint(peer) for peer in fresh}
         for one in self._known.values():
@@ -109,10 +109,11 @@ class ConnectionGuard:
         self._tell()
         return surplus
 
-    def _find(self, descriptors: Iterable[int], port: int) -> dict[tuple[str, int], _Connection]:
+    async def _find(self, descriptors: Iterable[int], port: int) -> dict[tuple[str, int], _Connection]:
         """All connections of the port; those that were there before as they were known."""
         found: dict[tuple[str, int], _Connection] = {}
-        for descriptor in descriptors:
+        for index, descriptor in enumerate(descriptors):
+            await _let_others_in(index)
             with suppress(OSError), _borrowed(descriptor) as borrowed:  # it is no socket, listens, or is closed by now
                 endpoint = borrowed.getpeername()[:2]
                 known = self._known.get(endpoint)
@@ -193,11 +194,15 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket]:
         borrowed.detach()
 
 
+async def _let_others_in(index: int) -> None:
+    if index % _SLICE == _SLICE - 1:
+        await asyncio.sleep(0)
+
+
 async def _shut_down(connections: Sequence[_Connection]) -> None:
     """Ends connections in both directions, those whose descriptor is still their own."""
     for index, one in enumerate(connections):
-        if index % _SLICE == _SLICE - 1:
-            await asyncio.sleep(0)
+        await _let_others_in(index)
         with suppress(OSError), _borrowed(one.descriptor) as borrowed:  # it is closed by now
             if borrowed.getpeername()[:2] == one.endpoint:
                 borrowed.shutdown(socket.SHUT_RDWR)
