@@ -145,10 +145,8 @@ class _Handler(logging.Handler):
             fields = {name: _bounded(value) for name, value in getattr(record, "fields", {}).items()}
             if record.exc_info:
                 fields["exception"] = logging.Formatter().formatException(record.exc_info)[-_MOST_EXCEPTION:]
-        elif (told := self._foreign.fields(record)) is not None:
-            fields = told
         else:
-            return
+            fields = self._foreign.fields(record)
         self._writer.put(format_line(record.levelname.lower(), event, fields), urgent=record.levelno > logging.INFO)
 
     def flush(self) -> None:
