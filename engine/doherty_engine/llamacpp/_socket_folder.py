@@ -79,13 +79,14 @@ def _is_left_behind(entry: os.DirEntry[str]) -> bool:
         found = entry.stat(follow_symlinks=False)
         if not entry.is_dir(follow_symlinks=False) or found.st_uid != os.getuid():
             return False
+        path = Path(entry.path) / SOCKET
+        if not path.is_socket():
+            return time.time() - found.st_mtime > _START_SECONDS
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(0)
-            probe.connect(str(Path(entry.path) / SOCKET))
+            probe.connect(str(path))
     except ConnectionRefusedError:
         return True
-    except FileNotFoundError:  # it has no socket
-        return time.time() - found.st_mtime > _START_SECONDS
     except OSError:  # it is gone by now, or busy
         return False
     return False

@@ -50,7 +50,7 @@ class ForeignRecords:
 
 
 def _pause(logger: logging.Logger) -> None:
-    """Silences a logger for a while, at its source, for to make records that nobody sees costs the event loop as much."""
+    """Silences a logger for a while, at its source: a record that nobody sees costs the event loop as much."""
     level = logger.level
     if level > logging.CRITICAL:  # it is paused: this record was under way
         return
