@@ -46,16 +46,20 @@ def run(settings: Settings) -> NoReturn:
     Raises:
         EngineSetupError: the server cannot start; the message is one sentence that says what to do.
     """
-    log = set_up_logging(settings.log_level)
     try:
-        _run(settings, log)
+        log = set_up_logging(settings.log_level)
+        try:
+            _run(settings, log)
+        except Exception as error:
+            if not isinstance(error, EngineSetupError):
+                log_error("not_started", cause=error, error=describe(error))
+            raise
+        finally:
+            log.flush()
     except EngineSetupError:
         raise
     except Exception as error:  # the system and libraries raise what they like
-        log_error("not_started", cause=error, error=describe(error))
         raise EngineSetupError(f"The server cannot start: {describe(error)}.") from error
-    finally:
-        log.flush()
 
 
 def _run(settings: Settings, log: LogWriter) -> NoReturn:

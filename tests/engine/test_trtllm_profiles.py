@@ -171,6 +171,12 @@ def test_options_that_make_no_sense(options: dict[str, str], says: str) -> None:
         create_engine("trtllm", options)
 
 
+def test_a_file_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("slots = 4\n", encoding="utf-8-sig")
+    with pytest.raises(EngineSetupError, match="byte-order mark"):
+        create_engine("trtllm", {"profile_file": str(tmp_path / "mine.toml")})
+
+
 async def test_any_knob_can_be_turned_by_file_or_option(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     file = gpu.folder / "mine.toml"

@@ -81,7 +81,7 @@ def start_server(
     `variables` go into its environment, and `python` is the interpreter.
     """
     command = [python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "OTEL_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
     server = ServerProcess(process)
     try:

@@ -99,7 +99,7 @@ def _read(file: str) -> dict[str, object]:
     if not file:
         return {}
     try:
-        given = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        given = _parse(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineSetupError(f"The profile's file {file} cannot be read ({error}).") from error
     parsers = {one.name: one.metadata["parse"] for one in fields(Knobs)}
@@ -109,6 +109,12 @@ def _read(file: str) -> dict[str, object]:
         return {name: parsers[name](_text(value)) for name, value in given.items()}
     except ValueError as error:
         raise EngineSetupError(f"The profile's file {file} cannot be read: {error}.") from error
+
+
+def _parse(text: str) -> dict[str, object]:
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte-order mark, which TOML does not allow; save it without one")
+    return tomllib.loads(text)
 
 
 def _text(value: object) -> str:
