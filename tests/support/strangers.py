@@ -57,7 +57,7 @@ def calls(block: bytes, number: int) -> Callable[[str, str], None]:
                 seen = set[int]()
                 for one in connection.frames():
                     seen.add(one.stream)
-                    if one.kind == Kind.GOAWAY or len(seen) > 100:  # noqa: PLR2004 - all of them, and the connection's own
+                    if one.kind == Kind.GOAWAY or len(seen) > 100:
                         break
 
     return attack
