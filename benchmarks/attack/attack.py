@@ -28,6 +28,7 @@ from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
+from support.strangers import STRANGERS
 from support.wire import Caller, request
 
 ADDRESS_SPACE = 4 << 30
