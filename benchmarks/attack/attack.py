@@ -23,7 +23,6 @@ from typing import Any
 import grpc
 
 from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest, MultiplexStart
-from strangers import STRANGERS
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
