@@ -6,6 +6,7 @@ the other way, two models, is to be removed in 1.4 (`EagleDecodingConfig` of `ll
 
 import os
 from dataclasses import replace
+from typing import Any
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.models import EAGLE3, Head, fetch_whole, read_head, stretch
@@ -14,7 +15,7 @@ from doherty_engine.trtllm._knobs import Knobs
 from doherty_engine.trtllm._options import Options
 
 
-def drafting_knobs(options: Options) -> dict[str, object]:
+def drafting_knobs(options: Options) -> dict[str, Any]:
     """The knobs that the option `draft` turns; none without it.
 
     Raises:
