@@ -16,7 +16,6 @@ _MOST_OPEN = 1024
 _MOST_ARRIVING = 32
 """Messages, each of which may have as many bytes as any message before it is found to be too large."""
 _RETRY_SECONDS = 1.0
-_REASON = "TOO_MANY_CALLS"
 
 
 class Strangers:
@@ -66,8 +65,8 @@ class Strangers:
             held.remove(connection, task)
 
     def _refusal(self, message: str) -> OverloadedError:
-        self._refusals[_REASON] += 1
-        return OverloadedError(_REASON, message, retry_after=_RETRY_SECONDS)
+        self._refusals["TOO_MANY_CALLS"] += 1
+        return OverloadedError("TOO_MANY_CALLS", message, retry_after=_RETRY_SECONDS)
 
 
 class Stranger:
