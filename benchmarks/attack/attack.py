@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from holding import HOLDING, unread_answers
 from messages import MESSAGES
 from protocol import PROTOCOL
-from target import Attack, Target
-
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
 from support.strangers import STRANGERS
 from support.wire import Caller, request
+from target import Attack, Target
 
 ADDRESS_SPACE = 4 << 30
 QUIET_SECONDS = 3.0

@@ -3,8 +3,6 @@
 import socket
 from contextlib import suppress
 
-from target import Attack, Target
-
 from doherty.v1.request_pb2 import GenerateRequest, Output, Stopping
 from support.http2 import (
     ACK,
@@ -19,6 +17,7 @@ from support.http2 import (
     header_block,
     raw_connection,
 )
+from target import Attack, Target
 
 FRAME_BYTES = 16_000
 MESSAGE_BYTES = 4_000_000

@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-from target import Attack, Target
 
 from doherty.v1.generation_service_pb2 import CountTokensRequest, MultiplexGenerateRequest, MultiplexStart
 from doherty.v1.request_pb2 import ROLE_USER, Constraint, ContinueFrom, GenerateRequest, Message, Stopping
 from support.security import bearer
+from target import Attack, Target
 
 SIZE = 4_000_000
 IN_A_ROW = 4

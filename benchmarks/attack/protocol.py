@@ -3,9 +3,8 @@
 import zlib
 from contextlib import ExitStack
 
-from target import Attack, Target
-
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
+from target import Attack, Target
 
 BOMBS = 14
 BOMB_BYTES = 60_000_000
