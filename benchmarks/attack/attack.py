@@ -1,99 +1,61 @@
 """What an attack costs those who are served beside it.
 
-`PYTHONPATH=tests python benchmarks/attack/attack.py [--before PATH] [--only TEXT]`. Each attack meets a server of its own,
-with keys and limits, which may have 4 GiB of address space. Beside it, an honest caller reads a stream of 200 tokens a
-second, and another one asks for short answers; both have keys of their own. Printed is the stream's longest gap without
-and with the attack, the memory (RSS) before the attack, its highest value, and that five seconds after the attack, and
-how many honest calls failed. `--before` does the same with the server of another checkout, in turns. Loopback only.
+`PYTHONPATH=tests python benchmarks/attack/attack.py [--before PATH] [--python PATH] [--only TEXT]`. Each attack meets a
+server of its own, with keys, limits and metrics, which may have 4 GiB of address space. Beside it, an honest caller
+reads a stream of 200 messages a second, and another one asks for short answers; both have keys of their own. Printed is
+the stream's longest gap without and with the attack, the memory (RSS) before the attack, its highest value, and that
+afterwards: as soon as it is near the one before, at the latest 40 seconds after the attack, while the attacker keeps
+its connections. The last column says how many honest calls failed. `--before` does the same with the server of another
+checkout, in turns, and `--python` runs the servers with another interpreter, and its grpcio. Loopback only.
 """
 
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest, MultiplexStart
-from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
+from holding import HOLDING, unread_answers
+from messages import MESSAGES
+from protocol import PROTOCOL
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
 from support.strangers import STRANGERS
 from support.wire import Caller, request
+from target import Attack, Target
 
 ADDRESS_SPACE = 4 << 30
 QUIET_SECONDS = 3.0
 ATTACK_SECONDS = 6.0
-SETTLE_SECONDS = 5.0
-BOMBS = 14
-BOMB_BYTES = 60_000_000
-FRAME_BYTES = 16_000
+MOST_ATTACK_SECONDS = 60.0
+SETTLE_SECONDS = 40.0
+NEAR_BYTES = 20 << 20
 ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
 
-Attack = Callable[[str, str], None]
-"""Takes the server's address and a key that may have one request at a time."""
 
-
-def undecodable_path(target: str, _: str) -> None:
-    """A call to a method whose name is no text, without a key."""
-    with raw_connection(target) as connection:
-        connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, header_block("/doherty/\udcff")))
-        next((one for one in connection.frames() if one.stream == 1), None)
-
-
-def gzip_bombs(target: str, _: str) -> None:
-    """Messages of 60 kB to the open health service, all at once, which decompress to 60 MB each."""
-    packer = zlib.compressobj(9, wbits=31)
-    data = packer.compress(bytes(BOMB_BYTES)) + packer.flush()
-    message = b"\1" + len(data).to_bytes(4) + data
-    headers = header_block("/grpc.health.v1.Health/Check", ("grpc-encoding", "gzip"))
-    with ExitStack() as stack:
-        connections = [stack.enter_context(raw_connection(target)) for _ in range(BOMBS)]
-        for connection in connections:
-            connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS, 1, headers))
-            for at in range(0, len(message), FRAME_BYTES):
-                connection.send(frame(Kind.DATA, 0, 1, message[at : at + FRAME_BYTES]))
-            connection.send(frame(Kind.DATA, END_STREAM, 1))
-        for connection in connections:
-            next((one for one in connection.frames() if one.stream == 1), None)
-
-
-def flood(requests: int) -> Attack:
-    """One message of empty requests and their cancels."""
-    numbers = range(1, requests + 1)
-    message = MultiplexGenerateRequest(
-        starts=[MultiplexStart(id=number) for number in numbers], cancels=numbers
-    ).SerializeToString()
-
-    def attack(target: str, token: str) -> None:
-        with grpc.insecure_channel(target) as channel:
-            call: Any = channel.stream_stream("/doherty.v1.GenerationService/MultiplexGenerate")
-            with suppress(grpc.RpcError):
-                for _ in call(iter([message]), timeout=60, metadata=bearer(token)):
-                    pass
-
-    return attack
+def _by_stranger(attack: Callable[[str, str], None]) -> Attack:
+    return lambda target: attack(target.address, "")
 
 
 ATTACKS: dict[str, Attack] = {
-    "path that is not UTF-8": undecodable_path,
-    "14 gzip bombs, 60 kB": gzip_bombs,
-    "multiplexed, 72 kB": flood(8_000),  # as many as a message may have
-    "multiplexed, 87 kB": flood(9_600),
-    "multiplexed, 0.85 MB": flood(94_000),
-    "multiplexed, 1.6 MB": flood(178_000),
-    **STRANGERS,
+    **PROTOCOL,
+    **MESSAGES,
+    **HOLDING,
+    **{name: _by_stranger(attack) for name, attack in STRANGERS.items()},
 }
+FAST = ("-o", "tokens_per_step=64", "-o", "tokens_per_second=12800")
+"""Makes long answers fast: a step still comes 200 times a second."""
 
 
 class Honest:
@@ -125,7 +87,8 @@ class Honest:
         while not self._is_over.is_set():
             try:
                 with connect_with(self._target, self._tokens[0]) as caller:
-                    self._read(caller)
+                    while not self._is_over.is_set():
+                        self._read(caller)
             except grpc.RpcError:
                 self.failed += 1
                 time.sleep(0.1)
@@ -149,18 +112,20 @@ class Honest:
                 self.failed += 1
 
 
-def measure(attack: Attack, variables: dict[str, str]) -> list[float]:
+def measure(attack: Attack, python: str, variables: dict[str, str]) -> list[float]:
     """The gap without and with the attack in milliseconds, memory before, highest and after in MiB, failed calls."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         keys = Path(folder) / "keys.json"
         tokens = [add_key(keys, name) for name in ("stream", "short")]
-        narrow = add_key(keys, "attacker", max_concurrent=1)
-        flags = ("--engine", "synthetic", "--keys-file", str(keys), "--stall-timeout", "5", "--receive-timeout", "5")
-        with start_server(*flags, **variables) as server:
+        narrow = add_key(keys, "attacker", max_concurrent=4)
+        flags = ["--engine", "synthetic", "--keys-file", str(keys), "--stall-timeout", "5", "--receive-timeout", "5"]
+        flags += ["--metrics-listen", "127.0.0.1:0", *(FAST if attack is unread_answers else ())]
+        with start_server(*flags, python=python, **variables) as server:
             resource.prlimit(server.process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+            target = Target(server.target, narrow, str(server.wait_for("metrics")["address"]), held)
             honest = Honest(server.target, *tokens)
             time.sleep(1)
-            return _observe(server, honest, lambda: attack(server.target, narrow))
+            return _observe(server, honest, lambda: attack(target))
 
 
 def _observe(server: ServerProcess, honest: Honest, attack: Callable[[], None]) -> list[float]:
@@ -171,10 +136,11 @@ def _observe(server: ServerProcess, honest: Honest, attack: Callable[[], None]) 
     failed_before = honest.failed
     attacking = threading.Thread(target=attack, daemon=True)
     attacking.start()
-    attacking.join(60)
+    attacking.join(MOST_ATTACK_SECONDS)
     time.sleep(max(0.0, attack_from + ATTACK_SECONDS - time.monotonic()))
     attack_until = time.monotonic()
-    time.sleep(SETTLE_SECONDS)
+    while time.monotonic() < attack_until + SETTLE_SECONDS and resident_bytes(server) > before + NEAR_BYTES:
+        time.sleep(0.5)
     after, highest = resident_bytes(server), peak_bytes(server)
     failed = honest.failed - failed_before
     honest.stop()
@@ -187,20 +153,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="attacks whose name has this in it")
     parser.add_argument("--before", type=Path, help="another checkout, whose server is attacked, too")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the servers")
     arguments = parser.parse_args()
     before: Path | None = arguments.before
-    servers: dict[str, dict[str, str]] = {"now": {}}
+    servers: dict[str, dict[str, str]] = {"now": _source(Path(__file__).parents[2])}
     if before is not None:
-        paths = [str(before / part) for part in ("client", "engine", "service")]
-        servers = {"before": {"PYTHONPATH": os.pathsep.join(paths)}, **servers}
+        servers = {"before": _source(before), **servers}
     print("| attack | server | gap without, ms | gap with, ms | RSS before, MiB | highest | after | failed calls |")
     print("|---|---|---|---|---|---|---|---|")
     for name, attack in ATTACKS.items():
         if arguments.only not in name:
             continue
         for which, variables in servers.items():
-            figures = " | ".join(f"{figure:.0f}" for figure in measure(attack, variables))
+            figures = " | ".join(f"{figure:.0f}" for figure in measure(attack, arguments.python, variables))
             print(f"| {name} | {which} | {figures} |", flush=True)
+
+
+def _source(checkout: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(str(checkout / part) for part in ("client", "engine", "service"))}
 
 
 if __name__ == "__main__":

@@ -45,6 +45,9 @@ class ModelInfo:
     max_top_logprobs: int = 0
     profile: str = ""
     adapters: tuple[str, ...] = ()
+    longest_token_bytes: int = 1024
+    """How many bytes of text one token stands for at most: no text of more than that for each token of the context
+    fits. The default is more than any known vocabulary has."""
     default_sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 

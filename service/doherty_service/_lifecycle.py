@@ -9,6 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
+from doherty_service._memory import give_memory_back
 from doherty_service._metrics import ServerCollector, serve_metrics
 from doherty_service._process import describe
 from doherty_service._settings import Settings
@@ -89,12 +90,11 @@ async def _serve(
         recorder, max_queued=settings.max_queued_requests, max_queued_bytes=settings.max_queued_bytes
     )
     health_servicer = HealthServicer()
-    await health_servicer.tell(serving=False)
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
     certificates = read_certificates(settings)
-    server = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch, guard)
+    server, end_watch = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch, guard)
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
         collector = ServerCollector(recorder, generations, log, settings.engine, certificates)
@@ -104,7 +104,7 @@ async def _serve(
     log_event("listening", address=address, engine=settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
-        await health_servicer.tell(serving=serving)
+        health_servicer.tell(serving=serving)
         if serving:
             log_event("ready", address=address, model=generations.model().model)
 
@@ -114,6 +114,8 @@ async def _serve(
     watches = [
         generations.writes.run(settings.stall_timeout),
         receive_watch.run(),
+        end_watch.run(settings.stall_timeout),
+        give_memory_back(),
         watch_port(address),
         guard.run(address),
         *([certificates.remind()] if certificates is not None else []),
@@ -176,7 +178,7 @@ async def _drain(
     settings: Settings, generations: Generations, health_servicer: HealthServicer, hurry: asyncio.Event
 ) -> None:
     """Says that it goes away, gives that time to get round, and then lets what is in flight finish."""
-    await health_servicer.enter_graceful_shutdown()
+    health_servicer.withdraw()
     if settings.drain_delay:
         log_event("withdrawn", requests=generations.in_flight, delay_seconds=settings.drain_delay)
         await _first(asyncio.sleep(settings.drain_delay), hurry.wait())

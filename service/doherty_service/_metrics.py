@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from doherty_engine import EngineSetupError, ModelInfo
 from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
+from doherty_service._http import start_http
 from doherty_service._version import server_version
 from doherty_service.generation import Generations
 from doherty_service.security import Certificates
@@ -201,7 +202,7 @@ def serve_metrics(listen: str, collector: Collector) -> None:
     registry.register(collector)
     ProcessCollector(registry=registry)
     try:
-        server, _ = start_http_server(int(port), host.strip("[]"), registry)
+        bound = start_http(host.strip("[]"), int(port), make_wsgi_app(registry))
     except OSError as error:
         raise EngineSetupError(f"Cannot serve metrics on {listen}: {error.strerror}.") from error
-    log_event("metrics", address=f"{host}:{server.server_port}")
+    log_event("metrics", address=f"{host}:{bound}")

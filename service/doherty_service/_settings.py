@@ -149,7 +149,10 @@ class Settings(BaseSettings):
         default=600, ge=1, le=_LARGEST // 1000, description="How long a connection may have no call, in seconds."
     )
     receive_timeout: float = Field(
-        default=30, gt=0, allow_inf_nan=False, description="How long a request may take to arrive, in seconds."
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a request may take to arrive, and a MultiplexGenerate may have none, in seconds.",
     )
     latency_window: float = Field(
         default=300, gt=0, le=_LARGEST, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."

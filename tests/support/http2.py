@@ -24,6 +24,7 @@ class Kind(IntEnum):
     SETTINGS = 4
     PING = 6
     GOAWAY = 7
+    WINDOW_UPDATE = 8
 
 
 class Frame(NamedTuple):

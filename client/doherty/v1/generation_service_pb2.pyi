@@ -105,7 +105,8 @@ Global___StreamGenerateResponse: typing_extensions.TypeAlias = StreamGenerateRes
 @typing.final
 class MultiplexGenerateRequest(google.protobuf.message.Message):
     """What a caller of MultiplexGenerate wants next. One message may begin and cancel several requests: at most 16,384 starts
-    and cancels together. A message with more ends the RPC with INVALID_ARGUMENT, and none of its requests begins.
+    and cancels together, and 262,144 fields with those of the requests. A message with more ends the RPC with
+    INVALID_ARGUMENT, and none of its requests begins.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -128,6 +128,7 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
+    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -220,7 +221,10 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
     ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
     call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
-    A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
+    A server that drains refuses new requests one by one, and ends the RPC once its answers have ended. An RPC that has
+    had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
+    needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
+    than 4 MiB of them wait; cancels are heard all the same.
 
     Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
     UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
@@ -286,6 +290,7 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
+    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
     | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
     | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
@@ -345,7 +350,10 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
         ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
         call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
-        A server that drains refuses new requests one by one, and ends the RPC once its answers have ended.
+        A server that drains refuses new requests one by one, and ends the RPC once its answers have ended. An RPC that has
+        had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
+        needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
+        than 4 MiB of them wait; cancels are heard all the same.
 
         Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
         UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun

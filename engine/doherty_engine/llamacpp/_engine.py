@@ -238,6 +238,7 @@ def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int, features:
         slots=slots,
         features=features,
         max_top_logprobs=_MAX_TOP_LOGPROBS,
+        longest_token_bytes=max(map(len, shop.vocabulary.pieces)),
         default_sampling=_default_sampling(file, gguf),
     )
 

@@ -101,6 +101,8 @@ class InputReader:
             if used < len(data):
                 raise InvalidInputError("continue_from.token_ids", "they end inside a character")
             return Held(part.token_ids, text)
+        if len(part.text.encode()) > self._most_bytes:
+            raise InvalidInputError("continue_from.text", "it is larger than the context could ever hold")
         try:
             ids = self._encode_exactly(part.text)
         except ValueError as error:

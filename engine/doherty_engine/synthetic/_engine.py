@@ -21,7 +21,13 @@ from doherty_engine.synthetic._logprobs import MAX_TOP_LOGPROBS
 from doherty_engine.synthetic._options import Options
 from doherty_engine.synthetic._plan import make_plan
 from doherty_engine.synthetic._run import Run
-from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE, check_size, read_held, read_input
+from doherty_engine.synthetic._vocabulary import (
+    LONGEST_TOKEN_BYTES,
+    VOCABULARY_SIZE,
+    check_size,
+    read_held,
+    read_input,
+)
 
 _VERSION = "1"
 """Changes when the answers do."""
@@ -128,6 +134,7 @@ class SyntheticEngine:
             features=_FEATURES,
             max_top_logprobs=MAX_TOP_LOGPROBS,
             adapters=("demo-a", "demo-b"),
+            longest_token_bytes=LONGEST_TOKEN_BYTES,
             # Who says nothing about sampling gets an answer that can be foretold.
             default_sampling=SamplingDefaults(temperature=0.0),
         )

@@ -15,7 +15,7 @@ _SPECIALS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 _BYTES = tuple(bytes([value]) for value in range(256))
 _WORD_BYTES = tuple(f" {word}".encode() for word in WORDS)
 _RUNS = re.compile(rb" [a-z]+|[^ ]+| ")
-_LONGEST = max(map(len, _WORD_BYTES))
+LONGEST_TOKEN_BYTES = max(map(len, _WORD_BYTES))
 
 TOKEN_TEXT = (*_BYTES, *_WORD_BYTES, *(b"" for _ in _SPECIALS))
 """What every token adds to a text, by id: the specials nothing."""
@@ -46,7 +46,7 @@ def _word_length(run: bytes) -> int:
     """How much of the beginning is a word; none of it if it does not begin with a space."""
     if run[0] != ord(" "):
         return 0
-    lengths = range(min(len(run), _LONGEST), 0, -1)
+    lengths = range(min(len(run), LONGEST_TOKEN_BYTES), 0, -1)
     return next((length for length in lengths if run[:length] in WORD_IDS), 0)
 
 
@@ -89,7 +89,7 @@ def check_size(content: Input, context_tokens: int) -> None:
         size = sum(len(message.content) for message in content.messages)
     else:
         size = len(content.text) if isinstance(content, RawText) else 0
-    if size > context_tokens * _LONGEST:
+    if size > context_tokens * LONGEST_TOKEN_BYTES:
         raise InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
 
 

@@ -51,7 +51,7 @@ class InputReader:
         self._context_tokens = context_tokens
         self.vocabulary_size = min(vocabulary_size or tokenizer.vocabulary_size, tokenizer.vocabulary_size)
         """Ids are let through that are below it: of tokens that both the tokenizer and the model have."""
-        self._most_bytes = context_tokens * max(map(len, tokenizer.pieces), default=0)
+        self._most_bytes = context_tokens * tokenizer.longest_token_bytes
 
     async def read(self, request: EngineRequest) -> Reading:
         """Reads a request.
@@ -109,6 +109,8 @@ class InputReader:
         if part.token_ids:
             self._check_ids("continue_from.token_ids", part.token_ids)
             return part.token_ids
+        if len(part.text.encode()) > self._most_bytes:
+            raise InvalidInputError("continue_from.text", "it is larger than the context could ever hold")
         try:
             return self._tokenizer.encode_answer(part.text)
         except ValueError as error:

@@ -23,6 +23,8 @@ from doherty_engine.text._model_folder import ModelFolder
 from doherty_engine.text._spelling import spelling
 
 _log = logging.getLogger("doherty.engine")
+_SHORT_CHARACTERS = 1_000
+"""What is encoded within a millisecond."""
 
 
 class HuggingFaceTokenizer:
@@ -61,6 +63,7 @@ class HuggingFaceTokenizer:
         self._inner.no_padding()
         self.pieces = _pieces(self._inner)
         """The bytes of each token in an answer, by id: those of special tokens are empty."""
+        self.longest_token_bytes = max(map(len, self.pieces), default=0)
         self.eos_ids = _eos_ids(folder, self.library.eos_token_id)
         """The tokens at which the model ends its answer."""
         self.default_sampling = _default_sampling(folder)
@@ -99,7 +102,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text that is a whole prompt: with those that the model wants at the beginning, but once."""
-        ids: list[int] = self._inner.encode(text).ids
+        ids = self._encode(text, with_special=True)
         bos = self.library.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
@@ -145,9 +148,15 @@ class HuggingFaceTokenizer:
             ) from error
         return text
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, *, with_special: bool = False) -> list[int]:
         """The tokens of a text, with those that it spells out."""
-        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        ids: list[int]
+        if len(text) <= _SHORT_CHARACTERS:
+            ids = self._inner.encode(text, add_special_tokens=with_special).ids
+        else:
+            # A batch is encoded without the interpreter's lock: otherwise all threads would wait, for seconds where a
+            # text has megabytes, and the event loop with them. "Fast" leaves out the offsets, which nobody reads.
+            ids = self._inner.encode_batch_fast([text], add_special_tokens=with_special)[0].ids
         return ids
 
     def _encode_plain(self, text: str) -> list[int]:

@@ -55,6 +55,7 @@ class Loaded:
             max_top_logprobs=MAX_TOP_LOGPROBS if has_logprobs(knobs) else 0,
             profile=plan.options.profile,
             adapters=tuple(self.adapters),
+            longest_token_bytes=self.tokenizer.longest_token_bytes,
             default_sampling=_default_sampling(plan, self.tokenizer.default_sampling, honoured),
         )
 

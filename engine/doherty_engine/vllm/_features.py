@@ -62,5 +62,6 @@ def describe(options: Options, folder: ModelFolder, shop: Workshop) -> ModelInfo
         max_top_logprobs=min(most_logprobs, _MOST_TOP_LOGPROBS) if most_logprobs >= 0 else _MOST_TOP_LOGPROBS,
         profile=options.profile,
         adapters=tuple(name for name, _ in options.adapters),
+        longest_token_bytes=shop.tokenizer.longest_token_bytes,
         default_sampling=replace(sampling, min_p=None) if shop.speculates else sampling,
     )

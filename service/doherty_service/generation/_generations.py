@@ -175,6 +175,11 @@ class Generations:
             await self.wait_and_submit(answer)
         await answer.done
 
+    def no_room(self) -> OverloadedError:
+        """What a request is told for which there is no room, not even to wait; counts it as refused."""
+        self._recorder.refusals["QUEUE_FULL"] += 1
+        return OverloadedError("QUEUE_FULL", "too many requests of this RPC wait already", retry_after=RETRY_SECONDS)
+
     def begin_answer(self, answer: Answer) -> None:
         """Counts a request as in flight, and against the limits of its caller, until `end_answer`.
 

@@ -31,6 +31,8 @@ class MessageWriter:
         self._context = context
         self._has_written = False
         self._writing: Coroutine[Any, Any, None] | None = None
+        self._taken: asyncio.Future[None] | None = None
+        """What the write that is under way waits for."""
         self.wants_word = False
         """Whether `written` is to be called after the write that is under way; one that fails always calls it."""
         self.write_began: float | None = None
@@ -66,10 +68,16 @@ class MessageWriter:
         await self._context.send_initial_metadata(())
         await self._context.write(message)
 
+    def let_go(self) -> None:
+        """Waits no longer for a write that is under way: gRPC would keep the RPC as long as somebody does."""
+        if self._taken is not None:
+            self._taken.cancel()
+
     def _step(self, _: object) -> None:
         error: Exception | None = None
         try:
-            self._writing.send(None).add_done_callback(self._step)  # type: ignore[union-attr]  # set by `write`
+            self._taken = self._writing.send(None)  # type: ignore[union-attr]  # set by `write`
+            self._taken.add_done_callback(self._step)
         except StopIteration:
             pass
         except (asyncio.CancelledError, grpc.aio.BaseError) as broken:
@@ -77,7 +85,7 @@ class MessageWriter:
             error = grpc.aio.InternalError(str(broken))
         else:
             return
-        self._writing = self.write_began = None
+        self._writing = self._taken = self.write_began = None
         if self.wants_word or error is not None:
             self.wants_word = False
             self.written(error)
@@ -98,14 +106,18 @@ class WriteWatch:
         self._writers.add(writer)
 
     def remove(self, writer: MessageWriter) -> None:
-        """Watches a writer no longer."""
+        """Watches a writer no longer, which has nothing more to write."""
         self._writers.discard(writer)
+        writer.let_go()
 
     async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - of the callers, not of this
         """Stalls the writers whose message was not taken for `timeout` seconds; runs until it is cancelled."""
         while True:
             await asyncio.sleep(timeout / _LOOKS)
-            oldest = time.monotonic() - timeout
-            for writer in tuple(self._writers):
-                if writer.write_began is not None and writer.write_began < oldest:
-                    writer.stall()
+            self._look(time.monotonic() - timeout)
+
+    def _look(self, oldest: float) -> None:
+        # Not in `run`: gRPC keeps an RPC as long as a local variable has its context.
+        for writer in tuple(self._writers):
+            if writer.write_began is not None and writer.write_began < oldest:
+                writer.stall()

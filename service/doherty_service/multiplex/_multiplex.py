@@ -3,27 +3,22 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
-
-import grpc.aio
+from typing import NamedTuple, Protocol
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.request_pb2 import GenerateRequest
-from doherty_service import translation
 from doherty_service._errors import StalledReaderError
 from doherty_service.generation import Answer, Generations, MessageWriter, settle
+from doherty_service.multiplex._intake import Intake
 from doherty_service.multiplex._lane import Lane
-from doherty_service.rpc import Reporter, note_failure, note_leaving, parse_message
+from doherty_service.rpc import ReceiveWatch, Reporter, note_failure, note_leaving
 from doherty_service.telemetry import RequestRecord
 
 _MOST_MESSAGE_BYTES = 1 << 20
 """A message is not filled beyond this, so that any caller takes it; a part that is larger goes by itself."""
 
 _MOST_WAITING_BYTES = 4 << 20
-"""Of requests that are not served yet. While there are more, no messages are read."""
-
-_SLICE = 32
-"""Starts or cancels that are handled before the event loop has another turn: some milliseconds."""
+"""Of requests that are not served yet. While there are more, those that come are not even begun."""
 
 
 class Read(Protocol):
@@ -48,6 +43,7 @@ class Multiplex(MessageWriter):
         record: RequestRecord,
         generations: Generations,
         reporter: Reporter,
+        receive_watch: ReceiveWatch,
         *,
         accept: Callable[[Answer, GenerateRequest], None],
         read: Read,
@@ -56,7 +52,7 @@ class Multiplex(MessageWriter):
         """`accept` finds out whether a request is allowed now, and `read` whether it is valid.
 
         No more than `most_open` requests are served at a time; those behind them wait. Once as many wait, or so many
-        bytes of them, no more messages are read.
+        bytes of them, no more are begun.
         """
         super().__init__(record.rpc_context)
         self.record = record
@@ -77,13 +73,15 @@ class Multiplex(MessageWriter):
         """Those whose last part is in the message that is being written."""
         self._is_flushing = False
         self._is_stalled = False
-        self._last_id = 0
-        self._has_room = asyncio.Event()
+        self._is_idle = False
+        """Whether it ends because it had nothing to do."""
+        self._intake = Intake(self._context, self, receive_watch)
+        self._changed = asyncio.Event()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._receiving: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serves until the caller has no more requests, or the server drains, and all answers have ended.
+        """Serves until all answers have ended and no more come, or the server drains.
 
         Raises:
             InvalidRequestError: a message makes no sense.
@@ -91,7 +89,7 @@ class Multiplex(MessageWriter):
             StalledReaderError: the caller does not read.
             UnavailableError: the server goes away, and the caller might have begun more.
         """
-        self._receiving = self._loop.create_task(self._receive())
+        self._receiving = self._loop.create_task(self._intake.run())
         draining = self._loop.create_task(self.generations.draining.wait())
         for task in (self._receiving, draining):
             task.add_done_callback(self._check_end)
@@ -100,7 +98,7 @@ class Multiplex(MessageWriter):
             await self._over
             if self._receiving.done():
                 self._receiving.result()
-            else:
+            elif not self._is_idle:
                 self.generations.check_open()
         finally:
             self.generations.writes.remove(self)
@@ -122,6 +120,7 @@ class Multiplex(MessageWriter):
         if error is not None:
             settle(self._over, error)
             return
+        self._changed.set()
         try:
             self._close_ending()
         except Exception as fault:  # noqa: BLE001 - it is raised in the RPC's task, which maps and logs it
@@ -136,6 +135,7 @@ class Multiplex(MessageWriter):
         if ending:
             self._begin_waiting()
             self._check_end()
+            self._intake.rest()
 
     def stall(self) -> None:
         """Ends the RPC, because its caller does not read."""
@@ -191,48 +191,34 @@ class Multiplex(MessageWriter):
             lane.fail_now(error)
             return lane.take_part()
 
-    async def _receive(self) -> None:
-        while await self._receive_message():
-            while self._is_full():
-                self._has_room.clear()
-                await self._has_room.wait()
+    async def follow_key(self) -> None:
+        """Makes sure that what is known of the caller's key is new."""
+        await self.record.caller.follow()
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether those that wait are enough."""
         waiting_bytes = sum(map(len, self._waiting.values()))
         return len(self._lanes) >= 2 * self._most_open or waiting_bytes > _MOST_WAITING_BYTES
 
-    async def _receive_message(self) -> bool:
-        """Takes in what the next message brings; False when there are no more."""
-        data: Any = await self._context.read()
-        if data is grpc.aio.EOF:
-            return False
-        await self.record.caller.follow()
-        translation.check_multiplex_size(data)
-        message = parse_message(wire.MultiplexGenerateRequest.FromString, data)
-        translation.check_multiplex(message)
-        for index, start in enumerate(message.starts):  # all of them before the first one begins
-            await self._let_others_in(index)
-            self._last_id = translation.check_start(start, index, self._last_id)
-        for index, start in enumerate(message.starts):
-            await self._let_others_in(index)
-            self._start(start)
-        for index, identifier in enumerate(message.cancels):
-            await self._let_others_in(index)
-            if (lane := self._lanes.get(identifier)) is not None:
-                lane.cancel()
-        return True
+    def is_empty(self) -> bool:
+        """Whether there are no requests."""
+        return not self._lanes
 
-    @staticmethod
-    async def _let_others_in(index: int) -> None:
-        """Gives the event loop a turn after every slice of a long message."""
-        if index % _SLICE == _SLICE - 1:
-            await asyncio.sleep(0)
+    def is_unread(self) -> bool:
+        """Whether a message is on its way, and much is behind it."""
+        return self.write_began is not None and len(self._outbox) >= 2 * self._most_open
 
-    def _start(self, start: wire.MultiplexStart) -> None:
-        """Takes a request in: it begins at once, or waits for others to end."""
-        lane = self._lanes[start.id] = Lane(start, self)
-        self._reporter.begin(lane.record, _metadata(start))
+    async def changed(self) -> None:
+        """Waits until requests have ended, or their caller has read on."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def begin(self, start: wire.MultiplexStart, *, has_left: bool) -> None:
+        """Takes a request in: it is served at once, or waits for others to end."""
+        lane = self._add_lane(start)
+        if has_left:
+            lane.cancel()
+            return
         try:
             self._accept(lane, start.request)  # what waits counts against the limits of its key, too
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the status of this request
@@ -241,7 +227,26 @@ class Multiplex(MessageWriter):
         if len(self._lanes) - len(self._waiting) > self._most_open:
             self._waiting[lane] = start.request.SerializeToString()
         else:
-            self._begin(lane, start.request)
+            self._serve(lane, start.request)
+
+    def refuse(self, start: wire.MultiplexStart) -> None:
+        """Answers a request for which there is no room."""
+        self._add_lane(start).break_off(self.generations.no_room())
+
+    def cancel(self, identifier: int) -> None:
+        """Cancels a request, if it has not ended."""
+        if (lane := self._lanes.get(identifier)) is not None:
+            lane.cancel()
+
+    def end_idle(self) -> None:
+        """Ends the RPC with OK: the caller begins another one when it has requests again."""
+        self._is_idle = True
+        settle(self._over, None)
+
+    def _add_lane(self, start: wire.MultiplexStart) -> Lane:
+        lane = self._lanes[start.id] = Lane(start, self)
+        self._reporter.begin(lane.record, _metadata(start))
+        return lane
 
     def stop_waiting(self, lane: Lane) -> None:
         """Notes that a lane is not to be served any more."""
@@ -250,21 +255,21 @@ class Multiplex(MessageWriter):
     def _begin_waiting(self) -> None:
         while self._waiting and len(self._lanes) - len(self._waiting) < self._most_open:
             lane = next(iter(self._waiting))
-            self._begin(lane, GenerateRequest.FromString(self._waiting.pop(lane)))
-        self._has_room.set()
+            self._serve(lane, GenerateRequest.FromString(self._waiting.pop(lane)))
+        self._changed.set()
 
-    def _begin(self, lane: Lane, request: GenerateRequest) -> None:
+    def _serve(self, lane: Lane, request: GenerateRequest) -> None:
         try:
             self._read(lane, request, whole=lane.whole)
             if not self.generations.try_submit(lane):
                 lane.task = self._loop.create_task(self._wait(lane))
-        except Exception as error:  # noqa: BLE001 - as in `_start`
+        except Exception as error:  # noqa: BLE001 - as in `begin`
             lane.break_off(error)
 
     async def _wait(self, lane: Lane) -> None:
         try:
             await self.generations.wait_and_submit(lane)
-        except Exception as error:  # noqa: BLE001 - as in `_start`
+        except Exception as error:  # noqa: BLE001 - as in `begin`
             lane.task = None  # its end must not cancel it
             lane.break_off(error)
         else:

@@ -3,16 +3,20 @@
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
 
-from doherty_service._errors import UnsupportedMethodError, to_status
+from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, to_status
+from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
-from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd, parse_each
+from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
+from doherty_service.rpc._strangers import Strangers
 from doherty_service.security import ANYBODY, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
@@ -25,6 +29,9 @@ else:
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 """A handler's coroutine: takes the request, or the iterator of requests, and the record or context of the RPC."""
+
+Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
+"""Answers an RPC: takes the iterator of its requests, its context and its record, and returns the reply."""
 
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
@@ -46,7 +53,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
     Each handler is wrapped once per method, not once per call.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an RPC meets on its way
         self,
         reporter: Reporter,
         receive_watch: ReceiveWatch,
@@ -54,16 +61,20 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         keyring: Keyring | None = None,
         open_services: Collection[str] = (),
         accept: Callable[[str], None] = lambda _: None,
+        refusals: Counter[str] | None = None,
     ) -> None:
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
-        `accept` is told the peer (gRPC's name of a connection) of each call that was let in.
+        `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
+        ask for too much are counted in `refusals`.
         """
+        self.end_watch = EndWatch(reporter)
         self._reporter = reporter
         self._receive_watch = receive_watch
         self._keyring = keyring
         self._accept = accept
         self._open_services = frozenset(open_services)
+        self._strangers = Strangers(Counter() if refusals is None else refusals)
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -85,7 +96,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """The handler with all that surrounds it. It gets the request as bytes that nobody has read yet."""
         is_own = name.startswith(_OWN_SERVICES)
         serve = self._serving(handler, name, is_own=is_own)
-        reporter = self._reporter
+        end_watch = self.end_watch
 
         async def run(messages: Any, context: Context) -> Any:
             record = _begin(name, context)
@@ -109,7 +120,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 code = note_leaving(record)
                 raise asyncio.CancelledError from None
             finally:
-                reporter.end(record, code.name)
+                end_watch.add(record, code.name)
             return reply
 
         make = (
@@ -119,15 +130,12 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         )
         return make(run, None, None if is_own else handler.response_serializer)
 
-    def _serving(
-        self, handler: Handler, name: str, *, is_own: bool
-    ) -> Callable[[Any, Context, RequestRecord], Awaitable[Any]]:
-        """What authenticates, reads and answers one RPC of a method, and makes a status of what is raised."""
-        behavior = _coroutine(handler)
-        parse = handler.request_deserializer or (lambda data: data)
+    def _serving(self, handler: Handler, name: str, *, is_own: bool) -> Respond:
+        """What authenticates the caller of a method and answers it, and makes a status of what is raised."""
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
         lets_in = is_own or keyring is not None
-        begin, accept, receive_watch = self._reporter.begin, self._accept, self._receive_watch
+        respond = self._responding(handler, name) if is_own else self._responding_elsewhere(handler, name)
+        begin, accept = self._reporter.begin, self._accept
 
         async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
             metadata: Any = context.invocation_metadata()
@@ -141,19 +149,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 if lets_in:
                     accept(record.peer)
                 record.retried = _ATTEMPTS in dict(metadata)
-                target = record if is_own else context
-                if handler.request_streaming:
-                    # A MultiplexGenerate looks at the size of its messages before it parses them.
-                    reply = await behavior(messages if is_own else parse_each(parse, messages), target)
-                else:
-                    request = await receive_watch.receive(context, parse)
-                    # A request counts from when it is there, not from when its first byte is.
-                    record.received = time.monotonic()
-                    end = RequestEnd(context)
-                    answering = behavior(request, target)
-                    del request  # it may be megabytes
-                    reply = await answering
-                    await receive_watch.check_end(end)
+                reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
                 raise
@@ -167,6 +163,64 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 return reply
 
         return serve
+
+    def _responding(self, handler: Handler, name: str) -> Respond:
+        """What reads and answers an RPC of the contract, whose handler gets the record."""
+        behavior, parse = _coroutine(handler), _parser(handler)
+        receive_watch = self._receive_watch
+
+        async def respond(messages: Any, context: Context, record: RequestRecord) -> Any:
+            if handler.request_streaming:
+                # A MultiplexGenerate looks at the size of its messages before it parses them.
+                return await behavior(messages, record)
+            request = await receive_watch.receive(context, name, parse)
+            # A request counts from when it is there, not from when its first byte is.
+            record.received = time.monotonic()
+            end = RequestEnd(context)
+            try:
+                answering = behavior(request, record)
+                del request  # it may be megabytes
+                reply = await answering
+                await receive_watch.check_end(end)
+                return reply
+            finally:
+                end.let_go()
+
+        return respond
+
+    def _responding_elsewhere(self, handler: Handler, name: str) -> Respond:
+        """What reads and answers an RPC of another service, as the health service, which may be open to strangers."""
+        behavior, parse = _coroutine(handler), _parser(handler)
+        receive_watch = self._receive_watch
+
+        async def respond(_: Any, context: Context, record: RequestRecord) -> Any:
+            with ExitStack() as stack:
+                stranger = None
+                if not await self._has_key(context):
+                    stranger = stack.enter_context(self._strangers.calling(record.peer))
+                if handler.request_streaming:
+                    return await behavior(receive_watch.receive_each(context, name, parse, stranger), context)
+                request = await receive_watch.receive(context, name, parse, stranger)
+                record.received = time.monotonic()
+                end = RequestEnd(context)
+                stack.callback(end.let_go)
+                reply = await behavior(request, context)
+                await receive_watch.check_end(end, stranger)
+                return reply
+
+        return respond
+
+    async def _has_key(self, context: Context) -> bool:
+        """Whether a caller has shown a valid key, also where it need not."""
+        if self._keyring is None:
+            return False
+        metadata: Any = context.invocation_metadata()
+        await self._keyring.follow()
+        try:
+            self._keyring.authenticate(metadata)
+        except UnauthenticatedError:
+            return False
+        return True
 
 
 def _begin(method: str, context: Context) -> RequestRecord:
@@ -224,6 +278,10 @@ def _coroutine(handler: Handler) -> Behavior:
             await context.write(reply)
 
     return write_all
+
+
+def _parser(handler: Handler) -> Callable[[bytes], Any]:
+    return handler.request_deserializer or (lambda data: data)
 
 
 async def _refuse(_: Any, __: Any) -> None:

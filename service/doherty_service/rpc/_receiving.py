@@ -2,45 +2,72 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from doherty_service import translation
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
+from doherty_service.rpc._strangers import Stranger
+from doherty_service.rpc._turns import Turns
+
+if TYPE_CHECKING:  # generic for type checkers only
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
 
 _LOOKS = 4
 """How often the watch looks within the time that a request may take to arrive."""
 
 _PARSED_SIZE = 8
 """How many times as large as its bytes a message may be in memory, roughly."""
+_STRANGER_SECONDS = 5.0
+"""How long a request may take to arrive from a caller without a key."""
 
 Parse = Callable[[bytes], Any]
 
 
 class ReceiveWatch:
-    """Ends RPCs whose request does not arrive. gRPC's core would wait for it for ever."""
+    """Ends RPCs whose messages do not arrive. gRPC's core would wait for them for ever."""
 
     def __init__(self, timeout: float) -> None:
-        """A request must have arrived `timeout` seconds after its RPC began."""
-        self._timeout = timeout
+        """A message must have arrived `timeout` seconds after it is waited for."""
+        self.timeout = timeout
+        self.turns = Turns()
         self._waiting: dict[asyncio.Task[Any], float] = {}
+        """Until when the message for a task must have arrived, by `time.monotonic()`."""
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, context: grpc.aio.ServicerContext[Any, Any], parse: Parse) -> Any:
+    async def receive(self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
         """Waits for the only message of a request, and parses it; core has refused one that is too large.
 
         Raises:
             StalledSenderError: it did not arrive in time.
-            InvalidRequestError: there was none, or it is not what the contract describes.
+            InvalidRequestError: there was none, there is too much in it, or it is not what the contract describes.
         """
-        message: Any = await self._in_time(context.read())
+        message = await self._next(context, stranger)
         if message is grpc.aio.EOF:
             raise _malformed("the call ended without a message")
-        return parse_message(parse, message)
+        return await self._read(message, method, parse)
 
-    async def check_end(self, end: "RequestEnd") -> None:
+    async def receive_each(
+        self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None
+    ) -> AsyncIterator[Any]:
+        """Waits for one message after the other, and parses them.
+
+        Raises:
+            StalledSenderError: one did not arrive in time.
+            InvalidRequestError: there is too much in one, or it is not what the contract describes.
+        """
+        while True:
+            message = await self._next(context, stranger)
+            if message is grpc.aio.EOF:
+                return
+            yield await self._read(message, method, parse)
+
+    async def check_end(self, end: "RequestEnd", stranger: Stranger | None = None) -> None:
         """Makes sure that a request had only one message, and waits for its end if that has not come yet.
 
         Raises:
@@ -48,15 +75,33 @@ class ReceiveWatch:
             InvalidRequestError: there was another message.
         """
         if end.is_only is None:
-            await self._in_time(end.wait())
+            await self._in_time(end.wait(), stranger)
         if not end.is_only:
             raise _malformed("the call has more than one message")
 
-    async def _in_time(self, arriving: Coroutine[Any, Any, Any]) -> Any:
+    async def share(self, pieces: Iterator[None]) -> None:
+        """Does work that grows with a message, a piece in each turn of the loop."""
+        for _ in pieces:
+            await self.turns.take()
+
+    async def _next(self, context: Context, stranger: Stranger | None) -> Any:
+        if stranger is None:
+            return await self._in_time(context.read(), None)
+        with stranger.sending():
+            return await self._in_time(context.read(), stranger)
+
+    async def _read(self, message: bytes, method: str, parse: Parse) -> Any:
+        if len(message) > translation.SMALL_BYTES:
+            await self.turns.take()
+            await self.share(translation.check_size(message, method))
+        return parse_message(parse, message)
+
+    async def _in_time(self, arriving: Coroutine[Any, Any, Any], stranger: Stranger | None) -> Any:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
-        self._waiting[task] = time.monotonic()
+        timeout = self.timeout if stranger is None else min(self.timeout, _STRANGER_SECONDS)
+        self._waiting[task] = time.monotonic() + timeout
         try:
             return await arriving
         except asyncio.CancelledError:
@@ -70,10 +115,10 @@ class ReceiveWatch:
     async def run(self) -> None:
         """Looks for requests that are late; runs until it is cancelled."""
         while True:
-            await asyncio.sleep(self._timeout / _LOOKS)
-            earliest = time.monotonic() - self._timeout
-            for task, since in self._waiting.items():
-                if since < earliest and task not in self._late:
+            await asyncio.sleep(min(self.timeout, _STRANGER_SECONDS) / _LOOKS)
+            now = time.monotonic()
+            for task, until in self._waiting.items():
+                if until < now and task not in self._late:
                     self._late.add(task)
                     task.cancel()
 
@@ -89,6 +134,8 @@ class RequestEnd:
         self.is_only: bool | None = None
         """Whether there was nothing behind the message; None while that is not known."""
         self._reading: Coroutine[Any, Any, Any] = context.read()
+        self._read: asyncio.Future[Any] | None = None
+        """What the reading waits for."""
         self._arrival: asyncio.Future[None] | None = None
         self._step(None)
 
@@ -98,25 +145,21 @@ class RequestEnd:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
 
+    def let_go(self) -> None:
+        """Waits no longer: gRPC would keep the RPC as long as somebody does."""
+        if self._read is not None:
+            self._read.cancel()
+
     def _step(self, _: object) -> None:
         try:
-            self._reading.send(None).add_done_callback(self._step)
+            self._read = self._reading.send(None)
+            self._read.add_done_callback(self._step)
         except StopIteration as read:
             self.is_only = read.value is grpc.aio.EOF
         except (asyncio.CancelledError, grpc.aio.BaseError):
             self.is_only = True  # the RPC is over
         if self.is_only is not None and self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
-
-
-async def parse_each(parse: Parse, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """Parses a stream of messages.
-
-    Raises:
-        InvalidRequestError: one is not what the contract describes.
-    """
-    async for data in messages:
-        yield parse_message(parse, data)
 
 
 def parse_message(parse: Parse, data: bytes) -> Any:

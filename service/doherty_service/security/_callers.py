@@ -70,7 +70,7 @@ class _KeyHolder(Caller):
         if adapter and allowed is not None and adapter not in allowed:
             names = ", ".join(allowed) or "none"
             raise PermissionDeniedError(
-                "ADAPTER_NOT_ALLOWED", f"the key {self.name!r} may not use the adapter {adapter!r}, but: {names}"
+                "ADAPTER_NOT_ALLOWED", f"the key {self.name!r} may not use the adapter {adapter[:100]!r}, but: {names}"
             )
 
     def take(self) -> float:

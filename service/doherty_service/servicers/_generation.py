@@ -14,7 +14,7 @@ from doherty_service.telemetry import RequestRecord
 from doherty_service.translation import Deployment, RequestReader
 
 if TYPE_CHECKING:
-    from doherty_service.rpc import Reporter
+    from doherty_service.rpc import ReceiveWatch, Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,20 @@ class Bounds:
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
     """Serves one engine. Methods get the record of the RPC where gRPC's own servicers get a context."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what its methods leave their work to
         self,
         generations: Generations,
         deployment: Deployment,
         salts: CacheSalts,
         bounds: Bounds,
         reporter: "Reporter",
+        receive_watch: "ReceiveWatch",
     ) -> None:
         self._generations = generations
         self._deployment = deployment
         self._bounds = bounds
         self._reporter = reporter
+        self._receive_watch = receive_watch
         self._reader = RequestReader(deployment, salts)
 
     async def Generate(self, request: request_pb2.GenerateRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
@@ -77,6 +79,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             record,
             self._generations,
             self._reporter,
+            self._receive_watch,
             accept=self._accept,
             read=self._read,
             most_open=self._bounds.concurrent_streams,

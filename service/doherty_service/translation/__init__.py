@@ -18,16 +18,19 @@ from doherty_service.translation._replies import (
     whole_message,
 )
 from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
+from doherty_service.translation._size import SMALL_BYTES, check_size
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
 __all__ = [
+    "SMALL_BYTES",
     "Deployment",
     "RequestReader",
     "Violations",
     "abort_count",
     "check_multiplex",
     "check_multiplex_size",
+    "check_size",
     "check_start",
     "count_tokens_input",
     "default_sampling",

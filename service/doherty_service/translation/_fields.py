@@ -2,7 +2,7 @@
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from doherty.v1 import generation_service_pb2, request_pb2
+from doherty.v1 import request_pb2
 from doherty_engine import (
     Choices,
     Constraint,
@@ -19,6 +19,7 @@ from doherty_engine import (
 )
 from doherty_service.translation._decimals import shortest_decimal
 from doherty_service.translation._deployment import Deployment
+from doherty_service.translation._lengths import MOST_CHOICES, WireInput
 from doherty_service.translation._violations import Violations
 
 _ROLES = {
@@ -26,25 +27,8 @@ _ROLES = {
     request_pb2.ROLE_USER: Role.USER,
     request_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
 }
-_MOST_CHOICES = 256
-_MOST_MESSAGES = 4096
 _LEAST_REPETITION_PENALTY = 0.01
 """Logits are divided by it: below this they overflow."""
-
-
-WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
-"""The two messages that have the inputs in common."""
-
-
-def check_size(wire: WireInput) -> None:
-    """Refuses a conversation of a length that only looking at it would take long.
-
-    Raises:
-        InvalidRequestError: it is that long.
-    """
-    violations = Violations()
-    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"must be at most {_MOST_MESSAGES}")
-    violations.raise_if_any()
 
 
 def text_input(
@@ -150,9 +134,9 @@ def constraint(wire: request_pb2.Constraint, violations: Violations) -> Constrai
         case "choices":
             choices = tuple(wire.choices.choices)
             violations.check(
-                1 <= len(choices) <= _MOST_CHOICES and all(choices),
+                1 <= len(choices) <= MOST_CHOICES and all(choices),
                 "constraint.choices",
-                f"must be 1 to {_MOST_CHOICES} texts, none empty",
+                f"must be 1 to {MOST_CHOICES} texts, none empty",
             )
             return Choices(choices)
         case _:

@@ -14,7 +14,8 @@ from doherty_service.admission import Priority, Ticket
 from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._fields import check_size, constraint, sampling, text_input
+from doherty_service.translation._fields import constraint, sampling, text_input
+from doherty_service.translation._lengths import MOST_STOP_TOKENS, check_lengths
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
@@ -33,7 +34,8 @@ _PRIORITIES = {
 _MOST_REQUEST_ID = 128
 _MOST_STOP_TEXTS = 16
 _LONGEST_STOP_TEXT = 1000
-_MOST_STOP_TOKENS = 64
+_MOST_NAME = 100
+"""Characters of an unknown name that are told back."""
 _MOST_REMEMBERED = 1_000
 _MOST_KEY_BYTES = 1024
 _SEED_BITS = 32
@@ -81,7 +83,7 @@ class RequestReader:
         if model is not self._model:  # another engine, or the first one
             self._model = model
             self._valid.clear()
-        check_size(wire)
+        check_lengths(wire, model)
         refuse_unknown(wire)
         key = _settings_key(wire)
         settings = self._valid.get(key) if key is not None else None
@@ -209,7 +211,7 @@ def count_tokens_input(
         UnsupportedFieldError: the model has no such input, or there is a field of a newer contract.
     """
     violations = Violations()
-    check_size(wire)
+    check_lengths(wire, model)
     refuse_unknown(wire)
     _check_model(wire.model, model)
     for field, _ in wire.ListFields():
@@ -240,12 +242,16 @@ def _check_served(wire: request_pb2.GenerateRequest, model: ModelInfo) -> None:
     _check_model(wire.model, model)
     if wire.adapter and wire.adapter not in model.adapters:
         served = ", ".join(model.adapters) or "none"
-        raise NotFoundError("ADAPTER_NOT_FOUND", f"there is no adapter {wire.adapter!r}; this server has {served}")
+        raise NotFoundError(
+            "ADAPTER_NOT_FOUND", f"there is no adapter {wire.adapter[:_MOST_NAME]!r}; this server has {served}"
+        )
 
 
 def _check_model(name: str, model: ModelInfo) -> None:
     if name and name != model.model:
-        raise NotFoundError("MODEL_NOT_FOUND", f"the model {name!r} is not served here; {model.model!r} is")
+        raise NotFoundError(
+            "MODEL_NOT_FOUND", f"the model {name[:_MOST_NAME]!r} is not served here; {model.model!r} is"
+        )
 
 
 def _input(wire: request_pb2.GenerateRequest, deployment: Deployment, violations: Violations) -> Input:
@@ -271,9 +277,9 @@ def _stopping(
         f"each must have 1 to {_LONGEST_STOP_TEXT} characters",
     )
     check(
-        len(wire.stop_token_ids) <= _MOST_STOP_TOKENS,
+        len(wire.stop_token_ids) <= MOST_STOP_TOKENS,
         "stopping.stop_token_ids",
-        f"must be at most {_MOST_STOP_TOKENS}",
+        f"must be at most {MOST_STOP_TOKENS}",
     )
     ends_at = None
     if wire.HasField("time_limit"):

@@ -8,7 +8,7 @@ from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service._settings import Settings
 from doherty_service.generation import Generations
-from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
+from doherty_service.rpc import EndWatch, LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import (
     CacheSalts,
     CertificateError,
@@ -36,8 +36,8 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     reporter: Reporter,
     receive_watch: ReceiveWatch,
     guard: ConnectionGuard,
-) -> grpc.aio.Server:
-    """Makes a server that is not yet bound to an address.
+) -> tuple[grpc.aio.Server, EndWatch]:
+    """Makes a server that is not yet bound to an address, and the watch over the ends of its RPCs.
 
     Raises:
         EngineSetupError: the file of keys cannot be used.
@@ -53,6 +53,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         keyring=_keyring(settings, recorder),
         open_services=[name for name, door in doors.items() if door == "open"],
         accept=guard.accept,
+        refusals=recorder.refusals,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
@@ -68,6 +69,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
             CacheSalts(shared=settings.share_prefix_cache),
             Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
             reporter,
+            receive_watch,
         ),
         server,
     )
@@ -78,7 +80,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         add_channelz(server)
     if settings.reflection != "off":
         add_reflection(server, [*SERVICES, *(name for name, door in doors.items() if door != "off")])
-    return server
+    return server, interceptor.end_watch
 
 
 def _keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:

@@ -1,0 +1,73 @@
+"""How long the parts of a request may be, which is found out before any of them is looked at."""
+
+from doherty.v1 import generation_service_pb2, request_pb2
+from doherty_engine import ModelInfo
+from doherty_service.translation._size import SMALL_BYTES
+from doherty_service.translation._violations import Violations
+
+MOST_STOP_TOKENS = 64
+MOST_CHOICES = 256
+_MOST_MESSAGES = 4096
+_MOST_CONSTRAINT_CHARACTERS = 32_768
+
+WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
+"""The two messages that have the inputs in common."""
+
+
+def check_lengths(wire: WireInput, model: ModelInfo) -> None:
+    """Makes sure that no part of a request is longer than any context, or than the contract allows.
+
+    Raises:
+        InvalidRequestError: parts are longer; says which, all of them.
+    """
+    if wire.ByteSize() <= SMALL_BYTES:
+        return
+    violations = Violations()
+    _check_conversation(wire, model, violations)
+    _check_text(wire.prompt, "prompt", model, violations)
+    _check_text(wire.raw_text, "raw_text", model, violations)
+    if isinstance(wire, request_pb2.GenerateRequest):
+        _check_ids(len(wire.token_ids), "token_ids", model, violations)
+        _check_ids(len(wire.continue_from.token_ids), "continue_from.token_ids", model, violations)
+        _check_text(wire.continue_from.text, "continue_from.text", model, violations)
+        stop_tokens = len(wire.stopping.stop_token_ids)
+        violations.check(
+            stop_tokens <= MOST_STOP_TOKENS, "stopping.stop_token_ids", f"must be at most {MOST_STOP_TOKENS}"
+        )
+        _check_constraint(wire.constraint, violations)
+    violations.raise_if_any()
+
+
+def _check_conversation(wire: WireInput, model: ModelInfo, violations: Violations) -> None:
+    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"must be at most {_MOST_MESSAGES}")
+    violations.raise_if_any()
+    _check_characters(sum(len(message.content) for message in wire.messages), "messages", model, violations)
+
+
+def _check_text(text: str, field: str, model: ModelInfo, violations: Violations) -> None:
+    _check_characters(len(text), field, model, violations)
+
+
+def _check_characters(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
+    most = model.context_tokens * model.longest_token_bytes
+    violations.check(count <= most, field, f"has {count} characters, more than the context could ever hold")
+
+
+def _check_ids(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
+    most = model.context_tokens - 1
+    violations.check(count <= most, field, f"has {count} tokens, and the context leaves room for {most}")
+
+
+def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> None:
+    form = wire.WhichOneof("form")
+    if form is None:
+        return
+    if form == "choices":
+        choices = wire.choices.choices
+        violations.check(len(choices) <= MOST_CHOICES, "constraint.choices", f"must be at most {MOST_CHOICES}")
+        violations.raise_if_any()
+        count = sum(map(len, choices))
+    else:
+        count = len(getattr(wire, form))
+    most = _MOST_CONSTRAINT_CHARACTERS
+    violations.check(count <= most, f"constraint.{form}", f"has {count} characters, and at most {most} are taken")
