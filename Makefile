@@ -38,7 +38,7 @@ test-model: .venv/.dev
 test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/client tests/foreign
 
-test-others: .venv/.dev
+test-others: .venv/.dev .cache/promtool/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow' --ignore=tests/client --ignore=tests/foreign
 
 test-slow: .venv/.dev .cache/image/.made
@@ -137,9 +137,15 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@touch $@
 
 # What the tests build an image on, with Debian's buildah, which this installs where it may.
-.cache/image/.made: tests/deploy/base_image.sh
+.cache/image/.made: tests/deploy/base_image.sh | .cache/promtool/.made # both ask apt, which lets in one at a time
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@echo "making a base image for the tests of the Dockerfile in $(@D)"
+	@bash $< $(CURDIR)/$(@D)
+	@touch $@
+
+# What the tests of the alerts run: the machine's own, or Debian's.
+.cache/promtool/.made: tests/deploy/promtool.sh
+	@rm -rf $(@D) && mkdir -p $(@D)
 	@bash $< $(CURDIR)/$(@D)
 	@touch $@
 

@@ -17,7 +17,17 @@ from doherty._version import __version__
 if TYPE_CHECKING:
     from doherty._aio._client import AsyncClient
     from doherty._aio._stream import AsyncGenerationStream
-    from doherty._core._deployment import Latency, Limits, ModelInfo, Quantiles, SamplingDefaults
+    from doherty._core._deployment import (
+        EndedRequests,
+        KeyRefusals,
+        KeyRequests,
+        Latency,
+        Limits,
+        ModelInfo,
+        Outcome,
+        Quantiles,
+        SamplingDefaults,
+    )
     from doherty._core._details import Speculation, TokenLogprob, TopLogprob
     from doherty._core._errors import (
         AuthenticationError,
@@ -64,6 +74,7 @@ __all__ = [
     "DeadlineExceededError",
     "Delta",
     "DohertyError",
+    "EndedRequests",
     "EventLoopError",
     "FieldViolation",
     "FinishReason",
@@ -74,11 +85,14 @@ __all__ = [
     "Health",
     "InternalError",
     "InvalidRequestError",
+    "KeyRefusals",
+    "KeyRequests",
     "Latency",
     "Limits",
     "Message",
     "ModelInfo",
     "NotFoundError",
+    "Outcome",
     "OverloadedError",
     "ParseError",
     "PermissionDeniedError",
@@ -105,7 +119,17 @@ __all__ = [
 _NAMES = {
     "doherty._aio._client": ("AsyncClient",),
     "doherty._aio._stream": ("AsyncGenerationStream",),
-    "doherty._core._deployment": ("Latency", "Limits", "ModelInfo", "Quantiles", "SamplingDefaults"),
+    "doherty._core._deployment": (
+        "EndedRequests",
+        "KeyRefusals",
+        "KeyRequests",
+        "Latency",
+        "Limits",
+        "ModelInfo",
+        "Outcome",
+        "Quantiles",
+        "SamplingDefaults",
+    ),
     "doherty._core._details": ("Speculation", "TokenLogprob", "TopLogprob"),
     "doherty._core._errors": (
         "AuthenticationError",

@@ -26,6 +26,7 @@ from doherty_service.transport import (
     bind,
     build_server,
     calm_poller,
+    measure_lag,
     read_certificates,
     replies_sent,
     room_for_connections,
@@ -118,6 +119,7 @@ async def _serve(
         give_memory_back(),
         watch_port(address),
         guard.run(address),
+        measure_lag(recorder.loop_lag.observe),
         *([certificates.remind()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]

@@ -12,9 +12,21 @@ from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
 from doherty_service._http import start_http
 from doherty_service._version import server_version
-from doherty_service.generation import Generations
+from doherty_service.generation import Generations, State
 from doherty_service.security import Certificates
-from doherty_service.telemetry import AbortCause, Histogram, LatencyRecorder, LogWriter, TokenKind, log_event
+from doherty_service.telemetry import (
+    ANSWERING_RPCS,
+    OTHER_RPC,
+    REFUSALS,
+    RPCS,
+    AbortCause,
+    Histogram,
+    LatencyRecorder,
+    LogWriter,
+    TokenKind,
+    log_event,
+)
+from doherty_service.transport import count_connections
 
 _SPANS = {
     "queue": ("doherty_queue_seconds", "The wait for a slot of the engine."),
@@ -37,6 +49,21 @@ _SPANS = {
     ),
 }
 """The names of `RequestRecord.spans` that are told, with those of their metrics."""
+
+_STATUSES = (
+    "OK",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "UNIMPLEMENTED",
+)
+"""Those that calls end with."""
 
 _TOKENS = {
     TokenKind.PROMPT: "Tokens of prompts as the model reads them, template included.",
@@ -71,7 +98,10 @@ class ServerCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, with every label value that is known beforehand."""
+        """All metrics, with every label value that is known beforehand.
+
+        `rate` does not see a series come into being: its first refusal would not count.
+        """
         yield from self._counters()
         yield from self._histograms()
         yield from self._gauges()
@@ -83,9 +113,17 @@ class ServerCollector(Collector):
             "doherty_requests",
             "Calls that have ended, by rpc, status and name of the API key.",
             ("rpc", "status", "key"),
-            dict(recorder.requests).items(),
+            _with_all_statuses(dict(recorder.requests)).items(),
         )
-        tokens = dict(recorder.tokens)
+        first_tokens = dict(recorder.first_tokens)
+        yield _counter(
+            "doherty_first_token_objective",
+            "Requests that were owed a first token, by whether it came within 400 ms: "
+            "not those that the caller got wrong, or that were beyond a limit of their key.",
+            ("met",),
+            [((met,), first_tokens.get(met == "yes", 0)) for met in ("yes", "no")],
+        )
+        tokens = {(kind, ""): 0 for kind in TokenKind} | dict(recorder.tokens)
         for kind, text in _TOKENS.items():
             by_key = [((key,), count) for (one, key), count in tokens.items() if one is kind]
             yield _counter(f"doherty_{kind}_tokens", text, ("key",), by_key)
@@ -93,7 +131,7 @@ class ServerCollector(Collector):
             "doherty_refusals",
             "Requests that were refused before any work was done for them, by the reason that the caller was told.",
             ("reason",),
-            [((reason,), count) for reason, count in dict(recorder.refusals).items()],
+            [((reason,), count) for reason, count in (dict.fromkeys(REFUSALS, 0) | dict(recorder.refusals)).items()],
         )
         aborts = dict.fromkeys(AbortCause, 0) | dict(recorder.aborts)
         yield _counter(
@@ -118,7 +156,8 @@ class ServerCollector(Collector):
 
     def _histograms(self) -> Iterator[Metric]:
         recorder = self._recorder
-        spans = dict(recorder.spans)
+        empty = Histogram()
+        spans = {(span, rpc): empty for span in _SPANS for rpc in ANSWERING_RPCS} | dict(recorder.spans)
         for span, (name, text) in _SPANS.items():
             by_rpc = [((rpc,), histogram) for (one, rpc), histogram in spans.items() if one == span]
             yield _histogram(name, text, ("rpc",), by_rpc)
@@ -126,13 +165,20 @@ class ServerCollector(Collector):
             "doherty_request_duration_seconds",
             "From the receive time to the terminal status, by rpc and status.",
             ("rpc", "status"),
-            dict(recorder.durations).items(),
+            ({(rpc, "OK"): empty for rpc in RPCS if rpc != OTHER_RPC} | dict(recorder.durations)).items(),
         )
+        slot_frees = dict.fromkeys(AbortCause, empty) | dict(recorder.slot_frees)
         yield _histogram(
             "doherty_slot_free_seconds",
             "From an abort to the moment at which the engine's slot was free, by the cause of the abort.",
             ("cause",),
-            [((cause.label if cause else "",), one) for cause, one in dict(recorder.slot_frees).items()],
+            [((cause.label if cause else "",), one) for cause, one in slot_frees.items()],
+        )
+        yield _histogram(
+            "doherty_event_loop_lag_seconds",
+            "How late a timer of the event loop was, measured ten times a second.",
+            (),
+            [((), recorder.loop_lag)],
         )
 
     def _gauges(self) -> Iterator[Metric]:
@@ -156,6 +202,17 @@ class ServerCollector(Collector):
         if self._certificates is not None:
             expiry.add_metric((), self._certificates.expires)
         yield expiry
+        state = GaugeMetricFamily("doherty_state", "1 for what the server is doing, else 0.", labels=("state",))
+        now = self._generations.state
+        for one in State:
+            state.add_metric((one,), one is now)
+        yield state
+        yield GaugeMetricFamily(
+            "doherty_last_step_age_seconds",
+            "The time since the engine's last step while requests run, else 0.",
+            self._generations.step_age(),
+        )
+        yield GaugeMetricFamily("doherty_connections", "Open connections.", count_connections())
         build = GaugeMetricFamily(
             "doherty_build_info",
             "Always 1: what runs here. The model is told once it is loaded.",
@@ -170,6 +227,12 @@ class ServerCollector(Collector):
             return self._generations.model()
         except UnavailableError:
             return None
+
+
+def _with_all_statuses(requests: dict[tuple[str, str, str], int]) -> dict[tuple[str, str, str], int]:
+    """Counts by rpc, status and key, with zeros: for every rpc without a key, and for each that a key has called."""
+    called = {(rpc, key) for rpc, _, key in requests}.union((rpc, "") for rpc in RPCS)
+    return {(rpc, status, key): 0 for rpc, key in sorted(called) for status in _STATUSES} | requests
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[str, ...], int]]) -> Metric:

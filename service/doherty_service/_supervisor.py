@@ -133,7 +133,7 @@ class Supervisor:
             health = session.engine.health()
             if not health.ok:
                 return health.detail
-            silence = time.monotonic() - max(session.last_step, health.last_progress or 0.0)
+            silence = session.silence()
             if session.is_busy:
                 if silence > self._patience.step_timeout:
                     return f"no step for {silence:.1f} s while requests run"

@@ -48,14 +48,29 @@ def _takes_file(command: _Command) -> _Command:
     type=click.IntRange(min=1),
     help="How many requests a minute, on average; as many may come at once after a minute without any.",
 )
+@click.option("--operator", is_flag=True, help="Let its holder see what GetLatency tells of all keys, by name.")
 @_takes_file
-def add(path: Path, name: str, adapters: tuple[str, ...], max_concurrent: int | None, per_minute: int | None) -> None:
+def add(  # noqa: PLR0913 - each is an option
+    *,
+    path: Path,
+    name: str,
+    adapters: tuple[str, ...],
+    max_concurrent: int | None,
+    per_minute: int | None,
+    operator: bool,
+) -> None:
     """Make a key for NAME, and print it.
 
     It is printed this once, and kept nowhere.
     """
     try:
-        key, token = new_key(name, adapters=adapters or None, max_concurrent=max_concurrent, per_minute=per_minute)
+        key, token = new_key(
+            name,
+            adapters=adapters or None,
+            max_concurrent=max_concurrent,
+            per_minute=per_minute,
+            operator=operator,
+        )
     except ValidationError as error:
         raise click.UsageError(
             f"{name!r} is not a name of up to 64 letters, digits and any of . _ @ - behind the first."
@@ -105,6 +120,8 @@ def _limits(key: ApiKey) -> Iterator[str]:
         yield f"{key.max_concurrent} at a time"
     if key.per_minute is not None:
         yield f"{key.per_minute} a minute"
+    if key.operator:
+        yield "operator"
 
 
 @contextmanager

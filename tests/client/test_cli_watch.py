@@ -11,33 +11,13 @@ from typing import Any
 
 import pytest
 
-from doherty import Client, Latency, Quantiles
+from doherty import Client
 from doherty.cli._trend import Trend
 from support.command import DOHERTY, SECONDS, environment, run_doherty
+from support.latencies import FRESH
 from support.screen import Screen
 from support.server import ServerProcess, start_server
 from support.terminal import on_a_terminal
-
-UNKNOWN = Quantiles(None, None, None)
-FRESH = Latency(
-    window=300.0,
-    answers=0,
-    queue=UNKNOWN,
-    time_to_first_token=UNKNOWN,
-    time_to_last_token=UNKNOWN,
-    time_per_output_token=UNKNOWN,
-    threshold=0.4,
-    first_token_share=None,
-    last_token_share=None,
-    running=0,
-    queued=0,
-    slots=1,
-    kv_cache_use=None,
-    refusals=0,
-    aborts={},
-    engine_restarts=0,
-    uptime=10.0,
-)
 
 
 def test_rates_are_those_since_the_look_before() -> None:

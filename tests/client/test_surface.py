@@ -22,6 +22,7 @@ NAMES = [
     "DeadlineExceededError",
     "Delta",
     "DohertyError",
+    "EndedRequests",
     "EventLoopError",
     "FieldViolation",
     "FinishReason",
@@ -32,11 +33,14 @@ NAMES = [
     "Health",
     "InternalError",
     "InvalidRequestError",
+    "KeyRefusals",
+    "KeyRequests",
     "Latency",
     "Limits",
     "Message",
     "ModelInfo",
     "NotFoundError",
+    "Outcome",
     "OverloadedError",
     "ParseError",
     "PermissionDeniedError",
@@ -123,7 +127,7 @@ def test_generate_and_stream_generate_take_the_same() -> None:
 
 def test_results_are_frozen_dataclasses() -> None:
     classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
-    assert len(classes) == 19
+    assert len(classes) == 23
     for one in classes:
         assert one.__dataclass_params__.frozen, one
 

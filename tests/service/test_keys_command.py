@@ -42,6 +42,14 @@ def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
     assert secret not in listed
 
 
+def test_an_operators_key_is_shown_as_one(file: Path) -> None:
+    assert run_keys(file, "add", "alice").returncode == 0
+    assert "operator" not in file.read_text()  # so that a server of an older release reads it
+    assert run_keys(file, "add", "ops", "--operator").returncode == 0
+    assert [key.operator for key in read_keys(file)] == [False, True]
+    assert [line.endswith("operator") for line in run_keys(file, "list").stdout.splitlines()] == [False, True]
+
+
 def test_whoever_can_read_the_file_still_can_after_a_change(file: Path) -> None:
     add_key(file, "alice")
     file.chmod(0o640)

@@ -7,10 +7,12 @@ import pytest
 from doherty_service.security import ANYBODY
 from doherty_service.telemetry import THRESHOLD, LatencyRecorder, RequestRecord, quantiles
 
+GENERATE = "/doherty.v1.GenerationService/Generate"
+
 
 def answered(first: float, last: float, tokens: int) -> RequestRecord:
     """A call whose first and last token came so many seconds after its receive time."""
-    call = RequestRecord(method="/doherty.v1.GenerationService/Generate", key="k", request_id="r", caller=ANYBODY)
+    call = RequestRecord(GENERATE, key="k", request_id="r", caller=ANYBODY, status="OK")
     call.queue = 0.0
     call.first_token = call.received + first
     call.last_token = call.received + last
@@ -56,31 +58,105 @@ def test_the_engines_own_queue_adds_to_ours() -> None:
     [(1, 1, 1, 1), (2, 1, 2, 2), (10, 5, 9, 10), (100, 50, 90, 99), (200, 100, 180, 198)],
 )
 def test_quantiles_are_by_nearest_rank(count: int, p50: float, p90: float, p99: float) -> None:
-    found = quantiles([float(value) for value in range(count, 0, -1)])
+    found = quantiles([float(value) for value in range(1, count + 1)])
     assert (found.p50, found.p90, found.p99) == (p50, p90, p99)
 
 
 def test_quantiles_of_nothing_are_absent() -> None:
-    assert quantiles([None]).p50 is None
+    assert quantiles([]).p50 is None
+
+
+def ended(status: str, reason: str = "", *, queue: float | None = None, method: str = GENERATE) -> RequestRecord:
+    """A call that ended before its first token."""
+    return RequestRecord(method, "k", "r", ANYBODY, status=status, reason=reason, queue=queue)
+
+
+def test_values_that_never_came_rank_behind_all_others() -> None:
+    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], never=5)
+    assert (found.p50, found.p90, found.p99) == (5.0, None, None)
+    assert quantiles([], never=1).p50 is None
 
 
 def test_the_shares_are_those_within_the_threshold() -> None:
     recorder = LatencyRecorder(window=60)
-    recorder.record(answered(THRESHOLD / 2, THRESHOLD / 2, 1))
-    recorder.record(answered(THRESHOLD / 2, THRESHOLD * 2, 9))
-    recorder.record(answered(THRESHOLD * 2, THRESHOLD * 3, 9))
-    recorder.record(answered(THRESHOLD / 2, THRESHOLD * 3, 9))
+    recorder.finish(answered(THRESHOLD / 2, THRESHOLD / 2, 1))
+    recorder.finish(answered(THRESHOLD / 2, THRESHOLD * 2, 9))
+    recorder.finish(answered(THRESHOLD * 2, THRESHOLD * 3, 9))
+    recorder.finish(answered(THRESHOLD / 2, THRESHOLD * 3, 9))
     snapshot = recorder.snapshot()
     assert (snapshot.answers, snapshot.first_token_share, snapshot.last_token_share) == (4, 0.75, 0.25)
 
 
+def test_a_request_without_a_first_token_is_outside_of_the_threshold() -> None:
+    recorder = LatencyRecorder(window=60)
+    recorder.finish(answered(0.1, 0.2, 2))
+    cut_off = answered(0.3, 0.4, 5)
+    cut_off.status, cut_off.summarized = "DEADLINE_EXCEEDED", None
+    for record in (cut_off, ended("DEADLINE_EXCEEDED", queue=3.0), ended("RESOURCE_EXHAUSTED", "QUEUE_FULL")):
+        recorder.finish(record)
+    snapshot = recorder.snapshot()
+    assert (snapshot.answers, snapshot.first_token_share) == (1, 1.0)
+    assert (snapshot.owed, snapshot.owed_share) == (4, 0.5)
+    told = snapshot.owed_time_to_first_token
+    assert told.p50 == pytest.approx(0.3)
+    assert told.p90 is None
+    assert (snapshot.waits.p50, snapshot.waits.p99) == (0.0, 3.0)
+    assert recorder.first_tokens == {True: 2, False: 2}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("INVALID_ARGUMENT", "INVALID_FIELD"),
+        ("UNAUTHENTICATED", "MISSING_KEY"),
+        ("UNIMPLEMENTED", "FIELD_NOT_SUPPORTED"),
+        ("RESOURCE_EXHAUSTED", "KEY_LIMIT"),
+    ],
+)
+def test_nothing_is_owed_to_a_caller_in_the_wrong(status: str, reason: str) -> None:
+    recorder = LatencyRecorder(window=60)
+    recorder.finish(ended(status, reason))
+    snapshot = recorder.snapshot()
+    assert (snapshot.owed, snapshot.owed_share) == (0, None)
+    assert snapshot.ended.outcomes == {(status, reason, ""): 1}
+    assert not recorder.first_tokens
+
+
+def test_refusals_of_token_counts_are_no_requests_for_an_answer() -> None:
+    recorder = LatencyRecorder(window=60)
+    method = "/doherty.v1.GenerationService/CountTokens"
+    recorder.finish(ended("RESOURCE_EXHAUSTED", "COUNTING_FULL", method=method))
+    snapshot = recorder.snapshot()
+    assert (snapshot.ended.outcomes, snapshot.ended.refusals) == ({}, {("COUNTING_FULL", ""): 1})
+
+
 def test_an_answer_leaves_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = LatencyRecorder(window=60)
-    recorder.record(answered(0.1, 0.2, 2))
+    recorder.finish(answered(0.1, 0.2, 2))
     later = time.monotonic() + 30
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert recorder.snapshot().answers == 1
     assert recorder.snapshot(window=10).answers == 0
+    recorder.finish(ended("DEADLINE_EXCEEDED"))
+    assert recorder.snapshot(window=10).ended.outcomes == {("DEADLINE_EXCEEDED", "", ""): 1}
     monkeypatch.setattr(time, "monotonic", lambda: later + 31)
     assert recorder.snapshot().answers == 0
     assert recorder.snapshot().first_token_share is None
+    assert recorder.snapshot().ended.outcomes.total() == 1
+    assert recorder.totals.outcomes.total() == 2
+
+
+def test_when_there_are_too_many_requests_the_window_becomes_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = LatencyRecorder(window=60)
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for second in range(5):
+        now = 1000.0 + second
+        for _ in range(6_000):
+            recorder.finish(ended("OK", queue=0.0))
+        for _ in range(6_000):  # what has no times takes no room
+            recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
+    snapshot = recorder.snapshot()
+    assert snapshot.window == pytest.approx(3.0)
+    assert snapshot.ended.outcomes == {("OK", "", ""): 24_000, ("RESOURCE_EXHAUSTED", "QUEUE_FULL", ""): 24_000}
+    assert recorder.totals.outcomes.total() == 60_000

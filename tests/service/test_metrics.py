@@ -26,12 +26,12 @@ SPANS = ("queue", "preprocess", "time_to_first_token", "time_per_output_token", 
 
 def test_the_threshold_is_the_edge_of_a_bucket() -> None:
     assert THRESHOLD in BOUNDS
-    assert (BOUNDS[0], BOUNDS[-1]) == (0.001, 10)
+    assert (BOUNDS[0], BOUNDS[-1]) == (0.001, 300)
     assert list(BOUNDS) == sorted(set(BOUNDS))
 
 
 def test_many_values_fall_into_the_buckets_of_each() -> None:
-    values = [*BOUNDS, 0.0, 11.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - no secret
+    values = [*BOUNDS, 0.0, 301.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - no secret
     one_by_one, at_once = Histogram(), Histogram()
     for value in values:
         one_by_one.observe(value)
@@ -68,6 +68,12 @@ def caller(server: ServerProcess) -> Iterator[Caller]:
 def difference(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
     """How much a counter grew."""
     return (after.value(name, **labels) or 0.0) - (before.value(name, **labels) or 0.0)
+
+
+def state(now: Scrape) -> str:
+    """What the server says that it is doing, which must be one thing."""
+    (one,) = [labels for labels in now.labels("doherty_state") if now.value("doherty_state", **labels)]
+    return one["state"]
 
 
 def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller) -> None:
@@ -144,7 +150,7 @@ def test_callers_cannot_make_labels(server: ServerProcess, caller: Caller) -> No
         with pytest.raises(grpc.RpcError):
             call(b"", timeout=SECONDS)
     now = scrape(server)
-    known = {"Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "other"}
+    known = {"Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "MultiplexGenerate", "other"}
     assert {labels["rpc"] for labels in now.labels("doherty_requests_total")} <= known
     assert now.value("doherty_requests_total", rpc="other", status="OK", key="")
     assert "other" not in {labels["rpc"] for labels in now.labels("doherty_request_duration_seconds_count")}
@@ -156,8 +162,13 @@ def test_metrics_are_there_before_the_model_is() -> None:
         assert now.value("doherty_ready") == 0
         assert now.value("doherty_slots") == 0
         assert [labels["model"] for labels in now.labels("doherty_build_info")] == [""]
-        counted = [now.value("doherty_aborts_total", **labels) for labels in now.labels("doherty_aborts_total")]
-        assert counted == [0, 0, 0, 0, 0]
+        assert state(now) == "loading"
+        for name, count in (("aborts", 5), ("refusals", 4), ("first_token_objective", 2), ("requests", 7 * 11)):
+            counted = [now.value(f"doherty_{name}_total", **labels) for labels in now.labels(f"doherty_{name}_total")]
+            assert counted == [0] * count, name
+        assert now.value("doherty_requests_total", rpc="MultiplexGenerate", status="RESOURCE_EXHAUSTED", key="") == 0
+        assert now.value("doherty_time_to_first_token_seconds_bucket", rpc="StreamGenerate", le="300.0") == 0
+        assert now.value("doherty_last_step_age_seconds") == 0
 
 
 def test_metrics_tell_what_runs_and_that_it_drains() -> None:
@@ -165,6 +176,9 @@ def test_metrics_tell_what_runs_and_that_it_drains() -> None:
     with start_server(*flags, *LISTEN) as server, connect(server.target) as caller:
         now = scrape(server)
         assert now.value("doherty_ready") == 1
+        assert state(now) == "serving"
+        assert now.value("doherty_connections") == 1
+        scrape_until(server, lambda now: now.value("doherty_event_loop_lag_seconds_count"))
         (build,) = now.labels("doherty_build_info")
         model = caller.model
         assert build == {
@@ -177,9 +191,19 @@ def test_metrics_tell_what_runs_and_that_it_drains() -> None:
         running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
         caller.wait_until(lambda now: now.running == 1)
         server.process.terminate()
-        scrape_until(server, lambda now: now.value("doherty_ready") == 0)
+        assert state(scrape_until(server, lambda now: now.value("doherty_ready") == 0)) == "draining"
         running.cancel()
         assert server.wait() == 0
+
+
+def test_an_engine_that_hangs_shows_by_the_age_of_its_last_step() -> None:
+    flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=1", "--step-timeout", "1")
+    with start_server("--engine", "synthetic", *flags, *LISTEN) as server, connect(server.target) as caller:
+        running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
+        next(running)
+        scrape_until(server, lambda now: (now.value("doherty_last_step_age_seconds") or 0) > 0.5)
+        scrape_until(server, lambda now: state(now) == "restarting")
+        scrape_until(server, lambda now: state(now) == "serving")
 
 
 @pytest.mark.model

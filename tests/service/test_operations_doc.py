@@ -117,10 +117,18 @@ def test_the_dashboard_is_whole() -> None:
     assert "Time to first token (TTFT)" in thresholds
 
 
+def test_every_alert_has_its_section() -> None:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    [alerts] = re.findall(r"^## Alerts\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
+    sections = dict(re.findall(r"^### (\w+)\n\n(\S.*?)\n$", alerts, re.DOTALL | re.MULTILINE))
+    assert list(sections) == [rule["alert"] for rule in group["rules"]]
+
+
 def test_the_alerts_are_whole() -> None:
     (group,) = yaml.safe_load(RULES.read_text())["groups"]
     for rule in group["rules"]:
         assert rule["alert"].startswith("Doherty")
         assert rule["expr"].strip()
         assert rule["annotations"]["summary"]
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
     assert yaml.safe_load(SCRAPING.read_text())["rule_files"] == [RULES.name]

@@ -57,11 +57,75 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Three quantiles in seconds; all three are None where nothing was measured."""
+    """Three quantiles in seconds; one is None where nothing was measured at its rank."""
 
     p50: float | None
     p90: float | None
     p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One way in which requests ended."""
+
+    status: str
+    """The name of the status, as "OK" or "RESOURCE_EXHAUSTED"."""
+    reason: str | None
+    """What the caller was told, as "QUEUE_FULL"; None with OK, and where the caller left or its deadline passed."""
+    count: int
+    """How many ended so in the window."""
+    total: int
+    """How many ended so since the server started."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequests:
+    """How many requests of one API key ended."""
+
+    key: str | None
+    """The key's name; None where the server asks for no keys, and for callers without a valid one."""
+    count: int
+    """In the window."""
+    total: int
+    """Since the server started."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefusals:
+    """How many requests of one API key were refused for one reason before any work was done for them."""
+
+    reason: str
+    """What the caller was told, as "QUEUE_FULL"."""
+    key: str | None
+    """The key's name; None where the server asks for no keys."""
+    count: int
+    """In the window."""
+    total: int
+    """Since the server started."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequests:
+    """All requests for an answer that ended in the window, whatever way they ended; durations in seconds."""
+
+    count: int
+    total: int
+    """Since the server started."""
+    outcomes: tuple[Outcome, ...]
+    """Those with most requests in the window first."""
+    owed: int
+    """How many of those in the window the server should have given a first token: all but those that the caller got
+    wrong and those beyond a limit of their key."""
+    first_token_share: float | None
+    """The share of the owed requests whose first token came within the threshold; one that never got one is outside."""
+    time_to_first_token: Quantiles
+    """Of the owed requests; None where the request at that rank never got a first token."""
+    queue: Quantiles
+    """The wait for a slot of all requests that waited, also of those that ended while they did."""
+    by_key: tuple[KeyRequests, ...]
+    """Of the caller's own key; of all keys where that is an operator's."""
+    refusals: tuple[KeyRefusals, ...]
+    """As `by_key`, and with the refusals of token counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +135,7 @@ class Latency:
     window: float
     """How far back this looks."""
     answers: int
-    """How many answers ended well in the window; the quantiles and the shares are over these."""
+    """How many answers ended well in the window; the quantiles and the shares beside it are over these."""
     queue: Quantiles
     time_to_first_token: Quantiles
     time_to_last_token: Quantiles
@@ -97,3 +161,5 @@ class Latency:
     engine_restarts: int
     """How often the engine was started anew since the server started, because it had died or stalled."""
     uptime: float
+    requests: EndedRequests | None = None
+    """All requests that ended in the window, also those that were refused or cut off; None from an older server."""

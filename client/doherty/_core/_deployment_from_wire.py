@@ -2,7 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from doherty._core._deployment import Latency, Limits, ModelInfo, Quantiles, SamplingDefaults
+from doherty._core._deployment import (
+    EndedRequests,
+    KeyRefusals,
+    KeyRequests,
+    Latency,
+    Limits,
+    ModelInfo,
+    Outcome,
+    Quantiles,
+    SamplingDefaults,
+)
 from doherty._core._from_wire import optional, seconds
 from doherty.v1 import latency_service_pb2
 
@@ -49,6 +59,21 @@ def latency_from_wire(latency: "latency_service_pb2.GetLatencyResponse") -> Late
         aborts={_cause(abort.cause): abort.count for abort in latency.aborts},
         engine_restarts=latency.engine_restarts,
         uptime=seconds(latency.uptime),
+        requests=_ended(latency.requests) if latency.HasField("requests") else None,
+    )
+
+
+def _ended(ended: latency_service_pb2.EndedRequests) -> EndedRequests:
+    return EndedRequests(
+        count=ended.count,
+        total=ended.total,
+        outcomes=tuple(Outcome(one.status, one.reason or None, one.count, one.total) for one in ended.outcomes),
+        owed=ended.owed,
+        first_token_share=optional(ended, "first_token_share"),
+        time_to_first_token=_quantiles(ended.time_to_first_token),
+        queue=_quantiles(ended.queue),
+        by_key=tuple(KeyRequests(one.key or None, one.count, one.total) for one in ended.by_key),
+        refusals=tuple(KeyRefusals(one.reason, one.key or None, one.count, one.total) for one in ended.refusals),
     )
 
 

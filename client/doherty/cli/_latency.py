@@ -29,8 +29,12 @@ _WATCH_SECONDS = 2.0
 def latency(*, server: Server, window: float | None, watch: float | None, as_json: bool) -> None:
     """Tell how fast the server has been.
 
-    The times are the server's own, over the answers that ended well in the window. --watch also tells how many requests
-    a second were refused and aborted since the look before, and goes on when the server goes away and comes back.
+    The times are the server's own. Queue and first token are those of all requests that ended in the window, however
+    they ended: "never" is where a request got no first token. The others are those of the answers that ended well.
+    Names of keys are told to the holder of an operator's key, and to others their own.
+
+    --watch also tells how many requests a second were refused and aborted since the look before, and goes on when the
+    server goes away and comes back.
     """
     with server.connect() as client:
         if watch is not None:

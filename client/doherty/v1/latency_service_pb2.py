@@ -25,23 +25,31 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n doherty/v1/latency_service.proto\x12\ndoherty.v1\x1a\x1egoogle/protobuf/duration.proto\">\n\x11GetLatencyRequest\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x85\x05\n\x12GetLatencyResponse\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\r\x12$\n\x05queue\x18\x03 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x32\n\x13time_to_first_token\x18\x04 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x31\n\x12time_to_last_token\x18\x05 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x34\n\x15time_per_output_token\x18\x06 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12,\n\tthreshold\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11\x66irst_token_share\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10last_token_share\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07running\x18\n \x01(\r\x12\x0e\n\x06queued\x18\x0b \x01(\r\x12\r\n\x05slots\x18\x0c \x01(\r\x12\x19\n\x0ckv_cache_use\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08refusals\x18\x0e \x01(\x04\x12&\n\x06\x61\x62orts\x18\x0f \x03(\x0b\x32\x16.doherty.v1.AbortCount\x12)\n\x06uptime\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65ngine_restarts\x18\x11 \x01(\x04\x42\x14\n\x12_first_token_shareB\x13\n\x11_last_token_shareB\x0f\n\r_kv_cache_use\"\x83\x01\n\tQuantiles\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\nAbortCount\x12%\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x16.doherty.v1.AbortCause\x12\r\n\x05\x63ount\x18\x02 \x01(\x04*\xad\x01\n\nAbortCause\x12\x1b\n\x17\x41\x42ORT_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x42ORT_CAUSE_CANCELLED\x10\x01\x12\x18\n\x14\x41\x42ORT_CAUSE_DEADLINE\x10\x02\x12\x1e\n\x1a\x41\x42ORT_CAUSE_STALLED_READER\x10\x03\x12\x15\n\x11\x41\x42ORT_CAUSE_DRAIN\x10\x04\x12\x16\n\x12\x41\x42ORT_CAUSE_ENGINE\x10\x05\x32]\n\x0eLatencyService\x12K\n\nGetLatency\x12\x1d.doherty.v1.GetLatencyRequest\x1a\x1e.doherty.v1.GetLatencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n doherty/v1/latency_service.proto\x12\ndoherty.v1\x1a\x1egoogle/protobuf/duration.proto\">\n\x11GetLatencyRequest\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb2\x05\n\x12GetLatencyResponse\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\r\x12$\n\x05queue\x18\x03 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x32\n\x13time_to_first_token\x18\x04 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x31\n\x12time_to_last_token\x18\x05 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\x34\n\x15time_per_output_token\x18\x06 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12,\n\tthreshold\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11\x66irst_token_share\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10last_token_share\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07running\x18\n \x01(\r\x12\x0e\n\x06queued\x18\x0b \x01(\r\x12\r\n\x05slots\x18\x0c \x01(\r\x12\x19\n\x0ckv_cache_use\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08refusals\x18\x0e \x01(\x04\x12&\n\x06\x61\x62orts\x18\x0f \x03(\x0b\x32\x16.doherty.v1.AbortCount\x12)\n\x06uptime\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65ngine_restarts\x18\x11 \x01(\x04\x12+\n\x08requests\x18\x12 \x01(\x0b\x32\x19.doherty.v1.EndedRequestsB\x14\n\x12_first_token_shareB\x13\n\x11_last_token_shareB\x0f\n\r_kv_cache_use\"\xc6\x02\n\rEndedRequests\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12%\n\x08outcomes\x18\x03 \x03(\x0b\x32\x13.doherty.v1.Outcome\x12\x0c\n\x04owed\x18\x04 \x01(\x04\x12\x1e\n\x11\x66irst_token_share\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x32\n\x13time_to_first_token\x18\x06 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12$\n\x05queue\x18\x07 \x01(\x0b\x32\x15.doherty.v1.Quantiles\x12\'\n\x06\x62y_key\x18\x08 \x03(\x0b\x32\x17.doherty.v1.KeyRequests\x12)\n\x08refusals\x18\t \x03(\x0b\x32\x17.doherty.v1.KeyRefusalsB\x14\n\x12_first_token_share\"G\n\x07Outcome\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"8\n\x0bKeyRequests\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"H\n\x0bKeyRefusals\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"\x83\x01\n\tQuantiles\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\nAbortCount\x12%\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x16.doherty.v1.AbortCause\x12\r\n\x05\x63ount\x18\x02 \x01(\x04*\xad\x01\n\nAbortCause\x12\x1b\n\x17\x41\x42ORT_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x42ORT_CAUSE_CANCELLED\x10\x01\x12\x18\n\x14\x41\x42ORT_CAUSE_DEADLINE\x10\x02\x12\x1e\n\x1a\x41\x42ORT_CAUSE_STALLED_READER\x10\x03\x12\x15\n\x11\x41\x42ORT_CAUSE_DRAIN\x10\x04\x12\x16\n\x12\x41\x42ORT_CAUSE_ENGINE\x10\x05\x32]\n\x0eLatencyService\x12K\n\nGetLatency\x12\x1d.doherty.v1.GetLatencyRequest\x1a\x1e.doherty.v1.GetLatencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'doherty.v1.latency_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ABORTCAUSE']._serialized_start=995
-  _globals['_ABORTCAUSE']._serialized_end=1168
+  _globals['_ABORTCAUSE']._serialized_start=1574
+  _globals['_ABORTCAUSE']._serialized_end=1747
   _globals['_GETLATENCYREQUEST']._serialized_start=80
   _globals['_GETLATENCYREQUEST']._serialized_end=142
   _globals['_GETLATENCYRESPONSE']._serialized_start=145
-  _globals['_GETLATENCYRESPONSE']._serialized_end=790
-  _globals['_QUANTILES']._serialized_start=793
-  _globals['_QUANTILES']._serialized_end=924
-  _globals['_ABORTCOUNT']._serialized_start=926
-  _globals['_ABORTCOUNT']._serialized_end=992
-  _globals['_LATENCYSERVICE']._serialized_start=1170
-  _globals['_LATENCYSERVICE']._serialized_end=1263
+  _globals['_GETLATENCYRESPONSE']._serialized_end=835
+  _globals['_ENDEDREQUESTS']._serialized_start=838
+  _globals['_ENDEDREQUESTS']._serialized_end=1164
+  _globals['_OUTCOME']._serialized_start=1166
+  _globals['_OUTCOME']._serialized_end=1237
+  _globals['_KEYREQUESTS']._serialized_start=1239
+  _globals['_KEYREQUESTS']._serialized_end=1295
+  _globals['_KEYREFUSALS']._serialized_start=1297
+  _globals['_KEYREFUSALS']._serialized_end=1369
+  _globals['_QUANTILES']._serialized_start=1372
+  _globals['_QUANTILES']._serialized_end=1503
+  _globals['_ABORTCOUNT']._serialized_start=1505
+  _globals['_ABORTCOUNT']._serialized_end=1571
+  _globals['_LATENCYSERVICE']._serialized_start=1749
+  _globals['_LATENCYSERVICE']._serialized_end=1842
 # @@protoc_insertion_point(module_scope)

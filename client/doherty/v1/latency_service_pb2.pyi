@@ -100,8 +100,11 @@ class GetLatencyResponse(google.protobuf.message.Message):
     ABORTS_FIELD_NUMBER: builtins.int
     UPTIME_FIELD_NUMBER: builtins.int
     ENGINE_RESTARTS_FIELD_NUMBER: builtins.int
+    REQUESTS_FIELD_NUMBER: builtins.int
     answers: builtins.int
-    """How many answers ended OK in the window; the quantiles and the shares are over these."""
+    """How many answers ended OK in the window; the quantiles and the shares beside it are over these. They say nothing of
+    requests that were refused or cut off: see `requests`.
+    """
     first_token_share: builtins.float
     """The share of the answers whose first token came within the threshold. Range 0 to 1; absent without answers."""
     last_token_share: builtins.float
@@ -150,6 +153,10 @@ class GetLatencyResponse(google.protobuf.message.Message):
     def uptime(self) -> google.protobuf.duration_pb2.Duration:
         """How long ago the server started."""
 
+    @property
+    def requests(self) -> Global___EndedRequests:
+        """All requests for an answer that ended in the window, whatever way they ended."""
+
     def __init__(
         self,
         *,
@@ -170,9 +177,10 @@ class GetLatencyResponse(google.protobuf.message.Message):
         aborts: collections.abc.Iterable[Global___AbortCount] | None = ...,
         uptime: google.protobuf.duration_pb2.Duration | None = ...,
         engine_restarts: builtins.int = ...,
+        requests: Global___EndedRequests | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "aborts", b"aborts", "answers", b"answers", "engine_restarts", b"engine_restarts", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "queued", b"queued", "refusals", b"refusals", "running", b"running", "slots", b"slots", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "requests", b"requests", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "_kv_cache_use", b"_kv_cache_use", "_last_token_share", b"_last_token_share", "aborts", b"aborts", "answers", b"answers", "engine_restarts", b"engine_restarts", "first_token_share", b"first_token_share", "kv_cache_use", b"kv_cache_use", "last_token_share", b"last_token_share", "queue", b"queue", "queued", b"queued", "refusals", b"refusals", "requests", b"requests", "running", b"running", "slots", b"slots", "threshold", b"threshold", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "time_to_last_token", b"time_to_last_token", "uptime", b"uptime", "window", b"window"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_first_token_share", b"_first_token_share"]) -> typing.Literal["first_token_share"] | None: ...
     @typing.overload
@@ -183,8 +191,171 @@ class GetLatencyResponse(google.protobuf.message.Message):
 Global___GetLatencyResponse: typing_extensions.TypeAlias = GetLatencyResponse
 
 @typing.final
+class EndedRequests(google.protobuf.message.Message):
+    """Requests for an answer that have ended: calls of Generate and StreamGenerate, and each request of a MultiplexGenerate.
+    Numbers of the window are kept by whole seconds.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    OWED_FIELD_NUMBER: builtins.int
+    FIRST_TOKEN_SHARE_FIELD_NUMBER: builtins.int
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: builtins.int
+    QUEUE_FIELD_NUMBER: builtins.int
+    BY_KEY_FIELD_NUMBER: builtins.int
+    REFUSALS_FIELD_NUMBER: builtins.int
+    count: builtins.int
+    """How many ended in the window."""
+    total: builtins.int
+    """How many ended since the server started."""
+    owed: builtins.int
+    """How many of those in the window the server should have given a first token: all but those that the caller got wrong
+    (INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED) and those beyond a limit of their
+    key (KEY_LIMIT).
+    """
+    first_token_share: builtins.float
+    """The share of the owed requests whose first token came within the threshold. One that never got a first token, for
+    whatever reason, is outside of it. Range 0 to 1; absent without owed requests.
+    """
+    @property
+    def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Outcome]:
+        """By how they ended, those with most requests in the window first."""
+
+    @property
+    def time_to_first_token(self) -> Global___Quantiles:
+        """The time to the first token of the owed requests. One that never got a first token ranks behind all others: a
+        quantile that falls on such a request is absent.
+        """
+
+    @property
+    def queue(self) -> Global___Quantiles:
+        """The wait for a slot, of all that waited: also of those that ended while they did. One that got a slot at once
+        counts with zero, and one that was refused on arrival does not count.
+        """
+
+    @property
+    def by_key(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeyRequests]:
+        """How many ended, by API key: the rows that the caller may see."""
+
+    @property
+    def refusals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeyRefusals]:
+        """How many requests were refused before any work was done for them, by reason and API key: the rows that the caller
+        may see. Those of CountTokens are among them, which are no requests for an answer.
+        """
+
+    def __init__(
+        self,
+        *,
+        count: builtins.int = ...,
+        total: builtins.int = ...,
+        outcomes: collections.abc.Iterable[Global___Outcome] | None = ...,
+        owed: builtins.int = ...,
+        first_token_share: builtins.float | None = ...,
+        time_to_first_token: Global___Quantiles | None = ...,
+        queue: Global___Quantiles | None = ...,
+        by_key: collections.abc.Iterable[Global___KeyRequests] | None = ...,
+        refusals: collections.abc.Iterable[Global___KeyRefusals] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "first_token_share", b"first_token_share", "queue", b"queue", "time_to_first_token", b"time_to_first_token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_first_token_share", b"_first_token_share", "by_key", b"by_key", "count", b"count", "first_token_share", b"first_token_share", "outcomes", b"outcomes", "owed", b"owed", "queue", b"queue", "refusals", b"refusals", "time_to_first_token", b"time_to_first_token", "total", b"total"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_first_token_share", b"_first_token_share"]) -> typing.Literal["first_token_share"] | None: ...
+
+Global___EndedRequests: typing_extensions.TypeAlias = EndedRequests
+
+@typing.final
+class Outcome(google.protobuf.message.Message):
+    """One way in which requests ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    status: builtins.str
+    """The name of the status, as "OK" or "RESOURCE_EXHAUSTED"."""
+    reason: builtins.str
+    """The reason that the caller was told, as "QUEUE_FULL"; empty where there was none: with OK, and where the caller left
+    or its deadline passed.
+    """
+    count: builtins.int
+    """How many ended so in the window."""
+    total: builtins.int
+    """How many ended so since the server started."""
+    def __init__(
+        self,
+        *,
+        status: builtins.str = ...,
+        reason: builtins.str = ...,
+        count: builtins.int = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "reason", b"reason", "status", b"status", "total", b"total"]) -> None: ...
+
+Global___Outcome: typing_extensions.TypeAlias = Outcome
+
+@typing.final
+class KeyRequests(google.protobuf.message.Message):
+    """The requests of one API key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """The name of the key; empty where the server asks for none, and for callers without a valid one."""
+    count: builtins.int
+    """How many ended in the window."""
+    total: builtins.int
+    """How many ended since the server started."""
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        count: builtins.int = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "key", b"key", "total", b"total"]) -> None: ...
+
+Global___KeyRequests: typing_extensions.TypeAlias = KeyRequests
+
+@typing.final
+class KeyRefusals(google.protobuf.message.Message):
+    """The refusals of one API key for one reason."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """The reason that the caller was told, as "QUEUE_FULL"."""
+    key: builtins.str
+    """The name of the key; empty where the server asks for none."""
+    count: builtins.int
+    """How many were refused in the window."""
+    total: builtins.int
+    """How many were refused since the server started."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        key: builtins.str = ...,
+        count: builtins.int = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "key", b"key", "reason", b"reason", "total", b"total"]) -> None: ...
+
+Global___KeyRefusals: typing_extensions.TypeAlias = KeyRefusals
+
+@typing.final
 class Quantiles(google.protobuf.message.Message):
-    """Three quantiles of a duration, by nearest rank. All three are absent where nothing was measured."""
+    """Three quantiles of a duration, by nearest rank. One is absent where nothing was measured at its rank."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -51,6 +51,10 @@ class LatencyServiceServicer(object):
     def GetLatency(self, request, context):
         """Tells the latency over a rolling window, and what is going on right now.
 
+        Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
+        API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
+        keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
+
         Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
         UNIMPLEMENTED (a field of a newer contract).
         """

@@ -65,6 +65,10 @@ class LatencyServiceStub(typing.Generic[_LatencyServiceGetLatencyType]):
     GetLatency: _LatencyServiceGetLatencyType
     """Tells the latency over a rolling window, and what is going on right now.
 
+    Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
+    API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
+    keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
+
     Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
     UNIMPLEMENTED (a field of a newer contract).
     """
@@ -88,6 +92,10 @@ class LatencyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[doherty.v1.latency_service_pb2.GetLatencyResponse, collections.abc.Awaitable[doherty.v1.latency_service_pb2.GetLatencyResponse]]:
         """Tells the latency over a rolling window, and what is going on right now.
+
+        Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
+        API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
+        keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
 
         Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
         UNIMPLEMENTED (a field of a newer contract).

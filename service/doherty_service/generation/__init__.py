@@ -1,7 +1,7 @@
 """From a valid request to the last output of its answer."""
 
 from doherty_service.generation._answer import Answer, StreamedAnswer, WholeAnswer, mark, merge, settle
-from doherty_service.generation._generations import RETRY_SECONDS, Generations, Load
+from doherty_service.generation._generations import RETRY_SECONDS, Generations, Load, State
 from doherty_service.generation._session import EngineSession
 from doherty_service.generation._writes import MessageWriter, WriteWatch
 
@@ -12,6 +12,7 @@ __all__ = [
     "Generations",
     "Load",
     "MessageWriter",
+    "State",
     "StreamedAnswer",
     "WholeAnswer",
     "WriteWatch",

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 
 from doherty_engine import (
     Drafting,
@@ -30,6 +31,18 @@ _TELL_SECONDS = 1.0
 
 _MOST_COUNTING = 8
 """Inputs at a time that are only counted; tokenizing is the work of a thread."""
+
+
+class State(StrEnum):
+    """What the server is doing."""
+
+    LOADING = "loading"
+    """The first engine is being started."""
+    SERVING = "serving"
+    RESTARTING = "restarting"
+    """The engine failed, and another one is being started."""
+    DRAINING = "draining"
+    """New requests are refused, because the server shuts down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,20 @@ class Generations:
     def is_open(self) -> bool:
         """Whether requests are accepted."""
         return self._session is not None and not self.draining.is_set()
+
+    @property
+    def state(self) -> State:
+        """What the server is doing."""
+        if self.draining.is_set():
+            return State.DRAINING
+        if self._session is not None:
+            return State.SERVING
+        return State.LOADING if self._model is None else State.RESTARTING
+
+    def step_age(self) -> float:
+        """Seconds since the engine's last sign of life; 0 while it has nothing to do."""
+        session = self._session
+        return session.silence() if session is not None and session.is_busy else 0.0
 
     def load(self) -> Load:
         """What is going on right now."""

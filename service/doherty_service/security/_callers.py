@@ -37,6 +37,14 @@ class Caller:
             UnauthenticatedError: the key was revoked.
         """
 
+    def may_see(self, key: str) -> bool:  # noqa: ARG002 - for anybody there are no others to be hidden
+        """Whether the caller may be told of the requests of the key of this name.
+
+        Raises:
+            UnauthenticatedError: the caller's own key was revoked.
+        """
+        return True
+
     def take(self) -> float:
         """Counts one request against the caller's limits, until `give_back` gets what this returns.
 
@@ -72,6 +80,9 @@ class _KeyHolder(Caller):
             raise PermissionDeniedError(
                 "ADAPTER_NOT_ALLOWED", f"the key {self.name!r} may not use the adapter {adapter[:100]!r}, but: {names}"
             )
+
+    def may_see(self, key: str) -> bool:
+        return key == self.name or self._keyring.key(self._id).operator
 
     def take(self) -> float:
         return self._keyring.take(self._keyring.key(self._id))

@@ -34,10 +34,17 @@ class ApiKey(BaseModel):
     """How many requests may run or wait at a time."""
     per_minute: Annotated[int, Field(ge=1)] | None = None
     """How many requests a minute may bring, on average; as many may come at once after a minute without any."""
+    operator: bool = False
+    """Whether GetLatency tells its holder of other keys, too."""
 
 
 def new_key(
-    name: str, *, adapters: tuple[str, ...] | None, max_concurrent: int | None, per_minute: int | None
+    name: str,
+    *,
+    adapters: tuple[str, ...] | None,
+    max_concurrent: int | None,
+    per_minute: int | None,
+    operator: bool = False,
 ) -> tuple[ApiKey, str]:
     """Makes a key; the second part is the whole of it, which is kept nowhere.
 
@@ -53,6 +60,7 @@ def new_key(
         adapters=adapters,
         max_concurrent=max_concurrent,
         per_minute=per_minute,
+        operator=operator,
     )
     return key, f"dh_{identifier}_{secret}"
 

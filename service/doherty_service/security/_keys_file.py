@@ -65,7 +65,7 @@ def changing_keys(path: Path) -> Iterator[list[ApiKey]]:
         with _locked(real.parent):
             keys = read_keys(real) if real.exists() else []
             yield keys
-            _write(real, _Content(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n")
+            _write(real, _Content(keys=keys).model_dump_json(indent=2, exclude_defaults=True) + "\n")
     except OSError as error:
         raise KeysFileError(f"The file of keys {path} cannot be written: {error.strerror}.") from error
 

@@ -18,7 +18,7 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
         self._recorder = recorder
         self._generations = generations
 
-    async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802, ARG002 - gRPC's name; its context is ours, and replies are bytes
+    async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
         """Sums up the window; works while the model is loaded and while the server drains, too."""
         translation.refuse_unknown(request)
         window = None
@@ -27,7 +27,7 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
             violations = Violations()
             violations.check(window > 0, "window", "must be above 0")
             violations.raise_if_any()
-        reply = translation.latency(self._recorder.snapshot(window))
+        reply = translation.latency(self._recorder.snapshot(window), self._recorder.totals, record.caller.may_see)
         for cause, count in self._recorder.aborts.items():
             reply.aborts.append(translation.abort_count(cause, count))
         load = self._generations.load()

@@ -1,25 +1,21 @@
 """What the server notes and tells: records of requests, the rolling window over many, and the log."""
 
-from doherty_service.telemetry._causes import AbortCause
+from doherty_service.telemetry._causes import REFUSALS, AbortCause
+from doherty_service.telemetry._histogram import BOUNDS, Histogram
 from doherty_service.telemetry._log import LogWriter, log_error, log_event, log_warning, set_up_logging
 from doherty_service.telemetry._rate import LineLimit
-from doherty_service.telemetry._record import MULTIPLEX, OTHER_RPC, RequestRecord, new_key
-from doherty_service.telemetry._recorder import (
-    BOUNDS,
-    THRESHOLD,
-    Histogram,
-    LatencyRecorder,
-    Quantiles,
-    Snapshot,
-    TokenKind,
-    quantiles,
-)
+from doherty_service.telemetry._record import ANSWERING_RPCS, MULTIPLEX, OTHER_RPC, RPCS, RequestRecord, new_key
+from doherty_service.telemetry._recorder import LatencyRecorder, TokenKind
 from doherty_service.telemetry._request_line import request_line
+from doherty_service.telemetry._window import THRESHOLD, Quantiles, Snapshot, Tally, quantiles
 
 __all__ = [
+    "ANSWERING_RPCS",
     "BOUNDS",
     "MULTIPLEX",
     "OTHER_RPC",
+    "REFUSALS",
+    "RPCS",
     "THRESHOLD",
     "AbortCause",
     "Histogram",
@@ -29,6 +25,7 @@ __all__ = [
     "Quantiles",
     "RequestRecord",
     "Snapshot",
+    "Tally",
     "TokenKind",
     "log_error",
     "log_event",

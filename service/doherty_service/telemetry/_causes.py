@@ -1,6 +1,9 @@
-"""Why a request can end early."""
+"""Why a request can be refused, or end early."""
 
 from enum import Enum
+
+REFUSALS = ("QUEUE_FULL", "DEADLINE_TOO_SHORT", "KEY_LIMIT", "COUNTING_FULL")
+"""The reasons for which a request is refused before any work is done for it."""
 
 
 class AbortCause(Enum):

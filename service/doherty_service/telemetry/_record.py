@@ -28,6 +28,10 @@ _RPCS = {
 }
 OTHER_RPC = "other"
 """Health checks, reflection and the like."""
+RPCS = (*_RPCS.values(), OTHER_RPC)
+"""Everything that `RequestRecord.rpc` can be."""
+ANSWERING_RPCS = tuple(sorted(_RPCS[method] for method in _ANSWERING))
+"""Those that ask for an answer."""
 
 
 def new_key() -> str:

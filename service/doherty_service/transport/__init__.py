@@ -1,9 +1,11 @@
 """The gRPC server: its options, its services, its address, and its event loop."""
 
+from doherty_service.transport._connection_count import count_connections
 from doherty_service.transport._connections import ConnectionGuard, room_for_connections
 from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._leaving import replies_sent
+from doherty_service.transport._loop_lag import measure_lag
 from doherty_service.transport._poller import Loop, calm_poller
 from doherty_service.transport._port_watch import TransportLostError, watch_port
 from doherty_service.transport._server import bind, build_server, read_certificates
@@ -16,7 +18,9 @@ __all__ = [
     "bind",
     "build_server",
     "calm_poller",
+    "count_connections",
     "grpc_options",
+    "measure_lag",
     "read_certificates",
     "replies_sent",
     "room_for_connections",

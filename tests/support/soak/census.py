@@ -18,8 +18,12 @@ COLUMNS = ("seconds", "RSS (MiB)", "threads", "threads of core", "open files", "
 
 KEPT = {
     "doherty_engine._outputs.TokenLogprob": "the synthetic engine keeps those that it has made once",
-    "doherty_service.telemetry._recorder.Histogram": "one for each set of labels",
-    "doherty_service.telemetry._recorder._Sample": "one for each answer in the window",
+    "doherty_service.telemetry._histogram.Histogram": "one for each set of labels",
+    "doherty_service.telemetry._window.Outcome": "one for each way to end, for each second of the window",
+    "doherty_service.telemetry._window.Refusal": "one for each reason, for each second of the window",
+    "doherty_service.telemetry._window.Tally": "one for each second of the window",
+    "doherty_service.telemetry._window._Second": "one for each second of the window",
+    "doherty_service.telemetry._window._Times": "one for each second of the window",
 }
 """What may be more than before, within bounds, and why."""
 

@@ -1,0 +1,48 @@
+"""Counts of durations by bucket, as Prometheus has them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+
+# fmt: off
+BOUNDS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0,
+    15.0, 20.0, 30.0, 60.0, 120.0, 300.0,
+)
+# fmt: on
+"""Seconds, each the upper end of a bucket and part of it; one of them is the Doherty threshold."""
+
+
+class Histogram:
+    """Counts values by bucket; the last bucket has no upper end."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self._counts = [0] * (len(BOUNDS) + 1)
+
+    def observe(self, value: float) -> None:
+        """Takes in one value, in seconds."""
+        self._counts[bisect_left(BOUNDS, value)] += 1
+        self.sum += value
+
+    def observe_each(self, values: Sequence[float]) -> None:
+        """Takes in many values in ascending order."""
+        if len(values) < len(BOUNDS):
+            for value in values:
+                self._counts[bisect_left(BOUNDS, value)] += 1
+            self.sum += sum(values)
+            return
+        below = 0
+        for bucket, bound in enumerate(BOUNDS):
+            upto = bisect_right(values, bound, below)
+            self._counts[bucket] += upto - below
+            below = upto
+        self._counts[-1] += len(values) - below
+        self.sum += sum(values)
+
+    def cumulative(self) -> Iterator[tuple[float, int]]:
+        """Each upper end with the number of values up to it; the last is infinite."""
+        total = 0
+        for bound, count in zip((*BOUNDS, float("inf")), tuple(self._counts), strict=True):
+            total += count
+            yield bound, total

@@ -1,0 +1,21 @@
+"""How many connections there are."""
+
+from typing import Any
+
+from grpc_channelz.v1 import channelz_pb2
+from grpc_channelz.v1.channelz import ChannelzServicer
+
+_MOST = 1_000_000
+_NO_CONTEXT: Any = None
+"""Channelz uses the context of a call only to tell of errors, and there are none without a wrong id."""
+
+
+def count_connections() -> int:
+    """The connections of all servers in this process, as channelz knows them. May be called from any thread."""
+    servers = ChannelzServicer.GetServers(channelz_pb2.GetServersRequest(), _NO_CONTEXT).server
+    return sum(_count(server.ref.server_id) for server in servers)
+
+
+def _count(server_id: int) -> int:
+    request = channelz_pb2.GetServerSocketsRequest(server_id=server_id, max_results=_MOST)
+    return len(ChannelzServicer.GetServerSockets(request, _NO_CONTEXT).socket_ref)
