@@ -21,7 +21,7 @@ from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
     ConnectionGuard,
     HealthServicer,
-    Loop,
+    ServerLoop,
     TransportLostError,
     bind,
     build_server,
@@ -74,7 +74,7 @@ def _run(settings: Settings, log: LogWriter) -> NoReturn:
     settings = settings.model_copy(update={"max_connections": room_for_connections(settings.max_connections)})
     tracing = start_tracing()
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with asyncio.Runner(loop_factory=ServerLoop) as runner:
             runner.run(_serve(settings, make_engine, tracing, log))
     finally:
         if tracing is not None:

@@ -5,15 +5,16 @@ from doherty_service.transport._connections import ConnectionGuard, room_for_con
 from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._leaving import replies_sent
+from doherty_service.transport._loop import ServerLoop
 from doherty_service.transport._loop_lag import measure_lag
-from doherty_service.transport._poller import Loop, calm_poller
+from doherty_service.transport._poller import calm_poller
 from doherty_service.transport._port_watch import TransportLostError, watch_port
 from doherty_service.transport._server import bind, build_server, read_certificates
 
 __all__ = [
     "ConnectionGuard",
     "HealthServicer",
-    "Loop",
+    "ServerLoop",
     "TransportLostError",
     "bind",
     "build_server",

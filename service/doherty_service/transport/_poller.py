@@ -1,4 +1,4 @@
-"""Two adjustments to grpc.aio's poller that halve what a token costs in system calls and context switches, and a note.
+"""Two adjustments to grpc.aio's poller that halve what a token costs in system calls and context switches.
 
 grpc.aio has one thread that waits for events of gRPC's core and tells the event loop of each by a byte in a socket.
 Where its internals are not the ones known here (grpcio 1.71 to 1.85), nothing is changed.
@@ -15,14 +15,10 @@ from typing import Any
 
 import uvloop
 
-from doherty_service.rpc import note_handler
-
 _log = logging.getLogger("doherty.server")
 
 _POLLER = "PollerCompletionQueue"
 _POLLER_THREAD = "_poll_wrapper"
-_HANDLER_TASK = "HandleExceptions["
-"""How the names of the tasks begin in which grpc.aio runs handlers."""
 _MOST_BYTES = 4096
 
 
@@ -31,17 +27,7 @@ class Loop(uvloop.Loop):
 
     gRPC's reader takes one byte per wake-up, although it handles all events that have come. In a burst of 32, the loop
     would wake up 31 times for nothing. So all bytes but one are read before gRPC's reader runs.
-
-    It also notes which task of gRPC's waits for the end of which handler: nothing else can end an RPC whose caller does
-    not read.
     """
-
-    def create_task(self, coro: Any, *, name: str | None = None, **options: Any) -> Any:
-        """Makes a task."""
-        task = super().create_task(coro, name=name, **options)
-        if name is not None and name.startswith(_HANDLER_TASK):
-            note_handler(task)
-        return task
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]  # plainer
         """Watches a file descriptor; gRPC's own gets the reader that is described above."""
