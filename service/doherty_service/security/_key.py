@@ -5,7 +5,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -36,6 +36,10 @@ class ApiKey(BaseModel):
     """How many requests a minute may bring, on average; as many may come at once after a minute without any."""
     operator: bool = False
     """Whether GetLatency tells its holder of other keys, too."""
+    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    """Its share of the engine's time while other keys wait, relative to theirs."""
+    highest_priority: Literal["interactive", "batch"] = "interactive"
+    """The highest priority that its requests may claim."""
 
 
 def new_key(
