@@ -9,6 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
+from doherty_service._awake import awake
 from doherty_service._memory import give_memory_back
 from doherty_service._metrics import ServerCollector, serve_metrics
 from doherty_service._process import describe
@@ -113,6 +114,7 @@ async def _serve(
     supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
     watches = [
+        awake.run(),
         generations.writes.run(settings.stall_timeout),
         receive_watch.run(),
         end_watch.run(settings.stall_timeout),

@@ -121,7 +121,7 @@ class Generations:
     def step_age(self) -> float:
         """Seconds since the engine's last sign of life; 0 while it has nothing to do."""
         session = self._session
-        return session.silence() if session is not None and session.is_busy else 0.0
+        return time.monotonic() - session.last_sign if session is not None and session.is_busy else 0.0
 
     def load(self) -> Load:
         """What is going on right now."""

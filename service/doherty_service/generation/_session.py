@@ -39,9 +39,10 @@ class EngineSession:
         """Whether the engine has something to do."""
         return bool(self._answers)
 
-    def silence(self) -> float:
-        """Seconds since the engine last gave a sign of life."""
-        return time.monotonic() - max(self.last_step, self.engine.health().last_progress or 0.0)
+    @property
+    def last_sign(self) -> float:
+        """When the engine last gave a sign of life, by `time.monotonic()`."""
+        return max(self.last_step, self.engine.health().last_progress or 0.0)
 
     def submit(self, answer: "Answer") -> None:
         """Begins a request that has a slot.
