@@ -29,6 +29,7 @@ from doherty_service.transport import (
     calm_poller,
     measure_lag,
     read_certificates,
+    read_keyring,
     replies_sent,
     room_for_connections,
     watch_port,
@@ -95,11 +96,15 @@ async def _serve(
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
-    certificates = read_certificates(settings)
-    server, end_watch = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch, guard)
+    certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
+    server, end_watch = build_server(
+        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring
+    )
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
-        collector = ServerCollector(recorder, generations, log, settings.engine, certificates)
+        collector = ServerCollector(
+            recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring
+        )
         serve_metrics(settings.metrics_listen, collector)
     await server.start()
     calm_poller()

@@ -256,6 +256,7 @@ def mark(record: RequestRecord, output: StepOutput) -> None:
     """Leaves the marks of an output on the record."""
     if output.started is not None:
         record.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
+        record.caller.charge(output.started.prompt_tokens)
     if output.token_count:
         record.mark_tokens(output.token_count)
     if output.finish is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -77,6 +78,8 @@ class Generations:
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
         self._counting = 0
+        self._waiting: Counter[str] = Counter()
+        """How many requests wait for a slot, by the name of the key."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -130,6 +133,13 @@ class Generations:
             return Load()
         admission = session.admission
         return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
+
+    def load_of_keys(self) -> "dict[str, tuple[int, int]]":
+        """How many requests of each key run and wait, by its name; without those that have none. Any thread may ask."""
+        session = self._session
+        running = Counter() if session is None else session.running_by_key()
+        waiting = self._waiting.copy()
+        return {name: (running[name], waiting[name]) for name in running | waiting}
 
     def model(self) -> ModelInfo:
         """What the engine serves, or served when it was last there.
@@ -226,6 +236,7 @@ class Generations:
         try:
             answer.leave()
         finally:
+            answer.record.caller.charge(answer.record.output_tokens)
             answer.record.caller.give_back(taken)
             self.in_flight -= 1
             if not self.in_flight:
@@ -264,6 +275,7 @@ class Generations:
         ends_at = answer.request.stopping.ends_at
         begun = time.monotonic()
         refused = False
+        self._waiting[answer.record.caller.name] += 1
         try:
             async with asyncio.timeout(None if ends_at is None else ends_at - begun):
                 await admission.acquire(answer.ticket)
@@ -273,6 +285,7 @@ class Generations:
             refused = True
             raise
         finally:
+            self._waiting[answer.record.caller.name] -= 1
             if not refused:  # it would count as a wait of no time
                 answer.record.queue = time.monotonic() - begun
         return True

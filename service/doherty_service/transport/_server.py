@@ -16,6 +16,7 @@ from doherty_service.security import (
     Certificates,
     Keyring,
     KeysFileError,
+    Limits,
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
 from doherty_service.telemetry import LatencyRecorder
@@ -36,11 +37,11 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     reporter: Reporter,
     receive_watch: ReceiveWatch,
     guard: ConnectionGuard,
+    keyring: Keyring | None,
 ) -> tuple[grpc.aio.Server, EndWatch]:
     """Makes a server that is not yet bound to an address, and the watch over the ends of its RPCs.
 
-    Raises:
-        EngineSetupError: the file of keys cannot be used.
+    With a keyring, callers must have a key.
     """
     doors = {
         health.SERVICE_NAME: settings.health,
@@ -50,7 +51,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     interceptor = LatencyInterceptor(
         reporter,
         receive_watch,
-        keyring=_keyring(settings, recorder),
+        keyring=keyring,
         open_services=[name for name, door in doors.items() if door == "open"],
         accept=guard.accept,
         refusals=recorder.refusals,
@@ -83,12 +84,17 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     return server, interceptor.end_watch
 
 
-def _keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
-    """The keys that callers must have, if they must have one."""
+def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
+    """The keys that callers must have, if they must have one.
+
+    Raises:
+        EngineSetupError: the file of keys cannot be used.
+    """
     if settings.keys_file is None:
         return None
+    defaults = Limits(settings.key_max_concurrent, settings.key_per_minute, settings.key_tokens_per_minute)
     try:
-        return Keyring(settings.keys_file, recorder.refusals)
+        return Keyring(settings.keys_file, recorder.refusals, defaults)
     except KeysFileError as error:
         raise EngineSetupError(str(error)) from error
 
