@@ -18,6 +18,7 @@ from doherty_engine import (
     output_budget,
 )
 from doherty_service._errors import OverloadedError, UnavailableError
+from doherty_service._shares import Shares
 from doherty_service.admission import Admission, Pace, Promises
 from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
@@ -77,7 +78,7 @@ class Generations:
         self._session: EngineSession | None = None
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
-        self._counting = 0
+        self._counting = Shares(_MOST_COUNTING, recorder.refusals)
         self._waiting: Counter[str] = Counter()
         """How many requests wait for a slot, by the name of the key."""
         self._idle = asyncio.Event()
@@ -161,22 +162,16 @@ class Generations:
         session = self._session
         return None if session is None else session.engine.health().drafting
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input, key: str) -> int:
+        """Counts the tokens of an input as the model would read it, for the key of this name.
 
         Raises:
-            OverloadedError: too many are counting already.
+            OverloadedError: the key has too many being counted already.
             UnavailableError: there is no engine.
         """
         engine = self._running_session().engine
-        if self._counting >= _MOST_COUNTING:
-            self._recorder.refusals["COUNTING_FULL"] += 1
-            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=RETRY_SECONDS)
-        self._counting += 1
-        try:
+        with self._counting.take(key):
             return await engine.count_tokens(content)
-        finally:
-            self._counting -= 1
 
     def check_open(self) -> None:
         """Makes sure that requests are accepted.

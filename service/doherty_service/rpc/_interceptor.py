@@ -4,20 +4,22 @@ import asyncio
 import inspect
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
 
 from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, to_status
+from doherty_service._shares import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._strangers import Strangers
-from doherty_service.security import ANYBODY, Keyring
+from doherty_service.security import ANYBODY, Caller, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
 if TYPE_CHECKING:  # generic for type checkers only
@@ -32,6 +34,8 @@ Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
 """Answers an RPC: takes the iterator of its requests, its context and its record, and returns the reply."""
+
+NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
@@ -60,13 +64,15 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         *,
         keyring: Keyring | None = None,
         open_services: Collection[str] = (),
+        costly_services: Mapping[str, Shares] = NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
     ) -> None:
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
         `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
-        ask for too much are counted in `refusals`.
+        ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time, and
+        they count against its limits; the servicers of the contract see to that themselves.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -75,6 +81,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._accept = accept
         self._open_services = frozenset(open_services)
         self._strangers = Strangers(Counter() if refusals is None else refusals)
+        self._costly_services = costly_services
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -192,6 +199,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """What reads and answers an RPC of another service, as the health service, which may be open to strangers."""
         behavior, parse = _coroutine(handler), _parser(handler)
         receive_watch = self._receive_watch
+        shares = self._costly_services.get(name[1:].partition("/")[0])
 
         async def respond(_: Any, context: Context, record: RequestRecord) -> Any:
             with ExitStack() as stack:
@@ -204,6 +212,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 record.received = time.monotonic()
                 end = RequestEnd(context)
                 stack.callback(end.let_go)
+                if shares is not None:
+                    stack.enter_context(_charged(record.caller, shares))
                 reply = await behavior(request, context)
                 await receive_watch.check_end(end, stranger)
                 return reply
@@ -221,6 +231,22 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         except UnauthenticatedError:
             return False
         return True
+
+
+@contextmanager
+def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
+    """Counts a call against the caller's share and limits up to the end of the block.
+
+    Raises:
+        OverloadedError: one more would be beyond them.
+        UnauthenticatedError: the key was revoked.
+    """
+    with shares.take(caller.name):
+        taken = caller.take()
+        try:
+            yield
+        finally:
+            caller.give_back(taken)
 
 
 def _begin(method: str, context: Context) -> RequestRecord:

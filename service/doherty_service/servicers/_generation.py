@@ -118,7 +118,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         content = translation.count_tokens_input(request, self._generations.model(), self._deployment)
         taken = record.caller.take()
         try:
-            count = await self._generations.count_tokens(content)
+            count = await self._generations.count_tokens(content, record.caller.name)
         finally:
             record.caller.give_back(taken)
         return wire.CountTokensResponse(prompt_tokens=count).SerializeToString()

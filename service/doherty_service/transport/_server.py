@@ -7,6 +7,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service._settings import Settings
+from doherty_service._shares import Shares
 from doherty_service.generation import Generations
 from doherty_service.rpc import EndWatch, LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import (
@@ -27,6 +28,9 @@ from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
 from doherty_service.transport._services import SERVICES
+
+_MOST_DEBUGGING = 4
+"""Calls of channelz that wait for their turn."""
 
 
 def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
@@ -55,6 +59,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         open_services=[name for name, door in doors.items() if door == "open"],
         accept=guard.accept,
         refusals=recorder.refusals,
+        costly_services={CHANNELZ_SERVICE: Shares(_MOST_DEBUGGING, recorder.refusals)},
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
