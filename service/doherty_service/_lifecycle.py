@@ -17,7 +17,7 @@ from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.generation import Generations
 from doherty_service.rpc import ReceiveWatch, Reporter
-from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, set_up_logging
+from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, name_instance, set_up_logging
 from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
     ConnectionGuard,
@@ -108,7 +108,7 @@ async def _serve(
         serve_metrics(settings.metrics_listen, collector)
     await server.start()
     calm_poller()
-    log_event("listening", address=address, engine=settings.engine)
+    _tell_listening(address, settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
         health_servicer.tell(serving=serving)
@@ -150,8 +150,14 @@ async def _serve(
     await _first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
     stopping = _stop_engine(supervising, supervisor)
     await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
+    reporter.flush()
     log_event("stopped")
     _leave(tracing, log, int(is_lost))
+
+
+def _tell_listening(address: str, engine: str) -> None:
+    name_instance(int(address.rpartition(":")[2]))
+    log_event("listening", address=address, engine=engine)
 
 
 async def _give_up(error: Exception, generations: Generations) -> None:

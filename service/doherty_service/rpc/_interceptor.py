@@ -39,6 +39,7 @@ NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
+_MOST_DIGITS = 6
 """The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
 
 _TELL_SECONDS = 1.0
@@ -71,8 +72,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
         `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
-        ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time, and
-        they count against its limits; the servicers of the contract see to that themselves.
+        ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time,
+        and they count against its limits; the servicers of the contract see to that themselves.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -155,7 +156,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     record.is_stranger = False
                 if lets_in:
                     accept(record.peer)
-                record.retried = _ATTEMPTS in dict(metadata)
+                record.attempt = _attempt(metadata)
+                record.retried = record.attempt > 1
                 reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
@@ -231,6 +233,14 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         except UnauthenticatedError:
             return False
         return True
+
+
+def _attempt(metadata: Any) -> int:
+    """Which attempt of its caller an RPC is; 1 if it does not say so, or what it says is no number."""
+    for name, value in metadata:
+        if name == _ATTEMPTS:
+            return 1 + int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 1
+    return 1
 
 
 @contextmanager
