@@ -71,6 +71,6 @@ def _folders(mount: Path, path: PurePosixPath) -> list[Path]:
 def _read(path: Path) -> str | None:
     """The text of a file; None where there is none, as everywhere but on Linux."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
     except OSError:
         return None

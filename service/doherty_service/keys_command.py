@@ -33,8 +33,8 @@ def _limit(text: str) -> int | str | None:
         return None
     if text == UNLIMITED:
         return text
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is no number from 1 on, and not {UNLIMITED} or {_DEFAULT}.")
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is no number, and not {UNLIMITED} or {_DEFAULT}.")
     return int(text)
 
 
@@ -125,16 +125,12 @@ def add(
     It is printed this once, and kept nowhere.
     """
     settings = _settings(context, adapters, all_adapters=all_adapters)
-    try:
+    with _failing():
         key, token = new_key(name, settings)
-    except ValidationError as error:
-        raise click.UsageError(
-            f"{name!r} is not a name of up to 64 letters, digits and any of . _ @ - behind the first."
-        ) from error
-    with _failing(), changing_keys(path) as kept:
-        if any(other.name == name for other in kept):
-            raise click.UsageError(f"There is a key of the name {name!r} already.")
-        kept.append(key)
+        with changing_keys(path) as kept:
+            if any(other.name == name for other in kept):
+                raise click.UsageError(f"There is a key of the name {name!r} already.")
+            kept.append(key)
     click.echo(token)
     click.echo("This is the only time that the key is shown.", err=True)
 
@@ -252,5 +248,16 @@ def _changing(path: Path) -> Iterator[list[ApiKey]]:
 def _failing() -> Iterator[None]:
     try:
         yield
+    except ValidationError as error:
+        raise click.UsageError(_problem(error)) from error
     except (KeysFileError, UseUnknownError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _problem(error: ValidationError) -> str:
+    """What is wrong with a key, by the first thing that is."""
+    first = error.errors()[0]
+    field = str(first["loc"][0])
+    if field == "name":
+        return f"{first['input']!r} is not a name of up to 64 letters, digits and any of . _ @ - behind the first."
+    return f"--{field.replace('_', '-')}: {first['msg']}."

@@ -35,12 +35,12 @@ Behavior = Callable[[Any, Any], Awaitable[Any]]
 Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
 """Answers an RPC: takes the iterator of its requests, its context and its record, and returns the reply."""
 
-NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
+_NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
-_MOST_DIGITS = 6
 """The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
+_MOST_DIGITS = 6
 
 _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
@@ -65,7 +65,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         *,
         keyring: Keyring | None = None,
         open_services: Collection[str] = (),
-        costly_services: Mapping[str, Shares] = NO_SERVICES,
+        costly_services: Mapping[str, Shares] = _NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ _REASONS = frozenset(
         "ENGINE_RESTARTING",
         "KEY_LIMIT",
         "QUEUE_FULL",
+        "TOO_MANY_CALLS",
         "WARMING_UP",
     }
 )

@@ -22,7 +22,7 @@ UNLIMITED = "unlimited"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
-KeyLimit = Annotated[int, Field(ge=1)] | Literal["unlimited"] | None
+KeyLimit = Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal["unlimited"] | None
 """None leaves it to the server's default."""
 
 
