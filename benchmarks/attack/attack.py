@@ -27,6 +27,7 @@ import grpc
 from holding import HOLDING, unread_answers
 from messages import MESSAGES
 from protocol import PROTOCOL
+from side_work import SIDE_WORK
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
@@ -52,6 +53,7 @@ ATTACKS: dict[str, Attack] = {
     **PROTOCOL,
     **MESSAGES,
     **HOLDING,
+    **SIDE_WORK,
     **{name: _by_stranger(attack) for name, attack in STRANGERS.items()},
 }
 FAST = ("-o", "tokens_per_step=64", "-o", "tokens_per_second=12800")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
+from doherty_service._awake import awake
 from doherty_service._memory import give_memory_back
 from doherty_service._metrics import ServerCollector, serve_metrics
 from doherty_service._process import describe
@@ -16,7 +17,7 @@ from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.generation import Generations
 from doherty_service.rpc import ReceiveWatch, Reporter
-from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, set_up_logging
+from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, name_instance, set_up_logging
 from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
     ConnectionGuard,
@@ -28,6 +29,7 @@ from doherty_service.transport import (
     calm_poller,
     measure_lag,
     read_certificates,
+    read_keyring,
     replies_sent,
     room_for_connections,
     watch_port,
@@ -94,15 +96,19 @@ async def _serve(
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
-    certificates = read_certificates(settings)
-    server, end_watch = build_server(settings, generations, recorder, health_servicer, reporter, receive_watch, guard)
+    certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
+    server, end_watch = build_server(
+        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring
+    )
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
-        collector = ServerCollector(recorder, generations, log, settings.engine, certificates)
+        collector = ServerCollector(
+            recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring
+        )
         serve_metrics(settings.metrics_listen, collector)
     await server.start()
     calm_poller()
-    log_event("listening", address=address, engine=settings.engine)
+    _tell_listening(address, settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
         health_servicer.tell(serving=serving)
@@ -113,6 +119,7 @@ async def _serve(
     supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
     watches = [
+        awake.run(),
         generations.writes.run(settings.stall_timeout),
         receive_watch.run(),
         end_watch.run(settings.stall_timeout),
@@ -143,8 +150,14 @@ async def _serve(
     await _first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
     stopping = _stop_engine(supervising, supervisor)
     await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
+    reporter.flush()
     log_event("stopped")
     _leave(tracing, log, int(is_lost))
+
+
+def _tell_listening(address: str, engine: str) -> None:
+    name_instance(int(address.rpartition(":")[2]))
+    log_event("listening", address=address, engine=engine)
 
 
 async def _give_up(error: Exception, generations: Generations) -> None:

@@ -11,9 +11,10 @@ from doherty_engine import EngineSetupError, ModelInfo
 from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
 from doherty_service._http import start_http
+from doherty_service._key_use import QUEUED, RUNNING, SHARE
 from doherty_service._version import server_version
 from doherty_service.generation import Generations, State
-from doherty_service.security import Certificates
+from doherty_service.security import Certificates, Keyring
 from doherty_service.telemetry import (
     ANSWERING_RPCS,
     OTHER_RPC,
@@ -78,13 +79,15 @@ class ServerCollector(Collector):
     It runs in the thread of the HTTP request, so it reads copies: `dict()` makes one without letting the event loop in.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it reads from
         self,
         recorder: LatencyRecorder,
         generations: Generations,
         log: LogWriter,
         engine: str,
+        *,
         certificates: Certificates | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         """`engine` is the name under which the engine is registered."""
         self._recorder = recorder
@@ -92,6 +95,7 @@ class ServerCollector(Collector):
         self._log = log
         self._engine = engine
         self._certificates = certificates
+        self._keyring = keyring
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are not those of another collector."""
@@ -105,6 +109,7 @@ class ServerCollector(Collector):
         yield from self._counters()
         yield from self._histograms()
         yield from self._gauges()
+        yield from self._key_gauges()
         yield from draft_metrics(self._generations.drafting())
 
     def _counters(self) -> Iterator[Metric]:
@@ -221,6 +226,28 @@ class ServerCollector(Collector):
         told = ("", "", "") if model is None else (model.engine_version, model.model, model.revision)
         build.add_metric((server_version(), self._engine, *told), 1)
         yield build
+
+    def _key_gauges(self) -> Iterator[Metric]:
+        """Of keys alone: without any, the gauges of the whole server tell the same."""
+        running = GaugeMetricFamily(
+            RUNNING, "Requests that the engine works on, by name of the API key.", labels=("key",)
+        )
+        queued = GaugeMetricFamily(QUEUED, "Requests that wait for a slot, by name of the API key.", labels=("key",))
+        share = GaugeMetricFamily(
+            SHARE,
+            "How much of a limit of an API key is in use, 1 for all of it; of tokens it can be more. A minute's limits "
+            "are forgiven evenly.",
+            labels=("key", "limit"),
+        )
+        if self._keyring is not None:
+            load = self._generations.load_of_keys()
+            for name in self._keyring.names:
+                runs, waits = load.get(name, (0, 0))
+                running.add_metric((name,), runs)
+                queued.add_metric((name,), waits)
+            for name, limit, used in self._keyring.use():
+                share.add_metric((name, limit), used)
+        yield from (running, queued, share)
 
     def _model(self) -> ModelInfo | None:
         try:

@@ -103,6 +103,25 @@ class Settings(BaseSettings):
         default=None,
         description="The file of API keys, which `doherty keys` writes: with it, every call needs one of them.",
     )
+    key_max_concurrent: int | None = Field(
+        default=None,
+        ge=1,
+        le=_LARGEST,
+        description="How many requests of a key may run or wait at a time, unless it has a limit of its own.",
+    )
+    key_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=_LARGEST,
+        description="How many requests a minute a key may send, unless it has a limit of its own.",
+    )
+    key_tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=_LARGEST,
+        description="How many tokens a minute a key may use, prompts and answers together, unless it has a limit of "
+        "its own.",
+    )
     health: Door = Field(default="open", description=f"The health service: {_DOORS}.")
     reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
     channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")

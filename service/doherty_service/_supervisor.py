@@ -20,6 +20,7 @@ from doherty_engine import (
     Stopping,
     is_shortage,
 )
+from doherty_service._awake import awake
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
 from doherty_service._process import describe
 from doherty_service.admission import Priority, Ticket
@@ -133,7 +134,7 @@ class Supervisor:
             health = session.engine.health()
             if not health.ok:
                 return health.detail
-            silence = session.silence()
+            silence = awake.seconds_since(session.last_sign)
             if session.is_busy:
                 if silence > self._patience.step_timeout:
                     return f"no step for {silence:.1f} s while requests run"
@@ -150,8 +151,7 @@ class Supervisor:
         self._generations.begin_answer(answer)
         try:
             answer.model = self._generations.model()
-            async with asyncio.timeout(self._patience.step_timeout):
-                await self._generations.serve(answer)
+            await awake.within(self._patience.step_timeout, self._generations.serve(answer))
         except TimeoutError:
             return f"no answer to a canary within {self._patience.step_timeout} s"
         except (OverloadedError, UnavailableError):
@@ -195,8 +195,7 @@ class Supervisor:
         )
         await self._on_serving(False)  # noqa: FBT003 - its only parameter
         try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self.stop()
+            await awake.within(STOP_SECONDS, self.stop())
         except TimeoutError:
             raise EngineLostError(
                 "The engine failed and cannot be stopped; the process must be started again."

@@ -3,7 +3,7 @@
 import pytest
 
 from doherty_service._errors import OverloadedError
-from doherty_service.security import ApiKey, new_key
+from doherty_service.security import Limits
 from doherty_service.security._usage import Usage
 
 
@@ -17,11 +17,7 @@ class Clock:
         return self.now
 
 
-def limited(*, max_concurrent: int | None = None, per_minute: int | None = None) -> ApiKey:
-    return new_key("a", adapters=None, max_concurrent=max_concurrent, per_minute=per_minute)[0]
-
-
-def refusal(usage: Usage, key: ApiKey) -> float:
+def refusal(usage: Usage, key: Limits) -> float:
     """The seconds after which the server says that there is room again."""
     with pytest.raises(OverloadedError) as refused:
         usage.take(key)
@@ -31,8 +27,8 @@ def refusal(usage: Usage, key: ApiKey) -> float:
 
 
 def test_a_minute_of_requests_may_come_at_once_and_then_evenly() -> None:
-    clock, key = Clock(), limited(per_minute=60)
-    usage = Usage(clock)
+    clock, key = Clock(), Limits(per_minute=60)
+    usage = Usage("a", clock)
     for _ in range(60):
         usage.release(usage.take(key))
     assert refusal(usage, key) == pytest.approx(1)
@@ -48,8 +44,8 @@ def test_a_minute_of_requests_may_come_at_once_and_then_evenly() -> None:
 
 
 def test_those_who_are_refused_are_told_to_come_one_after_the_other() -> None:
-    clock, key = Clock(), limited(per_minute=60)
-    usage = Usage(clock)
+    clock, key = Clock(), Limits(per_minute=60)
+    usage = Usage("a", clock)
     for _ in range(60):
         usage.take(key)
     assert [refusal(usage, key) for _ in range(3)] == pytest.approx([1, 2, 3])
@@ -57,8 +53,8 @@ def test_those_who_are_refused_are_told_to_come_one_after_the_other() -> None:
 
 
 def test_who_waits_as_long_as_told_is_let_in() -> None:
-    clock, key = Clock(), limited(per_minute=600)
-    usage = Usage(clock)
+    clock, key = Clock(), Limits(per_minute=600)
+    usage = Usage("a", clock)
     for _ in range(600):
         usage.take(key)
     for wait in [refusal(usage, key) for _ in range(300)]:
@@ -67,8 +63,8 @@ def test_who_waits_as_long_as_told_is_let_in() -> None:
 
 
 def test_requests_at_a_time_are_counted_while_they_last() -> None:
-    clock, key = Clock(), limited(max_concurrent=2)
-    usage = Usage(clock)
+    clock, key = Clock(), Limits(max_concurrent=2)
+    usage = Usage("a", clock)
     first, _ = usage.take(key), usage.take(key)
     assert refusal(usage, key) == pytest.approx(0.5)  # nothing has ended yet, and a second is the guess
     clock.now += 4
@@ -78,10 +74,47 @@ def test_requests_at_a_time_are_counted_while_they_last() -> None:
 
 
 def test_a_request_that_is_refused_is_not_charged() -> None:
-    clock, key = Clock(), limited(max_concurrent=1, per_minute=2)
-    usage = Usage(clock)
+    clock, key = Clock(), Limits(max_concurrent=1, per_minute=2)
+    usage = Usage("a", clock)
     taken = usage.take(key)
     for _ in range(10):
         refusal(usage, key)
     usage.release(taken)
     usage.take(key)
+
+
+def test_tokens_are_charged_when_they_are_used_and_a_debt_is_paid_off() -> None:
+    clock, key = Clock(), Limits(tokens_per_minute=600)
+    usage = Usage("a", clock)
+    for _ in range(3):
+        usage.take(key)  # nothing is used yet
+    usage.charge(500, key)
+    usage.take(key)
+    usage.charge(1000, key)  # more than was left
+    assert refusal(usage, key) == pytest.approx((1500 - 600 + 1) / 10)
+    assert list(usage.shares(key)) == [("tokens_per_minute", 2.5)]
+    clock.now += 90.1
+    usage.take(key)
+    clock.now += 60
+    assert list(usage.shares(key)) == [("tokens_per_minute", 0)]
+
+
+def test_a_new_limit_counts_at_once() -> None:
+    clock = Clock()
+    usage = Usage("a", clock)
+    low = Limits(per_minute=60, tokens_per_minute=60)
+    usage.take(low)
+    usage.charge(6000, low)
+    refusal(usage, low)
+    high = Limits(per_minute=60, tokens_per_minute=60_000)
+    usage.take(high)
+    assert refusal(usage, Limits(max_concurrent=1)) > 0
+
+
+def test_use_is_told_of_the_limits_that_there_are() -> None:
+    usage = Usage("a", Clock())
+    usage.take(Limits(per_minute=4))
+    limits = Limits(max_concurrent=2, per_minute=4, tokens_per_minute=100)
+    usage.charge(25, limits)
+    assert dict(usage.shares(limits)) == {"max_concurrent": 0.5, "per_minute": 0.25, "tokens_per_minute": 0.25}
+    assert dict(usage.shares(Limits())) == {}

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prometheus_client import Metric
 
@@ -11,7 +12,7 @@ from doherty_engine import Drafting
 from doherty_service._metrics import ServerCollector
 from doherty_service._settings import Settings
 from doherty_service.generation import Generations
-from doherty_service.security import ANYBODY
+from doherty_service.security import ANYBODY, Keyring, changing_keys, new_key
 from doherty_service.telemetry import AbortCause, LatencyRecorder, LogWriter, RequestRecord
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,12 @@ def metrics() -> list[Metric]:
     recorder.slot_freed(AbortCause.CANCELLED, 0.1)
     recorder.refusals["QUEUE_FULL"] += 1
     generations = _Drafting(recorder, max_queued=1, max_queued_bytes=1)
-    return list(ServerCollector(recorder, generations, LogWriter(2), "synthetic").collect())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "keys.json"
+        with changing_keys(path) as keys:
+            keys.append(new_key("alice", {"max_concurrent": 1})[0])
+        keyring = Keyring(path, recorder.refusals)
+    return list(ServerCollector(recorder, generations, LogWriter(2), "synthetic", keyring=keyring).collect())
 
 
 def exposed_name(metric: Metric) -> str:

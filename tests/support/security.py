@@ -60,19 +60,15 @@ def connect_with(target: str, token: str, roots: bytes | None = None) -> Iterato
         yield Caller(grpc.intercept_channel(channel, _Sends(bearer(token))))
 
 
-def add_key(  # noqa: PLR0913 - as many as a key has
+def add_key(
     path: Path,
     name: str,
     *,
     adapters: tuple[str, ...] | None = None,
-    max_concurrent: int | None = None,
-    per_minute: int | None = None,
-    operator: bool = False,
+    **settings: object,
 ) -> str:
-    """Adds a key to a file of keys, and returns the whole of it."""
-    key, token = new_key(
-        name, adapters=adapters, max_concurrent=max_concurrent, per_minute=per_minute, operator=operator
-    )
+    """Adds a key to a file of keys, and returns the whole of it; `settings` are fields of ApiKey."""
+    key, token = new_key(name, {"adapters": adapters, **settings})
     with changing_keys(path) as keys:
         keys.append(key)
     return token

@@ -78,7 +78,7 @@ def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[
     engine_log, told, keys = folder / "engine", folder / "log", folder / "keys"
     key = ""
     if row.kind in (Kind.DOHERTY, Kind.BEFORE):
-        entry, key = new_key("load", adapters=None, max_concurrent=None, per_minute=None)
+        entry, key = new_key("load", {})
         with changing_keys(keys) as kept:
             kept.append(entry)
     command = _command(row.kind, engine_log, keys, load, programs)

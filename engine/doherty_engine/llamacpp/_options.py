@@ -1,8 +1,8 @@
 """What a deployment may set."""
 
-import os
 from dataclasses import dataclass
 
+from doherty_engine._cores import usable_cores
 from doherty_engine._options import option, parse_bool, parse_positive
 
 
@@ -25,7 +25,9 @@ class Options:
         "The default is 8192, or the model's context where that is smaller.",
     )
     threads: int | None = option(
-        None, parse_positive, "The threads that compute. The default leaves one core to the server."
+        None,
+        parse_positive,
+        "The threads that compute. The default leaves one of the cores that the process may use to the server.",
     )
     prompt_cache: bool = option(
         True,  # noqa: FBT003  the default of a switch is a switch
@@ -36,6 +38,4 @@ class Options:
 
 def default_threads() -> int:
     """All cores but one: libgomp's barriers collapse when its threads compete with the server for a core."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, usable_cores() - 1)

@@ -23,6 +23,9 @@ from doherty_engine.text import begins_answer, can_render, template_failure, tem
 _BATCH_TOKENS = 128
 """Of a prompt, computed at a time: for so long an abort, and the next token of every other answer, must wait."""
 
+_HTTP_THREADS = 4
+"""Of llama.cpp's listener, beside one for each slot; by default it has one for each core that it sees."""
+
 
 _NO_TEMPLATE = "{{ '' }}"
 """Takes the place of a chat template that is not there, for which llama.cpp would take another model's, or that it
@@ -60,6 +63,7 @@ class LlamaServer:
         params.kv_unified = True
         params.n_batch = params.n_ubatch = _BATCH_TOKENS
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.n_threads_http = slots + _HTTP_THREADS
         params.cache_ram_mib = 0
         params.prefill_assistant = False
         params.verbosity = -1

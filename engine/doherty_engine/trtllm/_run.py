@@ -19,6 +19,8 @@ from doherty_engine.trtllm._sampling import SamplingWriter
 
 _CANCEL_SECONDS = 10.0
 """A cancelled request ends within a step; at 1.2.x one whose worker has died never does."""
+_CANCEL_LOOKS = 10
+"""The wait for its end has so many parts: of a process that was stopped meanwhile, only one is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,11 @@ class Run:
     def _cancel(self) -> None:
         if self._result is not None and not self._result.finished:
             self._result.abort()
-            self._timers.append(asyncio.get_running_loop().call_later(_CANCEL_SECONDS, self._give_up))
+            self._await_end(_CANCEL_LOOKS)
 
-    def _give_up(self) -> None:
-        self._shop.on_fault(f"a cancelled request has not ended within {_CANCEL_SECONDS:g} s")
+    def _await_end(self, looks: int) -> None:
+        if looks:
+            part = _CANCEL_SECONDS / _CANCEL_LOOKS
+            self._timers.append(asyncio.get_running_loop().call_later(part, self._await_end, looks - 1))
+        else:
+            self._shop.on_fault(f"a cancelled request has not ended within {_CANCEL_SECONDS:g} s")

@@ -256,11 +256,14 @@ def mark(record: RequestRecord, output: StepOutput) -> None:
     """Leaves the marks of an output on the record."""
     if output.started is not None:
         record.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
+        record.caller.charge(output.started.prompt_tokens)
     if output.token_count:
         record.mark_tokens(output.token_count)
     if output.finish is not None:
         finish = output.finish
         record.mark_summary(finish.reason.value, finish.cached_tokens, finish.engine_time_to_first_token)
+        if record.asked is not None and record.asked.held is not None and record.continued_tokens is None:
+            record.continued_tokens = finish.output_tokens - record.output_tokens
 
 
 def merge(outputs: Sequence[StepOutput]) -> StepOutput:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from doherty_engine import (
     output_budget,
 )
 from doherty_service._errors import OverloadedError, UnavailableError
+from doherty_service._shares import Shares
 from doherty_service.admission import Admission, Pace, Promises
 from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
@@ -76,7 +78,9 @@ class Generations:
         self._session: EngineSession | None = None
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
-        self._counting = 0
+        self._counting = Shares(_MOST_COUNTING, recorder.refusals)
+        self._waiting: Counter[str] = Counter()
+        """How many requests wait for a slot, by the name of the key."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -121,7 +125,7 @@ class Generations:
     def step_age(self) -> float:
         """Seconds since the engine's last sign of life; 0 while it has nothing to do."""
         session = self._session
-        return session.silence() if session is not None and session.is_busy else 0.0
+        return time.monotonic() - session.last_sign if session is not None and session.is_busy else 0.0
 
     def load(self) -> Load:
         """What is going on right now."""
@@ -130,6 +134,13 @@ class Generations:
             return Load()
         admission = session.admission
         return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
+
+    def load_of_keys(self) -> "dict[str, tuple[int, int]]":
+        """How many requests of each key run and wait, by its name; without those that have none. Any thread may ask."""
+        session = self._session
+        running = Counter() if session is None else session.running_by_key()
+        waiting = self._waiting.copy()
+        return {name: (running[name], waiting[name]) for name in running | waiting}
 
     def model(self) -> ModelInfo:
         """What the engine serves, or served when it was last there.
@@ -151,22 +162,16 @@ class Generations:
         session = self._session
         return None if session is None else session.engine.health().drafting
 
-    async def count_tokens(self, content: Input) -> int:
-        """Counts the tokens of an input as the model would read it.
+    async def count_tokens(self, content: Input, key: str) -> int:
+        """Counts the tokens of an input as the model would read it, for the key of this name.
 
         Raises:
-            OverloadedError: too many are counting already.
+            OverloadedError: the key has too many being counted already.
             UnavailableError: there is no engine.
         """
         engine = self._running_session().engine
-        if self._counting >= _MOST_COUNTING:
-            self._recorder.refusals["COUNTING_FULL"] += 1
-            raise OverloadedError("COUNTING_FULL", "too many inputs are being counted", retry_after=RETRY_SECONDS)
-        self._counting += 1
-        try:
+        with self._counting.take(key):
             return await engine.count_tokens(content)
-        finally:
-            self._counting -= 1
 
     def check_open(self) -> None:
         """Makes sure that requests are accepted.
@@ -226,6 +231,7 @@ class Generations:
         try:
             answer.leave()
         finally:
+            answer.record.caller.charge(answer.record.output_tokens)
             answer.record.caller.give_back(taken)
             self.in_flight -= 1
             if not self.in_flight:
@@ -264,6 +270,7 @@ class Generations:
         ends_at = answer.request.stopping.ends_at
         begun = time.monotonic()
         refused = False
+        self._waiting[answer.record.caller.name] += 1
         try:
             async with asyncio.timeout(None if ends_at is None else ends_at - begun):
                 await admission.acquire(answer.ticket)
@@ -273,6 +280,7 @@ class Generations:
             refused = True
             raise
         finally:
+            self._waiting[answer.record.caller.name] -= 1
             if not refused:  # it would count as a wait of no time
                 answer.record.queue = time.monotonic() - begun
         return True

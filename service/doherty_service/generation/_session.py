@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,14 @@ class EngineSession:
         """Whether the engine has something to do."""
         return bool(self._answers)
 
-    def silence(self) -> float:
-        """Seconds since the engine last gave a sign of life."""
-        return time.monotonic() - max(self.last_step, self.engine.health().last_progress or 0.0)
+    @property
+    def last_sign(self) -> float:
+        """When the engine last gave a sign of life, by `time.monotonic()`."""
+        return max(self.last_step, self.engine.health().last_progress or 0.0)
+
+    def running_by_key(self) -> Counter[str]:
+        """How many requests of each key have a slot, by its name. Any thread may ask."""
+        return Counter(answer.record.caller.name for answer in list(self._answers.values()))
 
     def submit(self, answer: "Answer") -> None:
         """Begins a request that has a slot.

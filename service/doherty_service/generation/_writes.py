@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from doherty_service._awake import awake
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -114,10 +116,10 @@ class WriteWatch:
         """Stalls the writers whose message was not taken for `timeout` seconds; runs until it is cancelled."""
         while True:
             await asyncio.sleep(timeout / _LOOKS)
-            self._look(time.monotonic() - timeout)
+            self._look(timeout)
 
-    def _look(self, oldest: float) -> None:
+    def _look(self, timeout: float) -> None:
         # Not in `run`: gRPC keeps an RPC as long as a local variable has its context.
         for writer in tuple(self._writers):
-            if writer.write_began is not None and writer.write_began < oldest:
+            if writer.write_began is not None and awake.seconds_since(writer.write_began) > timeout:
                 writer.stall()

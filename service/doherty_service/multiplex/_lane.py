@@ -41,6 +41,7 @@ class Lane(Answer):
         self._multiplex = multiplex
         self._error_part: bytes | None = None
         record = self.record
+        record.attempt = 1 + start.attempts
         record.retried = start.attempts > 0
         record.ends_at = rpc.ends_at
         self._alarm: asyncio.TimerHandle | None = None

@@ -5,6 +5,7 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from doherty_service._awake import awake
 from doherty_service._errors import StalledReaderError
 from doherty_service.rpc._failures import note_failure
 from doherty_service.rpc._reporter import Reporter
@@ -61,10 +62,9 @@ class EndWatch:
 
     def _look(self, timeout: float) -> None:
         # Not in `run`: gRPC keeps an RPC as long as a local variable has its context.
-        now = time.monotonic()
         for rpc, (since, handler) in self._open.items():
             most = timeout if handler in self._unreported else max(timeout, _LEAST_SECONDS)
-            if since < now - most:
+            if awake.seconds_since(since) > most:
                 self._hang_up(rpc, handler)
 
     def _hang_up(self, rpc: Task, handler: Task) -> None:

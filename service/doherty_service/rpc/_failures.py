@@ -4,7 +4,9 @@ import logging
 
 import grpc
 
+from doherty_engine import EngineFailedError
 from doherty_service._errors import ServiceError, as_service_error
+from doherty_service.rpc._stacks import Stacks
 from doherty_service.telemetry import AbortCause, RequestRecord
 
 _log = logging.getLogger("doherty.error")
@@ -16,6 +18,8 @@ _CAUSES = {
     "STALLED_READER": AbortCause.STALLED_READER,
 }
 """The reasons that mean that a request under way was ended early."""
+
+_stacks = Stacks()
 
 _CLOCK_SLACK = 0.05
 """Seconds. A caller whose deadline passes resets the call, and its clock may be ahead of ours."""
@@ -43,9 +47,16 @@ def note_leaving(record: RequestRecord) -> grpc.StatusCode:
 
 
 def _log_error(error: Exception, told: ServiceError, record: RequestRecord) -> None:
-    """Logs all of what failed on our side; of a wrong request only the fields, because a text may quote the prompt."""
+    """Logs all of what failed on our side; of a wrong request only the fields, because a text may quote the prompt.
+
+    An engine that dies fails for all its requests at once: the first one tells the stack, and the others have no more
+    than their `request` lines. Any other fault is told for every request, with its stack the first time.
+    """
     if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
-        _log.error("error", extra={"fields": {**record.names, "error": str(error)}}, exc_info=error)
+        is_new = _stacks.is_new(error)
+        if is_new or not isinstance(error, EngineFailedError):
+            fields = {**record.names, "error": str(error)}
+            _log.error("error", extra={"fields": fields}, exc_info=error if is_new else None)
     else:
         fields = {**record.names, "reason": told.reason, "fields": [where.field for where in told.violations]}
         _log.debug("refused", extra={"fields": fields})

@@ -4,20 +4,22 @@ import asyncio
 import inspect
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
 
 from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, to_status
+from doherty_service._shares import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._strangers import Strangers
-from doherty_service.security import ANYBODY, Keyring
+from doherty_service.security import ANYBODY, Caller, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
 if TYPE_CHECKING:  # generic for type checkers only
@@ -33,9 +35,12 @@ Behavior = Callable[[Any, Any], Awaitable[Any]]
 Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
 """Answers an RPC: takes the iterator of its requests, its context and its record, and returns the reply."""
 
+_NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
+
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
 """The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
+_MOST_DIGITS = 6
 
 _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
@@ -60,13 +65,15 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         *,
         keyring: Keyring | None = None,
         open_services: Collection[str] = (),
+        costly_services: Mapping[str, Shares] = _NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
     ) -> None:
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
         `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
-        ask for too much are counted in `refusals`.
+        ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time,
+        and they count against its limits; the servicers of the contract see to that themselves.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -75,6 +82,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._accept = accept
         self._open_services = frozenset(open_services)
         self._strangers = Strangers(Counter() if refusals is None else refusals)
+        self._costly_services = costly_services
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -148,7 +156,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     record.is_stranger = False
                 if lets_in:
                     accept(record.peer)
-                record.retried = _ATTEMPTS in dict(metadata)
+                record.attempt = _attempt(metadata)
+                record.retried = record.attempt > 1
                 reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
@@ -192,6 +201,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """What reads and answers an RPC of another service, as the health service, which may be open to strangers."""
         behavior, parse = _coroutine(handler), _parser(handler)
         receive_watch = self._receive_watch
+        shares = self._costly_services.get(name[1:].partition("/")[0])
 
         async def respond(_: Any, context: Context, record: RequestRecord) -> Any:
             with ExitStack() as stack:
@@ -204,6 +214,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 record.received = time.monotonic()
                 end = RequestEnd(context)
                 stack.callback(end.let_go)
+                if shares is not None:
+                    stack.enter_context(_charged(record.caller, shares))
                 reply = await behavior(request, context)
                 await receive_watch.check_end(end, stranger)
                 return reply
@@ -221,6 +233,30 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         except UnauthenticatedError:
             return False
         return True
+
+
+def _attempt(metadata: Any) -> int:
+    """Which attempt of its caller an RPC is; 1 if it does not say so, or what it says is no number."""
+    for name, value in metadata:
+        if name == _ATTEMPTS:
+            return 1 + int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 1
+    return 1
+
+
+@contextmanager
+def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
+    """Counts a call against the caller's share and limits up to the end of the block.
+
+    Raises:
+        OverloadedError: one more would be beyond them.
+        UnauthenticatedError: the key was revoked.
+    """
+    with shares.take(caller.name):
+        taken = caller.take()
+        try:
+            yield
+        finally:
+            caller.give_back(taken)
 
 
 def _begin(method: str, context: Context) -> RequestRecord:

@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from doherty_service import translation
+from doherty_service._awake import awake
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
 from doherty_service.rpc._strangers import Stranger
 from doherty_service.rpc._turns import Turns
@@ -36,8 +37,8 @@ class ReceiveWatch:
         """A message must have arrived `timeout` seconds after it is waited for."""
         self.timeout = timeout
         self.turns = Turns()
-        self._waiting: dict[asyncio.Task[Any], float] = {}
-        """Until when the message for a task must have arrived, by `time.monotonic()`."""
+        self._waiting: dict[asyncio.Task[Any], tuple[float, float]] = {}
+        """Since when a task waits for its message, by `time.monotonic()`, and for how many seconds at the most."""
         self._late: set[asyncio.Task[Any]] = set()
 
     async def receive(self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
@@ -101,7 +102,7 @@ class ReceiveWatch:
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
         timeout = self.timeout if stranger is None else min(self.timeout, _STRANGER_SECONDS)
-        self._waiting[task] = time.monotonic() + timeout
+        self._waiting[task] = time.monotonic(), timeout
         try:
             return await arriving
         except asyncio.CancelledError:
@@ -116,9 +117,8 @@ class ReceiveWatch:
         """Looks for requests that are late; runs until it is cancelled."""
         while True:
             await asyncio.sleep(min(self.timeout, _STRANGER_SECONDS) / _LOOKS)
-            now = time.monotonic()
-            for task, until in self._waiting.items():
-                if until < now and task not in self._late:
+            for task, (since, timeout) in self._waiting.items():
+                if awake.seconds_since(since) > timeout and task not in self._late:
                     self._late.add(task)
                     task.cancel()
 

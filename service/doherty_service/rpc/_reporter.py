@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from doherty_service.rpc._refusal_lines import RefusalLines
 from doherty_service.telemetry import OTHER_RPC, LatencyRecorder, LineLimit, RequestRecord, log_warning, request_line
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Reporter:
         self._write_line = write_line
         self._tracing = tracing
         self._strangers = LineLimit(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
+        self._refusals = RefusalLines()
 
     def begin(self, record: RequestRecord, metadata: Metadata) -> None:
         """Notes that a request has begun."""
@@ -50,4 +52,9 @@ class Reporter:
             return
         if suppressed := self._strangers.take_suppressed():
             log_warning("lines_suppressed", lines=suppressed)
-        self._write_line(request_line(record))
+        if not self._refusals.sums_up(record):
+            self._write_line(request_line(record))
+
+    def flush(self) -> None:
+        """Tells what waits to be told."""
+        self._refusals.tell()

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from doherty_service._errors import OverloadedError, PermissionDeniedError, UnauthenticatedError
 from doherty_service.security._key import ApiKey, is_secret_of, split_token
 from doherty_service.security._keys_file import KeysFileError, read_keys
+from doherty_service.security._limits import NO_LIMITS, Limits
 from doherty_service.security._usage import Usage
 from doherty_service.security._watch import FileWatch
 
@@ -57,6 +58,9 @@ class Caller:
     def give_back(self, taken: float) -> None:
         """Notes that a request has ended."""
 
+    def charge(self, tokens: int) -> None:
+        """Counts tokens against the caller's limit: those of a prompt, or those of an answer."""
+
 
 ANYBODY = Caller()
 """Every caller, where no keys are asked for."""
@@ -90,18 +94,24 @@ class _KeyHolder(Caller):
     def give_back(self, taken: float) -> None:
         self._keyring.give_back(self._id, taken)
 
+    def charge(self, tokens: int) -> None:
+        self._keyring.charge(self._id, tokens)
+
 
 class Keyring:
     """All keys that are valid now: follows its file, and keeps what it has while that is broken."""
 
-    def __init__(self, path: Path, refusals: Counter[str]) -> None:
+    def __init__(self, path: Path, refusals: Counter[str], defaults: Limits = NO_LIMITS) -> None:
         """Reads the file; requests beyond a key's limit are counted in `refusals`.
+
+        `defaults` hold for what a key itself says nothing of.
 
         Raises:
             KeysFileError: the file cannot be used.
         """
         self._path = path
         self._refusals = refusals
+        self._defaults = defaults
         self._watch = FileWatch([path])
         self._problem = ""
         self._reading: asyncio.Future[None] | None = None
@@ -159,9 +169,9 @@ class Keyring:
         """
         usage = self._usage.get(key.id)
         if usage is None:
-            usage = self._usage[key.id] = Usage()
+            usage = self._usage[key.id] = Usage(key.name)
         try:
-            return usage.take(key)
+            return usage.take(key.limits(self._defaults))
         except OverloadedError as error:
             self._refusals[error.reason] += 1
             raise
@@ -170,6 +180,25 @@ class Keyring:
         """Notes that a request of the key with this id has ended; the key may have been revoked since."""
         if (usage := self._usage.get(identifier)) is not None:
             usage.release(taken)
+
+    def charge(self, identifier: str, tokens: int) -> None:
+        """Counts tokens of the key with this id, which may have been revoked since."""
+        usage, key = self._usage.get(identifier), self._keys.get(identifier)
+        if usage is not None and key is not None:
+            usage.charge(tokens, key.limits(self._defaults))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all keys; any thread may ask."""
+        return [key.name for key in self._keys.values()]
+
+    def use(self) -> Iterator[tuple[str, str, float]]:
+        """The names of keys and of their limits, and how much of each limit is in use; any thread may ask."""
+        used = dict(self._usage)
+        for key in self._keys.values():
+            usage = used.get(key.id) or Usage(key.name)
+            for limit, share in usage.shares(key.limits(self._defaults)):
+                yield key.name, limit, share
 
     async def follow(self) -> None:
         """Reads the file again if it has changed, in a thread, and returns when that is done."""

@@ -3,11 +3,14 @@
 import hmac
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from doherty_service.security._limits import LIMITS, Limits
 
 _TOKEN = re.compile(r"dh_([0-9a-f]{12})_([0-9a-f]{64})")
 _ID_BYTES = 6
@@ -15,8 +18,12 @@ _SECRET_BYTES = 32
 _NO_DIGEST = sha256(b"").hexdigest()
 """What an unknown id is compared with; no secret is empty."""
 
+UNLIMITED = "unlimited"
+
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+KeyLimit = Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal["unlimited"] | None
+"""None leaves it to the server's default."""
 
 
 class ApiKey(BaseModel):
@@ -30,39 +37,57 @@ class ApiKey(BaseModel):
     created: datetime
     adapters: tuple[str, ...] | None = None
     """The adapters that it may name; None for all. The model without one is open to every key."""
-    max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    """How many requests may run or wait at a time."""
-    per_minute: Annotated[int, Field(ge=1)] | None = None
-    """How many requests a minute may bring, on average; as many may come at once after a minute without any."""
+    max_concurrent: KeyLimit = None
+    """As `Limits.max_concurrent`."""
+    per_minute: KeyLimit = None
+    """As `Limits.per_minute`."""
+    tokens_per_minute: KeyLimit = None
+    """As `Limits.tokens_per_minute`."""
     operator: bool = False
     """Whether GetLatency tells its holder of other keys, too."""
+    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    """Its share of the engine's time while other keys wait, relative to theirs."""
+    highest_priority: Literal["interactive", "batch"] = "interactive"
+    """The highest priority that its requests may claim."""
+
+    def limits(self, defaults: Limits) -> Limits:
+        """What holds for the key on a server with these defaults."""
+        own = {name: getattr(self, name) for name in LIMITS}
+        return Limits(
+            **{
+                name: getattr(defaults, name) if value is None else None if value == UNLIMITED else value
+                for name, value in own.items()
+            }
+        )
 
 
-def new_key(
-    name: str,
-    *,
-    adapters: tuple[str, ...] | None,
-    max_concurrent: int | None,
-    per_minute: int | None,
-    operator: bool = False,
-) -> tuple[ApiKey, str]:
+def new_key(name: str, settings: Mapping[str, object]) -> tuple[ApiKey, str]:
     """Makes a key; the second part is the whole of it, which is kept nowhere.
 
+    Args:
+        name: Whose it is.
+        settings: Fields of ApiKey that say what it may do; those that are not given have their defaults.
+
     Raises:
-        pydantic.ValidationError: the name or a limit is none.
+        pydantic.ValidationError: the name or a setting cannot be.
     """
     identifier, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
-    key = ApiKey(
-        id=identifier,
-        name=name,
-        secret_sha256=_digest(secret),
-        created=datetime.now(UTC).replace(microsecond=0),
-        adapters=adapters,
-        max_concurrent=max_concurrent,
-        per_minute=per_minute,
-        operator=operator,
-    )
-    return key, f"dh_{identifier}_{secret}"
+    own = {
+        "id": identifier,
+        "name": name,
+        "secret_sha256": _digest(secret),
+        "created": datetime.now(UTC).replace(microsecond=0),
+    }
+    return ApiKey.model_validate(own | dict(settings)), f"dh_{identifier}_{secret}"
+
+
+def changed_key(key: ApiKey, settings: Mapping[str, object]) -> ApiKey:
+    """The same key with other settings.
+
+    Raises:
+        pydantic.ValidationError: a setting cannot be.
+    """
+    return ApiKey.model_validate(key.model_dump() | dict(settings))
 
 
 def split_token(token: str) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """GenerationService: each method translates, and leaves the work to others."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from doherty_service.translation import Deployment, RequestReader
 
 if TYPE_CHECKING:
     from doherty_service.rpc import ReceiveWatch, Reporter
+
+_log = logging.getLogger("doherty.request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,12 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         model = answer.model = self._generations.model()
         answer.request, answer.ticket = self._reader.read(wire_request, record, model, whole=whole)
         record.model, record.asked, record.is_streamed = model.model, answer.request, not whole
+        if answer.request.held is not None and answer.request.held.token_ids:
+            record.continued_tokens = len(answer.request.held.token_ids)
+        if _log.isEnabledFor(logging.DEBUG):
+            key = {"key": record.caller.name} if record.caller.name else {}
+            fields = {"rpc": record.rpc, **record.names, "peer": record.peer, **key}
+            _log.debug("received", extra={"fields": fields})
 
     async def CountTokens(  # type: ignore[override]  # noqa: N802 - as Generate
         self, request: wire.CountTokensRequest, record: RequestRecord
@@ -118,7 +127,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         content = translation.count_tokens_input(request, self._generations.model(), self._deployment)
         taken = record.caller.take()
         try:
-            count = await self._generations.count_tokens(content)
+            count = await self._generations.count_tokens(content, record.caller.name)
         finally:
             record.caller.give_back(taken)
         return wire.CountTokensResponse(prompt_tokens=count).SerializeToString()

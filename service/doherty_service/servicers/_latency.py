@@ -6,6 +6,7 @@ from doherty.v1 import latency_service_pb2 as wire
 from doherty.v1 import latency_service_pb2_grpc
 from doherty_service import translation
 from doherty_service.generation import Generations
+from doherty_service.servicers._snapshots import Snapshots
 from doherty_service.telemetry import LatencyRecorder, RequestRecord
 from doherty_service.translation import Violations
 
@@ -16,6 +17,7 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
     def __init__(self, recorder: LatencyRecorder, generations: Generations) -> None:
         """Reads from both."""
         self._recorder = recorder
+        self._snapshots = Snapshots(recorder)
         self._generations = generations
 
     async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
@@ -27,7 +29,8 @@ class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
             violations = Violations()
             violations.check(window > 0, "window", "must be above 0")
             violations.raise_if_any()
-        reply = translation.latency(self._recorder.snapshot(window), self._recorder.totals, record.caller.may_see)
+        snapshot = await self._snapshots.take(window, record.caller)
+        reply = translation.latency(snapshot, self._recorder.totals, record.caller.may_see)
         for cause, count in self._recorder.aborts.items():
             reply.aborts.append(translation.abort_count(cause, count))
         load = self._generations.load()

@@ -3,6 +3,7 @@
 from doherty_service.telemetry._causes import REFUSALS, AbortCause
 from doherty_service.telemetry._histogram import BOUNDS, Histogram
 from doherty_service.telemetry._log import LogWriter, log_error, log_event, log_warning, set_up_logging
+from doherty_service.telemetry._origin import name_instance
 from doherty_service.telemetry._rate import LineLimit
 from doherty_service.telemetry._record import ANSWERING_RPCS, MULTIPLEX, OTHER_RPC, RPCS, RequestRecord, new_key
 from doherty_service.telemetry._recorder import LatencyRecorder, TokenKind
@@ -30,6 +31,7 @@ __all__ = [
     "log_error",
     "log_event",
     "log_warning",
+    "name_instance",
     "new_key",
     "quantiles",
     "request_line",

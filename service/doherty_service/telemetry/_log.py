@@ -12,6 +12,7 @@ from collections import deque
 from datetime import UTC, datetime
 
 from doherty_service.telemetry._foreign import ForeignRecords, is_own
+from doherty_service.telemetry._origin import origin
 
 _GATHER_SECONDS = 0.01
 """How long INFO lines wait for others, so that they leave in one write."""
@@ -127,7 +128,7 @@ def _bounded(value: object) -> object:
 def format_line(level: str, event: str, fields: dict[str, object]) -> str:
     """One line of the log."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return _encode({"time": now, "level": level, "event": event, **fields}) + "\n"
+    return _encode({"time": now, "level": level, "event": event, **origin.fields, **fields}) + "\n"
 
 
 class _Handler(logging.Handler):

@@ -60,6 +60,8 @@ class RequestRecord:
     """Whether the caller should have shown a key and has not."""
     ends_at: float | None = None
     """The caller's deadline, by `time.monotonic()`; None where there is none."""
+    attempt: int = 1
+    """Which one of the caller's attempts at the same request this is, as it says itself."""
     retried: bool = False
     """Whether the caller says that it has sent the request before."""
     rpc_context: grpc.aio.ServicerContext[Any, Any] | None = None
@@ -76,6 +78,8 @@ class RequestRecord:
     prompt_tokens: int | None = None
     output_tokens: int = 0
     """Generated for this request."""
+    continued_tokens: int | None = None
+    """Of the held part that the answer goes on from; None where there is none, or it is not known."""
     gaps: "array[float]" = field(default_factory=lambda: array("d"))
     """Seconds between messages that carry tokens (ITL); sorted once the request has ended."""
     finish_reason: str | None = None
@@ -166,7 +170,9 @@ class RequestRecord:
     @property
     def names(self) -> dict[str, object]:
         """What every log line about this request begins with."""
-        names: dict[str, object] = {"request_id": self.request_id}
+        names: dict[str, object] = {"request_id": self.request_id, "attempt": self.attempt}
+        if self.continued_tokens is not None:
+            names["continued_tokens"] = self.continued_tokens
         if self.trace is not None:
             names |= {"trace_id": self.trace[0], "span_id": self.trace[1]}
         return names

@@ -82,6 +82,11 @@ class LatencyRecorder:
         """Takes note of how long the engine's slot stayed taken after a request was aborted."""
         self.slot_frees[cause].observe(seconds)
 
+    @property
+    def kept(self) -> int:
+        """How many requests a snapshot may have to sum up."""
+        return self._window.kept
+
     def snapshot(self, window: float | None = None) -> Snapshot:
         """Sums up the last `window` seconds, or all that is kept; any thread may ask."""
         return self._window.snapshot(window)

@@ -3,6 +3,7 @@
 import json
 import time
 
+from doherty_service.telemetry._origin import origin
 from doherty_service.telemetry._record import OTHER_RPC, RequestRecord
 
 _MOST_NAME = 100
@@ -19,8 +20,11 @@ def request_line(record: RequestRecord) -> str:  # noqa: C901 - one step for eac
     rpc = record.rpc if is_known else _escape(record.method.rpartition("/")[2][:_MOST_NAME])
     label = record.request_id if record.request_id is record.key else _escape(record.request_id)
     level = "info" if is_known else "debug"
-    parts = [f'{{"time": "{_now()}", "level": "{level}", "event": "request", "rpc": "{rpc}", "request_id": "{label}"']
+    parts = [f'{{"time": "{_now()}", "level": "{level}", "event": "request", {origin.json}']
     add = parts.append
+    add(f'"rpc": "{rpc}", "request_id": "{label}", "attempt": {record.attempt}')
+    if record.continued_tokens is not None:
+        add(f'"continued_tokens": {record.continued_tokens}')
     if record.trace is not None:
         add(f'"trace_id": "{record.trace[0]}", "span_id": "{record.trace[1]}"')
     add(f'"code": "{record.status}", "peer": "{record.peer}"')

@@ -9,7 +9,7 @@ from doherty_service.transport._loop import ServerLoop
 from doherty_service.transport._loop_lag import measure_lag
 from doherty_service.transport._poller import calm_poller
 from doherty_service.transport._port_watch import TransportLostError, watch_port
-from doherty_service.transport._server import bind, build_server, read_certificates
+from doherty_service.transport._server import bind, build_server, read_certificates, read_keyring
 
 __all__ = [
     "ConnectionGuard",
@@ -23,6 +23,7 @@ __all__ = [
     "grpc_options",
     "measure_lag",
     "read_certificates",
+    "read_keyring",
     "replies_sent",
     "room_for_connections",
     "watch_port",

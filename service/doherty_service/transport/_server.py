@@ -7,6 +7,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service._settings import Settings
+from doherty_service._shares import Shares
 from doherty_service.generation import Generations
 from doherty_service.rpc import EndWatch, LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import (
@@ -16,6 +17,7 @@ from doherty_service.security import (
     Certificates,
     Keyring,
     KeysFileError,
+    Limits,
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
 from doherty_service.telemetry import LatencyRecorder
@@ -27,6 +29,9 @@ from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
 from doherty_service.transport._services import SERVICES
 
+_MOST_DEBUGGING = 4
+"""Calls of channelz that wait for their turn."""
+
 
 def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     settings: Settings,
@@ -36,11 +41,11 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     reporter: Reporter,
     receive_watch: ReceiveWatch,
     guard: ConnectionGuard,
+    keyring: Keyring | None,
 ) -> tuple[grpc.aio.Server, EndWatch]:
     """Makes a server that is not yet bound to an address, and the watch over the ends of its RPCs.
 
-    Raises:
-        EngineSetupError: the file of keys cannot be used.
+    With a keyring, callers must have a key.
     """
     doors = {
         health.SERVICE_NAME: settings.health,
@@ -50,10 +55,11 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     interceptor = LatencyInterceptor(
         reporter,
         receive_watch,
-        keyring=_keyring(settings, recorder),
+        keyring=keyring,
         open_services=[name for name, door in doors.items() if door == "open"],
         accept=guard.accept,
         refusals=recorder.refusals,
+        costly_services={CHANNELZ_SERVICE: Shares(_MOST_DEBUGGING, recorder.refusals)},
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
@@ -83,12 +89,17 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     return server, interceptor.end_watch
 
 
-def _keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
-    """The keys that callers must have, if they must have one."""
+def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
+    """The keys that callers must have, if they must have one.
+
+    Raises:
+        EngineSetupError: the file of keys cannot be used.
+    """
     if settings.keys_file is None:
         return None
+    defaults = Limits(settings.key_max_concurrent, settings.key_per_minute, settings.key_tokens_per_minute)
     try:
-        return Keyring(settings.keys_file, recorder.refusals)
+        return Keyring(settings.keys_file, recorder.refusals, defaults)
     except KeysFileError as error:
         raise EngineSetupError(str(error)) from error
 

@@ -1,0 +1,76 @@
+"""How many cores the process may use."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_V1_CONTROLLER = "cpu"
+_V1_MOUNTS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """The cores that the process may run on, or its CPU quota where that is less, rounded up; at least 1.
+
+    A container with a quota sees all cores of its host: with a thread for each of them it uses its quota up early in
+    every period (0.1 s) and then stands still to the end of it.
+
+    Args:
+        root: The root of the file system; a test has its own.
+    """
+    return max(1, min([_visible_cores(), *map(math.ceil, _quotas(root))]))
+
+
+def _visible_cores() -> int:
+    """By the affinity mask, which a cpuset bounds too; from Python 3.13 on by `-X cpu_count`, where it is given."""
+    if (count := getattr(os, "process_cpu_count", None)) is not None:
+        return count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The quotas of the process's cgroup and of all that it is in, in cores; each of them holds.
+
+    The files are those of the kernel's documents: cpu.max in admin-guide/cgroup-v2.rst, cpu.cfs_quota_us and
+    cpu.cfs_period_us in scheduler/sched-bwc.rst.
+    """
+    mounts = root / "sys" / "fs" / "cgroup"
+    unified, v1 = _paths(root)
+    for folder in _folders(mounts, unified):
+        quota, _, period = (_read(folder / "cpu.max") or "max 1").partition(" ")
+        if quota != "max":
+            yield int(quota) / int(period)
+    for folder in (folder for mount in _V1_MOUNTS for folder in _folders(mounts / mount, v1)):
+        quota, period = _read(folder / "cpu.cfs_quota_us") or "-1", _read(folder / "cpu.cfs_period_us") or "1"
+        if int(quota) > 0:
+            yield int(quota) / int(period)
+
+
+def _paths(root: Path) -> tuple[PurePosixPath, PurePosixPath]:
+    """Where the process is in the tree of version 2, and in that of version 1's controller of CPU time."""
+    unified = v1 = PurePosixPath("/")
+    for line in (_read(root / "proc" / "self" / "cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            unified = PurePosixPath(path)
+        elif _V1_CONTROLLER in controllers.split(","):
+            v1 = PurePosixPath(path)
+    return unified, v1
+
+
+def _folders(mount: Path, path: PurePosixPath) -> list[Path]:
+    """The folders of a cgroup and of those around it.
+
+    In a container the path may be the host's, of which the mount shows only the end: then the mount's own folder is
+    the container's cgroup.
+    """
+    return [mount.joinpath(*path.parts[1:count]) for count in range(1, len(path.parts) + 1)]
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file; None where there is none, as everywhere but on Linux."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    except OSError:
+        return None
