@@ -17,8 +17,11 @@
 Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
 """
 
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import grpc
@@ -39,6 +42,8 @@ _MOST_DESCRIPTION_BYTES = 300
 _MOST_MESSAGE_BYTES = 600
 # Together with the encoding of metadata (base64, and percent signs in the message) this stays below 8 kB: gRPC drops a
 # call whose trailing metadata is larger than that, and with it the status.
+_JITTER = 1.2
+"""Callers are told to wait for up to so many times what there is to wait."""
 ENGINE_RESTART_SECONDS = 5.0
 """When to try again after the engine failed: time enough for a load balancer to look elsewhere."""
 _SHORTAGE_SECONDS = 1.0
@@ -66,17 +71,33 @@ class ServiceError(Exception):
         *,
         violations: Sequence[Violation] = (),
         retry_after: float | None = None,
+        is_pointless: bool = False,
     ) -> None:
-        """Keeps what the status details will say; `retry_after` is in seconds."""
+        """Keeps what the status will say.
+
+        Args:
+            reason: The reason in ErrorInfo.
+            message: For the caller.
+            violations: The fields at fault.
+            retry_after: In how many seconds there will be room, by estimate.
+            is_pointless: Whether the same call, within its deadline, would not fare better then.
+        """
         super().__init__(message)
         self.reason = reason
         self.violations = tuple(violations)
         self.retry_after = retry_after
+        self.is_pointless = is_pointless
+
+    @cached_property
+    def told_after(self) -> float | None:
+        """What the caller is told of `retry_after`: a little more, so that not all come back at one moment."""
+        return None if self.retry_after is None else self.retry_after * random.uniform(1.0, _JITTER)  # noqa: S311 - no secret
 
     def copy(self) -> Self:
         """The same error for one more caller: each raise adds its frames, and with them its request, to an instance."""
         same = type(self).__new__(type(self), *self.args)
         same.__dict__.update(self.__dict__)
+        same.__dict__.pop("told_after", None)  # each caller is told a time of its own
         return same
 
 
@@ -218,9 +239,9 @@ def to_status(error: ServiceError, request_id: str) -> Status:
                 description=_cut(violation.description, _MOST_DESCRIPTION_BYTES),
             )
         details.append(bad_request)
-    if error.retry_after is not None:
+    if error.told_after is not None:
         retry_info = error_details_pb2.RetryInfo()
-        retry_info.retry_delay.FromNanoseconds(round(error.retry_after * 1e9))
+        retry_info.retry_delay.FromNanoseconds(round(error.told_after * 1e9))
         details.append(retry_info)
     status = Status(code=error.code.value[0], message=_cut(str(error), _MOST_MESSAGE_BYTES))
     for detail in details:
@@ -228,6 +249,16 @@ def to_status(error: ServiceError, request_id: str) -> Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def pushback(error: ServiceError) -> str | None:
+    """The value of the metadata `grpc-retry-pushback-ms`, for clients whose gRPC repeats calls by itself.
+
+    It is what RetryInfo says; a negative one keeps gRPC from trying again. None where gRPC's own rules shall hold.
+    """
+    if error.is_pointless:
+        return "-1"
+    return None if error.told_after is None else str(math.ceil(error.told_after * 1000))
 
 
 def _cut(text: str, most_bytes: int) -> str:

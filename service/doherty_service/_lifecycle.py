@@ -15,6 +15,7 @@ from doherty_service._metrics import ServerCollector, serve_metrics
 from doherty_service._process import describe
 from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
+from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
 from doherty_service.rpc import ReceiveWatch, Reporter
 from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, name_instance, set_up_logging
@@ -89,9 +90,8 @@ async def _serve(
 ) -> NoReturn:
     signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
-    generations = Generations(
-        recorder, max_queued=settings.max_queued_requests, max_queued_bytes=settings.max_queued_bytes
-    )
+    bounds = QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
+    generations = Generations(recorder, bounds)
     health_servicer = HealthServicer()
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)

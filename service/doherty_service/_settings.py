@@ -141,8 +141,15 @@ class Settings(BaseSettings):
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="The default of sampling.temperature.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="The default of sampling.top_p.")
+    max_queue_wait: float = Field(
+        default=10,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a request may have to wait for a slot, by estimate, in seconds; one that would wait "
+        "longer is refused.",
+    )
     max_queued_requests: int = Field(
-        default=256, ge=0, le=_LARGEST, description="How many requests may wait for a slot."
+        default=10_000, ge=0, le=_LARGEST, description="How many requests may wait for a slot, however short the wait."
     )
     max_queued_bytes: int = Field(
         default=16 << 20, ge=0, le=_LARGEST, description="How many bytes of requests may wait for a slot."

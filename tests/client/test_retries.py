@@ -70,6 +70,10 @@ async def test_what_may_pass_is_tried_again(
             assert time.monotonic() - begun >= 2 * (retry_after or 0)
             assert (whole.text, whole.network, len(serving.requests)) == ("fine", None, 3)
             assert [sent.get("doherty-attempts") for sent in serving.metadata] == [None, "1", "2"]
+            waited = [int(sent.get("doherty-trying-since-ms", -1)) for sent in serving.metadata]
+            assert waited[0] == -1
+            assert waited[1] >= 1000 * (retry_after or 0)
+            assert waited[2] >= waited[1] + 1000 * (retry_after or 0)
     with serve(_failing(2, code, retry_after=retry_after, detailed=detailed)) as serving:
         async with open_twin(kind, serving.target, retry=POLICY) as twin:
             stream = twin.stream("Hi")

@@ -20,7 +20,7 @@ from doherty_engine import (
     create_engine,
 )
 from doherty_service._errors import OverloadedError, UnavailableError
-from doherty_service.admission import Priority, Ticket
+from doherty_service.admission import Priority, QueueBounds, Ticket
 from doherty_service.generation import EngineSession, Generations, WholeAnswer
 from doherty_service.security import ANYBODY
 from doherty_service.telemetry import LatencyRecorder, RequestRecord
@@ -39,7 +39,7 @@ async def started(engine: Engine, *, max_queued: int) -> Generations:
     recorder = LatencyRecorder(60)
     session = EngineSession(engine, recorder)
     await engine.start(session.sink)
-    generations = Generations(recorder, max_queued=max_queued, max_queued_bytes=max_queued)
+    generations = Generations(recorder, QueueBounds(max_queued, max_queued, 1000.0))
     generations.begin(session)
     return generations
 
@@ -55,7 +55,7 @@ def asked(
     answer = WholeAnswer(RequestRecord(f"/doherty.v1.GenerationService/{method}", key, key, ANYBODY))
     stopping = Stopping(max_output_tokens=tokens, ends_at=ends_at)
     answer.request, answer.model = EngineRequest(key, QUESTION, stopping=stopping), generations.model()
-    answer.ticket = Ticket(Priority.INTERACTIVE, 1, 0, whole=True)
+    answer.ticket = Ticket(Priority.INTERACTIVE, 1, most_tokens=tokens, whole=True)
     return answer
 
 

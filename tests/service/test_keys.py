@@ -193,4 +193,5 @@ def test_a_key_has_so_many_requests_a_minute(guarded: Guarded) -> None:
         caller.generate(**SHORT)
         failure = caller.failure(**SHORT)
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
-    assert failure.retry_seconds == pytest.approx(60, abs=1)
+    assert failure.retry_seconds is not None
+    assert 59 <= failure.retry_seconds <= 60 * 1.2  # and a little more, so that not all come back at one moment

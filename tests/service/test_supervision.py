@@ -65,7 +65,9 @@ def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) 
         for one in (*running, *waiting):
             assert_told_to_go_elsewhere(one.result())
         if "stall_after_steps=20" in fault:  # the backoff and five seconds, for those that ran and those that waited
-            assert {one.result().retry_seconds for one in (*running, *waiting)} == {5.5}
+            told = [one.result().retry_seconds or 0 for one in (*running, *waiting)]
+            assert min(told) >= 5.5
+            assert len(set(told)) > 1  # not all shall come back at one moment
         assert_comes_back(server, caller, statuses)
         now = caller.wait_until(lambda now: (now.running, now.queued) == (0, 0))
         assert [(abort.cause, abort.count) for abort in now.aborts] == [

@@ -28,6 +28,8 @@ class _LaneContext:
         self._metadata = dict(rpc.invocation_metadata())
         if start.attempts:
             self._metadata["doherty-attempts"] = str(start.attempts)
+        if start.HasField("trying_for"):
+            self._metadata["doherty-trying-since-ms"] = str(start.trying_for.ToMilliseconds())
         if start.traceparent:
             self._metadata["traceparent"] = start.traceparent
 

@@ -16,10 +16,18 @@ from support.wire import SECONDS, Failure, request
 
 
 def start(
-    identifier: int, *, whole: bool = False, timeout: float | None = None, attempts: int = 0, **fields: Any
+    identifier: int,
+    *,
+    whole: bool = False,
+    timeout: float | None = None,
+    attempts: int = 0,
+    trying_for: int = 0,
+    **fields: Any,
 ) -> wire.MultiplexStart:
     """A request from its JSON form."""
     begun = wire.MultiplexStart(id=identifier, request=request(**fields), whole=whole, attempts=attempts)
+    if trying_for:
+        begun.trying_for.FromSeconds(trying_for)
     if timeout is not None:
         begun.timeout.FromNanoseconds(round(timeout * 1e9))
     return begun

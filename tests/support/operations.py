@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from doherty_engine import Drafting
 from doherty_service._metrics import ServerCollector
 from doherty_service._settings import Settings
+from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
 from doherty_service.security import ANYBODY, Keyring, changing_keys, new_key
 from doherty_service.telemetry import AbortCause, LatencyRecorder, LogWriter, RequestRecord
@@ -52,7 +53,7 @@ def metrics() -> list[Metric]:
     recorder.finish(call)
     recorder.slot_freed(AbortCause.CANCELLED, 0.1)
     recorder.refusals["QUEUE_FULL"] += 1
-    generations = _Drafting(recorder, max_queued=1, max_queued_bytes=1)
+    generations = _Drafting(recorder, QueueBounds(1, 1, 1.0))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "keys.json"
         with changing_keys(path) as keys:

@@ -141,6 +141,8 @@ class _Carrier:
             tracestate=metadata.get("tracestate", ""),
         )
         start.request.CopyFrom(request)
+        if (trying := int(metadata.get("doherty-trying-since-ms", 0))) > 0:
+            start.trying_for.FromMilliseconds(trying)
         if timeout is not None:
             start.timeout.FromNanoseconds(round(timeout * 1e9))
         call = self._calls[self.requests] = MultiplexedCall(self.requests, self._leave, timeout)

@@ -17,7 +17,10 @@ _RESUME_SECONDS: Final = 60.0
 """How long a stream without a deadline looks for a server to go on at."""
 
 _ATTEMPTS: Final = "doherty-attempts"
-"""The metadata that tells a server how often a call was tried before: it keeps a place for those that it refused."""
+"""The metadata that tells a server how often a call was tried before."""
+
+_TRYING_SINCE: Final = "doherty-trying-since-ms"
+"""The metadata that tells it for how many milliseconds: its queue is in the order in which calls were first tried."""
 
 _EARNS_ONE: Final = 10
 """How many calls that succeed at once earn one retry."""
@@ -114,7 +117,10 @@ class Course:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What the running attempt tells of itself."""
         before = self.attempts - 1
-        return (*self.trace.metadata, (_ATTEMPTS, str(before))) if before else tuple(self.trace.metadata)
+        if not before:
+            return tuple(self.trace.metadata)
+        since = (_TRYING_SINCE, str(int(self.elapsed() * 1000)))
+        return (*self.trace.metadata, (_ATTEMPTS, str(before)), since)
 
     def elapsed(self) -> float:
         """How many seconds the call has taken."""

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#doherty/v1/generation_service.proto\x12\ndoherty.v1\x1a\x17\x64oherty/v1/answer.proto\x1a\x16\x64oherty/v1/model.proto\x1a\x18\x64oherty/v1/request.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xa7\x01\n\x10GenerateResponse\x12 \n\x05start\x18\x01 \x01(\x0b\x32\x11.doherty.v1.Start\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12*\n\x08logprobs\x18\x04 \x03(\x0b\x32\x18.doherty.v1.TokenLogprob\x12$\n\x07summary\x18\x05 \x01(\x0b\x32\x13.doherty.v1.Summary\"\x82\x01\n\x16StreamGenerateResponse\x12 \n\x05start\x18\x01 \x01(\x0b\x32\x11.doherty.v1.Start\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.doherty.v1.Delta\x12$\n\x07summary\x18\x03 \x01(\x0b\x32\x13.doherty.v1.Summary\"W\n\x18MultiplexGenerateRequest\x12*\n\x06starts\x18\x01 \x03(\x0b\x32\x1a.doherty.v1.MultiplexStart\x12\x0f\n\x07\x63\x61ncels\x18\x02 \x03(\x04\"\xc0\x01\n\x0eMultiplexStart\x12\n\n\x02id\x18\x01 \x01(\x04\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.doherty.v1.GenerateRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05whole\x18\x04 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x12\n\ntracestate\x18\x07 \x01(\t\"E\n\x19MultiplexGenerateResponse\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.doherty.v1.MultiplexPart\"\x9b\x01\n\rMultiplexPart\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32\".doherty.v1.StreamGenerateResponse\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12$\n\x07timings\x18\x04 \x01(\x0b\x32\x13.doherty.v1.Timings\"\x8e\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x08messages\x18\x03 \x03(\x0b\x32\x13.doherty.v1.Message\x12\x15\n\x08raw_text\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_promptB\x0b\n\t_raw_text\",\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r2\xac\x03\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1b.doherty.v1.GenerateRequest\x1a\x1c.doherty.v1.GenerateResponse\x12S\n\x0eStreamGenerate\x12\x1b.doherty.v1.GenerateRequest\x1a\".doherty.v1.StreamGenerateResponse0\x01\x12\x64\n\x11MultiplexGenerate\x12$.doherty.v1.MultiplexGenerateRequest\x1a%.doherty.v1.MultiplexGenerateResponse(\x01\x30\x01\x12N\n\x0b\x43ountTokens\x12\x1e.doherty.v1.CountTokensRequest\x1a\x1f.doherty.v1.CountTokensResponse\x12\x45\n\x08GetModel\x12\x1b.doherty.v1.GetModelRequest\x1a\x1c.doherty.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#doherty/v1/generation_service.proto\x12\ndoherty.v1\x1a\x17\x64oherty/v1/answer.proto\x1a\x16\x64oherty/v1/model.proto\x1a\x18\x64oherty/v1/request.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xa7\x01\n\x10GenerateResponse\x12 \n\x05start\x18\x01 \x01(\x0b\x32\x11.doherty.v1.Start\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12*\n\x08logprobs\x18\x04 \x03(\x0b\x32\x18.doherty.v1.TokenLogprob\x12$\n\x07summary\x18\x05 \x01(\x0b\x32\x13.doherty.v1.Summary\"\x82\x01\n\x16StreamGenerateResponse\x12 \n\x05start\x18\x01 \x01(\x0b\x32\x11.doherty.v1.Start\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.doherty.v1.Delta\x12$\n\x07summary\x18\x03 \x01(\x0b\x32\x13.doherty.v1.Summary\"W\n\x18MultiplexGenerateRequest\x12*\n\x06starts\x18\x01 \x03(\x0b\x32\x1a.doherty.v1.MultiplexStart\x12\x0f\n\x07\x63\x61ncels\x18\x02 \x03(\x04\"\xef\x01\n\x0eMultiplexStart\x12\n\n\x02id\x18\x01 \x01(\x04\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.doherty.v1.GenerateRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05whole\x18\x04 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x12\n\ntracestate\x18\x07 \x01(\t\x12-\n\ntrying_for\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x19MultiplexGenerateResponse\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.doherty.v1.MultiplexPart\"\x9b\x01\n\rMultiplexPart\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32\".doherty.v1.StreamGenerateResponse\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12$\n\x07timings\x18\x04 \x01(\x0b\x32\x13.doherty.v1.Timings\"\x8e\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x08messages\x18\x03 \x03(\x0b\x32\x13.doherty.v1.Message\x12\x15\n\x08raw_text\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_promptB\x0b\n\t_raw_text\",\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r2\xac\x03\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1b.doherty.v1.GenerateRequest\x1a\x1c.doherty.v1.GenerateResponse\x12S\n\x0eStreamGenerate\x12\x1b.doherty.v1.GenerateRequest\x1a\".doherty.v1.StreamGenerateResponse0\x01\x12\x64\n\x11MultiplexGenerate\x12$.doherty.v1.MultiplexGenerateRequest\x1a%.doherty.v1.MultiplexGenerateResponse(\x01\x30\x01\x12N\n\x0b\x43ountTokens\x12\x1e.doherty.v1.CountTokensRequest\x1a\x1f.doherty.v1.CountTokensResponse\x12\x45\n\x08GetModel\x12\x1b.doherty.v1.GetModelRequest\x1a\x1c.doherty.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MULTIPLEXGENERATEREQUEST']._serialized_start=486
   _globals['_MULTIPLEXGENERATEREQUEST']._serialized_end=573
   _globals['_MULTIPLEXSTART']._serialized_start=576
-  _globals['_MULTIPLEXSTART']._serialized_end=768
-  _globals['_MULTIPLEXGENERATERESPONSE']._serialized_start=770
-  _globals['_MULTIPLEXGENERATERESPONSE']._serialized_end=839
-  _globals['_MULTIPLEXPART']._serialized_start=842
-  _globals['_MULTIPLEXPART']._serialized_end=997
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1000
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1142
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1144
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1188
-  _globals['_GENERATIONSERVICE']._serialized_start=1191
-  _globals['_GENERATIONSERVICE']._serialized_end=1619
+  _globals['_MULTIPLEXSTART']._serialized_end=815
+  _globals['_MULTIPLEXGENERATERESPONSE']._serialized_start=817
+  _globals['_MULTIPLEXGENERATERESPONSE']._serialized_end=886
+  _globals['_MULTIPLEXPART']._serialized_start=889
+  _globals['_MULTIPLEXPART']._serialized_end=1044
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1047
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1189
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1191
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1235
+  _globals['_GENERATIONSERVICE']._serialized_start=1238
+  _globals['_GENERATIONSERVICE']._serialized_end=1666
 # @@protoc_insertion_point(module_scope)

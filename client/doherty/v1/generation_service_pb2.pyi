@@ -144,6 +144,7 @@ class MultiplexStart(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     TRACESTATE_FIELD_NUMBER: builtins.int
+    TRYING_FOR_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The caller's number for it within the RPC: at least 1, and above the numbers of all requests before it. Any other
     number ends the RPC with INVALID_ARGUMENT.
@@ -166,6 +167,10 @@ class MultiplexStart(google.protobuf.message.Message):
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
         """How long the caller waits for the whole answer, as the deadline of a call. Absent is without end."""
 
+    @property
+    def trying_for(self) -> google.protobuf.duration_pb2.Duration:
+        """For how long the caller has been trying, as the metadata `doherty-trying-since-ms` of a call."""
+
     def __init__(
         self,
         *,
@@ -176,9 +181,10 @@ class MultiplexStart(google.protobuf.message.Message):
         attempts: builtins.int = ...,
         traceparent: builtins.str = ...,
         tracestate: builtins.str = ...,
+        trying_for: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["request", b"request", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "id", b"id", "request", b"request", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "whole", b"whole"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request", "timeout", b"timeout", "trying_for", b"trying_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "id", b"id", "request", b"request", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "trying_for", b"trying_for", "whole", b"whole"]) -> None: ...
 
 Global___MultiplexStart: typing_extensions.TypeAlias = MultiplexStart
 

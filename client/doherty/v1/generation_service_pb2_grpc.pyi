@@ -116,16 +116,21 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
-    A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
-    RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
-    it, it is known for such a one even if others send the same.
+    A request gets a free slot at once. If there is none it waits, unless it could not be answered in time: by its deadline
+    (a unary call needs the whole answer, a stream its first token), or because everybody would wait too long. What is
+    refused for that reason is refused when it comes, but for a few whose wait was longer than expected. Slots rotate among
+    the keys that wait; batch requests have a tenth of the time while others wait. What is refused tells in RetryInfo, and
+    to gRPC's own retries in the metadata `grpc-retry-pushback-ms`, when to come back. It is negative where to come back is
+    pointless: the deadline leaves no time. No place is kept. But whoever says for how long it has been trying, in
+    milliseconds as the metadata `doherty-trying-since-ms`, stands before those of its key that came later, as the SDK's
+    retries do; at most a minute counts.
 
     | status | reasons |
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait, or the answer, would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |
@@ -278,16 +283,21 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
 
-    A place in the queue is kept for whoever sends a refused request again, byte for byte but for its time limit, when
-    RetryInfo told it to. With the metadata `doherty-attempts` (how often it was sent before), as the SDK's retries have
-    it, it is known for such a one even if others send the same.
+    A request gets a free slot at once. If there is none it waits, unless it could not be answered in time: by its deadline
+    (a unary call needs the whole answer, a stream its first token), or because everybody would wait too long. What is
+    refused for that reason is refused when it comes, but for a few whose wait was longer than expected. Slots rotate among
+    the keys that wait; batch requests have a tenth of the time while others wait. What is refused tells in RetryInfo, and
+    to gRPC's own retries in the metadata `grpc-retry-pushback-ms`, when to come back. It is negative where to come back is
+    pointless: the deadline leaves no time. No place is kept. But whoever says for how long it has been trying, in
+    milliseconds as the metadata `doherty-trying-since-ms`, stands before those of its key that came later, as the SDK's
+    retries do; at most a minute counts.
 
     | status | reasons |
     |---|---|
     | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
     | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait would outlast the caller's deadline |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait, or the answer, would outlast the caller's deadline |
     | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
     | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |

@@ -122,7 +122,7 @@ class Limits(google.protobuf.message.Message):
     slots: builtins.int
     """How many answers are generated at the same time."""
     max_queued_requests: builtins.int
-    """How many requests may wait for a slot."""
+    """How many requests may wait for a slot, however short their wait is."""
     max_message_bytes: builtins.int
     """The largest message that the server takes. Unit: bytes."""
     def __init__(

@@ -59,17 +59,23 @@ class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
     """A person waits for it."""
     PRIORITY_BATCH: _Priority.ValueType  # 2
-    """Nobody waits for it: goes behind every interactive request, and gives way first when the queue is full."""
+    """Nobody waits for it: it gets a tenth of the engine's time while interactive requests wait, and gives way first when
+    the queue is full. A key may be bound to this priority: all its requests have it then.
+    """
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Who goes first when requests must wait for a slot. Within a priority it is first in, first out."""
+    """Who goes first when requests must wait for a slot. Within a priority, slots rotate among the keys that wait; the
+    requests of a key that can wait equally long go in the order in which they were first sent.
+    """
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """Not set: the same as PRIORITY_INTERACTIVE."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 1
 """A person waits for it."""
 PRIORITY_BATCH: Priority.ValueType  # 2
-"""Nobody waits for it: goes behind every interactive request, and gives way first when the queue is full."""
+"""Nobody waits for it: it gets a tenth of the engine's time while interactive requests wait, and gives way first when
+the queue is full. A key may be bound to this priority: all its requests have it then.
+"""
 Global___Priority: typing_extensions.TypeAlias = Priority
 
 @typing.final

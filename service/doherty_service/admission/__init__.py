@@ -2,7 +2,6 @@
 
 from doherty_service.admission._admission import Admission
 from doherty_service.admission._pace import Pace
-from doherty_service.admission._promises import Promises
-from doherty_service.admission._ticket import Priority, Ticket
+from doherty_service.admission._ticket import Priority, Progress, QueueBounds, Ticket
 
-__all__ = ["Admission", "Pace", "Priority", "Promises", "Ticket"]
+__all__ = ["Admission", "Pace", "Priority", "Progress", "QueueBounds", "Ticket"]

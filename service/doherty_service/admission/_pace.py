@@ -1,73 +1,167 @@
-"""How long the last answers took: what every estimate of a wait is made from."""
+"""How long answers take: what every estimate of a wait is made from."""
 
-import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from doherty_service.admission._survival import Sample, SurvivalCurve
+from doherty_service.admission._ticket import Ticket
 
 _RECENT_SECONDS = 300.0
-_MOST_SAMPLES = 200
-_FIRST_GUESS_SECONDS = 1.0
-"""How long an answer holds its slot, while none has ended yet."""
+_MOST_SAMPLES = 40
+"""Few enough to follow a change soon."""
+
+_FIRST_LENGTHS = (16, 32, 64, 128, 256, 512)
+"""Tokens of answers, as long as none are known. What is known soon outweighs them."""
+_FIRST_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds from the slot to the first token, likewise."""
+_FIRST_WEIGHT = 0.5
+_FIRST_GUESS_PER_TOKEN = 0.02
+"""Seconds a token, until tokens flow."""
+
+_LEAST_PER_TOKEN = _LEAST_DELAY = 1e-6
+
+_PACE_SECONDS = 5.0
+"""Tokens that came so long ago count for a third in the current pace."""
+
+_LOOK_SECONDS = 0.1
+"""How old an estimate may be."""
+
+_UNINFORMATIVE = 0.1
+"""One that was cut off before this share of the others ends says nothing, and must not push out what does."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    ended: float
-    first_token: float | None
-    held: float
+class _Past(NamedTuple):
+    """How far an answer got."""
+
+    began: float
+    end: float
+    value: float
+    ended: bool
+    """By itself."""
+
+    def sample(self, since: float) -> Sample:
+        """What it says of the time since then."""
+        entered = 0.0
+        if self.began < since:
+            entered = self.value * (since - self.began) / max(self.end - self.began, since - self.began)
+        return Sample(self.value, self.ended, entered)
 
 
 class Pace:
-    """How long complete answers held their slots of late, in seconds; it outlives the engine that made them."""
+    """How many tokens answers have, how long a token takes, and how long the first one; outlives the engine.
+
+    Answers that were cut off, by their own limit of tokens or by their caller's deadline, and those that still run, are
+    lower bounds: `SurvivalCurve` says how they count. The current pace of tokens is that of the running requests.
+    """
 
     def __init__(self) -> None:
-        """Nothing is known at first."""
-        self._samples: deque[_Sample] = deque(maxlen=_MOST_SAMPLES)
+        """Nothing is known at first, and careful guesses stand in."""
+        self._lengths: deque[_Past] = deque(maxlen=_MOST_SAMPLES)
+        """The tokens of the last answers."""
+        self._delays: deque[_Past] = deque(maxlen=_MOST_SAMPLES)
+        """Their seconds to the first token."""
+        self._fresh_tokens = 0.0
+        self._fresh_seconds = 0.0
+        self._looked = -math.inf
+        self._learn(())
 
-    def note(self, held: float, first_token: float | None) -> None:
-        """Takes in an answer that is complete: how long it held its slot, and had it when its first token came."""
-        self._samples.append(_Sample(time.monotonic(), first_token, held))
+    def look(self, running: Collection[Ticket]) -> bool:
+        """Brings the estimates up to date if they are old; O(running) then. Says whether they were."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return False
+        if running:
+            fading = math.exp(-min(now - self._looked, 1e3) / _PACE_SECONDS)
+            self._fresh_tokens *= fading
+            self._fresh_seconds *= fading
+        self._looked = now
+        for ticket in running:
+            self._measure(ticket)
+        self._learn(running)
+        return True
 
-    @property
-    def count(self) -> int:
-        """How many recent answers are known."""
-        return len(self._recent())
+    def note(self, ticket: Ticket, tokens: int, *, ended: bool) -> None:
+        """Takes in a request that gave its slot back after so many tokens; `ended` if its answer ended by itself."""
+        now, progress = time.monotonic(), ticket.progress
+        self._measure(ticket)
+        if ended or self.lengths.share_within(tokens) > _UNINFORMATIVE:
+            self._lengths.append(_Past(ticket.began, now, max(tokens, 1), ended))
+        first = None if progress is None else progress.first_token
+        delay = max((now if first is None else first) - ticket.began, _LEAST_DELAY)
+        if first is not None or self.delays.share_within(delay) > _UNINFORMATIVE:
+            self._delays.append(_Past(ticket.began, now, delay, first is not None))
 
-    def first_token(self) -> float:
-        """The median time from the slot to the first token."""
-        known = (one.first_token for one in self._recent() if one.first_token is not None)
-        return _quantile(known, 0.5, 0.0)
+    def seconds(self, tokens: float) -> float:
+        """How long a request with so many tokens has its slot."""
+        return self.delay + tokens * self.per_token
 
-    def held(self, share: float = 0.5) -> float:
-        """The time within which `share` of the answers gave their slots back."""
-        return _quantile((one.held for one in self._recent()), share, _FIRST_GUESS_SECONDS)
+    def chance(self, ticket: Ticket, seconds: float) -> float:
+        """How likely a request that gets a slot is answered within so many seconds, as its caller needs it.
 
-    def _recent(self) -> "deque[_Sample]":
-        oldest = time.monotonic() - _RECENT_SECONDS
-        while self._samples and self._samples[0].ended < oldest:
-            self._samples.popleft()
-        return self._samples
-
-    def departure(self, rank: int, began: Iterable[float], slots: int, share: float = 0.5) -> float:
-        """In how many seconds the `rank`-th answer from now on ends, if those behind take the slots over at once.
-
-        Args:
-            rank: Counts from 1.
-            began: When each request that runs got its slot, by `time.monotonic()`.
-            slots: How many there are.
-            share: How sure to be: of the recent answers, so many were quicker than what is assumed of each.
+        A caller that waits for the whole answer needs all of it, and one that streams, the first token. One with a time
+        limit takes what there is by then.
         """
-        held, now = self.held(share), time.monotonic()
-        ends = [max(one + held - now, 0.0) for one in began]
-        ends += [held] * (slots - len(ends))
-        # After all slots have been given back once, the pattern repeats.
-        rounds, place = divmod(rank - 1, slots)
-        return rounds * held + heapq.nsmallest(place + 1, ends)[-1]
+        if ticket.deadline is None or (ticket.ends_at is not None and ticket.ends_at <= ticket.deadline):
+            return 1.0
+        if not ticket.whole:
+            return self.delays.share_within(seconds)
+        if seconds < self.delay:
+            return 0.0
+        tokens = 1 + (seconds - self.delay) / self.per_token
+        return 1.0 if tokens >= ticket.most_tokens else self.lengths.share_within(tokens)
 
+    def need(self, ticket: Ticket) -> float:
+        """How long a request has to have a slot until its caller has what it waits for."""
+        return self.seconds(self.lengths.mean(ticket.most_tokens)) if ticket.whole else self.delay
 
-def _quantile(values: Iterable[float], share: float, otherwise: float) -> float:
-    known = sorted(values)
-    return known[math.ceil(share * len(known)) - 1] if known else otherwise
+    def ends(self, ticket: Ticket, shares: Sequence[float]) -> list[float]:
+        """When a request that runs will have ended, one time for each of `shares`: with so much probability before."""
+        now, progress = time.monotonic(), ticket.progress
+        tokens = 0 if progress is None else progress.output_tokens
+        begins = now if tokens else max(now, ticket.began + self.delay)
+        most = max(float(ticket.most_tokens), tokens)
+        latest = min(ticket.deadline or math.inf, ticket.ends_at or math.inf)
+        return [
+            min(begins + (min(self.lengths.quantile(share, tokens), most) - tokens) * self.per_token, latest)
+            for share in shares
+        ]
+
+    def _measure(self, ticket: Ticket) -> None:
+        """Takes in the tokens that have come since a request was looked at."""
+        progress = ticket.progress
+        if progress is None or progress.first_token is None or progress.last_token is None:
+            return
+        before, at = (ticket.seen_tokens, ticket.seen_at) if ticket.seen_tokens else (1, progress.first_token)
+        ticket.seen_tokens, ticket.seen_at = progress.output_tokens, progress.last_token
+        self._fresh_tokens += ticket.seen_tokens - before
+        self._fresh_seconds += ticket.seen_at - at
+
+    def _learn(self, running: Collection[Ticket]) -> None:
+        now = time.monotonic()
+        for known in (self._lengths, self._delays):
+            while known and known[0].end < now - _RECENT_SECONDS:
+                known.popleft()
+        # Before this time others may have ended, of which nothing is known any more.
+        since = self._lengths[0].end if len(self._lengths) == _MOST_SAMPLES else -math.inf
+        lengths = [Sample(length, ended=True, weight=_FIRST_WEIGHT) for length in _FIRST_LENGTHS]
+        lengths += [past.sample(since) for past in self._lengths if past.end > since]
+        delays = [Sample(delay, ended=True, weight=_FIRST_WEIGHT) for delay in _FIRST_DELAYS]
+        delays += [past.sample(-math.inf) for past in self._delays]
+        for ticket in running:
+            progress = ticket.progress
+            first = None if progress is None else progress.first_token
+            if progress is not None and progress.output_tokens:
+                lengths.append(_Past(ticket.began, now, progress.output_tokens, ended=False).sample(since))
+            delays.append(Sample(max((first or now) - ticket.began, _LEAST_DELAY), ended=first is not None))
+        self.lengths = SurvivalCurve(lengths)
+        """Of answers, in tokens."""
+        self.delays = SurvivalCurve(delays)
+        """From the slot to the first token, in seconds."""
+        self.delay = self.delays.quantile(0.5)
+        self.per_token = _FIRST_GUESS_PER_TOKEN
+        """Seconds."""
+        if self._fresh_tokens >= 1:
+            self.per_token = max(self._fresh_seconds / self._fresh_tokens, _LEAST_PER_TOKEN)

@@ -51,6 +51,8 @@ class Answer(ABC):
         self.record = record
         self.session: EngineSession | None = None
         """The engine that works on it; None until it has a slot."""
+        self.awaits: EngineSession | None = None
+        """The engine whose slot it waits for; None while it does not."""
         self.handle: RequestHandle | None = None
         self.aborted_at: float | None = None
         """When the request was left, by `time.monotonic()`."""
@@ -102,6 +104,9 @@ class Answer(ABC):
         """Delivers nothing more, and lets the engine drop the request unless it has ended."""
         self.is_over = True
         self._unread.clear()
+        if self.awaits is not None:
+            self.awaits.admission.leave(self.ticket)
+            self.awaits = None
         if self.handle is not None:
             self.aborted_at = time.monotonic()
             self.handle.abort()

@@ -19,7 +19,7 @@ from doherty_engine import (
 )
 from doherty_service._errors import OverloadedError, UnavailableError
 from doherty_service._shares import Shares
-from doherty_service.admission import Admission, Pace, Promises
+from doherty_service.admission import Admission, Pace, QueueBounds
 from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
 from doherty_service.generation._writes import WriteWatch
@@ -63,7 +63,7 @@ class Generations:
     A request goes through `begin_answer`, `serve` (or its two parts, `try_submit` and `wait_and_submit`), `end_answer`.
     """
 
-    def __init__(self, recorder: LatencyRecorder, *, max_queued: int, max_queued_bytes: int) -> None:
+    def __init__(self, recorder: LatencyRecorder, bounds: QueueBounds) -> None:
         """Accepts nothing until `begin`."""
         self.writes = WriteWatch()
         self.draining = asyncio.Event()
@@ -71,10 +71,8 @@ class Generations:
         self.in_flight = 0
         """How many requests run or wait."""
         self._recorder = recorder
-        self._max_queued = max_queued
-        self._max_queued_bytes = max_queued_bytes
+        self._bounds = bounds
         self._pace = Pace()
-        self._promises = Promises()
         self._session: EngineSession | None = None
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
@@ -88,12 +86,7 @@ class Generations:
         """Accepts requests for an engine that has started."""
         self._model = session.engine.info()
         session.admission = Admission(
-            self._model.slots,
-            self._max_queued,
-            self._max_queued_bytes,
-            pace=self._pace,
-            promises=self._promises,
-            refusals=self._recorder.refusals,
+            self._model.slots, self._bounds, pace=self._pace, refusals=self._recorder.refusals
         )
         self._session, self._later = session, None
 
@@ -238,51 +231,55 @@ class Generations:
                 self._idle.set()
 
     def try_submit(self, answer: Answer) -> bool:
-        """Gives a request to the engine if a slot is free and nobody waits for it.
+        """Gives a request to the engine if a slot is free and nobody waits for it; else it is in the queue now.
 
         Raises:
+            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
             UnavailableError: the engine was lost since `check_open`.
         """
         session = self._running_session()
-        if not session.admission.try_take(answer.ticket):
+        if not session.admission.enter(answer.ticket):
+            answer.awaits = session
             return False
         answer.record.queue = 0.0
         session.submit(answer)
         return True
 
     async def wait_and_submit(self, answer: Answer) -> None:
-        """Waits for a slot, and gives a request to the engine; or ends it if its time limit runs out before.
+        """Waits for a slot, and gives a request that is in the queue to the engine; or ends it at its time limit.
 
         Raises:
-            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
-            UnavailableError: there is no engine, or it was lost.
+            OverloadedError: it had to make room in the queue, or has waited too long for its caller.
+            UnavailableError: the engine was lost.
         """
-        session = self._running_session()
+        session = answer.awaits
+        if session is None:
+            raise AssertionError("it is not in the queue")
         if await self._admit(session.admission, answer):
             if session.loss is not None:  # in the moment after the grant
                 raise session.loss.copy()
+            answer.awaits = None
             session.submit(answer)
         else:
             answer.put(await self._ended_in_queue(session, answer))
 
     async def _admit(self, admission: Admission, answer: Answer) -> bool:
         """Waits for a slot; False when the request's time limit ran out before."""
+        admitted = answer.ticket.admitted
+        if admitted is None:
+            raise AssertionError("it is not in the queue")
         ends_at = answer.request.stopping.ends_at
         begun = time.monotonic()
-        refused = False
         self._waiting[answer.record.caller.name] += 1
         try:
             async with asyncio.timeout(None if ends_at is None else ends_at - begun):
-                await admission.acquire(answer.ticket)
+                await admitted
         except TimeoutError:
+            admission.leave(answer.ticket)
             return False
-        except OverloadedError:
-            refused = True
-            raise
         finally:
             self._waiting[answer.record.caller.name] -= 1
-            if not refused:  # it would count as a wait of no time
-                answer.record.queue = time.monotonic() - begun
+            answer.record.queue = time.monotonic() - begun
         return True
 
     async def _ended_in_queue(self, session: EngineSession, answer: Answer) -> StepOutput:

@@ -87,10 +87,12 @@ class EngineSession:
         del self._answers[answer.request.key]
         if last.error is not None:
             self.request_failed.set()
-        is_complete = last.finish is not None and last.finish.reason is not FinishReason.ABORTED
-        # A canary's one token says nothing about how long people's answers take.
+        # A canary says nothing about how long people's answers take, nor does a request that failed.
+        tells = record.is_answer and last.error is None
         self.admission.release(
-            answer.ticket, completed=is_complete and record.is_answer, first_token=record.first_token
+            answer.ticket,
+            record.output_tokens + last.token_count if tells else None,
+            ended=last.finish is not None and last.finish.reason is FinishReason.STOP,
         )
         if answer.aborted_at is not None:
             self._recorder.slot_freed(record.abort_cause, time.monotonic() - answer.aborted_at)

@@ -42,7 +42,7 @@ class Lane(Answer):
         self._error_part: bytes | None = None
         record = self.record
         record.attempt = 1 + start.attempts
-        record.retried = start.attempts > 0
+        record.tried_for = max(0.0, start.trying_for.seconds + start.trying_for.nanos / 1e9)
         record.ends_at = rpc.ends_at
         self._alarm: asyncio.TimerHandle | None = None
         if start.HasField("timeout"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, to_status
+from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, pushback, to_status
 from doherty_service._shares import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
@@ -40,8 +40,10 @@ _NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 _OWN_SERVICES = "/doherty."
 _ATTEMPTS = "doherty-attempts"
 """The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
-_MOST_DIGITS = 6
+_TRYING_SINCE = "doherty-trying-since-ms"
+"""The metadata that says for how many milliseconds the caller has been trying: clocks differ, so it is no time."""
 
+_MOST_DIGITS = 12
 _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
 
@@ -157,7 +159,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 if lets_in:
                     accept(record.peer)
                 record.attempt = _attempt(metadata)
-                record.retried = record.attempt > 1
+                record.tried_for = _tried_for(metadata)
                 reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
@@ -270,6 +272,14 @@ def _begin(method: str, context: Context) -> RequestRecord:
     return record
 
 
+def _tried_for(metadata: Any) -> float:
+    """For how many seconds the caller has been trying; 0 if it does not say so, or what it says is no such number."""
+    for name, value in metadata:
+        if name == _TRYING_SINCE:
+            return int(value) / 1000 if value.isdecimal() and len(value) <= _MOST_DIGITS else 0.0
+    return 0.0
+
+
 async def _abort(error: Exception, record: RequestRecord, context: Context) -> NoReturn:
     """Ends an RPC with the status that an error stands for.
 
@@ -281,6 +291,8 @@ async def _abort(error: Exception, record: RequestRecord, context: Context) -> N
     trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if timing := record.server_timing():
         trailing.append(("server-timing", timing))
+    if (after := pushback(told)) is not None:
+        trailing.append(("grpc-retry-pushback-ms", after))
     try:
         async with asyncio.timeout(_TELL_SECONDS):
             await context.abort(told.code, status.message, tuple(trailing))

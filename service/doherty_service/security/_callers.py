@@ -30,6 +30,24 @@ class Caller:
     async def follow(self) -> None:
         """Takes in what has become of the caller's key since it was shown."""
 
+    @property
+    def weight(self) -> float:
+        """The share of the engine's time while others wait, relative to theirs.
+
+        Raises:
+            UnauthenticatedError: the key was revoked.
+        """
+        return 1.0
+
+    @property
+    def highest_priority(self) -> str:
+        """The highest priority that its requests have, "interactive" or "batch", whatever they claim.
+
+        Raises:
+            UnauthenticatedError: the key was revoked.
+        """
+        return "interactive"
+
     def check_adapter(self, adapter: str) -> None:
         """Makes sure that the caller may use an adapter; the empty name stands for the model without one.
 
@@ -76,6 +94,14 @@ class _KeyHolder(Caller):
 
     async def follow(self) -> None:
         await self._keyring.follow()
+
+    @property
+    def weight(self) -> float:
+        return self._keyring.key(self._id).weight
+
+    @property
+    def highest_priority(self) -> str:
+        return self._keyring.key(self._id).highest_priority
 
     def check_adapter(self, adapter: str) -> None:
         allowed = self._keyring.key(self._id).adapters

@@ -62,8 +62,8 @@ class RequestRecord:
     """The caller's deadline, by `time.monotonic()`; None where there is none."""
     attempt: int = 1
     """Which one of the caller's attempts at the same request this is, as it says itself."""
-    retried: bool = False
-    """Whether the caller says that it has sent the request before."""
+    tried_for: float = 0.0
+    """For how many seconds the caller says that it has been trying, with the attempts before this one."""
     rpc_context: grpc.aio.ServicerContext[Any, Any] | None = None
     """gRPC's context of the RPC; None for a request of a MultiplexGenerate."""
     carries_requests: bool = False

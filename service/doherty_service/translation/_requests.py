@@ -93,7 +93,7 @@ class RequestReader:
                 self._valid.clear()
             has_seed = wire.sampling.HasField("seed")
             self._valid[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
-        return request, _ticket(wire, record, whole=whole)
+        return request, _ticket(wire, request, record, whole=whole)
 
     def _with_settings(
         self, wire: request_pb2.GenerateRequest, record: RequestRecord, settings: _Settings
@@ -179,25 +179,22 @@ def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None
     record.request_id = label
 
 
-def _ticket(wire: request_pb2.GenerateRequest, record: RequestRecord, *, whole: bool) -> Ticket:
+def _ticket(wire: request_pb2.GenerateRequest, request: EngineRequest, record: RequestRecord, *, whole: bool) -> Ticket:
+    caller, stopping = record.caller, request.stopping
+    most_tokens = stopping.max_output_tokens or stopping.default_max_output_tokens
+    held = len(request.held.token_ids) if request.held is not None else 0
     return Ticket(
-        priority=_PRIORITIES[wire.priority],
+        priority=max(_PRIORITIES[wire.priority], Priority[caller.highest_priority.upper()]),
         size=wire.ByteSize(),
-        fingerprint=_fingerprint(wire),
+        key=caller.name,
+        weight=caller.weight,
+        most_tokens=max(1, most_tokens - held),
         deadline=record.ends_at,
+        ends_at=stopping.ends_at,
         whole=whole,
-        again=record.retried,
+        tried_for=record.tried_for,
+        progress=record,
     )
-
-
-def _fingerprint(wire: request_pb2.GenerateRequest) -> int:
-    """The same for a request that is sent again; of its time limit less is left by then."""
-    if wire.stopping.HasField("time_limit"):
-        unlimited = request_pb2.GenerateRequest()
-        unlimited.CopyFrom(wire)
-        unlimited.stopping.ClearField("time_limit")
-        wire = unlimited
-    return hash(wire.SerializeToString(deterministic=True))
 
 
 def count_tokens_input(
