@@ -78,8 +78,9 @@ class MessageWriter:
     def _step(self, _: object) -> None:
         error: Exception | None = None
         try:
-            self._taken = self._writing.send(None)  # type: ignore[union-attr]  # set by `write`
-            self._taken.add_done_callback(self._step)
+            taken = self._writing.send(None)  # type: ignore[union-attr]  # set by `write`
+            taken.add_done_callback(self._step)
+            self._taken = taken
         except StopIteration:
             pass
         except (asyncio.CancelledError, grpc.aio.BaseError) as broken:

@@ -152,10 +152,11 @@ class RequestEnd:
 
     def _step(self, _: object) -> None:
         try:
-            self._read = self._reading.send(None)
-            self._read.add_done_callback(self._step)
-        except StopIteration as read:
-            self.is_only = read.value is grpc.aio.EOF
+            read = self._reading.send(None)
+            read.add_done_callback(self._step)
+            self._read = read
+        except StopIteration as ended:
+            self.is_only = ended.value is grpc.aio.EOF
         except (asyncio.CancelledError, grpc.aio.BaseError):
             self.is_only = True  # the RPC is over
         if self.is_only is not None and self._arrival is not None and not self._arrival.done():

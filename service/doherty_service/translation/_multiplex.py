@@ -73,6 +73,7 @@ def _count(data: bytes) -> Iterator[int]:
         if entries > _MOST_ENTRIES:
             raise _too_many_entries()
         if tag == _STARTS:
+            within = 0
             for within in _count_start(data, position, position + length):
                 yield fields + within
             fields += within
@@ -91,6 +92,7 @@ def _count_start(data: bytes, position: int, end: int) -> Iterator[int]:
         if tag not in _START_TAGS:
             raise _unsupported("starts.", tag)
         if tag == _REQUEST and len(data) > SMALL_BYTES:
+            within = 0
             for within in count_fields(data, _REQUEST_SHAPE, position, position + length):
                 yield fields + within
             fields += within
