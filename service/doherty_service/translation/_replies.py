@@ -4,6 +4,7 @@ All messages go to gRPC as bytes. A delta in the middle of an answer, of which t
 hand; tests/service/test_replies.py holds it against protobuf.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from doherty.v1 import answer_pb2
@@ -29,6 +30,9 @@ _DELTA_TOKEN_COUNT = b"\x18"  # Delta.token_count = 3
 _PART = b"\x0a"  # MultiplexGenerateResponse.parts = 1
 _PART_ID = b"\x08"  # MultiplexPart.id = 1
 _PART_RESPONSE = b"\x12"  # MultiplexPart.response = 2
+
+_PIECE_LOGPROBS = 1000
+"""How many log probabilities one piece of a whole answer has, roughly: about a millisecond of work."""
 
 _ONE_BYTE = 128
 _VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
@@ -78,16 +82,21 @@ def delta_message(output: StepOutput) -> bytes:
     return _RESPONSE_DELTA + (_VARINTS[size] if size < _ONE_BYTE else _varint(size)) + body
 
 
-def whole_message(output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest) -> bytes:
-    """The GenerateResponse with all of an answer."""
+def whole_message(
+    output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest
+) -> Iterator[bytes]:
+    """The GenerateResponse with all of an answer, in pieces to be joined; a small one is one piece."""
     if output.finish is None:
         raise AssertionError("an answer without an end is not whole")
     reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
     _put_start(reply.start, record, model)
-    if output.logprobs:
-        reply.logprobs.extend(_token_logprobs(output.logprobs))
     _put_summary(reply.summary, output.finish, request, record, model)
-    return reply.SerializeToString()
+    logprobs = output.logprobs or ()
+    size = max(1, _PIECE_LOGPROBS // (1 + (request.top_logprobs or 0)))
+    reply.logprobs.extend(_token_logprobs(logprobs[:size]))
+    yield reply.SerializeToString()
+    for at in range(size, len(logprobs), size):  # protobuf joins the lists of messages that are joined
+        yield wire.GenerateResponse(logprobs=_token_logprobs(logprobs[at : at + size])).SerializeToString()
 
 
 def multiplex_part(identifier: int, message: bytes) -> bytes:
