@@ -5,8 +5,10 @@ import importlib.machinery
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from doherty_engine.llamacpp._gguf import read_gguf
 from doherty_engine.llamacpp._model_file import find_model
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 from support.engines import running
-from support.gguf import write_tiny_model
+from support.gguf import write_tiny_model, write_tiny_parts
 from support.llamacpp import asking
 from support.smollm2 import packaged_model
 
@@ -147,21 +149,66 @@ async def test_a_missing_libgomp_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         await start()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 something else", b"GGUF\x03\x00\x00\x00" + b"\xff" * 40])
-async def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "model.gguf"
-    file.write_bytes(content)
-    with pytest.raises(EngineSetupError, match="is not a GGUF file that can be read"):
+NO_GGUF = "is not a GGUF file that can be read (it "
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda _: b"", " is empty; get it anew."),
+        (lambda _: b"PK\x03\x04 something else", f"{NO_GGUF}does not begin with the letters GGUF); "),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", f"{NO_GGUF}is a pointer of Git LFS, in the place "),
+        (lambda _: b"GGUF\x00\x00\x00\x03" + bytes(100), f"{NO_GGUF}is big-endian, for another kind of processor); "),
+        (lambda _: b"GGUF\x01\x00\x00\x00" + bytes(100), "(its version 1 is too old); "),
+        (lambda _: b"GGUF\x03\x00\x00\x00" + b"\xff" * 40, " is cut off: it ends within its metadata; get it anew."),
+        (lambda whole: whole[:6], " is cut off: it ends within its metadata; get it anew."),
+        (lambda whole: whole[:2000], " is cut off: it ends within its metadata; get it anew."),
+        (lambda whole: whole[:-1], " bytes; get it anew."),
+        (lambda whole: whole.replace(b"\0llama", b"\0zebra", 1), " has the architecture zebra, which xllamacpp "),
+        (lambda whole: whole.replace(b"blk.0.ffn_up", b"blk.0.ffn_op"), "although the file is whole and "),
+    ],
+)
+async def test_a_file_that_cannot_be_loaded_is_told_why(
+    tmp_path: Path, change: Callable[[bytes], bytes], sentence: str
+) -> None:
+    file = write_tiny_model(tmp_path / "model.gguf")
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(EngineSetupError) as raised:
+        await start(model=str(file), slots="1")
+    assert str(file) in str(raised.value)
+    assert sentence in str(raised.value)
+
+
+async def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_tiny_model(tmp_path / "model.gguf")
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:  # a mode of 0 does not stop root
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(EngineSetupError, match=r"cannot be read \(.*Permission denied\); check its permissions"):
         await start(model=str(file))
 
 
-@pytest.mark.model
-async def test_a_model_that_is_cut_off_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "model.gguf"
-    with packaged_model().open("rb") as whole:
-        file.write_bytes(whole.read(4_000_000))
-    with pytest.raises(EngineSetupError, match=r"llama\.cpp cannot load the model"):
-        await start(model=str(file))
+async def test_a_model_in_parts_loads_only_whole(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"m-0000{part}-of-00002.gguf" for part in (1, 2))
+    write_tiny_parts(first, second)
+    async with running("llamacpp", model=str(first), slots="1", threads="1") as lab:
+        assert lab.engine.info().vocabulary_size > 0
+    with pytest.raises(EngineSetupError, match=rf"not the first part of the model; name {first}\."):
+        await start(model=str(second))
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-1])
+    with pytest.raises(EngineSetupError, match=rf"{second} is cut off: it has {len(whole) - 1} of {len(whole)} bytes"):
+        await start(model=str(first))
+    second.unlink()
+    with pytest.raises(EngineSetupError, match=rf"is in 2 files, and {second.name} is missing"):
+        await start(model=str(first))
+    with pytest.raises(EngineSetupError, match=r"name them as they were, like other-00001-of-00002\.gguf"):
+        await start(model=str(first.rename(tmp_path / "other.gguf")))
 
 
 async def test_a_context_beyond_the_models_is_refused() -> None:

@@ -66,9 +66,8 @@ class Readers:
         folder.mkdir()
         gguf = read_gguf(write_tiny_model(folder / "model.gguf", template))
         vocabulary = Vocabulary(gguf)
-        has_template = gguf.has_chat_template
         server = self._servers[template] = LlamaServer(
-            folder / "model.gguf", slots=1, context_tokens=CONTEXT, threads=1, has_chat_template=has_template
+            folder / "model.gguf", gguf=gguf, slots=1, context_tokens=CONTEXT, threads=1
         )
         reader = LlamaCppReader(server, vocabulary, CONTEXT)
         return Reader(

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from support.hugging_face import Folder, write_folder
 
-_STRING, _ARRAY, _UINT32, _INT32, _FLOAT32 = 8, 9, 4, 5, 6
+_STRING, _ARRAY, _UINT16, _UINT32, _INT32, _FLOAT32 = 8, 9, 2, 4, 5, 6
 _ALIGNMENT = 32
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _WIDTH, _HIDDEN, _CONTEXT = 32, 64, 512
@@ -23,6 +23,15 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+class Uint16(int):
+    """A whole number that is written in two bytes, as llama.cpp insists for the numbers of parts."""
+
+
+class Int32(int):
+    """A whole number that is written with a sign, as llama.cpp insists for the number of tensors."""
+
 
 Value = str | int | float | Sequence[str] | Sequence[int]
 
@@ -45,6 +54,18 @@ def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tu
 
 def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
     """A model of one layer that llama.cpp loads, with a byte-level vocabulary and a few merges."""
+    return write_gguf(path, _metadata(template), _tensors())
+
+
+def write_tiny_parts(first: Path, second: Path) -> None:
+    """The same model in two files."""
+    tensors = list(_tensors().items())
+    split: dict[str, Value] = {"split.count": Uint16(2), "split.tensors.count": Int32(len(tensors))}
+    write_gguf(first, {**_metadata(CHATML), **split, "split.no": Uint16(0)}, dict(tensors[:4]))
+    write_gguf(second, {**split, "split.no": Uint16(1)}, dict(tensors[4:]))
+
+
+def _metadata(template: str | None) -> dict[str, Value]:
     tokens = _tokens()
     others = len(tokens) - len(CONTROLS) - 1
     kinds = [_CONTROL] * len(CONTROLS) + [_USER_DEFINED] + [_NORMAL] * others
@@ -67,6 +88,11 @@ def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
     }
     if template is not None:
         values["tokenizer.chat_template"] = template
+    return values
+
+
+def _tensors() -> dict[str, tuple[int, ...]]:
+    tokens = _tokens()
     block = {
         "attn_q": (_WIDTH, _WIDTH),
         "attn_k": (_WIDTH, _WIDTH),
@@ -78,13 +104,12 @@ def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
         "attn_norm": (_WIDTH,),
         "ffn_norm": (_WIDTH,),
     }
-    tensors: dict[str, tuple[int, ...]] = {
+    return {
         "token_embd.weight": (_WIDTH, len(tokens)),
         "output.weight": (_WIDTH, len(tokens)),
         "output_norm.weight": (_WIDTH,),
         **{f"blk.0.{name}.weight": shape for name, shape in block.items()},
     }
-    return write_gguf(path, values, tensors)
 
 
 def write_tiny_folder(path: Path, template: str | None = CHATML) -> Folder:
@@ -113,10 +138,21 @@ def _string(text: str) -> bytes:
 def _value(value: Value) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", _STRING) + _string(value)
-    if isinstance(value, int):
-        return struct.pack("<II", _UINT32, value)
-    if isinstance(value, float):
-        return struct.pack("<If", _FLOAT32, value)
+    if isinstance(value, int | float):
+        kind, layout = _number(value)
+        return struct.pack("<I" + layout, kind, value)
     if isinstance(value[0], str):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(one)) for one in value)
     return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)
+
+
+def _number(value: float) -> tuple[int, str]:
+    match value:
+        case Uint16():
+            return _UINT16, "H"
+        case Int32():
+            return _INT32, "i"
+        case int():
+            return _UINT32, "I"
+        case _:
+            return _FLOAT32, "f"

@@ -11,10 +11,11 @@ from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import Choices, EngineRequest, HeldPart, Input, RawText, Stopping
 from doherty_engine._trial import RefusedHandle, Trial, drop
 from doherty_engine.constraints import FormCompiler
-from doherty_engine.llamacpp._gguf import Gguf, read_gguf
+from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
 from doherty_engine.llamacpp._options import Options, default_threads
 from doherty_engine.llamacpp._outbox import Outbox
+from doherty_engine.llamacpp._parts import read_model
 from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._server import LlamaServer, LlamaServerGoneError
@@ -159,17 +160,11 @@ class LlamaCppEngine:
         options = self._options
         forms = FormCompiler(extra="cpu")
         file = find_model(options.model, options.revision)
-        gguf = read_gguf(file.path)
+        gguf = read_model(file.path)
         vocabulary = Vocabulary(gguf)
         context_tokens = _context_tokens(options, gguf)
         threads = options.threads or default_threads()
-        server = LlamaServer(
-            file.path,
-            slots=options.slots,
-            context_tokens=context_tokens,
-            threads=threads,
-            has_chat_template=gguf.has_chat_template,
-        )
+        server = LlamaServer(file.path, gguf=gguf, slots=options.slots, context_tokens=context_tokens, threads=threads)
         self._shop = Workshop(
             server=server,
             vocabulary=vocabulary,

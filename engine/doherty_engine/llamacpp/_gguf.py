@@ -1,5 +1,6 @@
 """Reads what a GGUF file says of its model, without its weights."""
 
+import math
 import mmap
 import struct
 from collections.abc import Callable
@@ -13,6 +14,15 @@ _STRING = 8
 _ARRAY = 9
 _OLDEST_VERSION = 2
 """Version 1 has other lengths."""
+_ALIGNMENT = 32
+"""Of the weights, where the file says nothing else."""
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74),
+    18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
+    26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+"""The numbers in a block, and its bytes, by ggml's type of a tensor (`ggml_blck_size` and `ggml_type_size`)."""
 _WANTED_ARRAYS = frozenset({"tokenizer.ggml.tokens", "tokenizer.ggml.token_type"})
 
 
@@ -27,9 +37,15 @@ class Gguf:
     token_types: tuple[int, ...]
 
     @property
+    def architecture(self) -> str:
+        """What llama.cpp computes it as, for instance "llama"; empty where the file does not say."""
+        name = self.values.get("general.architecture")
+        return name if isinstance(name, str) else ""
+
+    @property
     def context_tokens(self) -> int | None:
         """The context that the model was trained for."""
-        return self.integer(f"{self.values.get('general.architecture')}.context_length")
+        return self.integer(f"{self.architecture}.context_length")
 
     @property
     def has_chat_template(self) -> bool:
@@ -49,25 +65,33 @@ class Gguf:
 
 
 def read_gguf(path: Path) -> Gguf:
-    """Reads the metadata.
+    """Reads the metadata, and makes sure that all weights are there.
 
     Raises:
-        EngineSetupError: the file cannot be read or is not a GGUF file.
+        EngineSetupError: the file cannot be read, is no GGUF file, or is not whole; says which.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(data)
-    except (OSError, ValueError, struct.error, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise EngineSetupError(f"The model file {path} is empty; get it anew.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _parse(data)
+    except OSError as error:
+        raise EngineSetupError(f"The model file {path} cannot be read ({error}); check its permissions.") from error
+    except _CutOffError as error:
+        raise EngineSetupError(f"The model file {path} is cut off: {error}; get it anew.") from error
+    except ValueError as error:
         raise EngineSetupError(f"{path} is not a GGUF file that can be read ({error}); name another model.") from error
 
 
+class _CutOffError(Exception):
+    """The file ends before what it says it holds."""
+
+
 def _parse(data: mmap.mmap) -> Gguf:
-    if data[:4] != b"GGUF":
-        raise ValueError("it does not begin with the letters GGUF")
-    version, _tensors, count = struct.unpack_from("<IQQ", data, 4)
-    if version < _OLDEST_VERSION:
-        raise ValueError(f"its version {version} is too old")
-    cursor = _Cursor(data, 24)
+    _check_kind(data)
+    cursor = _Cursor(data, 8)
+    tensors, count = cursor.scalar("<Q"), cursor.scalar("<Q")
     values: dict[str, object] = {}
     arrays: dict[str, list[object]] = {}
     for _ in range(count):
@@ -79,6 +103,8 @@ def _parse(data: mmap.mmap) -> Gguf:
                 arrays[key] = elements
         else:
             values[key] = cursor.value(kind)
+    alignment = values.get("general.alignment")
+    _check_weights(cursor, tensors, alignment if isinstance(alignment, int) and alignment > 0 else _ALIGNMENT)
     return Gguf(
         values=values,
         tokens=tuple(token for token in arrays.get("tokenizer.ggml.tokens", []) if isinstance(token, str)),
@@ -86,13 +112,49 @@ def _parse(data: mmap.mmap) -> Gguf:
     )
 
 
+def _check_kind(data: mmap.mmap) -> None:
+    if data[:12] == b"version http":
+        raise ValueError("it is a pointer of Git LFS, in the place of the model")
+    if data[:4] != b"GGUF":
+        raise ValueError("it does not begin with the letters GGUF")
+    version = _Cursor(data, 4).scalar("<I")
+    if version and not version & 0xFFFF:
+        raise ValueError("it is big-endian, for another kind of processor")
+    if version < _OLDEST_VERSION:
+        raise ValueError(f"its version {version} is too old")
+
+
+def _check_weights(cursor: "_Cursor", tensors: int, alignment: int) -> None:
+    """Reads the table of tensors, and compares where the last one ends with the size of the file."""
+    end = 0
+    for _ in range(tensors):
+        cursor.string()
+        size = math.prod(cursor.scalar("<Q") for _ in range(cursor.scalar("<I")))
+        numbers, block = _BLOCKS.get(cursor.scalar("<I"), (1, 0))  # of a newer type: llama.cpp says whether it fits
+        end = max(end, cursor.scalar("<Q") + size // numbers * block)
+    begin = -(-cursor.position // alignment) * alignment
+    if tensors and cursor.size < begin + end:
+        raise _CutOffError(f"it has {cursor.size} of {begin + end} bytes")
+
+
 class _Cursor:
     def __init__(self, data: mmap.mmap, position: int) -> None:
         self._data = data
         self._position = position
 
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
     def scalar(self, layout: str) -> int:
-        (value,) = struct.unpack_from(layout, self._data, self._position)
+        try:
+            (value,) = struct.unpack_from(layout, self._data, self._position)
+        except struct.error:
+            raise _CutOffError("it ends within its metadata") from None
         self._position += struct.calcsize(layout)
         number: int = value
         return number
@@ -126,5 +188,5 @@ class _Cursor:
         length = self.scalar("<Q")
         start, self._position = self._position, self._position + length
         if self._position > len(self._data):
-            raise ValueError("it is cut off")
+            raise _CutOffError("it ends within its metadata")
         return self._data[start : self._position]

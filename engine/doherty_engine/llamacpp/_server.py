@@ -5,6 +5,7 @@ Everything here blocks, and belongs into a worker thread.
 
 import http.client
 import json
+import mmap
 import os
 import secrets
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 from doherty_engine._errors import EngineFailedError, EngineSetupError, OutOfResourcesError, is_shortage
 from doherty_engine._requests import Message
+from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._socket_folder import SOCKET, make_socket_folder, remove_socket_folder
 from doherty_engine.text import begins_answer, can_render, template_failure, template_refusal
 
@@ -41,10 +43,8 @@ class LlamaServerGoneError(EngineFailedError):
 class LlamaServer:
     """One loaded model, with its slots and its KV cache."""
 
-    def __init__(
-        self, path: Path, *, slots: int, context_tokens: int, threads: int, has_chat_template: bool = True
-    ) -> None:
-        """Loads the model, whose file has a chat template or has none.
+    def __init__(self, path: Path, *, gguf: Gguf, slots: int, context_tokens: int, threads: int) -> None:
+        """Loads the model, whose file says `gguf`.
 
         Raises:
             EngineSetupError: xllamacpp is not there, or cannot load the file.
@@ -68,19 +68,23 @@ class LlamaServer:
         params.prefill_assistant = False
         params.verbosity = -1
         try:
-            self._server, is_readable = self._load(xllamacpp, params, has_chat_template=has_chat_template)
+            self._server, is_readable = self._load(xllamacpp, params, gguf)
         except RuntimeError as error:
             remove_socket_folder(self._folder)
-            raise EngineSetupError(f"llama.cpp cannot load the model {path}; name another model.") from error
+            raise _load_error(
+                path, gguf, is_known=_knows(xllamacpp, gguf.architecture), version=self.version
+            ) from error
         self.has_chat_template = is_readable and can_render(self._apply_template)
         """Whether conversations can be rendered."""
 
-    def _load(self, xllamacpp: ModuleType, params: Any, *, has_chat_template: bool) -> tuple[Any, bool]:
+    def _load(self, xllamacpp: ModuleType, params: Any, gguf: Gguf) -> tuple[Any, bool]:
         """Loads the model, and returns whether with its own chat template."""
-        if has_chat_template:
+        if gguf.has_chat_template:
             try:
                 return xllamacpp.Server(params), True
-            except RuntimeError:  # it does not say why: it may be the template
+            except RuntimeError:  # it does not say why: if it knows the architecture, it may be the template
+                if not _knows(xllamacpp, gguf.architecture):
+                    raise
                 (self._folder / SOCKET).unlink(missing_ok=True)  # which that attempt may have left behind
         params.chat_template = _NO_TEMPLATE
         return xllamacpp.Server(params), False
@@ -143,6 +147,26 @@ class LlamaServer:
         if response.status != http.client.OK:
             raise ValueError(answer["error"]["message"])
         return answer
+
+
+def _knows(xllamacpp: ModuleType, architecture: str) -> bool:
+    """Whether llama.cpp's library holds the name of an architecture; it has no call that tells those that it knows."""
+    library = xllamacpp.xllamacpp.__file__
+    with Path(library).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(architecture.encode() + b"\0") >= 0
+
+
+def _load_error(path: Path, gguf: Gguf, *, is_known: bool, version: str) -> EngineSetupError:
+    if not is_known:
+        return EngineSetupError(
+            f"The model {path} has the architecture {gguf.architecture}, which xllamacpp {version} does not know; "
+            "install a newer xllamacpp, or name another model."
+        )
+    return EngineSetupError(
+        f"llama.cpp cannot load the model {path}, although the file is whole and xllamacpp {version} has its "
+        f"architecture {gguf.architecture}: a tensor or a setting may be missing, or memory; get it anew, or name "
+        "another model."
+    )
 
 
 class _UnixConnection(http.client.HTTPConnection):
