@@ -43,7 +43,7 @@ _ATTEMPTS = "doherty-attempts"
 _TRYING_SINCE = "doherty-trying-since-ms"
 """The metadata that says for how many milliseconds the caller has been trying: clocks differ, so it is no time."""
 
-_MOST_DIGITS = 12
+_MOST_DIGITS = 9
 _TELL_SECONDS = 1.0
 """How long a handler stays for a status to leave."""
 
@@ -158,8 +158,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     record.is_stranger = False
                 if lets_in:
                     accept(record.peer)
-                record.attempt = _attempt(metadata)
-                record.tried_for = _tried_for(metadata)
+                record.attempt = 1 + _number(metadata, _ATTEMPTS)
+                record.tried_for = _number(metadata, _TRYING_SINCE) / 1000
                 reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or the transport broke in a write.
@@ -237,12 +237,12 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         return True
 
 
-def _attempt(metadata: Any) -> int:
-    """Which attempt of its caller an RPC is; 1 if it does not say so, or what it says is no number."""
-    for name, value in metadata:
-        if name == _ATTEMPTS:
-            return 1 + int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 1
-    return 1
+def _number(metadata: Any, name: str) -> int:
+    """The number that a caller says of itself; 0 if it does not say it, or what it says is no number."""
+    for one, value in metadata:
+        if one == name:
+            return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 0
+    return 0
 
 
 @contextmanager
@@ -270,14 +270,6 @@ def _begin(method: str, context: Context) -> RequestRecord:
     record.rpc_context = context
     record.carries_requests = method == MULTIPLEX
     return record
-
-
-def _tried_for(metadata: Any) -> float:
-    """For how many seconds the caller has been trying; 0 if it does not say so, or what it says is no such number."""
-    for name, value in metadata:
-        if name == _TRYING_SINCE:
-            return int(value) / 1000 if value.isdecimal() and len(value) <= _MOST_DIGITS else 0.0
-    return 0.0
 
 
 async def _abort(error: Exception, record: RequestRecord, context: Context) -> NoReturn:

@@ -27,9 +27,6 @@ class Caller:
     name = ""
     """The name of the key; empty for anybody."""
 
-    async def follow(self) -> None:
-        """Takes in what has become of the caller's key since it was shown."""
-
     @property
     def weight(self) -> float:
         """The share of the engine's time while others wait, relative to theirs.
@@ -47,6 +44,9 @@ class Caller:
             UnauthenticatedError: the key was revoked.
         """
         return "interactive"
+
+    async def follow(self) -> None:
+        """Takes in what has become of the caller's key since it was shown."""
 
     def check_adapter(self, adapter: str) -> None:
         """Makes sure that the caller may use an adapter; the empty name stands for the model without one.
@@ -92,9 +92,6 @@ class _KeyHolder(Caller):
         self._id = key.id
         self.name = key.name
 
-    async def follow(self) -> None:
-        await self._keyring.follow()
-
     @property
     def weight(self) -> float:
         return self._keyring.key(self._id).weight
@@ -102,6 +99,9 @@ class _KeyHolder(Caller):
     @property
     def highest_priority(self) -> str:
         return self._keyring.key(self._id).highest_priority
+
+    async def follow(self) -> None:
+        await self._keyring.follow()
 
     def check_adapter(self, adapter: str) -> None:
         allowed = self._keyring.key(self._id).adapters
