@@ -381,9 +381,10 @@ class Constraint(google.protobuf.message.Message):
     json_schema: builtins.str
     """A JSON Schema, as JSON text: the answer is a JSON value that fits it.
 
-    An answer never repeats a name within an object. So an object gets no names but those that `properties` lists,
-    even where the schema allows others; an object or a value of which nothing is listed is UNIMPLEMENTED. Numbers
-    come back exactly: one that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`,
+    An object whose schema has `properties` gets no names but these, each once at most, even where the schema allows
+    others. An object without `properties` may have any names, whose values fit `additionalProperties`; it may repeat
+    one, of which parsers keep the last, so its names cannot be counted or required. Numbers come back exactly: one
+    that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`,
     date, date-time, duration, email, hostname, ipv4, ipv6, time, uri and uuid are bound, and any other one is an
     annotation. `pattern` is in the dialect of `regex`, and may match anywhere in the string.
     """

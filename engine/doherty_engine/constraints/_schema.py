@@ -1,9 +1,10 @@
 """Writes a JSON Schema anew, with what a library binds and nothing that it would overlook.
 
-Libraries ignore what they do not know, round whole numbers, and let an object repeat a name. So all that limits a value
-is either written in a form that they bind exactly, or refused by its keyword; annotations are left out. An object gets
-no names but those that the schema lists, because a grammar cannot tell whether another one was there before: such an
-object fits, too. The costs of compiling are bounded here, by counting.
+Libraries ignore what they do not know, round whole numbers, and let an object repeat a name. So all that limits a
+value is either written in a form that they bind exactly, or refused by its keyword; annotations are left out. A grammar
+cannot tell whether a name was there before. So an object whose `properties` are listed gets no other names. The names
+of one without `properties` are free, but cannot be counted: a parser keeps the last value of a repeated name, and all
+of its values fit. The costs of compiling are bounded here, by counting.
 """
 
 import json
@@ -79,7 +80,7 @@ class SchemaWriter:
         if kind is not None:
             facts &= Facts(frozenset({kind}))
         elif facts.kinds == Facts().kinds and not parts:
-            raise unsupported("type", path, "it must be there: among all values are objects that repeat a name")
+            return {}  # any value
         written = self._plain.write(schema, facts, None if parts else kind, path)
         if "array" in facts.kinds:
             self._array(schema, written, path, depth, has_items=facts.has_items or bool(parts))
@@ -110,8 +111,8 @@ class SchemaWriter:
                 items = False  # what may stand behind them is not said, so nothing does
         if items is not None:
             written["items"] = self._schema(items, Facts(), f"{path}/items", depth + 1)
-        elif not has_items and written.get("maxItems") != 0:
-            raise unsupported("items", path, "it must say what the array holds: any value could repeat a name")
+        elif not has_items:
+            written["items"] = True
 
     def _object(self, schema: dict[str, Json], facts: Facts, written: dict[str, Json], path: str, depth: int) -> None:
         parts = schema.keys() & set(_PARTS)
@@ -120,8 +121,12 @@ class SchemaWriter:
         closed = self._is_closed(schema, path)
         names = properties.keys() if closed else facts.names
         if not names and not closed and not parts:
-            keyword = next((name for name in ("additionalProperties", "type") if name in schema), "properties")
-            raise unsupported(keyword, path, "names must be listed in 'properties': others could be repeated")
+            self._free_names(schema, written, path, depth)
+            return
+        if isinstance(schema.get("additionalProperties"), dict) and schema["additionalProperties"]:
+            raise unsupported(
+                "additionalProperties", path, "this engine binds it in objects without 'properties' alone"
+            )
         if len(branches) > 1 or (branches and closed):
             raise unsupported(min(branches), path, "this engine takes alternatives of objects alone")
         self._written += len(names)
@@ -143,9 +148,18 @@ class SchemaWriter:
         others = schema.get("additionalProperties", True)
         if not isinstance(others, bool | dict):
             raise invalid("additionalProperties", path, "it must be a schema")
-        if isinstance(others, dict) and others:
-            raise unsupported("additionalProperties", path, "this engine could not keep a name from being repeated")
         return others is False
+
+    def _free_names(self, schema: dict[str, Json], written: dict[str, Json], path: str, depth: int) -> None:
+        """An object with any names, whose values all fit the same schema."""
+        for keyword in ("required", "minProperties", "maxProperties"):
+            if schema.get(keyword):
+                raise unsupported(keyword, path, "this engine cannot count names that 'properties' does not list")
+        if schema.get("maxProperties") == 0:
+            written["additionalProperties"] = False
+            return
+        others = schema.get("additionalProperties", True)
+        written["additionalProperties"] = self._schema(others, Facts(), f"{path}/additionalProperties", depth + 1)
 
     def _required(self, schema: dict[str, Json], facts: Facts, written: dict[str, Json], path: str) -> None:
         required = schema.get("required", [])
