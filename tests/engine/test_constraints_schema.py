@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Base64Bytes, BaseModel, Field, SecretStr
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr
 
 from doherty_engine import InvalidInputError, JsonSchema, UnsupportedError
 from doherty_engine.constraints import FormCompiler, write_for_xgrammar
@@ -41,6 +41,7 @@ def objects(**properties: object) -> dict[str, object]:
 
 
 WHOLE = {"type": "integer"}
+BASE = {"$defs": {"base": {**objects(a=WHOLE), "required": ["a"]}}}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,41 @@ WHOLE = {"type": "integer"}
         (objects(a=True), ['{"a":{"b":1}}', '{"a":null}'], ['{"b":1}']),
         ({"type": "array"}, ["[]", '[1,{"a":2}]'], ["{}"]),
         (objects(a=WHOLE), ["{}", '{"a":1}'], ['{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"b":1,"b":2}', "3"]),
-        ({**objects(a=WHOLE), "additionalProperties": True}, ['{"a":1}'], ['{"a":1,"b":1,"b":2}']),
+        (
+            {**objects(a=WHOLE), "additionalProperties": {"type": "string"}},
+            ['{"a":1,"b":"x"}', '{"b":"x","b":"y"}'],
+            ['{"a":"x"}', '{"a":1,"a":"x"}', '{"a":1,"\\u0061":"x"}', '{"b":1}'],
+        ),
+        (
+            {"properties": {"a": WHOLE}, "anyOf": [{"required": ["a"]}, {"additionalProperties": True}]},
+            ['{"a":1}', '{"b":"x"}'],
+            ['{"a":1,"\\u0061":"x"}'],
+        ),
+        ({"type": ["object", "null"], **objects(a=WHOLE), "additionalProperties": True}, ['{"a":1,"b":2}'], ["[]"]),
+        ({"type": "object", "required": ["a"]}, ['{"a":1}', '{"a":{},"b":2}'], ["{}", '{"b":2}']),
+        ({"type": "object", "minProperties": 1}, ['{"a":1}'], ["{}"]),
+        ({**objects(x=WHOLE), "patternProperties": {"^a.$": WHOLE}}, ['{"x":1,"ab":1}'], ['{"ab":"x"}', '{"abc":1}']),
+        (
+            {**BASE, "allOf": [{"$ref": "#/$defs/base"}, {**objects(b=WHOLE), "required": ["b"]}]},
+            ['{"a":1,"b":2}'],
+            ['{"a":1}', '{"b":2}', '{"a":1,"b":2,"c":3}'],
+        ),
+        (
+            {**BASE, "$ref": "#/$defs/base", "additionalProperties": {"type": ["integer", "string"]}},
+            ['{"a":1,"c":"x"}'],
+            ['{"c":"x"}', '{"a":1,"\\u0061":"x"}'],
+        ),
+        (
+            {**BASE, "$ref": "#/$defs/base", "properties": {"b": {"$ref": "#/$defs/base"}}},
+            ['{"a":1}', '{"a":1,"b":{"a":2}}'],
+            ['{"a":1,"b":{"b":{"a":2}}}', "{}"],
+        ),
+        (
+            {"additionalProperties": WHOLE, "anyOf": [{"type": "array"}, objects(a=True)]},
+            ['{"a":1}'],
+            ["[]", '{"a":"x"}'],
+        ),
+        ({**objects(a=WHOLE), "unevaluatedProperties": False}, ['{"a":1}'], ['{"b":1}']),
         ({**objects(a=WHOLE), "minProperties": 1, "required": ["a"]}, ['{"a":2}'], ["{}"]),
         (
             {"type": "object", "allOf": [objects(a=WHOLE), {**objects(b=WHOLE), "required": ["b"]}]},
@@ -111,8 +146,10 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"type": "object", "minProperties": 2}, "minProperties"),
         ({"type": "object", "maxProperties": 2}, "maxProperties"),
         ({"type": "object", "additionalProperties": WHOLE, "minProperties": 2}, "minProperties"),
-        ({**objects(a=WHOLE), "additionalProperties": WHOLE}, "additionalProperties"),
-        ({"type": "object", "patternProperties": {"^x": WHOLE}}, "patternProperties"),
+        ({**objects(**{"a\n": WHOLE}), "additionalProperties": WHOLE}, "additionalProperties"),
+        ({"patternProperties": {"^x": WHOLE}, "additionalProperties": True}, "patternProperties"),
+        ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
+        ({"unevaluatedItems": False}, "unevaluatedItems"),
         ({"type": "object", "propertyNames": {"enum": ["a"]}}, "propertyNames"),
         ({**objects(a=WHOLE), "minProperties": 1}, "minProperties"),
         ({**objects(a=WHOLE), "required": ["b"]}, "required"),
@@ -123,7 +160,7 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"if": WHOLE, "then": {"minimum": 1}}, "if"),
         ({"oneOf": [WHOLE, {"type": "number"}]}, "oneOf"),
         ({"$ref": "https://example.org/schema"}, "$ref"),
-        ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": objects(b=WHOLE)}}, "$ref"),
+        ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": {"anyOf": [objects(b=True), {}]}}}, "$ref"),
         ({"type": "string", "allOf": [{"pattern": f"a.*{end}"} for end in "xyz"]}, "pattern"),
     ],
 )
@@ -148,6 +185,7 @@ def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:
         ({**objects(a=WHOLE), "required": ["b"], "additionalProperties": False}, "required"),
         ({"$ref": "#/nowhere"}, "$ref"),
         ({"$ref": "#"}, "$ref"),
+        ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": {"allOf": [{"$ref": "#/$defs/b"}] * 2}}}, "$ref"),
         (objects(**{f"p{index}": {} for index in range(501)}), "properties"),
         (False, "$schema"),
     ],
@@ -186,21 +224,47 @@ class Tags(BaseModel):
     tags: set[int]
 
 
-class Counts(BaseModel):
-    """Names that nobody listed."""
+class Node(BaseModel):
+    """Names that nobody listed, with values of all kinds."""
 
+    model_config = ConfigDict(extra="allow")
     counts: dict[str, int]
+    filled: Annotated[dict[str, Any], Field(min_length=1)]
+    rows: list[dict[str, str | None]] = []
+    codes: dict[Annotated[str, Field(pattern="^[a-z]{2}$")], float] = {}
+    children: dict[str, "Node"] = {}
+    extra: dict[str, Any] | None = None
+    anything: Any = None
 
 
-class Untyped(BaseModel):
-    """Anything."""
+NODE: dict[str, Any] = {
+    "counts": {"a": 1, "b": 2},
+    "filled": {"list": [{"of": None}]},
+    "rows": [{"a": "x", "b": None}, {}],
+    "codes": {"de": 1.5},
+    "children": {"first": {"counts": {}, "filled": {"a": 1}, "more": 1}},
+    "extra": None,
+    "anything": [1, {"a": True}],
+    "unlisted": {"b": []},
+}
 
-    anything: Any
+
+def test_a_model_with_free_names_is_bound() -> None:
+    schema = Node.model_json_schema()
+    assert fits(schema, json.dumps(NODE))
+    wrong: list[dict[str, Any]] = [
+        {"counts": {"a": "x"}},
+        {"filled": {}},
+        {"rows": [{"a": 1}]},
+        {"codes": {"deu": 1}},
+        {"children": {"first": {}}},
+        {"extra": []},
+    ]
+    assert [change for change in wrong if fits(schema, json.dumps(NODE | change))] == []
 
 
 def test_models_of_pydantic_are_bound_or_refused_by_name() -> None:
-    for bound in (Fine, Counts, Untyped):
-        COMPILER.compile(JsonSchema(json.dumps(bound.model_json_schema())))
+    COMPILER.compile(JsonSchema(json.dumps(Fine.model_json_schema())))
     refused: list[tuple[type[BaseModel], str]] = [
         (Int64, "maximum"),
         (Tags, "uniqueItems"),
@@ -235,6 +299,11 @@ def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> No
         ({"allOf": [WHOLE, {"type": "integer"}]}, "allOf"),
         ({"type": "string", "pattern": "^[à-ÿ]+$|^[\\u0100-\\u1000]$"}, "pattern"),
         (objects(**{'a"b': WHOLE}), "properties"),
+        ({**objects(a=WHOLE), "additionalProperties": True}, "additionalProperties"),
+        ({"type": "object", "required": ["a"]}, "required"),
+        ({"type": "object", "minProperties": 1}, "minProperties"),
+        ({"patternProperties": {"^x": WHOLE}}, "patternProperties"),
+        ({**BASE, "allOf": [{"$ref": "#/$defs/base"}, objects(b=WHOLE)]}, "allOf"),
         (objects(**{f"p{n}": {"type": "string", "pattern": f"a{{{n}}}"} for n in range(100)}), "pattern"),
     ],
 )
@@ -244,7 +313,7 @@ def test_what_xgrammar_would_get_wrong_is_refused_by_name(schema: object, keywor
 
 
 def test_xgrammar_gets_closed_objects_and_patterns_that_json_can_hold() -> None:
-    schema = {**objects(a={"type": "string", "pattern": r'^[\s\S]"\d$'}), "additionalProperties": True}
+    schema = objects(a={"type": "string", "pattern": r'^[\s\S]"\d$'})
     _, kind, text = write_for_xgrammar(JsonSchema(json.dumps(schema)))
     written = json.loads(text)
     assert kind == "json"

@@ -41,6 +41,27 @@ async def test_a_json_schema_binds_the_answer(llamacpp_ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "kind"),
+    [
+        ({"type": "object"}, object),
+        ({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1}, int),
+        (
+            {"properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": {"type": "integer"}},
+            int,
+        ),
+    ],
+)
+async def test_an_object_with_free_names_binds_the_answer(
+    llamacpp_ask: Ask, schema: dict[str, object], kind: type
+) -> None:
+    outcome = await llamacpp_ask(constraint=JsonSchema(json.dumps(schema)), stopping=Stopping(max_output_tokens=200))
+    assert outcome.text.lstrip().startswith("{")
+    assert outcome.finish.reason in {FinishReason.STOP, FinishReason.LENGTH}
+    if outcome.finish.reason is FinishReason.STOP:
+        assert all(isinstance(value, kind) for value in json.loads(outcome.text).values())
+
+
+@pytest.mark.parametrize(
     ("constraint", "pattern"),
     [
         (Regex(r"\d{2}/[a-f]{3}"), r"\d{2}/[a-f]{3}"),

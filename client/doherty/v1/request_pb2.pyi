@@ -381,12 +381,13 @@ class Constraint(google.protobuf.message.Message):
     json_schema: builtins.str
     """A JSON Schema, as JSON text: the answer is a JSON value that fits it.
 
-    An object whose schema has `properties` gets no names but these, each once at most, even where the schema allows
-    others. An object without `properties` may have any names, whose values fit `additionalProperties`; it may repeat
-    one, of which parsers keep the last, so its names cannot be counted or required. Numbers come back exactly: one
-    that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`,
-    date, date-time, duration, email, hostname, ipv4, ipv6, time, uri and uuid are bound, and any other one is an
-    annotation. `pattern` is in the dialect of `regex`, and may match anywhere in the string.
+    An object whose schema has `properties` and no `additionalProperties` gets no names but these, and one with
+    `patternProperties` none but those that match. Other objects may have any names, whose values fit
+    `additionalProperties`. A listed name comes once at most. A free one may be repeated; parsers keep the last, so all
+    of its values fit, but `minProperties` above 1 and `maxProperties` are UNIMPLEMENTED. Numbers come back exactly:
+    one that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`, date, date-time,
+    duration, email, hostname, ipv4, ipv6, time, uri and uuid are bound, and any other one is an annotation. `pattern`
+    is in the dialect of `regex`, and may match anywhere in the string.
     """
     regex: builtins.str
     """A regular expression that the whole answer matches.

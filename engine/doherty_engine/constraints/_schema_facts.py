@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from doherty_engine.constraints._schema_values import Json, invalid, resolve
@@ -10,8 +10,11 @@ from doherty_engine.constraints._schema_values import Json, invalid, resolve
 _KINDS = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
 _MOST_ALTERNATIVES = 100
 _BY_KEYWORD = {
-    "object": ("properties", "required", "minProperties", "maxProperties", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "object": (
+        *("properties", "required", "minProperties", "maxProperties"),
+        *("additionalProperties", "patternProperties", "unevaluatedProperties"),
+    ),
+    "array": ("items", "prefixItems", "minItems", "maxItems", "unevaluatedItems"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     "string": ("pattern", "format", "minLength", "maxLength"),
 }
@@ -23,10 +26,10 @@ class Facts:
 
     kinds: frozenset[str] = _KINDS
     """The types that it may have; without "object" and "array" where its values are listed."""
-    names: frozenset[str] = frozenset()
-    """The names that `properties` lists."""
-    has_items: bool = False
-    """Whether it is said what an array holds."""
+    names: dict[str, None] = field(default_factory=dict)
+    """The names that `properties` lists, in order; what is referred to comes first."""
+    free: bool = False
+    """Whether `additionalProperties` allows others."""
     branches: bool = False
     """Whether it depends on alternatives."""
     patterns: int = 0
@@ -36,7 +39,7 @@ class Facts:
         return Facts(
             self.kinds & other.kinds,
             self.names | other.names,
-            self.has_items or other.has_items,
+            self.free or other.free,
             self.branches or other.branches,
             self.patterns + other.patterns,
         )
@@ -59,15 +62,16 @@ class FactFinder:
         self._known[id(schema)] = Facts()  # what a reference in a circle adds
         own = Facts(
             kinds_of(schema, path),
-            frozenset(members(schema, "properties", path)),
-            "items" in schema or "prefixItems" in schema,
+            dict.fromkeys(members(schema, "properties", path)),
+            schema.get("additionalProperties", False) is not False,
             "anyOf" in schema or "oneOf" in schema,
             int("pattern" in schema),
         )
+        whole = Facts()
         for part in self._also(schema, path):
-            own &= self.of(part, path)
-        self._known[id(schema)] = own
-        return own
+            whole &= self.of(part, path)
+        self._known[id(schema)] = whole & own
+        return self._known[id(schema)]
 
     def _also(self, schema: dict[str, Json], path: str) -> Iterator[Json]:
         if "$ref" in schema:
@@ -123,7 +127,7 @@ def guessed_kind(schema: dict[str, Json], facts: Facts) -> str | None:
     if facts.kinds != _KINDS:
         return None
     spoken = [kind for kind, keywords in _BY_KEYWORD.items() if schema.keys() & set(keywords)]
-    return spoken[0] if spoken else "object" if facts.names else "array" if facts.has_items else None
+    return spoken[0] if spoken else "object" if facts.names or facts.free else None
 
 
 def members(schema: dict[str, Json], keyword: str, path: str) -> dict[str, Json]:

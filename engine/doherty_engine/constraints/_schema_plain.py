@@ -29,6 +29,8 @@ class Binding:
     formats: frozenset[str]
     most_patterns: int
     """How many characters all patterns may have, and `PATTERN_COST` for each: what compiling them costs."""
+    free_names: bool = True
+    """Whether it knows names that are not listed: by patterns, as required, at least one, or apart from listed ones."""
     check: Callable[[dict[str, Json], str], None] = lambda _written, _path: None
     """Takes each part of a schema as it is written, and its place, and refuses what the library gets wrong."""
 
@@ -57,7 +59,7 @@ class PlainWriter:
             written["multipleOf"] = self._multiple(schema, path)
         write_counts(schema, written, "minLength", "maxLength", path)
         if "pattern" in schema:
-            written["pattern"] = self._pattern(schema["pattern"], path)
+            written["pattern"] = self.pattern(schema["pattern"], "pattern", path)
         if schema.get("format") in self._binding.formats:  # another one is an annotation, as JSON Schema has it
             written["format"] = schema["format"]
         if self._values * self._pattern_size > _MOST_MATCHES:
@@ -108,18 +110,19 @@ class PlainWriter:
             raise unsupported("multipleOf", path, f"all of them together are taken to {_MOST_MULTIPLES}")
         return multiple if isinstance(multiple, int) else float(multiple)
 
-    def _pattern(self, pattern: Json, path: str) -> str:
+    def pattern(self, pattern: Json, keyword: str, path: str) -> str:
+        """Writes a regular expression; raises as `write` does."""
         if not isinstance(pattern, str):
-            raise invalid("pattern", path, "it must be a text")
+            raise invalid(keyword, path, "it must be a text")
         self._pattern_size += len(pattern) + PATTERN_COST
         if self._pattern_size > self._binding.most_patterns:
-            raise unsupported("pattern", path, "this engine cannot afford so many or so long ones")
+            raise unsupported(keyword, path, "this engine cannot afford so many or so long ones")
         try:
             return self._binding.write_pattern(read_pattern(pattern))
         except PatternUnsupportedError as error:
-            raise unsupported("pattern", path, str(error)) from error
+            raise unsupported(keyword, path, str(error)) from error
         except PatternError as error:
-            raise invalid("pattern", path, str(error)) from error
+            raise invalid(keyword, path, str(error)) from error
 
 
 def _outermost(keyword: str, value: int | Decimal) -> int:

@@ -45,7 +45,9 @@ def _check_alone(written: dict[str, Json], path: str) -> None:
             raise unsupported(keyword, path, f"this engine takes nothing beside it, and there is {beside_it!r}")
 
 
-_BINDING = Binding(XgrammarWriter(in_json=True).write, ".17g", FORMATS, _MOST_PATTERNS, _check_xgrammar)
+_BINDING = Binding(
+    XgrammarWriter(in_json=True).write, ".17g", FORMATS, _MOST_PATTERNS, free_names=False, check=_check_xgrammar
+)
 
 
 def write_for_xgrammar(constraint: Constraint) -> tuple[str, str, str]:
