@@ -7,7 +7,7 @@ import os
 # looks for a fault there can set another value.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from doherty_service._lifecycle import run
-from doherty_service._settings import Settings
+from doherty_service.lifecycle import run
+from doherty_service.settings import Settings
 
 __all__ = ["Settings", "run"]

@@ -28,6 +28,7 @@ PUBLIC = {
         known_logprobs looks_like_control render_parts spell_byte_level spell_sentence_piece template_failure
         template_refusal
     """,
+    "doherty_engine_cli": "engine",
     "doherty_service": "Settings run",
 }
 
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "client/doherty/v1": {"doherty.v1"},
     "client/doherty": {"doherty"},
     "engine/doherty_engine": {"doherty_engine"},
+    "service/doherty_engine_cli": {"doherty.v1", "doherty_engine", "doherty_engine_cli"},
     "service/doherty_service": {"doherty.v1", "doherty_engine", "doherty_service"},
 }
 """Of our own packages."""

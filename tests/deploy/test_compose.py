@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # huggingface-hub brings it; its types are not worth a dependency
 
-from doherty_service._environment import unknown_variables
-from doherty_service._settings import Settings
+from doherty_service.settings import Settings, unknown_variables
 from support.image import ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
-from doherty_service import _http
+from doherty_service.metrics import _http
 from support.http2 import (
     ACK,
     END_HEADERS,

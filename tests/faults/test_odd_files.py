@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from doherty_service._files import UnfitFileError, read_file
+from doherty_service.process import UnfitFileError, read_file
 from doherty_service.security import CertificateFiles, Certificates
 from support.command import run_doherty
 from support.metrics import LISTEN, scrape

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from doherty_service._settings import Settings
-from doherty_service.rpc import LatencyInterceptor, Metadata, ReceiveWatch, Reporter
-from doherty_service.telemetry import LatencyRecorder, RequestRecord
+from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
+from doherty_service.settings import Settings
+from doherty_service.telemetry import LatencyRecorder, Metadata, RequestRecord
 from doherty_service.transport import grpc_options
 from support.http2 import END_HEADERS, GREETING, PREFACE, Kind, RawConnection, frame, header_block, raw_connection
 from support.security import Authority

@@ -13,7 +13,8 @@ import pytest
 
 from doherty.cli import _reference
 from doherty_engine import engine_profiles
-from doherty_service.verification import QUESTIONS, REFERENCE
+from doherty_engine_cli._report import REFERENCE
+from doherty_engine_cli._runs import QUESTIONS
 from support.gpu import (
     GIB,
     H100,

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from doherty.v1 import generation_service_pb2
-from doherty_service.keys_command import keys as keys_command
+from doherty_service.command import keys as keys_command
 from support.command import run_doherty
 from support.metrics import LISTEN, scrape_until
 from support.security import add_key, connect_with

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # huggingface-hub brings it; its types are not worth a dependency
 
 from doherty.v1 import generation_service_pb2, latency_service_pb2
-from doherty_service._settings import Settings
+from doherty_service.settings import Settings
 from support.metrics import LISTEN, scrape
 from support.operations import (
     PAGE,

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doherty_service._environment import CLIENT_VARIABLES, CONFIG_VARIABLE, unknown_variables
-from doherty_service._print_config import as_toml, sources
-from doherty_service._settings import Settings
 from doherty_service.command import serve
+from doherty_service.settings import CLIENT_VARIABLES, CONFIG_VARIABLE, Settings, as_toml, sources, unknown_variables
 
 ROOT = Path(__file__).parents[2]
 

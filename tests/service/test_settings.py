@@ -7,9 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from doherty_engine import engine_names, engine_options
-from doherty_service._environment import CONFIG_VARIABLE
-from doherty_service._settings import Settings
 from doherty_service.command import serve
+from doherty_service.settings import CONFIG_VARIABLE, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from doherty import AsyncClient
 from doherty.v1.latency_service_pb2 import GetLatencyRequest, GetLatencyResponse
 from doherty_service._errors import OverloadedError
-from doherty_service._shares import Shares
+from doherty_service.admission import Shares
 from doherty_service.security import ANYBODY, Caller
 from doherty_service.servicers import _snapshots
 from doherty_service.servicers._snapshots import Snapshots

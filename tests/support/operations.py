@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 from prometheus_client import Metric
 
 from doherty_engine import Drafting
-from doherty_service._metrics import ServerCollector
-from doherty_service._settings import Settings
 from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
+from doherty_service.metrics import ServerCollector
 from doherty_service.security import ANYBODY, Keyring, changing_keys, new_key
+from doherty_service.settings import Settings
 from doherty_service.telemetry import AbortCause, LatencyRecorder, LogWriter, RequestRecord
 
 ROOT = Path(__file__).parents[2]

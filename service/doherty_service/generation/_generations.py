@@ -18,8 +18,7 @@ from doherty_engine import (
     output_budget,
 )
 from doherty_service._errors import OverloadedError, UnavailableError
-from doherty_service._shares import Shares
-from doherty_service.admission import Admission, Pace, QueueBounds
+from doherty_service.admission import Admission, Pace, QueueBounds, Shares
 from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
 from doherty_service.generation._writes import WriteWatch

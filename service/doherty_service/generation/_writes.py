@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from doherty_service._awake import awake
+from doherty_service.telemetry import awake
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -4,13 +4,12 @@ from doherty_service.rpc._end_watch import EndWatch, note_handler
 from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._interceptor import LatencyInterceptor
 from doherty_service.rpc._receiving import ReceiveWatch, parse_message
-from doherty_service.rpc._reporter import Metadata, Reporter
+from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._turns import Turns
 
 __all__ = [
     "EndWatch",
     "LatencyInterceptor",
-    "Metadata",
     "ReceiveWatch",
     "Reporter",
     "Turns",

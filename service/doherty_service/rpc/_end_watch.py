@@ -5,11 +5,10 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from doherty_service._awake import awake
 from doherty_service._errors import StalledReaderError
 from doherty_service.rpc._failures import note_failure
 from doherty_service.rpc._reporter import Reporter
-from doherty_service.telemetry import RequestRecord
+from doherty_service.telemetry import RequestRecord, awake
 
 _LOOKS = 4
 """How often the watch looks within the time for which a caller may stall."""

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, pushback, to_status
-from doherty_service._shares import Shares
+from doherty_service.admission import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd

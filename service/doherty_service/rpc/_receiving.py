@@ -9,10 +9,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from doherty_service import translation
-from doherty_service._awake import awake
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
 from doherty_service.rpc._strangers import Stranger
 from doherty_service.rpc._turns import Turns
+from doherty_service.telemetry import awake
 
 if TYPE_CHECKING:  # generic for type checkers only
     Context = grpc.aio.ServicerContext[Any, Any]

@@ -2,14 +2,19 @@
 
 import logging
 from array import array
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from doherty_service.rpc._refusal_lines import RefusalLines
-from doherty_service.telemetry import OTHER_RPC, LatencyRecorder, LineLimit, RequestRecord, log_warning, request_line
-
-if TYPE_CHECKING:
-    from doherty_service.tracing import Tracing
+from doherty_service.telemetry import (
+    OTHER_RPC,
+    LatencyRecorder,
+    LineLimit,
+    Metadata,
+    RequestRecord,
+    log_warning,
+    request_line,
+)
+from doherty_service.tracing import Tracing
 
 _log = logging.getLogger("doherty.request")
 
@@ -17,14 +22,12 @@ _STRANGERS_BURST = 100
 _STRANGERS_PER_SECOND = 10.0
 """Lines of calls that have shown no valid key: a caller without one must not fill the log."""
 
-Metadata = Sequence[tuple[str, str | bytes]]
-
 
 class Reporter:
     """Tells everybody who wants to know of a request."""
 
     def __init__(
-        self, recorder: LatencyRecorder, write_line: Callable[[str], None], tracing: "Tracing | None" = None
+        self, recorder: LatencyRecorder, write_line: Callable[[str], None], tracing: Tracing | None = None
     ) -> None:
         """`write_line` takes the log line of each request."""
         self._recorder = recorder

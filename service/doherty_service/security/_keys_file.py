@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from doherty_service._files import UnfitFileError, read_file
+from doherty_service.process import UnfitFileError, read_file
 from doherty_service.security._key import ApiKey
 
 _MOST_BYTES = 16 << 20

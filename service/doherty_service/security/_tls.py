@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from doherty_service._files import UnfitFileError, read_file
+from doherty_service.process import UnfitFileError, read_file
 from doherty_service.security._validity import Validity, read_validity
 from doherty_service.security._watch import FileWatch
 

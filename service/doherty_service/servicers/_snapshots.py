@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from doherty_service._shares import Shares
+from doherty_service.admission import Shares
 from doherty_service.security import Caller
 from doherty_service.telemetry import LatencyRecorder, Snapshot
 

@@ -3,6 +3,7 @@
 import random
 import time
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ RPCS = (*_RPCS.values(), OTHER_RPC)
 """Everything that `RequestRecord.rpc` can be."""
 ANSWERING_RPCS = tuple(sorted(_RPCS[method] for method in _ANSWERING))
 """Those that ask for an answer."""
+Metadata = Sequence[tuple[str, str | bytes]]
+"""The headers of a call, as gRPC gives them."""
 
 
 def new_key() -> str:

@@ -15,8 +15,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from doherty_service.rpc import Metadata
-from doherty_service.telemetry import OTHER_RPC, RequestRecord
+from doherty_service.telemetry import OTHER_RPC, Metadata, RequestRecord
 from doherty_service.tracing._attributes import SERVER_FAULTS, answer_attributes, call_attributes
 
 

@@ -3,7 +3,7 @@
 What these do was tried out with core 1.85; some options that exist, or that others set, do nothing.
 """
 
-from doherty_service._settings import Settings
+from doherty_service.settings import Settings
 
 _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000

@@ -6,8 +6,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
-from doherty_service._settings import Settings
-from doherty_service._shares import Shares
+from doherty_service.admission import Shares
 from doherty_service.generation import Generations
 from doherty_service.rpc import EndWatch, LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import (
@@ -20,6 +19,7 @@ from doherty_service.security import (
     Limits,
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
+from doherty_service.settings import Settings
 from doherty_service.telemetry import LatencyRecorder
 from doherty_service.translation import Deployment
 from doherty_service.transport._connections import ConnectionGuard

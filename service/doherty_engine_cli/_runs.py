@@ -10,8 +10,7 @@ import grpc
 
 from doherty.v1 import request_pb2
 from doherty_engine import Drafting
-from doherty_service.telemetry import THRESHOLD
-from doherty_service.verification._server import Server
+from doherty_engine_cli._server import Server
 
 QUESTIONS = (
     "What atoms are in water?",
@@ -25,6 +24,7 @@ QUESTIONS = (
     "Where is Berkeley?",
     "Are greyhounds or poodles faster?",
 )
+_THRESHOLD_SECONDS = 0.4
 SYSTEM_MESSAGE = "You are a helpful, harmless, and honest AI assistant created by Meta."
 _MOST_TOKENS = 1024
 """The reference's questions, what it says before each of them, and how long it lets answers be."""
@@ -99,7 +99,7 @@ class ProfileRun:
     @property
     def within(self) -> float:
         """The share of the questions that were answered within 400 ms."""
-        return sum(one.time_to_last_token <= THRESHOLD for one in self.answers) / len(self.answers)
+        return sum(one.time_to_last_token <= _THRESHOLD_SECONDS for one in self.answers) / len(self.answers)
 
     @property
     def p50(self) -> float:

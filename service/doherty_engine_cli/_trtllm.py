@@ -7,9 +7,9 @@ from pathlib import Path
 from doherty_engine import read_engine_options
 from doherty_engine.models import visible_gpus
 from doherty_engine.trtllm import Options, check_contract, effective_build, longest_prompt, measure_quality
-from doherty_service.verification._report import REFERENCE, Report
-from doherty_service.verification._runs import cancel, run_profile
-from doherty_service.verification._server import serving
+from doherty_engine_cli._report import REFERENCE, Report
+from doherty_engine_cli._runs import cancel, run_profile
+from doherty_engine_cli._server import serving
 
 _WITH_LOGPROBS = {"profile": "slow", "gather_generation_logits": "true"}
 

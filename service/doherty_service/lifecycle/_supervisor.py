@@ -20,13 +20,12 @@ from doherty_engine import (
     Stopping,
     is_shortage,
 )
-from doherty_service._awake import awake
 from doherty_service._errors import ENGINE_RESTART_SECONDS, OverloadedError, UnavailableError
-from doherty_service._process import describe
 from doherty_service.admission import Priority, Ticket
 from doherty_service.generation import EngineSession, Generations, WholeAnswer
+from doherty_service.process import describe
 from doherty_service.security import ANYBODY
-from doherty_service.telemetry import LatencyRecorder, RequestRecord, log_error, log_event, log_warning
+from doherty_service.telemetry import LatencyRecorder, RequestRecord, awake, log_error, log_event, log_warning
 
 _LOOK_SECONDS = 0.25
 """How often the engine's health is looked at; a request that fails makes it be looked at at once."""

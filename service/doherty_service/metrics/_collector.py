@@ -8,12 +8,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from doherty_engine import EngineSetupError, ModelInfo
-from doherty_service._draft_metrics import draft_metrics
 from doherty_service._errors import UnavailableError
-from doherty_service._http import start_http
-from doherty_service._key_use import QUEUED, RUNNING, SHARE
 from doherty_service._version import server_version
 from doherty_service.generation import Generations, State
+from doherty_service.metrics._drafts import draft_metrics
+from doherty_service.metrics._http import start_http
+from doherty_service.metrics._key_use import QUEUED, RUNNING, SHARE
 from doherty_service.security import Certificates, Keyring
 from doherty_service.telemetry import (
     ANSWERING_RPCS,

@@ -22,7 +22,6 @@ from doherty.v1 import (
     request_pb2,
 )
 from doherty_engine import Drafting, EngineSetupError
-from doherty_service._environment import PREFIX
 
 _STOP_SECONDS = 60
 _CALL_SECONDS = 600.0
@@ -91,7 +90,7 @@ def serving(engine: str, options: Mapping[str, str], report: Callable[[str], Non
     flags = [flag for key, value in options.items() for flag in ("--engine-option", f"{key}={value}")]
     listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
     command = [sys.executable, "-m", "doherty_service", "--engine", engine, *listen, *flags]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept) as process:  # noqa: S603 - ourselves
         try:
             address, metrics = _wait(process, report)

@@ -6,9 +6,9 @@ from pathlib import Path
 from doherty_engine import read_engine_options
 from doherty_engine.models import visible_gpus
 from doherty_engine.vllm import Options, measure_quality
-from doherty_service.verification._report import Report
-from doherty_service.verification._runs import run_profile
-from doherty_service.verification._server import serving
+from doherty_engine_cli._report import Report
+from doherty_engine_cli._runs import run_profile
+from doherty_engine_cli._server import serving
 
 _OF_DRAFTS = frozenset({"draft", "draft_revision", "draft_tokens", "draft_schedule"})
 

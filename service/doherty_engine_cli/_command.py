@@ -125,7 +125,9 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     as the reference measured them, the longest prompt, cancellation, streams, and what quality FP8 costs. For trtllm it
     first compares the installed package with what is relied on. It takes up to half an hour the first time.
     """
-    from doherty_service.verification import verify_trtllm, verify_vllm  # noqa: PLC0415 - the other commands need none
+    # The other commands need neither of them.
+    from doherty_engine_cli._trtllm import verify_trtllm  # noqa: PLC0415
+    from doherty_engine_cli._vllm import verify_vllm  # noqa: PLC0415
 
     if profile:
         raise click.UsageError("verify runs several profiles; leave --profile out.")

@@ -9,16 +9,22 @@ from functools import partial
 from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
-from doherty_service._awake import awake
-from doherty_service._memory import give_memory_back
-from doherty_service._metrics import ServerCollector, serve_metrics
-from doherty_service._process import describe
-from doherty_service._settings import Settings
-from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
+from doherty_service.lifecycle._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
+from doherty_service.metrics import ServerCollector, serve_metrics
+from doherty_service.process import describe, give_memory_back
 from doherty_service.rpc import ReceiveWatch, Reporter
-from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, name_instance, set_up_logging
+from doherty_service.settings import Settings
+from doherty_service.telemetry import (
+    LatencyRecorder,
+    LogWriter,
+    awake,
+    log_error,
+    log_event,
+    name_instance,
+    set_up_logging,
+)
 from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
     ConnectionGuard,

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from doherty_service.telemetry import log_warning
+from doherty_service.telemetry._log import log_warning
 
 _BEAT_SECONDS = 0.25
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from doherty_service._environment import CONFIG_VARIABLE, variable_of
-from doherty_service._settings import Settings, read_config
 from doherty_service._version import server_version
+from doherty_service.settings._environment import CONFIG_VARIABLE, variable_of
+from doherty_service.settings._settings import Settings, read_config
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

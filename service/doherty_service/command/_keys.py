@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 from pydantic import ValidationError
 
-from doherty_service._key_use import KeyUse, UseUnknownError, read_key_use
+from doherty_service.metrics import KeyUse, UseUnknownError, read_key_use
 from doherty_service.security import UNLIMITED, ApiKey, KeysFileError, changed_key, changing_keys, new_key, read_keys
 
 _Command = TypeVar("_Command", bound=Callable[..., None])

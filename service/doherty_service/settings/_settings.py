@@ -18,8 +18,8 @@ from pydantic_settings import (
 )
 
 from doherty_engine import DEFAULT_ENGINE
-from doherty_service._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
-from doherty_service._files import read_file
+from doherty_service.process import read_file
+from doherty_service.settings._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
 
 _MOST_CONFIG_BYTES = 1 << 20
 

@@ -5,12 +5,12 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from doherty_engine.models import Quality
 from doherty_engine.trtllm import Finding
-from doherty_service._version import server_version
-from doherty_service.verification._runs import ProfileRun
+from doherty_engine_cli._runs import ProfileRun
 
 REFERENCE = {"fast": (0.21117, 0.88327), "slow": (1.14088, 2.27424)}
 """Seconds to the last token, p50 and p90, as the reference published them for one H100."""
@@ -80,7 +80,7 @@ class Report:
         told = {
             "begun": self.begun,
             "engine": self.engine,
-            "doherty": server_version(),
+            "doherty": version("doherty"),
             "machine": platform.platform(),
             "gpus": self.gpus,
             "problems": self.problems(),
@@ -108,7 +108,7 @@ class Report:
     def _lines(self) -> Iterator[str]:
         yield f"# {self.engine} with Doherty"
         yield ""
-        yield f"{self.begun}, Doherty {server_version()}, {', '.join(self.gpus)}"
+        yield f"{self.begun}, Doherty {version('doherty')}, {', '.join(self.gpus)}"
         yield ""
         yield from self._verdict()
         if self.notes:

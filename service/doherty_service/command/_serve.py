@@ -11,12 +11,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from doherty_engine import EngineSetupError, engine_names, engine_options
-from doherty_service._environment import CONFIG_VARIABLE, PREFIX, variable_of
-from doherty_service._files import UnfitFileError
-from doherty_service._lifecycle import run
-from doherty_service._print_config import as_toml, sources
-from doherty_service._process import prepare_process
-from doherty_service._settings import Settings
+from doherty_service.lifecycle import run
+from doherty_service.process import UnfitFileError, prepare_process
+from doherty_service.settings import CONFIG_VARIABLE, PREFIX, Settings, as_toml, sources, variable_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
