@@ -55,8 +55,9 @@ def test_a_limit_holds_from_the_next_call_on_and_use_is_told(server: ServerProce
         next(streams[0])
         assert_refused(alice.failure(**SHORT), "1 requests running or waiting")  # the server's default
         run_keys(keys, "set", "alice", "--max-concurrent", "4", "--per-minute", "100")
-        streams += [alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for _ in range(3)]
-        next(streams[1])
+        streams.append(alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS))
+        next(streams[1])  # the second slot is taken before the others ask for it
+        streams += [alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for _ in range(2)]
         now = scrape_until(server, lambda now: now.value("doherty_key_queued_requests", key="alice") == 2)
         assert now.value("doherty_key_running_requests", key="alice") == 2
         assert now.value("doherty_key_running_requests", key="watcher") == 0

@@ -26,18 +26,19 @@ class Slots:
         self._offset = 0.0
         self._ends: list[float] = []
         """The possible ends of those that run, in ascending order."""
-        self._unplanned: list[Ticket] = []
-        """Those that got their slot since the last estimate."""
+        self._unplanned: dict[Ticket, None] = {}
+        """Those that got their slot since the last estimate, in that order; one that has ended is not kept."""
 
     def take(self, ticket: Ticket) -> None:
         """Gives a slot to a request."""
         ticket.began = time.monotonic()
         self.running.add(ticket)
-        self._unplanned.append(ticket)
+        self._unplanned[ticket] = None
 
     def free(self, ticket: Ticket) -> None:
         """Takes a slot back."""
         self.running.remove(ticket)
+        self._unplanned.pop(ticket, None)
         for end in ticket.ends:
             del self._ends[bisect_left(self._ends, end)]
         ticket.ends = []
@@ -78,7 +79,7 @@ class Slots:
     def look(self) -> None:
         """Sees to it that estimates are made from what is known by now."""
         if self._pace.look(self.running):
-            self._unplanned = list(self.running)
+            self._unplanned = dict.fromkeys(self.running)
             self._ends = []
             for ticket in self._unplanned:
                 ticket.ends = []
@@ -87,10 +88,9 @@ class Slots:
         """Estimates the ends of those for which there is no estimate yet."""
         self.look()
         for ticket in self._unplanned:
-            if ticket in self.running:
-                self._offset = (self._offset + _GOLDEN) % 1
-                shares = [(part + self._offset) / self._times for part in range(self._times)]
-                ticket.ends = self._pace.ends(ticket, shares)
-                for end in ticket.ends:
-                    insort(self._ends, end)
-        self._unplanned = []
+            self._offset = (self._offset + _GOLDEN) % 1
+            shares = [(part + self._offset) / self._times for part in range(self._times)]
+            ticket.ends = self._pace.ends(ticket, shares)
+            for end in ticket.ends:
+                insort(self._ends, end)
+        self._unplanned = {}
