@@ -9,24 +9,8 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message as ProtobufMessage
 
 from doherty import Client, GenerateOptions, Message, RawText, TokenIds
-from doherty._core._request import generate_request
+from doherty._core._request import plan_request
 from doherty.v1.request_pb2 import GenerateRequest
-
-UNSET: dict[str, Any] = dict.fromkeys(
-    (
-        "system",
-        "temperature",
-        "top_p",
-        "max_output_tokens",
-        "stop",
-        "seed",
-        "schema",
-        "adapter",
-        "time_limit",
-        "request_id",
-        "options",
-    )
-)
 
 EVERYTHING = GenerateOptions(
     model="m",
@@ -47,7 +31,7 @@ EVERYTHING = GenerateOptions(
 
 
 def build(prompt: Any, **parameters: Any) -> GenerateRequest:
-    return generate_request(prompt, **{**UNSET, **parameters})
+    return plan_request(prompt, **parameters).request
 
 
 def _leaves(descriptor: Descriptor, path: str = "") -> Iterator[str]:

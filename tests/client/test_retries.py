@@ -12,7 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from doherty import CancelledByServerError, InternalError, OverloadedError, RetryPolicy, UnavailableError
-from doherty._core._retry import Budget, Course
+from doherty._core._retry import Budget, CallAttempts
 from doherty._core._status import CUT_OFF, Status
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
@@ -135,10 +135,10 @@ async def test_the_time_limit_of_a_retry_is_what_remains(kind: Kind) -> None:
     assert 0 < limits[1] <= 4.8
 
 
-def _course(policy: RetryPolicy | None = POLICY, budget: int = 9, **parameters: Any) -> Course:
-    course = Course(policy, Budget(budget), parameters.pop("timeout", None), resume=True)
-    course.attempts = 1
-    return course
+def _attempts(policy: RetryPolicy | None = POLICY, budget: int = 9, **parameters: Any) -> CallAttempts:
+    attempts = CallAttempts(policy, Budget(budget), parameters.pop("timeout", None), resume=True)
+    attempts.count = 1
+    return attempts
 
 
 def test_the_pause_grows_and_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,42 +149,42 @@ def test_the_pause_grows_and_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> N
         return high
 
     monkeypatch.setattr("random.uniform", uniform)
-    course = _course(RetryPolicy(initial_backoff=1, max_backoff=5, max_attempts=99))
-    pauses = [course.pause(UNAVAILABLE, begun=False, free_in=0.2) for _ in range(4)]
+    attempts = _attempts(RetryPolicy(initial_backoff=1, max_backoff=5, max_attempts=99))
+    pauses = [attempts.pause(UNAVAILABLE, begun=False, free_in=0.2) for _ in range(4)]
     assert pauses == [1, 2, 4, 5]
     assert {low for low, _ in drawn} == {0}
-    told = course.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=10.0)
+    told = attempts.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=10.0)
     assert told is not None
     assert told >= 10
-    sooner = course.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=0.5)
+    sooner = attempts.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=0.5)
     assert sooner is not None
     assert 0.5 <= sooner < 1  # another target is free by then
-    assert course.pause(UNAVAILABLE, begun=False, free_in=0.0) == 0
+    assert attempts.pause(UNAVAILABLE, begun=False, free_in=0.0) == 0
 
 
 def test_retries_in_vain_use_the_budget_up() -> None:
     budget = Budget(2)
     taken = 0
     for _ in range(5):
-        course = Course(POLICY, budget, None, resume=False)
-        course.attempts = 1
-        taken += course.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
+        attempts = CallAttempts(POLICY, budget, None, resume=False)
+        attempts.count = 1
+        taken += attempts.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
     assert taken == 2
     for _ in range(10):
-        Course(POLICY, budget, None, resume=False).succeeded()
-    course = Course(POLICY, budget, None, resume=False)
-    assert course.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
-    course.succeeded()
+        CallAttempts(POLICY, budget, None, resume=False).succeeded()
+    attempts = CallAttempts(POLICY, budget, None, resume=False)
+    assert attempts.pause(UNAVAILABLE, begun=False, free_in=0.2) is not None
+    attempts.succeeded()
     assert budget.take()
 
 
 def test_a_stream_that_brings_servers_down_does_not_go_on_for_ever() -> None:
-    course = _course(budget=0)
+    attempts = _attempts(budget=0)
     for _ in range(5):
-        assert course.pause(UNAVAILABLE, begun=True, free_in=0.0) == 0
-        course.progressed()
-    assert course.resumed == 5
-    assert course.pause(UNAVAILABLE, begun=True, free_in=0.0) is None
+        assert attempts.pause(UNAVAILABLE, begun=True, free_in=0.0) == 0
+        attempts.progressed()
+    assert attempts.resumed == 5
+    assert attempts.pause(UNAVAILABLE, begun=True, free_in=0.0) is None
 
 
 def test_what_breaks_a_stream_off() -> None:

@@ -3,28 +3,23 @@
 # ruff: noqa: ASYNC109 - the timeout is the call's deadline, which gRPC keeps and the server gets to know
 
 from collections.abc import Sequence
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from doherty._aio._pool import AsyncPool
 from doherty._aio._stream import AsyncGenerationStream
+from doherty._core import _calls
 from doherty._core._errors import ClientClosedError
-from doherty._core._from_wire import generation_from_reply
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import count_request, generate_request, latency_request
+from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
 from doherty._core._settings import Settings
-from doherty._core._stream import Plan
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
-from doherty._core._trace import start_trace
-from doherty.v1.model_pb2 import GetModelRequest
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
-    from doherty._core._options import GenerateOptions
     from doherty._core._parameters import Parameters
     from doherty._core._schema import JsonSchema, ModelT, Schema
     from doherty._core._tls import TLSConfig
@@ -111,24 +106,9 @@ class AsyncClient:
         self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]: ...
 
-    async def generate(  # noqa: PLR0913 - what a request can say, by name
-        self,
-        prompt: Prompt,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        schema: "Schema | None" = None,
-        adapter: str | None = None,
-        time_limit: float | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
-        first_token_timeout: float | None = None,
-        idle_timeout: float | None = None,
-        request_id: str | None = None,
-        options: "GenerateOptions | None" = None,
+    @shows_parameters
+    async def generate(  # noqa: D417 - it describes each of **parameters
+        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]:
         """Generates one whole answer.
 
@@ -156,37 +136,12 @@ class AsyncClient:
             RpcError: The call failed; its subclasses say how.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        plan = Plan(
-            generate_request(
-                prompt,
-                system=system,
-                temperature=temperature,
-                top_p=top_p,
-                max_output_tokens=max_output_tokens,
-                stop=stop,
-                seed=seed,
-                schema=schema,
-                adapter=adapter,
-                time_limit=time_limit,
-                request_id=request_id,
-                options=options,
-            ),
-            schema,
-            self._seconds(timeout),
-            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
-            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
-        )
-        if plan.first_token_timeout is not None or plan.idle_timeout is not None:
-            async with AsyncGenerationStream[Any](self._connected(), plan) as stream:
-                return await stream.result()
+        planned = plan_request(prompt, schema=schema, **parameters)
         pool = self._connected()
-        course = pool.dispatch.course(plan.timeout)
-        started = perf_counter()
-        with start_trace(plan.request, stream=False) as course.trace:
-            reply = await pool.call(lambda connection: connection.answers.Generate, plan.request, course)
-            course.trace.complete(reply.start, reply.summary)
-        elapsed = perf_counter() - started if course.attempts == 1 else None
-        return plan.read(generation_from_reply(reply, elapsed))
+        if planned.needs_stream:
+            async with AsyncGenerationStream[Any](pool, planned) as stream:
+                return await stream.result()
+        return await pool.run(_calls.generate(pool.dispatch, planned))
 
     @overload
     def stream_generate(
@@ -203,24 +158,9 @@ class AsyncClient:
         self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]: ...
 
-    def stream_generate(  # noqa: PLR0913 - as `generate`
-        self,
-        prompt: Prompt,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        schema: "Schema | None" = None,
-        adapter: str | None = None,
-        time_limit: float | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
-        first_token_timeout: float | None = None,
-        idle_timeout: float | None = None,
-        request_id: str | None = None,
-        options: "GenerateOptions | None" = None,
+    @shows_parameters
+    def stream_generate(
+        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
@@ -228,27 +168,7 @@ class AsyncClient:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        plan = Plan(
-            generate_request(
-                prompt,
-                system=system,
-                temperature=temperature,
-                top_p=top_p,
-                max_output_tokens=max_output_tokens,
-                stop=stop,
-                seed=seed,
-                schema=schema,
-                adapter=adapter,
-                time_limit=time_limit,
-                request_id=request_id,
-                options=options,
-            ),
-            schema,
-            self._seconds(timeout),
-            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
-            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
-        )
-        return AsyncGenerationStream(self._connected(), plan)
+        return AsyncGenerationStream(self._connected(), plan_request(prompt, schema=schema, **parameters))
 
     async def count_tokens(
         self,
@@ -259,32 +179,22 @@ class AsyncClient:
         timeout: Timeout = CLIENT_DEFAULT,
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
-        request = count_request(prompt, system=system, model=model)
         pool = self._connected()
-        course = pool.dispatch.course(self._seconds(timeout))
-        reply = await pool.call(lambda connection: connection.generation.CountTokens, request, course)
-        return reply.prompt_tokens
+        call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, timeout=timeout)
+        return await pool.run(call)
 
     async def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
         """Tells what the server serves and what it can do; of several servers, one of them."""
-        from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
-
         pool = self._connected()
-        course = pool.dispatch.course(self._seconds(timeout))
-        reply = await pool.call(lambda connection: connection.generation.GetModel, GetModelRequest(), course)
-        return model_from_wire(reply)
+        return await pool.run(_calls.model(pool.dispatch, timeout=timeout))
 
     async def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
         """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
 
         Of several servers, one of them tells.
         """
-        from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
-
         pool = self._connected()
-        course = pool.dispatch.course(self._seconds(timeout))
-        request = latency_request(window)
-        return latency_from_wire(await pool.call(lambda connection: connection.latency.GetLatency, request, course))
+        return await pool.run(_calls.latency(pool.dispatch, window, timeout=timeout))
 
     async def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
         """Asks the server once what it says of its health; several servers in turn, until one serves.
@@ -292,9 +202,10 @@ class AsyncClient:
         Raises:
             UnavailableError: No server was reached.
         """
-        from doherty._aio._readiness import check_health  # noqa: PLC0415 - most programs never ask
+        from doherty._core._health import check_health  # noqa: PLC0415 - most programs never ask
 
-        return await check_health(self._connected(), self._seconds(timeout))
+        pool = self._connected()
+        return await pool.run(check_health(pool.dispatch, timeout=timeout))
 
     async def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
         """Returns when the server, or one of several, says that it serves.
@@ -302,9 +213,10 @@ class AsyncClient:
         Raises:
             DeadlineExceededError: It did not within the timeout; the message has what was seen last.
         """
-        from doherty._aio._readiness import wait_ready  # noqa: PLC0415 - most programs never wait
+        from doherty._core._health import wait_ready  # noqa: PLC0415 - most programs never wait
 
-        await wait_ready(self._connected(), self._seconds(timeout))
+        pool = self._connected()
+        await pool.run(wait_ready(pool.dispatch, timeout=timeout))
 
     async def close(self) -> None:
         """Cancels what runs and gives the connections up. A second time does nothing."""
@@ -320,6 +232,3 @@ class AsyncClient:
             self._pool = AsyncPool(self._settings, multiplex=self._multiplex)
         self._pool.check_loop()
         return self._pool
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return choose_timeout(timeout, self._settings.timeout)

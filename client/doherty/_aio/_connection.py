@@ -1,6 +1,6 @@
 """One channel to one target, on one event loop."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import grpc.aio
@@ -11,10 +11,9 @@ from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
-    from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-
     from doherty._aio._multiplex import Multiplexer
     from doherty._aio._multiplexed import MultiplexedCall
+    from doherty._core._actions import Rpc
     from doherty._core._settings import Settings
     from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
     from doherty.v1.latency_service_pb2_grpc import LatencyServiceAsyncStub
@@ -37,19 +36,24 @@ class AsyncConnection:
             if settings.credentials is None
             else grpc.aio.secure_channel(target, settings.credentials, options)
         )
-        self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
-        self._multiplexer = _multiplexer(self.generation, target, settings) if multiplex else None
-        self.answers: GenerationServiceAsyncStub | Multiplexer = self._multiplexer or self.generation
-        """Where answers are asked for."""
-        self.latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
+        self._generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
+        self._multiplexer = _multiplexer(self._generation, target, settings) if multiplex else None
+        self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
         """The streams that run, for `close` to end."""
 
-    def health(self) -> "grpc.aio.UnaryUnaryMultiCallable[StringValue, Int32Value]":
-        """The call that asks the health service."""
-        from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most programs never ask
+    def rpc(self, name: "Rpc") -> Any:
+        """What makes a call of this method."""
+        match name:
+            case "Check":
+                from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
-        return self._channel.unary_unary(CHECK, encode_service, decode_status)
+                return self._channel.unary_unary(CHECK, encode_service, decode_status)
+            case "GetLatency":
+                return self._latency.GetLatency
+            case "Generate" | "StreamGenerate" if self._multiplexer is not None:
+                return getattr(self._multiplexer, name)
+        return getattr(self._generation, name)
 
     def connectivity(self) -> str:
         """The state of the channel."""

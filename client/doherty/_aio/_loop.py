@@ -1,4 +1,4 @@
-"""The event loop that runs, and what it asks of the running task."""
+"""The running event loop and task."""
 
 import asyncio
 
@@ -17,7 +17,9 @@ def running_loop() -> asyncio.AbstractEventLoop:
         raise EventLoopError("An AsyncClient works on a running event loop only: use it in a coroutine.") from None
 
 
-def task_is_cancelled() -> bool:
-    """Tells whether a CancelledError is meant for the running task: gRPC also raises one for a cancelled call."""
+def cancels_task(error: BaseException) -> bool:
+    """Whether an error ends the running task. gRPC also raises CancelledError for a call that was cancelled."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

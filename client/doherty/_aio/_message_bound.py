@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 import grpc.aio
 
-from doherty._aio._loop import task_is_cancelled
+from doherty._aio._loop import cancels_task
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class MessageBound:
         try:
             model = await self._stub.GetModel(GetModelRequest(), timeout=_SECONDS, metadata=self._metadata)
         except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
-            if isinstance(error, asyncio.CancelledError) and task_is_cancelled():
+            if cancels_task(error):
                 raise
             _LOG.debug("the server does not tell how large a message it takes: %r", error)
             return

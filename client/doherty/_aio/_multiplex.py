@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 import grpc.aio
 
-from doherty._aio._loop import task_is_cancelled
+from doherty._aio._loop import cancels_task
 from doherty._aio._message_bound import MessageBound
 from doherty._aio._multiplexed import MultiplexedCall, MultiplexedError
 from doherty.v1 import generation_service_pb2 as wire
@@ -199,7 +199,7 @@ class _Carrier:
                     if (call := self._calls.get(part.id)) is not None and call.feed(part):
                         self._forget(part.id)
         except (asyncio.CancelledError, *_BROKEN) as broken:
-            if isinstance(broken, asyncio.CancelledError) and task_is_cancelled():
+            if cancels_task(broken):
                 error = broken
                 raise
             error = broken

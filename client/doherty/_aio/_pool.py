@@ -1,38 +1,28 @@
-"""The connections of one client on one event loop, and the calls that are spread over them."""
+"""The connections of one client on one event loop, and what carries out the actions of its calls."""
 
 import asyncio
 from contextlib import suppress
-from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
-from doherty._aio._loop import running_loop, task_is_cancelled
+from doherty._aio._loop import cancels_task, running_loop
+from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
-from doherty._core._errors import ClientClosedError, DohertyError, EventLoopError
-from doherty._core._log import log_attempt
-from doherty._core._resume import shortened
+from doherty._core._errors import EventLoopError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from google.protobuf.message import Message
-
     from doherty._core._balance import Target
-    from doherty._core._retry import Course
     from doherty._core._settings import Settings
-
-_ReplyT = TypeVar("_ReplyT")
 
 
 class AsyncPool:
-    """Makes calls on one connection for each target, and raises this package's errors for those that fail."""
+    """Has one connection to each target."""
 
     def __init__(self, settings: "Settings", *, multiplex: bool) -> None:
         """Belongs to the running event loop. Does not connect yet."""
-        self.settings = settings
         self.loop = running_loop()
         self.dispatch = Dispatch(settings)
         self._connections = tuple(AsyncConnection(target, settings, multiplex=multiplex) for target in settings.targets)
@@ -61,66 +51,52 @@ class AsyncPool:
             "The AsyncClient belongs to the event loop that first used it: make one for each loop, or use Client."
         )
 
-    async def call(
-        self,
-        rpc: "Callable[[AsyncConnection], Callable[..., Awaitable[_ReplyT]]]",
-        request: "Message",
-        course: "Course",
-    ) -> _ReplyT:
-        """Makes a call with one reply, in as many attempts as it takes.
+    async def run(self, actions: Actions[ResultT]) -> ResultT:
+        """Carries out a call.
 
         Raises:
             DohertyError: It failed.
         """
-        while True:
-            target = self.dispatch.begin(course)
-            started = perf_counter()
-            try:
-                reply = await rpc(self.connection(target))(
-                    shortened(request, course),
-                    timeout=course.remaining(),
-                    metadata=(*self.settings.metadata, *course.metadata),
-                )
-            except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
-                log_attempt(request, target.name, started, error)
-                if isinstance(error, asyncio.CancelledError) and task_is_cancelled():
+        stopped = asyncio.Event()
+        result: object = None
+        try:
+            while True:
+                action = actions.send(result)
+                try:
+                    result = await self.carry_out(action, stopped)
+                except BaseException as interruption:
+                    actions.throw(interruption)
                     raise
-                pause = self.after(error, target, course)
-                if isinstance(pause, DohertyError):
-                    raise pause from error
-            else:
-                log_attempt(request, target.name, started)
-                self.dispatch.targets.worked(target)
-                course.succeeded()
-                return reply
-            finally:
-                self.dispatch.targets.end(target)
-            await self.pause(pause, asyncio.Event())
+        except StopIteration as end:
+            returned: ResultT = end.value
+            return returned
 
-    def after(
-        self, error: BaseException | None, target: "Target", course: "Course", *, begun: bool = False
-    ) -> float | DohertyError:
-        """Decides what follows an attempt as `Dispatch.after` does.
+    async def carry_out(self, action: Action, stopped: asyncio.Event) -> object:
+        """Carries out one action, and returns its result; setting `stopped` ends a pause."""
+        match action:
+            case Send():
+                try:
+                    return await self.call(action)
+                except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
+                    if cancels_task(error):
+                        raise
+                    return error
+            case ChannelState():
+                return self.connection(action.target).connectivity()
+            case Pause():
+                await self._pause(action.seconds, stopped)
+        return None
 
-        Args:
-            error: What gRPC raised; None for a stream that ended without a summary.
-            target: Where it ran.
-            course: The call that it belongs to.
-            begun: Whether something of the answer was received.
+    def call(self, send: Send) -> Any:
+        """Calls gRPC.
+
+        Raises:
+            grpc.aio.UsageError: The channel is closed.
         """
-        from doherty._core._status import CUT_OFF, read_status  # noqa: PLC0415 - only a failed call pays for it
+        rpc = self.connection(send.target).rpc(send.rpc)
+        return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
-        if self.dispatch.closed:
-            # Closing the channel cancels what runs on it, and a call on a closed channel is a UsageError.
-            return ClientClosedError("The client was closed.")
-        if error is not None and not isinstance(error, grpc.RpcError):
-            raise error
-        connectivity = self.connection(target).connectivity
-        status = CUT_OFF if error is None else read_status(error)
-        return self.dispatch.after(status, target, course, begun=begun, connectivity=connectivity)
-
-    async def pause(self, seconds: float, stopped: asyncio.Event) -> None:
-        """Waits until the time is over, `stopped` is set or the client is closed."""
+    async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
         self._pauses.add(stopped)
         try:
             if not self.dispatch.closed:
@@ -131,7 +107,7 @@ class AsyncPool:
             self._pauses.discard(stopped)
 
     async def close(self) -> None:
-        """Cancels what runs and gives the connections up."""
+        """Cancels all calls and closes the connections."""
         self.dispatch.closed = True
         for stopped in self._pauses:
             stopped.set()

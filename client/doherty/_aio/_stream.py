@@ -4,21 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 import grpc
 import grpc.aio
 
-from doherty._aio._attempt import AsyncAttempt
-from doherty._aio._loop import task_is_cancelled
+from doherty._aio._loop import cancels_task
 from doherty._aio._patience import Patience
-from doherty._core._errors import DohertyError
+from doherty._core._actions import Receive, Send, next_action
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
-from doherty._core._stream import Plan, StreamState
+from doherty._core._stream import StreamState
 
 if TYPE_CHECKING:
     from doherty._aio._pool import AsyncPool
+    from doherty._core._actions import Action
+    from doherty._core._request import PlannedRequest
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
+
+_EOF: Final = grpc.aio.EOF
 
 
 class AsyncGenerationStream(Generic[ParsedT_co]):
@@ -29,14 +32,17 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     one as soon as that is back, right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, pool: "AsyncPool", plan: Plan) -> None:
+    _call: Any
+    """The attempt that runs. There is none if the constructor failed."""
+
+    def __init__(self, pool: "AsyncPool", planned: "PlannedRequest") -> None:
         """Sends the request."""
         self._pool = pool
-        self._course = pool.dispatch.course(plan.timeout, resume=True)
-        self._state = StreamState(plan, self._course, resume=pool.settings.resume)
+        self._state = StreamState(pool.dispatch, planned)
+        self._actions = self._state.actions()
         self._stopped = asyncio.Event()
         self._patience = Patience(pool.loop, self._lose_patience)
-        self._attempt = AsyncAttempt(pool, self._state, self._course)
+        self._advance(None)
 
     def __aiter__(self) -> Self:
         return self
@@ -56,11 +62,10 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         await self.close()
 
     def __del__(self) -> None:
-        # There is no attempt where the constructor failed.
-        if hasattr(self, "_attempt") and self._pool.dispatch.is_of_this_process() and self._state.close():
+        if hasattr(self, "_call") and self._pool.dispatch.is_of_this_process() and self._state.close():
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
-                self._pool.loop.call_soon_threadsafe(self._attempt.cancel)
+                self._pool.loop.call_soon_threadsafe(self._call.cancel)
                 self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
@@ -112,7 +117,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
         self._stopped.set()
-        self._attempt.cancel()
+        self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
@@ -126,15 +131,16 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         try:
             while not self._state.ended:
                 try:
-                    message = await self._attempt.read()
+                    message: Any = await self._call.read()
                 except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
-                    if isinstance(error, asyncio.CancelledError) and task_is_cancelled():
+                    if cancels_task(error):
                         raise
-                    await self._recover(error)
+                    await self._proceed(error)
                 else:
-                    if message is not None:
-                        return message
-                    await self._recover(None)
+                    if message is not _EOF:
+                        received: StreamGenerateResponse = message
+                        return received
+                    await self._proceed(None)
         except asyncio.CancelledError:
             # gRPC does not cancel a call whose request is still being sent.
             self._cancel()
@@ -146,28 +152,27 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             raise self._state.failure
         return None
 
-    async def _recover(self, error: BaseException | None) -> None:
-        """Ends the stream, or begins the next attempt.
+    async def _proceed(self, result: object) -> None:
+        """Carries out actions until there is a call to read, or the stream has ended."""
+        while (action := self._advance(result)) is not None:
+            result = await self._pool.carry_out(action, self._stopped)
 
-        Args:
-            error: What gRPC raised; None where the server sends no more.
-        """
-        if self._state.complete:
-            # What goes wrong behind the summary is nothing to tell.
-            self._state.ended = True
-        if self._state.ended:
-            return
-        pause = self._pool.after(error, self._attempt.target, self._course, begun=self._state.begun)
-        if isinstance(pause, DohertyError):
-            self._state.give_up(pause, error)
-            return
-        await self._pool.pause(pause, self._stopped)
-        if self._state.ended:
-            return
+    def _advance(self, result: object) -> "Action | None":
+        """Begins the next attempt if it is time for it, else returns the next action."""
+        while isinstance(action := next_action(self._actions, result), Send):
+            result = self._begin(action)
+        return None if isinstance(action, Receive) else action
+
+    def _begin(self, send: Send) -> grpc.aio.UsageError | None:
         try:
-            self._attempt = AsyncAttempt(self._pool, self._state, self._course)
-        except DohertyError as failure:
-            self._state.fail(failure)
+            self._call = self._pool.call(send)
+        except grpc.aio.UsageError as error:
+            return error
+        self._pool.connection(send.target).streams.add(self._call)
+        # gRPC calls this however the call ends, also when the stream is dropped.
+        targets = self._pool.dispatch.targets
+        self._call.add_done_callback(lambda _: targets.end(send.target))
+        return None
 
 
 class _Texts:

@@ -2,20 +2,23 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from doherty._core._actions import Actions, ChannelState, Rpc, Send
 from doherty._core._balance import Target, Targets
-from doherty._core._errors import ClientClosedError, ForkError, RpcError
-from doherty._core._retry import Budget, Course, RetryPolicy
+from doherty._core._errors import ClientClosedError, DohertyError, ForkError, RpcError
+from doherty._core._retry import Budget, CallAttempts, RetryPolicy
 from doherty._core._settings import Settings
+from doherty._core._status import CUT_OFF, Status, read_status
+from doherty._core._timeout import Timeout, choose_timeout
+from doherty._core._translate import translate
 
 if TYPE_CHECKING:
-    from doherty._core._status import Status
+    from google.protobuf.message import Message
 
 _LOG: Final = logging.getLogger("doherty")
 
@@ -31,14 +34,21 @@ class Dispatch:
         self._budget = Budget((settings.retry or RetryPolicy()).budget)
         self._pid = os.getpid()
 
-    def course(self, timeout: float | None, *, resume: bool = False) -> Course:
-        """Begins a call that has `timeout` seconds; `resume` where an answer that is cut off can be gone on with."""
-        self.check_usable()
-        return Course(self.settings.retry, self._budget, timeout, resume=resume and self.settings.resume)
+    def begin_call(self, timeout: Timeout, *, resume: bool = False) -> CallAttempts:
+        """Begins a call with a deadline in `timeout` seconds.
 
-    def one_attempt(self, timeout: float | None) -> Course:
-        """Begins a call that is not made again."""
-        return Course(None, self._budget, timeout, resume=False)
+        Args:
+            timeout: Of all attempts together.
+            resume: Whether an answer that is cut off can be resumed.
+        """
+        self.check_usable()
+        seconds = choose_timeout(timeout, self.settings.timeout)
+        return CallAttempts(self.settings.retry, self._budget, seconds, resume=resume and self.settings.resume)
+
+    def begin_only_attempt(self, timeout: float | None) -> CallAttempts:
+        """Begins a call that is not repeated."""
+        self.check_usable()
+        return CallAttempts(None, self._budget, timeout, resume=False)
 
     def check_usable(self) -> None:
         """Checks that calls can be made.
@@ -67,56 +77,61 @@ class Dispatch:
         """Tells whether the client was made in the running process: in a fork of it, gRPC must be left alone."""
         return os.getpid() == self._pid
 
-    def begin(self, course: Course) -> Target:
-        """Chooses the target of a call's next attempt, which counts as running on it until `targets.end`."""
+    def begin_attempt(self, attempts: CallAttempts) -> Target:
+        """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
         self.check_usable()
-        course.attempts += 1
+        attempts.count += 1
         target = self.targets.begin()
-        course.trace.attempt(target.name, course.attempts)
+        attempts.trace.attempt(target.name, attempts.count)
         return target
 
+    def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
+        """The action that sends a request within what is left of the call's time."""
+        return Send(rpc, target, request, attempts.remaining(), (*self.settings.metadata, *attempts.metadata))
+
     def after(
-        self, status: "Status", target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
-    ) -> float | RpcError:
+        self, error: BaseException | None, target: Target, attempts: CallAttempts, *, begun: bool = False
+    ) -> Actions[float | DohertyError]:
         """Decides what follows an attempt that failed.
 
         Args:
-            status: How it ended.
+            error: What gRPC raised; None for a stream that ended without a summary.
             target: Where it ran.
-            course: The call that it belongs to.
+            attempts: The call that it belongs to.
             begun: Whether something of the answer was received, by this attempt or one before it.
-            connectivity: Tells the state of the channel; only asked where it is needed.
 
         Returns:
             The seconds to wait before the next attempt, or what is to be raised instead of one.
         """
-        if status.code is grpc.StatusCode.CANCELLED and course.remaining() == 0:
+        if self.closed:
+            # Closing a channel cancels its calls, and a call on a closed one is a ValueError or a UsageError.
+            return ClientClosedError("The client was closed.")
+        if error is not None and not isinstance(error, grpc.RpcError):
+            raise error
+        status = CUT_OFF if error is None else read_status(error)
+        if status.code is grpc.StatusCode.CANCELLED and attempts.remaining() == 0:
             # The server keeps the deadline too, and was faster.
             status = replace(status, code=grpc.StatusCode.DEADLINE_EXCEEDED)
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
-        pause = course.pause(status, begun=begun, free_in=free_in)
+        pause = attempts.pause(status, begun=begun, free_in=free_in)
         if pause is None:
-            return _explain(status, target, course, begun=begun, connectivity=connectivity)
+            return (yield from _explain(status, target, attempts, begun=begun))
         _LOG.info(
             "%s: %s (%s), attempt %d follows in %.3f s",
             target.name,
             status.code.name,
             status.message,
-            course.attempts + 1,
+            attempts.count + 1,
             pause,
         )
         return pause
 
 
-def _explain(
-    status: "Status", target: Target, course: Course, *, begun: bool, connectivity: Callable[[], str]
-) -> RpcError:
+def _explain(status: Status, target: Target, attempts: CallAttempts, *, begun: bool) -> Actions[RpcError]:
     """Makes the error to raise for an attempt that is the last one."""
-    from doherty._core._translate import translate  # noqa: PLC0415 - only a failed call pays for it
-
-    lost = status.may_pass(begun=begun) and not status.answered
-    if lost:
-        # Core and proxies have several codes for a connection that broke; it is one thing to the caller.
+    state = "READY"
+    if status.may_pass(begun=begun) and not status.answered:
+        # Core and proxies have several codes for a broken connection. Callers get one for all of them.
         status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
-    state = connectivity() if lost else "READY"
-    return translate(status, target=target.name, connectivity=state, begun=begun, attempts=course.attempts)
+        state = yield ChannelState(target)
+    return translate(status, target=target.name, connectivity=state, begun=begun, attempts=attempts.count)

@@ -2,12 +2,25 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from math import inf
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from doherty._core._errors import CancelledByServerError, DeadlineExceededError, RpcError, UnavailableError
+from doherty._core._actions import Actions, ChannelState, Pause
+from doherty._core._errors import (
+    CancelledByServerError,
+    DeadlineExceededError,
+    DohertyError,
+    RpcError,
+    UnavailableError,
+)
+from doherty._core._timeout import choose_timeout
+
+if TYPE_CHECKING:
+    from doherty._core._dispatch import Dispatch
+    from doherty._core._timeout import Timeout
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 """The method of grpc.health.v1 that answers once."""
@@ -35,7 +48,7 @@ class Health(StrEnum):
     """It does not tell."""
 
 
-REQUEST: Final = StringValue()
+_REQUEST: Final = StringValue()
 """Asks for the health of the whole server: that of the service without a name."""
 
 
@@ -44,72 +57,65 @@ def health_from_wire(reply: Int32Value) -> Health:
     return {1: Health.SERVING, 2: Health.NOT_SERVING}.get(reply.value, Health.UNKNOWN)
 
 
-class Turns:
-    """Shares the time of one look at several servers, so that one that says nothing leaves some for those behind it."""
+def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]:
+    """Asks the targets one after the other until one serves; if none does, returns what the last one answered.
 
-    def __init__(self, timeout: float | None, count: int) -> None:
-        """Begins now; `timeout` is in seconds, None is no end."""
-        self._ends_at = None if timeout is None else monotonic() + timeout
-        self._left = count
+    Raises:
+        DohertyError: None answers, or the client is closed.
+    """
+    seconds = choose_timeout(timeout, dispatch.settings.timeout)
+    ends_at = None if seconds is None else monotonic() + seconds
+    targets = tuple(dispatch.targets)
+    health: Health | None = None
+    failure: DohertyError | None = None
+    for index, target in enumerate(targets):
+        # A target that does not answer leaves time for those behind it.
+        share = None if ends_at is None else max(0.0, ends_at - monotonic()) / (len(targets) - index)
+        attempts = dispatch.begin_only_attempt(share)
+        reply = yield dispatch.send("Check", target, _REQUEST, attempts)
+        if isinstance(reply, BaseException):
+            failure = cast("DohertyError", (yield from dispatch.after(reply, target, attempts)))
+            failure.__cause__ = reply
+            if not isinstance(failure, RpcError):
+                raise failure
+            continue
+        health = health_from_wire(reply)
+        if health is Health.SERVING:
+            dispatch.targets.worked(target)
+            break
+    if health is None and failure is not None:
+        raise failure
+    return health or Health.UNKNOWN
 
-    def seconds(self) -> float | None:
-        """How long the next one of them has; None is no end."""
-        if self._ends_at is None:
-            return None
-        share = max(0.0, self._ends_at - monotonic()) / self._left
-        self._left -= 1
-        return share
 
+def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
+    """Returns when one of the targets serves.
 
-class Wait:
-    """Keeps the time, and what was seen last, while a client waits for a server that serves."""
-
-    def __init__(self, target: str, timeout: float | None) -> None:
-        """Waits `timeout` seconds, or without end for None."""
-        self._target = target
-        self._timeout = timeout
-        self._ends_at = None if timeout is None else monotonic() + timeout
-        self._next_pause = _FIRST_PAUSE
-        self._seen = "no connection"
-
-    def saw(self, health: Health) -> bool:
-        """Takes in what the server says of its health, and tells whether it serves."""
-        self._seen = health
-        return health is Health.SERVING
-
-    def failed(self, error: RpcError) -> None:
-        """Takes in that it could not be asked.
-
-        Raises:
-            RpcError: Waiting does not help.
-        """
-        if not isinstance(error, UnavailableError | DeadlineExceededError | CancelledByServerError):
-            raise error
-        if not isinstance(error, DeadlineExceededError):  # the last check has little time
-            self._seen = error.reason or "no connection"
-
-    def check_seconds(self) -> float:
-        """How long the next check may take."""
-        return _LONGEST_CHECK if self._ends_at is None else min(_LONGEST_CHECK, self._remaining())
-
-    def pause(self, connectivity: Callable[[], str]) -> float:
-        """How many seconds to wait before the next check.
-
-        Args:
-            connectivity: Tells the state of the channel; only asked when the time is over.
-
-        Raises:
-            DeadlineExceededError: The time is over.
-        """
-        pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
-        if self._ends_at is None:
-            return pause
-        if not self._remaining():
+    Raises:
+        DeadlineExceededError: None did in time.
+        DohertyError: They have no health service, or the client was closed.
+    """
+    seconds = choose_timeout(timeout, dispatch.settings.timeout)
+    ends_at = inf if seconds is None else monotonic() + seconds
+    seen = "no connection"
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            check_seconds = min(_LONGEST_CHECK, max(0.0, ends_at - monotonic()))
+            health = yield from check_health(dispatch, timeout=check_seconds)
+            if health is Health.SERVING:
+                return
+            seen = health
+        except (UnavailableError, CancelledByServerError) as error:
+            seen = error.reason or "no connection"
+        except DeadlineExceededError:
+            pass  # The last check has little time, so its timeout says nothing.
+        remaining = ends_at - monotonic()
+        if remaining <= 0:
+            names = ", ".join(dispatch.settings.targets)
+            state = yield ChannelState(next(iter(dispatch.targets)))
             raise DeadlineExceededError(
-                f"{self._target} was not ready within {self._timeout:g} s: last seen {self._seen} "
-                f"(channel {connectivity()})"
+                f"{names} was not ready within {seconds:g} s: last seen {seen} (channel {state})"
             )
-        return min(pause, self._remaining())
-
-    def _remaining(self) -> float:
-        return 0.0 if self._ends_at is None else max(0.0, self._ends_at - monotonic())
+        yield Pause(min(pause, remaining))
+        pause = min(2 * pause, _LONGEST_PAUSE)

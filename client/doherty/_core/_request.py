@@ -1,38 +1,83 @@
 """Turns the parameters of a call into the message that goes over the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from doherty._core._prompt import Prompt, TextPrompt, put_prompt
 from doherty._core._put import put
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.latency_service_pb2 import GetLatencyRequest
 from doherty.v1.request_pb2 import GenerateRequest
 
 if TYPE_CHECKING:
     from doherty._core._options import GenerateOptions
+    from doherty._core._results import Generation
     from doherty._core._schema import Schema
 
+MethodT = TypeVar("MethodT", bound=Callable[..., object])
 
-def generate_request(  # noqa: PLR0913 - one parameter each for those of `generate`
+
+class PlannedRequest:
+    """A request for an answer, and what its caller expects of the answer."""
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        schema: "Schema | None",
+        timeout: Timeout,
+        *,
+        first_token_timeout: float | None,
+        idle_timeout: float | None,
+    ) -> None:
+        """`timeout` is for the whole call, the other two are for one wait of a reader; seconds, None is no end."""
+        self.request = request
+        self.schema = schema
+        self.timeout = timeout
+        self.first_token_timeout = first_token_timeout
+        self.idle_timeout = idle_timeout
+
+    @property
+    def needs_stream(self) -> bool:
+        """Whether the answer has to be streamed, because there is a timeout on its progress."""
+        return self.first_token_timeout is not None or self.idle_timeout is not None
+
+    def parse(self, generation: "Generation[None]") -> "Generation[Any]":
+        """The answer, with its text parsed if there is a schema.
+
+        Raises:
+            ParseError: The text does not fit the schema.
+        """
+        if self.schema is None:
+            return generation
+        from doherty._core._schema import parse_answer  # noqa: PLC0415 - only a schema pays for it
+
+        return parse_answer(generation, self.schema, self.request.continue_from.text)
+
+
+def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     prompt: Prompt,
     *,
-    system: str | None,
-    temperature: float | None,
-    top_p: float | None,
-    max_output_tokens: int | None,
-    stop: str | Sequence[str] | None,
-    seed: int | None,
-    schema: "Schema | None",
-    adapter: str | None,
-    time_limit: float | None,
-    request_id: str | None,
-    options: "GenerateOptions | None",
-) -> GenerateRequest:
-    """Builds the request for one answer.
+    system: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_output_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    schema: "Schema | None" = None,
+    adapter: str | None = None,
+    time_limit: float | None = None,
+    timeout: Timeout = CLIENT_DEFAULT,
+    first_token_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    request_id: str | None = None,
+    options: "GenerateOptions | None" = None,
+) -> PlannedRequest:
+    """Builds the request for one answer from the parameters of `generate`.
 
-    Ranges are left to the server, which knows them; what could not be sent at all is refused here.
+    The server checks ranges. This refuses only what could not be sent at all.
 
     Raises:
         TypeError: A parameter has a type that its field cannot take.
@@ -57,11 +102,25 @@ def generate_request(  # noqa: PLR0913 - one parameter each for those of `genera
         from doherty._core._put_options import put_options  # noqa: PLC0415 - only options pay for it
 
         put_options(request, options)
-    return request
+    return PlannedRequest(
+        request,
+        schema,
+        timeout,
+        first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
+        idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
+    )
+
+
+def shows_parameters(method: MethodT) -> MethodT:
+    """Shows the parameters of `plan_request` as those of a method that passes them on, in help() and in shells."""
+    shown = signature(method)
+    parameters = (shown.parameters["self"], *signature(plan_request).parameters.values())
+    vars(method)["__signature__"] = shown.replace(parameters=parameters)
+    return method
 
 
 def count_request(prompt: TextPrompt, *, system: str | None, model: str | None) -> CountTokensRequest:
-    """Builds the request for a count, with the checks of `generate_request`."""
+    """Builds the request for a count, with the checks of `plan_request`."""
     request = CountTokensRequest()
     put_prompt(request, prompt, system)
     put(request, model=model)

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from doherty.v1.request_pb2 import GenerateRequest
 
 if TYPE_CHECKING:
-    from doherty._core._retry import Course
+    from doherty._core._retry import CallAttempts
 
 _RequestT = TypeVar("_RequestT", bound=Message)
 
@@ -44,12 +44,12 @@ def resumed_request(
     return resumed
 
 
-def shortened(request: _RequestT, course: "Course") -> _RequestT:
+def shortened(request: _RequestT, attempts: "CallAttempts") -> _RequestT:
     """The request of a call's next attempt: after the first one, its time limit is what remains of it."""
-    if course.attempts <= 1 or not isinstance(request, GenerateRequest) or not request.stopping.HasField("time_limit"):
+    if attempts.count <= 1 or not isinstance(request, GenerateRequest) or not request.stopping.HasField("time_limit"):
         return request
     later = type(request)()
     later.CopyFrom(request)
-    remaining = request.stopping.time_limit.ToNanoseconds() - round(course.elapsed() * 1e9)
+    remaining = request.stopping.time_limit.ToNanoseconds() - round(attempts.elapsed() * 1e9)
     later.stopping.time_limit.FromNanoseconds(max(remaining, _SHORTEST_NANOSECONDS))
     return later

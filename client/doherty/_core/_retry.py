@@ -80,7 +80,7 @@ class Budget:
             self._left = min(self._left + (_EARNS_ONE if retried else 1), self._size)
 
 
-class Course:
+class CallAttempts:
     """The attempts of one call, and the time that they have together."""
 
     def __init__(self, policy: RetryPolicy | None, budget: Budget, timeout: float | None, *, resume: bool) -> None:
@@ -101,7 +101,7 @@ class Course:
         self._lost_at: float | None = None
         self._in_vain = 0
         self._retried = False
-        self.attempts = 0
+        self.count = 0
         """How many were begun."""
         self.trace = Trace()
         """Where they are told of."""
@@ -116,7 +116,7 @@ class Course:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What the running attempt tells of itself."""
-        before = self.attempts - 1
+        before = self.count - 1
         if not before:
             return tuple(self.trace.metadata)
         since = (_TRYING_SINCE, str(int(self.elapsed() * 1000)))
@@ -166,7 +166,7 @@ class Course:
         return pause
 
     def _may_retry(self) -> bool:
-        return self._retry and self.attempts < self._policy.max_attempts
+        return self._retry and self.count < self._policy.max_attempts
 
     def _may_resume(self) -> bool:
         """Nothing is taken from the budget: a stream that goes on is work that a server had already taken in."""

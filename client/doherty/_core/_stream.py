@@ -4,51 +4,22 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from doherty._core._actions import Actions, Pause, Receive
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
+from doherty._core._log import log_attempt
 from doherty._core._results import Delta, Generation, Timings
 from doherty._core._resume import resumed_request, shortened
 from doherty._core._trace import start_trace
 
 if TYPE_CHECKING:
+    from doherty._core._balance import Target
     from doherty._core._details import TokenLogprob
-    from doherty._core._retry import Course
-    from doherty._core._schema import Schema
+    from doherty._core._dispatch import Dispatch
+    from doherty._core._request import PlannedRequest
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
     from doherty.v1.request_pb2 import GenerateRequest
-
-
-class Plan:
-    """What a caller asked for."""
-
-    def __init__(
-        self,
-        request: "GenerateRequest",
-        schema: "Schema | None",
-        timeout: float | None,
-        *,
-        first_token_timeout: float | None,
-        idle_timeout: float | None,
-    ) -> None:
-        """`timeout` is for all of it, the other two for how long a reader waits; seconds, None is no end."""
-        self.request = request
-        self.schema = schema
-        self.timeout = timeout
-        self.first_token_timeout = first_token_timeout
-        self.idle_timeout = idle_timeout
-
-    def read(self, generation: "Generation[None]") -> "Generation[Any]":
-        """The answer with what its text stands for, where a schema was asked for.
-
-        Raises:
-            ParseError: The text does not fit the schema.
-        """
-        if self.schema is None:
-            return generation
-        from doherty._core._schema import parse_answer  # noqa: PLC0415 - only a schema pays for it
-
-        return parse_answer(generation, self.schema, self.request.continue_from.text)
 
 
 class StreamState:
@@ -57,20 +28,24 @@ class StreamState:
     Whoever reads the messages calls `feed` with each.
     """
 
-    def __init__(self, plan: Plan, course: "Course", *, resume: bool) -> None:
-        """`resume` says whether an answer that is cut off is gone on with, which needs the ids of its tokens."""
-        self._plan = plan
-        self._course = course
-        self._trace = course.trace = start_trace(plan.request, stream=True)
+    def __init__(self, dispatch: "Dispatch", planned: "PlannedRequest") -> None:
+        """Begins the call: its timeout runs from now on."""
+        self._dispatch = dispatch
+        self._planned = planned
+        self._attempts = dispatch.begin_call(planned.timeout, resume=True)
+        self._trace = self._attempts.trace = start_trace(planned.request, stream=True)
         self._started = perf_counter()
         self._elapsed = 0.0
-        self._request = plan.request
-        if resume and not plan.request.output.token_ids and not plan.request.continue_from.text:
-            self._request = type(plan.request)()
-            self._request.CopyFrom(plan.request)
+        request = planned.request
+        self._wants_ids = request.output.token_ids
+        self._wants_logprobs = request.output.HasField("top_logprobs")
+        self._request = request
+        if dispatch.settings.resume and not self._wants_ids and not request.continue_from.text:
+            # An answer is resumed by the ids of its tokens.
+            self._request = type(request)()
+            self._request.CopyFrom(request)
             self._request.output.token_ids = True
-        self._wants_ids = plan.request.output.token_ids
-        self._wants_logprobs = plan.request.output.HasField("top_logprobs")
+        self._target: Target | None = None
         self._awaits_start = True
         self._start: Start | None = None
         self._summary: Summary | None = None
@@ -79,7 +54,7 @@ class StreamState:
         self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_known = True
-        self.patience = plan.first_token_timeout
+        self.patience = planned.first_token_timeout
         """How many seconds the reader waits for the next message; None is without end."""
         self.ended = False
         """Whether there is nothing more to read."""
@@ -109,7 +84,7 @@ class StreamState:
     @property
     def request_id(self) -> str | None:
         """The server's word for it, or before that the caller's."""
-        return self._start.request_id if self._start else self._plan.request.request_id or None
+        return self._start.request_id if self._start else self._planned.request.request_id or None
 
     @property
     def timings(self) -> Timings | None:
@@ -119,28 +94,56 @@ class StreamState:
     @property
     def resumed(self) -> int:
         """How many times the answer went on at another server, or at the same one started again."""
-        return self._course.resumed
+        return self._attempts.resumed
 
-    def next_request(self) -> "GenerateRequest":
-        """The request of the attempt that has just been counted: for all of the answer, or for what is still missing.
+    def actions(self) -> Actions[None]:
+        """Asks for the answer, in as many attempts as it takes; `feed` takes in what is received."""
+        attempts, targets = self._attempts, self._dispatch.targets
+        while not self.ended:
+            try:
+                request = self._missing_part()
+                target = self._target = self._dispatch.begin_attempt(attempts)
+            except DohertyError as failure:
+                self.fail(failure)
+                return
+            request = shortened(request, attempts)
+            self._awaits_start = True
+            started = perf_counter()
+            error = yield self._dispatch.send("StreamGenerate", target, request, attempts)
+            if error is None:
+                error = yield Receive()
+            else:
+                targets.end(target)
+            log_attempt(request, target.name, started, error)
+            if self.complete:
+                # An error behind the summary does not matter.
+                self.ended = True
+            if self.ended:
+                return
+            pause = yield from self._dispatch.after(error, target, attempts, begun=self.begun)
+            if isinstance(pause, DohertyError):
+                self._give_up(pause, error)
+                return
+            yield Pause(pause)
+
+    def _missing_part(self) -> "GenerateRequest":
+        """The request for all of the answer, or for what is still missing.
 
         Raises:
             StreamError: What is missing cannot be asked for.
         """
-        self._awaits_start = True
-        request = self._request
-        if self._start is not None:
-            resumed = resumed_request(
-                request,
-                token_ids=self._known_ids(),
-                text=self.text,
-                request_id=self._start.request_id,
-                model=self._start.model,
-            )
-            if resumed is None:
-                raise self.error("The answer was cut off, and cannot be gone on with: not all ids of it are known.")
-            request = resumed
-        return shortened(request, self._course)
+        if self._start is None:
+            return self._request
+        request = resumed_request(
+            self._request,
+            token_ids=self._known_ids(),
+            text=self.text,
+            request_id=self._start.request_id,
+            model=self._start.model,
+        )
+        if request is None:
+            raise self._error("The answer was cut off and cannot be resumed: not all ids of its tokens are known.")
+        return request
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
         """Takes a message in, and gives back what it adds to the answer.
@@ -173,16 +176,18 @@ class StreamState:
         if self._start is None:
             self._trace.begin()
         self._awaits_start = False
-        self.patience = self._plan.idle_timeout
+        if self._target is not None:
+            self._dispatch.targets.worked(self._target)
+        self.patience = self._planned.idle_timeout
         self._start = type(start)()
         self._start.CopyFrom(start)
-        self._course.progressed()
+        self._attempts.progressed()
 
     def _complete(self, summary: "Summary") -> None:
         self._summary = type(summary)()
         self._summary.CopyFrom(summary)
         self._elapsed = perf_counter() - self._started
-        self._course.succeeded()
+        self._attempts.succeeded()
         if self._start is not None:
             self._trace.complete(self._start, self._summary, resumed=self.resumed)
 
@@ -198,10 +203,10 @@ class StreamState:
         """Notes that the caller wants no more, and tells whether there is something to end at the server."""
         if self.ended or self.complete:
             return False
-        self.fail(self.error("The stream was closed before its answer was complete."))
+        self.fail(self._error("The stream was closed before its answer was complete."))
         return True
 
-    def give_up(self, failure: DohertyError, error: BaseException | None) -> None:
+    def _give_up(self, failure: DohertyError, error: BaseException | None) -> None:
         """Notes that nothing follows an attempt.
 
         Args:
@@ -210,10 +215,10 @@ class StreamState:
         """
         if isinstance(failure, RpcError):
             if error is None:
-                failure = self.error("The stream was cut off: it ended without a summary.")
-            elif self._course.is_resuming and not isinstance(failure, UnavailableError | DeadlineExceededError):
+                failure = self._error("The stream was cut off: it ended without a summary.")
+            elif self._attempts.is_resuming and not isinstance(failure, UnavailableError | DeadlineExceededError):
                 # The caller needs what there is of an answer that was cut off and cannot be gone on with.
-                failure = self.error(f"The answer was cut off, and could not be gone on with: {failure.message}")
+                failure = self._error(f"The answer was cut off, and could not be gone on with: {failure.message}")
         failure.__cause__ = error
         self.fail(failure)
 
@@ -231,7 +236,7 @@ class StreamState:
         )
         return True
 
-    def error(self, message: str) -> StreamError:
+    def _error(self, message: str) -> StreamError:
         """Makes the error that carries what was received."""
         return StreamError(message, text=self.text, token_ids=self.token_ids, request_id=self.request_id)
 
@@ -242,18 +247,18 @@ class StreamState:
             DohertyError: The stream ended without one, or its text does not fit the schema.
         """
         if self._start is None or self._summary is None:
-            raise self.failure or self.error("The answer is not complete.")
+            raise self.failure or self._error("The answer is not complete.")
         generation = generation_from_parts(
             self._start,
             self._summary,
-            self._elapsed if self._course.attempts == 1 else None,
+            self._elapsed if self._attempts.count == 1 else None,
             text=self.text,
             token_ids=self.token_ids,
             logprobs=tuple(self._logprobs) or None if self._logprobs_known else None,
         )
-        if self.resumed and not self._plan.request.sampling.HasField("seed"):
+        if self.resumed and not self._planned.request.sampling.HasField("seed"):
             generation = replace(generation, seed=None)
-        return self._plan.read(generation)
+        return self._planned.parse(generation)
 
     def _known_ids(self) -> tuple[int, ...] | None:
         return tuple(self._token_ids) or None if self._token_ids_known else None

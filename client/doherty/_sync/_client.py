@@ -1,27 +1,22 @@
 """The client for ordinary code."""
 
 from collections.abc import Sequence
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._core._from_wire import generation_from_reply
+from doherty._core import _calls
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import count_request, generate_request, latency_request
+from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
 from doherty._core._settings import Settings
-from doherty._core._stream import Plan
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout, check_timeout, choose_timeout
-from doherty._core._trace import start_trace
+from doherty._core._timeout import CLIENT_DEFAULT, Timeout
 from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
-from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
-    from doherty._core._options import GenerateOptions
     from doherty._core._parameters import Parameters
     from doherty._core._schema import JsonSchema, ModelT, Schema
     from doherty._core._tls import TLSConfig
@@ -102,24 +97,9 @@ class Client:
         self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]: ...
 
-    def generate(  # noqa: PLR0913 - what a request can say, by name
-        self,
-        prompt: Prompt,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        schema: "Schema | None" = None,
-        adapter: str | None = None,
-        time_limit: float | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
-        first_token_timeout: float | None = None,
-        idle_timeout: float | None = None,
-        request_id: str | None = None,
-        options: "GenerateOptions | None" = None,
+    @shows_parameters
+    def generate(  # noqa: D417 - it describes each of **parameters
+        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]:
         """Generates one whole answer.
 
@@ -147,36 +127,11 @@ class Client:
             RpcError: The call failed; its subclasses say how.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        plan = Plan(
-            generate_request(
-                prompt,
-                system=system,
-                temperature=temperature,
-                top_p=top_p,
-                max_output_tokens=max_output_tokens,
-                stop=stop,
-                seed=seed,
-                schema=schema,
-                adapter=adapter,
-                time_limit=time_limit,
-                request_id=request_id,
-                options=options,
-            ),
-            schema,
-            self._seconds(timeout),
-            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
-            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
-        )
-        if plan.first_token_timeout is not None or plan.idle_timeout is not None:
-            with GenerationStream[Any](self._pool, plan) as stream:
+        planned = plan_request(prompt, schema=schema, **parameters)
+        if planned.needs_stream:
+            with GenerationStream[Any](self._pool, planned) as stream:
                 return stream.result()
-        course = self._pool.dispatch.course(plan.timeout)
-        started = perf_counter()
-        with start_trace(plan.request, stream=False) as course.trace:
-            reply = self._pool.call(lambda connection: connection.generation.Generate, plan.request, course)
-            course.trace.complete(reply.start, reply.summary)
-        elapsed = perf_counter() - started if course.attempts == 1 else None
-        return plan.read(generation_from_reply(reply, elapsed))
+        return self._pool.run(_calls.generate(self._pool.dispatch, planned))
 
     @overload
     def stream_generate(
@@ -193,24 +148,9 @@ class Client:
         self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
     ) -> GenerationStream[Any]: ...
 
-    def stream_generate(  # noqa: PLR0913 - as `generate`
-        self,
-        prompt: Prompt,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        schema: "Schema | None" = None,
-        adapter: str | None = None,
-        time_limit: float | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
-        first_token_timeout: float | None = None,
-        idle_timeout: float | None = None,
-        request_id: str | None = None,
-        options: "GenerateOptions | None" = None,
+    @shows_parameters
+    def stream_generate(
+        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
     ) -> GenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
@@ -218,27 +158,7 @@ class Client:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        plan = Plan(
-            generate_request(
-                prompt,
-                system=system,
-                temperature=temperature,
-                top_p=top_p,
-                max_output_tokens=max_output_tokens,
-                stop=stop,
-                seed=seed,
-                schema=schema,
-                adapter=adapter,
-                time_limit=time_limit,
-                request_id=request_id,
-                options=options,
-            ),
-            schema,
-            self._seconds(timeout),
-            first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
-            idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
-        )
-        return GenerationStream(self._pool, plan)
+        return GenerationStream(self._pool, plan_request(prompt, schema=schema, **parameters))
 
     def count_tokens(
         self,
@@ -249,28 +169,19 @@ class Client:
         timeout: Timeout = CLIENT_DEFAULT,
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
-        request = count_request(prompt, system=system, model=model)
-        course = self._pool.dispatch.course(self._seconds(timeout))
-        return self._pool.call(lambda connection: connection.generation.CountTokens, request, course).prompt_tokens
+        call = _calls.count_tokens(self._pool.dispatch, prompt, system=system, model=model, timeout=timeout)
+        return self._pool.run(call)
 
     def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
         """Tells what the server serves and what it can do; of several servers, one of them."""
-        from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
-
-        course = self._pool.dispatch.course(self._seconds(timeout))
-        reply = self._pool.call(lambda connection: connection.generation.GetModel, GetModelRequest(), course)
-        return model_from_wire(reply)
+        return self._pool.run(_calls.model(self._pool.dispatch, timeout=timeout))
 
     def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
         """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
 
         Of several servers, one of them tells.
         """
-        from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
-
-        course = self._pool.dispatch.course(self._seconds(timeout))
-        request = latency_request(window)
-        return latency_from_wire(self._pool.call(lambda connection: connection.latency.GetLatency, request, course))
+        return self._pool.run(_calls.latency(self._pool.dispatch, window, timeout=timeout))
 
     def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
         """Asks the server once what it says of its health; several servers in turn, until one serves.
@@ -278,9 +189,9 @@ class Client:
         Raises:
             UnavailableError: No server was reached.
         """
-        from doherty._sync._readiness import check_health  # noqa: PLC0415 - most programs never ask
+        from doherty._core._health import check_health  # noqa: PLC0415 - most programs never ask
 
-        return check_health(self._pool, self._seconds(timeout))
+        return self._pool.run(check_health(self._pool.dispatch, timeout=timeout))
 
     def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
         """Returns when the server, or one of several, says that it serves.
@@ -288,13 +199,10 @@ class Client:
         Raises:
             DeadlineExceededError: It did not within the timeout; the message has what was seen last.
         """
-        from doherty._sync._readiness import wait_ready  # noqa: PLC0415 - most programs never wait
+        from doherty._core._health import wait_ready  # noqa: PLC0415 - most programs never wait
 
-        wait_ready(self._pool, self._seconds(timeout))
+        self._pool.run(wait_ready(self._pool.dispatch, timeout=timeout))
 
     def close(self) -> None:
         """Cancels what runs and gives the connections up. A second time does nothing."""
         self._pool.close()
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return choose_timeout(timeout, self._settings.timeout)

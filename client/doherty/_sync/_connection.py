@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -12,8 +12,7 @@ from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
-    from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-
+    from doherty._core._actions import Rpc
     from doherty._core._settings import Settings
 
 _STATE_TIMEOUT: Final = 0.5
@@ -30,17 +29,19 @@ class Connection:
             if settings.credentials is None
             else grpc.secure_channel(target, settings.credentials, options)
         )
-        self.generation = GenerationServiceStub(self._channel)
-        self.latency = LatencyServiceStub(self._channel)
+        self._generation = GenerationServiceStub(self._channel)
+        self._latency = LatencyServiceStub(self._channel)
         # A channel whose state was asked for and that is still open when the interpreter ends makes gRPC wait for ever
         # for a thread that is gone. This closes it before, or when the client is dropped.
         self.close = weakref.finalize(self, _close, self._channel, os.getpid())
 
-    def health(self) -> "grpc.UnaryUnaryMultiCallable[StringValue, Int32Value]":
-        """The call that asks the health service."""
-        from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most programs never ask
+    def rpc(self, name: "Rpc") -> Any:
+        """What makes a call of this method."""
+        if name == "Check":
+            from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
-        return self._channel.unary_unary(CHECK, encode_service, decode_status)
+            return self._channel.unary_unary(CHECK, encode_service, decode_status)
+        return getattr(self._latency if name == "GetLatency" else self._generation, name)
 
     def connectivity(self) -> str:
         """The state of the channel, which gRPC tells to subscribers only."""

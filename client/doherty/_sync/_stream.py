@@ -2,18 +2,19 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc
 
-from doherty._core._errors import DohertyError
+from doherty._core._actions import Receive, Send, next_action
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
-from doherty._core._stream import Plan, StreamState
+from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
-from doherty._sync._attempt import Attempt
 
 if TYPE_CHECKING:
+    from doherty._core._request import PlannedRequest
     from doherty._sync._pool import Pool
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 
@@ -26,14 +27,17 @@ class GenerationStream(Generic[ParsedT_co]):
     right behind what was received; `resumed` counts it.
     """
 
-    def __init__(self, pool: "Pool", plan: Plan) -> None:
+    _call: Any
+    """The attempt that runs, an iterator of messages. There is none if the constructor failed."""
+
+    def __init__(self, pool: "Pool", planned: "PlannedRequest") -> None:
         """Sends the request."""
         self._pool = pool
-        self._course = pool.dispatch.course(plan.timeout, resume=True)
-        self._state = StreamState(plan, self._course, resume=pool.settings.resume)
+        self._state = StreamState(pool.dispatch, planned)
+        self._actions = self._state.actions()
         self._stopped = threading.Event()
         self._alarm = Alarm(self._lose_patience)
-        self._attempt = Attempt(pool, self._state, self._course)
+        self._proceed(None)
 
     def __iter__(self) -> Self:
         return self
@@ -53,8 +57,7 @@ class GenerationStream(Generic[ParsedT_co]):
         self.close()
 
     def __del__(self) -> None:
-        # There is no attempt where the constructor failed.
-        if hasattr(self, "_attempt") and self._pool.dispatch.is_of_this_process():
+        if hasattr(self, "_call") and self._pool.dispatch.is_of_this_process():
             self.close()
 
     @property
@@ -103,52 +106,45 @@ class GenerationStream(Generic[ParsedT_co]):
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
         self._stopped.set()
-        self._attempt.cancel()
+        self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
             self._stop()
 
     def _read(self) -> "StreamGenerateResponse | None":
-        """Waits for the next message, in as many attempts as it takes; None behind the last one."""
+        """Waits for the next message, in as many attempts as it takes; None after the last one."""
         with self._alarm.limit(self._state.patience):
             while not self._state.ended:
                 self._pool.dispatch.check_process()
                 try:
-                    message = self._attempt.read()
+                    message: StreamGenerateResponse | None = next(self._call, None)
                 except grpc.RpcError as error:
-                    self._recover(error)
+                    self._proceed(error)
                 else:
                     if message is not None:
                         return message
-                    self._recover(None)
+                    self._proceed(None)
         self._alarm.stop()
         if self._state.failure is not None:
             raise self._state.failure
         return None
 
-    def _recover(self, error: grpc.RpcError | None) -> None:
-        """Ends the stream, or begins the next attempt.
+    def _proceed(self, result: object) -> None:
+        """Carries out actions until there is a call to read, or the stream has ended."""
+        while (action := next_action(self._actions, result)) is not None and not isinstance(action, Receive):
+            result = self._begin(action) if isinstance(action, Send) else self._pool.carry_out(action, self._stopped)
 
-        Args:
-            error: What gRPC raised; None where the server sends no more.
-        """
-        if self._state.complete:
-            # What goes wrong behind the summary is nothing to tell.
-            self._state.ended = True
-        if self._state.ended:
-            return
-        pause = self._pool.after(error, self._attempt.target, self._course, begun=self._state.begun)
-        if isinstance(pause, DohertyError):
-            self._state.give_up(pause, error)
-            return
-        self._pool.pause(pause, self._stopped)
-        if self._state.ended:
-            return
+    def _begin(self, send: Send) -> ValueError | None:
         try:
-            self._attempt = Attempt(self._pool, self._state, self._course)
-        except DohertyError as failure:
-            self._state.fail(failure)
+            self._call = self._pool.call(send)
+        except ValueError as error:
+            return error
+        # gRPC calls this however the call ends, also when the stream is dropped.
+        end_attempt = partial(self._pool.dispatch.targets.end, send.target)
+        if not self._call.add_callback(end_attempt):
+            end_attempt()
         if self._state.ended:
-            # Another thread closed the stream in the meantime, and knew the attempt before only.
-            self._attempt.cancel()
+            # Another thread closed the stream in the meantime, and knew only the call before this one.
+            self._call.cancel()
+        return None

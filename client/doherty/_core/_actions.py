@@ -1,0 +1,71 @@
+"""What a call asks its client to do.
+
+A call is a generator of actions. It decides what to send, when to pause, where to go on and what to raise, and does no
+I/O. The client carries each action out and sends the result back into the generator.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from doherty._core._balance import Target
+
+ResultT = TypeVar("ResultT")
+
+Rpc = Literal["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "Check"]
+"""The method of the contract, or `Check` of the health service."""
+
+
+@dataclass(slots=True)
+class Send:
+    """Send a request.
+
+    The result is the reply, or the exception that gRPC raised. A StreamGenerate is only begun: the result is None, or
+    the exception.
+    """
+
+    rpc: Rpc
+    target: "Target"
+    request: "Message"
+    timeout: float | None
+    """In seconds; None for no deadline."""
+    metadata: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Receive:
+    """Read the messages of the StreamGenerate that was begun, until it ends.
+
+    The result is the exception that gRPC raised, or None if the server sent no more.
+    """
+
+
+@dataclass(slots=True)
+class Pause:
+    """Wait, unless the client or the stream is closed in the meantime. The result is None."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class ChannelState:
+    """Look up the state of the channel to a target. The result is its name."""
+
+    target: "Target"
+
+
+Action = Send | Receive | Pause | ChannelState
+
+Actions = Generator[Action, Any, ResultT]
+"""A call, which returns its result."""
+
+
+def next_action(actions: Actions[None], result: object) -> Action | None:
+    """Sends the result of the last action to a call, and returns its next action; None if there is none."""
+    try:
+        return actions.send(result)
+    except StopIteration:
+        return None

@@ -1,0 +1,79 @@
+"""The calls with one reply, in as many attempts as they take."""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from doherty._core._actions import Actions, Pause, Rpc
+from doherty._core._errors import DohertyError
+from doherty._core._from_wire import generation_from_reply
+from doherty._core._log import log_attempt
+from doherty._core._request import count_request, latency_request
+from doherty._core._resume import shortened
+from doherty._core._trace import start_trace
+from doherty.v1.model_pb2 import GetModelRequest
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from doherty._core._deployment import Latency, ModelInfo
+    from doherty._core._dispatch import Dispatch
+    from doherty._core._prompt import TextPrompt
+    from doherty._core._request import PlannedRequest
+    from doherty._core._results import Generation
+    from doherty._core._retry import CallAttempts
+    from doherty._core._timeout import Timeout
+
+
+def generate(dispatch: "Dispatch", planned: "PlannedRequest") -> "Actions[Generation[Any]]":
+    """Asks for a whole answer."""
+    attempts = dispatch.begin_call(planned.timeout)
+    started = perf_counter()
+    with start_trace(planned.request, stream=False) as attempts.trace:
+        reply = yield from _call(dispatch, "Generate", planned.request, attempts)
+        attempts.trace.complete(reply.start, reply.summary)
+    elapsed = perf_counter() - started if attempts.count == 1 else None
+    return planned.parse(generation_from_reply(reply, elapsed))
+
+
+def count_tokens(
+    dispatch: "Dispatch", prompt: "TextPrompt", *, system: str | None, model: str | None, timeout: "Timeout"
+) -> Actions[int]:
+    """Asks for the number of tokens of a prompt."""
+    request = count_request(prompt, system=system, model=model)
+    reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(timeout))
+    return int(reply.prompt_tokens)
+
+
+def model(dispatch: "Dispatch", *, timeout: "Timeout") -> "Actions[ModelInfo]":
+    """Asks what a server serves."""
+    from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
+
+    return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(timeout))))
+
+
+def latency(dispatch: "Dispatch", window: float | None, *, timeout: "Timeout") -> "Actions[Latency]":
+    """Asks how fast a server has been over the last `window` seconds."""
+    from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
+
+    request = latency_request(window)
+    return latency_from_wire((yield from _call(dispatch, "GetLatency", request, dispatch.begin_call(timeout))))
+
+
+def _call(dispatch: "Dispatch", rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:
+    while True:
+        target = dispatch.begin_attempt(attempts)
+        started = perf_counter()
+        try:
+            reply = yield dispatch.send(rpc, target, shortened(request, attempts), attempts)
+            if not isinstance(reply, BaseException):
+                log_attempt(request, target.name, started)
+                dispatch.targets.worked(target)
+                attempts.succeeded()
+                return reply
+            log_attempt(request, target.name, started, reply)
+            pause = yield from dispatch.after(reply, target, attempts)
+        finally:
+            dispatch.targets.end(target)
+        if isinstance(pause, DohertyError):
+            raise pause from reply
+        yield Pause(pause)

@@ -1,0 +1,149 @@
+"""The decisions of a call, step by step and without a client."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value
+
+from doherty import ClientClosedError, DohertyError, Health, RetryPolicy, StreamError, UnavailableError
+from doherty._core._actions import ChannelState, Pause, Receive, Send, next_action
+from doherty._core._calls import generate
+from doherty._core._dispatch import Dispatch
+from doherty._core._health import check_health
+from doherty._core._request import plan_request
+from doherty._core._settings import Settings
+from doherty._core._stream import StreamState
+from doherty.v1.generation_service_pb2 import GenerateResponse, StreamGenerateResponse
+from doherty.v1.request_pb2 import GenerateRequest
+
+
+class Lost(grpc.RpcError):
+    """A connection that broke."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "lost"
+
+    def trailing_metadata(self) -> None:
+        return None
+
+
+def _dispatch(*targets: str) -> Dispatch:
+    policy = RetryPolicy(initial_backoff=0, max_backoff=0)
+    return Dispatch(Settings(targets, api_key=None, tls=None, insecure=False, timeout=None, retry=policy, resume=True))
+
+
+def _delta(text: str, token: int, *, start: bool = False) -> StreamGenerateResponse:
+    message = StreamGenerateResponse()
+    message.delta.text, message.delta.token_count = text, 1
+    message.delta.token_ids.append(token)
+    if start:
+        message.start.request_id, message.start.model = "first", "m"
+    return message
+
+
+def _sent(action: Any) -> GenerateRequest:
+    assert isinstance(action, Send)
+    assert isinstance(action.request, GenerateRequest)
+    return action.request
+
+
+def test_a_failed_call_pauses_and_is_sent_elsewhere() -> None:
+    dispatch = _dispatch("a:1", "b:1")
+    call = generate(dispatch, plan_request("Hi"))
+    first = next(call)
+    assert isinstance(first, Send)
+    assert first.target.in_flight == 1
+    assert call.send(Lost()) == Pause(0)
+    assert first.target.in_flight == 0
+    second = call.send(None)
+    assert isinstance(second, Send)
+    assert {first.target.name, second.target.name} == {"a:1", "b:1"}
+    assert second.metadata[0] == ("doherty-attempts", "1")
+    with pytest.raises(StopIteration) as end:
+        call.send(GenerateResponse(text="fine"))
+    assert end.value.value.text == "fine"
+    assert [target.in_flight for target in dispatch.targets] == [0, 0]
+
+
+def test_a_call_that_is_interrupted_does_not_run_any_more() -> None:
+    dispatch = _dispatch("a:1")
+    call = generate(dispatch, plan_request("Hi"))
+    next(call)
+    with pytest.raises(KeyboardInterrupt):
+        call.throw(KeyboardInterrupt())
+    assert [target.in_flight for target in dispatch.targets] == [0]
+
+
+def test_the_channel_is_looked_at_before_its_error_is_raised() -> None:
+    dispatch = _dispatch("a:1")
+    call = check_health(dispatch, timeout=1)
+    assert isinstance(next(call), Send)
+    assert isinstance(call.send(Lost()), ChannelState)
+    with pytest.raises(UnavailableError, match=r"not reached \(channel CONNECTING\)"):
+        call.send("CONNECTING")
+
+
+def test_health_is_asked_of_every_target_until_one_serves() -> None:
+    call = check_health(_dispatch("a:1", "b:1", "c:1"), timeout=3)
+    assert isinstance(next(call), Send)
+    second = call.send(Int32Value(value=2))
+    assert isinstance(second, Send)
+    assert second.target.name == "b:1"
+    with pytest.raises(StopIteration) as end:
+        call.send(Int32Value(value=1))
+    assert end.value.value is Health.SERVING
+
+
+def test_a_stream_asks_for_what_is_missing() -> None:
+    state = StreamState(_dispatch("a:1", "b:1"), plan_request("Hi"))
+    actions = state.actions()
+    assert not _sent(next_action(actions, None)).HasField("continue_from")
+    assert isinstance(next_action(actions, None), Receive)
+    state.feed(_delta("one", 1, start=True))
+    state.feed(_delta(" two", 2))
+    assert isinstance(next_action(actions, Lost()), Pause)
+    request = _sent(next_action(actions, None))
+    assert (list(request.continue_from.token_ids), request.request_id, request.model) == ([1, 2], "first", "m")
+    assert isinstance(next_action(actions, None), Receive)
+    state.feed(_delta(" three", 3, start=True))
+    last = StreamGenerateResponse()
+    last.summary.usage.output_tokens = 3
+    state.feed(last)
+    assert next_action(actions, Lost()) is None  # an error behind the summary does not matter
+    assert (state.ended, state.failure, state.resumed) == (True, None, 1)
+    assert state.generation().text == "one two three"
+
+
+def test_a_stream_that_is_closed_in_a_pause_is_not_sent_again() -> None:
+    dispatch = _dispatch("a:1", "b:1")
+    state = StreamState(dispatch, plan_request("Hi"))
+    actions = state.actions()
+    next_action(actions, None)
+    next_action(actions, None)
+    assert isinstance(next_action(actions, Lost()), Pause)
+    assert state.close()
+    assert next_action(actions, None) is None
+    assert isinstance(state.failure, StreamError)
+
+
+def test_a_stream_that_cannot_be_begun_gives_its_place_back() -> None:
+    dispatch = _dispatch("a:1")
+    state = StreamState(dispatch, plan_request("Hi"))
+    actions = state.actions()
+    next_action(actions, None)
+    dispatch.closed = True
+    assert next_action(actions, ValueError("Cannot invoke RPC on closed channel!")) is None
+    assert isinstance(state.failure, ClientClosedError)
+    assert [target.in_flight for target in dispatch.targets] == [0]
+
+
+def test_an_error_that_is_not_of_the_server_is_raised_as_it_is() -> None:
+    call = generate(_dispatch("a:1"), plan_request("Hi"))
+    next(call)
+    with pytest.raises(ValueError, match="wrong") as raised:
+        call.send(ValueError("wrong"))
+    assert not isinstance(raised.value, DohertyError)
