@@ -125,7 +125,7 @@ async def main(path: str, name: str, options: dict[str, str]) -> None:
     gc.freeze()  # as the servers do
     drivers: dict[str, Driver] = {"engine": desk.driver}
     if name == "vllm":
-        llm: Any = engine._shop.llm  # type: ignore[attr-defined]  # noqa: SLF001 - one model in memory is enough for all three
+        llm: Any = engine._context.llm  # type: ignore[attr-defined]  # noqa: SLF001 - one model in memory is enough for all three
         drivers |= {"asyncllm": partial(vllm, llm=llm, text=True), "ids": partial(vllm, llm=llm, text=False)}
 
     async def take_orders(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

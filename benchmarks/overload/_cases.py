@@ -16,9 +16,9 @@ import grpc.aio
 from _crowds import Call, Load, closed_loop, open_loop, quantile, time_calls
 from doherty import AsyncClient
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2, latency_service_pb2_grpc, request_pb2
-from doherty_engine import Conversation, Message, Role
-from doherty_engine.synthetic._answer import pick, prompt_digest
-from doherty_engine.synthetic._vocabulary import read_input
+from doherty_engine import Message, Role
+from doherty_engine.synthetic._tokenizer import SyntheticTokenizer
+from doherty_engine.synthetic._tokens import pick, prompt_digest
 from support.security import add_key
 from support.server import ServerProcess
 
@@ -39,7 +39,7 @@ def prompts(lengths: Sequence[int], wanted: int) -> list[str]:
     """Prompts that the synthetic engine answers with `wanted` tokens, where it has several lengths."""
 
     def length(prompt: str) -> int:
-        digest = prompt_digest(read_input(Conversation((Message(Role.USER, prompt),))))
+        digest = prompt_digest(SyntheticTokenizer().render([Message(Role.USER, prompt)]))
         return lengths[pick(digest, len(lengths))]
 
     fitting: Iterator[str] = filter(lambda prompt: length(prompt) == wanted, (f"question {n}" for n in range(10_000)))

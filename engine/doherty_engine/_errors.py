@@ -12,6 +12,7 @@ The messages of the first two are written for the caller; those of the others ne
 
 import errno
 
+_LONGEST_LINE = 300
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -44,6 +45,16 @@ class OutOfResourcesError(EngineError):
 
 class EngineSetupError(EngineError):
     """The engine cannot start; the message is one sentence that says what is missing and what to do."""
+
+
+def first_line(error: BaseException, lines: int = 1) -> str:
+    """What an error says in its first lines, as one line without a full stop, of at most 300 characters.
+
+    Where it says nothing it is the name of its class. Errors of pydantic need three lines: the first one only counts
+    what is wrong.
+    """
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(said[:lines])[:_LONGEST_LINE].rstrip(".") or type(error).__name__
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -29,6 +29,14 @@ def parse_count(text: str) -> int:
     return number
 
 
+def parse_share(text: str) -> float:
+    """Reads a share, above 0 and at most 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise ValueError("it must be above 0 and at most 1")
+    return number
+
+
 def parse_adapters(text: str) -> tuple[tuple[str, str], ...]:
     """Reads LoRA adapters: NAME=PATH, several with commas between, each name once."""
     pairs: dict[str, str] = {}

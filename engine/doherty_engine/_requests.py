@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+_LEAST_TEMPERATURE = 1e-3
+
 
 class Role(StrEnum):
     """Who speaks in a conversation; the values are those that chat templates know."""
@@ -63,6 +65,14 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
     """64 bits, unsigned. Without effect at temperature 0."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken.
+
+        Logits divided by less than this overflow, and sampling is greedy long before that.
+        """
+        return self.temperature < _LEAST_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)

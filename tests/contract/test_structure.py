@@ -16,17 +16,23 @@ PUBLIC = {
         StepOutput StepSink Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options
         engine_profiles input_field is_shortage output_budget prepare_engine read_engine_options
     """,
-    "doherty_engine.constraints": "Form FormCompiler check_size write_for_xgrammar",
+    "doherty_engine.constraints": """
+        Form FormCompiler check_combination check_size constraint_field write_for_xgrammar
+    """,
     "doherty_engine.models": """
         DFLASH EAGLE3 GIB TEXT BuildCache BuildKey Gpu Head ModelShape Quality as_gib check_digests check_weights
-        compare context_of default_cache fetch_weights fetch_whole first_line read_head stretch visible_gpus
+        compare context_of default_cache fetch_weights fetch_whole read_head stretch visible_gpus
         weights_identity
     """,
     "doherty_engine.text": """
-        AnswerText ControlTokens HuggingFaceTokenizer InputReader ModelFolder Piece Reading StopMatcher TokenAnswer
-        UNUSABLE_TEMPLATE Utf8Detokenizer Vocabulary begins_answer can_render encode_exactly find_model_folder join
+        AnswerText ControlTokens HuggingFaceTokenizer ModelFolder Piece StopMatcher UNUSABLE_TEMPLATE Utf8Detokenizer
+        begins_answer can_render encode_exactly find_model_folder join
         known_logprobs looks_like_control render_parts spell_byte_level spell_sentence_piece template_failure
-        template_refusal
+        template_refusal token_logprob
+    """,
+    "doherty_engine.tokens": """
+        CONSTRAINTS EngineContext ModelLoader PreparedInput PromptReader RequestOwner TokenAnswer TokenEngine
+        TokenRequest Tokenizer common_features
     """,
     "doherty_engine_cli": "engine",
     "doherty_service": "Settings run",

@@ -23,7 +23,7 @@ from doherty_engine import (
     TokenIds,
     UnsupportedError,
 )
-from doherty_engine.synthetic._vocabulary import END_OF_SEQUENCE, VOCABULARY_SIZE, decode
+from doherty_engine.synthetic._tokenizer import END_OF_SEQUENCE, VOCABULARY_SIZE, decode
 from support.engines import EngineLab, running
 
 GREEDY = Sampling(temperature=0.0)

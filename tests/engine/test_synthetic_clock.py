@@ -88,15 +88,16 @@ async def test_as_fast_as_it_can_it_still_lets_others_run() -> None:
 
 
 async def test_prefill_takes_its_time_by_the_prompt_and_delays_nobody_else() -> None:
-    options = {"tokens_per_second": "0", "prefill_tokens_per_second": "1", "answer_tokens": "30"}
+    options = {"tokens_per_second": "0", "prefill_tokens_per_second": "100", "answer_tokens": "30"}
     async with running("synthetic", **options) as lab:
-        slow = lab.submit(replace(request("slow"), input=TokenIds((65,) * 3600)))
+        slow = lab.submit(replace(request("slow"), input=TokenIds((65,) * 8000)))
         await lab.until(lambda: bool(lab.outputs("slow")))
         (first,) = lab.outputs("slow")
         assert first.started is not None
-        assert first.started.prompt_tokens == 3600
+        assert first.started.prompt_tokens == 8000
         assert first.token_count == 0
-        await lab.ask(replace(request("quick"), input=TokenIds(())))
+        quick = await lab.ask(replace(request("quick"), input=TokenIds((65,))))
+        assert quick.finish.reason is FinishReason.STOP
         assert lab.outputs("slow") == (first,)
         slow.abort()
         outcome = await lab.outcome("slow")

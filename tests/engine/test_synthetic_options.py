@@ -2,15 +2,16 @@ import pytest
 
 from doherty_engine import EngineSetupError, RawText, SamplingDefaults, create_engine
 from doherty_engine.synthetic import Options, SyntheticEngine
+from support.engines import running
 
 
 def test_the_engine_is_found_by_name_and_not_the_default() -> None:
     assert isinstance(create_engine("synthetic"), SyntheticEngine)
-    assert create_engine("synthetic").info().slots == Options().slots == 64
 
 
-def test_options_are_read_from_text() -> None:
-    info = create_engine("synthetic", {"slots": "3", "context_tokens": "100", "answer_tokens": "40, 170"}).info()
+async def test_options_are_read_from_text() -> None:
+    async with running("synthetic", slots="3", context_tokens="100", answer_tokens="40, 170") as lab:
+        info = lab.engine.info()
     assert (info.slots, info.context_tokens) == (3, 100)
 
 
@@ -36,8 +37,10 @@ def test_a_bad_option_is_refused_by_name(name: str, text: str) -> None:
         create_engine("synthetic", {name: text})
 
 
-def test_info_tells_all_that_it_honours() -> None:
-    info = create_engine("synthetic").info()
+async def test_info_tells_all_that_it_honours() -> None:
+    async with running("synthetic") as lab:
+        info = lab.engine.info()
+    assert info.slots == Options().slots == 64
     assert (info.model, info.engine, info.adapters) == ("synthetic", "synthetic", ("demo-a", "demo-b"))
     assert info.default_sampling == SamplingDefaults(temperature=0.0)
     assert info.max_top_logprobs == 20

@@ -17,7 +17,7 @@ from doherty_engine import (
     Stopping,
     UnsupportedError,
 )
-from doherty_engine.synthetic._vocabulary import VOCABULARY_SIZE
+from doherty_engine.synthetic._tokenizer import VOCABULARY_SIZE
 from support.engines import EngineLab, Outcome, running
 
 BASE = EngineRequest(

@@ -153,7 +153,7 @@ async def test_cached_tokens_are_those_of_the_same_salt(trtllm: Start) -> None:
 async def test_the_engines_own_queue_is_told(trtllm: Start) -> None:
     """A batch that is smaller than the slots, which the knobs forbid, so that the engine itself makes requests wait."""
     async with trtllm("tensorrt", "slots=32", tokens_per_second=50) as lab:
-        worker = lab.engine._loaded.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
+        worker = lab.engine._context.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
         worker._batch = 1  # noqa: SLF001
         short = Stopping(max_output_tokens=4, ignore_eos=True)
         first, second = (replace(BASE, key=key, stopping=short) for key in ("first", "second"))

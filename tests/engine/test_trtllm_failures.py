@@ -73,7 +73,7 @@ async def test_what_it_does_not_take_is_the_requests_mistake(
             raise kind("The sum of prompt length and query length is too large\nand more")
 
         with monkeypatch.context() as patch:
-            patch.setattr(lab.engine._loaded.llm, "_check_arguments", refuse)  # type: ignore[attr-defined]  # noqa: SLF001
+            patch.setattr(lab.engine._context.llm, "_check_arguments", refuse)  # type: ignore[attr-defined]  # noqa: SLF001
             plain = (await lab.ask(BASE)).error
             bound = (await lab.ask(replace(BASE, key="bound", constraint=Choices(("a",))))).error
         assert isinstance(plain, InvalidInputError)
@@ -98,7 +98,7 @@ async def test_a_constraint_that_compiles_for_ever_is_refused(trtllm: Start) -> 
 
 async def test_the_process_that_tries_constraints_is_started_again(trtllm: Start) -> None:
     async with trtllm("pytorch") as lab:
-        process = lab.engine._loaded.grammars._process  # type: ignore[attr-defined]  # noqa: SLF001
+        process = lab.engine._context.grammars._process  # type: ignore[attr-defined]  # noqa: SLF001
         process.kill()
         process.wait()
         assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
@@ -135,11 +135,11 @@ async def test_a_cancelled_request_that_never_ends_is_the_engines_end(
     trtllm: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 1.2.x a request whose worker has died waits for ever."""
-    monkeypatch.setattr("doherty_engine.trtllm._run._CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr("doherty_engine.trtllm._request._CANCEL_SECONDS", 0.1)
     async with trtllm("pytorch", hang_after_steps=40, tokens_per_second=200) as lab:
         handle = lab.submit(ENDLESS)
         await lab.until(lambda: len(lab.outputs("endless")) > 2)
-        worker = lab.engine._loaded.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
+        worker = lab.engine._context.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
         while worker.steps < 40:  # noqa: ASYNC110 - it is a thread, and tells nobody
             await asyncio.sleep(0.01)
         assert lab.engine.health().ok

@@ -115,7 +115,7 @@ async def test_stopping_ends_what_runs_and_may_be_repeated(tmp_path: Path) -> No
         assert not vllm.lab.engine.health().ok
         await vllm.lab.engine.stop()
         assert isinstance((await vllm.ask()).error, EngineFailedError)
-        with pytest.raises(EngineFailedError, match="not running"):
+        with pytest.raises(EngineFailedError, match="has been stopped"):
             await vllm.lab.engine.count_tokens(Conversation((user("Hi"),)))
 
 
@@ -183,7 +183,7 @@ async def test_a_step_that_cannot_be_told_does_not_end_the_telling(
         assert outcome.finish.output_tokens == 20
         await engine.stop()
     (record,) = caplog.records
-    assert record.getMessage() == "what vLLM gave in a step could not be told"
+    assert record.getMessage() == "the outputs of a step could not be delivered"
     assert record.exc_info is not None
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from doherty_engine.synthetic._vocabulary import END_OF_SEQUENCE, TOKEN_NAME, TOKEN_TEXT, VOCABULARY_SIZE
+from doherty_engine.synthetic._tokenizer import END_OF_SEQUENCE, TOKEN_NAME, TOKEN_TEXT, VOCABULARY_SIZE
 
 RELEASE = "0.33.0"
 STAND_IN = Path(__file__).parent / "servers/vllm_engine.py"

@@ -7,10 +7,10 @@ generates on without a word: there a `Form` follows the answer.
 
 import re
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
-from doherty_engine._errors import EngineSetupError, InvalidInputError, UnsupportedError
+from doherty_engine._errors import InvalidInputError, UnsupportedError
+from doherty_engine._optional import import_optional
 from doherty_engine._requests import Choices, Constraint, Grammar, JsonSchema, Regex
 from doherty_engine.constraints._fields import FORMATS, read_grammar, read_regex
 from doherty_engine.constraints._gbnf import quote
@@ -34,7 +34,7 @@ class FormCompiler:
 
     def __init__(self, *, extra: str) -> None:
         """`extra` is this distribution's that has llguidance; raises EngineSetupError if that is not installed."""
-        self._llguidance = _import_llguidance(extra)
+        self._llguidance = import_optional("llguidance", "Compiling constraints", extra=extra)
         # The form of an answer is a matter of its bytes, so the model's own tokens are not needed to check it.
         self._bytes = self._llguidance.LLTokenizer("byte")
         self._limits = self._llguidance.LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
@@ -111,12 +111,3 @@ def _translate(constraint: Constraint) -> tuple[str, str]:
 
 def _reason(error: str) -> str:
     return " ".join(_PLACE.sub("", error).split())[:_MAX_REASON_CHARACTERS]
-
-
-def _import_llguidance(extra: str) -> ModuleType:
-    try:
-        return import_module("llguidance")
-    except ModuleNotFoundError as error:
-        raise EngineSetupError(
-            f"Constraints need the package llguidance; run `pip install 'doherty[{extra}]'`."
-        ) from error

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDefaults, StepSink
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import Choices, EngineRequest, HeldPart, Input, RawText, Stopping
-from doherty_engine._trial import RefusedHandle, Trial, drop
+from doherty_engine._requests import EngineRequest, HeldPart, Input
+from doherty_engine._warm_up import RefusedHandle, WarmUp, discard
 from doherty_engine.constraints import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
@@ -26,7 +26,6 @@ from doherty_engine.text import UNUSABLE_TEMPLATE
 
 _DEFAULT_CONTEXT_TOKENS = 8192
 _MAX_TOP_LOGPROBS = 20
-_WARM_UP_TOKENS = 4
 _log = logging.getLogger("doherty.engine")
 _TEMPLATED = frozenset({"messages", "prompt"})
 _FEATURES = frozenset(
@@ -73,7 +72,7 @@ class LlamaCppEngine:
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llamacpp")
         self._counters = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-count")
         self._running: dict[str, tuple[Work, Future[None]]] = {}
-        self._sink: StepSink = drop
+        self._sink: StepSink = discard
         self._loading: Future[None] | None = None
         self._shop: Workshop | None = None
         self._info: ModelInfo | None = None
@@ -89,7 +88,9 @@ class LlamaCppEngine:
         try:
             self._loading = self._threads.submit(self._load)
             await asyncio.wrap_future(self._loading)
-            await self._warm_up()
+            warm_up = WarmUp(self.submit, self.info())
+            self._sink = warm_up.sink
+            await warm_up.run()
         except BaseException:
             await self.stop()
             raise
@@ -181,18 +182,6 @@ class LlamaCppEngine:
             _log.warning(UNUSABLE_TEMPLATE)
         features = _FEATURES | _TEMPLATED if server.has_chat_template else _FEATURES
         self._info = _describe(file, gguf, self._shop, options.slots, features)
-
-    async def _warm_up(self) -> None:
-        question = RawText("Hello")
-        await self._try(EngineRequest("warm-up", question, stopping=Stopping(max_output_tokens=_WARM_UP_TOKENS)))
-        # The first constraint makes llama.cpp build a table of the whole vocabulary, which takes half a second.
-        await self._try(EngineRequest("warm-up", question, constraint=Choices(("Hello",))))
-
-    async def _try(self, request: EngineRequest) -> None:
-        trial = Trial()
-        self._sink = trial.sink
-        self.submit(request)
-        await trial.succeeds()
 
     def _loaded(self) -> Workshop:
         if self._shop is None:

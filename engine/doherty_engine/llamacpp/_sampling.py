@@ -5,9 +5,6 @@ from doherty_engine._requests import Sampling
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp draws a seed of its own for this value."""
 
-_LEAST_TEMPERATURE = 1e-3
-"""Logits divided by less overflow; long before that sampling is greedy."""
-
 _SAMPLED = ["penalties", "temperature", "min_p", "top_k", "top_p"]
 """The temperature goes first, so that the cut-offs see the distribution that is sampled from, as in vLLM."""
 
@@ -18,7 +15,7 @@ whole vocabulary takes a millisecond."""
 
 def sampling_fields(sampling: Sampling, context_tokens: int) -> dict[str, object]:
     """The fields of a completion request."""
-    is_greedy = sampling.temperature < _LEAST_TEMPERATURE
+    is_greedy = sampling.is_greedy
     return {
         "samplers": _GREEDY if is_greedy else _SAMPLED,
         "temperature": 0.0 if is_greedy else sampling.temperature,

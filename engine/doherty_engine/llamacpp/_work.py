@@ -9,7 +9,7 @@ from doherty_engine._budget import output_budget
 from doherty_engine._errors import EngineError, EngineFailedError, OutOfResourcesError, UnsupportedError, is_shortage
 from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
-from doherty_engine.constraints import Form, FormCompiler
+from doherty_engine.constraints import Form, FormCompiler, check_combination
 from doherty_engine.llamacpp._answer import Answer
 from doherty_engine.llamacpp._chunks import read_chunk
 from doherty_engine.llamacpp._pool import Pool
@@ -172,11 +172,8 @@ class Work:
 
     def _check(self) -> None:
         """Refuses what llama.cpp would get wrong without a word."""
-        request, stopping = self._request, self._request.stopping
-        if request.constraint is not None and request.held is not None:
-            raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
-        if request.constraint is not None and stopping.ignore_eos:
-            raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
+        stopping = self._request.stopping
+        check_combination(self._request)
         self._shop.reader.check_ids("stopping.stop_token_ids", stopping.stop_token_ids)
         for token_id in stopping.stop_token_ids:
             if self._shop.vocabulary.ends_inside_character(token_id):

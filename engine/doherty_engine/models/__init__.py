@@ -6,7 +6,7 @@ from doherty_engine.models._head import DFLASH, EAGLE3, Head, context_of, read_h
 from doherty_engine.models._quality import TEXT, Quality, compare
 from doherty_engine.models._shape import GIB, ModelShape, as_gib
 from doherty_engine.models._stretch import fetch_whole, stretch
-from doherty_engine.models._weights import check_digests, check_weights, fetch_weights, first_line, weights_identity
+from doherty_engine.models._weights import check_digests, check_weights, fetch_weights, weights_identity
 
 __all__ = [
     "DFLASH",
@@ -27,7 +27,6 @@ __all__ = [
     "default_cache",
     "fetch_weights",
     "fetch_whole",
-    "first_line",
     "read_head",
     "stretch",
     "visible_gpus",

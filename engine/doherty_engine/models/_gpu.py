@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._optional import import_optional
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _FP8_CAPABILITY = (8, 9)
@@ -41,12 +41,7 @@ def visible_gpus(*, extra: str) -> list[Gpu]:
     Raises:
         EngineSetupError: there is none, or no driver to ask.
     """
-    try:
-        nvml = import_module("pynvml")
-    except ModuleNotFoundError as error:
-        raise EngineSetupError(
-            f"Looking for GPUs needs the package nvidia-ml-py; run `pip install 'doherty[{extra}]'`."
-        ) from error
+    nvml = import_optional("pynvml", "Looking for GPUs", extra=extra, package="nvidia-ml-py")
     with _initialized(nvml):
         gpus = [_read(nvml, handle) for handle in _handles(nvml)]
     if not gpus:

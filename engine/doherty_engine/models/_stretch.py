@@ -13,9 +13,8 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from doherty_engine._errors import EngineSetupError
+from doherty_engine._errors import EngineSetupError, first_line
 from doherty_engine._paths import expand_user
-from doherty_engine.models._weights import first_line
 from doherty_engine.text import ModelFolder
 
 

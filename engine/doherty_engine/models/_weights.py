@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from doherty_engine._errors import EngineSetupError
+from doherty_engine._errors import EngineSetupError, first_line
 from doherty_engine.text import ModelFolder
 
 _LEFT_OUT = ["*.bin", "*.pt", "*.pth"]
@@ -84,11 +84,6 @@ def weights_identity(folder: ModelFolder) -> str:
         told = path.stat()
         seen.update(f"{path.name} {told.st_size} {told.st_mtime_ns}\n".encode())
     return f"local-{seen.hexdigest()[:12]}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without its details and its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _files(folder: ModelFolder) -> Iterator[Path]:

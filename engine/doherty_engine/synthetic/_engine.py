@@ -2,136 +2,73 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from doherty_engine import (
-    EngineError,
-    EngineFailedError,
-    EngineRequest,
-    Health,
-    HeldPart,
-    Input,
-    ModelInfo,
-    SamplingDefaults,
-    StepOutput,
-    StepSink,
-)
+from doherty_engine import EngineFailedError, EngineRequest, ModelInfo, RequestHandle, SamplingDefaults
 from doherty_engine.synthetic._logprobs import MAX_TOP_LOGPROBS
 from doherty_engine.synthetic._options import Options
-from doherty_engine.synthetic._plan import make_plan
-from doherty_engine.synthetic._run import Run
-from doherty_engine.synthetic._vocabulary import (
-    LONGEST_TOKEN_BYTES,
-    VOCABULARY_SIZE,
-    check_size,
-    read_held,
-    read_input,
-)
+from doherty_engine.synthetic._request import SyntheticContext, SyntheticRequest
+from doherty_engine.synthetic._tokenizer import LONGEST_TOKEN_BYTES, VOCABULARY_SIZE, SyntheticTokenizer
+from doherty_engine.tokens import CONSTRAINTS, PromptReader, TokenEngine, common_features
 
 _VERSION = "1"
 """Changes when the answers do."""
-
-_FEATURES = frozenset(
+_SAMPLING = frozenset(
     {
-        "prompt",
-        "messages",
-        "raw_text",
-        "token_ids",
-        "sampling.temperature",
-        "sampling.top_p",
-        "sampling.top_k",
-        "sampling.min_p",
+        "output.top_logprobs",
         "sampling.frequency_penalty",
+        "sampling.min_p",
         "sampling.presence_penalty",
         "sampling.repetition_penalty",
         "sampling.seed",
-        "stopping.max_output_tokens",
+        "sampling.top_k",
+        "sampling.top_p",
         "stopping.min_output_tokens",
-        "stopping.stop_texts",
-        "stopping.stop_token_ids",
-        "stopping.include_stop_text",
-        "stopping.ignore_eos",
-        "stopping.time_limit",
-        "output.token_ids",
-        "output.top_logprobs",
-        "constraint.json_schema",
-        "constraint.choices",
-        "adapter",
-        "continue_from.token_ids",
-        "continue_from.text",
     }
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Handle:
-    key: str
-    drop: Callable[[str], None]
-
-    def abort(self) -> None:
-        """Drops the request."""
-        self.drop(self.key)
-
-
-def _no_sink(_: Sequence[StepOutput]) -> None:
-    raise EngineFailedError("a request was submitted to an engine that was never started")
-
-
-class SyntheticEngine:
-    """Answers by a clock, on the event loop: no thread, no task, one timer, and that only while requests run."""
+class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
+    """Answers by a clock, which is one timer, and that only while requests run."""
 
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self._options = options
         pace = options.tokens_per_second
         self._interval = options.tokens_per_step / pace if pace else 0.0
-        self._sink: StepSink = _no_sink
-        self._runs: dict[str, Run] = {}
-        self._urgent: list[StepOutput] = []
         self._timer: asyncio.Handle | None = None
         self._next_step = 0.0
         self._steps = 0
-        self._fault = "it has not been started"
 
-    async def start(self, sink: StepSink) -> None:
-        """Takes its time, and is ready; there is nothing to warm up."""
+    def submit(self, request: EngineRequest) -> RequestHandle:
+        """Begins a request; one beyond the slots fails, for the server must not submit it."""
+        if len(self._requests) == self._options.slots:
+            return self._refuse(request, f"got a request beyond its {self._options.slots} slots")
+        return super().submit(request)
+
+    async def _load(self) -> SyntheticContext:
         await asyncio.sleep(self._options.load_seconds)
-        self._sink = sink
         self._steps = 0
-        self._fault = ""
+        tokenizer = SyntheticTokenizer()
+        return SyntheticContext(
+            reader=PromptReader(tokenizer, self._options.context_tokens),
+            tokenizer=tokenizer,
+            compile_constraint=None,
+            options=self._options,
+            start_clock=self._start_clock,
+            is_stalled=self._is_stalled,
+        )
 
-    def submit(self, request: EngineRequest) -> _Handle:
-        """Begins a request: reads it here and now, and lets its prefill run."""
-        try:
-            self._check_running()
-            if len(self._runs) == self._options.slots:
-                raise EngineFailedError(f"got a request beyond its {self._options.slots} slots")
-            plan = make_plan(request, self._options)
-            self._runs[request.key] = Run(request, plan, time.monotonic(), self._options)
-            self._wind_up()
-        except EngineError as error:
-            self._tell_soon(StepOutput(request.key, error=error))
-        return _Handle(request.key, self._abort)
-
-    async def count_tokens(self, content: Input | HeldPart) -> int:
-        """Counts the tokens of an input, or of a held part, as the model would read it."""
-        self._check_running()
-        if isinstance(content, HeldPart):
-            return len(read_held(content))
-        check_size(content, self._options.context_tokens)
-        return len(read_input(content))
-
-    def info(self) -> ModelInfo:
-        """Tells what the engine serves."""
+    def _describe(self, context: SyntheticContext) -> ModelInfo:
+        features = common_features(has_chat_template=True, has_constraints=True, has_adapters=True) | _SAMPLING
         return ModelInfo(
             model="synthetic",
             revision="",
             engine="synthetic",
             engine_version=_VERSION,
-            context_tokens=self._options.context_tokens,
+            context_tokens=context.options.context_tokens,
             vocabulary_size=VOCABULARY_SIZE,
-            slots=self._options.slots,
-            features=_FEATURES,
+            slots=context.options.slots,
+            features=features - CONSTRAINTS | {"constraint.choices", "constraint.json_schema"},
             max_top_logprobs=MAX_TOP_LOGPROBS,
             adapters=("demo-a", "demo-b"),
             longest_token_bytes=LONGEST_TOKEN_BYTES,
@@ -139,31 +76,23 @@ class SyntheticEngine:
             default_sampling=SamplingDefaults(temperature=0.0),
         )
 
-    def health(self) -> Health:
-        """Tells how the engine is; one that hangs does not know that it does."""
-        return Health(ok=not self._fault, detail=self._fault)
+    def _make_request(self, request: EngineRequest, context: SyntheticContext) -> SyntheticRequest:
+        return SyntheticRequest(request, context, self)
 
-    async def stop(self) -> None:
-        """Aborts what is running."""
+    async def _warm_up(self, info: ModelInfo) -> None:
+        """Nothing: it would take steps of the clock."""
+
+    async def _unload(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fault = self._fault or "it has been stopped"
-        self._urgent += [run.abort() for run in self._runs.values()]
-        self._runs.clear()
-        self._tell_urgent()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _check_running(self) -> None:
-        if self._fault:
-            raise EngineFailedError(self._fault)
-
-    @property
     def _is_stalled(self) -> bool:
         return 0 < self._options.stall_after_steps <= self._steps
 
-    def _wind_up(self) -> None:
-        """Lets the clock run if it does not."""
-        if self._timer is None and not self._is_stalled:
+    def _start_clock(self) -> None:
+        if self._timer is None and not self._is_stalled():
             self._next_step = time.monotonic() + self._interval
             self._schedule()
 
@@ -176,39 +105,17 @@ class SyntheticEngine:
     def _step(self) -> None:
         """Gives every running request its tokens."""
         self._timer = None
-        if not self._runs:
+        if not self._requests:
             return
         self._steps += 1
         now = time.monotonic()
-        outputs = [output for run in self._runs.values() if (output := run.step(now)) is not None]
-        for output in outputs:
-            if output.is_last:
-                del self._runs[output.key]
+        for request in list(self._requests.values()):
+            request.step(now)
         if 0 < self._options.die_after_steps <= self._steps:
             self._fault = f"told to die after {self._options.die_after_steps} steps"
-            self._urgent += [run.fail(self._fault) for run in self._runs.values()]
-            self._runs.clear()
-        if self._runs and not self._is_stalled:
+            for request in list(self._requests.values()):
+                request.fail(EngineFailedError(self._fault))
+        if self._requests and not self._is_stalled():
             self._next_step += self._interval
             self._schedule()
-        self._tell(outputs)
-        if self._fault:
-            self._tell_urgent()
-
-    def _abort(self, key: str) -> None:
-        if not self._is_stalled and (run := self._runs.pop(key, None)) is not None:
-            self._tell_soon(run.abort())
-
-    def _tell_soon(self, output: StepOutput) -> None:
-        """Tells something that belongs to no step; not from within `submit` or `abort`."""
-        if not self._urgent:
-            asyncio.get_running_loop().call_soon(self._tell_urgent)
-        self._urgent.append(output)
-
-    def _tell_urgent(self) -> None:
-        outputs, self._urgent = self._urgent, []
-        self._tell(outputs)
-
-    def _tell(self, outputs: list[StepOutput]) -> None:
-        if outputs:
-            self._sink(outputs)
+        self._flush()

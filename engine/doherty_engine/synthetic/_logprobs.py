@@ -4,7 +4,7 @@ import math
 from functools import cache
 
 from doherty_engine import TokenLogprob
-from doherty_engine.synthetic._vocabulary import TOKEN_NAME, VOCABULARY_SIZE
+from doherty_engine.synthetic._tokenizer import TOKEN_NAME, VOCABULARY_SIZE
 
 MAX_TOP_LOGPROBS = 20
 

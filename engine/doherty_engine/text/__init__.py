@@ -11,13 +11,11 @@ from doherty_engine.text._chat_template import (
 )
 from doherty_engine.text._control_tokens import ControlTokens, encode_exactly, looks_like_control
 from doherty_engine.text._detokenizer import Utf8Detokenizer
-from doherty_engine.text._logprobs import known_logprobs
+from doherty_engine.text._logprobs import known_logprobs, token_logprob
 from doherty_engine.text._model_folder import ModelFolder, find_model_folder
 from doherty_engine.text._pieces import Piece, join
-from doherty_engine.text._reader import InputReader, Reading
 from doherty_engine.text._spelling import spell_byte_level, spell_sentence_piece
 from doherty_engine.text._stop import StopMatcher
-from doherty_engine.text._token_answer import TokenAnswer, Vocabulary
 from doherty_engine.text._tokenizer import HuggingFaceTokenizer
 
 __all__ = [
@@ -25,14 +23,10 @@ __all__ = [
     "AnswerText",
     "ControlTokens",
     "HuggingFaceTokenizer",
-    "InputReader",
     "ModelFolder",
     "Piece",
-    "Reading",
     "StopMatcher",
-    "TokenAnswer",
     "Utf8Detokenizer",
-    "Vocabulary",
     "begins_answer",
     "can_render",
     "encode_exactly",
@@ -45,4 +39,5 @@ __all__ = [
     "spell_sentence_piece",
     "template_failure",
     "template_refusal",
+    "token_logprob",
 ]

@@ -31,6 +31,8 @@ class ControlTokens:
 
     def count(self, texts: Iterable[str]) -> int:
         """How many control tokens some texts spell out."""
+        if not self._spellings:
+            return 0
         return sum(sum(1 for _ in self._pattern.finditer(text)) for text in texts)
 
     def split(self, text: str) -> list[str]:

@@ -3,12 +3,11 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from doherty_engine._engine import SamplingDefaults
 from doherty_engine._errors import EngineSetupError
+from doherty_engine._optional import import_optional
 from doherty_engine._requests import Message
 from doherty_engine.text._chat_template import (
     UNUSABLE_TEMPLATE,
@@ -23,6 +22,7 @@ from doherty_engine.text._model_folder import ModelFolder
 from doherty_engine.text._spelling import spelling
 
 _log = logging.getLogger("doherty.engine")
+_PURPOSE = "Reading the model's tokenizer"
 _SHORT_CHARACTERS = 1_000
 """What is encoded within a millisecond."""
 
@@ -44,8 +44,8 @@ class HuggingFaceTokenizer:
         Raises:
             EngineSetupError: a package is missing, or the model has no tokenizer that can be read.
         """
-        transformers = _import("transformers", extra)
-        self._template_error: type[Exception] = _import("jinja2", extra).TemplateError
+        transformers = import_optional("transformers", _PURPOSE, extra=extra)
+        self._template_error: type[Exception] = import_optional("jinja2", _PURPOSE, extra=extra).TemplateError
         if not (folder.path / "tokenizer.json").is_file():
             raise EngineSetupError(
                 f"The model {folder.model} has no tokenizer.json; name one that has, or save its tokenizer with "
@@ -215,12 +215,3 @@ def _default_sampling(folder: ModelFolder) -> SamplingDefaults:
         min_p=number("min_p"),
         repetition_penalty=number("repetition_penalty"),
     )
-
-
-def _import(name: str, extra: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise EngineSetupError(
-            f"Reading the model's tokenizer needs the package {name}; run `pip install 'doherty[{extra}]'`."
-        ) from error

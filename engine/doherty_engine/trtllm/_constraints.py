@@ -7,17 +7,10 @@ the request failed, while all others wait: so each is compiled before, by the sa
 from typing import Any
 
 from doherty_engine._errors import UnsupportedError
-from doherty_engine._requests import Choices, Constraint, EngineRequest, Grammar, JsonSchema, Regex
+from doherty_engine._requests import Constraint
 from doherty_engine.constraints import write_for_xgrammar
 from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import load
-
-_FIELDS: dict[type[Constraint], str] = {
-    JsonSchema: "constraint.json_schema",
-    Regex: "constraint.regex",
-    Grammar: "constraint.grammar",
-    Choices: "constraint.choices",
-}
 
 
 def guided_decoding(constraint: Constraint, trial: GrammarTrial) -> Any:
@@ -32,18 +25,3 @@ def guided_decoding(constraint: Constraint, trial: GrammarTrial) -> Any:
     if problem := trial.problem(kind, text):
         raise UnsupportedError(field, problem)
     return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{kind: text})
-
-
-def check_company(request: EngineRequest) -> None:
-    """Raises UnsupportedError for what a constraint does not go together with."""
-    if request.constraint is None:
-        return
-    if request.held is not None:
-        raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
-    if request.stopping.ignore_eos:
-        raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")
-
-
-def field_of(constraint: Constraint) -> str:
-    """The path of a constraint's field."""
-    return _FIELDS[type(constraint)]

@@ -11,27 +11,17 @@ Each line that is missing has its reason in TensorRT-LLM 1.2.1:
 * constraints without a `guided_decoding_backend`, and with lookahead.
 """
 
-from doherty_engine.trtllm._knobs import TENSORRT, Knobs
+from dataclasses import fields, replace
 
-MAX_TOP_LOGPROBS = 20
+from doherty_engine._engine import ModelInfo, SamplingDefaults
+from doherty_engine.tokens import common_features
+from doherty_engine.trtllm._context import TrtLlmContext
+from doherty_engine.trtllm._knobs import TENSORRT, Knobs
+from doherty_engine.trtllm._plan import Plan
+
+_MAX_TOP_LOGPROBS = 20
 """What the PyTorch backend's sampler keeps room for (`DEFAULT_MAX_TOPK_LOGPROBS`)."""
 
-_ALWAYS = frozenset(
-    {
-        "continue_from.text",
-        "continue_from.token_ids",
-        "output.token_ids",
-        "raw_text",
-        "sampling.temperature",
-        "stopping.ignore_eos",
-        "stopping.include_stop_text",
-        "stopping.max_output_tokens",
-        "stopping.stop_texts",
-        "stopping.stop_token_ids",
-        "stopping.time_limit",
-        "token_ids",
-    }
-)
 _SAMPLING = frozenset({"sampling.top_k", "sampling.top_p"})
 _SAMPLING_OF_TENSORRT = frozenset(
     {
@@ -42,25 +32,20 @@ _SAMPLING_OF_TENSORRT = frozenset(
         "sampling.seed",
     }
 )
-_CONSTRAINTS = frozenset({"constraint.choices", "constraint.grammar", "constraint.json_schema", "constraint.regex"})
 
 
 def features(knobs: Knobs, *, has_chat_template: bool, has_adapters: bool) -> frozenset[str]:
     """The paths of the fields that are honoured."""
-    found = _ALWAYS
-    if has_chat_template:
-        found |= {"messages", "prompt"}
+    honoured = common_features(
+        has_chat_template=has_chat_template, has_constraints=has_constraints(knobs), has_adapters=has_adapters
+    )
     if not knobs.is_greedy_only:
-        found |= _SAMPLING
+        honoured |= _SAMPLING
         if knobs.backend == TENSORRT:
-            found |= _SAMPLING_OF_TENSORRT
+            honoured |= _SAMPLING_OF_TENSORRT
     if has_logprobs(knobs):
-        found |= {"output.top_logprobs"}
-    if has_constraints(knobs):
-        found |= _CONSTRAINTS
-    if has_adapters:
-        found |= {"adapter"}
-    return found
+        honoured |= {"output.top_logprobs"}
+    return honoured
 
 
 def has_logprobs(knobs: Knobs) -> bool:
@@ -71,3 +56,35 @@ def has_logprobs(knobs: Knobs) -> bool:
 def has_constraints(knobs: Knobs) -> bool:
     """Whether answers can be made to fit a form."""
     return knobs.guided_decoding_backend is not None and not knobs.lookahead
+
+
+def describe(context: TrtLlmContext) -> ModelInfo:
+    """What is served."""
+    plan, tokenizer = context.plan, context.tokenizer
+    honoured = features(plan.knobs, has_chat_template=tokenizer.has_chat_template, has_adapters=bool(context.adapters))
+    return ModelInfo(
+        model=plan.folder.name,
+        revision=plan.folder.revision,
+        engine="trtllm",
+        engine_version=plan.version,
+        context_tokens=plan.context,
+        vocabulary_size=tokenizer.vocabulary_size,
+        slots=plan.knobs.slots or 1,
+        features=honoured,
+        max_top_logprobs=_MAX_TOP_LOGPROBS if has_logprobs(plan.knobs) else 0,
+        profile=plan.options.profile,
+        adapters=tuple(context.adapters),
+        longest_token_bytes=tokenizer.longest_token_bytes,
+        default_sampling=_default_sampling(plan, tokenizer.default_sampling, honoured),
+    )
+
+
+def _default_sampling(plan: Plan, recommended: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
+    """What requests get that say nothing: the profile's sampling, else what of the model's own can be honoured."""
+    knobs = plan.knobs
+    if knobs.temperature is not None or knobs.top_p is not None:
+        return SamplingDefaults(temperature=knobs.temperature, top_p=knobs.top_p)
+    if knobs.is_greedy_only:
+        return SamplingDefaults(temperature=0.0)
+    unknown = {each.name: None for each in fields(SamplingDefaults) if f"sampling.{each.name}" not in honoured}
+    return replace(recommended, **unknown)

@@ -14,6 +14,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from doherty_engine._errors import first_line
+
 _MOST_BYTES = 2000
 _PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
@@ -26,7 +28,7 @@ def main(seconds: float) -> None:
         xgrammar = import_module("xgrammar")
         info = _read_tokenizer(xgrammar, json.loads(sys.stdin.readline()))
     except Exception as error:  # noqa: BLE001  whatever it is, it is told
-        _say(answers, _first_line(error))
+        _say(answers, _reason(error))
         return
     _say(answers, "")
     for line in sys.stdin:
@@ -78,14 +80,13 @@ def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> str:
     try:
         compilers[kind](text)
     except (RuntimeError, ValueError) as error:
-        return f".it cannot be compiled: {_first_line(error)}"
+        return f".it cannot be compiled: {_reason(error)}"
     return "."
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """What an error says, without where in xgrammar's sources it was found."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return _PLACE.sub("", line).rstrip(".")
+    return _PLACE.sub("", first_line(error))
 
 
 def _say(answers: Any, text: str) -> None:

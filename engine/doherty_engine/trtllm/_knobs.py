@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
-from doherty_engine._options import parse_bool, parse_count, parse_positive
+from doherty_engine._options import parse_bool, parse_count, parse_positive, parse_share
 
 T = TypeVar("T")
 
@@ -20,13 +20,6 @@ def _knob(parse: Callable[[str], T], description: str, *, backend: str = "") -> 
     about = f"{description} (Backend {backend} only.)" if backend else description
     value: T | None = field(default=None, metadata={"parse": parse, "description": about, "backend": backend})
     return value
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1:
-        raise ValueError("it must be above 0 and at most 1")
-    return number
 
 
 def _temperature(text: str) -> float:
@@ -61,7 +54,7 @@ class Knobs:
     )
     slots: int | None = _knob(parse_positive, "How many requests are handed to TensorRT-LLM at the same time.")
     temperature: float | None = _knob(_temperature, "The temperature of requests that say nothing of it.")
-    top_p: float | None = _knob(_fraction, "The top_p of requests that say nothing of it.")
+    top_p: float | None = _knob(parse_share, "The top_p of requests that say nothing of it.")
     tensor_parallel_size: int | None = _knob(
         parse_positive, "Over how many GPUs each layer is spread. The default is all that are visible."
     )
@@ -77,7 +70,7 @@ class Knobs:
         parse_bool, "Whether the KV cache of a prompt's beginning is reused (KvCacheConfig)."
     )
     free_gpu_memory_fraction: float | None = _knob(
-        _fraction, "The share of the memory left free that the KV cache takes (KvCacheConfig)."
+        parse_share, "The share of the memory left free that the KV cache takes (KvCacheConfig)."
     )
     host_cache_size: int | None = _knob(parse_count, "Bytes of the host's memory for evicted KV cache (KvCacheConfig).")
     enable_chunked_prefill: bool | None = _knob(parse_bool, "Whether long prompts are read in parts.")

@@ -2,16 +2,18 @@
 
 import logging
 import os
-from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
-from doherty_engine._engine import ModelInfo, SamplingDefaults
-from doherty_engine._errors import EngineSetupError
-from doherty_engine.models import check_weights, fetch_weights, first_line
+from doherty_engine._errors import EngineSetupError, first_line
+from doherty_engine.models import check_weights, fetch_weights
 from doherty_engine.text import HuggingFaceTokenizer
+from doherty_engine.tokens import PromptReader
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
+from doherty_engine.trtllm._constraints import guided_decoding
+from doherty_engine.trtllm._context import TrtLlmContext
 from doherty_engine.trtllm._draft import place_head
-from doherty_engine.trtllm._features import MAX_TOP_LOGPROBS, features, has_constraints, has_logprobs
+from doherty_engine.trtllm._features import has_constraints
 from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import llm_class, load
 from doherty_engine.trtllm._options import Options
@@ -22,45 +24,7 @@ from doherty_engine.trtllm._sampling import SamplingWriter
 _log = logging.getLogger("doherty.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model that is loaded."""
-
-    plan: Plan
-    llm: Any
-    tokenizer: HuggingFaceTokenizer
-    sampling: SamplingWriter
-    adapters: dict[str, Any]
-    grammars: GrammarTrial | None
-
-    def close(self) -> None:
-        """Gives everything back; waits for TensorRT-LLM's worker, however long that takes."""
-        if self.grammars is not None:
-            self.grammars.close()
-        self.llm.shutdown()
-
-    def info(self) -> ModelInfo:
-        """What is served."""
-        plan, knobs = self.plan, self.plan.knobs
-        honoured = features(knobs, has_chat_template=self.tokenizer.has_chat_template, has_adapters=bool(self.adapters))
-        return ModelInfo(
-            model=plan.folder.name,
-            revision=plan.folder.revision,
-            engine="trtllm",
-            engine_version=plan.version,
-            context_tokens=plan.context,
-            vocabulary_size=self.tokenizer.vocabulary_size,
-            slots=knobs.slots or 1,
-            features=honoured,
-            max_top_logprobs=MAX_TOP_LOGPROBS if has_logprobs(knobs) else 0,
-            profile=plan.options.profile,
-            adapters=tuple(self.adapters),
-            longest_token_bytes=self.tokenizer.longest_token_bytes,
-            default_sampling=_default_sampling(plan, self.tokenizer.default_sampling, honoured),
-        )
-
-
-def load_model(options: Options) -> Loaded:
+def load_model(options: Options) -> TrtLlmContext:
     """Gets the model ready, building its engine if there is none, and loads it; blocks.
 
     Raises:
@@ -88,13 +52,16 @@ def load_model(options: Options) -> Loaded:
         ) from error
     if plan.is_built:
         llm._check_arguments = _checked_here  # noqa: SLF001 - the contract lists it
-    return Loaded(
+    return TrtLlmContext(
+        reader=PromptReader(tokenizer, plan.context),
+        tokenizer=tokenizer,
+        compile_constraint=None if grammars is None else partial(guided_decoding, trial=grammars),
         plan=plan,
         llm=llm,
-        tokenizer=tokenizer,
         sampling=SamplingWriter(plan.knobs, tokenizer.eos_ids, lookahead_config(plan.knobs)),
         adapters=_adapters(options),
         grammars=grammars,
+        request_error=load("tensorrt_llm.executor").RequestError,
     )
 
 
@@ -102,7 +69,8 @@ def _checked_here(*_: object, **__: object) -> None:
     """In place of the check that TensorRT-LLM makes of every request on the backend tensorrt.
 
     It reads the engine's config.json each time, on the event loop (`llmapi/llm.py`, `_check_arguments`), to compare
-    lengths; those are compared before (`Run._check_size`, `output_budget`), and what else it refuses is not asked for.
+    lengths; those are compared before (`TrtLlmRequest._check_size`, `output_budget`), and what else it refuses is not
+    asked for.
     """
 
 
@@ -127,14 +95,3 @@ def _adapters(options: Options) -> dict[str, Any]:
         return {}
     request = load("tensorrt_llm.executor").LoRARequest
     return {name: request(name, number, path) for number, (name, path) in enumerate(options.adapters, start=1)}
-
-
-def _default_sampling(plan: Plan, said: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
-    """What requests get that say nothing: the profile's sampling, else what of the model's own can be honoured."""
-    knobs = plan.knobs
-    if knobs.temperature is not None or knobs.top_p is not None:
-        return SamplingDefaults(temperature=knobs.temperature, top_p=knobs.top_p)
-    if knobs.is_greedy_only:
-        return SamplingDefaults(temperature=0.0)
-    unknown = {one.name: None for one in fields(SamplingDefaults) if f"sampling.{one.name}" not in honoured}
-    return replace(said, **unknown)

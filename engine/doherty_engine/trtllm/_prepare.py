@@ -7,8 +7,8 @@ that is not whole never gets its name (`_cache`).
 import os
 from pathlib import Path
 
-from doherty_engine._errors import EngineSetupError
-from doherty_engine.models import check_digests, check_weights, fetch_weights, first_line
+from doherty_engine._errors import EngineSetupError, first_line
+from doherty_engine.models import check_digests, check_weights, fetch_weights
 from doherty_engine.trtllm._arguments import llm_arguments
 from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._library import llm_class

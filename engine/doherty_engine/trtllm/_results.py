@@ -28,9 +28,30 @@ class ResultReader:
         self._result = result
         self._wants_logprobs = wants_logprobs
         self._tokens = 0
+        self.has_begun = False
+        """Whether there has been a step."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt were in the KV cache."""
+        return int(self._result.cached_tokens)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why TensorRT-LLM has ended the answer, if it has."""
+        reason: str | None = self._result.outputs[0].finish_reason
+        return reason
+
+    def cancel(self) -> bool:
+        """Makes TensorRT-LLM drop the request; returns whether its end is still to come."""
+        is_running = not self._result.finished
+        if is_running:
+            self._result.abort()
+        return is_running
 
     def step(self) -> Step:
         """What is new since it was last called."""
+        self.has_begun = True
         output = self._result.outputs[0]
         token_ids = [int(token_id) for token_id in output.token_ids[self._tokens :]]
         logprobs = self._logprobs(output.logprobs, token_ids) if self._wants_logprobs else None
@@ -73,8 +94,8 @@ class ResultReader:
         steps = int(self._result.decoding_iter)
         metrics = self._result.outputs[0].request_perf_metrics
         if metrics is not None and metrics.speculative_decoding.total_draft_tokens > 0:
-            told = metrics.speculative_decoding
-            return Speculation(steps, int(told.total_draft_tokens), int(told.total_accepted_draft_tokens))
+            drafts = metrics.speculative_decoding
+            return Speculation(steps, int(drafts.total_draft_tokens), int(drafts.total_accepted_draft_tokens))
         if not drafts_per_step or not 0 < steps <= self._tokens:
             return None
         # The first step reads the prompt and has nothing drafted yet; every step adds one token of its own.

@@ -11,9 +11,6 @@ from doherty_engine._requests import EngineRequest, Sampling
 from doherty_engine.trtllm._knobs import TENSORRT, Knobs
 from doherty_engine.trtllm._library import load
 
-_LEAST_TEMPERATURE = 1e-3
-"""Logits divided by less overflow; long before that sampling is greedy."""
-
 
 class SamplingWriter:
     """Writes SamplingParams for one configuration."""
@@ -54,16 +51,15 @@ class SamplingWriter:
 
     def _choice(self, sampling: Sampling) -> dict[str, Any]:
         """How the next token is chosen."""
-        is_greedy = sampling.temperature < _LEAST_TEMPERATURE
         if self._knobs.is_greedy_only:
-            if not is_greedy:
+            if not sampling.is_greedy:
                 raise UnsupportedError(
                     "sampling.temperature",
                     "with speculative decoding this engine always takes the most probable token; leave it out, or "
                     "say 0",
                 )
             return {"temperature": 0.0}
-        fields: dict[str, Any] = {"temperature": 0.0} if is_greedy else self._draw(sampling)
+        fields: dict[str, Any] = {"temperature": 0.0} if sampling.is_greedy else self._draw(sampling)
         if self._knobs.backend == TENSORRT:
             fields |= _unless_off(sampling, frequency_penalty=0.0, presence_penalty=0.0, repetition_penalty=1.0)
         return fields

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from doherty_engine._errors import EngineSetupError
+from doherty_engine._errors import EngineSetupError, first_line
 
 EXTRA = "vllm"
 
@@ -94,11 +94,10 @@ def _import(name: str) -> ModuleType:
         ) from error
     except ImportError as error:
         raise EngineSetupError(
-            f"vLLM cannot be imported ({first_line(error)}); see that its CUDA libraries and the driver fit together."
+            f"vLLM cannot be imported ({first_lines(error)}); see that its CUDA libraries and the driver fit together."
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """An error in one line, as good as it goes: pydantic's say what is wrong on their second."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:300].rstrip(".") or type(error).__name__
+def first_lines(error: BaseException) -> str:
+    """An error in one line; of vLLM's, which are often pydantic's, the first three are needed."""
+    return first_line(error, lines=3)

@@ -5,24 +5,23 @@ import signal
 from multiprocessing import resource_tracker
 from typing import Any
 
-from doherty_engine._engine import ModelInfo
 from doherty_engine._errors import EngineSetupError
 from doherty_engine._paths import expand_user
 from doherty_engine.constraints import FormCompiler
-from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
+from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
+from doherty_engine.tokens import PromptReader
 from doherty_engine.vllm._arguments import engine_arguments
-from doherty_engine.vllm._features import describe
+from doherty_engine.vllm._context import VllmContext
 from doherty_engine.vllm._guard import Guard
-from doherty_engine.vllm._library import EXTRA, Library, first_line, load_library
+from doherty_engine.vllm._library import EXTRA, Library, first_lines, load_library
 from doherty_engine.vllm._options import Options
 from doherty_engine.vllm._speculation import first_runner_warning
 from doherty_engine.vllm._stats import Board, stat_logger
-from doherty_engine.vllm._work import Workshop
 
 _log = logging.getLogger("doherty.engine")
 
 
-def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
+def load(options: Options, guard: Guard) -> VllmContext:
     """Loads the model; blocks.
 
     Args:
@@ -49,12 +48,13 @@ def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
     _warn_of_first_runner(llm.vllm_config, library)
     library.enable_envs_cache()  # or it reads the environment once a token; in its other processes it does it itself
     model = llm.vllm_config.model_config
-    shop = Workshop(
+    return VllmContext(
         library=library,
         llm=llm,
-        reader=InputReader(tokenizer, model.max_model_len, model.get_vocab_size()),
+        folder=folder,
+        reader=PromptReader(tokenizer, model.max_model_len, model.get_vocab_size()),
         tokenizer=tokenizer,
-        forms=forms if can_bind and not model.skip_tokenizer_init else None,
+        compile_constraint=forms.compile if can_bind and not model.skip_tokenizer_init else None,
         board=board,
         adapters={
             name: library.LoRARequest(lora_name=name, lora_int_id=number, lora_path=_lora_path(path))
@@ -62,7 +62,6 @@ def load(options: Options, guard: Guard) -> tuple[Workshop, ModelInfo]:
         },
         speculates=llm.vllm_config.speculative_config is not None,
     )
-    return shop, describe(options, folder, shop)
 
 
 def _start_vllm(library: Library, arguments: dict[str, object], board: Board) -> Any:
@@ -73,7 +72,7 @@ def _start_vllm(library: Library, arguments: dict[str, object], board: Board) ->
             stat_loggers=[stat_logger(library.PrometheusStatLogger, board)],
         )
     except Exception as error:
-        raise EngineSetupError(f"vLLM cannot start ({first_line(error)}); its own log above says more.") from error
+        raise EngineSetupError(f"vLLM cannot start ({first_lines(error)}); its own log above says more.") from error
 
 
 def _warn_of_first_runner(config: Any, library: Library) -> None:

@@ -4,16 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from doherty_engine._options import option, parse_adapters, parse_bool, parse_count, parse_positive
+from doherty_engine._options import option, parse_adapters, parse_bool, parse_count, parse_positive, parse_share
 from doherty_engine.vllm._profiles import DEFAULT_PROFILE, profiles
 from doherty_engine.vllm._schedule import parse_schedule
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1:
-        raise ValueError("it must be above 0 and at most 1")
-    return number
 
 
 def _profile(text: str) -> str:
@@ -47,7 +40,7 @@ class Options:
     max_num_batched_tokens: int | None = option(
         None, parse_positive, "How many tokens a step computes at most, those of prompts and of answers together."
     )
-    gpu_memory_utilization: float | None = option(None, _share, "The share of the GPU's memory to use, 0 to 1.")
+    gpu_memory_utilization: float | None = option(None, parse_share, "The share of the GPU's memory to use, 0 to 1.")
     tensor_parallel_size: int | None = option(None, parse_positive, "Over how many GPUs the model is spread.")
     dtype: str | None = option(None, str, 'The type of weights and activations, as "bfloat16".')
     quantization: str | None = option(

@@ -8,10 +8,10 @@ from typing import Any
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine.models import TEXT, Quality, compare
+from doherty_engine.vllm._context import VllmContext
 from doherty_engine.vllm._guard import Guard
 from doherty_engine.vllm._load import load
 from doherty_engine.vllm._options import Options
-from doherty_engine.vllm._work import Workshop
 
 
 def measure_quality(fast: Options, slow: Options, report: Callable[[str], None]) -> Quality:
@@ -33,12 +33,12 @@ def _read(options: Options) -> tuple[float, tuple[int, ...]]:
     )
     guard = Guard()
     try:
-        shop, _ = load(plain, guard)
+        context = load(plain, guard)
         try:
-            ids = shop.tokenizer.encode(" ".join(TEXT.split()))
-            places = asyncio.run(_ask(shop, ids))
+            ids = context.tokenizer.encode(" ".join(TEXT.split()))
+            places = asyncio.run(_ask(context, ids))
         finally:
-            shop.llm.shutdown()
+            context.llm.shutdown()
     finally:
         guard.close()
     lost = -sum(place[token].logprob for place, token in zip(places, ids[1:], strict=True))
@@ -46,9 +46,9 @@ def _read(options: Options) -> tuple[float, tuple[int, ...]]:
     return math.exp(lost / len(places)), best
 
 
-async def _ask(shop: Workshop, ids: list[int]) -> list[Any]:
+async def _ask(context: VllmContext, ids: list[int]) -> list[Any]:
     """The log probabilities of the tokens of a prompt, but for its first one."""
-    library = shop.library
+    library = context.library
     params = library.SamplingParams(
         max_tokens=1,
         temperature=0.0,
@@ -56,7 +56,7 @@ async def _ask(shop: Workshop, ids: list[int]) -> list[Any]:
         detokenize=False,
         output_kind=library.RequestOutputKind.FINAL_ONLY,
     )
-    collector = await shop.llm.add_request("quality", library.tokens_input(ids), params)
+    collector = await context.llm.add_request("quality", library.tokens_input(ids), params)
     await collector.ready.wait()
     told = collector.get_nowait().prompt_logprobs
     if told is None or len(told) != len(ids):

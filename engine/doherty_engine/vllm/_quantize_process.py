@@ -13,6 +13,8 @@ import threading
 from importlib import import_module
 from typing import Any
 
+from doherty_engine._errors import first_line
+
 _FP8 = {"num_bits": (4, 3), "axis": None}
 """E4M3, one scale for the whole tensor: as ModelOpt's own FP8_DEFAULT_CFG has it, which leaves lm_head out."""
 _TOLD_EVERY = 8
@@ -32,8 +34,7 @@ def main() -> None:
     try:
         quantize(order, say)
     except Exception as error:  # noqa: BLE001  ModelOpt, transformers and CUDA have no base in common
-        lines = str(error).splitlines() or [""]
-        say(error=f"{type(error).__name__}: {lines[0].rstrip('.')}")
+        say(error=f"{type(error).__name__}: {first_line(error)}")
     os._exit(0)  # before the end of input is seen, which comes with the end of these answers
 
 

@@ -4,30 +4,30 @@ from collections.abc import Iterable
 from typing import Any
 
 from doherty_engine._requests import EngineRequest
-from doherty_engine.text import Reading
+from doherty_engine.tokens import PreparedInput
 from doherty_engine.vllm._library import Library
 
-_LEAST_TEMPERATURE = 0.01
-"""vLLM lifts what is between 0 and this, with a warning each time."""
+_WARNED_TEMPERATURE = 0.01
+"""vLLM raises a temperature between 0 and this one to it, with a warning each time."""
 _SEEDS = 2**63
 """vLLM's GPU code keeps seeds in 64 bits with a sign, and one that is larger ends its process."""
 
 
 def sampling_params(
-    library: Library, request: EngineRequest, reading: Reading, stop_ids: Iterable[int], grammar: str | None
+    library: Library, request: EngineRequest, prepared: PreparedInput, stop_ids: Iterable[int], grammar: str | None
 ) -> Any:
     """The SamplingParams of a request.
 
     Args:
         library: vLLM.
         request: the request.
-        reading: how the model reads it.
+        prepared: how the model reads it.
         stop_ids: the tokens that end the answer.
         grammar: for llguidance; None leaves the form open.
     """
     sampling, stopping = request.sampling, request.stopping
     return library.SamplingParams(
-        temperature=max(sampling.temperature, _LEAST_TEMPERATURE) if sampling.temperature else 0.0,
+        temperature=max(sampling.temperature, _WARNED_TEMPERATURE) if sampling.temperature else 0.0,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
@@ -35,8 +35,8 @@ def sampling_params(
         presence_penalty=sampling.presence_penalty,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed % _SEEDS,
-        max_tokens=reading.left,
-        min_tokens=max(stopping.min_output_tokens - len(reading.held_ids), 0),
+        max_tokens=prepared.left,
+        min_tokens=max(stopping.min_output_tokens - len(prepared.held_ids), 0),
         stop_token_ids=sorted(stop_ids),
         ignore_eos=stopping.ignore_eos,
         logprobs=request.top_logprobs,

@@ -31,7 +31,7 @@ from doherty_engine import (
     Stopping,
     create_engine,
 )
-from doherty_engine.synthetic._vocabulary import TOKEN_TEXT, decode  # vLLM's messages carry ids in place of texts
+from doherty_engine.synthetic._tokenizer import TOKEN_TEXT, decode  # vLLM's messages carry ids in place of texts
 from transport_bench.engine_log import LoggedEngine
 
 _IDENTITY = (0).to_bytes(2, "little")

@@ -1,29 +1,13 @@
 """One answer of an engine that gives bare tokens: its text, and when and why it ends."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from doherty_engine._errors import InvalidInputError
-from doherty_engine._outputs import Finish, FinishReason, Speculation, Started, StepOutput, TokenLogprob
+from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput, TokenLogprob
 from doherty_engine._requests import EngineRequest
-from doherty_engine.text._answer import AnswerText
-from doherty_engine.text._logprobs import known_logprobs
-from doherty_engine.text._pieces import Piece, join
-from doherty_engine.text._reader import Reading
-
-
-class Vocabulary(Protocol):
-    """What must be known of a model's tokens."""
-
-    @property
-    def pieces(self) -> Sequence[bytes]:
-        """The bytes of each token in an answer, by id: those of special tokens are empty."""
-        ...
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """The tokens at which the model ends its answer."""
-        ...
+from doherty_engine.text import AnswerText, Piece, join
+from doherty_engine.tokens._reader import PreparedInput
+from doherty_engine.tokens._tokenizer import TokenTable
 
 
 class TokenAnswer:
@@ -34,7 +18,7 @@ class TokenAnswer:
     have been the whole answer: then `finish` is set from the beginning, and `end` gives the only output.
     """
 
-    def __init__(self, request: EngineRequest, reading: Reading, vocabulary: Vocabulary) -> None:
+    def __init__(self, request: EngineRequest, prepared: PreparedInput, table: TokenTable) -> None:
         """Takes in the held part.
 
         Raises:
@@ -44,29 +28,24 @@ class TokenAnswer:
         """How the answer ended."""
         self.queue = 0.0
         """Seconds that the engine made the request wait; told with the first output."""
-        self.cached_tokens: int | None = None
-        """How much of what the model had to read was still in the KV cache; told at the end, as what follows."""
-        self.speculation: Speculation | None = None
         self._request = request
         self._stopping = request.stopping
-        self._reading = reading
-        self._pieces = vocabulary.pieces
-        self._stop_ids = frozenset(request.stopping.stop_token_ids)
-        self._eos_ids = frozenset[int]() if request.stopping.ignore_eos else vocabulary.eos_ids
+        self._prepared = prepared
+        self._pieces = table.pieces
+        # An answer that has its form must be able to end.
+        ignores_eos = request.stopping.ignore_eos and request.constraint is None
+        self._eos_ids = frozenset[int]() if ignores_eos else table.eos_ids
+        self.stop_ids = self._eos_ids.union(request.stopping.stop_token_ids)
+        """The tokens that end the answer, the model's own end included: for the engine, so that it ends there too."""
         self._text = AnswerText(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
         self._count = 0
         self._is_started = False
-        self._resume(reading.held_ids)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """The tokens that end the answer, the model's own end included: for the engine, so that it ends there too."""
-        return self._stop_ids | self._eos_ids
+        self._resume(prepared.held_ids)
 
     def take(
         self,
         token_ids: Sequence[int],
-        logprobs: Sequence[Mapping[int, float]] | None = None,
+        logprobs: Sequence[TokenLogprob | None] | None = None,
         *,
         ended: FinishReason | None = None,
     ) -> StepOutput | None:
@@ -74,22 +53,22 @@ class TokenAnswer:
 
         Args:
             token_ids: the new tokens; those behind the end of the answer are dropped.
-            logprobs: for each of them, the log probabilities of the token itself and of the most probable ones at its
-                place, by id. Only looked at if the request wants them.
+            logprobs: the log probability of each of them, if the request wants them; None where it is not known.
             ended: why the engine ends the answer with these tokens, should nothing of its own end it.
         """
         pieces: list[Piece] = []
         for index, token_id in enumerate(token_ids):
-            logprob = None
-            if logprobs is not None and self._request.top_logprobs is not None:
-                logprob = self._logprob(token_id, logprobs[index], self._request.top_logprobs)
-            pieces += self._feed(token_id, logprob)
+            pieces += self._feed(token_id, None if logprobs is None else logprobs[index])
             if self.finish is not None:
                 return self._output(pieces)
         if ended is not None:
             self._end(ended)
             return self._output(pieces + self._text.end())
         return self._output(pieces) if pieces else None
+
+    def begin(self) -> StepOutput:
+        """The first output of an answer that has no tokens yet: it tells only how the request was read."""
+        return self._output([])
 
     def end(self, reason: FinishReason) -> StepOutput:
         """Ends the answer, unless it has ended in the held part, and returns the last output.
@@ -110,7 +89,7 @@ class TokenAnswer:
             self._text.prime(token_id, self._piece(token_id), may_end=may_end)
             if self._text.matched is not None:
                 return self._end(FinishReason.STOP, stop_text=self._text.matched)
-        if self._count >= self._reading.budget:
+        if self._count >= self._prepared.budget:
             return self._end(FinishReason.LENGTH)
         if self._text.is_within_code_point:
             raise InvalidInputError("continue_from.token_ids", "they end within a code point")
@@ -125,45 +104,30 @@ class TokenAnswer:
         pieces = self._text.feed(token_id, self._piece(token_id), logprob, may_end=may_end)
         if self._text.matched is not None:
             self._end(FinishReason.STOP, stop_text=self._text.matched)
-        elif self._count >= self._reading.budget:
+        elif self._count >= self._prepared.budget:
             self._end(FinishReason.LENGTH)
             pieces += self._text.end()
         return pieces
 
     def _ends(self, token_id: int, *, may_end: bool) -> bool:
+        if token_id not in self.stop_ids:
+            return False
         # An answer that has the form it must have cannot grow any more, whatever its minimum.
-        if token_id in self._eos_ids:
-            return may_end or self._request.constraint is not None
-        return may_end and token_id in self._stop_ids
+        return may_end or (token_id in self._eos_ids and self._request.constraint is not None)
 
     def _piece(self, token_id: int) -> bytes:
         # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
         return self._pieces[token_id] if token_id < len(self._pieces) else b""
 
-    def _logprob(self, token_id: int, found: Mapping[int, float], most: int) -> TokenLogprob | None:
-        known = known_logprobs(found if most else {token_id: found[token_id]})
-        if known is None:
-            return None
-        best = sorted(known, key=known.__getitem__, reverse=True)[:most]
-        top = tuple(TokenLogprob(other, self._piece(other), known[other]) for other in best)
-        return TokenLogprob(token_id, self._piece(token_id), known[token_id], top)
-
     def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:
-        self.finish = Finish(
-            reason,
-            stop_text,
-            stop_token_id,
-            self._count,
-            cached_tokens=self.cached_tokens,
-            speculation=self.speculation,
-        )
+        self.finish = Finish(reason, stop_text, stop_token_id, self._count)
 
     def _output(self, pieces: Sequence[Piece]) -> StepOutput:
         piece = pieces[0] if len(pieces) == 1 else join(pieces)
         started = None
         if not self._is_started:
             self._is_started = True
-            started = Started(len(self._reading.prompt_ids), self._reading.preprocess, self.queue)
+            started = Started(len(self._prepared.prompt_ids), self._prepared.preprocess, self.queue)
         return StepOutput(
             self._request.key,
             piece.text,

@@ -1,11 +1,12 @@
 """What the synthetic engine says: the token at every place of an answer."""
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from struct import Struct, pack
 from typing import Protocol
 
 from doherty_engine import Sampling
-from doherty_engine.synthetic._vocabulary import END_OF_SEQUENCE, WORD_IDS
+from doherty_engine.synthetic._tokenizer import END_OF_SEQUENCE, WORD_IDS
 
 _BLOCK = 32
 _DRAWS = Struct(f"<{_BLOCK}H")
@@ -15,15 +16,15 @@ _SIGNS = tuple(tuple(sign.encode()) for sign in (",", ",", ".", "\n", "é", "ß"
 _MENU = (*_WORDS, *(_SIGNS * 8))
 
 
-class Answer(Protocol):
-    """An answer that is fixed before its first token is generated."""
+class TokenSource(Protocol):
+    """The tokens of an answer, which are fixed before the first one is generated."""
 
     def token(self, position: int) -> int:
         """The token at a place of the answer, counted from 0."""
         ...
 
 
-class FreeAnswer:
+class DrawnTokens:
     """An answer of words and signs, drawn in blocks, so that each place is quickly found."""
 
     def __init__(self, key: bytes, end: int, *, ignore_eos: bool) -> None:
@@ -59,7 +60,7 @@ class FreeAnswer:
         return block
 
 
-class FixedAnswer:
+class FixedTokens:
     """An answer whose tokens are given; the end-of-sequence token stands behind them."""
 
     def __init__(self, ids: list[int]) -> None:
@@ -70,12 +71,12 @@ class FixedAnswer:
         return self._ids[position] if position < len(self._ids) else END_OF_SEQUENCE
 
 
-def prompt_digest(prompt_ids: list[int]) -> bytes:
+def prompt_digest(prompt_ids: Sequence[int]) -> bytes:
     """What all that is drawn for a prompt depends on."""
     return blake2b(pack(f"<{len(prompt_ids)}I", *prompt_ids), digest_size=32).digest()
 
 
-def answer_key(digest: bytes, adapter: str, sampling: Sampling) -> bytes:
+def source_key(digest: bytes, adapter: str, sampling: Sampling) -> bytes:
     """What the tokens of an answer depend on.
 
     As in a real model the penalties matter also at temperature 0, where nothing else of the sampling does.

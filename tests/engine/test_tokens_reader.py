@@ -17,7 +17,8 @@ from doherty_engine import (
     TokenIds,
     UnsupportedError,
 )
-from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
+from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
+from doherty_engine.tokens import PromptReader
 from support.hugging_face import Folder, user, write_llama3, write_sentence_piece
 
 CONTEXT = 600
@@ -28,13 +29,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return write_llama3(tmp_path_factory.mktemp("llama3"))
 
 
-def reader_of(folder: Folder, *, context: int = CONTEXT, vocabulary_size: int | None = None) -> InputReader:
+def reader_of(folder: Folder, *, context: int = CONTEXT, vocabulary_size: int | None = None) -> PromptReader:
     found = find_model_folder(str(folder.path), extra="vllm")
-    return InputReader(HuggingFaceTokenizer(found, extra="vllm"), context, vocabulary_size)
+    return PromptReader(HuggingFaceTokenizer(found, extra="vllm"), context, vocabulary_size)
 
 
 @pytest.fixture(scope="module")
-def reader(folder: Folder) -> InputReader:
+def reader(folder: Folder) -> PromptReader:
     return reader_of(folder)
 
 
@@ -45,7 +46,7 @@ def request(content: Input = HELLO, **fields: Any) -> EngineRequest:
     return EngineRequest("key", content, **fields)
 
 
-async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: InputReader, folder: Folder) -> None:
+async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: PromptReader, folder: Folder) -> None:
     reading = await reader.read(request(Conversation((user("Hi"),)), held=HeldPart(text="The sky")))
     assert reading.held_ids == folder.texts("The sky")
     assert reading.token_ids == [*reading.prompt_ids, *reading.held_ids]
@@ -55,7 +56,7 @@ async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: Inpu
 
 
 @pytest.mark.parametrize("content", [RawText("How many? 🙂"), Conversation((user("How many?"),)), TokenIds((5, 6, 7))])
-async def test_counting_agrees_with_reading(reader: InputReader, content: Input) -> None:
+async def test_counting_agrees_with_reading(reader: PromptReader, content: Input) -> None:
     assert await reader.count(content) == len((await reader.read(request(content))).prompt_ids) > 0
 
 
@@ -90,7 +91,7 @@ async def test_long_inputs_are_read_in_a_thread(
         ({"held": HeldPart(token_ids=(1000,))}, "continue_from.token_ids"),
     ],
 )
-async def test_what_is_wrong_names_its_field(reader: InputReader, fields: dict[str, Any], field: str) -> None:
+async def test_what_is_wrong_names_its_field(reader: PromptReader, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
         await reader.read(request(**fields))
     assert raised.value.field == field

@@ -12,13 +12,13 @@ from doherty_engine import (
     FinishReason,
     InvalidInputError,
     RawText,
-    Speculation,
     Started,
     StepOutput,
     Stopping,
     TokenLogprob,
 )
-from doherty_engine.text import Reading, TokenAnswer
+from doherty_engine.text import token_logprob
+from doherty_engine.tokens import PreparedInput, TokenAnswer
 
 EOS, OTHER_EOS = 300, 301
 
@@ -32,11 +32,15 @@ class Bytes:
 
 def answer_of(*, held: bytes = b"", budget: int = 100, stopping: Stopping | None = None, **fields: Any) -> TokenAnswer:
     request = EngineRequest("key", RawText("?"), stopping=stopping or Stopping(), **{"token_ids": True, **fields})
-    return TokenAnswer(request, Reading((1, 2, 3), tuple(held), budget, 0.25), Bytes())
+    return TokenAnswer(request, PreparedInput((1, 2, 3), tuple(held), budget, 0.25), Bytes())
 
 
 def take(answer: TokenAnswer, data: bytes, **more: Any) -> StepOutput | None:
     return answer.take(tuple(data), **more)
+
+
+def named(token_id: int, place: dict[int, float], most: int) -> list[TokenLogprob | None]:
+    return [token_logprob(token_id, place, most, Bytes.pieces)]
 
 
 def joined(outputs: list[StepOutput | None]) -> tuple[str, tuple[int, ...]]:
@@ -164,11 +168,11 @@ def test_a_part_that_was_complete_ends_at_once(
 
 def test_an_end_of_sequence_in_the_held_part_ends_it() -> None:
     request = EngineRequest("key", RawText("?"))
-    answer = TokenAnswer(request, Reading((1,), (65, EOS), 9), Bytes())
+    answer = TokenAnswer(request, PreparedInput((1,), (65, EOS), 9), Bytes())
     assert answer.finish is not None
     assert answer.finish.stop_token_id == EOS
     let_through = replace(request, stopping=Stopping(min_output_tokens=3))
-    assert TokenAnswer(let_through, Reading((1,), (65, EOS), 9), Bytes()).finish is None
+    assert TokenAnswer(let_through, PreparedInput((1,), (65, EOS), 9), Bytes()).finish is None
 
 
 def test_a_part_that_ends_within_a_character_is_refused() -> None:
@@ -180,20 +184,20 @@ def test_a_part_that_ends_within_a_character_is_refused() -> None:
 def test_log_probabilities_come_with_the_bytes_of_their_tokens() -> None:
     answer = answer_of(top_logprobs=2)
     places = [{65: -1.5, 66: -0.5, 67: -2.0}, {0xC3: 0.1, 0xC4: -9.0, 65: -8.0}]
-    output = answer.take([65], places[:1])
+    output = answer.take([65], named(65, places[0], 2))
     assert output is not None
     top = (TokenLogprob(66, b"B", -0.5), TokenLogprob(65, b"A", -1.5))
     assert output.logprobs == (TokenLogprob(65, b"A", -1.5, top),)
-    assert answer.take([0xC3], places[1:]) is None
-    whole = answer.take([0x9F], [{0x9F: -1.0, 65: -2.0}])
+    assert answer.take([0xC3], named(0xC3, places[1], 2)) is None
+    whole = answer.take([0x9F], named(0x9F, {0x9F: -1.0, 65: -2.0}, 2))
     assert whole is not None
     assert whole.text == "ß"
     assert whole.logprobs is not None
     assert [(one.token, one.logprob) for one in whole.logprobs] == [(b"\xc3", 0.0), (b"\x9f", -1.0)]
-    alone = answer_of(top_logprobs=0).take([65], places[:1])
+    alone = answer_of(top_logprobs=0).take([65], named(65, places[0], 0))
     assert alone is not None
     assert alone.logprobs == (TokenLogprob(65, b"A", -1.5),)
-    unwanted = answer_of().take([65], places[:1])
+    unwanted = answer_of().take([65], named(65, places[0], 2))
     assert unwanted is not None
     assert unwanted.logprobs is None
 
@@ -202,14 +206,14 @@ def test_log_probabilities_come_with_the_bytes_of_their_tokens() -> None:
 def test_a_log_probability_that_is_no_number_is_absent(unknown: float) -> None:
     answer = answer_of(top_logprobs=1)
     for place in ({65: unknown, 66: unknown}, {65: -1.0, 66: unknown}):
-        output = answer.take([65], [place])
+        output = answer.take([65], named(65, place, 1))
         assert output is not None
         assert (output.text, output.token_count, output.logprobs) == ("A", 1, None)
-    assert answer.take([0xC3], [{0xC3: unknown, 65: -8.0}]) is None
-    whole = answer.take([0x9F], [{0x9F: -1.0, 65: -2.0}])
+    assert answer.take([0xC3], named(0xC3, {0xC3: unknown, 65: -8.0}, 1)) is None
+    whole = answer.take([0x9F], named(0x9F, {0x9F: -1.0, 65: -2.0}, 1))
     assert whole is not None
     assert (whole.text, whole.token_count, whole.logprobs) == ("ß", 2, None)
-    impossible = answer_of(top_logprobs=0).take([65], [{65: -math.inf}])
+    impossible = answer_of(top_logprobs=0).take([65], named(65, {65: -math.inf}, 0))
     assert impossible is not None
     assert impossible.logprobs == (TokenLogprob(65, b"A", -math.inf),)
 
@@ -239,15 +243,6 @@ def test_a_time_limit_gives_what_there_is_and_an_abort_nothing() -> None:
         assert last.text == text
         assert last.finish is not None
         assert (last.finish.reason, last.finish.output_tokens) == (reason, 4)
-
-
-def test_the_end_tells_what_the_engine_knows() -> None:
-    answer = answer_of()
-    answer.cached_tokens = 16
-    answer.speculation = Speculation(3, 9, 5)
-    last = answer.end(FinishReason.LENGTH)
-    assert last.finish is not None
-    assert (last.finish.cached_tokens, last.finish.speculation) == (16, Speculation(3, 9, 5))
 
 
 def test_a_token_beyond_the_tokenizers_has_no_text() -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from doherty_engine._budget import input_field, output_budget
 from doherty_engine._errors import InvalidInputError, UnsupportedError
 from doherty_engine._requests import Conversation, EngineRequest, HeldPart, Input, RawText
-from doherty_engine.text._tokenizer import HuggingFaceTokenizer
+from doherty_engine.tokens._tokenizer import Tokenizer
 
 _DIRECT_CHARACTERS = 1_000
 """What is read in about 0.4 ms on one core. The way to a thread and back takes 0.1 ms on an idle machine, and where the
@@ -19,7 +19,7 @@ _MESSAGE_CHARACTERS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PreparedInput:
     """A request as the model reads it."""
 
     prompt_ids: Sequence[int]
@@ -40,12 +40,10 @@ class Reading:
         return self.budget - len(self.held_ids)
 
 
-class InputReader:
+class PromptReader:
     """Reads requests, short ones at once and long ones in a thread."""
 
-    def __init__(
-        self, tokenizer: HuggingFaceTokenizer, context_tokens: int, vocabulary_size: int | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, context_tokens: int, vocabulary_size: int | None = None) -> None:
         """`vocabulary_size` is the model's own, where the engine knows it."""
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
@@ -53,7 +51,7 @@ class InputReader:
         """Ids are let through that are below it: of tokens that both the tokenizer and the model have."""
         self._most_bytes = context_tokens * tokenizer.longest_token_bytes
 
-    async def read(self, request: EngineRequest) -> Reading:
+    async def read(self, request: EngineRequest) -> PreparedInput:
         """Reads a request.
 
         Raises:
@@ -79,18 +77,18 @@ class InputReader:
             size, ids = _size(content), partial(self._prompt, content)
         return len(ids() if size <= _DIRECT_CHARACTERS else await asyncio.to_thread(ids))
 
-    def _read(self, request: EngineRequest, begun: float) -> Reading:
+    def _read(self, request: EngineRequest, begun: float) -> PreparedInput:
         prompt_ids = self._prompt(request.input)
         held_ids = self._held(request.held)
         self._check_ids("stopping.stop_token_ids", request.stopping.stop_token_ids)
         budget = output_budget(request.input, len(prompt_ids), self._context_tokens, request.stopping)
-        return Reading(prompt_ids, held_ids, budget, time.monotonic() - begun)
+        return PreparedInput(prompt_ids, held_ids, budget, time.monotonic() - begun)
 
     def _prompt(self, content: Input) -> Sequence[int]:
         if isinstance(content, Conversation):
             self._check_conversation(content)
             try:
-                ids: Sequence[int] = self._tokenizer.render(content.messages, control_tokens=content.control_tokens)
+                ids = self._tokenizer.render(content.messages, control_tokens=content.control_tokens)
             except ValueError as error:
                 raise InvalidInputError(content.field, str(error)) from error
         elif isinstance(content, RawText):

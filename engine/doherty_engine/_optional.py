@@ -1,0 +1,26 @@
+"""Imports the packages that only some engines need."""
+
+from importlib import import_module
+from typing import Any
+
+from doherty_engine._errors import EngineSetupError
+
+
+def import_optional(module: str, purpose: str, *, extra: str, package: str = "") -> Any:
+    """Imports a module that an extra of this distribution installs.
+
+    Args:
+        module: The module.
+        purpose: What needs it, as the beginning of a sentence.
+        extra: The extra.
+        package: The package that has the module; empty where it has the same name.
+
+    Raises:
+        EngineSetupError: It is not installed; the message says what to do.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise EngineSetupError(
+            f"{purpose} needs the package {package or module}; run `pip install 'doherty[{extra}]'`."
+        ) from error

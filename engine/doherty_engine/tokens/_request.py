@@ -1,0 +1,194 @@
+"""The base of a request: reads it, has it generated, and makes sure that it gets exactly one last output."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from doherty_engine._errors import (
+    EngineError,
+    EngineFailedError,
+    OutOfResourcesError,
+    first_line,
+    is_shortage,
+)
+from doherty_engine._outputs import Finish, FinishReason, StepOutput, TokenLogprob
+from doherty_engine._requests import Constraint, EngineRequest
+from doherty_engine.constraints import check_combination
+from doherty_engine.text import token_logprob
+from doherty_engine.tokens._answer import TokenAnswer
+from doherty_engine.tokens._reader import PreparedInput, PromptReader
+from doherty_engine.tokens._tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineContext:
+    """What all requests of an engine share; each engine adds its own fields."""
+
+    reader: PromptReader
+    tokenizer: Tokenizer
+    compile_constraint: Callable[[Constraint], Any] | None
+    """Makes what the library takes from a constraint; blocks. None where the engine does not compile constraints."""
+
+
+ContextT = TypeVar("ContextT", bound=EngineContext)
+
+
+class RequestOwner(Protocol):
+    """What a request needs of its engine."""
+
+    def emit(self, output: StepOutput) -> None:
+        """Takes an output."""
+        ...
+
+    def emit_last(self, output: StepOutput) -> None:
+        """Takes the last output of a request."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine as a task of the engine."""
+        ...
+
+
+class TokenRequest(ABC, Generic[ContextT]):
+    """One request, and the handle to abort it.
+
+    A subclass begins it in `_generate`, hands what a step produced to `_take`, and drops it in `_drop`.
+    """
+
+    def __init__(self, request: EngineRequest, context: ContextT, owner: RequestOwner) -> None:
+        self.key = request.key
+        self.is_over = False
+        """Whether its last output has been emitted."""
+        self._request = request
+        self._context = context
+        self._owner = owner
+        self._answer: TokenAnswer | None = None
+        """None until the request has been read."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: Any) -> None:
+        """Makes the library generate; may return before the answer is complete.
+
+        Args:
+            answer: The answer, which has not ended in the held part.
+            prepared: The request as the model reads it.
+            guide: What `EngineContext.compile_constraint` returned; None without a constraint.
+        """
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Makes the library stop working on a request that is over, if it still does."""
+
+    def abort(self) -> None:
+        """Makes the engine drop it; its next output is the last one."""
+        self.end(FinishReason.ABORTED)
+
+    def end(self, reason: FinishReason) -> None:
+        """Ends it at once, unless it is over; if it ended in the held part, with the reason from there."""
+        if self.is_over:
+            return
+        if self._answer is None:
+            self._close(StepOutput(self.key, finish=Finish(reason)))
+        else:
+            self._close(self._answer.end(reason))
+
+    def fail(self, error: EngineError) -> None:
+        """Ends it with an error, unless it is over."""
+        if not self.is_over:
+            self._close(StepOutput(self.key, error=error))
+
+    async def run(self) -> None:
+        """Reads the request and begins it; whatever goes wrong, it ends."""
+        try:
+            await self._begin()
+        except EngineError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
+            failure = self._explain(error)
+            failure.__cause__ = error
+            self.fail(failure)
+
+    async def _begin(self) -> None:
+        request, context = self._request, self._context
+        self._check()
+        prepared = await context.reader.read(request)
+        guide = None
+        if request.constraint is not None and context.compile_constraint is not None:
+            guide = await asyncio.to_thread(context.compile_constraint, request.constraint)
+        if self.is_over:
+            return
+        answer = self._answer = TokenAnswer(request, prepared, context.tokenizer)
+        ends_at = request.stopping.ends_at
+        seconds = None if ends_at is None else ends_at - time.monotonic()
+        if answer.finish is not None or (seconds is not None and seconds <= 0):
+            self.end(FinishReason.TIME_LIMIT)
+            return
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._run_out_of_time)
+        await self._generate(answer, prepared, guide)
+
+    def _check(self) -> None:
+        """Refuses what the library would get wrong without an error.
+
+        Raises:
+            UnsupportedError: The request asks for a combination of fields that this engine cannot honour.
+        """
+        check_combination(self._request)
+
+    def _explain(self, error: Exception) -> EngineError:
+        """The error for the caller of one that is no EngineError."""
+        kind = OutOfResourcesError if is_shortage(error) else EngineFailedError
+        return kind(f"{type(error).__name__}: {first_line(error)}")
+
+    def _take(
+        self,
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob | None] | None = None,
+        *,
+        ended: FinishReason | None = None,
+    ) -> None:
+        """Takes what a step produced, as `TokenAnswer.take` does, and emits what is decided by it."""
+        if self._answer is None:
+            raise AssertionError("there is an answer once the library generates it")
+        output = self._answer.take(token_ids, logprobs, ended=ended)
+        if output is None:
+            return
+        if output.finish is None:
+            self._owner.emit(output)
+        else:
+            self._close(output)
+
+    def _logprobs(
+        self, token_ids: Sequence[int], places: Sequence[Mapping[int, float]] | None
+    ) -> list[TokenLogprob | None] | None:
+        """The log probabilities of tokens, if the request wants them.
+
+        Args:
+            token_ids: The tokens.
+            places: For each, the log probabilities of itself and of the most probable tokens at its place, by id.
+        """
+        most = self._request.top_logprobs
+        if most is None or places is None:
+            return None
+        pieces = self._context.tokenizer.pieces
+        return [token_logprob(token, place, most, pieces) for token, place in zip(token_ids, places, strict=True)]
+
+    def _run_out_of_time(self) -> None:
+        self.end(FinishReason.TIME_LIMIT)
+
+    def _with_figures(self, finish: Finish) -> Finish:
+        """A finish with what the library knows about the answer, such as cached tokens."""
+        return finish
+
+    def _close(self, last: StepOutput) -> None:
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if last.finish is not None:
+            last = last._replace(finish=self._with_figures(last.finish))
+        self._owner.emit_last(last)
+        self._drop()

@@ -1,0 +1,28 @@
+"""What all requests of vLLM share."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from doherty_engine.text import HuggingFaceTokenizer, ModelFolder
+from doherty_engine.tokens import EngineContext
+from doherty_engine.vllm._library import Library
+from doherty_engine.vllm._stats import Board
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmContext(EngineContext):
+    """A vLLM that has started."""
+
+    library: Library
+    llm: Any
+    """vLLM's AsyncLLM."""
+    folder: ModelFolder
+    tokenizer: HuggingFaceTokenizer
+    board: Board
+    adapters: Mapping[str, Any]
+    """LoRARequests by the names of the adapters."""
+    speculates: bool
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when vLLM has produced something: it is the `ready` of every one of vLLM's collectors."""
