@@ -49,3 +49,8 @@ class EngineSetupError(EngineError):
 def is_shortage(error: BaseException) -> bool:
     """Whether an error says that the process has no memory or no file descriptor left."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without its details and its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
