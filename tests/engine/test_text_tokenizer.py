@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from doherty_engine import EngineSetupError, Message, Role, SamplingDefaults
 from doherty_engine.text import HuggingFaceTokenizer, Utf8Detokenizer, find_model_folder
+from support.hub import COMMIT, MODEL, Hub, running_hub
 from support.hugging_face import (
     BEGIN,
     END,
@@ -192,30 +193,24 @@ def test_an_unknown_kind_of_decoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Folder]) -> list[tuple[str, str | None]]:
-    asked: list[tuple[str, str | None]] = []
-
-    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((repo_id, revision))
-        assert not any(pattern in allow_patterns for pattern in ("*", "*.safetensors", "*.bin"))
-        if repo_id == "org/gone":
-            raise OSError("404: no such repository\nand more")
-        return str(folders["llama3"].path.parent / "snapshots" / "c0ffee")
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
-    return asked
+def hub(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Folder], tmp_path: Path) -> Iterator[Hub]:
+    with running_hub(folders["llama3"].path) as running:
+        running.take_over(monkeypatch, tmp_path)
+        yield running
 
 
-def test_a_model_on_the_hub(hub: list[tuple[str, str | None]]) -> None:
-    folder = find_model_folder("org/name", "main", extra="vllm")
-    assert hub == [("org/name", "main")]
-    assert (folder.name, folder.revision) == ("org/name", "c0ffee")
+def test_a_model_on_the_hub(hub: Hub, folders: dict[str, Folder]) -> None:
+    (folders["llama3"].path / "model.safetensors").write_bytes(b"large")
+    folder = find_model_folder(MODEL, "main", extra="vllm")
+    assert (folder.name, folder.revision) == (MODEL, COMMIT)
+    assert HuggingFaceTokenizer(folder, extra="vllm").vocabulary_size > 0
+    assert "model.safetensors" not in {name for _, name, _ in hub.asked}
 
 
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ("org/gone", "The model org/gone is no folder here and cannot be had from the hub (404: no such repository); "),
+        ("org/gone", "The model org/gone is no folder here and cannot be had from the hub (404 "),
         ("/no/such", "There is no model folder /no/such; give the path of one, or a model on the hub as "),
         ("name", "There is no model folder name; "),
     ],

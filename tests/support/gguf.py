@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from support.hugging_face import Folder, write_folder
+from support.hugging_face import SENTENCE_PIECES, Folder, write_folder
 
 _STRING, _ARRAY, _UINT16, _UINT32, _INT32, _FLOAT32 = 8, 9, 2, 4, 5, 6
 _ALIGNMENT = 32
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+_FIRST_BYTE, _FIRST_PIECE = 3, 259
 _WIDTH, _HIDDEN, _CONTEXT = 32, 64, 512
 _MERGES = ("< |", "| >", "i m", "e n", "en d", "s y", "s t")
 
@@ -33,7 +34,18 @@ class Int32(int):
     """A whole number that is written with a sign, as llama.cpp insists for the number of tensors."""
 
 
-Value = str | int | float | Sequence[str] | Sequence[int]
+Value = str | int | float | Sequence[str] | Sequence[int] | Sequence[float]
+_LAYERS: Mapping[str, Value] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.context_length": _CONTEXT,
+    "llama.embedding_length": _WIDTH,
+    "llama.feed_forward_length": _HIDDEN,
+    "llama.attention.head_count": 2,
+    "llama.attention.head_count_kv": 2,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.rope.dimension_count": _WIDTH // 2,
+}
 
 
 def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tuple[int, ...]]) -> Path:
@@ -54,12 +66,31 @@ def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tu
 
 def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
     """A model of one layer that llama.cpp loads, with a byte-level vocabulary and a few merges."""
-    return write_gguf(path, _metadata(template), _tensors())
+    return write_gguf(path, _metadata(template), _tensors(len(_tokens())))
+
+
+def write_sentence_piece_model(path: Path, template: str) -> Path:
+    """The same model with the vocabulary of `write_sentence_piece`."""
+    values: dict[str, Value] = {
+        **_LAYERS,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": SENTENCE_PIECES,
+        "tokenizer.ggml.token_type": [
+            _UNKNOWN if place == 0 else _CONTROL if place < _FIRST_BYTE else _BYTE if place < _FIRST_PIECE else _NORMAL
+            for place in range(len(SENTENCE_PIECES))
+        ],
+        "tokenizer.ggml.scores": [-float(place) for place in range(len(SENTENCE_PIECES))],
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.chat_template": template,
+    }
+    return write_gguf(path, values, _tensors(len(SENTENCE_PIECES)))
 
 
 def write_tiny_parts(first: Path, second: Path) -> None:
     """The same model in two files."""
-    tensors = list(_tensors().items())
+    tensors = list(_tensors(len(_tokens())).items())
     split: dict[str, Value] = {"split.count": Uint16(2), "split.tensors.count": Int32(len(tensors))}
     write_gguf(first, {**_metadata(CHATML), **split, "split.no": Uint16(0)}, dict(tensors[:4]))
     write_gguf(second, {**split, "split.no": Uint16(1)}, dict(tensors[4:]))
@@ -70,15 +101,7 @@ def _metadata(template: str | None) -> dict[str, Value]:
     others = len(tokens) - len(CONTROLS) - 1
     kinds = [_CONTROL] * len(CONTROLS) + [_USER_DEFINED] + [_NORMAL] * others
     values: dict[str, Value] = {
-        "general.architecture": "llama",
-        "llama.block_count": 1,
-        "llama.context_length": _CONTEXT,
-        "llama.embedding_length": _WIDTH,
-        "llama.feed_forward_length": _HIDDEN,
-        "llama.attention.head_count": 2,
-        "llama.attention.head_count_kv": 2,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": _WIDTH // 2,
+        **_LAYERS,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
@@ -91,8 +114,7 @@ def _metadata(template: str | None) -> dict[str, Value]:
     return values
 
 
-def _tensors() -> dict[str, tuple[int, ...]]:
-    tokens = _tokens()
+def _tensors(tokens: int) -> dict[str, tuple[int, ...]]:
     block = {
         "attn_q": (_WIDTH, _WIDTH),
         "attn_k": (_WIDTH, _WIDTH),
@@ -105,8 +127,8 @@ def _tensors() -> dict[str, tuple[int, ...]]:
         "ffn_norm": (_WIDTH,),
     }
     return {
-        "token_embd.weight": (_WIDTH, len(tokens)),
-        "output.weight": (_WIDTH, len(tokens)),
+        "token_embd.weight": (_WIDTH, tokens),
+        "output.weight": (_WIDTH, tokens),
         "output_norm.weight": (_WIDTH,),
         **{f"blk.0.{name}.weight": shape for name, shape in block.items()},
     }
@@ -141,6 +163,8 @@ def _value(value: Value) -> bytes:
     if isinstance(value, int | float):
         kind, layout = _number(value)
         return struct.pack("<I" + layout, kind, value)
+    if isinstance(value[0], float):
+        return struct.pack(f"<IIQ{len(value)}f", _ARRAY, _FLOAT32, len(value), *value)
     if isinstance(value[0], str):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(one)) for one in value)
     return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)

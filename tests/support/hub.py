@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "org/small-llama"
@@ -29,6 +33,10 @@ class Hub:
         self.goes_on = threading.Event()
         self.digests: dict[str, str] = {}
         """What it tells of files instead of the truth."""
+        self.requests = 0
+        """Of all kinds."""
+        self.fails = False
+        """Whether it answers everything with an internal error."""
 
     def variables(self, home: Path) -> dict[str, str]:
         """Those of a process that shall ask it, and keep what it gets in `home`."""
@@ -41,17 +49,34 @@ class Hub:
             "NO_PROXY": "127.0.0.1",
         }
 
+    def take_over(self, patch: pytest.MonkeyPatch, home: Path) -> None:
+        """Makes it the hub of this process, as `variables` do for another one."""
+        constants = import_module("huggingface_hub.constants")
+        patch.setattr(constants, "ENDPOINT", self.address)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{self.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
     def siblings(self) -> list[dict[str, Any]]:
-        return [self._sibling(path) for path in sorted(self.model.iterdir())]
+        return [self._sibling(path) for path in self._files()]
 
     def tree(self) -> list[dict[str, Any]]:
         return [
-            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40}
-            for path in sorted(self.model.iterdir())
+            {"type": "file", "path": self._name(path), "size": path.stat().st_size, "oid": "0" * 40}
+            for path in self._files()
         ]
 
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.model.rglob("*") if path.is_file())
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.model).as_posix()
+
     def _sibling(self, path: Path) -> dict[str, Any]:
-        told: dict[str, Any] = {"rfilename": path.name, "size": path.stat().st_size}
+        told: dict[str, Any] = {"rfilename": self._name(path), "size": path.stat().st_size}
         if path.suffix == ".safetensors":
             digest = self.digests.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
             told["lfs"] = {"sha256": digest, "size": told["size"], "pointerSize": 134}
@@ -83,10 +108,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        hub, path = self.hub, self.path.partition("?")[0]
+        hub, path = self.hub, unquote(self.path.partition("?")[0])
+        hub.requests += 1
         dataset = path.removeprefix("/api/datasets/")
-        file = hub.model / path.rpartition("/")[2]
-        if path.startswith(f"/api/models/{MODEL}/tree"):
+        file = hub.model / path.partition("/resolve/")[2].partition("/")[2]
+        if hub.fails:
+            self._json({"error": "Internal error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        elif path.startswith(f"/api/models/{MODEL}/tree"):
             self._json(hub.tree())
         elif path.startswith(f"/api/models/{MODEL}"):
             self._json({"id": MODEL, "sha": COMMIT, "siblings": hub.siblings()})

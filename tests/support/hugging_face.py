@@ -21,6 +21,12 @@ LLAMA3_TEMPLATE = (
     "{{ '<|start_header_id|>' ~ message.role ~ '<|end_header_id|>\n\n' ~ message.content | trim ~ '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+SENTENCE_PIECES = (
+    *("<unk>", "<s>", "</s>"),
+    *(f"<0x{byte:02X}>" for byte in range(256)),
+    *("▁a", "ab", "▁ab", "<s", "▁", "a", "b", "<", "s", ">"),
+)
+"""A vocabulary: control tokens, bytes, what is merged in the order of merging, and letters."""
 _CORPUS = (
     "Name three colors. Why is the sky blue? What is the capital of France, and how many people live there?",
     "The sky is blue because the air scatters the blue light of the sun more than the red one.",
@@ -92,11 +98,10 @@ def write_llama3(path: Path, **generation: Any) -> Folder:
     )
 
 
-def write_sentence_piece(path: Path) -> Folder:
+def write_sentence_piece(path: Path, **config: str) -> Folder:
     """A SentencePiece tokenizer with byte fallback, as Llama 2's: it puts a space before every text."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    merges = [("▁", "a"), ("a", "b"), ("▁a", "b")]
+    vocabulary = {piece: index for index, piece in enumerate(SENTENCE_PIECES)}
+    merges = [("▁", "a"), ("a", "b"), ("▁a", "b"), ("<", "s"), ("<s", ">")]
     model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True)  # noqa: S106 - no password
     tokenizer = Tokenizer(model)
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
@@ -105,7 +110,7 @@ def write_sentence_piece(path: Path) -> Folder:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return write_folder(path, tokenizer, tokenizer_config={"bos_token": "<s>", "eos_token": "</s>"})
+    return write_folder(path, tokenizer, tokenizer_config={"bos_token": "<s>", "eos_token": "</s>", **config})
 
 
 def write_lora(path: Path, rank: int = 8) -> Path:

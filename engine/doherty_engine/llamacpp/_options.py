@@ -13,8 +13,8 @@ class Options:
     model: str = option(
         "",
         str,
-        'A GGUF file, or one on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf". '
-        "The default is SmolLM2-135M-Instruct.",
+        'A GGUF file, a folder with one, or one on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf". '
+        "Among several, Q4_K_M is taken. The default is SmolLM2-135M-Instruct.",
     )
     revision: str = option("", str, "The commit, branch or tag of a model on the hub.")
     slots: int = option(4, parse_positive, "How many requests are worked on at the same time.")

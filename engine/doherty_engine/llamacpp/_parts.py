@@ -13,7 +13,7 @@ _NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 def part_names(name: str) -> tuple[str, ...]:
     """The names of all parts of the model of which this is one file; the name alone where it is not split."""
     found = _NAME.fullmatch(name)
-    if found is None:
+    if found is None or not int(found["count"]):
         return (name,)
     return tuple(f"{found['stem']}-{part:05d}-of-{found['count']}.gguf" for part in range(1, int(found["count"]) + 1))
 

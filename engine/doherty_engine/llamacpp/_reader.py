@@ -1,6 +1,7 @@
 """Reads what a request gives the model: its prompt, and the part of the answer that the caller holds."""
 
 from codecs import utf_8_decode
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from doherty_engine._budget import input_field
@@ -42,7 +43,7 @@ class InputReader:
             ids = self._conversation(content)
         elif isinstance(content, RawText):
             self._check_size(content, content.text)
-            ids = self._server.tokenize(content.text, with_special=True)
+            ids = self._encode_whole(content.text)
         else:
             ids = content.ids
             self.check_ids("token_ids", ids)
@@ -71,13 +72,27 @@ class InputReader:
                 mixed += controls.encode_as_text(part, self._encode_plain, self._vocabulary.decode)
             else:
                 mixed.append(part)
-        return self._server.tokenize(mixed, with_special=True)
+        return self._encode_whole(mixed)
+
+    def _encode_whole(self, content: str | Sequence[str | int]) -> tuple[int, ...]:
+        """The tokens of a whole prompt, with the one that the model wants at the beginning, but once."""
+        ids = self._server.tokenize(content, with_special=True)
+        bos = self._vocabulary.bos_id
+        return ids[1:] if bos is not None and ids[:2] == (bos, bos) else ids
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return self._server.tokenize(text, with_special=False)
 
     def _encode_exactly(self, text: str) -> list[int]:
-        return encode_exactly(text, self._encode_plain, self._vocabulary.decode)
+        decode, controls = self._vocabulary.decode, self._vocabulary.controls
+        try:
+            return encode_exactly(text, self._encode_plain, decode)
+        except ValueError:
+            parts = controls.split(text)
+            if len(parts) == 1:
+                raise
+        # Some vocabularies merge the letters of a control token to that token.
+        return controls.encode_answer(parts, self._encode_plain, self._encode_plain, decode)
 
     def _check_size(self, content: Input, text: str) -> None:
         # Megabytes take seconds, in which nobody can break it off.

@@ -50,6 +50,8 @@ class Vocabulary:
         self.pieces = tuple(map(spell, gguf.tokens, gguf.token_types))
         """The bytes of each token in an answer; empty for control tokens."""
         named = {gguf.integer(f"tokenizer.ggml.{key}") for key in _END_KEYS}
+        self.bos_id = gguf.integer("tokenizer.ggml.bos_token_id")
+        """The token that llama.cpp may put before a prompt."""
         spelled = {token_id for token_id, token in enumerate(gguf.tokens) if token in _END_NAMES}
         self.end_ids = frozenset(spelled | {token_id for token_id in named if token_id is not None})
         """The tokens at which the model ends its answer."""

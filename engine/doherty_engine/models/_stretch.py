@@ -10,10 +10,10 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from doherty_engine._errors import EngineSetupError, first_line
+from doherty_engine._hub import open_repository
 from doherty_engine._paths import expand_user
 from doherty_engine.text import ModelFolder
 
@@ -63,7 +63,7 @@ def fetch_whole(folder: ModelFolder) -> Path:
     if not folder.revision:
         return folder.path
     try:
-        return Path(import_module("huggingface_hub").snapshot_download(folder.model, revision=folder.revision))
+        return open_repository(folder.model, folder.revision, extra="vllm").fetch()
     except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
         raise EngineSetupError(
             f"The head {folder.model} cannot be had from the hub ({first_line(error)}); check the network."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError, first_line
+from doherty_engine._hub import PATIENCE, open_repository
 from doherty_engine.text import ModelFolder
 
 _LEFT_OUT = ["*.bin", "*.pt", "*.pth"]
@@ -31,9 +32,8 @@ def fetch_weights(folder: ModelFolder, report: Callable[[str], None]) -> None:
     if not folder.revision:
         return
     report(f"fetching {folder.model} {folder.revision}")
-    hub = import_module("huggingface_hub")  # which has found the folder
     try:
-        hub.snapshot_download(folder.model, revision=folder.revision, ignore_patterns=_LEFT_OUT)
+        open_repository(folder.model, folder.revision, extra="trtllm").fetch(without=_LEFT_OUT)
     except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
         raise EngineSetupError(
             f"The weights of {folder.model} cannot be had from the hub ({first_line(error)}); what has arrived is "
@@ -119,7 +119,7 @@ def _check_file(folder: ModelFolder, path: Path) -> int:
 def _hub_digests(folder: ModelFolder) -> Mapping[str, str]:
     hub = import_module("huggingface_hub")
     try:
-        told = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True)
+        told = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=PATIENCE)
     except Exception:  # noqa: BLE001  as above: offline, most likely, and the files are complete
         return {}
     return {one.rfilename: one.lfs["sha256"] for one in told.siblings if one.lfs}

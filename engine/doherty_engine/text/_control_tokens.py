@@ -5,6 +5,7 @@ Where they were read as control tokens, whoever writes one message of a conversa
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 Encode = Callable[[str], Sequence[int]]
 """Splits a text into tokens."""
@@ -58,13 +59,37 @@ class ControlTokens:
                 self._as_text[spelled] = ids
         return ids
 
-    def _encode_letters(self, spelled: str, encode: Encode, decode: Decode) -> list[int]:
+    def encode_answer(self, parts: Sequence[str], encode: Encode, encode_plain: Encode, decode: Decode) -> list[int]:
+        """The tokens of a part of an answer, which the model wrote letter by letter where it spells control tokens.
+
+        Args:
+            parts: what `split` made of it.
+            encode: takes added tokens for what they are.
+            encode_plain: takes control tokens for text, as far as the tokenizer can.
+            decode: gives the bytes of tokens.
+
+        Raises:
+            ValueError: the tokenizer changes this text.
+        """
         ids: list[int] = []
-        for parts in ((spelled,), (spelled[:1], spelled[1:])):  # some vocabularies merge the letters to the token again
-            ids = [token_id for part in parts if part for token_id in _encode_if_exactly(part, encode, decode)]
-            if self._ids.isdisjoint(ids):
-                return ids
-        return [token_id for token_id in ids if token_id not in self._ids]
+        for index, part in enumerate(parts):
+            if index % 2:
+                ids += self.encode_as_text(part, encode_plain, decode)
+            else:
+                ids += encode_exactly(part, encode, decode)
+        if decode(ids) != "".join(parts).encode():
+            raise ValueError("the tokenizer changes this text")
+        return ids
+
+    def _encode_letters(self, spelled: str, encode: Encode, decode: Decode) -> list[int]:
+        halves = (spelled[:1], spelled[1:])  # some vocabularies merge the letters to the token again
+        for parts in ((spelled,), halves):
+            with suppress(ValueError):
+                ids = [token_id for part in parts if part for token_id in encode_exactly(part, encode, decode)]
+                if self._ids.isdisjoint(ids):
+                    return ids
+        # A tokenizer that changes every text.
+        return [token_id for part in halves for token_id in encode(part) if token_id not in self._ids]
 
 
 def encode_exactly(text: str, encode: Encode, decode: Decode) -> list[int]:
@@ -83,14 +108,6 @@ def encode_exactly(text: str, encode: Encode, decode: Decode) -> list[int]:
     if ids[: len(before)] != before or decode(rest) != text.encode():
         raise ValueError("the tokenizer changes this text")
     return rest
-
-
-def _encode_if_exactly(text: str, encode: Encode, decode: Decode) -> Sequence[int]:
-    """As `encode_exactly`, or else, for a tokenizer that changes every text, as it has it."""
-    try:
-        return encode_exactly(text, encode, decode)
-    except ValueError:
-        return encode(text)
 
 
 def _any_of(texts: Iterable[str]) -> str:

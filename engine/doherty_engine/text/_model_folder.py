@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError, first_line
-from doherty_engine._optional import import_optional
+from doherty_engine._hub import find_copy, open_repository
 from doherty_engine._paths import expand_user
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model"]
@@ -58,14 +58,15 @@ def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFol
     """
     path = expand_user(model)
     if path.is_dir():
-        return ModelFolder(path.resolve(), model, "")
+        return ModelFolder((find_copy(path, revision) or path).resolve(), model, "")
     if model.count("/") != 1 or path.exists() or model.startswith((".", "/", "~")):
         raise EngineSetupError(
             f'There is no model folder {model}; give the path of one, or a model on the hub as "org/name".'
         )
-    hub = import_optional("huggingface_hub", "A model on the hub", extra=extra, package="huggingface-hub")
     try:
-        found = Path(hub.snapshot_download(model, revision=revision or None, allow_patterns=_SMALL_FILES))
+        found = open_repository(model, revision, extra=extra).fetch(only=_SMALL_FILES)
+    except EngineSetupError:
+        raise
     except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
         raise EngineSetupError(
             f"The model {model} is no folder here and cannot be had from the hub ({first_line(error)}); check the name "

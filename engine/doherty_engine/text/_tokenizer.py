@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from doherty_engine._engine import SamplingDefaults
@@ -68,8 +69,10 @@ class HuggingFaceTokenizer:
         """The tokens at which the model ends its answer."""
         self.default_sampling = _default_sampling(folder)
         """What the model's generation_config.json recommends."""
-        self.controls = ControlTokens(_control_ids(self._inner))
+        controls, words = _added_ids(self._inner)
+        self.controls = ControlTokens(controls)
         """The tokens that structure a conversation."""
+        self._words = ControlTokens(words)
         self.has_chat_template = bool(self.library.chat_template) and self._try_template()
         """Whether conversations can be rendered."""
 
@@ -119,10 +122,10 @@ class HuggingFaceTokenizer:
             if len(parts) == 1:
                 raise
         # An answer has the letters of a control token only where the model wrote it letter by letter.
-        ids: list[int] = []
-        for index, part in enumerate(parts):
-            ids += encode_exactly(part, self._encode_plain if index % 2 else self._encode, self.decode)
-        return ids
+        if not self._words.count([text]):
+            with suppress(ValueError):
+                return encode_exactly(text, self._encode_plain, self.decode)
+        return self.controls.encode_answer(parts, self._encode, self._encode_plain, self.decode)
 
     def decode(self, token_ids: Iterable[int]) -> bytes:
         """The bytes of tokens in an answer, which may end within a code point."""
@@ -182,13 +185,14 @@ def _pieces(inner: Any) -> tuple[bytes, ...]:
     return tuple(pieces)
 
 
-def _control_ids(inner: Any) -> dict[str, int]:
-    added: dict[int, Any] = inner.get_added_tokens_decoder()
-    return {
-        token.content: token_id
-        for token_id, token in added.items()
-        if token.special or looks_like_control(token.content)
-    }
+def _added_ids(inner: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """The tokens that are looked for before a text is split: control tokens, and words."""
+    controls: dict[str, int] = {}
+    words: dict[str, int] = {}
+    for token_id, token in inner.get_added_tokens_decoder().items():
+        is_control = token.special or looks_like_control(token.content)
+        (controls if is_control else words)[token.content] = token_id
+    return controls, words
 
 
 def _eos_ids(folder: ModelFolder, own: int | None) -> frozenset[int]:

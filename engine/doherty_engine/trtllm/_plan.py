@@ -194,7 +194,7 @@ def check_calibration(knobs: Knobs) -> None:
 
 def _has_dataset(name: str) -> bool:
     """Whether the library `datasets` has it in its cache."""
-    constants = import_module("huggingface_hub").constants
+    constants = import_module("huggingface_hub.constants")
     cache = Path(constants.HF_HOME) / "datasets"
     return any(cache.glob(f"*{name.rpartition('/')[2]}"))
 
