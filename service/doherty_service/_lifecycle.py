@@ -17,6 +17,7 @@ from doherty_service._settings import Settings
 from doherty_service._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
+from doherty_service.load import LoadMeter
 from doherty_service.rpc import ReceiveWatch, Reporter
 from doherty_service.telemetry import LatencyRecorder, LogWriter, log_error, log_event, name_instance, set_up_logging
 from doherty_service.tracing import Tracing, start_tracing
@@ -90,15 +91,17 @@ async def _serve(
 ) -> NoReturn:
     signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
-    bounds = QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
-    generations = Generations(recorder, bounds)
+    generations = Generations(
+        recorder, QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
+    )
+    load_meter = LoadMeter(generations, recorder)
     health_servicer = HealthServicer()
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
     certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
     server, end_watch = build_server(
-        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring
+        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring, load_meter
     )
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
@@ -127,6 +130,7 @@ async def _serve(
         watch_port(address),
         guard.run(address),
         measure_lag(recorder.loop_lag.observe),
+        load_meter.run(),
         *([certificates.remind()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]
