@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     health: Door = Field(default="open", description=f"The health service: {_DOORS}.")
     reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
     channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")
+    load_reports: Door = Field(
+        default="keyed",
+        description="Reports of the load for balancers (ORCA), by a service and, unless it is off, with the status of "
+        f"each call: {_DOORS}.",
+    )
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     allow_control_tokens: bool = Field(
         default=False,
@@ -173,6 +178,13 @@ class Settings(BaseSettings):
     )
     idle_timeout: float = Field(
         default=600, ge=1, le=_LARGEST // 1000, description="How long a connection may have no call, in seconds."
+    )
+    max_connection_age: float = Field(
+        default=0,
+        ge=0,
+        le=_LARGEST // 1000,
+        description="After how long, give or take 10 %, a connection takes no more calls, so that its client connects "
+        "anew and finds servers that were added, in seconds; calls on it may finish; 0 is never.",
     )
     receive_timeout: float = Field(
         default=30,
