@@ -1,0 +1,78 @@
+"""Two servers with the proxies in front of them, all at the same time."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from proxies.running import FOLDER, PROGRAMS, Program, Running, free_port, running
+from support.security import Authority
+from support.server import ServerProcess, start_server
+from support.wire import Caller, connect
+
+PACE = ("--engine", "synthetic", "-o", "tokens_per_second=100", "-o", "context_tokens=1000000", "--drain-delay", "3")
+
+
+class Fleet:
+    """Two servers, at addresses that stay when they are started again."""
+
+    def __init__(self) -> None:
+        """Starts nothing yet."""
+        self.addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.servers: list[ServerProcess] = []
+        self._stack = ExitStack()
+
+    def start(self, number: int, *flags: str, until: str = "ready") -> ServerProcess:
+        """Starts a server, for the first time or again."""
+        starting = start_server(*PACE, *flags, "--listen", self.addresses[number], until=until)
+        server = self._stack.enter_context(starting)
+        self.servers[number : number + 1] = [server]
+        return server
+
+    def close(self) -> None:
+        """Ends all of them."""
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    authority.renew("proxy")
+    return authority
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    fleet = Fleet()
+    try:
+        fleet.start(0)
+        fleet.start(1)
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture(scope="session")
+def proxies(fleet: Fleet, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
+    """Those that the machine has; all of them are ready."""
+    folder = tmp_path_factory.mktemp("proxies")
+    present = [program for program in PROGRAMS if not (FOLDER / f"{program}.absent").exists()]
+    with ExitStack() as stack:
+        started = [stack.enter_context(running(program, folder, fleet.addresses, authority)) for program in present]
+        for proxy in started:
+            stack.enter_context(connect(proxy.target, authority.roots))
+        yield started
+
+
+@pytest.fixture(params=PROGRAMS, ids=str)
+def proxy(request: pytest.FixtureRequest, proxies: list[Running]) -> Running:
+    """Each of them in turn."""
+    program: Program = request.param
+    assert program.command
+    return next(proxy for proxy in proxies if proxy.program is program)
+
+
+@pytest.fixture
+def caller(proxy: Running, authority: Authority) -> Iterator[Caller]:
+    with connect(proxy.target, authority.roots) as caller:
+        yield caller

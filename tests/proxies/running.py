@@ -1,0 +1,221 @@
+"""The proxies, started with the files of deploy/, less what a test has to change in them."""
+
+import os
+import signal
+import socket
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.security import Authority
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".cache" / "proxies"
+SECONDS = 30
+"""After which a proxy is taken to hang."""
+
+
+class Program(ABC):
+    """A proxy that the machine may have, and its file."""
+
+    path: Path
+    """The file in deploy/."""
+    idle: Mapping[str, str]
+    """The limits of the file for connections without calls, and what they are in tests."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is that of the command."""
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def command(self) -> str:
+        """The path of the command; skips the test where there is none."""
+        if (absent := FOLDER / f"{self.name}.absent").exists():
+            pytest.skip(f"there is no {self.name}: {absent.read_text().strip()}")
+        assert (FOLDER / ".made").exists(), "get the proxies with `make .cache/proxies/.made`"
+        return str(FOLDER / self.name)
+
+    def write(self, folder: Path, port: int, servers: Sequence[str], authority: Authority, *, tls: bool) -> Path:
+        """Writes the file with the addresses and certificates of a test; `tls` encrypts the way to the servers, too."""
+        text = self.path.read_text()
+        if tls:
+            lines = [line.replace("#tls ", "", 1) for line in text.splitlines() if not line.endswith("#plaintext")]
+            text = "\n".join(lines) + "\n"
+        changes = {**self.places(port, servers, authority, folder), **self.idle}
+        if tls:
+            changes |= {"doherty.internal": "localhost", **self.trusted(authority)}
+        for old, new in changes.items():
+            assert old in text, f"{self.path} has no {old}"
+            text = text.replace(old, new)
+        written = folder / f"{self.name}{'-tls' if tls else ''}{self.path.suffix}"
+        written.write_text(text)
+        return written
+
+    @abstractmethod
+    def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
+        """What of the file is different on every machine, and what it is here."""
+
+    @abstractmethod
+    def trusted(self, authority: Authority) -> dict[str, str]:
+        """The same of the authority of the servers."""
+
+    @abstractmethod
+    def check(self, written: Path) -> list[str]:
+        """The command that has the proxy check its file."""
+
+    @abstractmethod
+    def run(self, written: Path) -> list[str]:
+        """The command that runs the proxy in the foreground."""
+
+
+class Envoy(Program):
+    """Envoy, which asks the servers for their health."""
+
+    path = ROOT / "deploy" / "envoy" / "envoy.yaml"
+    idle: Mapping[str, str] = {"idle_timeout: 3600s": "idle_timeout: 1s"}
+
+    def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
+        del folder
+        addresses = {
+            f"10.0.0.{number}, port_value: 50051": server.replace(":", ", port_value: ")
+            for number, server in enumerate(servers, 1)
+        }
+        listen = {"address: 0.0.0.0, port_value: 443": f"address: 127.0.0.1, port_value: {port}"}
+        files = {
+            "/etc/envoy/server.pem": str(authority.chain),
+            "/etc/envoy/server.key": str(authority.key),
+            "/etc/envoy/doherty.binpb": str(self.path.parent / "doherty.binpb"),
+        }
+        return addresses | listen | files
+
+    def trusted(self, authority: Authority) -> dict[str, str]:
+        return {"/etc/envoy/ca.pem": str(authority.roots_file)}
+
+    def check(self, written: Path) -> list[str]:
+        return [*self.run(written), "--mode", "validate"]
+
+    def run(self, written: Path) -> list[str]:
+        quiet = ("--log-level", "error", "--disable-hot-restart", "--concurrency", "2")
+        return [self.command, "--config-path", str(written), *quiet]
+
+
+class HAProxy(Program):
+    """HAProxy, which asks the servers for their health by bytes of its file."""
+
+    path = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
+    idle: Mapping[str, str] = {
+        "timeout http-keep-alive 1h": "timeout http-keep-alive 1s",
+        "timeout http-request 30s": "timeout http-request 1s",
+    }
+
+    def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
+        site = folder / "site.pem"
+        site.write_bytes(authority.chain.read_bytes() + authority.key.read_bytes())
+        addresses = {f"10.0.0.{number}:50051": server for number, server in enumerate(servers, 1)}
+        return addresses | {":443": f"127.0.0.1:{port}", "/etc/haproxy/site.pem": str(site)}
+
+    def trusted(self, authority: Authority) -> dict[str, str]:
+        return {"/etc/haproxy/ca.pem": str(authority.roots_file)}
+
+    def check(self, written: Path) -> list[str]:
+        return [self.command, "-c", "-f", str(written)]
+
+    def run(self, written: Path) -> list[str]:
+        return [self.command, "-db", "-f", str(written)]
+
+
+class Nginx(Program):
+    """nginx, which has to be told which servers there are."""
+
+    path = ROOT / "deploy" / "nginx" / "nginx.conf"
+    idle: Mapping[str, str] = {
+        "keepalive_timeout 1h": "keepalive_timeout 1s",
+        "keepalive_timeout 60s": "keepalive_timeout 1s",
+    }
+
+    def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
+        addresses = {f"10.0.0.{number}:50051": server for number, server in enumerate(servers, 1)}
+        # Where it keeps large bodies and the like is compiled in, and only root may write there.
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        kept = " ".join(f"{kind}_temp_path {folder / self.name};" for kind in kinds)
+        files = {
+            "/etc/nginx/server.pem": str(authority.chain),
+            "/etc/nginx/server.key": str(authority.key),
+            "access_log off;": f"access_log off; {kept}",
+        }
+        return addresses | {"listen 443": f"listen 127.0.0.1:{port}"} | files
+
+    def trusted(self, authority: Authority) -> dict[str, str]:
+        return {"/etc/nginx/ca.pem": str(authority.roots_file)}
+
+    def check(self, written: Path) -> list[str]:
+        return [*self._base(written, ""), "-t"]
+
+    def run(self, written: Path) -> list[str]:
+        return self._base(written, "daemon off; ")
+
+    def _base(self, written: Path, directives: str) -> list[str]:
+        # Its workers would otherwise lose the right to read the folder of the test.
+        user = "user root; " if os.geteuid() == 0 else ""
+        directives += f"{user}pid {written.with_suffix('.pid')};"
+        return [self.command, "-c", str(written), "-p", str(written.parent), "-e", "stderr", "-g", directives]
+
+
+PROGRAMS: tuple[Program, ...] = (Envoy("envoy"), HAProxy("haproxy"), Nginx("nginx"), Nginx("nginx-new"))
+"""The nginx of Debian 12, 1.22, and a new one."""
+
+
+class Running:
+    """A proxy that runs, and where."""
+
+    def __init__(self, program: Program, target: str, written: Path, process: subprocess.Popen[bytes]) -> None:
+        """`target` is its address, `written` its file."""
+        self.program = program
+        self.target = target
+        self._written = written
+        self._process = process
+
+    def take_out(self, server: str) -> None:
+        """Does what its file says has to be done before a server is stopped."""
+        self._change(f"server {server} ", f"server {server} down ")
+
+    def take_in(self, server: str) -> None:
+        """Takes a server in again."""
+        self._change(f"server {server} down ", f"server {server} ")
+
+    def _change(self, old: str, new: str) -> None:
+        if isinstance(self.program, Nginx):
+            text = self._written.read_text()
+            assert old in text
+            self._written.write_text(text.replace(old, new))
+            self._process.send_signal(signal.SIGHUP)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has at the moment."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    program: Program, folder: Path, servers: Sequence[str], authority: Authority, *, tls: bool = False
+) -> Iterator[Running]:
+    """Runs a proxy in front of servers, up to the end of the block."""
+    port = free_port()
+    written = program.write(folder, port, servers, authority, tls=tls)
+    process = subprocess.Popen(program.run(written))
+    try:
+        yield Running(program, f"localhost:{port}", written, process)
+    finally:
+        process.terminate()
+        process.wait(SECONDS)

@@ -1,0 +1,31 @@
+"""The files of deploy/ for proxies, as the proxies themselves check them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from proxies.running import PROGRAMS, Program, free_port, running
+from support.security import Authority
+from support.server import start_server
+from support.wire import connect
+
+SERVERS = ("127.0.0.1:50051", "127.0.0.1:50052")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+@pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "tls"])
+def test_the_proxy_takes_its_file(program: Program, tls: bool, authority: Authority, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+    written = program.write(tmp_path, free_port(), SERVERS, authority, tls=tls)
+    checked = subprocess.run(program.check(written), capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_way_to_the_servers_can_be_encrypted(authority: Authority, tmp_path: Path) -> None:
+    with start_server("--engine", "synthetic", *authority.flags) as server:
+        for program in PROGRAMS:
+            with (
+                running(program, tmp_path, [server.target] * 2, authority, tls=True) as proxy,
+                connect(proxy.target, authority.roots) as caller,
+            ):
+                assert caller.stream(prompt="Hi", stopping={"max_output_tokens": 3})[-1].HasField("summary")
