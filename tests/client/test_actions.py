@@ -27,8 +27,8 @@ class Lost(grpc.RpcError):
     def details(self) -> str:
         return "lost"
 
-    def trailing_metadata(self) -> None:
-        return None
+    def trailing_metadata(self) -> tuple[Any, ...]:
+        return ()
 
 
 def _dispatch(*targets: str) -> Dispatch:

@@ -11,7 +11,8 @@ from doherty_engine.llamacpp._gguf import read_gguf
 from doherty_engine.llamacpp._reader import InputReader as LlamaCppReader
 from doherty_engine.llamacpp._server import LlamaServer
 from doherty_engine.llamacpp._vocabulary import Vocabulary
-from doherty_engine.text import HuggingFaceTokenizer, InputReader, find_model_folder
+from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
+from doherty_engine.tokens import PromptReader
 from support.gguf import write_sentence_piece_model
 from support.hugging_face import SENTENCE_PIECES, write_sentence_piece
 from support.smollm2 import packaged_model, write_smollm2
@@ -37,7 +38,7 @@ class Readers:
         self.server = LlamaServer(file, gguf=gguf, slots=1, context_tokens=CONTEXT, threads=1)
         self._llamacpp = LlamaCppReader(self.server, self.vocabulary, CONTEXT)
         self.tokenizer = HuggingFaceTokenizer(find_model_folder(str(folder), extra="vllm"), extra="vllm")
-        self._hugging_face = InputReader(self.tokenizer, CONTEXT)
+        self._hugging_face = PromptReader(self.tokenizer, CONTEXT)
 
     def prompt(self, content: Input) -> Sequence[int] | str:
         """The tokens of a prompt, or the field that is refused."""
