@@ -21,7 +21,7 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo test test-model test-client test-others test-slow test-fresh-machine environments check format lint \
+.PHONY: demo quick test test-model test-client test-others test-slow test-fresh-machine environments check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -30,6 +30,13 @@ demo: .venv/.demo
 test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check environments
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target test-model test-client test-others test-slow
+
+# For the inner loop: the tests whose files start no server and no other process.
+QUICK = $(shell grep -rLE 'subprocess|multiprocessing|run_doherty|start_(server|trtllm|vllm)|_server\b|[(, ]server[,:)]' \
+	--include='test_*.py' tests/client tests/contract tests/deploy tests/engine tests/faults tests/service)
+
+quick: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(QUICK)
 
 # Beside each other, for a real model keeps one core busy, and most others wait for something at any time.
 test-model: .venv/.dev
