@@ -298,8 +298,12 @@ async def refusals(start: Start, seed: int) -> Figures:
     with start(*flags) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             ask = generation_service_pb2_grpc.GenerationServiceStub(channel).StreamGenerate
-            taking = [ask(endless, timeout=60) for _ in range(2)]
+            stub: Any = latency_service_pb2_grpc.LatencyServiceStub(channel)
+            taking = [ask(endless, timeout=60)]
             await taking[0].read()
+            taking.append(ask(endless, timeout=60))
+            while not (await stub.GetLatency(latency_service_pb2.GetLatencyRequest())).queued:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
             await time_calls(server.target, 200, 1, seed + 1)  # connects
             refused, checked = await time_calls(server.target, 200, 8, seed)
             for call in taking:

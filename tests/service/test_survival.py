@@ -1,7 +1,5 @@
 """How long things last, from some that have ended and some that were cut off."""
 
-import random
-
 import pytest
 
 from doherty_service.admission._survival import Sample, SurvivalCurve
@@ -23,19 +21,3 @@ def test_cut_off_samples_are_lower_bounds() -> None:
     assert curve.share_within(10) == pytest.approx(1 / 4)
     assert curve.share_within(30) == pytest.approx(1 - 3 / 4 / 2)
     assert curve.quantile(0.9) == 70  # nothing is known beyond 35
-
-
-def test_late_entries_do_not_count_where_they_were_not_looked_at() -> None:
-    """A steady stream of answers, of which those that run are known, and the last ones that have ended."""
-    rng = random.Random(1)  # noqa: S311 - repeatable
-    lengths = [rng.expovariate(1 / 100) for _ in range(4000)]
-    begins = [number * 2.0 for number in range(4000)]  # 50 run at a time
-    now, since = 6000.0, 5800.0
-    samples = [
-        Sample(min(length, now - begun), begun + length <= now, max(0.0, since - begun))
-        for begun, length in zip(begins, lengths, strict=True)
-        if begun < now and begun + length > since
-    ]
-    assert SurvivalCurve(samples).mean(1000) == pytest.approx(100, rel=0.25)
-    entered_at_once = [sample._replace(entered=0.0) for sample in samples]
-    assert SurvivalCurve(entered_at_once).mean(1000) > 130

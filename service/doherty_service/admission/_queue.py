@@ -1,222 +1,196 @@
-"""The requests that wait, in the order in which they get a slot."""
+"""The requests that wait, and which of them is next."""
 
-import itertools
 import math
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Hashable, Iterator
+from operator import attrgetter
 
-from doherty_service.admission._fairness import FairOrder
-from doherty_service.admission._flows import SHARES, Backlog, Flow, Tenant, Tier
 from doherty_service.admission._pace import Pace
 from doherty_service.admission._ticket import Priority, QueueBounds, Ticket
 
-_LEAST_PATIENCE, _MOST_PATIENCE = -3, 5
-"""How many seconds a request can wait, as powers of 2; those that can wait less or more stand with these."""
+_WEIGHTS = {Priority.INTERACTIVE: 0.9, Priority.BATCH: 0.1}
+"""The parts of the slots' time, while both wait."""
+
+_LEAST_PATIENCE, _MOST_PATIENCE = 0.125, 32.0
+"""Seconds. Requests that can wait for less or for more stand with those that can wait for so long."""
+
+_SINCE = attrgetter("since")
+
+
+class Share:
+    """A part of the slots' time: all of it, that of a priority, of a key within it, or of a line of a key.
+
+    Slots are given by start-time fair queueing. The child gets the next slot whose next request starts earliest in the
+    virtual time of its parent, and a request of s seconds moves the next start of its share by s / weight. A child that
+    did not wait starts at the virtual time of its parent: nobody saves up time.
+
+    Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing", IEEE/ACM Transactions on Networking, 1997.
+    """
+
+    def __init__(self, parent: "Share | None" = None, name: Hashable = None) -> None:
+        self.parent = parent
+        self.name = name
+        self.weight = 1.0
+        self.children: dict[Hashable, Share] = {}
+        self.tickets: list[Ticket] = []
+        """The requests of a line that wait, in the order of `since`."""
+        self.count = 0
+        """How many requests wait."""
+        self.bytes = 0
+        self.tokens = 0.0
+        """How many tokens will probably be generated for those that wait."""
+        self.running = 0
+        """How many requests have a slot."""
+        self.start = 0.0
+        """The virtual time of the parent at which the next request starts."""
+        self.now = 0.0
+        """The virtual time of the children: the start of the last request that got a slot."""
+
+    def child(self, name: Hashable, weight: float) -> "Share":
+        """The child of this name, made if there is none."""
+        child = self.children.get(name)
+        if child is None:
+            child = self.children[name] = Share(self, name)
+        child.weight = weight
+        if not child.count:
+            child.start = max(child.start, self.now)
+        return child
+
+    def waiting(self) -> "list[Share]":
+        """The children that have requests that wait."""
+        return [child for child in self.children.values() if child.count]
+
+    def youngest(self) -> Ticket:
+        """The request that came last of those that wait."""
+        return self.tickets[-1] if self.tickets else max((child.youngest() for child in self.waiting()), key=_SINCE)
+
+    def part(self) -> float:
+        """The part of its parent's slots that it gets while it waits.
+
+        That is its fair part, or what it has of the running requests, because others may not want theirs.
+        """
+        if self.parent is None:
+            return 1.0
+        weights: float = sum(map(attrgetter("weight"), self.parent.children.values()))
+        return max(self.weight / weights, self.running / max(self.parent.running, 1))
+
+    def seconds(self, pace: Pace) -> float:
+        """How long those that wait will have slots."""
+        return self.count * pace.delay + self.tokens * pace.per_token
+
+    def count_waiting(self, ticket: Ticket, sign: int) -> None:
+        """Counts one more request that waits (1), or one less (-1)."""
+        self.count += sign
+        self.bytes += sign * ticket.size
+        self.tokens += sign * ticket.tokens
+
+    def charge(self, seconds: float, slots: int) -> None:
+        """Counts seconds of slot time, and a slot that is given to a request (1) or back (-1)."""
+        self.running += slots
+        if self.parent is not None:
+            if slots > 0:
+                self.parent.now = self.start
+            self.start += seconds / self.weight
 
 
 class WaitQueue:
-    """Shares slots between priorities, within them between keys, and within these by how long a request can wait.
+    """Shares slots between priorities, within them between keys, and within these between lines.
 
-    Every operation takes O(log n) steps for n that wait. Python moves a list's pointers besides, which takes
-    microseconds for 10,000 of them.
+    The requests of a key that can wait for about as long stand in one line. If all of them stood in the same line,
+    those that can wait long would make it too long for those that cannot.
+
+    Every operation takes O(log n) steps for n requests that wait, and O(k) for k keys.
     """
 
-    def __init__(self, bounds: QueueBounds) -> None:
+    def __init__(self, bounds: QueueBounds, pace: Pace) -> None:
         """Nobody waits."""
-        self.backlog = Backlog()
+        self.all = Share()
         self._bounds = bounds
-        self._tiers = {priority: Tier(priority) for priority in Priority}
-        self._order: FairOrder[Tier] = FairOrder()
-        self._numbers = itertools.count()
+        self._pace = pace
 
-    def find_flow(self, ticket: Ticket, patience: float) -> Flow:
-        """Gives a request its flow, by the seconds that it can wait; `forget` follows unless it runs or waits then."""
-        tier = self._tiers[ticket.priority]
-        tenant = tier.tenants.get(ticket.key)
-        if tenant is None:
-            tenant = tier.tenants[ticket.key] = Tenant(tier, ticket.key, next(self._numbers))
-        if tenant.weight != ticket.weight:
-            tier.weights += ticket.weight - tenant.weight if tenant.backlog.count else 0.0
-            tenant.weight = ticket.weight
-            tenant.divide()
-        level = _level(patience)
-        flow = tenant.flows.get(level)
-        if flow is None:
-            flow = tenant.flows[level] = Flow(tenant, level)
-            tenant.divide()
-        ticket.flow = flow
-        return flow
-
-    def forget(self, ticket: Ticket) -> None:
-        """Lets go of a flow that has nothing in it, and of its key."""
-        flow = _flow(ticket)
-        tenant = flow.tenant
-        if not flow.running and not flow.tickets and flow.patience in tenant.flows:
-            del tenant.flows[flow.patience]
-            if not tenant.flows:
-                del tenant.tier.tenants[tenant.key]
-
-    def work_before(self, ticket: Ticket, pace: Pace) -> float:
-        """The seconds of slot time of all that gets a slot before one that is not in line yet."""
-        flow = _flow(ticket)
-        rank = bisect_right(flow.tickets, ticket.since, key=_since)
-        return self._work(flow, rank / max(len(flow.tickets), 1), pace)
-
-    def work_with(self, ticket: Ticket, pace: Pace) -> float:
-        """The same of the last one of its flow, if the request were in line."""
-        return self._work(_flow(ticket), 1.0, pace) + pace.seconds(ticket.tokens)
-
-    def _work(self, flow: Flow, part: float, pace: Pace) -> float:
-        """What is done before one with so much of its flow before it.
-
-        All others who wait get their share meanwhile, as far as they have so much to do.
-        """
-        tenant, tier = flow.tenant, flow.tenant.tier
-        weights = tier.weights + (0.0 if tenant.backlog.count else tenant.weight)
-        times = (tenant.waiting_flows + (not flow.tickets)) * weights / tenant.weight
-        own = part * _seconds(flow.backlog, pace)
-        same = min(own * times + tier.order.lead(flow) * (times - 1), _seconds(tier.backlog, pace))
-        (other,) = (one for one in self._tiers.values() if one is not tier)
-        theirs = (same + self._order.lead(tier)) * other.weight / tier.weight
-        return same + min(theirs, _seconds(other.backlog, pace))
-
-    def add(self, ticket: Ticket, seconds: float, slots: int) -> None:
-        """Puts a request that likely takes so many seconds in the line of its flow.
-
-        A key that had less than its share of the slots is first given what it lacks, so that it does not get one after
-        the other in turn with those that have them. Batch waits for its first turn until the others had theirs.
-        """
-        flow = _flow(ticket)
-        tenant, tier = flow.tenant, flow.tenant.tier
-        insort(flow.tickets, ticket, key=_since)
-        ticket.in_line = True
-        self._count(flow, ticket, 1)
-        if tenant.backlog.count == 1:
-            tier.weights += tenant.weight
-        if len(flow.tickets) == 1:
-            tenant.waiting_flows += 1
-            tenant.divide()
-            tier.order.begin(flow, slots * seconds / tier.weights)
-        if tier.backlog.count == 1:
-            self._order.begin(tier, -seconds / tier.weight if ticket.priority is Priority.BATCH else 0.0)
-
-    def pop(self) -> Ticket:
-        """Takes the next one out of the line, where somebody waits; `charge` or `forget` must follow."""
-        tier = self._order.first()
-        flow = None if tier is None else tier.order.first()
-        if flow is None:
-            raise AssertionError("nobody waits")
-        ticket = flow.tickets[0]
-        self._take_out(ticket)
-        return ticket
+    def find_line(self, ticket: Ticket, patience: float) -> None:
+        """Gives a request its line, by the seconds that it can wait; `remove` must follow if it is refused."""
+        priority = self.all.child(ticket.priority, _WEIGHTS[ticket.priority])
+        _, exponent = math.frexp(min(max(patience, _LEAST_PATIENCE), _MOST_PATIENCE))
+        ticket.line = priority.child(ticket.key, ticket.weight).child(exponent, 1.0)
 
     def remove(self, ticket: Ticket) -> None:
-        """Takes a request out of the line that does not wait any more."""
-        self._take_out(ticket)
-        self.forget(ticket)
+        """Takes a request out of its line if it waits; lets go of the line if nothing waits or runs in it any more."""
+        if ticket.waits:
+            tickets = ticket.line.tickets
+            del tickets[tickets.index(ticket, bisect_left(tickets, ticket.since, key=_SINCE))]
+            for share in _path(ticket):
+                share.count_waiting(ticket, -1)
+            ticket.waits = False
+        for share in _path(ticket):
+            if share.parent is not None and not share.count and not share.running and not share.children:
+                del share.parent.children[share.name]
 
-    def _take_out(self, ticket: Ticket) -> None:
-        flow = _flow(ticket)
-        tenant, tier = flow.tenant, flow.tenant.tier
-        index = bisect_left(flow.tickets, ticket.since, key=_since)
-        while flow.tickets[index] is not ticket:
-            index += 1
-        del flow.tickets[index]
-        ticket.in_line = False
-        self._count(flow, ticket, -1)
-        if not flow.tickets:
-            flow.waits = False
-            tenant.waiting_flows -= 1
-            tenant.divide()
-        if not tenant.backlog.count:
-            tier.weights -= tenant.weight
-        tier.waits = tier.backlog.count > 0
+    def work_before(self, ticket: Ticket) -> float:
+        """The seconds of slot time of all that get a slot before a request.
 
-    def pass_by(self, ticket: Ticket, seconds: float) -> None:
-        """A request gets a slot, for likely so many seconds, while nobody waits."""
-        flow = _flow(ticket)
-        flow.tenant.tier.order.catch_up(flow, 0.0)
-        self._order.catch_up(flow.tenant.tier, 0.0)
-        self.charge(ticket, seconds)
+        Not only those before it in its line: meanwhile other lines, keys and priorities get their part, also requests
+        that come later.
+        """
+        line = ticket.line
+        before = bisect_right(line.tickets, ticket.since, key=_SINCE) - ticket.waits
+        work = line.seconds(self._pace) * before / max(line.count, 1)
+        for share in _path(ticket):
+            work /= share.part()
+        return work
 
-    def charge(self, ticket: Ticket, seconds: float) -> None:
-        """A request that has waited gets a slot, for likely so many seconds."""
-        flow = _flow(ticket)
-        flow.running += 1
-        ticket.charged, ticket.charged_for = seconds, flow.weight
-        flow.tenant.tier.order.charge(flow, seconds)
-        self._order.charge(flow.tenant.tier, seconds)
+    def add(self, ticket: Ticket) -> None:
+        """Puts a request into its line."""
+        insort(ticket.line.tickets, ticket, key=_SINCE)
+        for share in _path(ticket):
+            share.count_waiting(ticket, 1)
+        ticket.waits = True
+
+    def first(self) -> Ticket:
+        """The request that gets the next slot, where one waits."""
+        share = self.all
+        while share.children:
+            share = min(share.waiting(), key=attrgetter("start"))
+        return share.tickets[0]
+
+    def charge(self, ticket: Ticket) -> None:
+        """Counts a slot that a request gets, for as long as it will probably have it."""
+        ticket.charged = self._pace.seconds(ticket.tokens)
+        for share in _path(ticket):
+            share.charge(ticket.charged, 1)
 
     def settle(self, ticket: Ticket, seconds: float) -> None:
-        """A request gives its slot back, after so many seconds."""
-        flow = _flow(ticket)
-        flow.running -= 1
-        more = seconds - ticket.charged
-        flow.tenant.tier.order.correct(flow, more * flow.weight / ticket.charged_for)
-        self._order.correct(flow.tenant.tier, more)
-        self.forget(ticket)
+        """Counts a slot that a request gives back, after so many seconds."""
+        for share in _path(ticket):
+            share.charge(seconds - ticket.charged, -1)
+        self.remove(ticket)
 
-    def has_room(self, ticket: Ticket) -> bool:
-        """Whether one more fits beside all that wait; one alone is never too large."""
-        waiting, bounds = self.backlog, self._bounds
-        return waiting.count < bounds.requests and (not waiting.count or waiting.bytes + ticket.size <= bounds.bytes)
+    @property
+    def is_too_full(self) -> bool:
+        """Whether more requests or bytes wait than may; one request alone is never too large."""
+        waiting, bounds = self.all, self._bounds
+        return waiting.count > bounds.requests or (waiting.count > 1 and waiting.bytes > bounds.bytes)
 
-    def victim(self, ticket: Ticket) -> Ticket:
-        """Who gives way where one more has no room: the youngest request of the key that uses most.
+    def victim(self) -> Ticket:
+        """The request that gives way first: the youngest of the key that uses most of the queue.
 
-        Batch requests go first if that makes room, but not those within their share of the queue. It may be the one
-        that has no room.
+        Batch requests give way before others if that is enough, as long as they have more than their part of the queue.
         """
-        own_tier = tier = self._tiers[ticket.priority]
-        batch = self._tiers[Priority.BATCH]
-        allowed = SHARES[Priority.BATCH] * (self.backlog.count + 1)
-        if tier is batch:
-            tier = self._tiers[Priority.INTERACTIVE] if batch.backlog.count + 1 <= allowed else batch
-        elif batch.backlog.count > allowed:
-            is_enough = self.backlog.bytes - batch.backlog.bytes + ticket.size <= self._bounds.bytes
-            tier = batch if is_enough else tier
-        if not tier.by_use:
-            return ticket
-        most, _, tenant = tier.by_use[-1]
-        own = _flow(ticket).tenant
-        if tier is not own_tier or most > own.use + self._use(1, ticket.size, own.weight):
-            return tenant.youngest()
-        if not own.backlog.count or own.youngest().since <= ticket.since:
-            return ticket
-        return own.youngest()
+        waiting, batch = self.all, self.all.children.get(Priority.BATCH, Share())
+        others = [share for share in waiting.waiting() if share is not batch]
+        is_enough = waiting.bytes - batch.bytes <= self._bounds.bytes
+        goes = batch if batch.count > _WEIGHTS[Priority.BATCH] * waiting.count and is_enough else others[0]
+        return max(reversed(goes.waiting()), key=self._use).youngest()
 
-    def _count(self, flow: Flow, ticket: Ticket, sign: int) -> None:
-        tenant, tier = flow.tenant, flow.tenant.tier
-        if tenant.backlog.count:
-            del tier.by_use[bisect_left(tier.by_use, (tenant.use, tenant.number))]
-        for backlog in (flow.backlog, tenant.backlog, tier.backlog, self.backlog):
-            backlog.add(ticket, sign)
-        tenant.use = self._use(tenant.backlog.count, tenant.backlog.bytes, tenant.weight)
-        if tenant.backlog.count:
-            insort(tier.by_use, (tenant.use, tenant.number, tenant))
-
-    def _use(self, count: int, size: int, weight: float) -> float:
-        return (count / max(self._bounds.requests, 1) + size / max(self._bounds.bytes, 1)) / weight
+    def _use(self, key: Share) -> tuple[float, float]:
+        """The part of the queue that a key uses, for its weight; of equal ones, that of the youngest request counts."""
+        count, size = key.count / max(self._bounds.requests, 1), key.bytes / max(self._bounds.bytes, 1)
+        return (count + size) / key.weight, key.youngest().since
 
 
-def _level(patience: float) -> int:
-    if patience <= 0:
-        return _LEAST_PATIENCE
-    return (
-        min(max(math.frexp(patience)[1] - 1, _LEAST_PATIENCE), _MOST_PATIENCE)
-        if patience < math.inf
-        else _MOST_PATIENCE
-    )
-
-
-def _seconds(backlog: Backlog, pace: Pace) -> float:
-    return backlog.count * pace.delay + backlog.tokens * pace.per_token
-
-
-def _since(ticket: Ticket) -> float:
-    return ticket.since
-
-
-def _flow(ticket: Ticket) -> Flow:
-    if ticket.flow is None:
-        raise AssertionError("it has no flow")
-    return ticket.flow
+def _path(ticket: Ticket) -> Iterator[Share]:
+    """The line of a request, its key, its priority, and all of the slots' time."""
+    share: Share | None = ticket.line
+    while share is not None:
+        yield share
+        share = share.parent

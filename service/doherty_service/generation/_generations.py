@@ -71,7 +71,7 @@ class Generations:
         """How many requests run or wait."""
         self._recorder = recorder
         self._bounds = bounds
-        self._pace = Pace()
+        self._pace: Pace | None = None
         self._session: EngineSession | None = None
         self._model: ModelInfo | None = None
         self._later: UnavailableError | None = None
@@ -84,9 +84,8 @@ class Generations:
     def begin(self, session: EngineSession) -> None:
         """Accepts requests for an engine that has started."""
         self._model = session.engine.info()
-        session.admission = Admission(
-            self._model.slots, self._bounds, pace=self._pace, refusals=self._recorder.refusals
-        )
+        self._pace = Pace(self._model.slots, self._pace)
+        session.admission = Admission(self._bounds, pace=self._pace, refusals=self._recorder.refusals)
         self._session, self._later = session, None
 
     def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
