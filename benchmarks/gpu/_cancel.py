@@ -17,8 +17,7 @@ from time import perf_counter
 from _figures import percentile
 from _shape import prompt_ids, prompt_text
 from _sides import Side
-from doherty import AsyncClient, DohertyError, GenerateOptions, RawText
-from doherty._aio._stream import AsyncGenerationStream
+from doherty import AsyncClient, AsyncGenerationStream, DohertyError, GenerateOptions, RawText
 
 LONG = 300
 SHORT = 100

@@ -52,13 +52,7 @@ if TYPE_CHECKING:
     from doherty._core._health import Health
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
-    from doherty._core._results import (
-        Delta,
-        FinishReason,
-        Generation,
-        Timings,
-        Usage,
-    )
+    from doherty._core._results import Delta, FinishReason, Generation, Timings, Usage
     from doherty._core._retry import RetryPolicy
     from doherty._core._tls import TLSConfig
     from doherty._sync._client import Client

@@ -32,8 +32,7 @@ from doherty import (
 )
 from doherty import GenerateOptions as Options
 from doherty._core._status import Status as StatusSaid
-from doherty._core._status import read_status
-from doherty._core._translate import translate
+from doherty._core._status import explain, read_status
 from support.server import ServerProcess, start_server
 from support.twins import ENDLESS, Kind, Twin, open_twin
 
@@ -221,7 +220,7 @@ def _failed(code: grpc.StatusCode, details: bytes | None = None) -> grpc.aio.Aio
     ],
 )
 def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, kind: type[RpcError]) -> None:
-    error = translate(read_status(_failed(code)), target="there", connectivity="READY")
+    error = explain(read_status(_failed(code)), target="there", connectivity="READY")
     assert (type(error), error.code) == (kind, code)
     assert "it said so" in error.message
 
@@ -244,7 +243,7 @@ def test_what_grpc_says_by_itself_is_explained(
     code: grpc.StatusCode, said: str, kind: type[RpcError], advice: str
 ) -> None:
     status = StatusSaid(code, said)
-    error = translate(status, target="there", connectivity="READY")
+    error = explain(status, target="there", connectivity="READY")
     assert (type(error), error.reason, error.code) == (kind, None, code)
     assert error.message.startswith(said)
     assert advice in error.message
@@ -253,7 +252,7 @@ def test_what_grpc_says_by_itself_is_explained(
 
 @pytest.mark.parametrize("details", [b"\xff\xff", Status(code=5, message="other").SerializeToString()])
 def test_details_that_make_no_sense_are_left_out(details: bytes) -> None:
-    error = translate(read_status(_failed(grpc.StatusCode.INTERNAL, details)), target="there", connectivity="READY")
+    error = explain(read_status(_failed(grpc.StatusCode.INTERNAL, details)), target="there", connectivity="READY")
     assert (type(error), error.reason) == (InternalError, None)
 
 

@@ -141,3 +141,9 @@ def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
     assert set(below_rpc) == {error.__name__ for error in doherty.RpcError.__subclasses__()}
     assert issubclass(doherty.UnavailableError, ConnectionError)
     assert issubclass(doherty.DeadlineExceededError, TimeoutError)
+
+
+def test_the_command_uses_public_names_only() -> None:
+    folder = Path(str(doherty.__file__)).parent / "cli"
+    private = re.compile(r"\bdoherty\._|^from doherty import .*\b_(?!_version__)", re.MULTILINE)
+    assert not [path.name for path in folder.rglob("*.py") if private.search(path.read_text(encoding="utf-8"))]

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from doherty import Client, Health, UnavailableError
-from doherty._core._addresses import is_several
 from doherty._core._balance import Targets
+from doherty._core._channel import is_several
 from support.server import ServerProcess, start_server
 from support.twins import ENDLESS, Kind, Twin, open_twin
 

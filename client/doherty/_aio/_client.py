@@ -14,13 +14,12 @@ from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import Settings
-from doherty._core._timeout import CLIENT_DEFAULT, Timeout
+from doherty._core._settings import CLIENT_DEFAULT, Settings, Timeout
 
 if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
-    from doherty._core._parameters import Parameters
+    from doherty._core._options import Parameters
     from doherty._core._schema import JsonSchema, ModelT, Schema
     from doherty._core._tls import TLSConfig
 

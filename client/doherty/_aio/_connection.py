@@ -5,8 +5,7 @@ from weakref import WeakSet
 
 import grpc.aio
 
-from doherty._core._addresses import is_several
-from doherty._core._channel import channel_options
+from doherty._core._channel import channel_options, is_several
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 

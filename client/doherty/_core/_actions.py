@@ -5,8 +5,7 @@ I/O. The client carries each action out and sends the result back into the gener
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -19,8 +18,7 @@ Rpc = Literal["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLaten
 """The method of the contract, or `Check` of the health service."""
 
 
-@dataclass(slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a request.
 
     The result is the reply, or the exception that gRPC raised. A StreamGenerate is only begun: the result is None, or
@@ -35,7 +33,6 @@ class Send:
     metadata: tuple[tuple[str, str], ...]
 
 
-@dataclass(slots=True)
 class Receive:
     """Read the messages of the StreamGenerate that was begun, until it ends.
 
@@ -43,15 +40,13 @@ class Receive:
     """
 
 
-@dataclass(slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait, unless the client or the stream is closed in the meantime. The result is None."""
 
     seconds: float
 
 
-@dataclass(slots=True)
-class ChannelState:
+class ChannelState(NamedTuple):
     """Look up the state of the channel to a target. The result is its name."""
 
     target: "Target"

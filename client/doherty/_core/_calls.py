@@ -4,9 +4,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._actions import Actions, Pause, Rpc
+from doherty._core._dispatch import Dispatch, log_attempt
 from doherty._core._errors import DohertyError
 from doherty._core._from_wire import generation_from_reply
-from doherty._core._log import log_attempt
 from doherty._core._request import count_request, latency_request
 from doherty._core._resume import shortened
 from doherty._core._trace import start_trace
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from doherty._core._deployment import Latency, ModelInfo
-    from doherty._core._dispatch import Dispatch
     from doherty._core._prompt import TextPrompt
     from doherty._core._request import PlannedRequest
     from doherty._core._results import Generation
     from doherty._core._retry import CallAttempts
-    from doherty._core._timeout import Timeout
+    from doherty._core._settings import Timeout
 
 
-def generate(dispatch: "Dispatch", planned: "PlannedRequest") -> "Actions[Generation[Any]]":
+def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generation[Any]]":
     """Asks for a whole answer."""
     attempts = dispatch.begin_call(planned.timeout)
     started = perf_counter()
@@ -36,7 +35,7 @@ def generate(dispatch: "Dispatch", planned: "PlannedRequest") -> "Actions[Genera
 
 
 def count_tokens(
-    dispatch: "Dispatch", prompt: "TextPrompt", *, system: str | None, model: str | None, timeout: "Timeout"
+    dispatch: Dispatch, prompt: "TextPrompt", *, system: str | None, model: str | None, timeout: "Timeout"
 ) -> Actions[int]:
     """Asks for the number of tokens of a prompt."""
     request = count_request(prompt, system=system, model=model)
@@ -44,14 +43,14 @@ def count_tokens(
     return int(reply.prompt_tokens)
 
 
-def model(dispatch: "Dispatch", *, timeout: "Timeout") -> "Actions[ModelInfo]":
+def model(dispatch: Dispatch, *, timeout: "Timeout") -> "Actions[ModelInfo]":
     """Asks what a server serves."""
     from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
     return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(timeout))))
 
 
-def latency(dispatch: "Dispatch", window: float | None, *, timeout: "Timeout") -> "Actions[Latency]":
+def latency(dispatch: Dispatch, window: float | None, *, timeout: "Timeout") -> "Actions[Latency]":
     """Asks how fast a server has been over the last `window` seconds."""
     from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
@@ -59,7 +58,7 @@ def latency(dispatch: "Dispatch", window: float | None, *, timeout: "Timeout") -
     return latency_from_wire((yield from _call(dispatch, "GetLatency", request, dispatch.begin_call(timeout))))
 
 
-def _call(dispatch: "Dispatch", rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:
+def _call(dispatch: Dispatch, rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:
     while True:
         target = dispatch.begin_attempt(attempts)
         started = perf_counter()

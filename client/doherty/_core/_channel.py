@@ -1,9 +1,77 @@
-"""How a client connects to a target."""
+"""Which addresses a client connects to, and with which options of gRPC."""
 
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote
 
-from doherty._core._addresses import is_loopback, is_several
 from doherty._version import __version__
+
+DEFAULT_TARGET: Final = "localhost:50051"
+
+_IPV4: Final = re.compile(r"[0-9.]+")
+
+
+def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The targets that were given, else those of the environment, else the one on this machine.
+
+    Args:
+        target: One server, or several separated by commas, or a sequence of them, each as "host:port" or as a name that
+            gRPC resolves ("dns:///host:port", "unix:/path").
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: There is none, or one is nothing that gRPC connects to.
+    """
+    chosen = os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET if target in (None, "") else target
+    targets = tuple(one.strip() for one in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen or ())
+    if not targets:
+        # A list that a configuration has left empty means no server, least of all the one on this machine.
+        raise ValueError("There is no target in the list.")
+    for one in targets:
+        if not isinstance(one, str):
+            raise TypeError(f"A target is a str, not {type(one).__name__}.")
+        if ":" not in one or one.startswith(("http:", "https:")):
+            # gRPC would take port 443, or look for a host of that name.
+            raise ValueError(f"The target {one!r} is not HOST:PORT.")
+    if len(set(targets)) != len(targets):
+        raise ValueError(f"A target is named twice: {', '.join(targets)}.")
+    return targets
+
+
+def is_loopback(target: str) -> bool:
+    """Tells whether what is sent to a target does not leave this machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    return all(map(_is_this_machine, _hosts(target)))
+
+
+def _is_this_machine(host: str) -> bool:
+    # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.startswith("127.") and _IPV4.fullmatch(host) is not None  # 127.1 is an address, too
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def is_several(target: str) -> bool:
+    """Tells whether several servers may stand behind one target: a name in DNS, or a list of addresses."""
+    hosts = _hosts(target)
+    return len(hosts) > 1 or not (is_loopback(target) or ":" in hosts[0] or _IPV4.fullmatch(hosts[0]))
+
+
+def _hosts(target: str) -> list[str]:
+    scheme, _, rest = target.partition(":")
+    addresses = unquote(rest).rpartition("/")[2].split(",") if scheme in ("dns", "ipv4", "ipv6") else [target]
+    return [re.sub(r":\d*$", "", address).strip("[]") for address in addresses]
+
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.primary_user_agent", f"doherty-python/{__version__}"),

@@ -4,18 +4,16 @@ import logging
 import os
 from dataclasses import replace
 from math import inf
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from doherty._core._actions import Actions, ChannelState, Rpc, Send
 from doherty._core._balance import Target, Targets
-from doherty._core._errors import ClientClosedError, DohertyError, ForkError, RpcError
+from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy
-from doherty._core._settings import Settings
-from doherty._core._status import CUT_OFF, Status, read_status
-from doherty._core._timeout import Timeout, choose_timeout
-from doherty._core._translate import translate
+from doherty._core._settings import Settings, Timeout, choose_timeout
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -108,14 +106,18 @@ class Dispatch:
             return ClientClosedError("The client was closed.")
         if error is not None and not isinstance(error, grpc.RpcError):
             raise error
-        status = CUT_OFF if error is None else read_status(error)
-        if status.code is grpc.StatusCode.CANCELLED and attempts.remaining() == 0:
-            # The server keeps the deadline too, and was faster.
-            status = replace(status, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+        from doherty._core._status import explain, read_status  # noqa: PLC0415 - only a failed call pays for it
+
+        status = read_status(error, timed_out=attempts.remaining() == 0)
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
         pause = attempts.pause(status, begun=begun, free_in=free_in)
         if pause is None:
-            return (yield from _explain(status, target, attempts, begun=begun))
+            state = "READY"
+            if not status.answered and status.may_pass(begun=begun):
+                # Core and proxies have several codes for a broken connection. Callers get one for all of them.
+                status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
+                state = yield ChannelState(target)
+            return explain(status, target=target.name, connectivity=state, begun=begun, attempts=attempts.count)
         _LOG.info(
             "%s: %s (%s), attempt %d follows in %.3f s",
             target.name,
@@ -127,11 +129,15 @@ class Dispatch:
         return pause
 
 
-def _explain(status: Status, target: Target, attempts: CallAttempts, *, begun: bool) -> Actions[RpcError]:
-    """Makes the error to raise for an attempt that is the last one."""
-    state = "READY"
-    if status.may_pass(begun=begun) and not status.answered:
-        # Core and proxies have several codes for a broken connection. Callers get one for all of them.
-        status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
-        state = yield ChannelState(target)
-    return translate(status, target=target.name, connectivity=state, begun=begun, attempts=attempts.count)
+def log_attempt(request: "Message", target: str, started: float, error: BaseException | None = None) -> None:
+    """Leaves a debug line on an attempt that ended.
+
+    Args:
+        request: What was asked for; only its kind is logged.
+        target: The server's address.
+        started: When the attempt began, by `perf_counter`.
+        error: What gRPC raised, if it did.
+    """
+    if _LOG.isEnabledFor(logging.DEBUG):
+        outcome = "OK" if error is None else error.code().name if isinstance(error, grpc.RpcError) else "closed"
+        _LOG.debug("%s to %s: %s after %.3f s", request.DESCRIPTOR.name, target, outcome, perf_counter() - started)

@@ -1,16 +1,12 @@
 """Turns an answer from the wire into the dataclasses that callers get."""
 
+import math
+from ctypes import c_float
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from doherty._core._decimals import shortest_decimal
-from doherty._core._results import (
-    FinishReason,
-    Generation,
-    Timings,
-    Usage,
-)
+from doherty._core._results import FinishReason, Generation, Timings, Usage
 from doherty.v1 import answer_pb2
 
 if TYPE_CHECKING:
@@ -20,6 +16,9 @@ if TYPE_CHECKING:
 
     from doherty._core._details import Speculation, TokenLogprob
     from doherty.v1 import generation_service_pb2
+
+_ENOUGH_DIGITS: Final = 9
+"""So many tell any two floats of 32 bits apart."""
 
 _FINISH_REASONS: Final = {
     answer_pb2.FINISH_REASON_STOP: FinishReason.STOP,
@@ -37,22 +36,20 @@ def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[
     """Log probabilities, None where there are none."""
     if not logprobs:
         return None
-    from doherty._core._details import TokenLogprob, TopLogprob  # noqa: PLC0415 - most programs never ask
+    from doherty._core._details import TokenLogprob, TopLogprob  # noqa: PLC0415 - few calls ask for them
 
     return tuple(
         TokenLogprob(
-            one.token_id,
-            one.token,
-            one.logprob,
-            tuple(TopLogprob(top.token_id, top.token, top.logprob) for top in one.top),
+            token.token_id,
+            token.token,
+            token.logprob,
+            tuple(TopLogprob(top.token_id, top.token, top.logprob) for top in token.top),
         )
-        for one in logprobs
+        for token in logprobs
     )
 
 
-def generation_from_reply(
-    reply: "generation_service_pb2.GenerateResponse", elapsed: float | None
-) -> "Generation[None]":
+def generation_from_reply(reply: "generation_service_pb2.GenerateResponse", elapsed: float | None) -> Generation[None]:
     """A whole answer that took the caller `elapsed` seconds; None after a retry."""
     return generation_from_parts(
         reply.start,
@@ -72,7 +69,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     text: str,
     token_ids: tuple[int, ...] | None,
     logprobs: "tuple[TokenLogprob, ...] | None",
-) -> "Generation[None]":
+) -> Generation[None]:
     """A whole answer from how it began and ended, and what came between."""
     timings = timings_from_wire(summary.timings)
     return Generation(
@@ -135,8 +132,8 @@ def _speculation(summary: answer_pb2.Summary) -> "Speculation | None":
         return None
     from doherty._core._details import Speculation  # noqa: PLC0415 - few engines speculate
 
-    told = summary.speculation
-    return Speculation(told.steps, told.draft_tokens, told.accepted_tokens)
+    speculation = summary.speculation
+    return Speculation(speculation.steps, speculation.draft_tokens, speculation.accepted_tokens)
 
 
 def optional(message: "Message", field: str) -> Any:
@@ -147,4 +144,12 @@ def optional(message: "Message", field: str) -> Any:
     if isinstance(value, Duration):
         return seconds(value)
     descriptor = message.DESCRIPTOR.fields_by_name[field]
-    return shortest_decimal(value) if descriptor.type == descriptor.TYPE_FLOAT else value
+    return _shortest_decimal(value) if descriptor.type == descriptor.TYPE_FLOAT else value
+
+
+def _shortest_decimal(value: float) -> float:
+    """The shortest decimal that a float of 32 bits stands for: 0.9, where its exact value is 0.89999998."""
+    if not math.isfinite(value):
+        return value
+    decimals = (float(f"{value:.{digits}g}") for digits in range(6, _ENOUGH_DIGITS + 1))
+    return next((decimal for decimal in decimals if c_float(decimal).value == value), value)

@@ -16,11 +16,11 @@ from doherty._core._errors import (
     RpcError,
     UnavailableError,
 )
-from doherty._core._timeout import choose_timeout
+from doherty._core._settings import choose_timeout
 
 if TYPE_CHECKING:
     from doherty._core._dispatch import Dispatch
-    from doherty._core._timeout import Timeout
+    from doherty._core._settings import Timeout
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 """The method of grpc.health.v1 that answers once."""

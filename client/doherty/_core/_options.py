@@ -1,10 +1,11 @@
-"""What can be asked for besides the parameters of `generate` itself."""
+"""The parameters of `generate`, and the less common ones that go into its `options`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from doherty._core._prompt import TokenIds
+from doherty._core._settings import Timeout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +49,21 @@ class GenerateOptions:
     """Whether a person waits for the answer. What is "batch" goes behind what is not."""
     continue_from: str | TokenIds | None = None
     """The part of this very answer that the caller already holds: the answer goes on right behind it."""
+
+
+class Parameters(TypedDict, total=False):
+    """All parameters of `generate` but the prompt and the schema, for the type checkers: its overloads share them."""
+
+    system: str | None
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    adapter: str | None
+    time_limit: float | None
+    timeout: Timeout
+    first_token_timeout: float | None
+    idle_timeout: float | None
+    request_id: str | None
+    options: GenerateOptions | None

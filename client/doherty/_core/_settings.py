@@ -1,18 +1,57 @@
-"""What a client was made with."""
+"""The parameters of a client: where it connects to, how the connection is secured, and how long calls may take."""
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Final
 
-from doherty._core._addresses import choose_targets
-from doherty._core._key import key_metadata
+from doherty._core._channel import choose_targets, is_loopback
 from doherty._core._retry import RetryPolicy
-from doherty._core._timeout import check_timeout
 
 if TYPE_CHECKING:
     import grpc
 
     from doherty._core._tls import TLSConfig
+
+
+class Unset(Enum):
+    """The type of a timeout that a call leaves to its client."""
+
+    CLIENT_DEFAULT = "the client's timeout"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+CLIENT_DEFAULT: Final = Unset.CLIENT_DEFAULT
+
+Timeout = float | Unset | None
+"""Seconds until a call is given up; None never gives it up."""
+
+_LONGEST: Final = 1e8
+"""Three years: gRPC takes far longer ones for ones that are over."""
+
+
+def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
+    """The timeout as gRPC takes it.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is none that can be waited for.
+    """
+    if timeout is None or timeout == inf:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"{name}= is a number of seconds or None, not {timeout!r}.")
+    if not timeout >= 0:
+        raise ValueError(f"{name}= is a number of seconds from 0 on, not {timeout!r}.")
+    return min(timeout, _LONGEST)
+
+
+def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
+    """The timeout of one call, where `default` is the client's; raises as `check_timeout` does."""
+    return default if isinstance(timeout, Unset) else check_timeout(timeout)
 
 
 class Settings:
@@ -44,7 +83,7 @@ class Settings:
         self.targets = choose_targets(target)
         self.credentials = _credentials(tls)
         """None is plaintext."""
-        self.metadata = key_metadata(api_key, self.targets, encrypted=self.credentials is not None, insecure=insecure)
+        self.metadata = _key_metadata(api_key, self.targets, encrypted=self.credentials is not None, insecure=insecure)
         """Goes with every call; has the key."""
         self.timeout = check_timeout(timeout)
         self.retry = retry
@@ -55,10 +94,36 @@ def _credentials(tls: "TLSConfig | bool | None") -> "grpc.ChannelCredentials | N
     ca = os.environ.get("DOHERTY_TLS_CA") if tls is None else None
     if not tls and not ca:
         return None
-    from doherty._core._tls import TLSConfig, credentials  # noqa: PLC0415 - most connections stay on one machine
+    from doherty._core._tls import TLSConfig, channel_credentials  # noqa: PLC0415 - most connections stay on one machine
 
     if tls in (None, True):
-        return credentials(TLSConfig(ca=ca))
+        return channel_credentials(TLSConfig(ca=ca))
     if not isinstance(tls, TLSConfig):
         raise TypeError(f"tls= is a bool or a TLSConfig, not {type(tls).__name__}.")
-    return credentials(tls)
+    return channel_credentials(tls)
+
+
+def _key_metadata(
+    api_key: str | None, targets: Sequence[str], *, encrypted: bool, insecure: bool
+) -> tuple[tuple[str, str], ...]:
+    """The metadata that carries the key that was given, else that of the environment; none without a key.
+
+    Raises:
+        TypeError: The key is no text.
+        ValueError: It cannot stand in a header, or would cross a network that anybody on the way can read.
+    """
+    key = os.environ.get("DOHERTY_API_KEY") if api_key is None else api_key
+    if not key:
+        return ()
+    if not isinstance(key, str):
+        raise TypeError(f"api_key= is a str, not {type(key).__name__}.")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        # The key itself stays out of the message, which may be logged.
+        raise ValueError("The API key has characters that no key has, such as a line break at its end.")
+    exposed = [target for target in targets if not is_loopback(target)]
+    if exposed and not encrypted and not insecure:
+        raise ValueError(
+            f"The API key would go to {', '.join(exposed)} unencrypted. Use tls=True or TLSConfig(...); where the "
+            "whole network in between is trusted, insecure=True."
+        )
+    return (("authorization", f"Bearer {key}"),)

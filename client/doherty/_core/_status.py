@@ -1,16 +1,46 @@
-"""What a call that failed was told."""
+"""How a failed call ended, and the error of this package that it is raised as."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from doherty._core._errors import FieldViolation
+from doherty._core._errors import (
+    AuthenticationError,
+    CancelledByServerError,
+    DeadlineExceededError,
+    FieldViolation,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RpcError,
+    UnavailableError,
+    UnsupportedError,
+)
 from doherty._core._from_wire import seconds, timings_from_header
 from doherty._core._results import Timings
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status as WireStatus
+
+_KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
+    kind.code: kind
+    for kind in (
+        InvalidRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        NotFoundError,
+        OverloadedError,
+        UnavailableError,
+        DeadlineExceededError,
+        UnsupportedError,
+        CancelledByServerError,
+        InternalError,
+    )
+}
 
 _GONE: Final = (grpc.StatusCode.CANCELLED,)
 _BROKEN: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
@@ -48,41 +78,49 @@ class Status:
 CUT_OFF: Final = Status(grpc.StatusCode.UNAVAILABLE, "the stream ended without a summary")
 
 
-def read_status(error: grpc.RpcError) -> Status:
-    """Reads what grpc or grpc.aio raised: an AioRpcError has the same methods as a sync call."""
-    told: dict[str, Any] = {}
+def read_status(error: grpc.RpcError | None, *, timed_out: bool = False) -> Status:
+    """Reads what grpc or grpc.aio raised: an AioRpcError has the same methods as a sync call.
+
+    Args:
+        error: None for a stream that ended without a summary.
+        timed_out: Whether the call's deadline has passed. The server keeps it too and may be faster, with CANCELLED.
+    """
+    if error is None:
+        return CUT_OFF
+    details: dict[str, Any] = {}
     if _trailing(error, "grpc-status-details-bin") is not None and (status := _details(error)) is not None:
-        told = _unpack(status)
+        details = _unpack(status)
+    code = error.code()
     return Status(
-        code=error.code(),
+        code=grpc.StatusCode.DEADLINE_EXCEEDED if timed_out and code is grpc.StatusCode.CANCELLED else code,
         message=error.details() or "no reason given",
         timings=timings_from_header(_trailing(error, "server-timing")),
-        **told,
+        **details,
     )
 
 
 def _unpack(status: "WireStatus") -> dict[str, Any]:
-    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - only a failed call pays for it
+    from google.rpc import error_details_pb2  # noqa: PLC0415 - only a failed call pays for it
 
-    told: dict[str, Any] = {"answered": True}
-    info, request, fields, retry = details.ErrorInfo(), details.RequestInfo(), details.BadRequest(), details.RetryInfo()
+    details: dict[str, Any] = {"answered": True}
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+    fields, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Unpack(info):
-            told["reason"] = info.reason
+            details["reason"] = info.reason
         elif detail.Unpack(request):
-            told["request_id"] = request.request_id
+            details["request_id"] = request.request_id
         elif detail.Unpack(fields):
-            told["field_violations"] = tuple(
-                FieldViolation(one.field, one.description) for one in fields.field_violations
+            details["field_violations"] = tuple(
+                FieldViolation(violation.field, violation.description) for violation in fields.field_violations
             )
         elif detail.Unpack(retry):
-            told["retry_after"] = seconds(retry.retry_delay)
-    return told
+            details["retry_after"] = seconds(retry.retry_delay)
+    return details
 
 
 def _details(error: grpc.RpcError) -> "WireStatus | None":
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - only a failed call pays for it
-    from grpc_status import rpc_status  # noqa: PLC0415
+    from grpc_status import rpc_status  # noqa: PLC0415 - only a failed call pays for it
 
     try:
         # It reads code, details and trailing metadata, which an AioRpcError has just as a Call does.
@@ -98,3 +136,65 @@ def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
         if name == key:
             return cast("str | bytes", value)
     return None
+
+
+def explain(status: Status, *, target: str, connectivity: str, begun: bool = False, attempts: int = 1) -> RpcError:
+    """Makes the error of this package that a failed call stands for.
+
+    Args:
+        status: How it ended.
+        target: The server's address, for the message.
+        connectivity: The state of the channel, for the message.
+        begun: Whether something of the answer had come, so that the server was there.
+        attempts: How often the call was tried.
+    """
+    kind = _KINDS.get(status.code, InternalError)
+    message = _message(status, target, connectivity, begun=begun)
+    return kind(
+        f"{message} (after {attempts} attempts)" if attempts > 1 else message,
+        code=status.code,
+        reason=status.reason,
+        request_id=status.request_id,
+        field_violations=status.field_violations,
+        retry_after=status.retry_after,
+        timings=status.timings,
+    )
+
+
+def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table
+    """What went wrong and what to do, for those who call from Python and for those who use the command."""
+    message, ours, again = status.message, status.answered, _again(status.retry_after)
+    match status.code:
+        case grpc.StatusCode.UNAVAILABLE if ours:
+            return f"{target} cannot answer now (channel {connectivity}): {message}{again}"
+        case grpc.StatusCode.UNAVAILABLE if begun:
+            return f"{target} was lost in the middle of its answer (channel {connectivity}): {message}"
+        case grpc.StatusCode.UNAVAILABLE:
+            return f"{target} was not reached (channel {connectivity}): {message}; check that a server listens there"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
+            return f"{message}{again}"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "metadata" in message:
+            return f"{message}; the metadata is larger than the server takes"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return f"{message}; the request is larger than the server takes: client.model().limits.max_message_bytes"
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return f"{target} wants a valid key: {message}; give one with api_key= or DOHERTY_API_KEY"
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return f"{target} does not allow this key to do it: {message}"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"{target} did not finish in time: {message}; allow more with timeout= or --timeout"
+        case grpc.StatusCode.NOT_FOUND:
+            return f"{message}; client.model() and `doherty model` tell what {target} serves"
+        case grpc.StatusCode.UNIMPLEMENTED if ours:
+            return f"{message}; client.model().features and `doherty model` list what {target} can do"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            advice = f"check that {target} is a Doherty server of this version, and that nothing compresses messages"
+            return f"{message}; {advice}"
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN if not ours:
+            return f"{message}; so says gRPC at {target}, or a proxy before it, which could not make sense of the call"
+        case _:
+            return message
+
+
+def _again(retry_after: float | None) -> str:
+    return "" if retry_after is None else f"; try again in {retry_after:.3g} s"

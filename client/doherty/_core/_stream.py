@@ -5,9 +5,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._actions import Actions, Pause, Receive
+from doherty._core._dispatch import Dispatch, log_attempt
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
-from doherty._core._log import log_attempt
 from doherty._core._results import Delta, Generation, Timings
 from doherty._core._resume import resumed_request, shortened
 from doherty._core._trace import start_trace
@@ -15,7 +15,6 @@ from doherty._core._trace import start_trace
 if TYPE_CHECKING:
     from doherty._core._balance import Target
     from doherty._core._details import TokenLogprob
-    from doherty._core._dispatch import Dispatch
     from doherty._core._request import PlannedRequest
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
@@ -28,7 +27,7 @@ class StreamState:
     Whoever reads the messages calls `feed` with each.
     """
 
-    def __init__(self, dispatch: "Dispatch", planned: "PlannedRequest") -> None:
+    def __init__(self, dispatch: Dispatch, planned: "PlannedRequest") -> None:
         """Begins the call: its timeout runs from now on."""
         self._dispatch = dispatch
         self._planned = planned

@@ -29,7 +29,7 @@ class TLSConfig:
             raise ValueError("TLSConfig(cert=..., key=...): the two go together.")
 
 
-def credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
+def channel_credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
     """What gRPC encrypts a channel with.
 
     Raises:

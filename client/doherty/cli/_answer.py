@@ -5,8 +5,7 @@ import sys
 import click
 from rich.console import Console
 
-from doherty._core._results import FinishReason, Generation
-from doherty._sync._stream import GenerationStream
+from doherty import FinishReason, Generation, GenerationStream
 from doherty.cli._terminal import harmless
 
 

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from doherty._core._errors import DohertyError
-from doherty._core._prompt import Message
-from doherty._core._results import Generation
-from doherty._sync._client import Client
+from doherty import Client, DohertyError, Generation, Message
 from doherty.cli._answer import show, speed, tell_cut
 from doherty.cli._connect import Server, failure, server_options
 from doherty.cli._conversation import Conversation
@@ -19,7 +16,7 @@ from doherty.cli._slash import SlashCommands
 from doherty.cli._terminal import brief
 
 if TYPE_CHECKING:
-    from doherty._sync._stream import GenerationStream
+    from doherty import GenerationStream
 
 
 @click.command()

@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from doherty._core._addresses import DEFAULT_TARGET
-from doherty._core._errors import DeadlineExceededError, DohertyError, OverloadedError, UnavailableError
-from doherty._core._retry import RetryPolicy
-from doherty._core._tls import TLSConfig
-from doherty._sync._client import Client
+import doherty
+from doherty import (
+    Client,
+    DeadlineExceededError,
+    DohertyError,
+    OverloadedError,
+    RetryPolicy,
+    TLSConfig,
+    UnavailableError,
+)
 from doherty.cli._exit import Failed, Unavailable
 from doherty.cli._modal import SCHEME, boot
 
 if TYPE_CHECKING:
-    from doherty._aio._client import AsyncClient
+    from doherty import AsyncClient
 
 _Callback = Callable[..., Any]
+
+_DEFAULT_TARGET: Final = "localhost:50051"
+"""The SDK's own, for the help to show."""
 
 _MOST_KEY_CHARACTERS: Final = 4_096
 
@@ -63,10 +71,8 @@ class Server:
 
     def connect_async(self, target: str | None = None) -> "AsyncClient":
         """A client for asyncio that measures, to use within `failures_told`; `target` replaces the server's own."""
-        from doherty._aio._client import AsyncClient  # noqa: PLC0415 - only the load generator needs it
-
         with _usage_told():
-            return AsyncClient(
+            return doherty.AsyncClient(  # loaded when it is used, for only the load generator needs it
                 target or self.target,
                 api_key=self.api_key,
                 tls=self.tls,
@@ -113,7 +119,7 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
         click.option(
             "--target",
             envvar="DOHERTY_TARGET",
-            default=DEFAULT_TARGET,
+            default=_DEFAULT_TARGET,
             show_default=True,
             show_envvar=True,
             metavar="HOST:PORT[,...]",

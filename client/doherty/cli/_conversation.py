@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from doherty._core._prompt import Message
+from doherty import Message
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from doherty._sync._client import Client
+from doherty import Client
 from doherty.cli._answer import show, tell_end
 from doherty.cli._connect import Server, server_options
 from doherty.cli._tables import print_json

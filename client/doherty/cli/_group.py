@@ -7,7 +7,7 @@ from typing import Final, cast
 import click
 from click.shell_completion import CompletionItem
 
-from doherty._version import __version__
+from doherty import __version__
 from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, tell
 
 _OWN: Final = {

@@ -2,7 +2,7 @@
 
 import click
 
-from doherty._core._health import Health
+from doherty import Health
 from doherty.cli._connect import Server, server_options
 from doherty.cli._exit import NOT_SERVING
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from doherty._core._deployment import EndedRequests, Latency, Quantiles
+from doherty import EndedRequests, Latency, Quantiles
 from doherty.cli._tables import Row, milliseconds, percent, print_table
 from doherty.cli._trend import View
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from doherty._sync._client import Client
+from doherty import Client
 from doherty.cli._answer import pace, show
 from doherty.cli._connect import Server
 from doherty.cli._report import (

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from doherty._core._deployment import ModelInfo
-from doherty._core._results import Generation
+from doherty import Generation, ModelInfo
 from doherty.cli._load._statistics import percentile
 
 THRESHOLD: Final = 0.4

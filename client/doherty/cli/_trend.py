@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from doherty._core._deployment import Latency
+from doherty import Latency
 
 _CLOCKS_DIFFER: Final = 2e-4
 """How much faster one machine's clock may be than another's."""

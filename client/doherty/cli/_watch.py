@@ -13,8 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from doherty._core._errors import DeadlineExceededError, OverloadedError, UnavailableError
-from doherty._sync._client import Client
+from doherty import Client, DeadlineExceededError, OverloadedError, UnavailableError
 from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
 from doherty.cli._tables import make_table
 from doherty.cli._terminal import brief, harmless_json

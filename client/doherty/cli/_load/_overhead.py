@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 from types import TracebackType
 from typing import Final, Self
 
-from doherty._core._deployment import Quantiles
+from doherty import Quantiles
 from doherty.cli._load._statistics import mean, quantiles
 
 _PERIOD: Final = 0.02

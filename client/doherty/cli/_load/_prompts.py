@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from doherty._core._prompt import Message
+from doherty import Message
 
 LoadPrompt = str | tuple[Message, ...]
 """One user message, or a conversation."""

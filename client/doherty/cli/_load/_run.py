@@ -8,9 +8,7 @@ from itertools import count, islice
 from math import inf
 from time import perf_counter
 
-from doherty._aio._client import AsyncClient
-from doherty._core._deployment import Latency, ModelInfo
-from doherty._core._errors import DohertyError
+from doherty import AsyncClient, DohertyError, Latency, ModelInfo
 from doherty.cli._load._loops import closed_loop, open_loop, poisson_arrivals
 from doherty.cli._load._overhead import Overhead, OverheadMeter
 from doherty.cli._load._prompts import LoadPrompt

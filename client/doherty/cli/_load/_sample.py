@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
 
-from doherty._aio._client import AsyncClient
-from doherty._core._errors import DohertyError, RpcError
-from doherty._core._results import Generation, Timings
+from doherty import AsyncClient, DohertyError, Generation, RpcError, Timings
 from doherty.cli._load._prompts import LoadPrompt
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from doherty._core._deployment import Quantiles
+from doherty import Quantiles
 from doherty.cli._load._run import Load, Run, Side
 from doherty.cli._load._statistics import Ratio, percentile, quantiles
 from doherty.cli._load._summary import (

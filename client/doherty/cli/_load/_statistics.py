@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from doherty._core._deployment import Quantiles
+from doherty import Quantiles
 
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95

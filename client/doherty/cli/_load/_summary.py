@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from doherty._core._deployment import Quantiles
-from doherty._core._results import Timings
+from doherty import Quantiles, Timings
 from doherty.cli._load._run import Run, Side
 from doherty.cli._load._sample import Sample
 from doherty.cli._load._statistics import Ratio, quantiles, ratio_of_medians
