@@ -24,6 +24,9 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # In spite of its name, how long a connection may take to come about: 20 s by default, for which the calls wait that
     # could go to another target.
     ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A name is resolved again when a connection has ended, but no sooner than this after the last time. Core's own are
+    # 30 s, for which a server that was added gets no calls.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 
 # gRPC would ask the proxy of the environment for this machine too, and it would read what is meant for nobody else.

@@ -174,6 +174,13 @@ class Settings(BaseSettings):
     idle_timeout: float = Field(
         default=600, ge=1, le=_LARGEST // 1000, description="How long a connection may have no call, in seconds."
     )
+    max_connection_age: float = Field(
+        default=0,
+        ge=0,
+        le=_LARGEST // 1000,
+        description="After how long, give or take 10 %, a connection takes no more calls, so that its client connects "
+        "anew and finds servers that were added, in seconds; calls on it may finish; 0 is never.",
+    )
     receive_timeout: float = Field(
         default=30,
         gt=0,

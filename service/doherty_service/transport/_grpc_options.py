@@ -9,6 +9,8 @@ _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000
 _LEAST_DEALLOCATING = 256
 _MOST_PENDING = 8_192
+_FOREVER = 2**31 - 1
+"""What core takes as no limit."""
 
 
 def grpc_options(settings: Settings) -> list[tuple[str, int]]:
@@ -57,4 +59,16 @@ def _patience(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", round(settings.idle_timeout * 1000)),
+        *_age(settings),
+    ]
+
+
+def _age(settings: Settings) -> list[tuple[str, int]]:
+    """When a connection takes no more calls. Core adds the jitter of 10 % itself."""
+    if not settings.max_connection_age:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", max(1, round(settings.max_connection_age * 1000))),
+        # How long the calls on it may go on: without a limit, because an answer has none. It is core's default.
+        ("grpc.max_connection_age_grace_ms", _FOREVER),
     ]

@@ -1,0 +1,45 @@
+"""Servers that are added behind a name reach clients that run already."""
+
+from collections import Counter
+from contextlib import ExitStack
+
+from doherty import AsyncClient, GenerateOptions
+from support.dns import serve_names
+from support.server import ServerProcess, start_server
+
+HOSTS: tuple[str, ...] = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+WINDOW = 60
+"""Requests over which a server's share is taken."""
+
+
+def _start(stack: ExitStack, host: str, port: str) -> ServerProcess:
+    flags = ("--engine", "synthetic", "-o", "tokens_per_second=1000", "--max-connection-age", "1")
+    return stack.enter_context(start_server("--listen", f"{host}:{port}", *flags))
+
+
+def _answered(servers: list[ServerProcess]) -> list[int]:
+    """How many requests each server has answered since this was last asked."""
+    return [Counter(str(line["event"]) for line in server.read())["request"] for server in servers]
+
+
+async def test_a_server_added_to_a_name_gets_its_share_and_no_call_fails() -> None:
+    with ExitStack() as stack:
+        servers = [_start(stack, HOSTS[0], "0")]
+        port = servers[0].target.rpartition(":")[2]
+        servers.append(_start(stack, HOSTS[1], port))
+        names = stack.enter_context(serve_names(*HOSTS[:2]))
+        async with AsyncClient(names.target(int(port)), retry=None) as client:
+            await client.wait_ready()
+            outlasts_its_connection = client.stream_generate(
+                "Hi", max_output_tokens=3000, options=GenerateOptions(ignore_eos=True)
+            )
+            servers.append(_start(stack, HOSTS[2], port))
+            names.addresses = list(HOSTS)
+            share = 0.0
+            while not 0.25 <= share <= 0.40:
+                _answered(servers)
+                for _ in range(WINDOW):
+                    await client.generate("Hi", max_output_tokens=1)
+                counts = _answered(servers)
+                share = counts[2] / sum(counts)
+            assert (await outlasts_its_connection.result()).usage.output_tokens == 3000
