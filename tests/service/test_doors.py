@@ -1,4 +1,4 @@
-"""Health, reflection and channelz: open, for holders of a key, or off."""
+"""Health, reflection, channelz and reports of the load: open, for holders of a key, or off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +35,7 @@ METHODS = {
     "health": ("/grpc.health.v1.Health/Check", b""),
     "watch": ("/grpc.health.v1.Health/Watch", b""),
     "channelz": ("/grpc.channelz.v1.Channelz/GetServers", b""),
+    "load": ("/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", b""),
     "reflection": ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", LIST_SERVICES),
     "old reflection": ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", LIST_SERVICES),
 }
@@ -76,16 +77,16 @@ def test_with_keys_only_health_is_open(keys: tuple[str, str]) -> None:
 
 
 def test_each_door_has_a_setting(keys: tuple[str, str]) -> None:
-    flags = ("--health", "keyed", "--reflection", "open", "--channelz", "off")
+    flags = ("--health", "keyed", "--reflection", "open", "--load-reports", "open", "--channelz", "off")
     with server_with("--keys-file", keys[0], *flags) as channel:
         # Who has no key does not hear that channelz is off.
-        opened = dict.fromkeys(("reflection", "old reflection"), OK)
+        opened = dict.fromkeys(("reflection", "old reflection", "load"), OK)
         assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened
         assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK) | {"channelz": UNIMPLEMENTED}
 
 
 def test_all_doors_can_be_off() -> None:
-    with server_with("--health", "off", "--reflection", "off", "--channelz", "off") as channel:
+    with server_with("--health", "off", "--reflection", "off", "--channelz", "off", "--load-reports", "off") as channel:
         assert knock(channel) == dict.fromkeys(METHODS, UNIMPLEMENTED)
 
 

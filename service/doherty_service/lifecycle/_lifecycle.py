@@ -12,6 +12,7 @@ from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service.admission import QueueBounds
 from doherty_service.generation import Generations
 from doherty_service.lifecycle._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
+from doherty_service.load import LoadMeter
 from doherty_service.metrics import ServerCollector, serve_metrics
 from doherty_service.process import describe, give_memory_back
 from doherty_service.rpc import ReceiveWatch, Reporter
@@ -96,15 +97,17 @@ async def _serve(
 ) -> NoReturn:
     signals = _Signals()  # before the model is loaded, which can take minutes
     recorder = LatencyRecorder(settings.latency_window)
-    bounds = QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
-    generations = Generations(recorder, bounds)
+    generations = Generations(
+        recorder, QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
+    )
+    load_meter = LoadMeter(generations, recorder)
     health_servicer = HealthServicer()
     reporter = Reporter(recorder, log.put, tracing)
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
     certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
     server, end_watch = build_server(
-        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring
+        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring, load_meter
     )
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
@@ -133,6 +136,7 @@ async def _serve(
         watch_port(address),
         guard.run(address),
         measure_lag(recorder.loop_lag.observe),
+        load_meter.run(),
         *([certificates.remind()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]

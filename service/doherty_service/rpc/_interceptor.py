@@ -38,6 +38,8 @@ Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
 _NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
 _OWN_SERVICES = "/doherty."
+_LOAD = "endpoint-load-metrics-bin"
+"""The trailing metadata with the server's load, as gRPC's proposal A51 names it."""
 _ATTEMPTS = "doherty-attempts"
 """The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
 _TRYING_SINCE = "doherty-trying-since-ms"
@@ -70,12 +72,14 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         costly_services: Mapping[str, Shares] = _NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
+        load: Callable[[], bytes] | None = None,
     ) -> None:
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
         `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
         ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time,
-        and they count against its limits; the servicers of the contract see to that themselves.
+        and they count against its limits; the servicers of the contract see to that themselves. What `load` returns
+        goes with the status of each RPC of the contract whose caller had a key, or needed none.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -85,6 +89,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._open_services = frozenset(open_services)
         self._strangers = Strangers(Counter() if refusals is None else refusals)
         self._costly_services = costly_services
+        self._load = load
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -107,6 +112,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         is_own = name.startswith(_OWN_SERVICES)
         serve = self._serving(handler, name, is_own=is_own)
         end_watch = self.end_watch
+        load = self._load if is_own else None
 
         async def run(messages: Any, context: Context) -> Any:
             record = _begin(name, context)
@@ -114,8 +120,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             try:
                 reply = await serve(messages, context, record)
                 code = grpc.StatusCode.OK
-                if timing := record.server_timing():
-                    context.set_trailing_metadata((("server-timing", timing),))
+                context.set_trailing_metadata(_trailing(record, load))
             except _StatusNotReadError:
                 code = _status_code(context)
                 raise asyncio.CancelledError from None  # the one end that gRPC does not report as a fault of ours
@@ -145,6 +150,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
         lets_in = is_own or keyring is not None
         respond = self._responding(handler, name) if is_own else self._responding_elsewhere(handler, name)
+        load = self._load if is_own else None
         begin, accept = self._reporter.begin, self._accept
 
         async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
@@ -167,9 +173,9 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             except NotImplementedError as error:
                 # The generated base of a service raises it for a method that its servicer lacks, as health's List.
                 is_lacking = context.code() is grpc.StatusCode.UNIMPLEMENTED
-                await _abort(UnsupportedMethodError() if is_lacking else error, record, context)
+                await _abort(UnsupportedMethodError() if is_lacking else error, record, context, load)
             except Exception as error:  # noqa: BLE001 - the caller is told a status whatever it is, and the log all of it
-                await _abort(error, record, context)
+                await _abort(error, record, context, load)
             else:
                 return reply
 
@@ -272,7 +278,16 @@ def _begin(method: str, context: Context) -> RequestRecord:
     return record
 
 
-async def _abort(error: Exception, record: RequestRecord, context: Context) -> NoReturn:
+def _trailing(record: RequestRecord, load: Callable[[], bytes] | None) -> tuple[tuple[str, str | bytes], ...]:
+    """The metadata that goes with every status: what was measured, and the load where it may be told."""
+    timing = record.server_timing()
+    timed: tuple[tuple[str, str | bytes], ...] = (("server-timing", timing),) if timing else ()
+    return timed if load is None or record.is_stranger else (*timed, (_LOAD, load()))
+
+
+async def _abort(
+    error: Exception, record: RequestRecord, context: Context, load: Callable[[], bytes] | None
+) -> NoReturn:
     """Ends an RPC with the status that an error stands for.
 
     Raises:
@@ -280,9 +295,7 @@ async def _abort(error: Exception, record: RequestRecord, context: Context) -> N
     """
     told = note_failure(error, record)
     status = to_status(told, record.request_id)
-    trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if timing := record.server_timing():
-        trailing.append(("server-timing", timing))
+    trailing = [("grpc-status-details-bin", status.SerializeToString()), *_trailing(record, load)]
     if (after := pushback(told)) is not None:
         trailing.append(("grpc-retry-pushback-ms", after))
     try:

@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     health: Door = Field(default="open", description=f"The health service: {_DOORS}.")
     reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
     channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")
+    load_reports: Door = Field(
+        default="keyed",
+        description="Reports of the load for balancers (ORCA), by a service and, unless it is off, with the status of "
+        f"each call: {_DOORS}.",
+    )
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     allow_control_tokens: bool = Field(
         default=False,

@@ -46,6 +46,10 @@ class LatencyRecorder:
         """How long the engine's slot stayed taken after an abort, by cause."""
         self.totals = Tally()
         """What ended since the server started."""
+        self.answered = 0
+        """Requests for an answer that ended OK."""
+        self.failed = 0
+        """Requests that were owed an answer, whose callers stayed, and that got no whole one."""
         self.first_tokens: Counter[bool] = Counter()
         """Requests that were owed a first token, by whether it came within the threshold."""
         self.loop_lag = Histogram()
@@ -65,8 +69,7 @@ class LatencyRecorder:
         self._window.add(record, outcome, is_answer=is_answer)
         if not is_answer:
             return
-        if outcome.is_owed:
-            self.first_tokens[is_in_time(record)] += 1
+        self._count_answer(record, outcome)
         if record.prompt_tokens is not None:
             self.tokens[TokenKind.PROMPT, key] += record.prompt_tokens
         self.tokens[TokenKind.OUTPUT, key] += record.output_tokens
@@ -77,6 +80,14 @@ class LatencyRecorder:
                 self.spans[name, rpc].observe(seconds)
         if record.gaps:
             self.spans["inter_token", rpc].observe_each(record.gaps)
+
+    def _count_answer(self, record: RequestRecord, outcome: Outcome) -> None:
+        if outcome.status == "OK":
+            self.answered += 1
+        elif outcome.is_owed and outcome.status != "CANCELLED":
+            self.failed += 1
+        if outcome.is_owed:
+            self.first_tokens[is_in_time(record)] += 1
 
     def slot_freed(self, cause: AbortCause | None, seconds: float) -> None:
         """Takes note of how long the engine's slot stayed taken after a request was aborted."""

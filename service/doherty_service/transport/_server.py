@@ -8,6 +8,7 @@ from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
 from doherty_service.admission import Shares
 from doherty_service.generation import Generations
+from doherty_service.load import LOAD_SERVICE, LoadMeter, LoadServicer, add_load_service
 from doherty_service.rpc import EndWatch, LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.security import (
     CacheSalts,
@@ -42,6 +43,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     receive_watch: ReceiveWatch,
     guard: ConnectionGuard,
     keyring: Keyring | None,
+    load_meter: LoadMeter,
 ) -> tuple[grpc.aio.Server, EndWatch]:
     """Makes a server that is not yet bound to an address, and the watch over the ends of its RPCs.
 
@@ -51,6 +53,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         health.SERVICE_NAME: settings.health,
         **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
         CHANNELZ_SERVICE: settings.channelz,
+        LOAD_SERVICE: settings.load_reports,
     }
     interceptor = LatencyInterceptor(
         reporter,
@@ -60,6 +63,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         accept=guard.accept,
         refusals=recorder.refusals,
         costly_services={CHANNELZ_SERVICE: Shares(_MOST_DEBUGGING, recorder.refusals)},
+        load=None if settings.load_reports == "off" else lambda: load_meter.encoded,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     deployment = Deployment(
@@ -84,8 +88,12 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if settings.channelz != "off":
         add_channelz(server)
+    if settings.load_reports != "off":
+        add_load_service(server, LoadServicer(load_meter, generations.draining))
     if settings.reflection != "off":
-        add_reflection(server, [*SERVICES, *(name for name, door in doors.items() if door != "off")])
+        # The load service has no descriptor, so that tools could not describe it.
+        described = [name for name, door in doors.items() if door != "off" and name != LOAD_SERVICE]
+        add_reflection(server, [*SERVICES, *described])
     return server, interceptor.end_watch
 
 

@@ -1,0 +1,101 @@
+"""What balancers are told of the load, and what gRPC's own balancer makes of it."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+
+from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
+from support.orca import STREAM, LoadReport, load_told
+from support.security import add_key, bearer
+from support.server import start_server
+from support.wire import SECONDS, connect, request
+
+SLOTS = 4
+ENDLESS = request(prompt="Hi", stopping={"max_output_tokens": 6000, "ignore_eos": True})
+
+
+@contextmanager
+def reports(channel: grpc.Channel, seconds: int = 0) -> Iterator[Iterator[Any]]:
+    """The reports that a server sends by itself."""
+    asked = RetryInfo()  # has on the wire what OrcaLoadReportRequest has
+    asked.retry_delay.seconds = seconds
+    call: Any = channel.unary_stream(STREAM, None, LoadReport.FromString)(asked.SerializeToString(), timeout=SECONDS)
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+def test_reports_follow_the_load() -> None:
+    with (
+        start_server("--engine", "synthetic", "-o", f"slots={SLOTS}") as server,
+        connect(server.target) as caller,
+        reports(caller.channel) as loads,
+    ):
+        first = next(loads)
+        assert (first.application_utilization, first.rps_fractional, first.eps) == (0, 0, 0)
+        assert first.named_metrics == {"requests_in_flight": 0}
+        assert not {"rps", "cpu_utilization"} & {field.name for field, _ in first.ListFields()}
+        streams = [caller.stub.StreamGenerate(ENDLESS, timeout=SECONDS) for _ in range(SLOTS + 2)]
+        for stream in streams[:SLOTS]:
+            next(stream)
+        while (busy := next(loads)).named_metrics != {"requests_in_flight": SLOTS + 2}:
+            pass
+        assert 0 < busy.application_utilization < next(loads).application_utilization < (SLOTS + 2) / SLOTS
+        for stream in streams:
+            stream.cancel()
+
+        caller.generate(prompt="Hi", stopping={"max_output_tokens": 1})
+        while not next(loads).rps_fractional:
+            pass
+        hopeless = caller.stub.StreamGenerate(ENDLESS, timeout=0.0001)
+        while not next(loads).eps:
+            hopeless.cancel()
+            hopeless = caller.stub.StreamGenerate(ENDLESS, timeout=0.05)
+            with pytest.raises(grpc.RpcError):
+                list(hopeless)
+
+
+async def test_who_has_no_key_is_told_no_load(tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys.json", "balancer")
+    valid, invalid = request(prompt="Hi", stopping={"max_output_tokens": 1}), request()
+    with start_server("--engine", "synthetic", "--keys-file", str(tmp_path / "keys.json")) as server:
+        assert await load_told(server.target, valid) is None
+        for asked in (valid, invalid):
+            report = await load_told(server.target, asked, *bearer(key))
+            assert "requests_in_flight" in report.named_metrics
+
+
+@pytest.mark.parametrize("told", ["by calls", "out of band"])
+def test_a_slow_server_gets_fewer_calls_from_weighted_round_robin(told: str) -> None:
+    policy = {
+        "enableOobLoadReport": told == "out of band",
+        "oobReportingPeriod": "1s",
+        "blackoutPeriod": "1s",
+        "weightUpdatePeriod": "0.5s",
+    }
+    config = json.dumps({"loadBalancingConfig": [{"weighted_round_robin": policy}]})
+    with (
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=300") as fast,
+        start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as slow,
+        grpc.insecure_channel(f"ipv4:{fast.target},{slow.target}", (("grpc.service_config", config),)) as channel,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        generate = GenerationServiceStub(channel).Generate
+        asked = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
+
+        def share_of_slow() -> float:
+            """Of 60 calls; plain round robin gives each server half of them."""
+            slow.read()
+            list(pool.map(lambda _: generate(asked, timeout=SECONDS), range(60)))
+            return sum(line["event"] == "request" for line in slow.read()) / 60
+
+        while share_of_slow() >= 0.35:
+            pass
