@@ -15,7 +15,7 @@ from doherty import AsyncClient, DohertyError
 from support.dns import serve_names
 from support.server import ServerProcess, start_server
 
-HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+HOSTS: tuple[str, ...] = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 CALLS_PER_SECOND = 50
 BEFORE_SECONDS, AFTER_SECONDS = 25, 30
 

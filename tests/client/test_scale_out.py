@@ -7,7 +7,7 @@ from doherty import AsyncClient, GenerateOptions
 from support.dns import serve_names
 from support.server import ServerProcess, start_server
 
-HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+HOSTS: tuple[str, ...] = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 WINDOW = 60
 """Requests over which a server's share is taken."""
 
