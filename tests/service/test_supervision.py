@@ -162,7 +162,7 @@ def test_a_drain_ends_cleanly_while_the_engine_is_gone() -> None:
 STUCK = """
 import asyncio, sys, time
 from doherty_engine.synthetic import SyntheticEngine
-from doherty_service import _lifecycle, _supervisor
+from doherty_service.lifecycle import _lifecycle, _supervisor
 from doherty_service.command import serve
 
 async def stop(self):
