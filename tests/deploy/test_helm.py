@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # as in tests/service/test_operations_doc.py
 
-from doherty_service._supervisor import STOP_SECONDS
+from doherty_service.lifecycle._supervisor import STOP_SECONDS
 from foreign.clients import HERE as FOREIGN
 from support.command import run_doherty
 from support.hugging_face import write_llama3
@@ -135,6 +136,14 @@ def test_wrong_values_are_refused(values: Values, tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert next(iter(values)) in done.stderr
+
+
+def test_what_the_page_installs_is_rendered() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^helm (?:install|upgrade) (doherty) deploy/helm/doherty(.*)$", page, re.MULTILINE)
+    assert len(commands) == 4
+    for name, flags in commands:
+        assert helm("template", name, CHART, *shlex.split(flags.replace("--reuse-values", "")))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

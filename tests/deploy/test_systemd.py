@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doherty_service._settings import Settings
+from doherty_service.settings import Settings
 from support.image import ROOT
 from support.programs import program
 from support.security import Authority, add_key, connect_with
