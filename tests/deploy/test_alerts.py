@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # as in tests/service/test_operations_doc.py
 
+from support.programs import program
+
 pytestmark = pytest.mark.timeout(300)  # hours of series, evaluated on whatever the machine has left
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "doherty.rules.yml"
-FOLDER = ROOT / ".cache" / "promtool"
 
 SEVERITIES: dict[str, str] = {
     rule["alert"]: rule["labels"]["severity"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
@@ -215,11 +216,8 @@ SITUATIONS = [
 
 
 @pytest.fixture(scope="module")
-def promtool() -> Path:
-    if (FOLDER / "absent").exists():
-        pytest.skip(f"there is no promtool: {(FOLDER / 'absent').read_text().strip()}")
-    assert (FOLDER / ".made").exists(), "get it with `make .cache/promtool/.made`"
-    return FOLDER / "promtool"
+def promtool() -> str:
+    return program("promtool")
 
 
 def run(*command: str | Path) -> None:
@@ -227,11 +225,11 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_are_rules(promtool: Path) -> None:
+def test_the_rules_are_rules(promtool: str) -> None:
     run(promtool, "check", "rules", RULES)
 
 
-def test_in_each_situation_its_alerts_fire_and_no_others(promtool: Path, tmp_path: Path) -> None:
+def test_in_each_situation_its_alerts_fire_and_no_others(promtool: str, tmp_path: Path) -> None:
     run_tests(promtool, tmp_path, [case(situation, promql_expr_test=[firing(situation)]) for situation in SITUATIONS])
 
 
@@ -239,7 +237,7 @@ def test_every_alert_fires_in_one_of_them() -> None:
     assert {alert for situation in SITUATIONS for alert in situation.fires} == set(SEVERITIES)
 
 
-def test_a_summary_tells_the_share(promtool: Path, tmp_path: Path) -> None:
+def test_a_summary_tells_the_share(promtool: str, tmp_path: Path) -> None:
     situation = next(one for one in SITUATIONS if one.fires == ("DohertyRefusing",))
     told = {
         "summary": "a refuses 50% of what it is asked for",
@@ -271,7 +269,7 @@ def case(situation: Situation, **tests: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": situation.name, "interval": "15s", "input_series": series, **tests}
 
 
-def run_tests(promtool: Path, folder: Path, cases: list[dict[str, Any]]) -> None:
+def run_tests(promtool: str, folder: Path, cases: list[dict[str, Any]]) -> None:
     """Has promtool evaluate the rules every 30 seconds."""
     file = folder / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "30s", "tests": cases}))

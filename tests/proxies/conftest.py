@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from proxies.running import FOLDER, PROGRAMS, Program, Running, free_port, running
+from proxies.running import PROGRAMS, Program, Running, free_port, running
+from support.programs import is_present
 from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect
@@ -56,7 +57,7 @@ def fleet() -> Iterator[Fleet]:
 def proxies(fleet: Fleet, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
     """Those that the machine has; all of them are ready."""
     folder = tmp_path_factory.mktemp("proxies")
-    present = [program for program in PROGRAMS if not (FOLDER / f"{program}.absent").exists()]
+    present = [program for program in PROGRAMS if is_present(program.name)]
     with ExitStack() as stack:
         started = [stack.enter_context(running(program, folder, fleet.addresses, authority)) for program in present]
         for proxy in started:

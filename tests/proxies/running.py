@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from support.programs import program
 from support.security import Authority
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".cache" / "proxies"
 SECONDS = 30
 """After which a proxy is taken to hang."""
 
@@ -37,10 +35,7 @@ class Program(ABC):
     @property
     def command(self) -> str:
         """The path of the command; skips the test where there is none."""
-        if (absent := FOLDER / f"{self.name}.absent").exists():
-            pytest.skip(f"there is no {self.name}: {absent.read_text().strip()}")
-        assert (FOLDER / ".made").exists(), "get the proxies with `make .cache/proxies/.made`"
-        return str(FOLDER / self.name)
+        return program(self.name)
 
     def write(self, folder: Path, port: int, servers: Sequence[str], authority: Authority, *, tls: bool) -> Path:
         """Writes the file with the addresses and certificates of a test; `tls` encrypts the way to the servers, too."""

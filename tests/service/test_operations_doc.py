@@ -62,7 +62,7 @@ def test_the_example_of_a_file_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path:
         file = tmp_path / "doherty.toml"
         file.write_text(example)
         monkeypatch.setenv("DOHERTY_CONFIG", str(file))
-        assert Settings().model_dump().items() >= {"drain_delay": 5.0}.items()
+        assert Settings().model_dump().items() >= {"drain_delay": 5.0, "listen": "127.0.0.1:50051"}.items()
         assert tomllib.loads(example)
 
 
