@@ -39,18 +39,18 @@ class MultiplexedError(grpc.RpcError):
         return self._details
 
     def trailing_metadata(self) -> Any:
-        """What a call's status is told with."""
+        """The metadata behind the status."""
         return self._trailing_metadata
 
 
 class MultiplexedCall:
-    """The messages of one request, buffered whole: an answer that nobody reads keeps no other one waiting.
+    """The messages of one request, without a limit on the buffer: a slow reader does not block other requests.
 
-    As of gRPC's calls, one task reads it, and any may cancel it.
+    As with gRPC's calls, one task reads it and any task may cancel it.
     """
 
     def __init__(self, identifier: int, leave: Callable[[int], None], timeout: float | None) -> None:
-        """Calls `leave` when it is not waited for any more, also after `timeout` seconds."""
+        """Calls `leave` when the request is cancelled, and after `timeout` seconds."""
         self._id = identifier
         self._leave = leave
         self._loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ class MultiplexedCall:
         self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
 
     async def read(self) -> Any:
-        """Waits for the next message; grpc.aio.EOF behind the last one.
+        """Waits for the next message; grpc.aio.EOF after the last one.
 
         Raises:
             asyncio.CancelledError: The running task was cancelled, or the call was.
@@ -103,10 +103,10 @@ class MultiplexedCall:
         )
 
     def cancel(self) -> bool:
-        """Ends the request at the server, unless it is over; tells whether it was not."""
+        """Ends the request at the server. Returns False if it was over already."""
         if self._is_over:
             return False
-        self._kept.clear()  # gRPC's calls have nothing more to read from then on either
+        self._kept.clear()  # as with gRPC's calls, there is nothing more to read
         self.end(asyncio.CancelledError())
         self._leave(self._id)
         return True
@@ -119,7 +119,7 @@ class MultiplexedCall:
             self._callbacks.append(callback)
 
     def feed(self, part: wire.MultiplexPart) -> bool:
-        """Takes a part in, and tells whether it is the last one."""
+        """Takes in a part, and returns whether it was the last one."""
         if part.HasField("status"):
             self.end(_error(part.status, part.timings))
             return True
@@ -134,7 +134,7 @@ class MultiplexedCall:
         return False
 
     def end(self, error: BaseException | None) -> None:
-        """Notes that nothing more comes, and why."""
+        """Notes the end of the request; `error` is None for a complete answer."""
         if self._is_over:
             return
         self._is_over = True
@@ -157,6 +157,6 @@ def _error(status: "Status", timings: "Timings") -> MultiplexedError:
     spans = ", ".join(
         f"{field.name};dur={(value.seconds + value.nanos / 1e9) * 1000:.3f}" for field, value in timings.ListFields()
     )
-    code = next((one for one in grpc.StatusCode if one.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     details = (("grpc-status-details-bin", status.SerializeToString()),) if status.details else ()
     return MultiplexedError(code, status.message, (*details, ("server-timing", spans)))

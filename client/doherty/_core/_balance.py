@@ -10,22 +10,21 @@ _LONGEST_REST: Final = 5.0
 
 
 class Target:
-    """What is known of one target."""
+    """One target and its state."""
 
     def __init__(self, index: int, name: str) -> None:
-        """It has the place `index` among the client's targets."""
         self.index = index
         self.name = name
         self.in_flight = 0
-        """How many attempts run on it."""
+        """How many attempts are running there."""
         self.failures = 0
-        """How many times in a row it was found unavailable, a burst counted once."""
+        """How many times in a row it was unavailable. A burst counts once."""
         self.rests_until = 0.0
-        """Until when it is left out if there is another one, by `monotonic`."""
+        """Until when other targets are preferred, by `monotonic`."""
 
 
 class Targets:
-    """Spreads attempts over targets: least in flight first, those that were found unavailable last.
+    """Spreads attempts over targets: least in flight first, unavailable targets last.
 
     Threads may share it.
     """
@@ -46,8 +45,8 @@ class Targets:
             self._turn += 1
             count = len(self._targets)
             in_turn = (self._targets[(self._turn + place) % count] for place in range(count))
-            # Where all rest, the one goes first that has rested most.
-            target = min(in_turn, key=lambda one: (max(one.rests_until - now, 0.0), one.in_flight))
+            # If all targets rest, the one that is free first is chosen.
+            target = min(in_turn, key=lambda target: (max(target.rests_until - now, 0.0), target.in_flight))
             target.in_flight += 1
             return target
 
@@ -63,11 +62,11 @@ class Targets:
             target.rests_until = 0.0
 
     def failed(self, target: Target, retry_after: float | None) -> float:
-        """Notes that a target was found unavailable, and tells in how many seconds one can be tried, this or another.
+        """Notes that a target is unavailable, and returns the seconds until any target may be tried.
 
         Args:
             target: The target.
-            retry_after: When it will be available again by its own word, in seconds.
+            retry_after: When it will be available again according to the server, in seconds.
         """
         now = monotonic()
         with self._lock:
@@ -76,4 +75,4 @@ class Targets:
             if retry_after is None:
                 retry_after = min(_FIRST_REST * 2.0 ** min(target.failures, 10), _LONGEST_REST)
             target.rests_until = max(target.rests_until, now + retry_after)
-            return max(0.0, min(one.rests_until for one in self._targets) - now)
+            return max(0.0, min(target.rests_until for target in self._targets) - now)

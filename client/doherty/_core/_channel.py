@@ -15,34 +15,34 @@ _IPV4: Final = re.compile(r"[0-9.]+")
 
 
 def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The targets that were given, else those of the environment, else the one on this machine.
+    """The given targets, else those of the environment, else the server on this machine.
 
     Args:
         target: One server, or several separated by commas, or a sequence of them, each as "host:port" or as a name that
             gRPC resolves ("dns:///host:port", "unix:/path").
 
     Raises:
-        TypeError: It is no text.
-        ValueError: There is none, or one is nothing that gRPC connects to.
+        TypeError: A target is not a str.
+        ValueError: There is no target, or gRPC cannot connect to one of them.
     """
     chosen = os.environ.get("DOHERTY_TARGET") or DEFAULT_TARGET if target in (None, "") else target
-    targets = tuple(one.strip() for one in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen or ())
+    targets = tuple(name.strip() for name in chosen.split(",")) if isinstance(chosen, str) else tuple(chosen or ())
     if not targets:
-        # A list that a configuration has left empty means no server, least of all the one on this machine.
+        # An empty list in a configuration means no server. It does not mean the default.
         raise ValueError("There is no target in the list.")
-    for one in targets:
-        if not isinstance(one, str):
-            raise TypeError(f"A target is a str, not {type(one).__name__}.")
-        if ":" not in one or one.startswith(("http:", "https:")):
+    for name in targets:
+        if not isinstance(name, str):
+            raise TypeError(f"A target is a str, not {type(name).__name__}.")
+        if ":" not in name or name.startswith(("http:", "https:")):
             # gRPC would take port 443, or look for a host of that name.
-            raise ValueError(f"The target {one!r} is not HOST:PORT.")
+            raise ValueError(f"The target {name!r} is not HOST:PORT.")
     if len(set(targets)) != len(targets):
         raise ValueError(f"A target is named twice: {', '.join(targets)}.")
     return targets
 
 
 def is_loopback(target: str) -> bool:
-    """Tells whether what is sent to a target does not leave this machine."""
+    """Whether what is sent to a target stays on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     return all(map(_is_this_machine, _hosts(target)))
@@ -62,7 +62,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def is_several(target: str) -> bool:
-    """Tells whether several servers may stand behind one target: a name in DNS, or a list of addresses."""
+    """Whether there may be several servers behind one target: a name in DNS, or a list of addresses."""
     hosts = _hosts(target)
     return len(hosts) > 1 or not (is_loopback(target) or ":" in hosts[0] or _IPV4.fullmatch(hosts[0]))
 
@@ -77,7 +77,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.primary_user_agent", f"doherty-python/{__version__}"),
     # An answer with 20 log probabilities a token is larger than gRPC's own 4 MiB from about 6,000 tokens on.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # Core would repeat a call behind our back, and its first try would count as the server's.
+    # gRPC's core would repeat calls by itself, and we would take its attempts for the server's time.
     ("grpc.enable_retries", 0),
     # Finds a connection that died without a word during a long answer, half a minute later. An idle connection sends
     # no pings. Our server allows a ping every 5 s; one with gRPC's default policy would end a call that is silent for
@@ -89,18 +89,18 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # In spite of its name, how long a connection may take to come about: 20 s by default, for which the calls wait that
-    # could go to another target.
+    # In spite of its name, this is the time to establish a connection. During the default of 20 s, calls would wait
+    # that could go to another target.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     # A name is resolved again when a connection has ended, but no sooner than this after the last time. Core's own are
     # 30 s, for which a server that was added gets no calls.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 
-# gRPC would ask the proxy of the environment for this machine too, and it would read what is meant for nobody else.
+# gRPC would use the environment's proxy even for this machine, and the proxy would read the requests.
 _THIS_MACHINE: Final = (("grpc.enable_http_proxy", 0),)
 
-# In turn over all addresses behind a name, and only over those whose health service says that they serve.
+# Round robin over all addresses of a name whose health service reports SERVING.
 _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
 
 

@@ -1,4 +1,4 @@
-"""Turns what a deployment tells of itself into the dataclasses that callers get."""
+"""Turns what a deployment reports about itself into the dataclasses that callers get."""
 
 from typing import TYPE_CHECKING
 
@@ -67,13 +67,13 @@ def _ended(ended: latency_service_pb2.EndedRequests) -> EndedRequests:
     return EndedRequests(
         count=ended.count,
         total=ended.total,
-        outcomes=tuple(Outcome(one.status, one.reason or None, one.count, one.total) for one in ended.outcomes),
+        outcomes=tuple(Outcome(item.status, item.reason or None, item.count, item.total) for item in ended.outcomes),
         owed=ended.owed,
         first_token_share=optional(ended, "first_token_share"),
         time_to_first_token=_quantiles(ended.time_to_first_token),
         queue=_quantiles(ended.queue),
-        by_key=tuple(KeyRequests(one.key or None, one.count, one.total) for one in ended.by_key),
-        refusals=tuple(KeyRefusals(one.reason, one.key or None, one.count, one.total) for one in ended.refusals),
+        by_key=tuple(KeyRequests(item.key or None, item.count, item.total) for item in ended.by_key),
+        refusals=tuple(KeyRefusals(item.reason, item.key or None, item.count, item.total) for item in ended.refusals),
     )
 
 

@@ -75,22 +75,22 @@ class SpanTrace(Trace):
 
 def _request(request: "GenerateRequest") -> dict[str, _Value]:
     sampling, stopping = request.sampling, request.stopping
-    found: dict[str, _Value] = {"gen_ai.provider.name": "doherty", "rpc.system.name": "grpc"}
+    attributes: dict[str, _Value] = {"gen_ai.provider.name": "doherty", "rpc.system.name": "grpc"}
     if request.model:
-        found["gen_ai.request.model"] = request.model
+        attributes["gen_ai.request.model"] = request.model
     for name in ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty"):
         if sampling.HasField(name):
-            found[f"gen_ai.request.{name}"] = getattr(sampling, name)
+            attributes[f"gen_ai.request.{name}"] = getattr(sampling, name)
     if sampling.HasField("seed") and sampling.seed <= _LARGEST_INT:
-        found["gen_ai.request.seed"] = sampling.seed
+        attributes["gen_ai.request.seed"] = sampling.seed
     if stopping.HasField("max_output_tokens"):
-        found["gen_ai.request.max_tokens"] = stopping.max_output_tokens
-    found["gen_ai.output.type"] = "json" if request.constraint.HasField("json_schema") else "text"
-    return found
+        attributes["gen_ai.request.max_tokens"] = stopping.max_output_tokens
+    attributes["gen_ai.output.type"] = "json" if request.constraint.HasField("json_schema") else "text"
+    return attributes
 
 
 def _response(start: "Start", summary: "Summary") -> dict[str, _Value]:
-    found: dict[str, _Value] = {
+    attributes: dict[str, _Value] = {
         "gen_ai.response.model": start.model,
         "doherty.request_id": start.request_id,
         "gen_ai.usage.input_tokens": summary.usage.prompt_tokens,
@@ -98,5 +98,5 @@ def _response(start: "Start", summary: "Summary") -> dict[str, _Value]:
         "gen_ai.response.finish_reasons": [finish_reason(summary).value],
     }
     if summary.usage.HasField("cached_tokens"):
-        found["gen_ai.usage.cache_read.input_tokens"] = summary.usage.cached_tokens
-    return found
+        attributes["gen_ai.usage.cache_read.input_tokens"] = summary.usage.cached_tokens
+    return attributes

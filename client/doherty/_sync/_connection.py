@@ -46,14 +46,14 @@ class Connection:
     def connectivity(self) -> str:
         """The state of the channel, which gRPC tells to subscribers only."""
         states: list[grpc.ChannelConnectivity] = []
-        told = threading.Event()
+        has_state = threading.Event()
 
         def on_state(state: grpc.ChannelConnectivity) -> None:
             states.append(state)
-            told.set()
+            has_state.set()
 
         self._channel.subscribe(on_state)
-        told.wait(_STATE_TIMEOUT)
+        has_state.wait(_STATE_TIMEOUT)
         self._channel.unsubscribe(on_state)
         return states[0].name if states else "unknown"
 

@@ -88,8 +88,8 @@ def _is_end(line: str) -> bool:
 
 def _prompt(last: Generation | None) -> str:
     """Tells how fast the last answer was."""
-    told = ", ".join(speed(last)) if last else ""
-    return f"{click.style(told, dim=True)} > " if told else "> "
+    pace = ", ".join(speed(last)) if last else ""
+    return f"{click.style(pace, dim=True)} > " if pace else "> "
 
 
 def _ask(client: Client, conversation: Conversation, question: str) -> Generation:

@@ -41,5 +41,5 @@ class Conversation:
         return "\n\n".join(parts) + "\n"
 
     def _json(self) -> str:
-        told = {"model": self.model, "system": self.system, "messages": [asdict(turn) for turn in self.turns]}
-        return json.dumps(told, ensure_ascii=False, indent=2) + "\n"
+        conversation = {"model": self.model, "system": self.system, "messages": [asdict(turn) for turn in self.turns]}
+        return json.dumps(conversation, ensure_ascii=False, indent=2) + "\n"

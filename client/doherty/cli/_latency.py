@@ -42,8 +42,8 @@ def latency(*, server: Server, window: float | None, watch: float | None, as_jso
 
             run_watch(client, window, watch, as_json=as_json)
             return
-        told = client.latency(window)
+        measured = client.latency(window)
     if as_json:
-        print_json(told)
+        print_json(measured)
     else:
-        print_latency(told)
+        print_latency(measured)

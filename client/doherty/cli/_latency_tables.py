@@ -1,4 +1,4 @@
-"""What a server told of its latency, as tables."""
+"""The latency of a server as tables."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -13,30 +13,30 @@ from doherty.cli._trend import View
 QUANTILE_HEADINGS = ("", "p50", "p90", "p99")
 
 _MOST_SHOWN: Final = 8
-"""Of keys, and of refusals by key; the others are only counted."""
+"""How many keys, and refusals by key, are listed; the rest is counted."""
 
 
-def print_latency(told: Latency) -> None:
+def print_latency(latency: Latency) -> None:
     """Prints one look."""
-    click.echo(f"{head(told)}\n")
-    print_table(quantile_rows(told), headings=QUANTILE_HEADINGS)
+    click.echo(f"{head(latency)}\n")
+    print_table(quantile_rows(latency), headings=QUANTILE_HEADINGS)
     click.echo()
-    aborts = ", ".join(f"{cause} {count}" for cause, count in told.aborts.items())
-    since = ("since the start", f"{told.refusals} refused, aborted: {aborts or 'none'}; engine {_restarts(told)}")
-    print_table([*state_rows(told), since, _up_row(told)])
+    aborts = ", ".join(f"{cause} {count}" for cause, count in latency.aborts.items())
+    since = ("since the start", f"{latency.refusals} refused, aborted: {aborts or 'none'}; engine {_restarts(latency)}")
+    print_table([*state_rows(latency), since, _up_row(latency)])
 
 
-def head(told: Latency) -> str:
-    """What the times are of."""
-    of_all = "" if told.requests is None else f", of {told.requests.count} requests that ended"
-    return f"{told.answers} answers in the last {told.window:g} s{of_all}; times in ms as the server saw them"
+def head(latency: Latency) -> str:
+    """Which requests the times belong to."""
+    of_all = "" if latency.requests is None else f", of {latency.requests.count} requests that ended"
+    return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms as the server saw them"
 
 
-def quantile_rows(told: Latency) -> list[Row]:
-    """The times: queue and first token of all requests, where the server tells them, and the others of the answers."""
-    ended = told.requests
+def quantile_rows(latency: Latency) -> list[Row]:
+    """The times: queue and first token of all requests, if the server reports them, the others of answers."""
+    ended = latency.requests
     if ended is None:
-        first = [("queue", *_three(told.queue)), ("first token (TTFT)", *_three(told.time_to_first_token))]
+        first = [("queue", *_three(latency.queue)), ("first token (TTFT)", *_three(latency.time_to_first_token))]
     else:
         unknown = "never" if ended.owed else "-"
         first = [
@@ -45,8 +45,8 @@ def quantile_rows(told: Latency) -> list[Row]:
         ]
     return [
         *first,
-        ("last token (TTLT)", *_three(told.time_to_last_token)),
-        ("per token (TPOT)", *_three(told.time_per_output_token)),
+        ("last token (TTLT)", *_three(latency.time_to_last_token)),
+        ("per token (TPOT)", *_three(latency.time_per_output_token)),
     ]
 
 
@@ -54,29 +54,40 @@ def _three(times: Quantiles, *, unknown: str = "-") -> list[str]:
     return [unknown if time is None else milliseconds(time) for time in (times.p50, times.p90, times.p99)]
 
 
-def state_rows(told: Latency) -> list[Row]:
+def state_rows(latency: Latency) -> list[Row]:
     """The shares within the threshold, and what goes on right now."""
-    ended = told.requests
+    ended = latency.requests
     if ended is None:
-        first = percent(told.first_token_share)
+        first = percent(latency.first_token_share)
     else:
         first = f"{percent(ended.first_token_share)} of {ended.owed} requests"
     return [
-        (f"within {told.threshold * 1000:g} ms", f"first token {first}, whole answer {percent(told.last_token_share)}"),
+        (
+            f"within {latency.threshold * 1000:g} ms",
+            f"first token {first}, whole answer {percent(latency.last_token_share)}",
+        ),
         *([] if ended is None else _ended_rows(ended)),
-        ("now", f"{told.running} running on {told.slots} slots, {told.queued} queued"),
-        *([] if told.kv_cache_use is None else [("KV cache", percent(told.kv_cache_use))]),
+        ("now", f"{latency.running} running on {latency.slots} slots, {latency.queued} queued"),
+        *([] if latency.kv_cache_use is None else [("KV cache", percent(latency.kv_cache_use))]),
     ]
 
 
 def _ended_rows(ended: EndedRequests) -> Iterator[Row]:
-    """How the requests of the window ended, and whose they were as far as the server tells that."""
-    outcomes = [" ".join(filter(None, (str(one.count), one.status, one.reason))) for one in ended.outcomes if one.count]
+    """How the requests of the window ended, by key if the server reports keys."""
+    outcomes = [
+        " ".join(filter(None, (str(outcome.count), outcome.status, outcome.reason)))
+        for outcome in ended.outcomes
+        if outcome.count
+    ]
     yield "ended", ", ".join(outcomes) or "none"
-    by_key = [f"{one.key} {one.count}" for one in ended.by_key if one.key and one.count]
+    by_key = [f"{requests.key} {requests.count}" for requests in ended.by_key if requests.key and requests.count]
     if by_key:
         yield "by key", _first(by_key)
-    refused = [f"{one.key} {one.count} {one.reason}" for one in ended.refusals if one.key and one.count]
+    refused = [
+        f"{refusals.key} {refusals.count} {refusals.reason}"
+        for refusals in ended.refusals
+        if refusals.key and refusals.count
+    ]
     if refused:
         yield "refused by key", _first(refused)
 
@@ -87,26 +98,26 @@ def _first(parts: Sequence[str]) -> str:
 
 
 def view_rows(view: View) -> list[Row]:
-    """The state of one look of several, with what has happened since the one before."""
-    told, rates = view.told, view.aborts_per_second or {}
-    aborts = ", ".join(f"{cause} {count}{_rate(rates.get(cause))}" for cause, count in told.aborts.items())
+    """The state at one look, with what changed since the look before it."""
+    latency, rates = view.latency, view.aborts_per_second or {}
+    aborts = ", ".join(f"{cause} {count}{_rate(rates.get(cause))}" for cause, count in latency.aborts.items())
     restarts = f"; restarted {view.restarts}x since the first look" if view.restarts else ""
     return [
-        *state_rows(told),
-        ("refused", f"{told.refusals}{_rate(view.refusals_per_second)}"),
+        *state_rows(latency),
+        ("refused", f"{latency.refusals}{_rate(view.refusals_per_second)}"),
         ("aborted", aborts or "none"),
-        ("engine", _restarts(told)),
-        (_up_row(told)[0], _up_row(told)[1] + restarts),
+        ("engine", _restarts(latency)),
+        (_up_row(latency)[0], _up_row(latency)[1] + restarts),
     ]
 
 
-def _restarts(told: Latency) -> str:
-    return f"restarted {told.engine_restarts}x"
+def _restarts(latency: Latency) -> str:
+    return f"restarted {latency.engine_restarts}x"
 
 
 def _rate(per_second: float | None) -> str:
     return "" if per_second is None else f" ({per_second:.1f}/s)"
 
 
-def _up_row(told: Latency) -> Row:
-    return "up for", str(timedelta(seconds=round(told.uptime)))
+def _up_row(latency: Latency) -> Row:
+    return "up for", str(timedelta(seconds=round(latency.uptime)))

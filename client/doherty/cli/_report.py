@@ -39,7 +39,8 @@ THRESHOLD_FIGURES: Final = ("time_to_first_token", "time_to_last_token")
 def percentiles(measurements: Sequence[Measurement]) -> dict[str, tuple[float | None, float | None]]:
     """The p50 and the p90 of every figure, over the answers that have it."""
     columns = {
-        name: [value for one in measurements if (value := figure(one)) is not None] for name, figure in FIGURES.items()
+        name: [value for measured in measurements if (value := figure(measured)) is not None]
+        for name, figure in FIGURES.items()
     }
     return {name: (percentile(values, 0.5), percentile(values, 0.9)) for name, values in columns.items()}
 

@@ -1,4 +1,4 @@
-"""What a server tells of its latency, look after look."""
+"""Compares the latency reports of a server over time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,51 +12,51 @@ _SLACK: Final = 0.01
 
 
 def was_restarted(before: Latency, after: Latency, apart: float) -> bool:
-    """Tells whether a server is no longer the process that it was, for it has not been up as long as that would be.
+    """Whether a server was restarted between two reports: its uptime has grown less than the time between them.
 
     Args:
-        before: What it told first.
-        after: What it told then.
-        apart: The seconds between the one reply and the other request.
+        before: The first report.
+        after: The second report.
+        apart: The seconds from the first reply to the second request.
     """
     return after.uptime < before.uptime + apart * (1 - _CLOCKS_DIFFER) - _SLACK
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One look, and what has happened since the one before."""
+    """One report, and what changed since the one before it."""
 
-    told: Latency
+    latency: Latency
     restarts: int
-    """How often the server was started anew since the first look."""
+    """How often the server was restarted since the first report."""
     refusals_per_second: float | None
-    """None at the first look."""
+    """None for the first report."""
     aborts_per_second: Mapping[str, float] | None
-    """By cause; None at the first look."""
+    """By cause; None for the first report."""
 
 
 class Trend:
-    """Compares what a server told with what it told before."""
+    """Compares each report with the one before it."""
 
     def __init__(self) -> None:
         self._before: Latency | None = None
         self._answered = 0.0
         self._restarts = 0
 
-    def look(self, told: Latency, asked: float, answered: float) -> View:
-        """Takes in what the server told between two moments, by a clock that does not go back."""
+    def look(self, latency: Latency, asked: float, answered: float) -> View:
+        """Adds a report that was requested at `asked` and came at `answered`, both by a monotonic clock."""
         before, apart, elapsed = self._before, asked - self._answered, answered - self._answered
-        self._before, self._answered = told, answered
+        self._before, self._answered = latency, answered
         if before is None:
-            return View(told, 0, None, None)
+            return View(latency, 0, None, None)
         refusals, aborts = before.refusals, before.aborts
-        if was_restarted(before, told, apart):
-            # The counters of a new process begin at zero with it.
+        if was_restarted(before, latency, apart):
+            # A new process counts from zero.
             self._restarts += 1
-            refusals, aborts, elapsed = 0, {}, told.uptime
+            refusals, aborts, elapsed = 0, {}, latency.uptime
         return View(
-            told,
+            latency,
             self._restarts,
-            (told.refusals - refusals) / elapsed,
-            {cause: (count - aborts.get(cause, 0)) / elapsed for cause, count in told.aborts.items()},
+            (latency.refusals - refusals) / elapsed,
+            {cause: (count - aborts.get(cause, 0)) / elapsed for cause, count in latency.aborts.items()},
         )

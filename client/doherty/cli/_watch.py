@@ -23,12 +23,12 @@ _Show = Callable[[View | Exception], None]
 
 
 def run_watch(client: Client, window: float | None, seconds: float, *, as_json: bool) -> None:
-    """Looks every `seconds` and shows what there is, until Ctrl-C.
+    """Requests the latency every `seconds` and shows it, until Ctrl-C.
 
-    A server that cannot be asked is told of and asked again.
+    If the server cannot be reached, this shows the error and tries again.
 
     Raises:
-        RpcError: The server refuses to tell.
+        RpcError: The server refuses the request.
     """
     trend = Trend()
     with _display(client.target, as_json=as_json) as show:
@@ -43,7 +43,7 @@ def run_watch(client: Client, window: float | None, seconds: float, *, as_json: 
 
 @contextmanager
 def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
-    """One table that is drawn anew, on a terminal that can; else one line a look."""
+    """A table that is redrawn, on a terminal that can do that; otherwise one line for each look."""
     console = Console()
     if as_json:
         yield _print_json
@@ -76,23 +76,23 @@ class _Table:
     def _tables(self) -> list[RenderableType]:
         if self._last is None:
             return []
-        told = self._last.told
-        tables = make_table(quantile_rows(told), headings=QUANTILE_HEADINGS), make_table(view_rows(self._last))
-        return [Text(f"\n{head(told)}\n"), tables[0], Text(), tables[1]]
+        latency = self._last.latency
+        tables = make_table(quantile_rows(latency), headings=QUANTILE_HEADINGS), make_table(view_rows(self._last))
+        return [Text(f"\n{head(latency)}\n"), tables[0], Text(), tables[1]]
 
 
 def _print_line(look: View | Exception) -> None:
     if isinstance(look, View):
-        times = ", ".join(f"{name} {'/'.join(values)}" for name, *values in quantile_rows(look.told))
+        times = ", ".join(f"{name} {'/'.join(values)}" for name, *values in quantile_rows(look.latency))
         state = ", ".join(f"{name}: {value}" for name, value in view_rows(look))
-        click.echo(f"{_now()} {look.told.answers} answers, ms at p50/p90/p99: {times}; {state}")
+        click.echo(f"{_now()} {look.latency.answers} answers, ms at p50/p90/p99: {times}; {state}")
     else:
         click.echo(f"{_now()} {brief(str(look))}")
 
 
 def _print_json(look: View | Exception) -> None:
-    told = {**asdict(look.told), **_since(look)} if isinstance(look, View) else {"error": str(look)}
-    line = json.dumps({"time": datetime.now().astimezone().isoformat(), **told}, ensure_ascii=False)
+    content = {**asdict(look.latency), **_since(look)} if isinstance(look, View) else {"error": str(look)}
+    line = json.dumps({"time": datetime.now().astimezone().isoformat(), **content}, ensure_ascii=False)
     click.echo(harmless_json(line))
 
 

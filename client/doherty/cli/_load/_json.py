@@ -50,15 +50,15 @@ generator     messages, cpu, cpu_share (of one core), cpu_per_message, send_wait
 
 def run_as_json(run: Run) -> dict[str, Any]:
     """All of it; SCHEMA says what is what."""
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "load": _load(run.load),
         "interrupted": run.interrupted,
         "targets": [_side(side) for side in run.sides],
     }
     if len(run.sides) > 1:
-        told["ratios"] = {name: None if one is None else asdict(one) for name, one in ratios(run).items()}
+        result["ratios"] = {name: None if ratio is None else asdict(ratio) for name, ratio in ratios(run).items()}
     overhead = run.overhead
-    told["generator"] = {
+    result["generator"] = {
         "cpu": overhead.cpu,
         "cpu_share": overhead.cpu_share,
         "cpu_per_message": overhead.cpu_per_message,
@@ -68,7 +68,7 @@ def run_as_json(run: Run) -> dict[str, Any]:
         "per_time": overhead.per_time,
         "messages": overhead.messages,
     }
-    return told
+    return result
 
 
 def _load(load: Load) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _side(side: Side) -> dict[str, Any]:
     answers = side.answers
     answers_per_second, tokens_per_second = throughput(side)
     begun, complete = begun_and_complete(side)
-    told = turned_away(side)
+    refused = turned_away(side)
     return {
         "target": side.target,
         "model": side.model.model,
@@ -110,5 +110,5 @@ def _side(side: Side) -> dict[str, Any]:
         "late": asdict(quantiles(sample.late for sample in side.samples)),
         "within_threshold": {"threshold": THRESHOLD, "time_to_first_token": begun, "total": complete},
         "errors": [{"code": code, "reason": reason, "count": number} for code, reason, number in errors(side)],
-        "turned_away": None if told is None else {"refusals": told[0], "aborts": told[1]},
+        "turned_away": None if refused is None else {"refusals": refused[0], "aborts": refused[1]},
     }

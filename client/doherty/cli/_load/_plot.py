@@ -58,12 +58,12 @@ def _label(axes: "Axes", title: str) -> None:
 def _draw_side(side: Side, name: str, colour: str, axes: "tuple[Axes, Axes, Axes, Axes]") -> None:
     first, between, total, over_time = axes
     answers = side.answers
-    told = [sample.server for sample in answers if sample.server is not None]
+    server_timings = [sample.server for sample in answers if sample.server is not None]
     _draw(first, (sample.time_to_first_token for sample in answers), f"{name}client", colour)
-    _draw(first, (timings.time_to_first_token for timings in told), f"{name}server", colour, dashed=True)
+    _draw(first, (timings.time_to_first_token for timings in server_timings), f"{name}server", colour, dashed=True)
     _draw(between, (gap for sample in answers for gap in sample.gaps), f"{name}client", colour)
     _draw(total, (sample.total for sample in answers), f"{name}client", colour)
-    _draw(total, (timings.total for timings in told), f"{name}server", colour, dashed=True)
+    _draw(total, (timings.total for timings in server_timings), f"{name}server", colour, dashed=True)
     begin = min((sample.due for sample in side.samples), default=0.0)
     at = [sample.due - begin for sample in answers]
     over_time.scatter(at, [sample.total * 1000 for sample in answers], s=6, color=colour, label=f"{name}client")

@@ -38,14 +38,14 @@ def read_prompts(path: Path) -> tuple[LoadPrompt, ...]:
 
 
 def _parse_object(line: str) -> LoadPrompt:
-    found: Any = json.loads(line)
-    if not isinstance(found, dict) or ("prompt" in found) == ("messages" in found):
+    entry: Any = json.loads(line)
+    if not isinstance(entry, dict) or ("prompt" in entry) == ("messages" in entry):
         raise ValueError('it is no JSON object with either "prompt" or "messages"')
-    if "prompt" in found:
-        return _text(found["prompt"])
-    if not isinstance(found["messages"], list) or not found["messages"]:
+    if "prompt" in entry:
+        return _text(entry["prompt"])
+    if not isinstance(entry["messages"], list) or not entry["messages"]:
         raise TypeError('"messages" is not a list of messages')
-    return tuple(map(_parse_message, found["messages"]))
+    return tuple(map(_parse_message, entry["messages"]))
 
 
 def _parse_message(message: Any) -> Message:

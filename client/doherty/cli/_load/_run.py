@@ -50,7 +50,7 @@ class Load:
 
 @dataclass(slots=True)
 class Side:
-    """One target of a load, and what came of it."""
+    """One target of a load, and what was measured there."""
 
     target: str
     model: ModelInfo
@@ -62,7 +62,7 @@ class Side:
     first_error: DohertyError | None = None
     before: Latency | None = None
     after: Latency | None = None
-    """What the server said of itself before and after the load; None where it did not."""
+    """The server's own report before and after the load; None if there is none."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -107,13 +107,13 @@ async def run_load(clients: Iterable[AsyncClient], load: Load, on_sample: Callab
         for side in sides:
             side.after = await _look(side.asker.client)
     samples = [sample for side in sides for sample in side.samples]
-    overhead = meter.overhead(sum(one.messages for one in samples), (one.send_wait for one in samples))
+    overhead = meter.overhead(sum(sample.messages for sample in samples), (sample.send_wait for sample in samples))
     return Run(load, tuple(sides), overhead, interrupted)
 
 
 async def _prepare(client: AsyncClient, load: Load, on_sample: Callable[[Sample], None]) -> Side:
     def ignore(sample: Sample, error: DohertyError | None) -> None:
-        """A warm-up is not measured; a server that fails it will fail what follows, too."""
+        """A warm-up is not measured. A server that fails it fails the load, too."""
 
     def take(sample: Sample, error: DohertyError | None) -> None:
         side.blocks[-1].append(sample)
@@ -149,7 +149,7 @@ async def _measure(load: Load, sides: list[Side]) -> None:
 
 
 async def _stoppable(measuring: Coroutine[None, None, None]) -> bool:
-    """Lets Ctrl-C end the measuring alone, so that what was measured can be told; says whether it did."""
+    """Lets Ctrl-C end only the measuring, so that the result so far can be reported. Returns whether it did."""
     task = asyncio.current_task()
     try:
         await measuring
@@ -164,5 +164,5 @@ async def _look(client: AsyncClient) -> Latency | None:
     try:
         return await client.latency()
     except DohertyError:
-        # It died under the load, or does not let this key ask: the report says that it told nothing.
+        # It died under the load, or this key may not ask. The report says that there is nothing from the server.
         return None

@@ -81,17 +81,17 @@ def _print_side(side: Side, name: str) -> None:
 
 
 def _print_errors(side: Side) -> None:
-    if found := errors(side):
+    if counted := errors(side):
         click.echo()
         print_table(
-            [(code, reason, str(count)) for code, reason, count in found], headings=("error", "reason", "count")
+            [(code, reason, str(count)) for code, reason, count in counted], headings=("error", "reason", "count")
         )
-    told = turned_away(side)
-    if told is None:
+    turned = turned_away(side)
+    if turned is None:
         click.echo("The server did not tell how many requests it turned away.")
-    elif told[0] or told[1]:
-        aborts = ", ".join(f"{cause} {count}" for cause, count in told[1].items())
-        click.echo(f"The server counted {told[0]} refused, aborted: {aborts or 'none'} (of all its callers).")
+    elif turned[0] or turned[1]:
+        aborts = ", ".join(f"{cause} {count}" for cause, count in turned[1].items())
+        click.echo(f"The server counted {turned[0]} refused, aborted: {aborts or 'none'} (of all its callers).")
 
 
 def _print_ratios(run: Run) -> None:
@@ -104,11 +104,13 @@ def _print_ratios(run: Run) -> None:
 
 
 def _print_overhead(run: Run) -> None:
-    """Tells what the load generator took, and what that is of the measured latency."""
+    """Prints what the load generator took, and its share of the measured latency."""
     overhead = run.overhead
     answers = [sample for side in run.sides for sample in side.answers]
     outside = percentile((sample.outside for sample in answers if sample.outside is not None), 0.5)
-    first = percentile((one.time_to_first_token for one in answers if one.time_to_first_token is not None), 0.5)
+    first = percentile(
+        (sample.time_to_first_token for sample in answers if sample.time_to_first_token is not None), 0.5
+    )
     total = percentile((sample.total for sample in answers), 0.5)
     click.secho("\nThe load generator's own part", bold=True)
     print_table(
@@ -130,7 +132,7 @@ def _print_overhead(run: Run) -> None:
     if overhead.cpu_share > _BUSY:
         click.secho("The generator is at its limit: the times are its own as much as the server's.", fg="yellow")
     elif overhead.per_time and first and overhead.per_time > _VISIBLE * first:
-        click.secho("What the generator adds to the first token is too much to be left aside.", fg="yellow")
+        click.secho("What the generator adds to the first token is too much to be ignored.", fg="yellow")
 
 
 def _late_row(run: Run) -> list[tuple[str, str]]:
@@ -142,8 +144,8 @@ def _late_row(run: Run) -> list[tuple[str, str]]:
 
 def _shares(part: float | None, first: float | None, total: float | None) -> str:
     shares = ((part, first, "of the median TTFT"), (part, total, "of the median total"))
-    told = [f"{part / whole:.1%} {what}" for part, whole, what in shares if part is not None and whole]
-    return ", ".join(told) or "-"
+    texts = [f"{part / whole:.1%} {what}" for part, whole, what in shares if part is not None and whole]
+    return ", ".join(texts) or "-"
 
 
 def _cells(times: Quantiles | None) -> tuple[str, str, str]:

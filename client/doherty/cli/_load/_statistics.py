@@ -65,7 +65,7 @@ def ratio_of_medians(blocks: Sequence[Sequence[Pair]], seed: int) -> Ratio | Non
         return Ratio(ratio, None, None)
     random = Random(seed)  # noqa: S311 - no secret depends on it
     drawn = (_ratio(random.choices(blocks, k=len(blocks))) for _ in range(_RESAMPLES))
-    ratios = sorted(one for one in drawn if one is not None)
+    ratios = sorted(ratio for ratio in drawn if ratio is not None)
     tail = (1 - _CONFIDENCE) / 2
     return Ratio(ratio, _at_rank(ratios, tail), _at_rank(ratios, 1 - tail))
 

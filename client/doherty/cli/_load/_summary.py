@@ -34,8 +34,8 @@ ITL: Final = "inter_token_latency"
 def client_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
     """The quantiles of what the client measured; the inter-token latency is over all gaps of all answers."""
     answers = list(samples)
-    told = {name: quantiles(map(figure, answers)) for name, figure in CLIENT_FIGURES.items()}
-    return {**told, ITL: quantiles(gap for sample in answers for gap in sample.gaps)}
+    times = {name: quantiles(map(figure, answers)) for name, figure in CLIENT_FIGURES.items()}
+    return {**times, ITL: quantiles(gap for sample in answers for gap in sample.gaps)}
 
 
 def server_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
