@@ -14,6 +14,10 @@ import grpc.aio
 from doherty import AsyncClient, DohertyError, OverloadedError
 from doherty.v1 import generation_service_pb2_grpc, request_pb2
 
+FirstToken = tuple[float | None, float | None]
+"""Seconds to the first token, as the caller and as the server measures them."""
+NO_TOKEN: FirstToken = (None, None)
+
 HEALTH = "/grpc.health.v1.Health/Check"
 
 
@@ -30,6 +34,8 @@ class Call:
     """When to come back, if it was refused."""
     first_token: float | None = None
     """Seconds from its beginning."""
+    served_first_token: float | None = None
+    """The same as the server measures it, without the time that this process is busy with other callers."""
     waited: bool = False
     """Whether it was in the queue before it was refused."""
 
@@ -64,8 +70,8 @@ class Load:
         """Streams an answer."""
         return await self._noted(kind, lambda: _streamed(client, prompt, options))
 
-    async def _noted(self, kind: str, ask: Callable[[], Awaitable[float | None]]) -> Call:
-        begun, told, first, waited = self.now(), None, None, False
+    async def _noted(self, kind: str, ask: Callable[[], Awaitable[FirstToken]]) -> Call:
+        begun, told, first, waited = self.now(), None, NO_TOKEN, False
         try:
             first = await ask()
             end = "OK"
@@ -74,7 +80,7 @@ class Load:
             if isinstance(error, OverloadedError):
                 told = error.retry_after
                 waited = error.timings is not None and error.timings.queue is not None
-        call = Call(kind, begun, self.now(), end, told, first, waited)
+        call = Call(kind, begun, self.now(), end, told, *first, waited=waited)
         self.calls.append(call)
         return call
 
@@ -85,16 +91,17 @@ class Load:
         )
 
 
-async def _whole(client: AsyncClient, prompt: str, options: dict[str, Any]) -> None:
+async def _whole(client: AsyncClient, prompt: str, options: dict[str, Any]) -> FirstToken:
     await client.generate(prompt, **options)
+    return NO_TOKEN
 
 
-async def _streamed(client: AsyncClient, prompt: str, options: dict[str, Any]) -> float | None:
+async def _streamed(client: AsyncClient, prompt: str, options: dict[str, Any]) -> FirstToken:
     begun, first = time.monotonic(), None
     async with client.stream_generate(prompt, **options) as stream:
         async for _ in stream.text_stream:
             first = first or time.monotonic() - begun
-    return first
+    return first, stream.timings and stream.timings.time_to_first_token
 
 
 async def open_loop(rate: float, seconds: float, seed: int, begin: Callable[[int], Awaitable[Any]]) -> None:

@@ -22,7 +22,8 @@ class Share:
 
     Slots are given by start-time fair queueing. The child gets the next slot whose next request starts earliest in the
     virtual time of its parent, and a request of s seconds moves the next start of its share by s / weight. A child that
-    did not wait starts at the virtual time of its parent: nobody saves up time.
+    did not wait starts at the virtual time of its parent, or earlier by the slots that it lacks of its fair part: it is
+    served first until it has them.
 
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing", IEEE/ACM Transactions on Networking, 1997.
     """
@@ -46,14 +47,15 @@ class Share:
         self.now = 0.0
         """The virtual time of the children: the start of the last request that got a slot."""
 
-    def child(self, name: Hashable, weight: float) -> "Share":
-        """The child of this name, made if there is none."""
+    def child(self, name: Hashable, weight: float, seconds: float) -> "Share":
+        """The child of this name, made if there is none, for a request that will probably have a slot for `seconds`."""
         child = self.children.get(name)
         if child is None:
             child = self.children[name] = Share(self, name)
         child.weight = weight
         if not child.count:
-            child.start = max(child.start, self.now)
+            lacking = max(child.fair_part() * self.running - child.running, 0.0)
+            child.start = max(child.start, self.now - lacking * seconds / weight)
         return child
 
     def waiting(self) -> "list[Share]":
@@ -64,15 +66,19 @@ class Share:
         """The request that came last of those that wait."""
         return self.tickets[-1] if self.tickets else max((child.youngest() for child in self.waiting()), key=_SINCE)
 
+    def fair_part(self) -> float:
+        """The part of its parent's slots that it gets while all its siblings want theirs."""
+        if self.parent is None:
+            return 1.0
+        weights: float = sum(map(attrgetter("weight"), self.parent.children.values()))
+        return self.weight / weights
+
     def part(self) -> float:
         """The part of its parent's slots that it gets while it waits.
 
         That is its fair part, or what it has of the running requests, because others may not want theirs.
         """
-        if self.parent is None:
-            return 1.0
-        weights: float = sum(map(attrgetter("weight"), self.parent.children.values()))
-        return max(self.weight / weights, self.running / max(self.parent.running, 1))
+        return max(self.fair_part(), self.running / max(self.parent.running, 1) if self.parent else 1.0)
 
     def seconds(self, pace: Pace) -> float:
         """How long those that wait will have slots."""
@@ -89,7 +95,7 @@ class Share:
         self.running += slots
         if self.parent is not None:
             if slots > 0:
-                self.parent.now = self.start
+                self.parent.now = max(self.start, self.parent.now)
             self.start += seconds / self.weight
 
 
@@ -110,9 +116,10 @@ class WaitQueue:
 
     def find_line(self, ticket: Ticket, patience: float) -> None:
         """Gives a request its line, by the seconds that it can wait; `remove` must follow if it is refused."""
-        priority = self.all.child(ticket.priority, _WEIGHTS[ticket.priority])
+        seconds = self._pace.seconds(ticket.tokens)
+        priority = self.all.child(ticket.priority, _WEIGHTS[ticket.priority], seconds)
         _, exponent = math.frexp(min(max(patience, _LEAST_PATIENCE), _MOST_PATIENCE))
-        ticket.line = priority.child(ticket.key, ticket.weight).child(exponent, 1.0)
+        ticket.line = priority.child(ticket.key, ticket.weight, seconds).child(exponent, 1.0, seconds)
 
     def remove(self, ticket: Ticket) -> None:
         """Takes a request out of its line if it waits; lets go of the line if nothing waits or runs in it any more."""
