@@ -8,6 +8,8 @@ that has just started and computed the whole prompt at once:
   where it can be parted; and with the system prompt reused from longer conversations. In these nothing differs but the
   shape of the batch that computed the prefix;
 * the same beside three other answers;
+* with the cells of the cache in another order: the rest of the prompt lies in front of the reused prefix. The others in
+  the cache have the same number of tokens and another content each time: were any of it read, the answers would differ;
 * after a mixed load of SECONDS (by default 60): as the caller whose prefix the slots hold, and as callers without
   anything cached, who compute the whole prompt in slots that were in use, or a longer conversation before it.
 """
@@ -127,6 +129,19 @@ async def mixed_load(lab: EngineLab, seconds: float) -> int:
     return total
 
 
+async def out_of_order(fresh: float) -> None:
+    """Asks on engines where the prefix is reused from behind the cells of somebody who has left them."""
+    for shape, length in (("fewer than 64", 1), ("64 or more", 60)):
+        off = []
+        for filler in (100, 5000, 40000):
+            async with running("llamacpp", **OPTIONS | {"slots": "2"}) as lab:
+                earlier = (TokenIds((filler,) * 300), asked(words(length)), TokenIds((filler + 1,)))
+                for salt, one in zip((stranger(), SALT, stranger()), earlier, strict=True):
+                    await first_token(lab, salt, one)
+                off.append(await first_token(lab, SALT, asked(QUESTION)) - fresh)
+        print(f"cells out of order, prefix of a batch of {shape}: off by {[f'{one:+.12f}' for one in off]}", flush=True)
+
+
 async def main(seconds: float) -> None:
     """All of it."""
     longer = [asked(words(length)) for length in LENGTHS]
@@ -145,6 +160,7 @@ async def main(seconds: float) -> None:
             await probe.after("beside three answers, after shorter conversations", longer[:4])
         async with neighbours(lab):
             await probe.after("beside three answers, after longer conversations", longer[4:])
+    await out_of_order(fresh)
     async with running("llamacpp", **OPTIONS) as lab:
         print(f"mixed load: {await mixed_load(lab, seconds)} requests", flush=True)
         probe = Probe(lab, fresh)

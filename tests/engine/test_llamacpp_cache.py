@@ -1,11 +1,12 @@
 """Whose cached tokens a request of the embedded engine may use."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from doherty_engine import RawText, Stopping
+from doherty_engine import RawText, Stopping, TokenIds
 from doherty_engine.llamacpp._slots import Slots
 from support.engines import running
 from support.gguf import write_tiny_model
@@ -34,6 +35,33 @@ async def test_the_answer_does_not_depend_on_whose_slot_it_gets(ask: Ask) -> Non
     first, *others = [await ask(input=PROMPT, stopping=SHORT, cache_salt=salt) for salt in ("c", "d", "e")]
     assert {other.token_ids for other in others} == {first.token_ids}
     assert [other.finish.cached_tokens for other in others] == [0, 0]
+
+
+async def last_logprob(model: Path, before: tuple[int, ...], between: tuple[int, ...]) -> float:
+    """The log probability that follows a prompt whose beginning is reused.
+
+    Its first 24 tokens lie behind the cells of `before`, and since `between` takes the place of that, its last 10 lie
+    in front of them. The engine is a new one.
+    """
+    prefix, rest = tuple(range(10, 34)), tuple(range(80, 90))
+    async with running("llamacpp", model=str(model), slots="2", threads="1") as lab:
+        ask = asking(lab)
+        for salt, ids in (("b", before), ("a", (*prefix, *range(110, 150))), ("c", between)):
+            if ids:
+                await ask(input=TokenIds(ids), stopping=SHORT, cache_salt=salt)
+        outcome = await ask(input=TokenIds((*prefix, *rest)), stopping=SHORT, cache_salt="a", top_logprobs=0)
+    assert outcome.finish.cached_tokens == len(prefix)
+    return outcome.logprobs[0].logprob
+
+
+async def test_a_reused_beginning_changes_an_answer_by_rounding_alone(tmp_path: Path) -> None:
+    # Numbers of 32 bits: rounding that is this small here is a tenth where weights have 4 bits.
+    model = write_tiny_model(tmp_path / "model.gguf")
+    in_order = await last_logprob(model, (), ())
+    out_of_order = {await last_logprob(model, (token,) * 200, (token + 1,)) for token in (101, 150)}
+    assert len(out_of_order) == 1  # to the last bit, whatever others have in the cache
+    assert out_of_order != {in_order}  # or the cells were in order
+    assert out_of_order.pop() == pytest.approx(in_order, abs=0.005)
 
 
 def test_a_slot_of_the_same_salt_with_the_longest_beginning_is_taken() -> None:
