@@ -13,10 +13,12 @@ WORKDIR /src
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /build \
- && /build/bin/python -m pip install --constraint constraints.txt hatchling
+ && /build/bin/python -m pip install --constraint constraints.txt hatchling hatch-fancy-pypi-readme
 COPY pyproject.toml LICENSE README.md ./
 COPY client client
+COPY deploy/envoy/doherty.binpb deploy/envoy/
 COPY engine engine
+COPY proto proto
 COPY service service
 RUN /build/bin/hatchling build --target wheel --directory /wheel
 

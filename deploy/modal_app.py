@@ -53,8 +53,8 @@ KEPT_SECONDS: Final = 4 * MINUTES
 """After how long a container that is in use says so to Modal: well within the scale-down window."""
 
 ROOT: Final = Path(__file__).parents[1]
-FOLDERS: Final = ("client", "engine", "service")
-FILES: Final = ("LICENSE", "README.md", "deploy/install_beside.sh", "pyproject.toml")
+FOLDERS: Final = ("client", "engine", "proto", "service")
+FILES: Final = ("LICENSE", "README.md", "deploy/envoy/doherty.binpb", "deploy/install_beside.sh", "pyproject.toml")
 
 
 def make_image() -> modal.Image:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
+from doherty_extras import install_command
 
 
 def import_optional(module: str, purpose: str, *, extra: str, package: str = "") -> Any:
@@ -22,5 +23,5 @@ def import_optional(module: str, purpose: str, *, extra: str, package: str = "")
         return import_module(module)
     except ModuleNotFoundError as error:
         raise EngineSetupError(
-            f"{purpose} needs the package {package or module}; run `pip install 'doherty[{extra}]'`."
+            f"{purpose} needs the package {package or module}; run `{install_command(extra)}`."
         ) from error

@@ -35,12 +35,14 @@ PUBLIC = {
         TokenRequest Tokenizer common_features
     """,
     "doherty_engine_cli": "engine",
+    "doherty_extras": "install_command",
     "doherty_service": "Settings run",
 }
 
 MAY_IMPORT = {
     "client/doherty/v1": {"doherty.v1"},
     "client/doherty": {"doherty"},
+    "client/doherty_extras": set(),  # so that all others may import it
     "engine/doherty_engine": {"doherty_engine"},
     "service/doherty_engine_cli": {"doherty.v1", "doherty_engine", "doherty_engine_cli"},
     "service/doherty_service": {"doherty.v1", "doherty_engine", "doherty_service"},

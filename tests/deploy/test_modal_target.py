@@ -3,6 +3,7 @@
 import pytest
 
 from doherty.cli import _modal
+from doherty_extras import install_command
 from support.command import run_doherty
 from support.modal_account import APP, account
 from support.modal_cloud import Cloud
@@ -36,4 +37,4 @@ def test_an_account_that_is_not_there_is_told_in_a_sentence() -> None:
 def test_without_the_extra_it_says_what_to_install() -> None:
     finished = run_doherty("model", "--target", "modal:doherty", without="modal")
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr == "doherty: A target on Modal needs modal: pip install 'doherty[modal]'\n"
+    assert finished.stderr == f"doherty: A target on Modal needs modal: {install_command('modal')}\n"

@@ -230,7 +230,9 @@ def test_a_folder_is_known_by_its_name(folders: dict[str, Folder]) -> None:
 @pytest.mark.parametrize("missing", ["transformers", "jinja2"])
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Folder], missing: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(EngineSetupError, match=rf"needs the package {missing}; run `pip install 'doherty\[vllm\]'`"):
+    with pytest.raises(
+        EngineSetupError, match=rf"needs the package {missing}; run `.* -m pip install 'doherty\[vllm\]'`"
+    ):
         load(folders["llama3"])
 
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models
 from doherty_engine import Engine, EngineSetupError, create_engine, engine_options
 from doherty_engine.vllm import Options, profiles
 from doherty_engine.vllm._load import _keep_ctrl_c_from_children
+from doherty_extras import install_command
 from support.hugging_face import write_folder, write_llama3, write_lora
 from support.server import start_server
 from support.vllm import FAKE_PATH, fake_vllm, until, vllm_lab
@@ -218,7 +219,7 @@ def test_a_value_that_cannot_be_read(option: str, text: str, reason: str) -> Non
 
 
 async def test_without_the_package_the_extra_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineSetupError, match=r"needs the package vllm; run `pip install 'doherty\[vllm\]'`"):
+    with pytest.raises(EngineSetupError, match=r"needs the package vllm; run `.* -m pip install 'doherty\[vllm\]'`"):
         await start(model=str(tmp_path))
 
 
@@ -232,7 +233,7 @@ async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({}, "The engine vllm needs the package vllm; run `pip install 'doherty[vllm]'`.\n"),
+        ({}, f"The engine vllm needs the package vllm; run `{install_command('vllm')}`.\n"),
         (
             {"PYTHONPATH": FAKE_PATH, "FAKE_VLLM_NO_GPU": "1"},
             (

@@ -1,15 +1,19 @@
 """The wheel in clean environments: each Python that the machine has, and the oldest libraries that it declares."""
 
 import json
+import re
 import subprocess
+import sys
 import tomllib
+import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from support.server import ServerProcess
-from support.wheel import ROOT, Environment, install, run
+from support.wheel import ROOT, Environment, install, run, site_packages
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 PROGRAM = ROOT / "tests" / "foreign" / "compatibility.py"
@@ -51,7 +55,55 @@ def test_the_wheel_needs_its_dependencies_alone(
     assert found == {name: pins[name] for name in found}
     command = subprocess.run([environment.bin / "doherty"], capture_output=True, text=True, check=False)
     assert (command.returncode, command.stdout) == (2, "")
-    assert command.stderr == "doherty: the command needs click and rich: pip install 'doherty[cli]'\n"
+    assert command.stderr == f"doherty: the command needs click and rich: {install_command(environment, 'cli')}\n"
+    server = subprocess.run(
+        [environment.python, "-I", "-c", "import doherty_service"], capture_output=True, text=True, check=False
+    )
+    needed = f"of the extra server: run `{install_command(environment, 'server')}`"
+    assert server.stderr.splitlines()[-1].startswith("ModuleNotFoundError: doherty_service needs ")
+    assert server.stderr.splitlines()[-1].endswith(needed)
+
+
+def install_command(environment: Environment, extra: str) -> str:
+    """What a message says to run; test_an_extra_is_added_without_an_index shows that it works."""
+    return f"{environment.python} -m pip install 'doherty[{extra}]'"
+
+
+def test_an_extra_is_added_without_an_index(wheel: Path, tmp_path: Path) -> None:
+    """pip finds a distribution that is installed, and asks no index for it."""
+    environment = installed(wheel, "oldest", tmp_path)
+    python = run(environment.python, "-c", "import doherty_extras; print(doherty_extras.install_command('plot'))")
+    assert python.strip() == install_command(environment, "plot")
+    pip = (sys.executable, "-m", "pip", "--python", tmp_path, "install", "--no-index", "--no-deps", "--dry-run")
+    assert "Requirement already satisfied: doherty[plot]" in run(*pip, "doherty[plot]")
+
+
+def test_the_wheel_has_the_contract(wheel: Path, tmp_path: Path) -> None:
+    """The proto files compile with the packages beside them, to the descriptor set that the wheel has as well."""
+    environment = installed(wheel, "oldest", tmp_path)
+    contract = environment.site / "doherty" / "v1"
+    sources = sorted(path.name for path in contract.glob("*.proto"))
+    assert sources == sorted(path.name for path in (ROOT / "proto" / "doherty" / "v1").glob("*.proto"))
+    protoc = (ROOT / ".cache" / "oldest" / "bin" / "python", "-m", "grpc_tools.protoc")
+    includes = [f"-I{folder}" for folder in (environment.site, site_packages(protoc[0]))]
+    compiled = tmp_path / "compiled.binpb"
+    output = ("--include_imports", f"--descriptor_set_out={compiled}")
+    run(*protoc, *includes, *output, *(f"doherty/v1/{name}" for name in sources), "google/rpc/error_details.proto")
+    assert compiled.read_bytes() == (contract / "doherty.binpb").read_bytes()
+
+
+def test_the_long_description_links_to_the_repository(wheel: Path) -> None:
+    [name] = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert set(urls) == {"Source", "Documentation", "Changelog"}
+    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links)
+    blob = f"{urls['Source']}/blob/main/"
+    inside = [url.removeprefix(blob).partition("#")[0] for url in (*links, *urls.values()) if url.startswith(blob)]
+    assert len(inside) > len(urls)
+    assert [path for path in inside if not (ROOT / path).exists()] == []
 
 
 def test_the_wheel_works_with_the_oldest_libraries(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from doherty_extras import install_command
 from support.gpu import A100, GIB, H100, clean_environment, environment, options, recorded, write_model
 from support.vllm import vllm_lab
 
@@ -123,5 +124,5 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
         [*COMMAND, "--model", str(model)], env=clean_environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "run `pip install 'doherty[quantize]'` beside vLLM" in done.stderr
+    assert f"run `{install_command('quantize')}` beside vLLM" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -2,7 +2,8 @@
 
 import sys
 
-_ABOUT = "doherty: the command needs click and rich: pip install 'doherty[cli]'\n"
+from doherty_extras import install_command
+
 _INTERRUPTED = 130
 
 
@@ -16,7 +17,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             if error.name not in ("click", "rich"):
                 raise
-            sys.stderr.write(_ABOUT)
+            sys.stderr.write(f"doherty: the command needs click and rich: {install_command('cli')}\n")
             sys.exit(2)
         sys.exit(run())
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from doherty.cli._load._run import Load, Run, run_load
 from doherty.cli._load._show import print_run
 from doherty.cli._reference import QUESTIONS, run_reference
 from doherty.cli._tables import print_json
+from doherty_extras import install_command
 
 _REQUESTS: Final = 100
 """How many requests a load has that does not say."""
@@ -29,7 +30,7 @@ def _check_plot(context: click.Context, parameter: click.Parameter, value: Path 
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        raise Missing("'--plot' needs matplotlib: pip install 'doherty[plot]'") from error
+        raise Missing(f"'--plot' needs matplotlib: {install_command('plot')}") from error
     if value.suffix[1:].lower() not in picture_kinds():
         raise click.BadParameter(f"{value.name} is none of {', '.join(picture_kinds())}", ctx=context, param=parameter)
     if not value.parent.is_dir():

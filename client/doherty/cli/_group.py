@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from doherty import __version__
 from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, tell
+from doherty_extras import install_command
 
 _OWN: Final = {
     "generate": "_generate",
@@ -68,7 +69,7 @@ def _load(entry_point: EntryPoint) -> click.Command:
     try:
         return cast("click.Command", entry_point.load())
     except ModuleNotFoundError as error:
-        sentence = f"'{entry_point.name}' needs {error.name}, of the server's extra: pip install 'doherty[server]'"
+        sentence = f"'{entry_point.name}' needs {error.name}, of the server's extra: {install_command('server')}"
         raise Missing(sentence) from error
 
 

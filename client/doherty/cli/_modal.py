@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from doherty.cli._exit import Missing, Unavailable
+from doherty_extras import install_command
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -38,5 +39,5 @@ def _import_modal() -> "ModuleType":
     try:
         import modal  # noqa: PLC0415 - of an extra
     except ModuleNotFoundError as error:
-        raise Missing(f"A target on Modal needs {error.name}: pip install 'doherty[modal]'") from error
+        raise Missing(f"A target on Modal needs {error.name}: {install_command('modal')}") from error
     return modal

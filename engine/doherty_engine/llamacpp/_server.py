@@ -21,6 +21,7 @@ from doherty_engine._requests import Message
 from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._socket_folder import SOCKET, make_socket_folder, remove_socket_folder
 from doherty_engine.text import begins_answer, can_render, template_failure, template_refusal
+from doherty_extras import install_command
 
 _BATCH_TOKENS = 128
 """Of a prompt, computed at a time: for so long an abort, and the next token of every other answer, must wait."""
@@ -186,7 +187,7 @@ def _import_xllamacpp() -> ModuleType:
         return import_module("xllamacpp")
     except ModuleNotFoundError as error:
         raise EngineSetupError(
-            "The engine llamacpp needs the package xllamacpp; run `pip install 'doherty[cpu]'`."
+            f"The engine llamacpp needs the package xllamacpp; run `{install_command('cpu')}`."
         ) from error
     except ImportError as error:
         if "libgomp" in str(error):

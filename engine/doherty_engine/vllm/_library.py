@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError, first_line
+from doherty_extras import install_command
 
 EXTRA = "vllm"
 
@@ -87,10 +88,10 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == "vllm":
             raise EngineSetupError(
-                "The engine vllm needs the package vllm; run `pip install 'doherty[vllm]'`."
+                f"The engine vllm needs the package vllm; run `{install_command('vllm')}`."
             ) from error
         raise EngineSetupError(
-            f"vLLM is installed, but not as this engine knows it ({error}); run `pip install 'doherty[vllm]'`."
+            f"vLLM is installed, but not as this engine knows it ({error}); run `{install_command('vllm')}`."
         ) from error
     except ImportError as error:
         raise EngineSetupError(

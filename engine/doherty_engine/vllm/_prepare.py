@@ -34,6 +34,7 @@ from doherty_engine.models import (
 from doherty_engine.text import HuggingFaceTokenizer, ModelFolder, find_model_folder
 from doherty_engine.vllm._calibration import calibration_sequences
 from doherty_engine.vllm._options import Options
+from doherty_extras import install_command
 
 _EXTRA = "quantize"
 _PROGRAM = Path(__file__).with_name("_quantize_process.py")
@@ -100,7 +101,7 @@ def _modelopt_version() -> str:
         return version("nvidia-modelopt")
     except PackageNotFoundError as error:
         raise EngineSetupError(
-            f"Quantizing needs the package nvidia-modelopt; run `pip install 'doherty[{_EXTRA}]'` beside vLLM."
+            f"Quantizing needs the package nvidia-modelopt; run `{install_command(_EXTRA)}` beside vLLM."
         ) from error
 
 

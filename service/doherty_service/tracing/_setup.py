@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from doherty_extras import install_command
 from doherty_service._version import server_version
 from doherty_service.telemetry import log_event
 
@@ -93,5 +94,5 @@ def _provider(names: list[str]) -> "TracerProvider":
 def _exporter(name: str) -> Any:
     found = tuple(entry_points(group="opentelemetry_traces_exporter", name=name))
     if not found:
-        raise LookupError(f"no exporter {name!r} of opentelemetry is installed; the extra doherty[otel] brings one")
+        raise LookupError(f"no exporter {name!r} of opentelemetry is installed; run `{install_command('otel')}`")
     return found[0].load()
