@@ -1,16 +1,19 @@
 """What an attack costs those who are served beside it.
 
-`PYTHONPATH=tests python benchmarks/attack/attack.py [--before PATH] [--python PATH] [--only TEXT]`. Each attack meets a
-server of its own, with keys, limits and metrics, which may have 4 GiB of address space. Beside it, an honest caller
-reads a stream of 200 messages a second, and another one asks for short answers; both have keys of their own. Printed is
-the stream's longest gap without and with the attack, the memory (RSS) before the attack, its highest value, and that
-afterwards: as soon as it is near the one before, at the latest 40 seconds after the attack, while the attacker keeps
-its connections. The last column says how many honest calls failed. `--before` does the same with the server of another
-checkout, in turns, and `--python` runs the servers with another interpreter, and its grpcio. Loopback only.
+`PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--before PATH] [--python PATH]`. Each
+attack meets a server of its own, with keys, limits and metrics, which may have 4 GiB of address space. Beside it, an
+honest caller reads a stream of 200 messages a second, and another one asks for short answers; both have keys of their
+own. The attacker is a process of its own with a low priority, as if it had another machine. Printed is the stream's
+longest gap without and with the attack, the memory (RSS) before the attack, its highest value, and that afterwards: as
+soon as it is near the one before, at the latest 40 seconds after the attack, while the attacker keeps its connections.
+The last column says how many honest calls failed. `--runs` repeats each attack; the table then has the medians, and the
+sum of the failed calls. `--before` does the same with the server of another checkout, in turns, and `--python` runs the
+servers with another interpreter, and its grpcio. Loopback only.
 """
 
 import argparse
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -19,12 +22,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from holding import HOLDING, unread_answers
+from holding import HOLDING, LONG_ANSWERS
 from messages import MESSAGES
 from protocol import PROTOCOL
 from side_work import SIDE_WORK
@@ -35,11 +40,15 @@ from support.strangers import STRANGERS
 from support.wire import Caller, request
 from target import Attack, Target
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 ADDRESS_SPACE = 4 << 30
 QUIET_SECONDS = 3.0
 ATTACK_SECONDS = 6.0
 MOST_ATTACK_SECONDS = 60.0
 SETTLE_SECONDS = 40.0
+ATTACKERS_NICENESS = 10
 NEAR_BYTES = 20 << 20
 ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
@@ -114,31 +123,65 @@ class Honest:
                 self.failed += 1
 
 
-def measure(attack: Attack, python: str, variables: dict[str, str]) -> list[float]:
+class Attacker:
+    """A process that attacks once, and keeps its connections until it is stopped."""
+
+    def __init__(self, name: str, address: str, key: str, metrics: str) -> None:
+        """Is ready to attack, with what a `Target` has."""
+        context = get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_attack, args=(other, name, address, key, metrics))
+        self._process.start()
+        self._connection.recv()
+
+    def attack(self) -> None:
+        """Attacks, and returns when that is over or has taken too long."""
+        self._connection.send(None)
+        self._connection.poll(MOST_ATTACK_SECONDS)
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.join()
+
+
+def _attack(connection: "Connection", name: str, address: str, key: str, metrics: str) -> None:
+    """What that process does."""
+    os.nice(ATTACKERS_NICENESS)
+    with ExitStack() as held:
+        connection.send("ready")
+        connection.recv()
+        ATTACKS[name](Target(address, key, metrics, held))
+        connection.send("over")
+        connection.recv()
+
+
+def measure(name: str, python: str, variables: dict[str, str]) -> list[float]:
     """The gap without and with the attack in milliseconds, memory before, highest and after in MiB, failed calls."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+    with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
-        tokens = [add_key(keys, name) for name in ("stream", "short")]
+        tokens = [add_key(keys, key) for key in ("stream", "short")]
         narrow = add_key(keys, "attacker", max_concurrent=4)
         flags = ["--engine", "synthetic", "--keys-file", str(keys), "--stall-timeout", "5", "--receive-timeout", "5"]
-        flags += ["--metrics-listen", "127.0.0.1:0", *(FAST if attack is unread_answers else ())]
+        flags += ["--metrics-listen", "127.0.0.1:0", *(FAST if name in LONG_ANSWERS else ())]
         with start_server(*flags, python=python, **variables) as server:
             resource.prlimit(server.process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-            target = Target(server.target, narrow, str(server.wait_for("metrics")["address"]), held)
-            honest = Honest(server.target, *tokens)
-            time.sleep(1)
-            return _observe(server, honest, lambda: attack(target))
+            attacker = Attacker(name, server.target, narrow, str(server.wait_for("metrics")["address"]))
+            try:
+                honest = Honest(server.target, *tokens)
+                time.sleep(1)
+                return _observe(server, honest, attacker)
+            finally:
+                attacker.stop()
 
 
-def _observe(server: ServerProcess, honest: Honest, attack: Callable[[], None]) -> list[float]:
+def _observe(server: ServerProcess, honest: Honest, attacker: Attacker) -> list[float]:
     quiet_from = time.monotonic()
     time.sleep(QUIET_SECONDS)
     attack_from = time.monotonic()
     before = resident_bytes(server)
     failed_before = honest.failed
-    attacking = threading.Thread(target=attack, daemon=True)
-    attacking.start()
-    attacking.join(MOST_ATTACK_SECONDS)
+    attacker.attack()
     time.sleep(max(0.0, attack_from + ATTACK_SECONDS - time.monotonic()))
     attack_until = time.monotonic()
     while time.monotonic() < attack_until + SETTLE_SECONDS and resident_bytes(server) > before + NEAR_BYTES:
@@ -153,7 +196,8 @@ def _observe(server: ServerProcess, honest: Honest, attack: Callable[[], None]) 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="attacks whose name has this in it")
+    parser.add_argument("--only", default="", help="attacks whose name matches this regular expression")
+    parser.add_argument("--runs", type=int, default=1, help="how often each attack is measured")
     parser.add_argument("--before", type=Path, help="another checkout, whose server is attacked, too")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the servers")
     arguments = parser.parse_args()
@@ -163,12 +207,17 @@ def main() -> None:
         servers = {"before": _source(before), **servers}
     print("| attack | server | gap without, ms | gap with, ms | RSS before, MiB | highest | after | failed calls |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, attack in ATTACKS.items():
-        if arguments.only not in name:
+    for name in ATTACKS:
+        if not re.search(arguments.only, name):
             continue
-        for which, variables in servers.items():
-            figures = " | ".join(f"{figure:.0f}" for figure in measure(attack, arguments.python, variables))
-            print(f"| {name} | {which} | {figures} |", flush=True)
+        runs: dict[str, list[list[float]]] = {which: [] for which in servers}
+        for _ in range(arguments.runs):
+            for which, variables in servers.items():
+                runs[which].append(measure(name, arguments.python, variables))
+        for which, measured in runs.items():
+            *figures, failed = zip(*measured, strict=True)
+            row = " | ".join(f"{median(figure):.0f}" for figure in figures)
+            print(f"| {name} | {which} | {row} | {sum(failed):.0f} |", flush=True)
 
 
 def _source(checkout: Path) -> dict[str, str]:

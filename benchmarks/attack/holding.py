@@ -3,6 +3,7 @@
 import socket
 from contextlib import suppress
 
+from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest, MultiplexStart
 from doherty.v1.request_pb2 import GenerateRequest, Output, Stopping
 from support.http2 import (
     ACK,
@@ -96,12 +97,14 @@ def unfinished(method: str, calls: int, *, with_key: bool = True) -> Attack:
     return attack
 
 
+LONG = GenerateRequest(
+    prompt="a", stopping=Stopping(max_output_tokens=8000, ignore_eos=True), output=Output(top_logprobs=20)
+)
+
+
 def unread_answers(target: Target) -> None:
     """Whole answers of some megabytes, of which nobody reads a byte: a few at a time."""
-    asked = GenerateRequest(
-        prompt="a", stopping=Stopping(max_output_tokens=8000, ignore_eos=True), output=Output(top_logprobs=20)
-    )
-    message = _message(asked.SerializeToString())
+    message = _message(LONG.SerializeToString())
     connection = target.held.enter_context(raw_connection(target.address))
     connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
     frames = connection.frames()
@@ -116,6 +119,22 @@ def unread_answers(target: Target) -> None:
             heard = next(frames)
             if heard.kind == Kind.HEADERS:
                 streams.discard(heard.stream)
+
+
+def unread_multiplexed_answers(target: Target) -> None:
+    """The same on MultiplexGenerate, a call for every few answers: they end when nobody reads them."""
+    message = MultiplexGenerateRequest(
+        starts=[MultiplexStart(id=number, request=LONG, whole=True) for number in range(1, AT_ONCE + 1)]
+    ).SerializeToString()
+    connection = target.held.enter_context(raw_connection(target.address))
+    connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
+    frames = connection.frames()
+    for stream in (1, 3):
+        connection.send(
+            frame(Kind.HEADERS, END_HEADERS, stream, _headers(MULTIPLEX, target.key)),
+            frame(Kind.DATA, END_STREAM, stream, _message(message)),
+        )
+        next((one for one in frames if one.kind == Kind.RST_STREAM), None)
 
 
 def watches(target: Target) -> None:
@@ -147,10 +166,15 @@ def _message(data: bytes) -> bytes:
     return b"\0" + len(data).to_bytes(4) + data
 
 
+UNREAD = "40 answers that nobody reads"
+MULTIPLEXED = "8 multiplexed answers that nobody reads"
+LONG_ANSWERS = (UNREAD, MULTIPLEXED)
+
 HOLDING: dict[str, Attack] = {
     "150 unfinished messages, multiplexed": unfinished(MULTIPLEX, 150),
     "150 unfinished messages without a key": unfinished(CHECK, 150, with_key=False),
-    "40 answers that nobody reads": unread_answers,
+    UNREAD: unread_answers,
+    MULTIPLEXED: unread_multiplexed_answers,
     "8,192 watches without a key": watches,
     "800 half requests for metrics": half_scrapes,
 }

@@ -6,9 +6,10 @@ from typing import Any
 import grpc
 import pytest
 
+from support.http2 import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, frame, header_block, raw_connection
 from support.multiplex import opened, start, text_of
-from support.server import start_server
-from support.wire import Caller, connect
+from support.server import ServerProcess, start_server
+from support.wire import Caller, connect, request
 
 MOST_OUTPUTS = 32_768
 """Outputs that may wait for the reader of a stream."""
@@ -16,13 +17,24 @@ MOST_OUTPUTS = 32_768
 CLIENTS_LIMIT = 4 << 20
 """The largest message that gRPC's clients take by default, in bytes."""
 
+NO_WINDOW = (4).to_bytes(2) + (0).to_bytes(4)
+"""SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no data."""
+
+CANCEL = (8).to_bytes(4)
+
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 4, "ignore_eos": True}}
 
 
 @pytest.fixture(scope="module")
-def fast() -> Iterator[Caller]:
+def server() -> Iterator[ServerProcess]:
     flags = ("-o", "tokens_per_second=0", "-o", "context_tokens=40000")
-    with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
+    with start_server("--engine", "synthetic", *flags) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fast(server: ServerProcess) -> Iterator[Caller]:
+    with connect(server.target) as caller:
         yield caller
 
 
@@ -68,3 +80,30 @@ def test_a_whole_answer_that_is_too_large_fails_alone(fast: Caller) -> None:
         rpc.send(start(4, **SHORT))
         assert rpc.last(4).response.HasField("summary")
         rpc.rest()
+
+
+def test_a_large_whole_answer_is_all_there(fast: Caller) -> None:
+    """It is encoded in pieces: hundreds here, but below what a client takes."""
+    asked = long(6000, output={"top_logprobs": 20, "token_ids": True})
+    answer = fast.generate(**asked)
+    with opened(fast.stub) as rpc:
+        rpc.send(start(1, whole=True, **asked))
+        rpc.rest()
+        (part,) = rpc.parts(1)
+    delta = part.response.delta
+    assert part.response.start.prompt_tokens == answer.start.prompt_tokens
+    assert part.response.summary.usage == answer.summary.usage
+    assert delta.token_count == len(answer.token_ids) == len(answer.logprobs) == 6000
+    assert [one.token_id for one in answer.logprobs] == list(answer.token_ids)
+    assert (delta.text, delta.token_ids, delta.logprobs) == (answer.text, answer.token_ids, answer.logprobs)
+
+
+def test_who_leaves_while_a_whole_answer_is_sent_has_left(server: ServerProcess) -> None:
+    asked = request(request_id="left", **long(2000, output={"top_logprobs": 20})).SerializeToString()
+    with raw_connection(server.target) as connection:
+        connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
+        connection.send(frame(Kind.HEADERS, END_HEADERS, 1, header_block("/doherty.v1.GenerationService/Generate")))
+        connection.send(frame(Kind.DATA, END_STREAM, 1, b"\0" + len(asked).to_bytes(4) + asked))
+        next(one for one in connection.frames() if one.kind == Kind.HEADERS)  # they come with the answer
+        connection.send(frame(Kind.RST_STREAM, stream=1, payload=CANCEL))
+        assert server.wait_for("request", request_id="left")["code"] == "CANCELLED"

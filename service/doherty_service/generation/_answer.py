@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from doherty_engine import (
@@ -181,8 +181,8 @@ class WholeAnswer(AwaitedAnswer):
         """All of the answer."""
         return merge(self._unread)
 
-    def reply(self) -> Iterator[bytes]:
-        """The GenerateResponse, in pieces to be joined."""
+    def reply(self) -> Generator[None, None, bytes]:
+        """Makes the GenerateResponse; yields after each piece of work."""
         return translation.whole_message(self.output(), self.record, self.model, self.request)
 
 

@@ -136,7 +136,7 @@ class Intake:
         """Makes a message of bytes, all of it checked before the first of its requests begins."""
         if len(data) > translation.SMALL_BYTES:
             await self._watch.turns.take()
-        await self._watch.share(translation.check_multiplex_size(data))
+        await self._watch.turns.share(translation.check_multiplex_size(data))
         message: wire.MultiplexGenerateRequest = parse_message(wire.MultiplexGenerateRequest.FromString, data)
         translation.check_multiplex(message)
         for index, start in enumerate(message.starts):

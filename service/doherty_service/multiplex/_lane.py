@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from doherty.v1 import generation_service_pb2 as wire
@@ -22,7 +23,7 @@ class Lane(Answer):
     """One request and its answer on an RPC that they share with others.
 
     It tells the RPC's `Multiplex` when it has something to send, which fetches it with `take_part`. It has a task only
-    while it waits for a slot.
+    while it waits for a slot, and while a large whole answer is encoded.
     """
 
     def __init__(self, start: wire.MultiplexStart, multiplex: "Multiplex") -> None:
@@ -35,11 +36,12 @@ class Lane(Answer):
         self.in_outbox = False
         """Whether it stands in the outbox of its RPC."""
         self.task: asyncio.Task[None] | None = None
-        """What waits for a slot; None when nothing does."""
+        """What waits for a slot, or encodes the answer; None when nothing does."""
         self.status = ""
         """The name of the status that it ended with; empty while more than one part is to come."""
         self._multiplex = multiplex
         self._error_part: bytes | None = None
+        self._whole_message: bytes | None = None
         record = self.record
         record.attempt = 1 + start.attempts
         record.tried_for = max(0.0, start.trying_for.seconds + start.trying_for.nanos / 1e9)
@@ -55,7 +57,8 @@ class Lane(Answer):
     @property
     def has_part(self) -> bool:
         """Whether there is something to send."""
-        return self._error_part is not None or self._failure is not None or bool(self._unread)
+        waits = self._unread or self._whole_message is not None
+        return self._error_part is not None or self._failure is not None or bool(waits)
 
     def deliver(self) -> None:
         """Marks what came, and gets in line once there is something to send."""
@@ -64,9 +67,33 @@ class Lane(Answer):
                 self._unread.clear()
             else:
                 mark(self.record, self._unread[-1])
-                if self._unread[-1].finish is None:
-                    return
+                if self._unread[-1].finish is not None:
+                    self._encode()
+                return
         self._multiplex.line_up(self)
+
+    def _encode(self) -> None:
+        """Makes the message of a whole answer: a large one in a task, so that others have their turns."""
+        output = merge(self._unread)
+        self._unread = []
+        work = translation.whole_stream_message(output, self.record, self.model, self.request)
+        try:
+            next(work)
+        except StopIteration as done:
+            self._whole_message = done.value
+            self._multiplex.line_up(self)
+        else:
+            self.task = asyncio.get_running_loop().create_task(self._encode_on(work))
+
+    async def _encode_on(self, work: Generator[None, None, bytes]) -> None:
+        try:
+            self._whole_message = await self._multiplex.turns.share(work)
+            self._multiplex.line_up(self)
+        except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
+            self.task = None  # its end must not cancel it
+            self.break_off(error)
+        else:
+            self.task = None
 
     def end(self, error: Exception | None) -> None:
         """Makes an error the last part, and gets in line with it."""
@@ -112,9 +139,13 @@ class Lane(Answer):
             self.fail_now(self._failure)
         if self._error_part is not None:
             return self._error_part
-        if not unread:
+        if self._whole_message is not None:
+            message, is_last = self._whole_message, True
+            self._whole_message = None
+        elif unread:
+            message, is_last = self._next_message()
+        else:
             return b""
-        message, is_last = self._whole_message() if self.whole else self._next_message()
         if len(message) > _MOST_PART_BYTES:
             self.fail_now(_too_large(len(message)))
             return self.take_part()
@@ -122,11 +153,6 @@ class Lane(Answer):
             self.is_over = True
             self.status = "OK"
         return translation.multiplex_part(self.id, message) if message else b""
-
-    def _whole_message(self) -> tuple[bytes, bool]:
-        output = merge(self._unread)
-        self._unread = []
-        return translation.stream_message(output, self.record, self.model, self.request, is_first=True), True
 
     def _next_message(self) -> tuple[bytes, bool]:
         output = self._take()

@@ -57,6 +57,7 @@ class Multiplex(MessageWriter):
         super().__init__(record.rpc_context)
         self.record = record
         self.generations = generations
+        self.turns = receive_watch.turns
         self._reporter = reporter
         self._accept, self._read = accept, read
         self._most_open = most_open

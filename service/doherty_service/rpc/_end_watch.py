@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from doherty_service._errors import StalledReaderError
-from doherty_service.rpc._failures import note_failure
+from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.telemetry import RequestRecord, awake
 
@@ -52,6 +52,25 @@ class EndWatch:
         if (rpc := _rpcs.get(handler)) is not None:
             self._open[rpc] = time.monotonic(), handler
             rpc.add_done_callback(self._forget)
+
+    def follow_reply(self) -> None:
+        """Notes whether the caller leaves before gRPC has taken the reply, which the running task now returns.
+
+        grpc.aio keeps that to itself: the task ends in the same way. But what it waits for fails.
+        """
+        handler = asyncio.current_task()
+
+        def follow() -> None:
+            taking: asyncio.Future[Any] | None = getattr(handler, "_fut_waiter", None)
+            if taking is not None:
+                taking.add_done_callback(note)
+
+        def note(taking: "asyncio.Future[Any]") -> None:
+            if not taking.cancelled() and taking.exception() is not None and handler in self._unreported:
+                record, _ = self._unreported[handler]
+                self._unreported[handler] = record, note_leaving(record).name
+
+        asyncio.get_running_loop().call_soon(follow)
 
     async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - of the callers, not of this
         """Hangs up on those that do not read for `timeout` seconds; runs until it is cancelled."""

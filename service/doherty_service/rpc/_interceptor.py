@@ -136,6 +136,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 raise asyncio.CancelledError from None
             finally:
                 end_watch.add(record, code.name)
+            if reply is not None:
+                end_watch.follow_reply()
             return reply
 
         make = (

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -80,11 +80,6 @@ class ReceiveWatch:
         if not end.is_only:
             raise _malformed("the call has more than one message")
 
-    async def share(self, pieces: Iterator[None]) -> None:
-        """Does work that grows with a message, a piece in each turn of the loop."""
-        for _ in pieces:
-            await self.turns.take()
-
     async def _next(self, context: Context, stranger: Stranger | None) -> Any:
         if stranger is None:
             return await self._in_time(context.read(), None)
@@ -94,7 +89,7 @@ class ReceiveWatch:
     async def _read(self, message: bytes, method: str, parse: Parse) -> Any:
         if len(message) > translation.SMALL_BYTES:
             await self.turns.take()
-            await self.share(translation.check_size(message, method))
+            await self.turns.share(translation.check_size(message, method))
         return parse_message(parse, message)
 
     async def _in_time(self, arriving: Coroutine[Any, Any, Any], stranger: Stranger | None) -> Any:

@@ -1,6 +1,10 @@
 """Keeps work that grows with messages from piling up on the event loop."""
 
 import asyncio
+from collections.abc import Generator
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class Turns:
@@ -17,3 +21,13 @@ class Turns:
         """Waits for the turn of the caller's next piece, which must follow without another await."""
         async with self._turn:
             await asyncio.sleep(0)
+
+    async def share(self, work: Generator[None, None, Result]) -> Result:
+        """Does work that yields after each piece, a piece in each turn; returns what it returns."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                result: Result = done.value
+                return result
+            await self.take()

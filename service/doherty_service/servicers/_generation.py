@@ -59,12 +59,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self._read(answer, request, whole=True)
             del request  # it may be megabytes
             await self._generations.serve(answer)
-            pieces: list[bytes] = []
-            for piece in answer.reply():
-                if pieces:
-                    await self._receive_watch.turns.take()
-                pieces.append(piece)
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return await self._receive_watch.turns.share(answer.reply())
         finally:
             self._generations.end_answer(answer)
 

@@ -16,6 +16,7 @@ from doherty_service.translation._replies import (
     multiplex_part,
     stream_message,
     whole_message,
+    whole_stream_message,
 )
 from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
 from doherty_service.translation._size import SMALL_BYTES, check_size
@@ -45,4 +46,5 @@ __all__ = [
     "stream_message",
     "take_label",
     "whole_message",
+    "whole_stream_message",
 ]

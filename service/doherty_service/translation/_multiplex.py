@@ -1,6 +1,6 @@
 """The messages of MultiplexGenerate: their bounds, which are checked before anything is made of them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -41,7 +41,7 @@ _REQUEST = wire.MultiplexStart.DESCRIPTOR.fields_by_name["request"].number << 3 
 _REQUEST_SHAPE = Shape(request_pb2.GenerateRequest.DESCRIPTOR)
 
 
-def check_multiplex_size(data: bytes) -> Iterator[None]:
+def check_multiplex_size(data: bytes) -> Generator[None, None, None]:
     """Makes sure that a message has not more in it than a server can take in, without parsing it.
 
     That is done in pieces of about a millisecond: after each of them, others may have their turn.

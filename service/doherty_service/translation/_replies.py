@@ -4,7 +4,7 @@ All messages go to gRPC as bytes. A delta in the middle of an answer, of which t
 hand; tests/service/test_replies.py holds it against protobuf.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from doherty.v1 import answer_pb2
@@ -32,7 +32,7 @@ _PART_ID = b"\x08"  # MultiplexPart.id = 1
 _PART_RESPONSE = b"\x12"  # MultiplexPart.response = 2
 
 _PIECE_LOGPROBS = 1000
-"""How many log probabilities one piece of a whole answer has, roughly: about a millisecond of work."""
+"""How many log probabilities of a whole answer are encoded in one go, roughly: about a millisecond of work."""
 
 _ONE_BYTE = 128
 _VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
@@ -84,19 +84,48 @@ def delta_message(output: StepOutput) -> bytes:
 
 def whole_message(
     output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest
-) -> Iterator[bytes]:
-    """The GenerateResponse with all of an answer, in pieces to be joined; a small one is one piece."""
+) -> Generator[None, None, bytes]:
+    """Makes the GenerateResponse with all of an answer.
+
+    A generator, because the log probabilities of a long answer take long: it yields after each piece of work.
+    """
     if output.finish is None:
         raise AssertionError("an answer without an end is not whole")
     reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
     _put_start(reply.start, record, model)
     _put_summary(reply.summary, output.finish, request, record, model)
+    logprobs = yield from _logprob_fields(output, request)
+    return b"".join((reply.SerializeToString(), *logprobs))
+
+
+def whole_stream_message(
+    output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest
+) -> Generator[None, None, bytes]:
+    """Makes the only StreamGenerateResponse of an answer that is sent as a whole; yields as `whole_message` does."""
+    if output.finish is None:
+        raise AssertionError("an answer without an end is not whole")
+    reply = wire.StreamGenerateResponse()
+    _put_start(reply.start, record, model)
+    _put_summary(reply.summary, output.finish, request, record, model)
+    if not output.token_count and not output.text:
+        return reply.SerializeToString()
+    delta = answer_pb2.Delta(text=output.text, token_count=output.token_count, token_ids=output.token_ids or ())
+    logprobs = yield from _logprob_fields(output, request)
+    # One field, because some libraries do not join the fields of a message that comes in two.
+    fields = [delta.SerializeToString(), *logprobs]
+    return b"".join((_RESPONSE_DELTA, _varint(sum(map(len, fields))), *fields, reply.SerializeToString()))
+
+
+def _logprob_fields(output: StepOutput, request: EngineRequest) -> Generator[None, None, list[bytes]]:
+    """The field `logprobs` of a GenerateResponse or of a Delta, in which it has the same number; to be joined."""
     logprobs = output.logprobs or ()
     size = max(1, _PIECE_LOGPROBS // (1 + (request.top_logprobs or 0)))
-    reply.logprobs.extend(_token_logprobs(logprobs[:size]))
-    yield reply.SerializeToString()
-    for at in range(size, len(logprobs), size):  # protobuf joins the lists of messages that are joined
-        yield wire.GenerateResponse(logprobs=_token_logprobs(logprobs[at : at + size])).SerializeToString()
+    pieces: list[bytes] = []
+    for at in range(0, len(logprobs), size):
+        if at:
+            yield
+        pieces.append(answer_pb2.Delta(logprobs=_token_logprobs(logprobs[at : at + size])).SerializeToString())
+    return pieces
 
 
 def multiplex_part(identifier: int, message: bytes) -> bytes:

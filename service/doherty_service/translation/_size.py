@@ -1,6 +1,6 @@
 """How much there is in a message, by its bytes alone: before protobuf makes an object of every part of it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from google.protobuf.descriptor import Descriptor
 
@@ -39,7 +39,7 @@ _SHAPES = {
 }
 
 
-def check_size(data: bytes, method: str) -> Iterator[None]:
+def check_size(data: bytes, method: str) -> Generator[None, None, None]:
     """Makes sure that the request of a method (its full name) has not more fields than any needs, without parsing it.
 
     That is done in pieces of about a millisecond: after each of them, others may have their turn.
