@@ -162,6 +162,10 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"$ref": "https://example.org/schema"}, "$ref"),
         ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": {"anyOf": [objects(b=True), {}]}}}, "$ref"),
         ({"type": "string", "allOf": [{"pattern": f"a.*{end}"} for end in "xyz"]}, "pattern"),
+        ({"enum": [{"a": 1}], "required": ["b"]}, "enum"),
+        ({"const": [1], "minItems": 2}, "enum"),
+        ({"allOf": [{"enum": [{"a": 1}]}, objects(a={"type": "string"})]}, "enum"),
+        ({"enum": [{"a": 1}], "anyOf": [objects(a={"type": "string"})]}, "enum"),
     ],
 )
 def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:

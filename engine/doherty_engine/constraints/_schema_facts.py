@@ -34,6 +34,10 @@ class Facts:
     """Whether it depends on alternatives."""
     patterns: int = 0
     """How many regular expressions it must match."""
+    lists: bool = False
+    """Whether its values are listed, and objects or arrays are among them."""
+    shapes: bool = False
+    """Whether keywords say what is in an object or an array."""
 
     def __and__(self, other: "Facts") -> "Facts":
         return Facts(
@@ -42,6 +46,8 @@ class Facts:
             self.free or other.free,
             self.branches or other.branches,
             self.patterns + other.patterns,
+            self.lists or other.lists,
+            self.shapes or other.shapes,
         )
 
 
@@ -66,6 +72,8 @@ class FactFinder:
             schema.get("additionalProperties", False) is not False,
             "anyOf" in schema or "oneOf" in schema,
             int("pattern" in schema),
+            any(isinstance(value, dict | list) for value in _values(schema) or ()),
+            not schema.keys().isdisjoint((*_BY_KEYWORD["object"], *_BY_KEYWORD["array"])),
         )
         whole = Facts()
         for part in self._also(schema, path):
@@ -160,10 +168,13 @@ def _apart(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
 
 
 def _listed(schema: Json) -> frozenset[str] | None:
-    if not isinstance(schema, dict):
-        return None
+    values = _values(schema) if isinstance(schema, dict) else None
+    return None if values is None else frozenset(map(_spelled, values))
+
+
+def _values(schema: dict[str, Json]) -> list[Json] | None:
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return frozenset(map(_spelled, values)) if isinstance(values, list) else None
+    return values if isinstance(values, list) else None
 
 
 def _spelled(value: Json) -> str:
