@@ -162,6 +162,8 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"$ref": "https://example.org/schema"}, "$ref"),
         ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": {"anyOf": [objects(b=True), {}]}}}, "$ref"),
         ({"type": "string", "allOf": [{"pattern": f"a.*{end}"} for end in "xyz"]}, "pattern"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "exclusiveMinimum"),
+        ({"type": "number", "exclusiveMaximum": 1, "allOf": [{"minimum": 0.5}]}, "exclusiveMaximum"),
         ({"enum": [{"a": 1}], "required": ["b"]}, "enum"),
         ({"const": [1], "minItems": 2}, "enum"),
         ({"allOf": [{"enum": [{"a": 1}]}, objects(a={"type": "string"})]}, "enum"),

@@ -270,6 +270,8 @@ def _check(facts: Facts, path: str) -> None:
         raise unsupported("pattern", path, f"this engine cannot join more than {_MOST_PATTERNS}")
     if facts.lists and facts.shapes:  # libraries let listed objects and arrays through, whatever else is said of them
         raise unsupported("enum", path, "this engine cannot hold listed objects or arrays against other keywords")
+    if keyword := facts.loose_bound:
+        raise unsupported(keyword, path, "this engine cannot exclude a whole number less than 1 from the other bound")
 
 
 def _join(written: dict[str, Json], more: dict[str, Json]) -> None:
