@@ -135,9 +135,9 @@ async def out_of_order(fresh: float) -> None:
         off = []
         for filler in (100, 5000, 40000):
             async with running("llamacpp", **OPTIONS | {"slots": "2"}) as lab:
-                earlier = (TokenIds((filler,) * 300), asked(words(length)), TokenIds((filler + 1,)))
-                for salt, one in zip((stranger(), SALT, stranger()), earlier, strict=True):
-                    await first_token(lab, salt, one)
+                await first_token(lab, stranger(), TokenIds((filler,) * 300))
+                await first_token(lab, SALT, asked(words(length)))
+                await first_token(lab, stranger(), TokenIds((filler + 1,)))
                 off.append(await first_token(lab, SALT, asked(QUESTION)) - fresh)
         print(f"cells out of order, prefix of a batch of {shape}: off by {[f'{one:+.12f}' for one in off]}", flush=True)
 

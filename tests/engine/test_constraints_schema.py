@@ -162,6 +162,12 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"$ref": "https://example.org/schema"}, "$ref"),
         ({**objects(a=WHOLE), "$ref": "#/$defs/b", "$defs": {"b": {"anyOf": [objects(b=True), {}]}}}, "$ref"),
         ({"type": "string", "allOf": [{"pattern": f"a.*{end}"} for end in "xyz"]}, "pattern"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "exclusiveMinimum"),
+        ({"type": "number", "exclusiveMaximum": 1, "allOf": [{"minimum": 0.5}]}, "exclusiveMaximum"),
+        ({"enum": [{"a": 1}], "required": ["b"]}, "enum"),
+        ({"const": [1], "minItems": 2}, "enum"),
+        ({"allOf": [{"enum": [{"a": 1}]}, objects(a={"type": "string"})]}, "enum"),
+        ({"enum": [{"a": 1}], "anyOf": [objects(a={"type": "string"})]}, "enum"),
     ],
 )
 def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:

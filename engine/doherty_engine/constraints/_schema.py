@@ -79,8 +79,7 @@ class SchemaWriter:
             raise invalid("$schema", path, "a schema is an object, true or false")
         _refuse(schema, path)
         facts = around & self._facts.of(schema, path)
-        if facts.patterns > _MOST_PATTERNS:
-            raise unsupported("pattern", path, f"this engine cannot join more than {_MOST_PATTERNS}")
+        _check(facts, path)
         parts = [keyword for keyword in _PARTS if keyword in schema]
         kind = guessed_kind(schema, facts)
         if kind is not None:
@@ -264,6 +263,15 @@ def _is_closed(schema: dict[str, Json], path: str) -> bool:
     if not isinstance(others, bool | dict):
         raise invalid("additionalProperties", path, "it must be a schema")
     return others is False
+
+
+def _check(facts: Facts, path: str) -> None:
+    if facts.patterns > _MOST_PATTERNS:
+        raise unsupported("pattern", path, f"this engine cannot join more than {_MOST_PATTERNS}")
+    if facts.lists and facts.shapes:  # libraries let listed objects and arrays through, whatever else is said of them
+        raise unsupported("enum", path, "this engine cannot hold listed objects or arrays against other keywords")
+    if keyword := facts.loose_bound:
+        raise unsupported(keyword, path, "this engine cannot exclude a whole number less than 1 from the other bound")
 
 
 def _join(written: dict[str, Json], more: dict[str, Json]) -> None:

@@ -5,17 +5,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from doherty_engine.constraints._schema_values import Json, invalid, resolve
+from doherty_engine.constraints._schema_values import Json, bound, invalid, resolve
 
 _KINDS = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
 _MOST_ALTERNATIVES = 100
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _BY_KEYWORD = {
     "object": (
         *("properties", "required", "minProperties", "maxProperties"),
         *("additionalProperties", "patternProperties", "unevaluatedProperties"),
     ),
     "array": ("items", "prefixItems", "minItems", "maxItems", "unevaluatedItems"),
-    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    "number": (*BOUNDS, "multipleOf"),
     "string": ("pattern", "format", "minLength", "maxLength"),
 }
 
@@ -34,6 +35,25 @@ class Facts:
     """Whether it depends on alternatives."""
     patterns: int = 0
     """How many regular expressions it must match."""
+    lists: bool = False
+    """Whether its values are listed, and objects or arrays are among them."""
+    shapes: bool = False
+    """Whether keywords say what is in an object or an array."""
+    bounds: frozenset[tuple[str, int | Decimal]] = frozenset()
+    """The bounds of a number, with their keywords."""
+
+    @property
+    def loose_bound(self) -> str | None:
+        """The keyword of a whole bound that llguidance does not exclude: the other one is less than 1 away."""
+        if "number" in self.kinds:
+            for keyword, bound in self.bounds:
+                if keyword.startswith("exclusive") and bound == int(bound) and self._is_near(keyword, bound):
+                    return keyword
+        return None
+
+    def _is_near(self, keyword: str, bound: int | Decimal) -> bool:
+        sign, side = (1, "aximum") if keyword.endswith("inimum") else (-1, "inimum")
+        return any(0 < sign * (other - bound) < 1 for name, other in self.bounds if name.endswith(side))
 
     def __and__(self, other: "Facts") -> "Facts":
         return Facts(
@@ -42,6 +62,9 @@ class Facts:
             self.free or other.free,
             self.branches or other.branches,
             self.patterns + other.patterns,
+            self.lists or other.lists,
+            self.shapes or other.shapes,
+            self.bounds | other.bounds,
         )
 
 
@@ -66,6 +89,9 @@ class FactFinder:
             schema.get("additionalProperties", False) is not False,
             "anyOf" in schema or "oneOf" in schema,
             int("pattern" in schema),
+            any(isinstance(value, dict | list) for value in _values(schema) or ()),
+            not schema.keys().isdisjoint((*_BY_KEYWORD["object"], *_BY_KEYWORD["array"])),
+            frozenset(_bounds(schema, path)),
         )
         whole = Facts()
         for part in self._also(schema, path):
@@ -160,10 +186,20 @@ def _apart(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
 
 
 def _listed(schema: Json) -> frozenset[str] | None:
-    if not isinstance(schema, dict):
-        return None
+    values = _values(schema) if isinstance(schema, dict) else None
+    return None if values is None else frozenset(map(_spelled, values))
+
+
+def _bounds(schema: dict[str, Json], path: str) -> Iterator[tuple[str, int | Decimal]]:
+    for keyword in BOUNDS:
+        value = bound(schema, keyword, path)
+        if value is not None:
+            yield keyword, value
+
+
+def _values(schema: dict[str, Json]) -> list[Json] | None:
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return frozenset(map(_spelled, values)) if isinstance(values, list) else None
+    return values if isinstance(values, list) else None
 
 
 def _spelled(value: Json) -> str:

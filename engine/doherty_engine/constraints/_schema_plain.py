@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from doherty_engine.constraints._pattern import Pattern, PatternError, PatternUnsupportedError
 from doherty_engine.constraints._pattern_reader import read_pattern
-from doherty_engine.constraints._schema_facts import Facts, alternatives, kinds_of
+from doherty_engine.constraints._schema_facts import BOUNDS, Facts, alternatives, kinds_of
 from doherty_engine.constraints._schema_values import Json, bound, count, exact, invalid, unsupported
 
 _MOST_MULTIPLES = 5_000
@@ -15,7 +15,6 @@ _MOST_MULTIPLES = 5_000
 _MOST_MATCHES = 10_000
 """Listed values times what patterns cost: each is held against each."""
 PATTERN_COST = 40
-_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class PlainWriter:
 
     def _bounds(self, schema: dict[str, Json], facts: Facts, path: str) -> dict[str, Json]:
         whole = "integer" in facts.kinds and "number" not in facts.kinds
-        bounds = {keyword: bound(schema, keyword, path) for keyword in _BOUNDS}
+        bounds = {keyword: bound(schema, keyword, path) for keyword in BOUNDS}
         said = {keyword: value for keyword, value in bounds.items() if value is not None}
         if not whole:
             return {keyword: value if isinstance(value, int) else float(value) for keyword, value in said.items()}
