@@ -221,10 +221,10 @@ def booted(mode: str) -> Obj:
 def main(mode: str = MODE) -> None:
     """Boots the server, asks it ten questions from here, and prints p50 and p90."""
     # Of the extra `cli`, which only this side needs.
-    from doherty.cli._connect import Server as Connection  # noqa: PLC0415
+    from doherty.cli._connect import ServerOptions  # noqa: PLC0415
     from doherty.cli._reference import run_reference  # noqa: PLC0415
 
     if not os.environ.get("DOHERTY_API_KEY"):
         sys.exit("The server asks for a key: set DOHERTY_API_KEY to one that the secret doherty-keys knows.")
     address = booted(mode).boot.remote()
-    run_reference(Connection(address, timeout=60, api_key=None, tls=True, insecure=False), None, as_json=False)
+    run_reference(ServerOptions(address, timeout=60, api_key=None, tls=True, insecure=False), None, as_json=False)

@@ -162,7 +162,7 @@ async def test_what_cannot_be_gone_on_with_is_a_stream_error(kind: Kind) -> None
     with serve(handler) as serving:
         async with open_twin(kind, serving.target) as twin:
             stream = twin.stream("Hi", options=GenerateOptions(token_ids=True))
-            with pytest.raises(StreamError, match="could not be gone on with: not with a constraint") as raised:
+            with pytest.raises(StreamError, match="could not be resumed: not with a constraint") as raised:
                 await stream.result()
     assert (raised.value.text, raised.value.token_ids, raised.value.request_id) == ("ab", (1, 2), "r")
     assert isinstance(raised.value.__cause__, grpc.RpcError)

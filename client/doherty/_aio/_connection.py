@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class AsyncConnection:
-    """The calls that can be made on one channel."""
+    """The channel to one target."""
 
     def __init__(self, target: str, settings: "Settings", *, multiplex: bool) -> None:
         """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call.
@@ -39,10 +39,10 @@ class AsyncConnection:
         self._multiplexer = _multiplexer(self._generation, target, settings) if multiplex else None
         self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
-        """The streams that run, for `close` to end."""
+        """The running streams, which `close` cancels."""
 
     def rpc(self, name: "Rpc") -> Any:
-        """What makes a call of this method."""
+        """The callable for a method."""
         match name:
             case "Check":
                 from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
@@ -59,8 +59,8 @@ class AsyncConnection:
         return self._channel.get_state().name
 
     async def close(self) -> None:
-        """Cancels what runs and gives the connection up."""
-        # gRPC 1.71 finds only the calls that some task stands in, and of these no stream that is read with read().
+        """Cancels all calls and closes the channel."""
+        # gRPC 1.71 finds only calls that a task awaits, and no streams that are read with read().
         for call in self.streams:
             call.cancel()
         if self._multiplexer is not None:

@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("doherty")
 
 _LEAST_BYTES: Final = 1024
-"""What every server takes: no less can be set."""
+"""Every server accepts this: it cannot be set to less."""
 
 _MOST_BYTES: Final = 1 << 20
-"""What is sent at most, well below what a server takes by default: what shares a message is received together."""
+"""The most to send in a message, well below the default of servers: a server handles a message as a whole."""
 
 _SECONDS: Final = 10.0
-"""How long the server's answer is waited for."""
+"""The timeout of the question."""
 
 _TOO_LARGE: Final = "SERVER: Received message larger than max"
-"""How the core of the server's gRPC begins to say so, with RESOURCE_EXHAUSTED."""
+"""How the message of gRPC's core begins, with RESOURCE_EXHAUSTED."""
 
 
 class MessageBound:
-    """How large the messages of MultiplexGenerate may be: one that is too large ends the RPC, and all requests on it.
+    """The size limit for messages of MultiplexGenerate. A larger one would end the RPC with all its requests.
 
-    At first it is what every server takes. The server is asked for its own bound when something is larger than that.
+    It begins with what every server accepts. If something is larger, the server is asked for its limit.
     """
 
     def __init__(self, stub: "GenerationServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> None:
-        """Asks nothing yet.
+        """Does not ask the server yet.
 
         Args:
             stub: Makes the call.
             metadata: Goes with it; has the key.
         """
         self.bytes = _LEAST_BYTES
-        """The bound as far as it is known."""
+        """The limit as far as it is known."""
         self._stub = stub
         self._metadata = metadata
         self._question: asyncio.Task[None] | None = None
         self._was_wrong = False
 
     def want(self, size: int) -> None:
-        """Notes that a message of so many bytes would be of use."""
+        """Asks the server for its limit if a message of `size` bytes exceeds the known one."""
         if size > self.bytes and self._question is None:
             self._question = asyncio.create_task(self._ask())
 
     def forget(self) -> None:
-        """Notes that the server may be another one from now on."""
+        """Resets the limit, because the next RPC may reach another server."""
         self.close()
         self._question = None
         self.bytes = _LEAST_BYTES
 
     def learn(self, error: BaseException) -> bool:
-        """Learns from how an RPC ended, and tells whether it did because a message was too large.
+        """Learns from the error of an RPC, and returns whether a message was too large.
 
-        That happens where several servers have one name, and unlike bounds. No large message is sent there any more.
+        That happens if several servers with different limits have one name. Then only small messages are sent.
         """
         if (
             isinstance(error, grpc.aio.AioRpcError)
@@ -75,7 +75,7 @@ class MessageBound:
         return False
 
     def close(self) -> None:
-        """Does not wait for the server's answer any more."""
+        """Cancels the question."""
         if self._question is not None:
             self._question.cancel()
 

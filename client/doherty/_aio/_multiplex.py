@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 _Metadata = tuple[tuple[str, str], ...]
 
 _FRAME_BYTES: Final = 64
-"""At most what a message has around a request, but for the metadata."""
+"""The most bytes that a request adds to a message besides itself and its metadata."""
 
 _CANCEL_BYTES: Final = 8
-"""The same of a cancel."""
+"""The most bytes that a cancel adds."""
 
 _TURN: Final = 64
-"""How many requests an RPC carries where several servers take turns: gRPC chooses one of them for each RPC."""
+"""The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
 _BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
-"""What gRPC raises for an RPC that has ended, or ends during a write."""
+"""What gRPC raises if an RPC has ended, or ends during a write."""
 
 
 class Multiplexer:
-    """Carries the requests to one target on a MultiplexGenerate, which it opens with the first one.
+    """Sends the requests to one target on a MultiplexGenerate, which the first request opens.
 
-    When that RPC has ended, the next request opens another. Its methods stand for those of the stub.
+    After that RPC has ended, the next request opens another. Its methods replace those of the stub.
     """
 
     def __init__(self, stub: "GenerationServiceAsyncStub", metadata: _Metadata, *, several: bool) -> None:
@@ -58,7 +58,7 @@ class Multiplexer:
     def StreamGenerate(  # noqa: N802 - as the stub's
         self, request: "GenerateRequest", *, timeout: float | None, metadata: _Metadata
     ) -> Any:
-        """Begins a request; what is returned is read and cancelled as a call is."""
+        """Begins a request. The result has the methods `read` and `cancel` of a call."""
         if (size := self._size(request, metadata)) is None:
             return self._stub.StreamGenerate(request, timeout=timeout, metadata=metadata)
         return self._begin(request, size, timeout, metadata, whole=False)
@@ -80,7 +80,7 @@ class Multiplexer:
             call.cancel()
 
     def _size(self, request: "GenerateRequest", metadata: _Metadata) -> int | None:
-        """How many bytes a request takes in a message; None where it has to go by itself."""
+        """The bytes of a request in a message; None if it needs an RPC of its own."""
         if self._carrier is not None and self._carrier.ended:
             self._carrier = None
             self._bound.forget()
@@ -100,14 +100,14 @@ class Multiplexer:
         return call
 
     def close(self) -> None:
-        """Ends the RPC that requests are begun on; one that has no more to begin ends with its calls."""
+        """Cancels the current RPC. Earlier RPCs end with their requests."""
         self._bound.close()
         if self._carrier is not None:
             self._carrier.cancel()
 
 
 class _Carrier:
-    """One MultiplexGenerate: a task that reads, and one that writes what has gathered while it wrote before."""
+    """One MultiplexGenerate, with a reading and a writing task. Requests that come during a write share a message."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class _Carrier:
         bound: MessageBound,
     ) -> None:
         self.ended = False
-        """Whether it takes no more requests."""
+        """Whether it accepts no more requests."""
         self.requests = 0
-        """How many were begun; the id of the last one."""
+        """How many requests were begun, and the id of the last one."""
         self._rpc = rpc
         self._bound = bound
         self._retired = False
@@ -131,7 +131,7 @@ class _Carrier:
     def begin(
         self, request: "GenerateRequest", size: int, timeout: float | None, metadata: dict[str, str], *, whole: bool
     ) -> MultiplexedCall:
-        """Sends a request, which takes `size` bytes, with whatever else goes next."""
+        """Sends a request of `size` bytes with the next message."""
         self.requests += 1
         start = self._message(size).starts.add(
             id=self.requests,
@@ -149,15 +149,15 @@ class _Carrier:
         return call
 
     def retire(self) -> None:
-        """Ends it as soon as its calls have ended."""
+        """Ends the RPC as soon as its calls have ended."""
         self._retired = True
 
     def cancel(self) -> None:
-        """Ends it, and all calls with it."""
+        """Cancels the RPC with all its calls."""
         self._rpc.cancel()
 
     def _leave(self, identifier: int) -> None:
-        """Tells the server that a call is not waited for any more."""
+        """Cancels a call at the server."""
         if self._forget(identifier):
             self._message(_CANCEL_BYTES).cancels.append(identifier)
 
@@ -168,7 +168,7 @@ class _Carrier:
         return known
 
     def _message(self, size: int) -> wire.MultiplexGenerateRequest:
-        """The message that goes last, with room for `size` more bytes."""
+        """The last message to send, with room for `size` more bytes."""
         if self._outgoing:
             self._bound.want(self._size + size)
         if not self._outgoing or self._size + size > self._bound.bytes:
@@ -189,7 +189,7 @@ class _Carrier:
                 self._has_outgoing.clear()
                 await self._has_outgoing.wait()
         except _BROKEN:
-            pass  # the reading side gets to know why
+            pass  # the reading task gets the reason
 
     async def _read(self) -> None:
         error: BaseException | None = None
@@ -212,12 +212,12 @@ class _Carrier:
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
-                # Whoever raises an error adds frames to it, so each call gets one of its own.
+                # Raising an error adds frames to it, so each call gets a copy.
                 call.end(copy.copy(error))
 
 
 def _broke_in_a_write(error: BaseException) -> bool:
-    """Whether an RPC ended because its connection did while grpc.aio wrote, which says INTERNAL of it (`_write`)."""
+    """Whether an RPC ended because its connection broke during a write, which grpc.aio reports as INTERNAL."""
     return (
         isinstance(error, grpc.aio.AioRpcError)
         and error.code() is grpc.StatusCode.INTERNAL
@@ -226,5 +226,5 @@ def _broke_in_a_write(error: BaseException) -> bool:
 
 
 def _lost(details: str) -> MultiplexedError:
-    """What lets the requests be made again."""
+    """An error after which the requests are retried."""
     return MultiplexedError(grpc.StatusCode.UNAVAILABLE, details)

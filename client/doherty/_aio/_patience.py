@@ -8,8 +8,8 @@ from weakref import WeakMethod
 class Patience:
     """Calls a method when a wait takes too long.
 
-    A stream waits once for each token, so one timer serves all of its waits: when it goes off too early for the present
-    one, it is set again. Only the event loop's thread may use it.
+    A stream waits for each token, so one timer serves all waits: if it fires too early for the current wait, it is set
+    again. Only the event loop's thread may use this.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lose: Callable[[], None]) -> None:
@@ -20,7 +20,7 @@ class Patience:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float | None) -> None:
-        """Begins a wait that may take so long; None is without end."""
+        """Begins a wait of at most this time; None means no limit."""
         if seconds is None:
             return
         self._ends_at = ends_at = self._loop.time() + seconds
@@ -28,7 +28,7 @@ class Patience:
             self._set(ends_at)
 
     def end(self) -> None:
-        """Ends a wait; the timer stays, for another wait often follows."""
+        """Ends a wait. The timer stays, because another wait often follows."""
         self._ends_at = None
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What the calls of one client share: its targets, its budget, and what is done about an attempt that failed."""
+"""What the calls of one client share: targets, retry budget, and the decision what follows a failed attempt."""
 
 import logging
 import os
@@ -53,7 +53,7 @@ class Dispatch:
 
         Raises:
             ClientClosedError: The client is closed.
-            ForkError: The process is another one.
+            ForkError: This is another process.
         """
         if self.closed:
             raise ClientClosedError("The client is closed: make a new one.")
@@ -67,8 +67,8 @@ class Dispatch:
         """
         if not self.is_of_this_process():
             raise ForkError(
-                "The client was made before the process was forked, and its connections did not come along: make a "
-                "client in each process."
+                "The client was made before the process was forked, and a fork has no connections: make a client in "
+                "each process."
             )
 
     def is_of_this_process(self) -> bool:
@@ -130,10 +130,10 @@ class Dispatch:
 
 
 def log_attempt(request: "Message", target: str, started: float, error: BaseException | None = None) -> None:
-    """Leaves a debug line on an attempt that ended.
+    """Logs an attempt that ended, at level DEBUG.
 
     Args:
-        request: What was asked for; only its kind is logged.
+        request: The request. Only its type is logged.
         target: The server's address.
         started: When the attempt began, by `perf_counter`.
         error: What gRPC raised, if it did.

@@ -1,4 +1,4 @@
-"""What a client raises.
+"""The exceptions of this package.
 
     DohertyError
     ├── RpcError                     a call ended with a status other than OK
@@ -18,7 +18,7 @@
     ├── ForkError                    the client was made before a fork of the process (also a RuntimeError)
     └── EventLoopError               an AsyncClient was used outside its event loop (also a RuntimeError)
 
-What could not be sent at all is a TypeError or a ValueError of the call itself.
+If a request cannot be sent at all, the call raises TypeError or ValueError.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class RpcError(DohertyError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        """What went wrong and, where that is known, what to do."""
+        """What went wrong and, if known, what to do."""
         self.code = code or type(self).code
         """The status."""
         self.reason = reason
@@ -73,7 +73,7 @@ class RpcError(DohertyError):
         self.field_violations = tuple(field_violations)
         """The fields at fault."""
         self.retry_after = retry_after
-        """In how many seconds it is worth trying again; None if the server did not say."""
+        """The seconds after which to try again; None if the server did not say."""
         self.timings = timings
         """How long the server took; None if it did not say."""
 
@@ -107,13 +107,13 @@ class NotFoundError(RpcError):
 
 
 class OverloadedError(RpcError):
-    """The server has no room for the call; `retry_after` says when it will."""
+    """The server is full; `retry_after` says when to try again."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class UnavailableError(RpcError, ConnectionError):
-    """The server was not reached, or does not take calls at the moment."""
+    """The server could not be reached, or does not accept calls at the moment."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
@@ -131,7 +131,7 @@ class UnsupportedError(RpcError):
 
 
 class CancelledByServerError(RpcError):
-    """The call was cancelled, and not by this client: by the server, or by a proxy before it."""
+    """The server, or a proxy before it, cancelled the call."""
 
     code = grpc.StatusCode.CANCELLED
 
@@ -157,7 +157,7 @@ class StreamError(DohertyError):
         self.text = text
         """The text that was received."""
         self.token_ids = token_ids
-        """The ids of its tokens; None where they were not asked for or are not all known."""
+        """The ids of its tokens; None if they were not requested or are not all known."""
         self.request_id = request_id
         """The id under which the server logged the call; None if it was not received."""
 
@@ -168,7 +168,7 @@ class ParseError(DohertyError, ValueError):
     def __init__(self, message: str, generation: "Generation[None]") -> None:
         super().__init__(message, generation)
         self.generation = generation
-        """The answer as it came; its `finish_reason` tells whether it was cut off."""
+        """The answer as received; its `finish_reason` tells whether it was cut off."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -186,6 +186,6 @@ class EventLoopError(DohertyError, RuntimeError):
     """An AsyncClient was used outside the event loop that it belongs to."""
 
 
-# Tracebacks and pickles name what callers import.
+# Tracebacks and pickles show the names that callers import.
 for _kind in [value for value in globals().values() if isinstance(value, type) and issubclass(value, DohertyError)]:
     _kind.__module__ = "doherty"

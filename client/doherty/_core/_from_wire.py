@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from doherty.v1 import generation_service_pb2
 
 _ENOUGH_DIGITS: Final = 9
-"""So many tell any two floats of 32 bits apart."""
+"""Enough digits to distinguish any two 32-bit floats."""
 
 _FINISH_REASONS: Final = {
     answer_pb2.FINISH_REASON_STOP: FinishReason.STOP,
@@ -86,7 +86,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
             optional(summary.usage, "cached_tokens"),
         ),
         timings=timings,
-        # Two clocks measured the two totals: a difference below zero is their error.
+        # The totals come from two clocks, so a negative difference is measurement error.
         network=None if timings.total is None or elapsed is None else max(0.0, elapsed - timings.total),
         request_id=start.request_id,
         model=start.model,
@@ -113,7 +113,7 @@ def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
 
 
 def timings_from_header(header: str | bytes | None) -> Timings | None:
-    """The server's timings from the trailing metadata `server-timing`, which a failed call has too."""
+    """The server's timings from the trailing metadata `server-timing`, which failed calls have too."""
     if not isinstance(header, str):
         return None
     spans = {}
@@ -122,7 +122,7 @@ def timings_from_header(header: str | bytes | None) -> Timings | None:
         try:
             spans[name] = float(parameter) / 1000
         except ValueError:
-            # W3C lets a metric have other parameters, or none: something between us and the server added it.
+            # A proxy may add metrics without `dur`, as W3C allows.
             continue
     return Timings(**{field: spans.get(field) for field in Timings.__dataclass_fields__})
 
@@ -137,7 +137,7 @@ def _speculation(summary: answer_pb2.Summary) -> "Speculation | None":
 
 
 def optional(message: "Message", field: str) -> Any:
-    """The value of a field that has presence, durations in seconds; None where it is absent."""
+    """The value of a field with presence, durations in seconds; None if it is absent."""
     if not message.HasField(field):
         return None
     value = getattr(message, field)
@@ -148,7 +148,7 @@ def optional(message: "Message", field: str) -> Any:
 
 
 def _shortest_decimal(value: float) -> float:
-    """The shortest decimal that a float of 32 bits stands for: 0.9, where its exact value is 0.89999998."""
+    """The shortest decimal for a 32-bit float: 0.9 instead of its exact value 0.89999998."""
     if not math.isfinite(value):
         return value
     decimals = (float(f"{value:.{digits}g}") for digits in range(6, _ENOUGH_DIGITS + 1))

@@ -1,4 +1,4 @@
-"""What a server's health service says, and waiting for it to say that the server serves."""
+"""Checks the health of servers, and waits until one is ready."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from doherty._core._settings import Timeout
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
-"""The method of grpc.health.v1 that answers once."""
+"""The unary method of grpc.health.v1."""
 
-# The SDK does without the package grpcio-health-checking: a HealthCheckResponse, whose only field is an enum with the
+# The SDK does not need the package grpcio-health-checking: a HealthCheckResponse, whose only field is an enum with the
 # number 1, has the same bytes as an Int32Value, and a HealthCheckRequest, whose only field is a string with the
-# number 1, those of a StringValue. Nor is its .proto file registered a second time, which protobuf forbids in a process
-# that has the package.
+# number 1, has those of a StringValue. In a process with that package, a second .proto file of the same name would be
+# an error of protobuf.
 encode_service: Final[Callable[[StringValue], bytes]] = StringValue.SerializeToString
 decode_status: Final = Int32Value.FromString
 
@@ -38,22 +38,22 @@ _LONGEST_CHECK: Final = 5.0
 
 
 class Health(StrEnum):
-    """What a server says of its health."""
+    """The health that a server reports."""
 
     SERVING = "SERVING"
     """It takes requests."""
     NOT_SERVING = "NOT_SERVING"
     """It does not: it loads its model, shuts down, or its engine failed."""
     UNKNOWN = "UNKNOWN"
-    """It does not tell."""
+    """It does not say."""
 
 
 _REQUEST: Final = StringValue()
-"""Asks for the health of the whole server: that of the service without a name."""
+"""Asks for the health of the whole server, which is the service with the empty name."""
 
 
 def health_from_wire(reply: Int32Value) -> Health:
-    """The health that a reply tells."""
+    """The health in a reply."""
     return {1: Health.SERVING, 2: Health.NOT_SERVING}.get(reply.value, Health.UNKNOWN)
 
 

@@ -10,7 +10,7 @@ from doherty.v1.request_pb2 import GenerateRequest
 from doherty.v1.request_pb2 import Role as WireRole
 
 Role = Literal["system", "user", "assistant"]
-"""Who says a message."""
+"""Who wrote a message."""
 
 _ROLES: Final = {
     "system": WireRole.ROLE_SYSTEM,
@@ -35,7 +35,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RawText:
-    """A prompt that the model reads as it is, without the chat template."""
+    """A prompt that goes to the model unchanged, without the chat template."""
 
     text: str
 
@@ -51,7 +51,7 @@ TextPrompt = str | RawText | Sequence[Message | Mapping[str, str]]
 """A prompt whose tokens only the server can count."""
 
 Prompt = TextPrompt | TokenIds
-"""What an answer can be asked for with."""
+"""All kinds of prompts."""
 
 
 def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, system: str | None) -> None:
@@ -60,10 +60,10 @@ def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, sy
     Args:
         request: The request to fill in.
         prompt: A str is one user message; a sequence of messages is a conversation.
-        system: The system message to put in front, if any.
+        system: The system message to put first, if any.
 
     Raises:
-        TypeError: The prompt is of no kind that can be sent.
+        TypeError: The prompt has an unknown type.
         ValueError: The prompt is empty or malformed, or cannot have the system message.
     """
     if system is not None and not isinstance(system, str):

@@ -1,4 +1,4 @@
-"""Sets fields of messages with errors that a caller can read."""
+"""Sets the fields of messages, with readable errors."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
 
 def put(message: "Message", **fields: object) -> None:
-    """Sets the fields that are not None, and names the one that cannot be set: protobuf does not.
+    """Sets the fields that are not None. Unlike protobuf's, its errors name the field.
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: A value is out of range, or no text that can be sent.
+        ValueError: A value is out of range, or a text cannot be encoded.
     """
     for name, value in fields.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""The request that goes on with an answer that was cut off."""
+"""The requests of further attempts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 _RequestT = TypeVar("_RequestT", bound=Message)
 
 _SHORTEST_NANOSECONDS: Final = 1_000_000
-"""What is sent as the time limit of an answer whose time is over: it gets its summary at once."""
+"""The time limit to send if there is no time left: the server answers with a summary at once."""
 
 
 def resumed_request(
     request: GenerateRequest, *, token_ids: Sequence[int] | None, text: str, request_id: str, model: str
 ) -> GenerateRequest | None:
-    """The request for the rest of an answer.
+    """The request for the rest of an answer that was cut off.
 
     Args:
-        request: The one that the answer began with. It may itself go on with a part that the caller held.
-        token_ids: The ids of what was received since, None if not all are known.
-        text: Its text.
-        request_id: The id under which the first server logged it, so that the logs of both can be joined.
-        model: The model that answered: another one must not go on.
+        request: The first request. It may itself have a `continue_from` of the caller.
+        token_ids: The ids of the tokens that were received; None if not all are known.
+        text: The text that was received.
+        request_id: The id in the first server's log, so that both logs can be joined.
+        model: The model that answered. No other model may continue the answer.
 
     Returns:
-        None where the part cannot be told: its beginning is known by ids alone, and its end by text alone.
+        None if the beginning of the received part is known only by ids and its end only by text.
     """
     resumed = GenerateRequest()
     resumed.CopyFrom(request)

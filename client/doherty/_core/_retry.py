@@ -1,4 +1,4 @@
-"""Decides what follows an attempt that failed: another one, after how long, or none."""
+"""The retry policy of a client and the attempts of one call."""
 
 import threading
 from dataclasses import dataclass
@@ -11,41 +11,41 @@ if TYPE_CHECKING:
     from doherty._core._status import Status
 
 _MOST_RESUMES: Final = 5
-"""A request that kills every server that takes it must not find one after the other."""
+"""A limit, so that a request that crashes servers does not reach one after the other."""
 
 _RESUME_SECONDS: Final = 60.0
-"""How long a stream without a deadline looks for a server to go on at."""
+"""How long a stream without a deadline tries to resume."""
 
 _ATTEMPTS: Final = "doherty-attempts"
-"""The metadata that tells a server how often a call was tried before."""
+"""Metadata: the number of attempts before this one."""
 
 _TRYING_SINCE: Final = "doherty-trying-since-ms"
-"""The metadata that tells it for how many milliseconds: its queue is in the order in which calls were first tried."""
+"""Metadata: the milliseconds since the first attempt, which decides the place in the server's queue."""
 
 _EARNS_ONE: Final = 10
-"""How many calls that succeed at once earn one retry."""
+"""This many calls that succeed at the first attempt earn one retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When a call that failed is made again.
+    """When a failed call is retried.
 
-    A call is repeated when its server is not there (UNAVAILABLE before the first token), and when a server that is full
-    said when to come back (RESOURCE_EXHAUSTED with RetryInfo). All attempts together stay within the call's timeout.
+    A call is retried if its server is not available (UNAVAILABLE before the first token), or if the server is full and
+    said when to retry (RESOURCE_EXHAUSTED with RetryInfo). All attempts together stay within the call's timeout.
     """
 
     max_attempts: int = 4
-    """How often a call is tried, the first time included. At least 1."""
+    """The most attempts of a call, including the first. At least 1."""
     initial_backoff: float = 0.1
-    """The longest pause before the second attempt, in seconds; the pause is drawn between 0 and that. A pause that the
-    server asks for is kept instead, and where another target is free there is none."""
+    """The longest pause before the second attempt, in seconds; the actual pause is random between 0 and this. If the
+    server asks for a pause, that is used instead. If another target is available, there is no pause."""
     backoff_multiplier: float = 2.0
-    """What the longest pause grows by from attempt to attempt. At least 1."""
+    """The factor by which the longest pause grows with each attempt. At least 1."""
     max_backoff: float = 2.0
-    """The longest pause of all, in seconds."""
+    """The upper limit of the pause, in seconds."""
     budget: int = 100
-    """How many retries, over all calls of a client, may have been in vain. Each takes one, gets it back when it
-    succeeds, and ten calls that succeed at once earn one: retries cannot multiply an outage."""
+    """The retry budget of the client: the failed retries that all its calls together may make. A retry that succeeds is
+    given back, and ten calls that succeed at once earn one more. This keeps retries from making an outage worse."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -62,12 +62,12 @@ class Budget:
     """The retries that the calls of one client have left. Threads may share it."""
 
     def __init__(self, size: int) -> None:
-        """Begins with `size` retries."""
+        """`size` is the number of retries to begin with, and the most it can grow to."""
         self._size = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Takes one, if there is one."""
+        """Takes one retry, and returns whether there was one."""
         with self._lock:
             if self._left < _EARNS_ONE:
                 return False
@@ -87,10 +87,10 @@ class CallAttempts:
         """Begins now.
 
         Args:
-            policy: None repeats nothing.
+            policy: None means no retries.
             budget: Shared by all calls of the client.
             timeout: The seconds that all attempts have; None is no end.
-            resume: Whether an answer that was cut off is gone on with.
+            resume: Whether an answer that was cut off is resumed.
         """
         self._policy = policy or RetryPolicy()
         self._retry = policy is not None
@@ -102,20 +102,20 @@ class CallAttempts:
         self._in_vain = 0
         self._retried = False
         self.count = 0
-        """How many were begun."""
+        """How many attempts were begun."""
         self.trace = Trace()
-        """Where they are told of."""
+        """The trace of the call."""
         self.resumed = 0
-        """How many times an answer that was cut off went on."""
+        """How many times the answer was resumed."""
 
     @property
     def is_resuming(self) -> bool:
-        """Whether the answer was cut off and nothing more of it has come since."""
+        """Whether the answer was cut off and no more of it has come since."""
         return self._lost_at is not None
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the running attempt tells of itself."""
+        """The metadata of the running attempt."""
         before = self.count - 1
         if not before:
             return tuple(self.trace.metadata)
@@ -131,7 +131,7 @@ class CallAttempts:
         return None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
 
     def progressed(self) -> None:
-        """Notes that the running attempt has brought the first of its answer."""
+        """Notes that the running attempt has received its first message."""
         self._in_vain = 0
         if self._lost_at is not None:
             self._lost_at = None
@@ -147,7 +147,7 @@ class CallAttempts:
         Args:
             status: How the attempt ended.
             begun: Whether something of the answer was received, by this attempt or one before it.
-            free_in: In how many seconds a target rests no more, the failed one or another.
+            free_in: The seconds until any target is available, the failed one or another.
 
         Returns:
             The seconds to wait before the next attempt; None for no further one.
@@ -169,7 +169,7 @@ class CallAttempts:
         return self._retry and self.count < self._policy.max_attempts
 
     def _may_resume(self) -> bool:
-        """Nothing is taken from the budget: a stream that goes on is work that a server had already taken in."""
+        """Resuming does not use the budget, because a server had already accepted the work."""
         if not self._resume or self.resumed >= _MOST_RESUMES:
             return False
         now = monotonic()
@@ -181,7 +181,7 @@ class CallAttempts:
         import random  # noqa: PLC0415 - only a failed call pays for it
 
         if status.retry_after is not None:
-            # The jitter only adds: whoever comes earlier is refused again.
+            # The jitter only adds time, because an earlier attempt would be refused again.
             return min(status.retry_after, free_in) * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
         policy = self._policy
         longest = policy.initial_backoff * policy.backoff_multiplier ** min(self._in_vain - 1, 30)

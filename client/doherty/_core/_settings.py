@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Unset(Enum):
-    """The type of a timeout that a call leaves to its client."""
+    """The type of the timeout of a call that uses its client's."""
 
     CLIENT_DEFAULT = "the client's timeout"
 
@@ -30,15 +30,15 @@ Timeout = float | Unset | None
 """Seconds until a call is given up; None never gives it up."""
 
 _LONGEST: Final = 1e8
-"""Three years: gRPC takes far longer ones for ones that are over."""
+"""Three years. gRPC treats much longer timeouts as expired."""
 
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
-    """The timeout as gRPC takes it.
+    """Checks a timeout, and returns it as gRPC needs it.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is none that can be waited for.
+        TypeError: It is not a number.
+        ValueError: It is negative or not a number.
     """
     if timeout is None or timeout == inf:
         return None
@@ -84,7 +84,7 @@ class Settings:
         self.credentials = _credentials(tls)
         """None is plaintext."""
         self.metadata = _key_metadata(api_key, self.targets, encrypted=self.credentials is not None, insecure=insecure)
-        """Goes with every call; has the key."""
+        """The metadata of every call, with the API key."""
         self.timeout = check_timeout(timeout)
         self.retry = retry
         self.resume = resume
@@ -106,11 +106,11 @@ def _credentials(tls: "TLSConfig | bool | None") -> "grpc.ChannelCredentials | N
 def _key_metadata(
     api_key: str | None, targets: Sequence[str], *, encrypted: bool, insecure: bool
 ) -> tuple[tuple[str, str], ...]:
-    """The metadata that carries the key that was given, else that of the environment; none without a key.
+    """The metadata with the given key, else the environment's; empty if there is no key.
 
     Raises:
-        TypeError: The key is no text.
-        ValueError: It cannot stand in a header, or would cross a network that anybody on the way can read.
+        TypeError: The key is not a str.
+        ValueError: The key cannot be sent in a header, or would be sent unencrypted over a network.
     """
     key = os.environ.get("DOHERTY_API_KEY") if api_key is None else api_key
     if not key:
@@ -118,8 +118,8 @@ def _key_metadata(
     if not isinstance(key, str):
         raise TypeError(f"api_key= is a str, not {type(key).__name__}.")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        # The key itself stays out of the message, which may be logged.
-        raise ValueError("The API key has characters that no key has, such as a line break at its end.")
+        # The message may be logged, so it does not contain the key.
+        raise ValueError("The API key has characters that keys cannot have, such as a line break at its end.")
     exposed = [target for target in targets if not is_loopback(target)]
     if exposed and not encrypted and not insecure:
         raise ValueError(

@@ -53,7 +53,7 @@ class Status:
     code: grpc.StatusCode
     message: str
     answered: bool = False
-    """Whether a server of ours made it: gRPC's core, and proxies, cannot add the details."""
+    """Whether it came from a Doherty server. gRPC's core and proxies do not add the details."""
     reason: str | None = None
     request_id: str | None = None
     field_violations: tuple[FieldViolation, ...] = ()
@@ -61,17 +61,17 @@ class Status:
     timings: Timings | None = None
 
     def may_pass(self, *, begun: bool) -> bool:
-        """Tells whether the call may fare better later, or at another server.
+        """Whether the call may succeed later, or at another server.
 
         Args:
-            begun: Whether something of the answer had been received. Then whatever breaks off the stream counts that
-                no server of ours sent: gRPC's core and proxies report a broken connection in several ways.
+            begun: Whether a part of the answer was received. Then any error counts that no Doherty server sent, because
+                gRPC's core and proxies report a broken connection in several ways.
         """
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return self.retry_after is not None
         if self.code is grpc.StatusCode.UNAVAILABLE:
             return True
-        # At the end of its drain a server cancels its last calls without a word of its own.
+        # At the end of its drain, a server cancels its last calls without details.
         return not self.answered and self.code in (_BROKEN if begun else _GONE)
 
 
@@ -126,12 +126,12 @@ def _details(error: grpc.RpcError) -> "WireStatus | None":
         # It reads code, details and trailing metadata, which an AioRpcError has just as a Call does.
         return cast("WireStatus | None", rpc_status.from_call(cast("grpc.Call", error)))
     except (ValueError, DecodeError):
-        # Details that contradict the status, or are none, were put there by something between us and the server.
+        # A proxy added details that contradict the status or cannot be parsed.
         return None
 
 
 def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
-    # A sync call tells None where there is no metadata.
+    # A sync call returns None if there is no metadata.
     for name, value in cast("Any", error.trailing_metadata()) or ():
         if name == key:
             return cast("str | bytes", value)
@@ -139,14 +139,14 @@ def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
 
 
 def explain(status: Status, *, target: str, connectivity: str, begun: bool = False, attempts: int = 1) -> RpcError:
-    """Makes the error of this package that a failed call stands for.
+    """Makes the exception to raise for a failed call.
 
     Args:
-        status: How it ended.
+        status: How the call ended.
         target: The server's address, for the message.
         connectivity: The state of the channel, for the message.
-        begun: Whether something of the answer had come, so that the server was there.
-        attempts: How often the call was tried.
+        begun: Whether a part of the answer was received, so that the server was reachable.
+        attempts: The number of attempts.
     """
     kind = _KINDS.get(status.code, InternalError)
     message = _message(status, target, connectivity, begun=begun)
@@ -162,7 +162,7 @@ def explain(status: Status, *, target: str, connectivity: str, begun: bool = Fal
 
 
 def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table
-    """What went wrong and what to do, for those who call from Python and for those who use the command."""
+    """What went wrong and what to do, for users of Python and of the command."""
     message, ours, again = status.message, status.answered, _again(status.retry_after)
     match status.code:
         case grpc.StatusCode.UNAVAILABLE if ours:

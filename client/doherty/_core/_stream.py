@@ -1,4 +1,4 @@
-"""What is known of a stream while it comes in, over all the attempts that it takes."""
+"""The state and the decisions of a stream, over all its attempts."""
 
 from dataclasses import replace
 from time import perf_counter
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class StreamState:
-    """Accumulates one stream, and says what it came to.
+    """Collects what was received of one answer, and decides what to send.
 
-    Whoever reads the messages calls `feed` with each.
+    The client that carries out `actions` passes each message to `feed`.
     """
 
     def __init__(self, dispatch: Dispatch, planned: "PlannedRequest") -> None:
@@ -58,7 +58,7 @@ class StreamState:
         self.ended = False
         """Whether there is nothing more to read."""
         self.failure: DohertyError | None = None
-        """What the stream ended with, if not with a complete answer."""
+        """The error that the stream ended with; None if the answer is complete."""
 
     @property
     def complete(self) -> bool:
@@ -82,7 +82,7 @@ class StreamState:
 
     @property
     def request_id(self) -> str | None:
-        """The server's word for it, or before that the caller's."""
+        """The id from the server; before its first message, the caller's own."""
         return self._start.request_id if self._start else self._planned.request.request_id or None
 
     @property
@@ -92,11 +92,11 @@ class StreamState:
 
     @property
     def resumed(self) -> int:
-        """How many times the answer went on at another server, or at the same one started again."""
+        """How many times the answer was resumed."""
         return self._attempts.resumed
 
     def actions(self) -> Actions[None]:
-        """Asks for the answer, in as many attempts as it takes; `feed` takes in what is received."""
+        """Requests the answer, in as many attempts as necessary."""
         attempts, targets = self._attempts, self._dispatch.targets
         while not self.ended:
             try:
@@ -115,7 +115,7 @@ class StreamState:
                 targets.end(target)
             log_attempt(request, target.name, started, error)
             if self.complete:
-                # An error behind the summary does not matter.
+                # An error after the summary does not matter.
                 self.ended = True
             if self.ended:
                 return
@@ -145,10 +145,10 @@ class StreamState:
         return request
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
-        """Takes a message in, and gives back what it adds to the answer.
+        """Adds a message, and returns what it adds to the answer.
 
-        Called for every token, it looks at as few fields as it can, and keeps no part of the message: a part keeps all
-        of the message in memory, and a message of MultiplexGenerate has the parts of many answers.
+        This is called for every token, so it reads as few fields as possible. It keeps no submessage, which would keep
+        the whole message in memory: a message of MultiplexGenerate has parts of many answers.
         """
         if self._awaits_start and message.HasField("start"):
             self._begin(message.start)
@@ -191,7 +191,7 @@ class StreamState:
             self._trace.complete(self._start, self._summary, resumed=self.resumed)
 
     def fail(self, failure: DohertyError) -> None:
-        """Notes that nothing more can be read, and why; what came first counts."""
+        """Ends the stream with an error. Only the first error counts."""
         if self.failure is not None:
             return
         self.failure = failure
@@ -199,30 +199,30 @@ class StreamState:
         self._trace.fail(failure)
 
     def close(self) -> bool:
-        """Notes that the caller wants no more, and tells whether there is something to end at the server."""
+        """Ends the stream on behalf of the caller. Returns whether there is a call to cancel."""
         if self.ended or self.complete:
             return False
         self.fail(self._error("The stream was closed before its answer was complete."))
         return True
 
     def _give_up(self, failure: DohertyError, error: BaseException | None) -> None:
-        """Notes that nothing follows an attempt.
+        """Ends the stream after its last attempt.
 
         Args:
             failure: How it ended.
-            error: What gRPC raised; None where the server ended the stream as if all was well.
+            error: What gRPC raised; None if the server ended the stream with OK.
         """
         if isinstance(failure, RpcError):
             if error is None:
                 failure = self._error("The stream was cut off: it ended without a summary.")
             elif self._attempts.is_resuming and not isinstance(failure, UnavailableError | DeadlineExceededError):
-                # The caller needs what there is of an answer that was cut off and cannot be gone on with.
-                failure = self._error(f"The answer was cut off, and could not be gone on with: {failure.message}")
+                # The caller gets the part of the answer that was received, because it cannot be resumed.
+                failure = self._error(f"The answer was cut off, and could not be resumed: {failure.message}")
         failure.__cause__ = error
         self.fail(failure)
 
     def run_out_of_patience(self) -> bool:
-        """Notes that nothing came for too long, and tells whether there is something to end at the server."""
+        """Ends the stream because of its timeout. Returns whether there is a call to cancel."""
         if self.ended or self.complete:
             return False
         what, reason = ("next", "IDLE_TIMEOUT") if self.begun else ("first", "FIRST_TOKEN_TIMEOUT")
@@ -236,7 +236,7 @@ class StreamState:
         return True
 
     def _error(self, message: str) -> StreamError:
-        """Makes the error that carries what was received."""
+        """An error with what was received."""
         return StreamError(message, text=self.text, token_ids=self.token_ids, request_id=self.request_id)
 
     def generation(self) -> "Generation[Any]":

@@ -1,4 +1,4 @@
-"""Where calls are told to OpenTelemetry, in a program that uses it."""
+"""Reports calls to OpenTelemetry in programs that use it."""
 
 import sys
 from types import TracebackType
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class Trace:
-    """What is told of one call, over all its attempts; this one tells nobody.
+    """The trace of one call over all its attempts. This base class reports nothing.
 
-    It is a context manager, which tells of the error that is raised in it.
+    It is a context manager that reports an error raised within.
     """
 
     metadata: tuple[tuple[str, str], ...] = ()
-    """Makes the server's part of the trace known as a part of it."""
+    """Makes the server's spans part of this trace."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,24 +28,24 @@ class Trace:
             self.fail(error)
 
     def attempt(self, target: str, number: int) -> None:
-        """Notes where the next attempt goes."""
+        """Reports where the next attempt goes."""
 
     def begin(self) -> None:
-        """Notes that the first of the answer has come."""
+        """Reports that the first message was received."""
 
     def complete(self, start: "Start", summary: "Summary", *, resumed: int = 0) -> None:
-        """Notes that the answer is complete."""
+        """Reports that the answer is complete."""
 
     def fail(self, error: BaseException) -> None:
-        """Notes that the call failed, or that its caller ended it."""
+        """Reports that the call failed or was ended by its caller."""
 
 
 _NO_TRACE = Trace()
 
 
 def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:
-    """Begins to tell of a call, whose answer may come in a stream."""
-    # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all others.
+    """Begins the trace of a call."""
+    # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all other programs time.
     if "opentelemetry.trace" not in sys.modules:
         return _NO_TRACE
     from doherty._core._span import SpanTrace  # noqa: PLC0415 - optional

@@ -23,7 +23,7 @@ class Alarm:
         self._stopped = False
 
     def limit(self, seconds: float | None) -> "Alarm":
-        """Rings if the block that follows takes longer; None is no limit."""
+        """Rings if the following block takes longer; None means no limit."""
         if seconds is None:
             return self
         with self._changed:
@@ -32,7 +32,7 @@ class Alarm:
                 self._thread = threading.Thread(target=self._wait, name="doherty-alarm", daemon=True)
                 self._thread.start()
             elif self._wakes_at is None or self._rings_at < self._wakes_at:
-                # Else it wakes up early enough by itself, as it does for nearly every token.
+                # Otherwise the thread wakes up early enough, as for nearly every token.
                 self._changed.notify()
         return self
 

@@ -19,7 +19,7 @@ _STATE_TIMEOUT: Final = 0.5
 
 
 class Connection:
-    """The calls that can be made on one channel."""
+    """The channel to one target."""
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
@@ -31,12 +31,12 @@ class Connection:
         )
         self._generation = GenerationServiceStub(self._channel)
         self._latency = LatencyServiceStub(self._channel)
-        # A channel whose state was asked for and that is still open when the interpreter ends makes gRPC wait for ever
-        # for a thread that is gone. This closes it before, or when the client is dropped.
+        # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
+        # thread that is gone. This closes the channel before that, or when the client is dropped.
         self.close = weakref.finalize(self, _close, self._channel, os.getpid())
 
     def rpc(self, name: "Rpc") -> Any:
-        """What makes a call of this method."""
+        """The callable for a method."""
         if name == "Check":
             from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
@@ -44,7 +44,7 @@ class Connection:
         return getattr(self._latency if name == "GetLatency" else self._generation, name)
 
     def connectivity(self) -> str:
-        """The state of the channel, which gRPC tells to subscribers only."""
+        """The state of the channel, which gRPC only gives to subscribers."""
         states: list[grpc.ChannelConnectivity] = []
         has_state = threading.Event()
 
@@ -59,6 +59,6 @@ class Connection:
 
 
 def _close(channel: grpc.Channel, pid: int) -> None:
-    # In a fork of the process, the channel's threads are missing.
+    # A fork does not have the channel's threads.
     if os.getpid() == pid:
         channel.close()

@@ -1,4 +1,4 @@
-"""An answer on its way to the terminal."""
+"""Shows an answer on the terminal."""
 
 import sys
 
@@ -41,7 +41,7 @@ def _write(stream: GenerationStream) -> None:
 
 
 def tell_end(generation: Generation) -> None:
-    """Says on stderr how an answer went, if somebody looks at it; else only that it was cut off, which text hides."""
+    """Prints on stderr how fast an answer was, if that is a terminal; otherwise only whether the answer was cut off."""
     if sys.stderr.isatty():
         click.secho(f"{pace(generation)}, {generation.finish_reason}", err=True, dim=True)
     else:
@@ -49,18 +49,18 @@ def tell_end(generation: Generation) -> None:
 
 
 def tell_cut(generation: Generation) -> None:
-    """Says on stderr that an answer was cut off, if it was."""
+    """Prints on stderr that an answer was cut off, if it was."""
     if generation.finish_reason is not FinishReason.STOP:
         click.echo(f"doherty: the answer was cut off ({generation.finish_reason})", err=True)
 
 
 def pace(generation: Generation) -> str:
-    """How long an answer was, and how fast."""
+    """The length and speed of an answer."""
     return ", ".join((f"{generation.usage.output_tokens} tokens", *speed(generation)))
 
 
 def speed(generation: Generation) -> list[str]:
-    """How fast an answer was, as far as the server told."""
+    """The speed of an answer, as far as the server reports it."""
     timings = generation.timings
     parts = []
     if timings.time_to_first_token is not None:

@@ -6,23 +6,23 @@ from typing import Any, Final
 
 import click
 
-from doherty.cli._connect import Server, failure, failures_told, server_options
+from doherty.cli._connect import ServerOptions, failure, failures_told, server_options
 from doherty.cli._exit import INTERRUPTED, Missing
 from doherty.cli._load._json import SCHEMA, run_as_json
 from doherty.cli._load._progress import progress
 from doherty.cli._load._prompts import read_prompts
-from doherty.cli._load._run import Load, Run, run_load
+from doherty.cli._load._run import LoadOptions, LoadResult, run_load
 from doherty.cli._load._show import print_run
 from doherty.cli._reference import QUESTIONS, run_reference
 from doherty.cli._tables import print_json
 from doherty_extras import install_command
 
 _REQUESTS: Final = 100
-"""How many requests a load has that does not say."""
+"""The default of --requests."""
 
 
 def _check_plot(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Finds out before the load, not after it, that there will be no picture."""
+    """Checks before the load that the picture can be drawn."""
     if value is None:
         return None
     try:
@@ -72,7 +72,7 @@ _SPAN: Final = click.FloatRange(min=0, min_open=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, times in seconds.")
 @server_options(timeout=60)
 @click.pass_context
-def bench(context: click.Context, /, *, server: Server, max_output_tokens: int | None, **flags: Any) -> None:
+def bench(context: click.Context, /, *, server: ServerOptions, max_output_tokens: int | None, **flags: Any) -> None:
     """Run the reference benchmark, or a load of your own.
 
     Without any of the options marked Load, ten questions are asked one after the other, behind a warm-up call, with the
@@ -113,7 +113,7 @@ def _load(  # noqa: PLR0913 - the options
     unary: bool,
     seed: int | None,
     block: int | None,
-) -> Load:
+) -> LoadOptions:
     if rate is not None and concurrency is not None:
         raise click.UsageError("--rate makes an open loop, --concurrency a closed one: choose.")
     if seed is not None and rate is None:
@@ -124,7 +124,7 @@ def _load(  # noqa: PLR0913 - the options
         chosen = QUESTIONS if prompts is None else read_prompts(prompts)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"The prompts cannot be read: {error}.") from error
-    return Load(
+    return LoadOptions(
         prompts=chosen,
         concurrency=concurrency or 1,
         rate=rate,
@@ -138,12 +138,12 @@ def _load(  # noqa: PLR0913 - the options
     )
 
 
-def _make(server: Server, targets: tuple[str, ...], load: Load) -> Run:
+def _make(server: ServerOptions, targets: tuple[str, ...], load: LoadOptions) -> LoadResult:
     with failures_told(), progress(load, len(targets)) as on_sample:
         return asyncio.run(run_load([server.connect_async(target) for target in targets], load, on_sample))
 
 
-def _plot(run: Run, path: Path) -> None:
+def _plot(run: LoadResult, path: Path) -> None:
     from doherty.cli._load._plot import plot  # noqa: PLC0415 - an extra
 
     try:
@@ -152,8 +152,8 @@ def _plot(run: Run, path: Path) -> None:
         raise click.UsageError(f"The picture cannot be drawn: {error}.") from error
 
 
-def _end(context: click.Context, run: Run) -> None:
-    """Ends the command as its first error does, if a server gave no answer at all."""
+def _end(context: click.Context, run: LoadResult) -> None:
+    """Fails with the first error if a server gave no answer at all."""
     for side in run.sides:
         if side.first_error is not None and not side.answers:
             raise failure(side.first_error)

@@ -8,7 +8,7 @@ import click
 
 from doherty import Client, DohertyError, Generation, Message
 from doherty.cli._answer import show, speed, tell_cut
-from doherty.cli._connect import Server, failure, server_options
+from doherty.cli._connect import ServerOptions, failure, server_options
 from doherty.cli._conversation import Conversation
 from doherty.cli._exit import tell
 from doherty.cli._keyboard import Keyboard, history_file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--system", help="The instructions to the model.")
 @click.option("--no-history", is_flag=True, help="Keep nothing of what is typed, and recall nothing.")
 @server_options(timeout=60)
-def chat(*, server: Server, system: str | None, no_history: bool) -> None:
+def chat(*, server: ServerOptions, system: str | None, no_history: bool) -> None:
     """Talk with the model.
 
     Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and /quit leave,
@@ -44,7 +44,7 @@ def chat(*, server: Server, system: str | None, no_history: bool) -> None:
 
 
 def _answer_lines(client: Client, conversation: Conversation) -> None:
-    """Answers what is piped in, line by line; whatever goes wrong ends it."""
+    """Answers piped input line by line. Any error ends it."""
     commands = SlashCommands(conversation)
     for line in iter(sys.stdin.readline, ""):
         if _is_end(line):
@@ -56,7 +56,7 @@ def _answer_lines(client: Client, conversation: Conversation) -> None:
 
 
 def _talk(client: Client, conversation: Conversation, keyboard: Keyboard) -> None:
-    """Talks with a person, whom neither Ctrl-C in an answer nor a call that fails throws out."""
+    """Talks with a person. Neither Ctrl-C during an answer nor a failed call ends the chat."""
     commands = SlashCommands(conversation)
     last: Generation | None = None
     while (line := _read(keyboard, last)) is not None:
@@ -87,15 +87,15 @@ def _is_end(line: str) -> bool:
 
 
 def _prompt(last: Generation | None) -> str:
-    """Tells how fast the last answer was."""
+    """The prompt, with the speed of the last answer."""
     pace = ", ".join(speed(last)) if last else ""
     return f"{click.style(pace, dim=True)} > " if pace else "> "
 
 
 def _ask(client: Client, conversation: Conversation, question: str) -> Generation:
-    """Shows the next answer; as far as it came, it stays in the conversation with its question.
+    """Shows the next answer, and adds the question and what was received to the conversation.
 
-    A question that got no answer does not: another one would follow it, which many chat templates refuse.
+    A question without any answer is not added: many chat templates refuse two questions in a row.
     """
     stream: GenerationStream | None = None
     asked = Message("user", question)

@@ -1,4 +1,4 @@
-"""How a command reaches the server, and what it says when the server fails it."""
+"""The options of a connection, and the errors of failed calls."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _Callback = Callable[..., Any]
 
 _DEFAULT_TARGET: Final = "localhost:50051"
-"""The SDK's own, for the help to show."""
+"""The default of the SDK, which the help shows."""
 
 _MOST_KEY_CHARACTERS: Final = 4_096
 
@@ -36,8 +36,8 @@ _LATER: Final = (DeadlineExceededError, UnavailableError)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """What the command line says of the server and the way to it."""
+class ServerOptions:
+    """The options of the connection from the command line."""
 
     target: str
     """One server, or several separated by commas."""
@@ -50,11 +50,10 @@ class Server:
 
     @contextmanager
     def connect(self, *, retrying: bool = True) -> Iterator[Client]:
-        """A client, whose errors end the command with one line.
+        """A client whose errors end the command with one line.
 
         Args:
-            retrying: Whether calls that fail are made again, and streams that are lost go on. A measurement does
-                without.
+            retrying: Whether failed calls are retried and lost streams are resumed. A measurement does neither.
         """
         with _usage_told():
             client = Client(
@@ -70,7 +69,7 @@ class Server:
             yield client
 
     def connect_async(self, target: str | None = None) -> "AsyncClient":
-        """A client for asyncio that measures, to use within `failures_told`; `target` replaces the server's own."""
+        """A client for asyncio without retries, to use within `failures_told`; `target` replaces the option."""
         with _usage_told():
             return doherty.AsyncClient(  # loaded when it is used, for only the load generator needs it
                 target or self.target,
@@ -84,7 +83,7 @@ class Server:
 
 
 def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
-    """Adds the options that every command has, the timeout with this default, and passes them on as `server`."""
+    """Adds the options of a connection to a command, which gets them as `server`; `timeout` is a default."""
 
     def decorate(callback: _Callback) -> _Callback:
         @wraps(callback)
@@ -103,7 +102,7 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
             key, encryption = _read_key(api_key_file), _tls(tls, tls_ca, tls_cert, tls_key)
             if target.startswith(SCHEME):
                 target, encryption = boot(target), True if encryption is None else encryption
-            return callback(*arguments, server=Server(target, timeout, key, encryption, insecure), **rest)
+            return callback(*arguments, server=ServerOptions(target, timeout, key, encryption, insecure), **rest)
 
         decorated: _Callback = with_server
         for option in reversed(_options(timeout)):
@@ -180,7 +179,7 @@ def _tls(tls: bool | None, ca: Path | None, cert: Path | None, key: Path | None)
 
 @contextmanager
 def failures_told() -> Iterator[None]:
-    """Ends the command with one line for whatever the SDK raises."""
+    """Turns an exception of the SDK into one line and an exit code."""
     try:
         yield
     except DohertyError as error:
@@ -189,7 +188,7 @@ def failures_told() -> Iterator[None]:
 
 @contextmanager
 def _usage_told() -> Iterator[None]:
-    """Points to the help for what no connection can be made with."""
+    """Turns invalid options of a connection into a usage error."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -197,6 +196,6 @@ def _usage_told() -> Iterator[None]:
 
 
 def failure(error: DohertyError) -> Failed | Unavailable:
-    """What the command says of an error, and its exit code."""
+    """The message and the exit code for an exception of the SDK."""
     full = isinstance(error, OverloadedError) and error.retry_after is not None  # else the request is too large
     return Unavailable(str(error)) if full or isinstance(error, _LATER) else Failed(str(error))

@@ -1,4 +1,4 @@
-"""What was said in a chat, and how it is kept in a file."""
+"""The conversation of a chat, which can be saved to a file."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -9,7 +9,7 @@ from doherty import Message
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far."""
+    """The messages so far."""
 
     model: str
     system: str | None

@@ -8,7 +8,7 @@ import click
 
 from doherty import Client
 from doherty.cli._answer import show, tell_end
-from doherty.cli._connect import Server, server_options
+from doherty.cli._connect import ServerOptions, server_options
 from doherty.cli._tables import print_json
 
 
@@ -50,7 +50,7 @@ def _read_prompt(prompt: str | None) -> str:
 @click.option("--adapter", help="The name of a LoRA adapter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON object, times in seconds.")
 @server_options(timeout=60)
-def generate(*, server: Server, prompt: str | None, as_json: bool, **request: Any) -> None:
+def generate(*, server: ServerOptions, prompt: str | None, as_json: bool, **request: Any) -> None:
     """Generate one answer and stream it to stdout.
 
     Without PROMPT, or for "-", the prompt is read from stdin. What is not given takes the deployment's default.
@@ -60,7 +60,7 @@ def generate(*, server: Server, prompt: str | None, as_json: bool, **request: An
         try:
             _generate(client, text, request, as_json=as_json)
         except (TypeError, ValueError) as error:
-            # The SDK's word for what could not be sent.
+            # The SDK refused the parameters.
             raise click.UsageError(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""The group of all commands, each of which is loaded when it is asked for."""
+"""The group of all commands. Each command is loaded when it is used."""
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +21,7 @@ _OWN: Final = {
     "completion": "_completion",
 }
 
-# What the help says of each, so that it need not load them: gRPC and the server take a second to import.
+# The help of each command, so that showing it does not import gRPC and the server, which takes a second.
 SUMMARIES: Final = {
     "generate": "Generate one answer and stream it to stdout.",
     "chat": "Talk with the model.",
@@ -37,7 +37,7 @@ SUMMARIES: Final = {
 
 
 class _Group(click.Group):
-    """Its own commands, and those of the package's other halves, which the group of entry points names."""
+    """The commands of this package and those in the entry-point group `doherty.commands`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [name for name in SUMMARIES if name in _OWN or _entry_point(name)]
@@ -49,7 +49,7 @@ class _Group(click.Group):
         return _load(entry_point) if entry_point else None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Completes names without loading what they name, which would take seconds."""
+        """Completes names without loading the commands, which would take seconds."""
         names = (name for name in self.list_commands(ctx) if name.startswith(incomplete))
         return [
             *(CompletionItem(name, help=SUMMARIES[name]) for name in names),
@@ -80,9 +80,9 @@ def _doherty() -> None:
 
 
 def run() -> int:
-    """Runs what the command line says, and returns the exit code."""
+    """Runs the command line, and returns the exit code."""
     try:
-        # A command returns nothing; a number is what it left by `Context.exit`.
+        # A command returns None; a number comes from `Context.exit`.
         code: int | None = _doherty.main(prog_name="doherty", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

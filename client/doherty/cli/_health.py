@@ -3,14 +3,14 @@
 import click
 
 from doherty import Health
-from doherty.cli._connect import Server, server_options
+from doherty.cli._connect import ServerOptions, server_options
 from doherty.cli._exit import NOT_SERVING
 
 
 @click.command()
 @server_options(timeout=5)
 @click.pass_context
-def health(context: click.Context, *, server: Server) -> None:
+def health(context: click.Context, *, server: ServerOptions) -> None:
     """Tell whether the server serves.
 
     Prints the status of the server's health service, and exits with 0 only for SERVING.

@@ -21,10 +21,10 @@ _STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Keyboard:
-    """Asks for one line after the other."""
+    """Reads lines."""
 
     def __init__(self, history: Path | None) -> None:
-        """What is typed is kept in the file `history`, and was there before; None keeps nothing."""
+        """`history` is the file to load the history from and to save it to; None keeps no history."""
         self._history = history
         try:
             self._readline: Any = import_module("readline")
@@ -83,7 +83,7 @@ class Keyboard:
 
 
 def history_file() -> Path | None:
-    """Where the freedesktop.org specification wants what a program remembers and nobody would miss.
+    """The state folder of the freedesktop.org specification.
 
     None if there is no home folder.
     """
@@ -95,20 +95,20 @@ def history_file() -> Path | None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a file that its owner alone may read: what one asks a model is nobody else's."""
+    """Opens a file that only its owner can read, because questions are private."""
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
 
 
 def _measurable(prompt: str) -> str:
-    """Tells readline which parts of the prompt take no room on the screen."""
+    """Marks for readline the parts of the prompt that take no space on the screen."""
     return _STYLE.sub("\x01\\g<0>\x02", prompt)
 
 
 @contextmanager
 def _nudged() -> Iterator[None]:
-    """Lets no Ctrl-C get lost that comes while `input` is between two of its waits for a key.
+    """Keeps a Ctrl-C from being lost between two waits of `input`.
 
     Python takes note of a signal at once, and acts on it when a wait is interrupted; one that comes just before a wait
     begins does not interrupt it. So the wait is interrupted every now and then.

@@ -2,7 +2,7 @@
 
 import click
 
-from doherty.cli._connect import Server, server_options
+from doherty.cli._connect import ServerOptions, server_options
 from doherty.cli._latency_tables import print_latency
 from doherty.cli._tables import print_json
 
@@ -26,7 +26,7 @@ _WATCH_SECONDS = 2.0
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, times in seconds; --watch, one a line.")
 @server_options(timeout=10)
-def latency(*, server: Server, window: float | None, watch: float | None, as_json: bool) -> None:
+def latency(*, server: ServerOptions, window: float | None, watch: float | None, as_json: bool) -> None:
     """Tell how fast the server has been.
 
     The times are the server's own. Queue and first token are those of all requests that ended in the window, however

@@ -1,4 +1,4 @@
-"""An answer as Markdown, on a terminal, while it comes in."""
+"""Shows an answer as Markdown while it is received."""
 
 import threading
 from itertools import dropwhile
@@ -18,11 +18,10 @@ _PARSER: Final = MarkdownIt().enable("strikethrough").enable("table")
 
 
 class LiveMarkdown:
-    """Shows Markdown that grows.
+    """Shows growing Markdown.
 
-    What is settled, every block but the last one, is printed for good and scrolls away as any text does; only the last
-    block is drawn again and again, and of one that is taller than the screen only its end: a terminal cannot redraw
-    what it has scrolled out of sight.
+    All blocks but the last one are printed once and scroll away like any text. Only the last block is redrawn, and only
+    as much of its end as fits the screen, because a terminal cannot redraw what it has scrolled away.
     """
 
     def __init__(self, console: Console) -> None:
@@ -32,7 +31,7 @@ class LiveMarkdown:
         self._live = Live(
             self._tail,
             console=console,
-            # Its own thread may draw between the two halves of what `print` does here, and then counts lines wrongly.
+            # rich's own thread may draw in the middle of `print`, and then counts lines wrongly.
             auto_refresh=False,
             transient=True,
             redirect_stdout=False,
@@ -52,7 +51,7 @@ class LiveMarkdown:
     ) -> None:
         self._ended.set()
         self._painter.join()
-        # What there is stays on the screen, whatever ended it.
+        # The text stays on the screen, however the answer ended.
         try:
             self._settle(len(self._tail.text))
         finally:
@@ -66,7 +65,7 @@ class LiveMarkdown:
             self._settle(_begin_of_last_block(self._tail.text))
 
     def draw(self) -> None:
-        """Shows what was written so far, as happens by itself a few times a second."""
+        """Draws the text so far. A thread does this a few times a second."""
         with self._drawing:
             self._live.refresh()
 
@@ -85,7 +84,7 @@ class LiveMarkdown:
 
 
 class _Part:
-    """Some blocks, with a line of space before them when others came before."""
+    """Some blocks, after an empty line if there are blocks before them."""
 
     def __init__(self, text: str = "", *, spaced: bool = False) -> None:
         self.text = text
@@ -94,22 +93,22 @@ class _Part:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.text.strip():
             return
-        # Not every terminal shows where a link leads to.
+        # Not every terminal shows the target of a link.
         lines = console.render_lines(Markdown(self.text, hyperlinks=False), options.reset_height(), pad=False)
         if self.spaced:
             yield Segment.line()
-        # Some kinds of blocks begin with a line of space.
+        # Some kinds of blocks begin with an empty line.
         for line in dropwhile(_is_blank, lines):
             yield from line
             yield Segment.line()
 
 
 class _Tail(_Part):
-    """The end of a part, as much of it as the screen holds."""
+    """The end of a part, as much of it as fits the screen."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(_Part(self.text, spaced=self.spaced), options, pad=False)
-        # One line less than there are: the cursor needs a place below.
+        # One line less than the screen has, because the cursor needs a line.
         for line in lines[-(console.size.height - 1) :]:
             yield from line
             yield Segment.line()
@@ -120,7 +119,7 @@ def _is_blank(line: list[Segment]) -> bool:
 
 
 def _begin_of_last_block(text: str) -> int:
-    """Where the last block begins that the text's whole lines have; a line that still grows may change what it is."""
+    """The start of the last block of the complete lines. An incomplete line may still change the kind of its block."""
     lines = text.split("\n")[:-1]
     tokens = _PARSER.parse("\n".join(lines))
     begins = [token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0]

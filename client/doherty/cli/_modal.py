@@ -1,4 +1,4 @@
-"""A server on Modal that is reached through a tunnel: it has an address once it runs, and Modal tells it."""
+"""A server on Modal behind a tunnel, whose address is known once it runs."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SCHEME: Final = "modal:"
-"""Begins a target that is the name of an app on Modal."""
+"""The prefix of a target that is the name of an app on Modal."""
 
 CLASS: Final = "Tunnel"
-"""The class of deploy/modal_app.py whose method `boot` starts the server and tells its address."""
+"""The class of deploy/modal_app.py whose method `boot` starts the server and returns its address."""
 
 
 def boot(target: str) -> str:

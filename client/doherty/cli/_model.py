@@ -4,14 +4,14 @@ from dataclasses import asdict
 
 import click
 
-from doherty.cli._connect import Server, server_options
+from doherty.cli._connect import ServerOptions, server_options
 from doherty.cli._tables import print_json, print_table
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @server_options(timeout=10)
-def model(*, server: Server, as_json: bool) -> None:
+def model(*, server: ServerOptions, as_json: bool) -> None:
     """Tell what the server serves and what it can do."""
     with server.connect() as client:
         info = client.model()

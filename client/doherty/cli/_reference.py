@@ -8,7 +8,7 @@ import click
 
 from doherty import Client
 from doherty.cli._answer import pace, show
-from doherty.cli._connect import Server
+from doherty.cli._connect import ServerOptions
 from doherty.cli._report import (
     FIGURES,
     REFERENCE_P50,
@@ -47,8 +47,8 @@ _LABELS: Final = {
 }
 
 
-def run_reference(server: Server, max_output_tokens: int | None, *, as_json: bool) -> None:
-    """Asks the ten questions one after the other, behind a warm-up call, and tells what came of it."""
+def run_reference(server: ServerOptions, max_output_tokens: int | None, *, as_json: bool) -> None:
+    """Asks the ten questions one after the other, after a warm-up call, and prints the report."""
     with server.connect(retrying=False) as client:
         model = client.model()
         if not as_json:

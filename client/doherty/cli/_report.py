@@ -1,4 +1,4 @@
-"""What the reference benchmark makes of its measurements."""
+"""The report of the reference benchmark."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ FIGURES: Final[dict[str, Callable[[Measurement], float | None]]] = {
     "time_to_first_token": lambda measured: measured.generation.timings.time_to_first_token,
     "time_per_output_token": lambda measured: measured.generation.timings.time_per_output_token,
 }
-"""What is reported; all but the client's total as the server measured it."""
+"""The reported figures. All but the client's total are the server's."""
 
 THRESHOLD_FIGURES: Final = ("time_to_first_token", "time_to_last_token")
 
@@ -51,7 +51,7 @@ def within_threshold(times: Iterable[float | None]) -> int:
 
 
 def report(measurements: Sequence[Measurement], model: ModelInfo, max_output_tokens: int | None) -> dict[str, object]:
-    """All of it as it is printed for --json; times in seconds."""
+    """The report for --json; times in seconds."""
     return {
         "model": model.model,
         "engine": model.engine,

@@ -1,4 +1,4 @@
-"""What can be typed in a chat besides questions."""
+"""The slash commands of a chat."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,7 +21,7 @@ space before it."""
 
 
 class SlashCommands:
-    """Runs the commands of one chat. What they say goes to stderr: stdout has the answers."""
+    """Runs the commands of one chat. They print to stderr, because stdout has the answers."""
 
     def __init__(self, conversation: Conversation) -> None:
         """They read and change `conversation`."""

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from doherty.cli._load._run import Load, Run, Side
+from doherty.cli._load._run import LoadOptions, LoadResult, Side
 from doherty.cli._load._statistics import quantiles
 from doherty.cli._load._summary import (
     begun_and_complete,
@@ -48,7 +48,7 @@ generator     messages, cpu, cpu_share (of one core), cpu_per_message, send_wait
 """What the help says of it."""
 
 
-def run_as_json(run: Run) -> dict[str, Any]:
+def run_as_json(run: LoadResult) -> dict[str, Any]:
     """All of it; SCHEMA says what is what."""
     result: dict[str, Any] = {
         "load": _load(run.load),
@@ -71,7 +71,7 @@ def run_as_json(run: Run) -> dict[str, Any]:
     return result
 
 
-def _load(load: Load) -> dict[str, Any]:
+def _load(load: LoadOptions) -> dict[str, Any]:
     return {
         "loop": "closed" if load.rate is None else "open",
         "concurrency": load.concurrency if load.rate is None else None,

@@ -1,4 +1,4 @@
-"""How much of what a load generator measures is its own doing.
+"""The load generator's own share of what it measures.
 
 The client's total less the server's is the network, gRPC on both sides and this process together; no clock of ours can
 part them. What can be measured is here: how long a request waits for this event loop before it is sent, how long an
@@ -43,12 +43,12 @@ class Overhead:
 
     @property
     def cpu_per_message(self) -> float | None:
-        """The CPU time for each message, everything that the process does besides included."""
+        """The CPU time per message, including everything else that the process does."""
         return self.cpu / self.messages if self.messages else None
 
     @property
     def per_time(self) -> float | None:
-        """An estimate of what the generator adds to a time that it measures: both waits, and the work for a message."""
+        """An estimate of what the generator adds to a measured time: both waits and the work for one message."""
         if self.mean_loop_lag is None or self.cpu_per_message is None or self.send_wait.p50 is None:
             return None
         return self.send_wait.p50 + self.mean_loop_lag + self.cpu_per_message
@@ -85,7 +85,7 @@ class OverheadMeter:
         return Overhead(self._wall, self._cpu, messages, lags, mean(self._lags), quantiles(send_waits))
 
     def _post(self) -> None:
-        # A timer of the loop would not do: asyncio rounds its waits up to whole milliseconds.
+        # A timer of the loop would be too coarse: asyncio rounds waits up to whole milliseconds.
         while not self._done.wait(_PERIOD):
             self._loop.call_soon_threadsafe(self._arrive, perf_counter())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from doherty.cli._load._run import Run, Side
+from doherty.cli._load._run import LoadResult, Side
 from doherty.cli._report import THRESHOLD
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def picture_kinds() -> tuple[str, ...]:
     return tuple(sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 
-def plot(run: Run, path: Path) -> None:
+def plot(run: LoadResult, path: Path) -> None:
     """Draws how the times are distributed, and how they went over the load.
 
     Args:

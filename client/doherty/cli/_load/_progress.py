@@ -8,12 +8,12 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from doherty.cli._load._run import Load
+from doherty.cli._load._run import LoadOptions
 from doherty.cli._load._sample import Sample
 
 
 @contextmanager
-def progress(load: Load, targets: int) -> Iterator[Callable[[Sample], None]]:
+def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], None]]:
     """Shows a bar on stderr, if that is a terminal; gives what is to be called with each request that has ended."""
     console = Console(stderr=True)
     if not sys.stderr.isatty():
@@ -33,7 +33,7 @@ def progress(load: Load, targets: int) -> Iterator[Callable[[Sample], None]]:
 
 
 class _Bar:
-    def __init__(self, progress: Progress, load: Load, targets: int) -> None:
+    def __init__(self, progress: Progress, load: LoadOptions, targets: int) -> None:
         self._progress = progress
         self._load = load
         self._requests = load.requests * targets if load.requests else None

@@ -16,7 +16,7 @@ from doherty.cli._load._sample import Asker, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class LoadOptions:
     """Which requests are made, and when."""
 
     prompts: tuple[LoadPrompt, ...]
@@ -76,18 +76,20 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A load that was made."""
+class LoadResult:
+    """The result of a load."""
 
-    load: Load
+    load: LoadOptions
     sides: tuple[Side, ...]
     overhead: Overhead
     interrupted: bool
     """Whether Ctrl-C ended it early."""
 
 
-async def run_load(clients: Iterable[AsyncClient], load: Load, on_sample: Callable[[Sample], None]) -> Run:
-    """Makes a load, and measures it.
+async def run_load(
+    clients: Iterable[AsyncClient], load: LoadOptions, on_sample: Callable[[Sample], None]
+) -> LoadResult:
+    """Runs a load and measures it.
 
     With several clients the blocks alternate between them, in the order A B B A, which takes the effect of a steady
     drift out of their comparison; only one is under load at a time.
@@ -108,10 +110,10 @@ async def run_load(clients: Iterable[AsyncClient], load: Load, on_sample: Callab
             side.after = await _look(side.asker.client)
     samples = [sample for side in sides for sample in side.samples]
     overhead = meter.overhead(sum(sample.messages for sample in samples), (sample.send_wait for sample in samples))
-    return Run(load, tuple(sides), overhead, interrupted)
+    return LoadResult(load, tuple(sides), overhead, interrupted)
 
 
-async def _prepare(client: AsyncClient, load: Load, on_sample: Callable[[Sample], None]) -> Side:
+async def _prepare(client: AsyncClient, load: LoadOptions, on_sample: Callable[[Sample], None]) -> Side:
     def ignore(sample: Sample, error: DohertyError | None) -> None:
         """A warm-up is not measured. A server that fails it fails the load, too."""
 
@@ -128,7 +130,7 @@ async def _prepare(client: AsyncClient, load: Load, on_sample: Callable[[Sample]
     return side
 
 
-async def _measure(load: Load, sides: list[Side]) -> None:
+async def _measure(load: LoadOptions, sides: list[Side]) -> None:
     ends_at = inf if load.duration is None else perf_counter() + load.duration
     for index, numbers in enumerate(load.blocks()):
         if perf_counter() >= ends_at:
@@ -136,7 +138,7 @@ async def _measure(load: Load, sides: list[Side]) -> None:
         for side in sides if index % 2 == 0 else reversed(sides):
             side.blocks.append([])
             started = perf_counter()
-            # A block of a comparison is made whole: only its pairs count.
+            # A block of a comparison is always completed, because only its pairs count.
             until = ends_at if load.block is None else inf
             try:
                 if load.rate is None:

@@ -13,7 +13,7 @@ from doherty.cli._load._prompts import LoadPrompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What was measured of one request; all times in seconds, and counted from the moment at which it was due."""
+    """The measurements of one request. All times are in seconds since the request was due."""
 
     number: int
     due: float
@@ -33,7 +33,7 @@ class Sample:
     """How many messages the client got."""
     output_tokens: int = 0
     server: Timings | None = None
-    """What the server told; None without an answer."""
+    """The server's timings; None without an answer."""
     failure: tuple[str, str] | None = None
     """The code and the reason of its error."""
 
@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def outside(self) -> float | None:
-        """What the server did not see of the total, a late start aside: the way there and back, and this process."""
+        """The part of the total outside of the server, without the late start: the network and this process."""
         if self.server is None or self.server.total is None:
             return None
         return max(0.0, self.total - self.late - self.server.total)
@@ -62,7 +62,7 @@ class Asker:
     streaming: bool
     max_output_tokens: int | None
     take: Callable[[Sample, DohertyError | None], None]
-    """Gets what was measured of each, and its error."""
+    """Called with each sample and its error."""
 
     async def __call__(self, number: int, due: float | None) -> None:
         """Makes a request, and measures it to its end."""
@@ -71,7 +71,7 @@ class Asker:
         prompt = self.prompts[number % len(self.prompts)]
         marks: array[float] = array("d")
         turns: list[float] = []
-        # gRPC sends in a task of its own, whose turn comes right after this.
+        # gRPC sends in a task of its own, which runs right after this callback.
         asyncio.get_running_loop().call_soon(lambda: turns.append(perf_counter()))
         answer: Generation | None = None
         failure: DohertyError | None = None

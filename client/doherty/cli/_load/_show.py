@@ -5,7 +5,7 @@ from typing import Final
 import click
 
 from doherty import Quantiles
-from doherty.cli._load._run import Load, Run, Side
+from doherty.cli._load._run import LoadOptions, LoadResult, Side
 from doherty.cli._load._statistics import Ratio, percentile, quantiles
 from doherty.cli._load._summary import (
     ITL,
@@ -35,7 +35,7 @@ _VISIBLE: Final = 0.1
 """The share of a time from which on what the generator adds is worth a word."""
 
 
-def print_run(run: Run) -> None:
+def print_run(run: LoadResult) -> None:
     """Says what was done, and what came of it."""
     _print_head(run.load, tuple(side.target for side in run.sides))
     if run.interrupted:
@@ -47,7 +47,7 @@ def print_run(run: Run) -> None:
     _print_overhead(run)
 
 
-def _print_head(load: Load, targets: tuple[str, ...]) -> None:
+def _print_head(load: LoadOptions, targets: tuple[str, ...]) -> None:
     arrivals = f"closed loop of {load.concurrency}" if load.rate is None else f"open loop, {load.rate:g} requests/s"
     amount = [f"{load.requests} requests" if load.requests else "", f"{load.duration:g} s" if load.duration else ""]
     cut = f"cut at {load.max_output_tokens} tokens" if load.max_output_tokens else "as long as the server allows"
@@ -94,7 +94,7 @@ def _print_errors(side: Side) -> None:
         click.echo(f"The server counted {turned[0]} refused, aborted: {aborts or 'none'} (of all its callers).")
 
 
-def _print_ratios(run: Run) -> None:
+def _print_ratios(run: LoadResult) -> None:
     click.secho("\nB / A, medians as the client saw them", bold=True)
     print_table(
         [(_LABELS[name], *_ratio_cells(ratio)) for name, ratio in ratios(run).items()],
@@ -103,7 +103,7 @@ def _print_ratios(run: Run) -> None:
     click.secho("The interval is a bootstrap over the blocks, each prompt paired with itself.", dim=True)
 
 
-def _print_overhead(run: Run) -> None:
+def _print_overhead(run: LoadResult) -> None:
     """Prints what the load generator took, and its share of the measured latency."""
     overhead = run.overhead
     answers = [sample for side in run.sides for sample in side.answers]
@@ -135,7 +135,7 @@ def _print_overhead(run: Run) -> None:
         click.secho("What the generator adds to the first token is too much to be ignored.", fg="yellow")
 
 
-def _late_row(run: Run) -> list[tuple[str, str]]:
+def _late_row(run: LoadResult) -> list[tuple[str, str]]:
     if run.load.rate is None:
         return []
     late = quantiles(sample.late for side in run.sides for sample in side.samples)

@@ -1,11 +1,11 @@
-"""What a load came to."""
+"""The summary of a load."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from doherty import Quantiles, Timings
-from doherty.cli._load._run import Run, Side
+from doherty.cli._load._run import LoadResult, Side
 from doherty.cli._load._sample import Sample
 from doherty.cli._load._statistics import Ratio, quantiles, ratio_of_medians
 from doherty.cli._report import within_threshold
@@ -26,7 +26,7 @@ SERVER_FIGURES: Final[dict[str, Callable[[Timings], float | None]]] = {
     "time_to_last_token": lambda timings: timings.time_to_last_token,
     "total": lambda timings: timings.total,
 }
-"""What the server told of each answer."""
+"""What the server measured of each answer."""
 
 ITL: Final = "inter_token_latency"
 
@@ -39,7 +39,7 @@ def client_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
 
 
 def server_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
-    """The quantiles of what the server told of the same answers."""
+    """The quantiles of what the server measured of the same answers."""
     timings = [sample.server for sample in samples if sample.server is not None]
     return {name: quantiles(map(figure, timings)) for name, figure in SERVER_FIGURES.items()}
 
@@ -60,7 +60,7 @@ def begun_and_complete(side: Side) -> tuple[int | None, int]:
 
 
 def turned_away(side: Side) -> tuple[int, dict[str, int]] | None:
-    """How many requests the server refused, and aborted by cause, under the load; None where it did not tell.
+    """How many requests the server refused, and aborted by cause, under the load; None if it did not report that.
 
     They are those of all its callers. A server that was restarted has counted from then on.
     """
@@ -80,7 +80,7 @@ def throughput(side: Side) -> tuple[float, float]:
     return len(side.answers) / side.seconds, sum(sample.output_tokens for sample in side.answers) / side.seconds
 
 
-def ratios(run: Run) -> dict[str, Ratio | None]:
+def ratios(run: LoadResult) -> dict[str, Ratio | None]:
     """B over A of the medians of what the client measured, over the requests that both answered."""
     a, b = run.sides
     figures = [{sample.number: sample for sample in side.answers} for side in (a, b)]
