@@ -61,4 +61,4 @@ def contents(file: FileDescriptor) -> str:
     """A file as text, but for the names in JSON, which only some generators write out."""
     copy = FileDescriptorProto()
     file.CopyToProto(copy)
-    return re.sub("json_name: .*", "", str(copy))
+    return re.sub(r" *json_name: .*\n", "", str(copy))
