@@ -72,18 +72,10 @@ types: .venv/.dev
 pyright: .venv/.dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python | { grep -v '^0 errors' || true; }
 
-contract: .cache/proto/buf.yaml
-	@$(BIN)/buf lint .cache/proto
+contract: .venv/.dev
+	@$(BIN)/buf lint proto
 	@$(BIN)/buf format --diff --exit-code proto
-	@$(BIN)/buf breaking .cache/proto --against proto/baseline.binpb
-
-# Ours, and beside it the one file of google's that it imports.
-.cache/proto/buf.yaml: $(shell find proto -name '*.proto') proto/buf.yaml .venv/.dev
-	@rm -rf $(@D) && mkdir -p $(@D)
-	@cp -r proto/. $(@D)
-	@mkdir -p $(@D)/google/rpc
-	@cp $$($(BIN)/python -c 'import google.rpc; print(*google.rpc.__path__)')/status.proto $(@D)/google/rpc
-	@touch $@
+	@$(BIN)/buf breaking proto --against proto/baseline.binpb
 
 fresh: $(OLDEST)/.installed
 	@PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python proto/generate.py --check 2>$(OLDEST)/protoc.log \

@@ -36,8 +36,8 @@ def generate(out: Path) -> None:
 
 
 def run_protoc(*arguments: str) -> None:
-    """Runs protoc, which finds google.rpc in googleapis-common-protos."""
-    includes = [f"-I{folder}" for folder in (PROTO, files("grpc_tools") / "_proto", files("google.rpc") / ".." / "..")]
+    """Runs protoc."""
+    includes = [f"-I{folder}" for folder in (PROTO, files("grpc_tools") / "_proto")]
     if protoc.main(["protoc", *includes, *arguments]) != 0:
         sys.exit("protoc failed")
 

@@ -10,6 +10,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from packaging.requirements import Requirement
 
 from support.server import ServerProcess
@@ -79,7 +80,7 @@ def test_an_extra_is_added_without_an_index(wheel: Path, tmp_path: Path) -> None
 
 
 def test_the_wheel_has_the_contract(wheel: Path, tmp_path: Path) -> None:
-    """The proto files compile with the packages beside them, to the descriptor set that the wheel has as well."""
+    """The proto files compile with the packages beside them, and say what the descriptor set of the wheel says."""
     environment = installed(wheel, "oldest", tmp_path)
     contract = environment.site / "doherty" / "v1"
     sources = sorted(path.name for path in contract.glob("*.proto"))
@@ -89,7 +90,13 @@ def test_the_wheel_has_the_contract(wheel: Path, tmp_path: Path) -> None:
     compiled = tmp_path / "compiled.binpb"
     output = ("--include_imports", f"--descriptor_set_out={compiled}")
     run(*protoc, *includes, *output, *(f"doherty/v1/{name}" for name in sources), "google/rpc/error_details.proto")
-    assert compiled.read_bytes() == (contract / "doherty.binpb").read_bytes()
+    assert ours(compiled) == ours(contract / "doherty.binpb")
+
+
+def ours(descriptors: Path) -> list[FileDescriptorProto]:
+    """The files of a descriptor set, but for those of Google, which differ with the version of googleapis."""
+    files = FileDescriptorSet.FromString(descriptors.read_bytes()).file
+    return [file for file in files if file.package == "doherty.v1"]
 
 
 def test_the_long_description_links_to_the_repository(wheel: Path) -> None:

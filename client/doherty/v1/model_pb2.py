@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from doherty.v1 import request_pb2 as doherty_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64oherty/v1/model.proto\x12\ndoherty.v1\x1a\x18\x64oherty/v1/request.proto\"\x11\n\x0fGetModelRequest\"\xfc\x01\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x04 \x01(\t\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x16\n\x0eserver_version\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.doherty.v1.Limits\x12.\n\x10\x64\x65\x66\x61ult_sampling\x18\t \x01(\x0b\x32\x14.doherty.v1.Sampling\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\"\xbd\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12!\n\x19\x64\x65\x66\x61ult_max_output_tokens\x18\x02 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x18\n\x10max_top_logprobs\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x1b\n\x13max_queued_requests\x18\x06 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x07 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64oherty/v1/model.proto\x12\ndoherty.v1\x1a\x18\x64oherty/v1/request.proto\"\x11\n\x0fGetModelRequest\"\xfc\x01\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x04 \x01(\t\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x16\n\x0eserver_version\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.doherty.v1.Limits\x12.\n\x10\x64\x65\x66\x61ult_sampling\x18\t \x01(\x0b\x32\x14.doherty.v1.Sampling\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\"\xbd\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12!\n\x19\x64\x65\x66\x61ult_max_output_tokens\x18\x02 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x18\n\x10max_top_logprobs\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x1b\n\x13max_queued_requests\x18\x06 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x07 \x01(\rB0\n\ndoherty.v1B\nModelProtoP\x01Z\x14\x64oherty/v1;dohertyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'doherty.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\ndoherty.v1B\nModelProtoP\001Z\024doherty/v1;dohertyv1'
   _globals['_GETMODELREQUEST']._serialized_start=64
   _globals['_GETMODELREQUEST']._serialized_end=81
   _globals['_GETMODELRESPONSE']._serialized_start=84
