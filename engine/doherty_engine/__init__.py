@@ -25,12 +25,12 @@ from doherty_engine._registry import (
     read_engine_options,
 )
 from doherty_engine._requests import (
+    AnswerPrefix,
     Choices,
     Constraint,
     Conversation,
     EngineRequest,
     Grammar,
-    HeldPart,
     Input,
     JsonSchema,
     Message,
@@ -44,6 +44,7 @@ from doherty_engine._requests import (
 
 __all__ = [
     "DEFAULT_ENGINE",
+    "AnswerPrefix",
     "Choices",
     "Constraint",
     "Conversation",
@@ -57,7 +58,6 @@ __all__ = [
     "FinishReason",
     "Grammar",
     "Health",
-    "HeldPart",
     "Input",
     "InvalidInputError",
     "JsonSchema",

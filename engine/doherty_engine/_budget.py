@@ -12,7 +12,7 @@ def input_field(content: Input) -> str:
 
 
 def output_budget(content: Input, prompt_tokens: int, context_tokens: int, stopping: Stopping) -> int:
-    """How many tokens the whole answer may have, the held part included.
+    """How many tokens the whole answer may have, the prefix included.
 
     Raises:
         InvalidInputError: the prompt fills the context, or the caller's own maximum does not fit behind it, or its

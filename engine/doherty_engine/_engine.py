@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import EngineRequest, HeldPart, Input
+from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
 
 StepSink = Callable[[Sequence[StepOutput]], None]
 """Takes what one step produced for every request that took part in it."""
@@ -117,12 +117,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def count_tokens(self, content: Input | HeldPart) -> int:
-        """Counts the tokens of an input, or of a held part, as the model would read it.
+    async def count_tokens(self, content: Input | AnswerPrefix) -> int:
+        """Counts the tokens of an input, or of a prefix, as the model would read it.
 
         Raises:
             InvalidInputError: it cannot be read, for instance by the chat template.
-            UnsupportedError: the tokenizer changes the held text.
+            UnsupportedError: the tokenizer changes the text of a prefix.
             EngineFailedError: the engine is not running.
         """
         ...

@@ -53,8 +53,8 @@ def first_line(error: BaseException, lines: int = 1) -> str:
     Where it says nothing it is the name of its class. Errors of pydantic need three lines: the first one only counts
     what is wrong.
     """
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(said[:lines])[:_LONGEST_LINE].rstrip(".") or type(error).__name__
+    texts = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(texts[:lines])[:_LONGEST_LINE].rstrip(".") or type(error).__name__
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -57,7 +57,7 @@ class Finish:
     stop_token_id: int | None = None
     """The end-of-sequence or stop token that was generated, with FinishReason.STOP."""
     output_tokens: int = 0
-    """Of the whole answer: all generated tokens and those of the held part."""
+    """Of the whole answer: all generated tokens and those of the prefix."""
     cached_tokens: int | None = None
     speculation: Speculation | None = None
     engine_time_to_first_token: float | None = None

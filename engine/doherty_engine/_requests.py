@@ -124,7 +124,7 @@ Constraint = JsonSchema | Regex | Grammar | Choices
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPart:
+class AnswerPrefix:
     """The part of the answer that the caller already holds: ids where they are known, else text, never both."""
 
     token_ids: tuple[int, ...] = ()
@@ -146,6 +146,6 @@ class EngineRequest:
     """How many of the most probable tokens are wanted besides the generated one; None wants no log probabilities."""
     constraint: Constraint | None = None
     adapter: str = ""
-    held: HeldPart | None = None
+    prefix: AnswerPrefix | None = None
     cache_salt: str = ""
     """Cached prefixes are shared only among requests with the same one."""

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC = {
     "doherty_engine": """
-        DEFAULT_ENGINE Choices Constraint Conversation Drafting Engine EngineError EngineFailedError EngineRequest
-        EngineSetupError Finish FinishReason Grammar Health HeldPart Input InvalidInputError JsonSchema Message
+        DEFAULT_ENGINE AnswerPrefix Choices Constraint Conversation Drafting Engine EngineError EngineFailedError
+        EngineRequest EngineSetupError Finish FinishReason Grammar Health Input InvalidInputError JsonSchema Message
         ModelInfo OutOfResourcesError RawText Regex RequestHandle Role Sampling SamplingDefaults Speculation Started
         StepOutput StepSink Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options
         engine_profiles input_field is_shortage output_budget prepare_engine read_engine_options

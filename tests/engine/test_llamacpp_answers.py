@@ -3,10 +3,10 @@
 import pytest
 
 from doherty_engine import (
+    AnswerPrefix,
     Conversation,
     EngineRequest,
     FinishReason,
-    HeldPart,
     Input,
     InvalidInputError,
     Message,
@@ -57,8 +57,8 @@ async def test_one_token_at_a_time_joins_to_the_same_text(llamacpp_ask: Ask) -> 
     whole = await llamacpp_ask()
     parts: list[str] = []
     for _ in range(5):
-        held = HeldPart(text="".join(parts)) if parts else None
-        parts.append((await llamacpp_ask(held=held, stopping=most(len(parts) + 1))).text)
+        held = AnswerPrefix(text="".join(parts)) if parts else None
+        parts.append((await llamacpp_ask(prefix=held, stopping=most(len(parts) + 1))).text)
     assert "".join(parts) == "".join(output.text for output in whole.outputs[:6])
 
 

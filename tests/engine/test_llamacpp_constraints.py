@@ -6,12 +6,12 @@ import re
 import pytest
 
 from doherty_engine import (
+    AnswerPrefix,
     Choices,
     Constraint,
     EngineError,
     FinishReason,
     Grammar,
-    HeldPart,
     InvalidInputError,
     JsonSchema,
     Regex,
@@ -146,7 +146,7 @@ async def test_no_answer_that_llama_cpp_let_slip_is_delivered_as_if_it_fitted(ll
 
 
 async def test_a_constraint_goes_with_neither_a_held_part_nor_ignore_eos(llamacpp_ask: Ask) -> None:
-    held = await llamacpp_ask(constraint=Choices(("Blue",)), held=HeldPart(text="B"))
+    held = await llamacpp_ask(constraint=Choices(("Blue",)), prefix=AnswerPrefix(text="B"))
     endless = await llamacpp_ask(constraint=Choices(("Blue",)), stopping=Stopping(ignore_eos=True))
     assert isinstance(held.error, UnsupportedError)
     assert held.error.field == "continue_from"

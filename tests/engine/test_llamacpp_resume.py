@@ -2,7 +2,7 @@
 
 import pytest
 
-from doherty_engine import FinishReason, HeldPart, InvalidInputError, RawText, Stopping, TokenIds
+from doherty_engine import AnswerPrefix, FinishReason, InvalidInputError, RawText, Stopping, TokenIds
 from support.engines import EngineLab
 from support.llamacpp import Ask, llamacpp_request
 
@@ -15,9 +15,9 @@ async def test_the_tail_is_what_follows_the_same_tokens(llamacpp_ask: Ask) -> No
     whole = await llamacpp_ask()
     prompt_ids = (1, 4093, 198, 5820, 1296, 4683, 30, 2, 198, 1, 520, 9531, 198)
     direct = await llamacpp_ask(input=TokenIds((*prompt_ids, *whole.token_ids[:4])))
-    held_ids = HeldPart(token_ids=whole.token_ids[:4])
-    by_ids = await llamacpp_ask(held=held_ids)
-    by_text = await llamacpp_ask(held=HeldPart(text="1. Red\n"))
+    held_ids = AnswerPrefix(token_ids=whole.token_ids[:4])
+    by_ids = await llamacpp_ask(prefix=held_ids)
+    by_text = await llamacpp_ask(prefix=AnswerPrefix(text="1. Red\n"))
     assert direct.started.prompt_tokens == whole.started.prompt_tokens + 4
     assert by_ids.token_ids == by_text.token_ids == direct.token_ids
     assert "1. Red\n" + by_ids.text == whole.text
@@ -27,7 +27,7 @@ async def test_the_tail_is_what_follows_the_same_tokens(llamacpp_ask: Ask) -> No
 
 
 async def test_the_budget_counts_the_whole_answer(llamacpp_ask: Ask) -> None:
-    outcome = await llamacpp_ask(held=HeldPart(text="1. Red\n"), stopping=Stopping(max_output_tokens=6))
+    outcome = await llamacpp_ask(prefix=AnswerPrefix(text="1. Red\n"), stopping=Stopping(max_output_tokens=6))
     assert outcome.token_count == 2
     assert outcome.finish.output_tokens == 6
     assert outcome.finish.reason is FinishReason.LENGTH
@@ -35,7 +35,7 @@ async def test_the_budget_counts_the_whole_answer(llamacpp_ask: Ask) -> None:
 
 async def test_a_stop_text_may_begin_in_the_held_part(llamacpp_ask: Ask) -> None:
     stopping = Stopping(stop_texts=("Red\n2",))
-    outcome = await llamacpp_ask(held=HeldPart(text="1. Red\n"), stopping=stopping)
+    outcome = await llamacpp_ask(prefix=AnswerPrefix(text="1. Red\n"), stopping=stopping)
     assert outcome.text == ""
     assert outcome.finish.stop_text == "Red\n2"
     assert outcome.finish.output_tokens == 5
@@ -44,21 +44,21 @@ async def test_a_stop_text_may_begin_in_the_held_part(llamacpp_ask: Ask) -> None
 @pytest.mark.parametrize(
     ("held", "stopping", "reason", "matched"),
     [
-        (HeldPart(text="1. Red"), Stopping(max_output_tokens=3), FinishReason.LENGTH, (None, None)),
-        (HeldPart(text="1. Red"), Stopping(max_output_tokens=2), FinishReason.LENGTH, (None, None)),
-        (HeldPart(token_ids=(33, END_OF_TURN)), Stopping(), FinishReason.STOP, (None, END_OF_TURN)),
-        (HeldPart(token_ids=(33, 30)), Stopping(stop_token_ids=(30,)), FinishReason.STOP, (None, 30)),
-        (HeldPart(text="1. Red\n2"), Stopping(stop_texts=("Red",)), FinishReason.STOP, ("Red", None)),
+        (AnswerPrefix(text="1. Red"), Stopping(max_output_tokens=3), FinishReason.LENGTH, (None, None)),
+        (AnswerPrefix(text="1. Red"), Stopping(max_output_tokens=2), FinishReason.LENGTH, (None, None)),
+        (AnswerPrefix(token_ids=(33, END_OF_TURN)), Stopping(), FinishReason.STOP, (None, END_OF_TURN)),
+        (AnswerPrefix(token_ids=(33, 30)), Stopping(stop_token_ids=(30,)), FinishReason.STOP, (None, 30)),
+        (AnswerPrefix(text="1. Red\n2"), Stopping(stop_texts=("Red",)), FinishReason.STOP, ("Red", None)),
     ],
 )
 async def test_a_complete_answer_gets_its_finish_at_once(
     llamacpp_lab: EngineLab,
-    held: HeldPart,
+    held: AnswerPrefix,
     stopping: Stopping,
     reason: FinishReason,
     matched: tuple[str | None, int | None],
 ) -> None:
-    outcome = await llamacpp_lab.ask(llamacpp_request(held=held, stopping=stopping))
+    outcome = await llamacpp_lab.ask(llamacpp_request(prefix=held, stopping=stopping))
     assert outcome.token_count == 0
     assert outcome.finish.reason is reason
     assert (outcome.finish.stop_text, outcome.finish.stop_token_id) == matched
@@ -68,15 +68,15 @@ async def test_a_complete_answer_gets_its_finish_at_once(
 
 async def test_ignore_eos_goes_on_behind_a_held_end(llamacpp_ask: Ask) -> None:
     stopping = Stopping(max_output_tokens=4, ignore_eos=True)
-    outcome = await llamacpp_ask(held=HeldPart(token_ids=(33, END_OF_TURN)), stopping=stopping)
+    outcome = await llamacpp_ask(prefix=AnswerPrefix(token_ids=(33, END_OF_TURN)), stopping=stopping)
     assert outcome.token_count == 2
 
 
 async def test_held_ids_must_be_whole_and_known(llamacpp_ask: Ask) -> None:
     emoji = await llamacpp_ask(input=RawText("Emoji: 😀😁😂🤣"), stopping=Stopping(max_output_tokens=3))
-    cut = await llamacpp_ask(held=HeldPart(token_ids=emoji.token_ids[:2]))
-    unknown = await llamacpp_ask(held=HeldPart(token_ids=(49152,)))
-    whole = await llamacpp_ask(held=HeldPart(token_ids=emoji.token_ids), stopping=Stopping(max_output_tokens=4))
+    cut = await llamacpp_ask(prefix=AnswerPrefix(token_ids=emoji.token_ids[:2]))
+    unknown = await llamacpp_ask(prefix=AnswerPrefix(token_ids=(49152,)))
+    whole = await llamacpp_ask(prefix=AnswerPrefix(token_ids=emoji.token_ids), stopping=Stopping(max_output_tokens=4))
     for outcome in (cut, unknown):
         assert isinstance(outcome.error, InvalidInputError)
         assert outcome.error.field == "continue_from.token_ids"

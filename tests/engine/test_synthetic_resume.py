@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from doherty_engine import (
+    AnswerPrefix,
     Choices,
     EngineRequest,
     FinishReason,
-    HeldPart,
     InvalidInputError,
     JsonSchema,
     RawText,
@@ -39,8 +39,8 @@ async def check_every_cut(lab: EngineLab, base: EngineRequest) -> Outcome:
     for index, output in enumerate(whole.outputs[:-1]):
         text += output.text
         ids += output.token_ids or ()
-        for kind, held in (("ids", HeldPart(token_ids=ids)), ("text", HeldPart(text=text))):
-            resumed = await lab.ask(replace(base, key=f"{base.key} {kind} {index}", held=held))
+        for kind, held in (("ids", AnswerPrefix(token_ids=ids)), ("text", AnswerPrefix(text=text))):
+            resumed = await lab.ask(replace(base, key=f"{base.key} {kind} {index}", prefix=held))
             assert text + resumed.text == whole.text, (kind, index)
             assert ids + resumed.token_ids == whole.token_ids
             assert resumed.finish == whole.finish
@@ -80,33 +80,35 @@ async def test_at_every_cut_of_a_constrained_answer(lab: EngineLab) -> None:
 
 
 async def test_a_text_that_was_cut_within_a_token_goes_on_too(lab: EngineLab) -> None:
-    resumed = await lab.ask(replace(BASE, constraint=Choices((" water is",)), held=HeldPart(text=" wat")))
+    resumed = await lab.ask(replace(BASE, constraint=Choices((" water is",)), prefix=AnswerPrefix(text=" wat")))
     assert resumed.text == "er is"
 
 
 async def test_another_choice_is_taken_when_only_that_fits(lab: EngineLab) -> None:
     for choice in ("alpha", "beta"):
-        held = HeldPart(text=choice[:2])
-        resumed = await lab.ask(replace(BASE, key=choice, constraint=Choices(("alpha", "beta")), held=held))
+        held = AnswerPrefix(text=choice[:2])
+        resumed = await lab.ask(replace(BASE, key=choice, constraint=Choices(("alpha", "beta")), prefix=held))
         assert choice[:2] + resumed.text == choice
 
 
 async def test_a_held_part_that_no_constrained_answer_begins_with_is_refused(lab: EngineLab) -> None:
-    outcome = await lab.ask(replace(BASE, constraint=Choices(("alpha",)), held=HeldPart(text="beta")))
+    outcome = await lab.ask(replace(BASE, constraint=Choices(("alpha",)), prefix=AnswerPrefix(text="beta")))
     assert isinstance(outcome.error, UnsupportedError)
     assert outcome.error.field == "continue_from"
 
 
 async def test_a_part_that_was_complete_gets_its_end_at_once(lab: EngineLab) -> None:
     whole = await lab.ask(BASE)
-    by_eos = await lab.ask(replace(BASE, key="eos", held=HeldPart(token_ids=whole.token_ids)))
+    by_eos = await lab.ask(replace(BASE, key="eos", prefix=AnswerPrefix(token_ids=whole.token_ids)))
     assert by_eos.finish == whole.finish
     stop = whole.text[10:20]
     stopping = Stopping(stop_texts=(stop,))
-    by_text = await lab.ask(replace(BASE, key="text", held=HeldPart(text=whole.text[:25]), stopping=stopping))
+    by_text = await lab.ask(replace(BASE, key="text", prefix=AnswerPrefix(text=whole.text[:25]), stopping=stopping))
     assert by_text.finish.stop_text == stop
     length = Stopping(max_output_tokens=5)
-    by_length = await lab.ask(replace(BASE, key="l", held=HeldPart(token_ids=whole.token_ids[:5]), stopping=length))
+    by_length = await lab.ask(
+        replace(BASE, key="l", prefix=AnswerPrefix(token_ids=whole.token_ids[:5]), stopping=length)
+    )
     assert by_length.finish.reason is FinishReason.LENGTH
     for outcome in (by_eos, by_text, by_length):
         assert len(outcome.outputs) == 1
@@ -116,12 +118,12 @@ async def test_a_part_that_was_complete_gets_its_end_at_once(lab: EngineLab) -> 
 
 async def test_an_empty_held_part_is_the_whole_answer(lab: EngineLab) -> None:
     whole = await lab.ask(BASE)
-    resumed = await lab.ask(replace(BASE, key="empty", held=HeldPart()))
+    resumed = await lab.ask(replace(BASE, key="empty", prefix=AnswerPrefix()))
     assert resumed.text == whole.text
 
 
 @pytest.mark.parametrize("ids", [(0xF0, 0x9F), (VOCABULARY_SIZE,)])
 async def test_held_ids_must_be_known_and_end_with_a_code_point(lab: EngineLab, ids: tuple[int, ...]) -> None:
-    outcome = await lab.ask(replace(BASE, held=HeldPart(token_ids=ids)))
+    outcome = await lab.ask(replace(BASE, prefix=AnswerPrefix(token_ids=ids)))
     assert isinstance(outcome.error, InvalidInputError)
     assert outcome.error.field == "continue_from.token_ids"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from doherty_engine import Conversation, HeldPart, Input, InvalidInputError, Message, RawText, Role, TokenIds
+from doherty_engine import AnswerPrefix, Conversation, Input, InvalidInputError, Message, RawText, Role, TokenIds
 from doherty_engine.llamacpp._gguf import read_gguf
 from doherty_engine.llamacpp._reader import InputReader as LlamaCppReader
 from doherty_engine.llamacpp._server import LlamaServer
@@ -47,10 +47,10 @@ class Readers:
         assert by_llamacpp == by_hugging_face
         return by_llamacpp
 
-    def held(self, part: HeldPart) -> Sequence[int] | str:
+    def held(self, part: AnswerPrefix) -> Sequence[int] | str:
         """The same of the part that the caller holds."""
         by_llamacpp = outcome(lambda: self._llamacpp.held(part).ids)
-        by_hugging_face = outcome(lambda: self._hugging_face._held(part))  # noqa: SLF001
+        by_hugging_face = outcome(lambda: self._hugging_face._prefix(part))  # noqa: SLF001
         assert by_llamacpp == by_hugging_face
         return by_llamacpp
 
@@ -98,7 +98,7 @@ def test_texts(readers: Readers) -> None:
 
 def test_held_texts(readers: Readers) -> None:
     for text in filter(None, texts(150, seed=2)):
-        ids = readers.held(HeldPart(text=text))
+        ids = readers.held(AnswerPrefix(text=text))
         assert isinstance(ids, tuple)
         assert readers.vocabulary.decode(ids).decode() == text
 
@@ -119,7 +119,7 @@ def test_conversations(readers: Readers, control_tokens: bool) -> None:  # noqa:
 def test_token_ids(readers: Readers, ids: tuple[int, ...], expected: Sequence[int] | str) -> None:
     assert readers.prompt(TokenIds(ids)) == expected
     if ids:
-        assert readers.held(HeldPart(token_ids=ids)) == (ids if expected == ids else "continue_from.token_ids")
+        assert readers.held(AnswerPrefix(token_ids=ids)) == (ids if expected == ids else "continue_from.token_ids")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_token_ids(readers: Readers, ids: tuple[int, ...], expected: Sequence[in
 def test_sentence_piece(sentence_piece: Readers, text: str) -> None:
     assert sentence_piece.prompt(RawText(text))
     assert sentence_piece.prompt(Conversation((Message(Role.USER, text),)))
-    held = sentence_piece.held(HeldPart(text=text))
+    held = sentence_piece.held(AnswerPrefix(text=text))
     assert isinstance(held, tuple)
     assert sentence_piece.vocabulary.decode(held).decode() == text
     assert not {1, 2} & set(held)

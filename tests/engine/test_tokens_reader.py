@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from doherty_engine import (
+    AnswerPrefix,
     Conversation,
     EngineRequest,
-    HeldPart,
     Input,
     InvalidInputError,
     RawText,
@@ -47,11 +47,11 @@ def request(content: Input = HELLO, **fields: Any) -> EngineRequest:
 
 
 async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: PromptReader, folder: Folder) -> None:
-    reading = await reader.read(request(Conversation((user("Hi"),)), held=HeldPart(text="The sky")))
-    assert reading.held_ids == folder.texts("The sky")
-    assert reading.token_ids == [*reading.prompt_ids, *reading.held_ids]
+    reading = await reader.read(request(Conversation((user("Hi"),)), prefix=AnswerPrefix(text="The sky")))
+    assert reading.prefix_ids == folder.texts("The sky")
+    assert reading.token_ids == [*reading.prompt_ids, *reading.prefix_ids]
     assert reading.budget == CONTEXT - len(reading.prompt_ids)
-    assert reading.left == reading.budget - len(reading.held_ids)
+    assert reading.left == reading.budget - len(reading.prefix_ids)
     assert reading.preprocess > 0
 
 
@@ -88,7 +88,7 @@ async def test_long_inputs_are_read_in_a_thread(
         ({"content": TokenIds((5, 1000))}, "token_ids"),
         ({"stopping": Stopping(stop_token_ids=(1000,))}, "stopping.stop_token_ids"),
         ({"stopping": Stopping(max_output_tokens=CONTEXT)}, "stopping.max_output_tokens"),
-        ({"held": HeldPart(token_ids=(1000,))}, "continue_from.token_ids"),
+        ({"prefix": AnswerPrefix(token_ids=(1000,))}, "continue_from.token_ids"),
     ],
 )
 async def test_what_is_wrong_names_its_field(reader: PromptReader, fields: dict[str, Any], field: str) -> None:
@@ -117,6 +117,6 @@ async def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
 async def test_a_held_text_that_the_tokenizer_changes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as raised:
         await reader_of(write_sentence_piece(tmp_path)).read(
-            request(held=HeldPart(text="a\N{LOWER ONE EIGHTH BLOCK}b"))
+            request(prefix=AnswerPrefix(text="a\N{LOWER ONE EIGHTH BLOCK}b"))
         )
     assert raised.value.field == "continue_from.text"

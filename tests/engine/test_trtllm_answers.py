@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from doherty_engine import (
+    AnswerPrefix,
     Choices,
     FinishReason,
-    HeldPart,
     InvalidInputError,
     RawText,
     Sampling,
@@ -44,7 +44,7 @@ async def test_an_answer_goes_on_at_every_cut(trtllm: Start, kind: str) -> None:
         held: tuple[int, ...] = ()
         for output in whole.outputs[:-1]:
             held += output.token_ids or ()
-            rest = await lab.ask(replace(BASE, key=f"behind {len(held)}", held=HeldPart(token_ids=held)))
+            rest = await lab.ask(replace(BASE, key=f"behind {len(held)}", prefix=AnswerPrefix(token_ids=held)))
             assert held + rest.token_ids == whole.token_ids
             assert whole.text.endswith(rest.text)
             assert rest.finish.output_tokens == whole.finish.output_tokens
@@ -176,7 +176,7 @@ async def test_what_cannot_be_honoured_is_refused_by_name(trtllm: Start) -> None
     async with trtllm("pytorch") as lab:
         form = replace(BASE, constraint=Choices(("a",)))
         for key, fields, field in (
-            ("held", {"held": HeldPart(text="a")}, "continue_from"),
+            ("held", {"prefix": AnswerPrefix(text="a")}, "continue_from"),
             ("endless", {"stopping": ENDLESS.stopping}, "stopping.ignore_eos"),
         ):
             error = (await lab.ask(replace(form, key=key, **fields))).error

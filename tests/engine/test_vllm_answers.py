@@ -8,12 +8,12 @@ import pytest
 import pytest_asyncio
 
 from doherty_engine import (
+    AnswerPrefix,
     Choices,
     Constraint,
     Conversation,
     FinishReason,
     Grammar,
-    HeldPart,
     InvalidInputError,
     JsonSchema,
     RawText,
@@ -129,7 +129,7 @@ async def test_a_json_schema_binds_the_answer(vllm: VllmLab) -> None:
         ({"input": TokenIds((5, 9999))}, "token_ids"),
         ({"input": RawText("word " * 9000)}, "raw_text"),
         ({"stopping": Stopping(max_output_tokens=8192)}, "stopping.max_output_tokens"),
-        ({"held": HeldPart(token_ids=(163,))}, "continue_from.token_ids"),
+        ({"prefix": AnswerPrefix(token_ids=(163,))}, "continue_from.token_ids"),
     ],
 )
 async def test_what_is_wrong_names_its_field(vllm: VllmLab, fields: dict[str, object], field: str) -> None:
@@ -141,9 +141,9 @@ async def test_what_is_wrong_names_its_field(vllm: VllmLab, fields: dict[str, ob
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"held": HeldPart(text="The"), "constraint": Regex("a")}, "continue_from"),
-        ({"held": HeldPart(text="The"), "sampling": Sampling(presence_penalty=0.5)}, "continue_from"),
-        ({"held": HeldPart(text="The"), "sampling": Sampling(frequency_penalty=-0.5)}, "continue_from"),
+        ({"prefix": AnswerPrefix(text="The"), "constraint": Regex("a")}, "continue_from"),
+        ({"prefix": AnswerPrefix(text="The"), "sampling": Sampling(presence_penalty=0.5)}, "continue_from"),
+        ({"prefix": AnswerPrefix(text="The"), "sampling": Sampling(frequency_penalty=-0.5)}, "continue_from"),
         ({"constraint": Regex("a"), "stopping": Stopping(ignore_eos=True)}, "stopping.ignore_eos"),
         ({"constraint": Regex("a"), "stopping": Stopping(min_output_tokens=9)}, "stopping.min_output_tokens"),
     ],
@@ -158,11 +158,11 @@ async def test_an_answer_goes_on_behind_the_held_part(vllm: VllmLab) -> None:
     whole = await vllm.ask()
     for told in (1, 5, 20):
         ids = ids_of(whole.outputs[:told])
-        rest = await vllm.ask(held=HeldPart(token_ids=ids))
+        rest = await vllm.ask(prefix=AnswerPrefix(token_ids=ids))
         assert ids + rest.token_ids == whole.token_ids
         assert rest.started.prompt_tokens == whole.started.prompt_tokens
         assert rest.finish.output_tokens == whole.finish.output_tokens
-    last = await vllm.ask(held=HeldPart(token_ids=whole.token_ids))
+    last = await vllm.ask(prefix=AnswerPrefix(token_ids=whole.token_ids))
     assert (last.text, last.token_count, last.finish.stop_token_id) == ("", 0, whole.finish.stop_token_id)
 
 
@@ -173,7 +173,7 @@ async def test_the_minimum_counts_the_held_part(vllm: VllmLab) -> None:
     longer = await vllm.ask(stopping=stopping)
     assert longer.finish.output_tokens >= ends + 3
     assert longer.token_ids[: ends - 1] == whole.token_ids[:-1]
-    resumed = await vllm.ask(held=HeldPart(token_ids=ids_of(longer.outputs[:3])), stopping=stopping)
+    resumed = await vllm.ask(prefix=AnswerPrefix(token_ids=ids_of(longer.outputs[:3])), stopping=stopping)
     assert resumed.finish.output_tokens == longer.finish.output_tokens
 
 

@@ -12,11 +12,11 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from doherty_engine import (
+    AnswerPrefix,
     Conversation,
     Engine,
     EngineRequest,
     Health,
-    HeldPart,
     Input,
     ModelInfo,
     RequestHandle,
@@ -92,8 +92,8 @@ class LoggedEngine:
             self._put(time.monotonic(), number, Kind.SUBMIT)
         return self._engine.submit(request)
 
-    async def count_tokens(self, content: Input | HeldPart) -> int:
-        """Counts the tokens of an input or of a held part."""
+    async def count_tokens(self, content: Input | AnswerPrefix) -> int:
+        """Counts the tokens of an input or of a prefix."""
         return await self._engine.count_tokens(content)
 
     def info(self) -> ModelInfo:

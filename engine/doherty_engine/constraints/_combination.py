@@ -24,7 +24,7 @@ def check_combination(request: EngineRequest) -> None:
     """
     if request.constraint is None:
         return
-    if request.held is not None:
-        raise UnsupportedError("continue_from", "this engine cannot advance a constraint over the held part")
+    if request.prefix is not None:
+        raise UnsupportedError("continue_from", "this engine cannot continue an answer that has a constraint")
     if request.stopping.ignore_eos:
         raise UnsupportedError("stopping.ignore_eos", "with a constraint the answer must be able to end")

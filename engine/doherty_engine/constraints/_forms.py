@@ -58,7 +58,7 @@ class FormCompiler:
             raise InvalidInputError(field, f"no answer can fulfil it: {reason}")
         raise UnsupportedError(field, f"this engine cannot compile it: {reason}")
 
-    def suits(self, tokenizer: Any) -> bool:
+    def supports(self, tokenizer: Any) -> bool:
         """Whether llguidance can bind a model with this tokenizer, which is one of transformers'."""
         hugging_face = import_module("llguidance.hf")
         try:

@@ -1,7 +1,10 @@
-"""Reads a grammar in GBNF.
+r"""Reads a grammar in GBNF.
 
 llama.cpp's own reader of GBNF must never see a caller's text: it overflows the stack on deep grammars and hangs on
 ambiguous ones, and the whole process with it. This one bounds depth and size; `_lark` writes what it read.
+
+llguidance has a converter, too (`llguidance.gbnf_to_lark`). In 1.9.1 its dot does not match a line break, and it writes
+\u00e9 and \U0001F600 without their zeros, which llguidance's own lexer then refuses.
 """
 
 import re
@@ -216,9 +219,9 @@ class _Reader:
         return self._text[self._position - 1]
 
     def _accept(self, token: str) -> bool:
-        found = self._text.startswith(token, self._position)
-        self._position += len(token) if found else 0
-        return found
+        is_next = self._text.startswith(token, self._position)
+        self._position += len(token) if is_next else 0
+        return is_next
 
     def _expect(self, pattern: re.Pattern[str], what: str) -> str:
         match = pattern.match(self._text, self._position)

@@ -89,11 +89,11 @@ class _Writer:
 
 def _reachable(rules: Mapping[str, Node], *starts: str) -> set[str]:
     """The rules that some rules lead to, themselves included."""
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(starts)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in reached:
+            reached.add(name)
             waiting += references(rules[name])
-    return found
+    return reached

@@ -275,9 +275,9 @@ class _Reader:
         return self._set_escape() or self._character_escape()
 
     def _accept(self, token: str) -> bool:
-        found = self._text.startswith(token, self._position)
-        self._position += len(token) if found else 0
-        return found
+        is_next = self._text.startswith(token, self._position)
+        self._position += len(token) if is_next else 0
+        return is_next
 
     def _error(self, reason: str) -> PatternError:
         return PatternError(f"at character {self._position}: {reason}")

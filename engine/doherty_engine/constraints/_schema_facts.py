@@ -139,8 +139,8 @@ class _Marks:
 
 def kinds_of(schema: dict[str, Json], path: str) -> frozenset[str]:
     """The types that a schema itself allows."""
-    said = schema.get("type", sorted(_KINDS))
-    names = said if isinstance(said, list) else [said]
+    listed = schema.get("type", sorted(_KINDS))
+    names = listed if isinstance(listed, list) else [listed]
     if not names or not all(isinstance(name, str) and name in _KINDS for name in names):
         raise invalid("type", path, f"it must be one of {', '.join(sorted(_KINDS))}, or a list of them")
     kinds = {name for name in names if isinstance(name, str)}
@@ -172,17 +172,17 @@ def alternatives(schema: dict[str, Json], keyword: str, path: str) -> list[Json]
     return value
 
 
-def _differ(one: _Marks, other: _Marks) -> bool:
-    if not one.kinds & other.kinds or _apart(one.values, other.values):
+def _differ(left: _Marks, right: _Marks) -> bool:
+    if not left.kinds & right.kinds or _apart(left.values, right.values):
         return True
-    both_objects = one.kinds == other.kinds == frozenset({"object"})
+    both_objects = left.kinds == right.kinds == frozenset({"object"})
     return both_objects and any(
-        _apart(one.tags[name], other.tags[name]) for name in one.tags.keys() & other.tags.keys()
+        _apart(left.tags[name], right.tags[name]) for name in left.tags.keys() & right.tags.keys()
     )
 
 
-def _apart(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
-    return one is not None and other is not None and not one & other
+def _apart(left: frozenset[str] | None, right: frozenset[str] | None) -> bool:
+    return left is not None and right is not None and not left & right
 
 
 def _listed(schema: Json) -> frozenset[str] | None:

@@ -84,10 +84,10 @@ class PlainWriter:
     def _bounds(self, schema: dict[str, Json], facts: Facts, path: str) -> dict[str, Json]:
         whole = "integer" in facts.kinds and "number" not in facts.kinds
         bounds = {keyword: bound(schema, keyword, path) for keyword in BOUNDS}
-        said = {keyword: value for keyword, value in bounds.items() if value is not None}
+        given = {keyword: value for keyword, value in bounds.items() if value is not None}
         if not whole:
-            return {keyword: value if isinstance(value, int) else float(value) for keyword, value in said.items()}
-        ends = {keyword: _outermost(keyword, value) for keyword, value in said.items()}
+            return {keyword: value if isinstance(value, int) else float(value) for keyword, value in given.items()}
+        ends = {keyword: _outermost(keyword, value) for keyword, value in given.items()}
         least = [end for keyword, end in ends.items() if keyword.endswith("inimum")]
         most = [end for keyword, end in ends.items() if keyword.endswith("aximum")]
         tightest: dict[str, Json] = {}

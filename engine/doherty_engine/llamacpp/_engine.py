@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDefaults, StepSink
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
-from doherty_engine._requests import EngineRequest, HeldPart, Input
+from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
 from doherty_engine._warm_up import RefusedHandle, WarmUp, discard
 from doherty_engine.constraints import FormCompiler
 from doherty_engine.llamacpp._gguf import Gguf
@@ -106,7 +106,7 @@ class LlamaCppEngine:
         self._running[request.key] = work, self._threads.submit(work.run)
         return work
 
-    async def count_tokens(self, content: Input | HeldPart) -> int:
+    async def count_tokens(self, content: Input | AnswerPrefix) -> int:
         """Counts the tokens of an input, or of a held part, as the model would read it.
 
         Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from doherty_engine._budget import input_field
 from doherty_engine._errors import InvalidInputError, UnsupportedError
-from doherty_engine._requests import Conversation, HeldPart, Input, RawText
+from doherty_engine._requests import AnswerPrefix, Conversation, Input, RawText
 from doherty_engine.llamacpp._server import LlamaServer
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 from doherty_engine.text import encode_exactly, render_parts
@@ -29,9 +29,9 @@ class InputReader:
         self._context_tokens = context_tokens
         self._most_bytes = context_tokens * max(map(len, vocabulary.pieces))
 
-    def count(self, content: Input | HeldPart) -> int:
+    def count(self, content: Input | AnswerPrefix) -> int:
         """Counts the tokens of a prompt or of a held part; raises as `prompt` and `held` do."""
-        return len(self.held(content).ids if isinstance(content, HeldPart) else self.prompt(content))
+        return len(self.held(content).ids if isinstance(content, AnswerPrefix) else self.prompt(content))
 
     def prompt(self, content: Input) -> tuple[int, ...]:
         """The tokens of a prompt.
@@ -99,7 +99,7 @@ class InputReader:
         if len(text.encode()) > self._most_bytes:
             raise _too_large(content)
 
-    def held(self, part: HeldPart | None) -> Held:
+    def held(self, part: AnswerPrefix | None) -> Held:
         """The tokens and the text of the part that the caller holds.
 
         Raises:

@@ -76,7 +76,7 @@ class Work:
         request, shop = self._request, self._shop
         self._check()
         prompt = shop.reader.prompt(request.input)
-        held = shop.reader.held(request.held)
+        held = shop.reader.held(request.prefix)
         if self.aborted:
             return StepOutput(request.key, finish=Finish(FinishReason.ABORTED))
         budget = output_budget(request.input, len(prompt), shop.context_tokens, request.stopping)

@@ -33,7 +33,7 @@ def default_cache(kind: str) -> Path:
 class BuildKey:
     """What a build depends on."""
 
-    told: Mapping[str, object]
+    inputs: Mapping[str, object]
     """All of it, as the manifest has it; in JSON."""
     title: tuple[str, ...]
     """What a person looks for among folders."""
@@ -41,7 +41,7 @@ class BuildKey:
     @property
     def name(self) -> str:
         """The folder's: the title, and a digest of it all."""
-        digest = hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()[:12]
         return _UNSAFE.sub("-", "_".join((*self.title, digest)))
 
 
@@ -107,7 +107,7 @@ class BuildCache:
         try:
             build(made)
             files = {str(file.relative_to(made)): file.stat().st_size for file in made.rglob("*") if file.is_file()}
-            _write(made / _MANIFEST, {**key.told, "files": files})
+            _write(made / _MANIFEST, {**key.inputs, "files": files})
             path = self.path(key)
             if path.exists():
                 path.rename(_free_name(path))

@@ -63,15 +63,15 @@ def context_of(model: ModelFolder, max_model_len: object) -> int | None:
     """How many tokens the model's requests may have; None where its config.json does not say."""
     if isinstance(max_model_len, int):
         return max_model_len
-    found = _text_config(model.read_json("config.json")).get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    context = _text_config(model.read_json("config.json")).get("max_position_embeddings")
+    return context if isinstance(context, int) else None
 
 
 def _method(folder: ModelFolder, config: Mapping[str, Any]) -> str:
-    said = config.get("speculators_model_type")
-    if said is not None:
-        if said in METHODS:
-            return str(said)
+    method = config.get("speculators_model_type")
+    if method is not None:
+        if method in METHODS:
+            return str(method)
     else:
         names = [str(name).lower() for name in config.get("architectures") or ()]
         if "dflash_config" in config or any("dflash" in name for name in names):
@@ -106,5 +106,5 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rope_types(config: Mapping[str, Any]) -> set[str]:
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {str(found.get("rope_type") or found.get("type") or "default")}
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {str(rope.get("rope_type") or rope.get("type") or "default")}

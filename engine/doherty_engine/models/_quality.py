@@ -41,5 +41,5 @@ class Quality:
 
 def compare(fast: tuple[float, Sequence[int]], slow: tuple[float, Sequence[int]]) -> Quality:
     """Compares two readings of the same text: the perplexity of each, and the most probable token at each place."""
-    same = sum(one == other for one, other in zip(fast[1], slow[1], strict=True))
+    same = sum(ours == theirs for ours, theirs in zip(fast[1], slow[1], strict=True))
     return Quality(len(fast[1]), fast[0], slow[0], same / len(fast[1]))

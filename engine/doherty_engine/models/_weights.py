@@ -81,8 +81,8 @@ def weights_identity(folder: ModelFolder) -> str:
         return folder.revision
     seen = hashlib.sha256()
     for path in sorted([*folder.path.glob("*.safetensors"), *folder.path.glob("*.json")]):
-        told = path.stat()
-        seen.update(f"{path.name} {told.st_size} {told.st_mtime_ns}\n".encode())
+        status = path.stat()
+        seen.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return f"local-{seen.hexdigest()[:12]}"
 
 
@@ -110,7 +110,7 @@ def _check_file(folder: ModelFolder, path: Path) -> int:
         raise EngineSetupError(broken.format("missing")) from None
     except (OSError, ValueError, struct.error) as error:
         raise EngineSetupError(broken.format("damaged")) from error
-    end = max((one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"), default=0)
+    end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
     if _HEADER.size + length + end != size:
         raise EngineSetupError(broken.format("cut off"))
     return size
@@ -119,10 +119,10 @@ def _check_file(folder: ModelFolder, path: Path) -> int:
 def _hub_digests(folder: ModelFolder) -> Mapping[str, str]:
     hub = import_module("huggingface_hub")
     try:
-        told = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=PATIENCE)
+        info = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=PATIENCE)
     except Exception:  # noqa: BLE001  as above: offline, most likely, and the files are complete
         return {}
-    return {one.rfilename: one.lfs["sha256"] for one in told.siblings if one.lfs}
+    return {file.rfilename: file.lfs["sha256"] for file in info.siblings if file.lfs}
 
 
 def _digest(path: Path) -> str:

@@ -73,18 +73,23 @@ class SyntheticRequest(TokenRequest[SyntheticContext]):
         self._steps += 1
         position = self._position
         self._position = position + count
-        token_ids = [source.token(place) for place in range(position, position + count)]
         most = self._request.top_logprobs
         logprobs: list[TokenLogprob | None] | None = None
-        if most is not None:
-            logprobs = [token_logprob(token_id, most) for token_id in token_ids]
+        if count == 1:  # without comprehensions, for each step does this for each request
+            token_ids = [source.token(position)]
+            if most is not None:
+                logprobs = [token_logprob(token_ids[0], most)]
+        else:
+            token_ids = [source.token(place) for place in range(position, position + count)]
+            if most is not None:
+                logprobs = [token_logprob(token_id, most) for token_id in token_ids]
         self._take(token_ids, logprobs)
 
     async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: None) -> None:
         del answer, guide
         options = self._context.options
         self._source = _source(self._request, prepared, options)
-        self._position = self._prefix_tokens = len(prepared.held_ids)
+        self._position = self._prefix_tokens = len(prepared.prefix_ids)
         prefill = options.prefill_seconds
         if options.prefill_tokens_per_second:
             prefill += len(prepared.token_ids) / options.prefill_tokens_per_second
@@ -130,7 +135,7 @@ def _source(request: EngineRequest, prepared: PreparedInput, options: Options) -
     digest = prompt_digest(prepared.prompt_ids)
     key = source_key(digest, request.adapter, request.sampling)
     if request.constraint is not None:
-        return FixedTokens(_behind(list(prepared.held_ids), _fitting_texts(request.constraint, key, options)))
+        return FixedTokens(_behind(list(prepared.prefix_ids), _fitting_texts(request.constraint, key, options)))
     stopping = request.stopping
     length = options.answer_tokens[pick(digest, len(options.answer_tokens))]
     end = max(length, stopping.min_output_tokens) - 1
@@ -150,10 +155,10 @@ def _fitting_texts(constraint: Constraint, key: bytes, options: Options) -> list
             raise UnsupportedError(f"constraint.{name}", "this engine knows json_schema and choices alone")
 
 
-def _behind(held_ids: list[int], texts: list[str]) -> list[int]:
-    """The tokens of the first text that begins with the held part."""
-    held = decode(held_ids).decode(errors="replace")
+def _behind(prefix_ids: list[int], texts: list[str]) -> list[int]:
+    """The tokens of the first text that begins with the prefix."""
+    prefix = decode(prefix_ids).decode(errors="replace")
     for text in texts:
-        if text.startswith(held):
-            return held_ids + encode(text[len(held) :])
+        if text.startswith(prefix):
+            return prefix_ids + encode(text[len(prefix) :])
     raise UnsupportedError("continue_from", "this engine gives no answer that fits the constraint and begins like this")

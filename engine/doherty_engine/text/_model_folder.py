@@ -64,7 +64,7 @@ def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFol
             f'There is no model folder {model}; give the path of one, or a model on the hub as "org/name".'
         )
     try:
-        found = open_repository(model, revision, extra=extra).fetch(only=_SMALL_FILES)
+        path = open_repository(model, revision, extra=extra).fetch(only=_SMALL_FILES)
     except EngineSetupError:
         raise
     except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
@@ -72,4 +72,4 @@ def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFol
             f"The model {model} is no folder here and cannot be had from the hub ({first_line(error)}); check the name "
             "and the network."
         ) from error
-    return ModelFolder(found, model, found.name)  # the cache keeps it under snapshots/<commit>
+    return ModelFolder(path, model, path.name)  # the cache keeps it under snapshots/<commit>

@@ -7,7 +7,7 @@ from doherty_engine._outputs import TokenLogprob
 
 
 class Piece(NamedTuple):
-    """Some text and the tokens that it came from; never less than one token, unless the text is a held part's."""
+    """Some text and the tokens that it came from; never less than one token, unless the text is a prefix's."""
 
     text: str
     token_count: int = 1

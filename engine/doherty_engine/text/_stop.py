@@ -38,7 +38,7 @@ class StopMatcher:
         self._pending_length += len(piece.text)
         end = self._advance(piece.text, may_end=may_end)
         if self.matched is None:
-            return self._release(max(search.found for search in self._searches))
+            return self._release(max(search.matched_length for search in self._searches))
         kept = end if self._include else end - len(self.matched)
         return self._cut(len(piece.text) - kept)
 
@@ -87,7 +87,7 @@ class _Search:
 
     def __init__(self, stop: str) -> None:
         self.stop = stop
-        self.found = 0
+        self.matched_length = 0
         """How many characters at the end of the text so far are the beginning of the stop text."""
         # How much of the stop text still stands at the end when the character behind its first n does not fit.
         self._fallback = [0] * (len(stop) + 1)
@@ -101,21 +101,21 @@ class _Search:
 
     def advance(self, text: str, *, may_end: bool) -> int:
         """Reads more text; returns the index behind the first complete stop text if it `may_end` the answer, or 0."""
-        stop, fallback, found = self.stop, self._fallback, self.found
+        stop, fallback, matched_length = self.stop, self._fallback, self.matched_length
         index = 0
         while index < len(text):
-            if not found:
+            if not matched_length:
                 index = text.find(stop[0], index)
                 if index < 0:
                     break
-            while found and stop[found] != text[index]:
-                found = fallback[found]
-            if stop[found] == text[index]:
-                found += 1
+            while matched_length and stop[matched_length] != text[index]:
+                matched_length = fallback[matched_length]
+            if stop[matched_length] == text[index]:
+                matched_length += 1
             index += 1
-            if found == len(stop):
+            if matched_length == len(stop):
                 if may_end:
                     return index
-                found = fallback[found]
-        self.found = found
+                matched_length = fallback[matched_length]
+        self.matched_length = matched_length
         return 0

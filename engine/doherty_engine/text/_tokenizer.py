@@ -197,21 +197,21 @@ def _added_ids(inner: Any) -> tuple[dict[str, int], dict[str, int]]:
 
 def _eos_ids(folder: ModelFolder, own: int | None) -> frozenset[int]:
     """generation_config.json's, where Llama 3 has its second one; config.json's only where that says nothing."""
-    said = folder.read_json("generation_config.json").get("eos_token_id")
-    if said is None:
-        said = folder.read_json("config.json").get("eos_token_id")
-    listed = said if isinstance(said, list) else [said]
+    eos = folder.read_json("generation_config.json").get("eos_token_id")
+    if eos is None:
+        eos = folder.read_json("config.json").get("eos_token_id")
+    listed = eos if isinstance(eos, list) else [eos]
     return frozenset(token_id for token_id in (*listed, own) if isinstance(token_id, int))
 
 
 def _default_sampling(folder: ModelFolder) -> SamplingDefaults:
-    said = folder.read_json("generation_config.json")
+    config = folder.read_json("generation_config.json")
 
     def number(name: str) -> float | None:
-        value = said.get(name)
+        value = config.get(name)
         return float(value) if isinstance(value, int | float) else None
 
-    top_k = said.get("top_k")
+    top_k = config.get("top_k")
     return SamplingDefaults(
         temperature=number("temperature"),
         top_p=number("top_p"),

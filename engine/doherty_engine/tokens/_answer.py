@@ -19,7 +19,7 @@ class TokenAnswer:
     """
 
     def __init__(self, request: EngineRequest, prepared: PreparedInput, table: TokenTable) -> None:
-        """Takes in the held part.
+        """Takes in the prefix.
 
         Raises:
             InvalidInputError: it ends within a code point.
@@ -28,9 +28,13 @@ class TokenAnswer:
         """How the answer ended."""
         self.queue = 0.0
         """Seconds that the engine made the request wait; told with the first output."""
-        self._request = request
-        self._stopping = request.stopping
+        self._key = request.key
+        self._wants_ids = request.token_ids
+        self._wants_logprobs = request.top_logprobs is not None
+        self._has_constraint = request.constraint is not None
+        self._min_tokens = request.stopping.min_output_tokens
         self._prepared = prepared
+        self._budget = prepared.budget
         self._pieces = table.pieces
         # An answer that has its form must be able to end.
         ignores_eos = request.stopping.ignore_eos and request.constraint is None
@@ -40,7 +44,7 @@ class TokenAnswer:
         self._text = AnswerText(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
         self._count = 0
         self._is_started = False
-        self._resume(prepared.held_ids)
+        self._resume(prepared.prefix_ids)
 
     def take(
         self,
@@ -56,11 +60,26 @@ class TokenAnswer:
             logprobs: the log probability of each of them, if the request wants them; None where it is not known.
             ended: why the engine ends the answer with these tokens, should nothing of its own end it.
         """
+        text, token_bytes, stop_ids = self._text, self._pieces, self.stop_ids
         pieces: list[Piece] = []
+        logprob = None
         for index, token_id in enumerate(token_ids):
-            pieces += self._feed(token_id, None if logprobs is None else logprobs[index])
-            if self.finish is not None:
+            if logprobs is not None:
+                logprob = logprobs[index]
+            self._count = count = self._count + 1
+            may_end = count >= self._min_tokens
+            if token_id in stop_ids and self._ends(token_id, may_end=may_end):
+                self._end(FinishReason.STOP, stop_token_id=token_id)
+                return self._output(pieces + text.feed(token_id, b"", logprob) + text.end())
+            # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
+            token = token_bytes[token_id] if token_id < len(token_bytes) else b""
+            pieces += text.feed(token_id, token, logprob, may_end=may_end)
+            if text.matcher.matched is not None:
+                self._end(FinishReason.STOP, stop_text=text.matcher.matched)
                 return self._output(pieces)
+            if count >= self._budget:
+                self._end(FinishReason.LENGTH)
+                return self._output(pieces + text.end())
         if ended is not None:
             self._end(ended)
             return self._output(pieces + self._text.end())
@@ -71,7 +90,7 @@ class TokenAnswer:
         return self._output([])
 
     def end(self, reason: FinishReason) -> StepOutput:
-        """Ends the answer, unless it has ended in the held part, and returns the last output.
+        """Ends the answer, unless it has ended in the prefix, and returns the last output.
 
         All that was held back comes with it, unless the reason is FinishReason.ABORTED.
         """
@@ -80,44 +99,25 @@ class TokenAnswer:
         self._end(reason)
         return self._output([] if reason is FinishReason.ABORTED else self._text.end())
 
-    def _resume(self, held_ids: Sequence[int]) -> None:
-        for token_id in held_ids:
+    def _resume(self, prefix_ids: Sequence[int]) -> None:
+        for token_id in prefix_ids:
             self._count += 1
-            may_end = self._count >= self._stopping.min_output_tokens
-            if self._ends(token_id, may_end=may_end):
+            may_end = self._count >= self._min_tokens
+            if token_id in self.stop_ids and self._ends(token_id, may_end=may_end):
                 return self._end(FinishReason.STOP, stop_token_id=token_id)
-            self._text.prime(token_id, self._piece(token_id), may_end=may_end)
+            token = self._pieces[token_id] if token_id < len(self._pieces) else b""
+            self._text.prime(token_id, token, may_end=may_end)
             if self._text.matched is not None:
                 return self._end(FinishReason.STOP, stop_text=self._text.matched)
-        if self._count >= self._prepared.budget:
+        if self._count >= self._budget:
             return self._end(FinishReason.LENGTH)
         if self._text.is_within_code_point:
             raise InvalidInputError("continue_from.token_ids", "they end within a code point")
         return None
 
-    def _feed(self, token_id: int, logprob: TokenLogprob | None) -> list[Piece]:
-        self._count += 1
-        may_end = self._count >= self._stopping.min_output_tokens
-        if self._ends(token_id, may_end=may_end):
-            self._end(FinishReason.STOP, stop_token_id=token_id)
-            return self._text.feed(token_id, b"", logprob) + self._text.end()
-        pieces = self._text.feed(token_id, self._piece(token_id), logprob, may_end=may_end)
-        if self._text.matched is not None:
-            self._end(FinishReason.STOP, stop_text=self._text.matched)
-        elif self._count >= self._prepared.budget:
-            self._end(FinishReason.LENGTH)
-            pieces += self._text.end()
-        return pieces
-
     def _ends(self, token_id: int, *, may_end: bool) -> bool:
-        if token_id not in self.stop_ids:
-            return False
         # An answer that has the form it must have cannot grow any more, whatever its minimum.
-        return may_end or (token_id in self._eos_ids and self._request.constraint is not None)
-
-    def _piece(self, token_id: int) -> bytes:
-        # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
-        return self._pieces[token_id] if token_id < len(self._pieces) else b""
+        return may_end or (token_id in self._eos_ids and self._has_constraint)
 
     def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:
         self.finish = Finish(reason, stop_text, stop_token_id, self._count)
@@ -129,11 +129,11 @@ class TokenAnswer:
             self._is_started = True
             started = Started(len(self._prepared.prompt_ids), self._prepared.preprocess, self.queue)
         return StepOutput(
-            self._request.key,
+            self._key,
             piece.text,
             piece.token_count,
-            piece.token_ids if self._request.token_ids else None,
-            piece.logprobs if self._request.top_logprobs is not None else None,
+            piece.token_ids if self._wants_ids else None,
+            piece.logprobs if self._wants_logprobs else None,
             started,
             self.finish,
         )

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from doherty_engine._engine import Health, ModelInfo, RequestHandle, StepSink
 from doherty_engine._errors import EngineFailedError
 from doherty_engine._outputs import FinishReason, StepOutput
-from doherty_engine._requests import EngineRequest, HeldPart, Input
+from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
 from doherty_engine._warm_up import RefusedHandle, WarmUp, discard
 from doherty_engine.tokens._request import EngineContext, TokenRequest
 
@@ -82,12 +82,12 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self.spawn(made.run())
         return made
 
-    async def count_tokens(self, content: Input | HeldPart) -> int:
-        """Counts the tokens of an input, or of a held part, as the model would read it.
+    async def count_tokens(self, content: Input | AnswerPrefix) -> int:
+        """Counts the tokens of an input, or of a prefix, as the model would read it.
 
         Raises:
             InvalidInputError: It cannot be read, for instance by the chat template.
-            UnsupportedError: The tokenizer changes the held text.
+            UnsupportedError: The tokenizer changes the text of a prefix.
             EngineFailedError: The engine is not running.
         """
         if self._context is None or self._fault:

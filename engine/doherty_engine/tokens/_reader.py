@@ -8,7 +8,7 @@ from functools import partial
 
 from doherty_engine._budget import input_field, output_budget
 from doherty_engine._errors import InvalidInputError, UnsupportedError
-from doherty_engine._requests import Conversation, EngineRequest, HeldPart, Input, RawText
+from doherty_engine._requests import AnswerPrefix, Conversation, EngineRequest, Input, RawText
 from doherty_engine.tokens._tokenizer import Tokenizer
 
 _DIRECT_CHARACTERS = 1_000
@@ -23,21 +23,21 @@ class PreparedInput:
     """A request as the model reads it."""
 
     prompt_ids: Sequence[int]
-    held_ids: Sequence[int]
+    prefix_ids: Sequence[int]
     budget: int
-    """How many tokens the whole answer may have, the held part included."""
+    """How many tokens the whole answer may have, the prefix included."""
     preprocess: float = 0.0
     """Seconds that it took."""
 
     @property
     def token_ids(self) -> list[int]:
-        """All that the model has to read: the prompt, and behind it the held part."""
-        return [*self.prompt_ids, *self.held_ids]
+        """All that the model has to read: the prompt, and behind it the prefix."""
+        return [*self.prompt_ids, *self.prefix_ids]
 
     @property
     def left(self) -> int:
         """How many tokens may still be generated."""
-        return self.budget - len(self.held_ids)
+        return self.budget - len(self.prefix_ids)
 
 
 class PromptReader:
@@ -55,34 +55,34 @@ class PromptReader:
         """Reads a request.
 
         Raises:
-            InvalidInputError: the input, the held part, a stop token or the maximum is wrong for this model.
-            UnsupportedError: the tokenizer changes the held text, so that nothing can go on exactly behind it.
+            InvalidInputError: the input, the prefix, a stop token or the maximum is wrong for this model.
+            UnsupportedError: the tokenizer changes the text of a prefix, so that nothing can go on exactly behind it.
         """
         begun = time.monotonic()
-        size = _size(request.input) + (0 if request.held is None else len(request.held.text))
+        size = _size(request.input) + (0 if request.prefix is None else len(request.prefix.text))
         if size <= _DIRECT_CHARACTERS:
             return self._read(request, begun)
         return await asyncio.to_thread(self._read, request, begun)
 
-    async def count(self, content: Input | HeldPart) -> int:
-        """Counts the tokens of an input, or of a held part, as the model would read it.
+    async def count(self, content: Input | AnswerPrefix) -> int:
+        """Counts the tokens of an input, or of a prefix, as the model would read it.
 
         Raises:
             InvalidInputError: it cannot be read.
-            UnsupportedError: the tokenizer changes the held text.
+            UnsupportedError: the tokenizer changes the text of a prefix.
         """
-        if isinstance(content, HeldPart):
-            size, ids = len(content.text), partial(self._held, content)
+        if isinstance(content, AnswerPrefix):
+            size, ids = len(content.text), partial(self._prefix, content)
         else:
             size, ids = _size(content), partial(self._prompt, content)
         return len(ids() if size <= _DIRECT_CHARACTERS else await asyncio.to_thread(ids))
 
     def _read(self, request: EngineRequest, begun: float) -> PreparedInput:
         prompt_ids = self._prompt(request.input)
-        held_ids = self._held(request.held)
+        prefix_ids = self._prefix(request.prefix)
         self._check_ids("stopping.stop_token_ids", request.stopping.stop_token_ids)
         budget = output_budget(request.input, len(prompt_ids), self._context_tokens, request.stopping)
-        return PreparedInput(prompt_ids, held_ids, budget, time.monotonic() - begun)
+        return PreparedInput(prompt_ids, prefix_ids, budget, time.monotonic() - begun)
 
     def _prompt(self, content: Input) -> Sequence[int]:
         if isinstance(content, Conversation):
@@ -101,7 +101,7 @@ class PromptReader:
             raise InvalidInputError(input_field(content), "it is empty, and the model needs at least one token")
         return ids
 
-    def _held(self, part: HeldPart | None) -> Sequence[int]:
+    def _prefix(self, part: AnswerPrefix | None) -> Sequence[int]:
         if part is None:
             return ()
         if part.token_ids:

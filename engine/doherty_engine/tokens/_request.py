@@ -65,6 +65,7 @@ class TokenRequest(ABC, Generic[ContextT]):
         self._request = request
         self._context = context
         self._owner = owner
+        self._emit = owner.emit
         self._answer: TokenAnswer | None = None
         """None until the request has been read."""
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +75,7 @@ class TokenRequest(ABC, Generic[ContextT]):
         """Makes the library generate; may return before the answer is complete.
 
         Args:
-            answer: The answer, which has not ended in the held part.
+            answer: The answer, which has not ended in the prefix.
             prepared: The request as the model reads it.
             guide: What `EngineContext.compile_constraint` returned; None without a constraint.
         """
@@ -88,7 +89,7 @@ class TokenRequest(ABC, Generic[ContextT]):
         self.end(FinishReason.ABORTED)
 
     def end(self, reason: FinishReason) -> None:
-        """Ends it at once, unless it is over; if it ended in the held part, with the reason from there."""
+        """Ends it at once, unless it is over; if it ended in the prefix, with the reason from there."""
         if self.is_over:
             return
         if self._answer is None:
@@ -155,12 +156,11 @@ class TokenRequest(ABC, Generic[ContextT]):
         if self._answer is None:
             raise AssertionError("there is an answer once the library generates it")
         output = self._answer.take(token_ids, logprobs, ended=ended)
-        if output is None:
-            return
-        if output.finish is None:
-            self._owner.emit(output)
-        else:
-            self._close(output)
+        if output is not None:
+            if output.finish is None:
+                self._emit(output)
+            else:
+                self._close(output)
 
     def _logprobs(
         self, token_ids: Sequence[int], places: Sequence[Mapping[int, float]] | None

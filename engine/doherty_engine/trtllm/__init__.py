@@ -6,9 +6,9 @@ is named beside it; `doherty engine verify` holds an installed package against i
 """
 
 from doherty_engine.trtllm._contract import Finding, check_contract
+from doherty_engine.trtllm._deployment import effective_build, knobs_of, longest_prompt
 from doherty_engine.trtllm._engine import TrtLlmEngine
 from doherty_engine.trtllm._options import Options
-from doherty_engine.trtllm._plan import effective_build, knobs_of, longest_prompt
 from doherty_engine.trtllm._prepare import prepare
 from doherty_engine.trtllm._profiles import profiles
 from doherty_engine.trtllm._quality import measure_quality

@@ -1,7 +1,7 @@
 """What the constructor of TensorRT-LLM's `LLM` gets, from the knobs.
 
 Both backends refuse an argument that they do not know, and the PyTorch one those of the other by ValueError
-(`llmapi/llm.py` at 1.2). A knob that is not turned is not passed.
+(`llmapi/llm.py` at 1.2). A knob that is not set is not passed.
 """
 
 from dataclasses import fields
@@ -15,7 +15,9 @@ _NGRAM = 3
 """NVIDIA's guide on speculative decoding drafts 3 to 5 tokens, and looks for n-grams of 2 to 4."""
 
 _BUILT_IN = frozenset(
-    one.name for one in fields(Knobs) if one.metadata["backend"] == TENSORRT and one.name != "gather_generation_logits"
+    knob.name
+    for knob in fields(Knobs)
+    if knob.metadata["backend"] == TENSORRT and knob.name != "gather_generation_logits"
 ) | {"max_batch_size", "max_num_tokens", "max_seq_len"}
 
 
@@ -48,7 +50,7 @@ _PYTORCH = _same(
 def built_in(knobs: Knobs) -> dict[str, object]:
     """The knobs that an engine of the backend tensorrt is built with: another value needs another engine."""
     names = _BUILT_IN if knobs.quantization == "FP8" else _BUILT_IN - set(_CALIBRATION)
-    return {name: value for name, value in knobs.turned().items() if name in names}
+    return {name: value for name, value in knobs.set_values().items() if name in names}
 
 
 def llm_arguments(
@@ -60,8 +62,8 @@ def llm_arguments(
         EngineSetupError: TensorRT-LLM cannot be loaded.
     """
     llmapi = load("tensorrt_llm.llmapi")
-    arguments: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size, **_turned(knobs, _BOTH)}
-    if cache := _turned(knobs, _KV_CACHE):
+    arguments: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size, **_arguments_of(knobs, _BOTH)}
+    if cache := _arguments_of(knobs, _KV_CACHE):
         arguments["kv_cache_config"] = llmapi.KvCacheConfig(**cache)
     if knobs.capacity_scheduler_policy is not None:
         policy = llmapi.CapacitySchedulerPolicy[knobs.capacity_scheduler_policy]
@@ -96,12 +98,12 @@ def draft_tokens(knobs: Knobs) -> int:
 
 
 def _tensorrt(knobs: Knobs, llmapi: Any) -> dict[str, Any]:
-    arguments = _turned(knobs, _ENGINE)
+    arguments = _arguments_of(knobs, _ENGINE)
     if knobs.quantization == "FP8":
         arguments["quant_config"] = llmapi.QuantConfig(quant_algo=llmapi.QuantAlgo.FP8)
-        arguments["calib_config"] = llmapi.CalibConfig(**_turned(knobs, _CALIBRATION))
-    build = _turned(knobs, _BUILD)
-    if plugins := _turned(knobs, _PLUGINS):
+        arguments["calib_config"] = llmapi.CalibConfig(**_arguments_of(knobs, _CALIBRATION))
+    build = _arguments_of(knobs, _BUILD)
+    if plugins := _arguments_of(knobs, _PLUGINS):
         build["plugin_config"] = _plugin_config(plugins)
     if knobs.lookahead:
         modes = load("tensorrt_llm.models.modeling_utils").SpeculativeDecodingMode
@@ -125,8 +127,8 @@ def _plugin_config(plugins: dict[str, Any]) -> Any:
 
 
 def _pytorch(knobs: Knobs, llmapi: Any) -> dict[str, Any]:
-    arguments = _turned(knobs, _PYTORCH)
-    if graphs := _turned(knobs, _CUDA_GRAPHS):
+    arguments = _arguments_of(knobs, _PYTORCH)
+    if graphs := _arguments_of(knobs, _CUDA_GRAPHS):
         arguments["cuda_graph_config"] = llmapi.CudaGraphConfig(**graphs)
     if knobs.speculates:
         arguments["speculative_config"] = _speculation(knobs, llmapi)
@@ -167,6 +169,6 @@ def _lora(adapters: tuple[tuple[str, str], ...], max_lora_rank: int) -> dict[str
     return {"enable_lora": True, "lora_config": config}
 
 
-def _turned(knobs: Knobs, names: dict[str, str]) -> dict[str, Any]:
-    """The arguments among `names` whose knobs are turned."""
+def _arguments_of(knobs: Knobs, names: dict[str, str]) -> dict[str, Any]:
+    """The arguments among `names` whose knobs are set."""
     return {argument: value for knob, argument in names.items() if (value := getattr(knobs, knob)) is not None}

@@ -101,7 +101,7 @@ def check_contract() -> list[Finding]:
         findings += _compare(f"{module}.{name}", module, name, wanted, dir)
     for (module, name, method), wanted in _PARAMETERS.items():
         findings += _compare(
-            f"{module}.{name}.{method}", module, name, wanted, lambda one, of=method: _parameters(one, of)
+            f"{module}.{name}.{method}", module, name, wanted, lambda member, of=method: _parameters(member, of)
         )
     findings.append(_is_plain_function())
     return findings
@@ -126,9 +126,9 @@ def fields_of(kind: Any) -> set[str]:
     return set(inspect.signature(kind).parameters)
 
 
-def _compare(title: str, module: str, name: str, wanted: str, found: Any) -> Iterator[Finding]:
+def _compare(title: str, module: str, name: str, wanted: str, names_of: Any) -> Iterator[Finding]:
     try:
-        there: Iterable[str] = found(getattr(load(module), name))
+        there: Iterable[str] = names_of(getattr(load(module), name))
     except (EngineSetupError, AttributeError) as error:
         yield Finding(title, f"it is not there ({error})")
         return

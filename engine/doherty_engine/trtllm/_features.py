@@ -17,7 +17,6 @@ from doherty_engine._engine import ModelInfo, SamplingDefaults
 from doherty_engine.tokens import common_features
 from doherty_engine.trtllm._context import TrtLlmContext
 from doherty_engine.trtllm._knobs import TENSORRT, Knobs
-from doherty_engine.trtllm._plan import Plan
 
 _MAX_TOP_LOGPROBS = 20
 """What the PyTorch backend's sampler keeps room for (`DEFAULT_MAX_TOPK_LOGPROBS`)."""
@@ -60,28 +59,29 @@ def has_constraints(knobs: Knobs) -> bool:
 
 def describe(context: TrtLlmContext) -> ModelInfo:
     """What is served."""
-    plan, tokenizer = context.plan, context.tokenizer
-    honoured = features(plan.knobs, has_chat_template=tokenizer.has_chat_template, has_adapters=bool(context.adapters))
+    deployment, tokenizer = context.deployment, context.tokenizer
+    honoured = features(
+        deployment.knobs, has_chat_template=tokenizer.has_chat_template, has_adapters=bool(context.adapters)
+    )
     return ModelInfo(
-        model=plan.folder.name,
-        revision=plan.folder.revision,
+        model=deployment.folder.name,
+        revision=deployment.folder.revision,
         engine="trtllm",
-        engine_version=plan.version,
-        context_tokens=plan.context,
+        engine_version=deployment.version,
+        context_tokens=deployment.context,
         vocabulary_size=tokenizer.vocabulary_size,
-        slots=plan.knobs.slots or 1,
+        slots=deployment.knobs.slots or 1,
         features=honoured,
-        max_top_logprobs=_MAX_TOP_LOGPROBS if has_logprobs(plan.knobs) else 0,
-        profile=plan.options.profile,
+        max_top_logprobs=_MAX_TOP_LOGPROBS if has_logprobs(deployment.knobs) else 0,
+        profile=deployment.options.profile,
         adapters=tuple(context.adapters),
         longest_token_bytes=tokenizer.longest_token_bytes,
-        default_sampling=_default_sampling(plan, tokenizer.default_sampling, honoured),
+        default_sampling=_default_sampling(deployment.knobs, tokenizer.default_sampling, honoured),
     )
 
 
-def _default_sampling(plan: Plan, recommended: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
+def _default_sampling(knobs: Knobs, recommended: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
     """What requests get that say nothing: the profile's sampling, else what of the model's own can be honoured."""
-    knobs = plan.knobs
     if knobs.temperature is not None or knobs.top_p is not None:
         return SamplingDefaults(temperature=knobs.temperature, top_p=knobs.top_p)
     if knobs.is_greedy_only:

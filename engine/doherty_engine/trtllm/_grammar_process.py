@@ -36,15 +36,15 @@ def main(seconds: float) -> None:
         _say(answers, _try(xgrammar, info, kind, text, seconds))
 
 
-def _read_tokenizer(xgrammar: Any, told: dict[str, Any]) -> Any:
+def _read_tokenizer(xgrammar: Any, tokenizer: dict[str, Any]) -> Any:
     """A TokenizerInfo, made as TensorRT-LLM's worker makes it (`pyexecutor/grammar_matcher.py`)."""
     kind = xgrammar.TokenizerInfo
-    vocabulary = told["vocabulary"]
+    vocabulary = tokenizer["vocabulary"]
     return kind(
         vocabulary,
         vocab_size=len(vocabulary),
-        stop_token_ids=told["eos_ids"],
-        **kind._detect_metadata_from_hf(told["tokenizer"]),  # noqa: SLF001 - as it does there
+        stop_token_ids=tokenizer["eos_ids"],
+        **kind._detect_metadata_from_hf(tokenizer["tokenizer"]),  # noqa: SLF001 - as it does there
     )
 
 
@@ -62,11 +62,11 @@ def _try(xgrammar: Any, info: Any, kind: str, text: str, seconds: float) -> str:
         in_time = bool(select.select([answer], [], [], seconds)[0])
         if not in_time:
             os.kill(child, signal.SIGKILL)
-        told = answer.read().decode(errors="replace")
+        reply = answer.read().decode(errors="replace")
     os.waitpid(child, 0)
     if not in_time:
         return f"it takes longer than {seconds:g} s to compile"
-    return "its compiler crashes" if not told else told[1:]
+    return "its compiler crashes" if not reply else reply[1:]
 
 
 def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> str:

@@ -53,14 +53,14 @@ class GrammarTrial:
             if self._process.poll() is not None:
                 self.close()
                 self._process = self._start()
-            found = self._ask(json.dumps([kind, text]))
-        if found is None:
+            problem = self._ask(json.dumps([kind, text]))
+        if problem is None:
             raise EngineError("the process that tries grammars has ended")
-        if not found:
+        if not problem:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known.add((kind, text))
-        return found
+        return problem
 
     def close(self) -> None:
         """Ends the process."""

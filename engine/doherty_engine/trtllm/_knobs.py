@@ -47,7 +47,7 @@ def _lookahead(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """The knobs, each None where it is not turned."""
+    """The knobs, each None where it is not set."""
 
     backend: str | None = _knob(
         _one_of(TENSORRT, PYTORCH), "Which of TensorRT-LLM's two runs the model: tensorrt (built engines) or pytorch."
@@ -163,6 +163,6 @@ class Knobs:
         """Whether the PyTorch backend drafts."""
         return self.speculation not in (None, "none")
 
-    def turned(self) -> dict[str, object]:
-        """The knobs that are turned, in their order."""
-        return {one.name: value for one in fields(Knobs) if (value := getattr(self, one.name)) is not None}
+    def set_values(self) -> dict[str, object]:
+        """The knobs that are set, in their order."""
+        return {knob.name: value for knob in fields(Knobs) if (value := getattr(self, knob.name)) is not None}

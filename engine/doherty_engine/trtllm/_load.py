@@ -12,12 +12,12 @@ from doherty_engine.tokens import PromptReader
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
 from doherty_engine.trtllm._constraints import guided_decoding
 from doherty_engine.trtllm._context import TrtLlmContext
+from doherty_engine.trtllm._deployment import Deployment, check_calibration, plan_deployment
 from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._features import has_constraints
 from doherty_engine.trtllm._grammars import GrammarTrial
 from doherty_engine.trtllm._library import llm_class, load
 from doherty_engine.trtllm._options import Options
-from doherty_engine.trtllm._plan import Plan, check_calibration, make_plan
 from doherty_engine.trtllm._prepare import build_engine
 from doherty_engine.trtllm._sampling import SamplingWriter
 
@@ -30,35 +30,37 @@ def load_model(options: Options) -> TrtLlmContext:
     Raises:
         EngineSetupError: it cannot be served.
     """
-    plan = make_plan(options)
-    tokenizer = HuggingFaceTokenizer(plan.folder, extra="trtllm")
-    path = _model_path(plan)
+    deployment = plan_deployment(options)
+    tokenizer = HuggingFaceTokenizer(deployment.folder, extra="trtllm")
+    path = _model_path(deployment)
     _report(f"loading {path}")
-    knobs = plan.knobs if plan.head is None else place_head(plan.knobs, plan.head, plan.context)
-    arguments = llm_arguments(knobs, plan.tensor_parallel_size, options.adapters, plan.max_lora_rank)
-    grammars = GrammarTrial(tokenizer) if has_constraints(plan.knobs) else None
+    knobs = deployment.knobs
+    if deployment.head is not None:
+        knobs = place_head(knobs, deployment.head, deployment.context)
+    arguments = llm_arguments(knobs, deployment.tensor_parallel_size, options.adapters, deployment.max_lora_rank)
+    grammars = GrammarTrial(tokenizer) if has_constraints(deployment.knobs) else None
     try:
-        llm = llm_class(plan.knobs.backend or "")(model=path, **arguments)
+        llm = llm_class(deployment.knobs.backend or "")(model=path, **arguments)
     except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
         if grammars is not None:
             grammars.close()
         advice = (
             "run `doherty engine prepare` with the same options to build it anew"
-            if plan.is_built
+            if deployment.is_built
             else ("TensorRT-LLM's own log above says more")
         )
         raise EngineSetupError(
             f"TensorRT-LLM cannot load {path} ({type(error).__name__}: {first_line(error)}); {advice}."
         ) from error
-    if plan.is_built:
+    if deployment.is_built:
         llm._check_arguments = _checked_here  # noqa: SLF001 - the contract lists it
     return TrtLlmContext(
-        reader=PromptReader(tokenizer, plan.context),
+        reader=PromptReader(tokenizer, deployment.context),
         tokenizer=tokenizer,
         compile_constraint=None if grammars is None else partial(guided_decoding, trial=grammars),
-        plan=plan,
+        deployment=deployment,
         llm=llm,
-        sampling=SamplingWriter(plan.knobs, tokenizer.eos_ids, lookahead_config(plan.knobs)),
+        sampling=SamplingWriter(deployment.knobs, tokenizer.eos_ids, lookahead_config(deployment.knobs)),
         adapters=_adapters(options),
         grammars=grammars,
         request_error=load("tensorrt_llm.executor").RequestError,
@@ -74,15 +76,15 @@ def _checked_here(*_: object, **__: object) -> None:
     """
 
 
-def _model_path(plan: Plan) -> str:
+def _model_path(deployment: Deployment) -> str:
     """What TensorRT-LLM loads: the engine, or the checkpoint."""
-    path = plan.cache.find(plan.key()) if plan.is_built else None
+    path = deployment.cache.find(deployment.key()) if deployment.is_built else None
     if path is None:
-        if plan.is_built and plan.knobs.quantization == "FP8":
-            check_calibration(plan.knobs)
-        fetch_weights(plan.folder, _report)
-        check_weights(plan.folder)
-        path = build_engine(plan, _report) if plan.is_built else plan.folder.path
+        if deployment.is_built and deployment.knobs.quantization == "FP8":
+            check_calibration(deployment.knobs)
+        fetch_weights(deployment.folder, _report)
+        check_weights(deployment.folder)
+        path = build_engine(deployment, _report) if deployment.is_built else deployment.folder.path
     return os.fspath(path)
 
 

@@ -13,7 +13,7 @@ REFERENCE_REVISION = "53346005fb0ef11d3b6a83b12c895cca40156b6c"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Knobs):
-    """The model, the profile, and the knobs that are turned otherwise than in the profile."""
+    """The model, the profile, and the knobs that differ from the profile."""
 
     model: str = option(
         REFERENCE_MODEL, str, f'A Hugging Face model: a folder, or one on the hub. The default is "{REFERENCE_MODEL}".'
@@ -22,7 +22,7 @@ class Options(Knobs):
     profile: str = option(
         DEFAULT_PROFILE, str, f"One of {', '.join(PROFILES)}; `doherty engine show` prints them. The default is fast."
     )
-    profile_file: str = option("", str, "A TOML file of knobs that are turned otherwise than in the profile.")
+    profile_file: str = option("", str, "A TOML file of knobs that differ from the profile.")
     engine_cache: str = option(
         "", str, "The folder of built engines. The default is doherty/engines in the user's cache folder."
     )

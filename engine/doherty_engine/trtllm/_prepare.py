@@ -10,10 +10,10 @@ from pathlib import Path
 from doherty_engine._errors import EngineSetupError, first_line
 from doherty_engine.models import check_digests, check_weights, fetch_weights
 from doherty_engine.trtllm._arguments import llm_arguments
+from doherty_engine.trtllm._deployment import Deployment, Report, check_calibration, plan_deployment
 from doherty_engine.trtllm._draft import place_head
 from doherty_engine.trtllm._library import llm_class
 from doherty_engine.trtllm._options import Options
-from doherty_engine.trtllm._plan import Plan, Report, check_calibration, make_plan
 
 
 def prepare(options: Options, report: Report) -> str:
@@ -24,58 +24,62 @@ def prepare(options: Options, report: Report) -> str:
     Raises:
         EngineSetupError: it cannot be done; what is done already is kept.
     """
-    plan = make_plan(options)
-    names = ", ".join(gpu.name for gpu in plan.gpus)
-    report(f"TensorRT-LLM {plan.version}, backend {plan.knobs.backend}, profile {options.profile}, on {names}")
-    if plan.estimate is not None:
-        report(f"about {plan.estimate} of {plan.gpus[0].memory / (1 << 30):.1f} GiB on each GPU")
-    path = _ready_engine(plan) if plan.is_built else None
+    deployment = plan_deployment(options)
+    names = ", ".join(gpu.name for gpu in deployment.gpus)
+    report(
+        f"TensorRT-LLM {deployment.version}, backend {deployment.knobs.backend}, profile {options.profile}, on {names}"
+    )
+    if deployment.estimate is not None:
+        report(f"about {deployment.estimate} of {deployment.gpus[0].memory / (1 << 30):.1f} GiB on each GPU")
+    path = _ready_engine(deployment) if deployment.is_built else None
     if path is not None:
         return f"The engine was there: {path}"
-    if plan.is_built and plan.knobs.quantization == "FP8":
-        check_calibration(plan.knobs)
-    fetch_weights(plan.folder, report)
-    size = check_weights(plan.folder)
+    if deployment.is_built and deployment.knobs.quantization == "FP8":
+        check_calibration(deployment.knobs)
+    fetch_weights(deployment.folder, report)
+    size = check_weights(deployment.folder)
     report(f"checking {size / 1e9:.1f} GB of weights")
-    compared = check_digests(plan.folder)
+    compared = check_digests(deployment.folder)
     if compared:
         report(f"{compared} files are what the hub has")
-    if plan.head is not None:
-        report(f"fetching the head {plan.head.folder.model}")
-        place_head(plan.knobs, plan.head, plan.context)
-    if not plan.is_built:
-        return f"The model is there: {plan.folder.path}"
-    return f"The engine is built: {build_engine(plan, report)}"
+    if deployment.head is not None:
+        report(f"fetching the head {deployment.head.folder.model}")
+        place_head(deployment.knobs, deployment.head, deployment.context)
+    if not deployment.is_built:
+        return f"The model is there: {deployment.folder.path}"
+    return f"The engine is built: {build_engine(deployment, report)}"
 
 
-def build_engine(plan: Plan, report: Report) -> Path:
+def build_engine(deployment: Deployment, report: Report) -> Path:
     """Builds the engine, unless somebody else does so meanwhile, and returns its folder.
 
     Raises:
         EngineSetupError: it cannot be built.
     """
-    cache, key = plan.cache, plan.key()
+    cache, key = deployment.cache, deployment.key()
     with cache.locked(key, lambda: report("another process builds this engine; waiting for it")):
         try:
             path = cache.find(key)
         except EngineSetupError:  # a broken one, which is moved aside
             path = None
-        return path or cache.add(key, lambda made: _build(plan, made, report))
+        return path or cache.add(key, lambda made: _build(deployment, made, report))
 
 
-def _ready_engine(plan: Plan) -> Path | None:
+def _ready_engine(deployment: Deployment) -> Path | None:
     try:
-        return plan.cache.find(plan.key())
+        return deployment.cache.find(deployment.key())
     except EngineSetupError:
         return None
 
 
-def _build(plan: Plan, made: Path, report: Report) -> None:
-    doing = "quantizing, calibrating and building" if plan.knobs.quantization == "FP8" else "building"
+def _build(deployment: Deployment, made: Path, report: Report) -> None:
+    doing = "quantizing, calibrating and building" if deployment.knobs.quantization == "FP8" else "building"
     report(f"{doing} the engine; this takes some minutes")
-    arguments = llm_arguments(plan.knobs, plan.tensor_parallel_size, plan.options.adapters, plan.max_lora_rank)
+    arguments = llm_arguments(
+        deployment.knobs, deployment.tensor_parallel_size, deployment.options.adapters, deployment.max_lora_rank
+    )
     try:
-        llm = llm_class(plan.knobs.backend or "")(model=os.fspath(plan.folder.path), **arguments)
+        llm = llm_class(deployment.knobs.backend or "")(model=os.fspath(deployment.folder.path), **arguments)
         try:
             report("saving the engine")
             llm.save(os.fspath(made))

@@ -78,7 +78,7 @@ PROFILES: Mapping[str, Knobs] = {
 
 def profiles() -> dict[str, dict[str, object]]:
     """The knobs that each profile turns, by the profile's name."""
-    return {name: knobs.turned() for name, knobs in PROFILES.items()}
+    return {name: knobs.set_values() for name, knobs in PROFILES.items()}
 
 
 def resolve(profile: str, file: str, own: Knobs) -> Knobs:
@@ -89,7 +89,7 @@ def resolve(profile: str, file: str, own: Knobs) -> Knobs:
     """
     if profile not in PROFILES:
         raise EngineSetupError(f"There is no profile {profile!r}; choose one of {', '.join(PROFILES)}.")
-    knobs = Knobs(**{**PROFILES[profile].turned(), **_read(file), **own.turned()})  # type: ignore[arg-type]  # by name
+    knobs = Knobs(**{**PROFILES[profile].set_values(), **_read(file), **own.set_values()})  # type: ignore[arg-type]  # by name
     _check(knobs)
     return knobs
 
@@ -102,7 +102,7 @@ def _read(file: str) -> dict[str, object]:
         given = _parse(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineSetupError(f"The profile's file {file} cannot be read ({error}).") from error
-    parsers = {one.name: one.metadata["parse"] for one in fields(Knobs)}
+    parsers = {knob.name: knob.metadata["parse"] for knob in fields(Knobs)}
     if unknown := given.keys() - parsers.keys():
         raise EngineSetupError(f"The profile's file {file} has no knobs {', '.join(sorted(unknown))} to turn.")
     try:
@@ -125,9 +125,9 @@ def _text(value: object) -> str:
 
 def _check(knobs: Knobs) -> None:
     foreign = [
-        one.name
-        for one in fields(Knobs)
-        if one.metadata["backend"] not in ("", knobs.backend) and getattr(knobs, one.name) is not None
+        knob.name
+        for knob in fields(Knobs)
+        if knob.metadata["backend"] not in ("", knobs.backend) and getattr(knobs, knob.name) is not None
     ]
     if foreign:
         raise EngineSetupError(

@@ -19,7 +19,7 @@ from doherty_engine.trtllm._options import Options
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TextScore:
     """How a model reads the text."""
 
     perplexity: float
@@ -44,7 +44,7 @@ def measure_quality(options: Options, report: Callable[[str], None]) -> tuple[Qu
     return quality, [*fast.findings, *slow.findings]
 
 
-def _read(options: Options) -> Reading:
+def _read(options: Options) -> TextScore:
     loaded = load_model(options)
     try:
         ids = loaded.tokenizer.encode(" ".join(TEXT.split()))
@@ -55,7 +55,7 @@ def _read(options: Options) -> Reading:
         rows = [logits[place].float() for place in range(len(ids) - 1)]
         lost = sum(row.logsumexp(-1).item() - row[token].item() for row, token in zip(rows, ids[1:], strict=True))
         best = tuple(int(row.argmax(-1).item()) for row in rows)
-        return Reading(math.exp(lost / len(rows)), best, tuple(check_result(result)))
+        return TextScore(math.exp(lost / len(rows)), best, tuple(check_result(result)))
     finally:
         loaded.close()
 

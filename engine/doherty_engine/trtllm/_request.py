@@ -69,7 +69,7 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
             raise EngineFailedError(f"TensorRT-LLM ended an answer by itself, as {results.finish_reason!r}")
 
     def _check_size(self, prepared: PreparedInput) -> None:
-        count, most = len(prepared.token_ids), self._context.plan.most_prompt_tokens
+        count, most = len(prepared.token_ids), self._context.deployment.most_prompt_tokens
         if count > most:
             raise InvalidInputError(
                 input_field(self._request.input),

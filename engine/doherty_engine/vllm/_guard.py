@@ -59,12 +59,12 @@ class Guard:
 
 def _marked(mark: str) -> list[int]:
     """The processes that were started with the mark in their environment."""
-    found: list[int] = []
+    processes: list[int] = []
     for folder in Path("/proc").iterdir():
         with suppress(OSError):  # processes come and go, and those of others cannot be read
             if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+                processes.append(int(folder.name))
+    return processes
 
 
 def _send(number: signal.Signals, processes: list[int]) -> None:

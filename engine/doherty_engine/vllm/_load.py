@@ -39,7 +39,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
     folder = find_model_folder(options.model, options.revision, extra=EXTRA)
     tokenizer = HuggingFaceTokenizer(folder, extra=EXTRA)
     forms = FormCompiler(extra=EXTRA)
-    can_bind = forms.suits(tokenizer.library)
+    can_bind = forms.supports(tokenizer.library)
     board = Board()
     arguments = engine_arguments(options, folder, library)
     _keep_ctrl_c_from_children()

@@ -72,15 +72,15 @@ def prepare(options: Options, report: Report) -> str:
     report(
         f"about {as_gib(_building(shape))} of {as_gib(gpu.memory)} on the GPU, and {as_gib(_size(shape))} on the disk"
     )
-    if found := _find(cache, key):
-        return _told("was there", found)
+    if path := _find(cache, key):
+        return _told("was there", path)
     fetch_weights(folder, report)
     report(f"checking {check_weights(folder) / 1e9:.1f} GB of weights")
     if compared := check_digests(folder):
         report(f"{compared} files are what the hub has")
     with cache.locked(key, lambda: report("another process makes this checkpoint; waiting for it")):
-        found = _find(cache, key)
-        if found is None:
+        path = _find(cache, key)
+        if path is None:
             _check_disk(cache.folder, shape)
             order = {
                 "model": os.fspath(folder.path),
@@ -88,8 +88,8 @@ def prepare(options: Options, report: Report) -> str:
                 "lm_head": not shape.tied,
                 "device": "cuda",
             }
-            found = cache.add(key, lambda made: _quantize({**order, "folder": os.fspath(made)}, folder, report))
-    return _told("is made", found)
+            path = cache.add(key, lambda made: _quantize({**order, "folder": os.fspath(made)}, folder, report))
+    return _told("is made", path)
 
 
 def _told(what: str, path: Path) -> str:
@@ -157,7 +157,13 @@ def _key(folder: ModelFolder, modelopt: str, sequences: list[list[int]]) -> Buil
     revision = weights_identity(folder)
     texts = hashlib.sha256(json.dumps(sequences).encode()).hexdigest()[:12]
     return BuildKey(
-        told={"model": folder.name, "revision": revision, "modelopt": modelopt, "calibration": texts, "format": "FP8"},
+        inputs={
+            "model": folder.name,
+            "revision": revision,
+            "modelopt": modelopt,
+            "calibration": texts,
+            "format": "FP8",
+        },
         title=(Path(folder.name).name, "FP8-static", revision[:12]),
     )
 
@@ -195,8 +201,8 @@ def _follow(answers: Iterable[str], report: Report) -> str:
     """Passes on what the program does; returns what went wrong, empty if nothing did."""
     error = ""
     for line in answers:
-        told = json.loads(line)
-        error = told.get("error", error)
-        if "doing" in told:
-            report(told["doing"])
+        message = json.loads(line)
+        error = message.get("error", error)
+        if "doing" in message:
+            report(message["doing"])
     return error

@@ -42,7 +42,7 @@ def _read(options: Options) -> tuple[float, tuple[int, ...]]:
     finally:
         guard.close()
     lost = -sum(place[token].logprob for place, token in zip(places, ids[1:], strict=True))
-    best = tuple(next(token for token, one in place.items() if one.rank == 1) for place in places)
+    best = tuple(next(token for token, entry in place.items() if entry.rank == 1) for place in places)
     return math.exp(lost / len(places)), best
 
 
@@ -58,7 +58,7 @@ async def _ask(context: VllmContext, ids: list[int]) -> list[Any]:
     )
     collector = await context.llm.add_request("quality", library.tokens_input(ids), params)
     await collector.ready.wait()
-    told = collector.get_nowait().prompt_logprobs
-    if told is None or len(told) != len(ids):
+    logprobs = collector.get_nowait().prompt_logprobs
+    if logprobs is None or len(logprobs) != len(ids):
         raise EngineSetupError("vLLM has not told the log probabilities of the prompt; its own log above may say why.")
-    return list(told[1:])
+    return list(logprobs[1:])

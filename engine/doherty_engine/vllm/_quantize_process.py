@@ -25,8 +25,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # for what libraries print
 
-    def say(**told: str) -> None:
-        answers.write(json.dumps(told) + "\n")
+    def say(**message: str) -> None:
+        answers.write(json.dumps(message) + "\n")
         answers.flush()
 
     order = json.loads(sys.stdin.readline())

@@ -113,9 +113,9 @@ class VllmRequest(TokenRequest[VllmContext]):
     def _check(self) -> None:
         super()._check()
         sampling, stopping = self._request.sampling, self._request.stopping
-        if self._request.held is not None and (sampling.frequency_penalty or sampling.presence_penalty):
+        if self._request.prefix is not None and (sampling.frequency_penalty or sampling.presence_penalty):
             raise UnsupportedError(
-                "continue_from", "this engine's frequency and presence penalties cannot count the held part"
+                "continue_from", "this engine's frequency and presence penalties cannot count the prefix"
             )
         if self._request.constraint is not None and stopping.min_output_tokens:
             raise UnsupportedError(
@@ -153,11 +153,11 @@ class VllmRequest(TokenRequest[VllmContext]):
 
 def _exact(tally: Tally, completion: Any) -> Speculation | None:
     """The figures that vLLM itself keeps of a request, where it does (0.33 on); they come with its last output."""
-    told = getattr(completion, "spec_decode_metrics", None)
-    if told is None:
+    metrics = getattr(completion, "spec_decode_metrics", None)
+    if metrics is None:
         return None
-    accepted = sum(length * count for length, count in enumerate(told.histogram))
-    return Speculation(tally.steps, told.num_draft_tokens, accepted)
+    accepted = sum(length * count for length, count in enumerate(metrics.histogram))
+    return Speculation(tally.steps, metrics.num_draft_tokens, accepted)
 
 
 def _queue(metrics: Any | None) -> float:

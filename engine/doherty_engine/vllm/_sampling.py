@@ -36,7 +36,7 @@ def sampling_params(
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed % _SEEDS,
         max_tokens=prepared.left,
-        min_tokens=max(stopping.min_output_tokens - len(prepared.held_ids), 0),
+        min_tokens=max(stopping.min_output_tokens - len(prepared.prefix_ids), 0),
         stop_token_ids=sorted(stop_ids),
         ignore_eos=stopping.ignore_eos,
         logprobs=request.top_logprobs,

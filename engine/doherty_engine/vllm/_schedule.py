@@ -14,7 +14,7 @@ def parse_schedule(text: str) -> Schedule | str:
     if text == AUTO:
         return AUTO
     try:
-        pairs = tuple((int(streams), int(drafts)) for streams, drafts in (one.split(":") for one in text.split(",")))
+        pairs = tuple((int(streams), int(drafts)) for streams, drafts in (pair.split(":") for pair in text.split(",")))
     except ValueError:
         raise ValueError("it must be auto, or STREAMS:DRAFTS with commas between, as 8:5,64:2") from None
     if any(later <= earlier for (earlier, _), (later, _) in zip(((0, 0), *pairs), pairs, strict=False)):

@@ -290,11 +290,11 @@ class Generations:
         request = answer.request
         count = session.engine.count_tokens  # unbounded here: the queue has bounded these requests
         prompt_tokens = await count(request.input)
-        held_tokens = 0 if request.held is None else await count(request.held)
+        prefix_tokens = 0 if request.prefix is None else await count(request.prefix)
         budget = output_budget(request.input, prompt_tokens, answer.model.context_tokens, request.stopping)
-        reason = FinishReason.TIME_LIMIT if held_tokens < budget else FinishReason.LENGTH
+        reason = FinishReason.TIME_LIMIT if prefix_tokens < budget else FinishReason.LENGTH
         started = Started(prompt_tokens, time.monotonic() - begun)
-        return StepOutput(request.key, started=started, finish=Finish(reason, output_tokens=held_tokens))
+        return StepOutput(request.key, started=started, finish=Finish(reason, output_tokens=prefix_tokens))
 
     def close(self) -> None:
         """Refuses new requests from now on."""

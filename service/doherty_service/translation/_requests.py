@@ -8,7 +8,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message as WireMessage
 
 from doherty.v1 import generation_service_pb2, request_pb2
-from doherty_engine import EngineRequest, HeldPart, Input, ModelInfo, Sampling, Stopping, TokenIds
+from doherty_engine import AnswerPrefix, EngineRequest, Input, ModelInfo, Sampling, Stopping, TokenIds
 from doherty_service._errors import NotFoundError, UnsupportedFieldError
 from doherty_service.admission import Priority, Ticket
 from doherty_service.security import CacheSalts
@@ -129,7 +129,7 @@ class RequestReader:
             top_logprobs=_top_logprobs(wire.output, model, violations),
             constraint=constraint(wire.constraint, violations) if wire.HasField("constraint") else None,
             adapter=wire.adapter,
-            held=_held(wire.continue_from, violations),
+            prefix=_prefix(wire.continue_from, violations),
             cache_salt=self._salts.of(record.caller),
         )
         violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
@@ -182,13 +182,13 @@ def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None
 def _ticket(wire: request_pb2.GenerateRequest, request: EngineRequest, record: RequestRecord, *, whole: bool) -> Ticket:
     caller, stopping = record.caller, request.stopping
     most_tokens = stopping.max_output_tokens or stopping.default_max_output_tokens
-    held = len(request.held.token_ids) if request.held is not None else 0
+    prefix_tokens = len(request.prefix.token_ids) if request.prefix is not None else 0
     return Ticket(
         priority=max(_PRIORITIES[wire.priority], Priority[caller.highest_priority.upper()]),
         size=wire.ByteSize(),
         key=caller.name,
         weight=caller.weight,
-        most_tokens=max(1, most_tokens - held),
+        most_tokens=max(1, most_tokens - prefix_tokens),
         deadline=record.ends_at,
         ends_at=stopping.ends_at,
         whole=whole,
@@ -307,10 +307,10 @@ def _top_logprobs(wire: request_pb2.Output, model: ModelInfo, violations: Violat
     return wire.top_logprobs
 
 
-def _held(wire: request_pb2.ContinueFrom, violations: Violations) -> HeldPart | None:
+def _prefix(wire: request_pb2.ContinueFrom, violations: Violations) -> AnswerPrefix | None:
     violations.check(
         not (wire.token_ids and wire.text), "continue_from", "must have either token_ids or text, not both"
     )
     if not wire.token_ids and not wire.text:
         return None
-    return HeldPart(token_ids=tuple(wire.token_ids), text=wire.text)
+    return AnswerPrefix(token_ids=tuple(wire.token_ids), text=wire.text)

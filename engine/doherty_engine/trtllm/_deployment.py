@@ -39,7 +39,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Deployment:
     """What is to be served, and on what."""
 
     options: Options
@@ -107,7 +107,7 @@ class Plan:
             self.tensor_parallel_size,
         )
         return BuildKey(
-            told={
+            inputs={
                 "model": model,
                 "revision": revision,
                 "tensorrt_llm": self.version,
@@ -119,7 +119,7 @@ class Plan:
         )
 
 
-def make_plan(options: Options) -> Plan:
+def plan_deployment(options: Options) -> Deployment:
     """Looks at the package, the cards and the model, of which it fetches the small files; blocks.
 
     Raises:
@@ -146,22 +146,22 @@ def make_plan(options: Options) -> Plan:
     needed = None if shape is None else estimate(shape, knobs, len(gpus), is_fp8=is_fp8)
     check_gpus(gpus, needed, is_fp8=is_fp8)
     context = min(context, knobs.max_seq_len or context) - draft_tokens(knobs)
-    return Plan(options, knobs, version, gpus, folder, context, needed, find_head(options, folder))
+    return Deployment(options, knobs, version, gpus, folder, context, needed, find_head(options, folder))
 
 
 def longest_prompt(options: Options) -> int:
-    """How many tokens the longest prompt may have; raises as `make_plan` does."""
-    return make_plan(options).most_prompt_tokens
+    """How many tokens the longest prompt may have; raises as `plan_deployment` does."""
+    return plan_deployment(options).most_prompt_tokens
 
 
 def effective_build(options: Options) -> Mapping[str, object]:
     """The BuildConfig that the engine was built with, as TensorRT-LLM wrote it; empty where there is no engine.
 
     Raises:
-        EngineSetupError: as of `make_plan`, or the engine is broken.
+        EngineSetupError: as of `plan_deployment`, or the engine is broken.
     """
-    plan = make_plan(options)
-    path = plan.cache.find(plan.key()) if plan.is_built else None
+    deployment = plan_deployment(options)
+    path = deployment.cache.find(deployment.key()) if deployment.is_built else None
     if path is None:
         return {}
     build: dict[str, object] = json.loads((path / "config.json").read_text(encoding="utf-8"))["build_config"]
@@ -170,8 +170,8 @@ def effective_build(options: Options) -> Mapping[str, object]:
 
 def is_quantized(folder: ModelFolder) -> bool:
     """Whether ModelOpt has quantized the model to FP8: that is what it leaves beside the weights."""
-    said = folder.read_json("hf_quant_config.json").get("quantization")
-    return isinstance(said, dict) and str(said.get("quant_algo")).startswith("FP8")
+    quantization = folder.read_json("hf_quant_config.json").get("quantization")
+    return isinstance(quantization, dict) and str(quantization.get("quant_algo")).startswith("FP8")
 
 
 def check_calibration(knobs: Knobs) -> None:
@@ -205,7 +205,7 @@ def knobs_of(options: Options) -> Knobs:
     Raises:
         EngineSetupError: they contradict each other.
     """
-    own = Knobs(**{one.name: getattr(options, one.name) for one in fields(Knobs)} | drafting_knobs(options))
+    own = Knobs(**{knob.name: getattr(options, knob.name) for knob in fields(Knobs)} | drafting_knobs(options))
     return resolve(options.profile, options.profile_file, own)
 
 
