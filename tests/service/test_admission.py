@@ -471,3 +471,139 @@ async def test_a_request_costs_as_little_with_ten_thousand_waiting(clock: Clock)
     for number in range(10_000):
         lab.enter(request(key=str(number % 100), deadline=clock.now + 1e6))
     assert calls_of_one(1) < 4 * few
+
+
+async def test_a_wait_is_the_rest_of_what_runs_and_then_a_turn_for_each_before(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(50)
+    running = lab.fill()
+    lab.pass_time(0.5, *running)
+    lab.pace.look()
+    waits = [lab.pace.wait(rank, 2.0) for rank in (0, 1, 2, 3, 20)]
+    assert waits == pytest.approx([0.5, 2.5, 4.5, 6.5, 40.5], abs=0.1)
+
+
+async def test_a_free_server_has_no_wait(clock: Clock) -> None:
+    assert Lab(clock, slots=2).pace.wait(5, 1.0) == 0
+
+
+async def test_one_long_answer_does_not_make_the_wait_long(clock: Clock) -> None:
+    lab = Lab(clock, slots=2)
+    lab.learn(50)
+    long, _ = lab.fill(most_tokens=100_000)
+    lab.pass_time(30, long)
+    lab.pace.look()
+    assert lab.pace.wait(4, 1.0) < 7
+
+
+async def test_a_time_limit_up_to_the_deadline_makes_an_answer_certain(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(500)
+    deadline = clock.now + 2
+    chances = [
+        lab.pace.chance(request(deadline=deadline, ends_at=ends_at, whole=True), 2.0)
+        for ends_at in (deadline - 1, deadline, deadline + 1, None)
+    ]
+    assert chances[:2] == [1.0, 1.0]
+    assert chances[2] == chances[3] < 0.1
+
+
+async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(500)
+    ask = request(deadline=clock.now + 60, whole=True, most_tokens=100)
+    enough = lab.pace.delay + 99 * lab.pace.per_token
+    assert lab.pace.chance(ask, enough + 1e-6) == 1.0
+    assert lab.pace.chance(ask, enough - 0.1) < 0.1
+    assert lab.pace.chance(ask, lab.pace.delay / 2) == 0.0
+    assert lab.pace.need(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
+    assert lab.pace.need(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
+
+
+async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(50)
+    assert lab.pace.per_token == pytest.approx(PER_TOKEN)
+    (ticket,) = lab.fill()
+    lab.pass_time(0.5, ticket)
+    lab.pace.look()
+    assert isinstance(ticket.progress, Progress)
+    for _ in range(20):
+        clock.now += 1.0
+        ticket.progress.output_tokens += 10
+        ticket.progress.last_token = clock.now
+        lab.pace.look()
+    assert lab.pace.per_token == pytest.approx(0.1, rel=0.05)
+
+
+async def test_callers_that_leave_soon_do_not_push_out_what_is_known(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(50)
+    lab.pace.look()
+    known = lab.pace.lengths.mean(1000)
+    lab.learn(3, count=100, ended=False)
+    lab.pace.look()
+    assert lab.pace.lengths.mean(1000) == pytest.approx(known)
+
+
+async def test_streams_that_were_cut_off_before_their_first_token_count(clock: Clock) -> None:
+    lab = Lab(clock, slots=2)
+    for _ in range(40):
+        ticket = lab.enter(request(deadline=clock.now + 5))
+        clock.now += 5
+        lab.admission.release(ticket, 0)
+    clock.now += 1
+    lab.fill()
+    assert lab.pace.delay > 5
+    assert lab.refused(request(deadline=clock.now + 5)).reason == "DEADLINE_TOO_SHORT"
+
+
+async def test_what_was_learned_outlives_the_engine_but_not_what_ran(clock: Clock) -> None:
+    lab = Lab(clock, slots=4)
+    lab.learn(50)
+    lab.fill()
+    pace = Pace(2, lab.pace)
+    assert (pace.slots, pace.running) == (2, 0)
+    assert pace.wait(0, 1.0) == 0
+    assert pace.lengths.mean(1000) == pytest.approx(lab.pace.lengths.mean(1000), rel=0.2)
+
+
+async def test_what_is_hopeless_may_have_up_to_half_of_the_slots_and_one_more(clock: Clock) -> None:
+    lab = Lab(clock, slots=4)
+    lab.learn(500)
+    for _ in range(3):
+        lab.enter(request(deadline=clock.now + 1, whole=True))
+    lab.refused(request(deadline=clock.now + 1, whole=True))
+
+
+async def test_a_queue_is_full_at_its_bounds_and_takes_one_that_is_larger_alone(clock: Clock) -> None:
+    lab = Lab(clock, slots=1, requests=3, most_bytes=50)
+    lab.fill()
+    large = lab.enter(request(size=80))
+    lab.refused(request(size=1, key=""))
+    lab.admission.leave(large)
+    for size in (20, 20, 10):
+        lab.enter(request(size=size))
+    assert (lab.admission.queued, lab.admission.queued_bytes) == (3, 50)
+    lab.refused(request(size=0))
+    assert (lab.admission.queued, lab.admission.queued_bytes) == (3, 50)
+
+
+async def test_a_key_may_use_as_much_of_the_queue_as_its_weight_says(clock: Clock) -> None:
+    lab = Lab(clock, slots=1, requests=6)
+    lab.fill()
+    heavy = [lab.enter(request(key="heavy", weight=3.0)) for _ in range(4)]
+    light = [lab.enter(request(key="light")) for _ in range(2)]
+    lab.enter(request(key="third"))
+    assert all(ticket.waits for ticket in heavy)
+    assert [ticket.waits for ticket in light] == [True, False]
+
+
+async def test_a_retry_that_the_deadline_leaves_no_time_for_is_pointless(clock: Clock) -> None:
+    lab = Lab(clock, slots=1)
+    lab.learn(50)
+    lab.fill()
+    ask = {"whole": True, "most_tokens": 50}
+    hopeless = lab.refused(request(deadline=clock.now + 1.5, **ask))
+    later = lab.refused(request(deadline=clock.now + 2.5, **ask))
+    assert (hopeless.is_pointless, later.is_pointless) == (True, False)

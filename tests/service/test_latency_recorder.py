@@ -160,3 +160,77 @@ def test_when_there_are_too_many_requests_the_window_becomes_shorter(monkeypatch
     assert snapshot.window == pytest.approx(3.0)
     assert snapshot.ended.outcomes == {("OK", "", ""): 24_000, ("RESOURCE_EXHAUSTED", "QUEUE_FULL", ""): 24_000}
     assert recorder.totals.outcomes.total() == 60_000
+
+
+def test_the_threshold_itself_is_within_it() -> None:
+    recorder = LatencyRecorder(window=60)
+    record = answered(0.0, 1.0, 2)
+    record.received, record.first_token = 0.0, THRESHOLD
+    recorder.finish(record)
+    assert recorder.snapshot().first_token_share == recorder.snapshot().owed_share == 1.0
+    assert recorder.first_tokens == {True: 1}
+
+
+@pytest.mark.parametrize(("status", "counted"), [("OK", 0), ("CANCELLED", 0), ("UNAVAILABLE", 0), ("INTERNAL", 1)])
+def test_an_rpc_that_brought_requests_counts_only_if_the_server_failed(status: str, counted: int) -> None:
+    recorder = LatencyRecorder(window=60)
+    whole = ended(status, method="/doherty.v1.GenerationService/MultiplexGenerate")
+    whole.carries_requests = True
+    recorder.finish(whole)
+    assert recorder.requests["MultiplexGenerate", status, ""] == 1  # it brought none
+    whole.has_requests = True
+    recorder.finish(whole)
+    assert recorder.requests["MultiplexGenerate", status, ""] == 1 + counted
+    assert not recorder.totals.outcomes
+    assert not recorder.durations
+
+
+def test_only_what_was_measured_is_observed() -> None:
+    recorder = LatencyRecorder(window=60)
+    record = answered(0.1, 0.3, 3)
+    record.prompt_tokens, record.cached_tokens, record.gaps = 7, 2, [0.1, 0.1]
+    recorder.finish(record)
+    cut_off = answered(0.1, 0.2, 2)
+    cut_off.status, cut_off.summarized = "CANCELLED", None
+    recorder.finish(cut_off)
+    recorder.finish(ended("OK", method="/grpc.health.v1.Health/Check"))
+    assert recorder.tokens == {("prompt", ""): 7, ("output", ""): 5, ("cached", ""): 2}
+    counts = {name: list(histogram.cumulative())[-1][1] for (name, _), histogram in recorder.spans.items()}
+    assert (counts["time_to_first_token"], counts["time_to_last_token"], counts["inter_token"]) == (2, 1, 2)
+    assert sorted(recorder.durations) == [("Generate", "CANCELLED"), ("Generate", "OK")]
+    assert recorder.requests["other", "OK", ""] == 1
+
+
+def test_what_ended_at_the_edge_of_the_window_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = LatencyRecorder(window=60)
+    now = 1000.5
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recorder.finish(ended("OK", queue=1.0))
+    for later, kept in ((1010.9, 1), (1011.0, 0)):  # the second in which it ended is over at 1001
+        now = later
+        assert recorder.snapshot(window=10).ended.outcomes.total() == kept
+    assert recorder.snapshot(window=1000).window == 60
+    now = 1060.9
+    recorder.finish(ended("OK"))
+    assert recorder.kept == 1
+    now = 1061.0
+    recorder.finish(ended("OK"))
+    assert recorder.kept == 0
+
+
+def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = LatencyRecorder(window=60)
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recorder.finish(ended("OK", queue=0.0))
+    now = 1001.0
+    for _ in range(19_999):
+        recorder.finish(ended("OK", queue=0.0))
+    now = 1002.0
+    recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
+    assert recorder.kept == 20_000
+    recorder.finish(ended("OK", queue=0.0))
+    now = 1003.0
+    recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
+    assert recorder.kept == 20_000
+    assert recorder.snapshot().window == 2.0

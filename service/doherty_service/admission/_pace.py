@@ -119,10 +119,9 @@ class Pace:
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
             return
-        if self._running:
-            fading = math.exp(-min(now - self._looked, 1e3) / _PACE_SECONDS)
-            self._tokens *= fading
-            self._seconds *= fading
+        fading = math.exp((self._looked - now) / _PACE_SECONDS)
+        self._tokens *= fading
+        self._seconds *= fading
         self._looked = now
         for ticket, answer in self._running.items():
             self._follow(ticket, answer)

@@ -22,8 +22,8 @@ class Share:
 
     Slots are given by start-time fair queueing. The child gets the next slot whose next request starts earliest in the
     virtual time of its parent, and a request of s seconds moves the next start of its share by s / weight. A child that
-    did not wait starts at the virtual time of its parent, or earlier by the slots that it lacks of its fair part: it is
-    served first until it has them.
+    did not wait starts at the virtual time of its parent. A key or priority starts earlier by the slots that it lacks
+    of its fair part: it is served first until it has them.
 
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing", IEEE/ACM Transactions on Networking, 1997.
     """
@@ -47,8 +47,8 @@ class Share:
         self.now = 0.0
         """The virtual time of the children: the start of the last request that got a slot."""
 
-    def child(self, name: Hashable, weight: float, seconds: float) -> "Share":
-        """The child of this name, made if there is none, for a request that will probably have a slot for `seconds`."""
+    def child(self, name: Hashable, weight: float, seconds: float = 0.0) -> "Share":
+        """The child of this name, made if there is none; it may start earlier by `seconds` for each slot it lacks."""
         child = self.children.get(name)
         if child is None:
             child = self.children[name] = Share(self, name)
@@ -119,7 +119,7 @@ class WaitQueue:
         seconds = self._pace.seconds(ticket.tokens)
         priority = self.all.child(ticket.priority, _WEIGHTS[ticket.priority], seconds)
         _, exponent = math.frexp(min(max(patience, _LEAST_PATIENCE), _MOST_PATIENCE))
-        ticket.line = priority.child(ticket.key, ticket.weight, seconds).child(exponent, 1.0, seconds)
+        ticket.line = priority.child(ticket.key, ticket.weight, seconds).child(exponent, 1.0)
 
     def remove(self, ticket: Ticket) -> None:
         """Takes a request out of its line if it waits; lets go of the line if nothing waits or runs in it any more."""

@@ -247,6 +247,7 @@ class Multiplex(MessageWriter):
     def _add_lane(self, start: wire.MultiplexStart) -> Lane:
         lane = self._lanes[start.id] = Lane(start, self)
         self._reporter.begin(lane.record, _metadata(start))
+        self.record.has_requests = True
         return lane
 
     def stop_waiting(self, lane: Lane) -> None:

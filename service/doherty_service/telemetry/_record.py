@@ -71,6 +71,8 @@ class RequestRecord:
     """gRPC's context of the RPC; None for a request of a MultiplexGenerate."""
     carries_requests: bool = False
     """Whether it is a MultiplexGenerate as a whole, whose requests have records of their own."""
+    has_requests: bool = False
+    """Whether one of these has come."""
     received: float = field(default_factory=time.monotonic)
     queue: float | None = None
     preprocess: float | None = None

@@ -9,6 +9,9 @@ from doherty_service.telemetry._histogram import Histogram
 from doherty_service.telemetry._record import OTHER_RPC, RequestRecord
 from doherty_service.telemetry._window import Outcome, RollingWindow, Snapshot, Tally, is_in_time
 
+_FAULTS = frozenset({"INTERNAL", "UNKNOWN"})
+"""Statuses that mean a fault of the server."""
+
 
 class TokenKind(StrEnum):
     """Which tokens are counted."""
@@ -35,7 +38,7 @@ class LatencyRecorder:
         """By the reason that the caller was told."""
         self.engine_restarts = 0
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """Calls that have ended, by rpc, status and the name of the key."""
+        """Calls that have ended, by rpc, status and the name of the key. Of a MultiplexGenerate, its requests count."""
         self.tokens: Counter[tuple[TokenKind, str]] = Counter()
         """By kind and the name of the key."""
         self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
@@ -59,7 +62,8 @@ class LatencyRecorder:
     def finish(self, record: RequestRecord) -> None:
         """Takes in a request that has ended; its status says how."""
         rpc, key, status = record.rpc, record.caller.name, record.status
-        self.requests[rpc, status, key] += 1
+        if not record.has_requests or status in _FAULTS:  # else its requests count, and not the RPC that brought them
+            self.requests[rpc, status, key] += 1
         if record.abort_cause is not None:
             self.aborts[record.abort_cause] += 1
         if rpc != OTHER_RPC and not record.carries_requests:  # these last for hours, as a health watch does
