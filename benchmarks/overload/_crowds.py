@@ -101,7 +101,7 @@ async def _streamed(client: AsyncClient, prompt: str, options: dict[str, Any]) -
     async with client.stream_generate(prompt, **options) as stream:
         async for _ in stream.text_stream:
             first = first or time.monotonic() - begun
-    return first, stream.timings and stream.timings.time_to_first_token
+    return first, None if stream.timings is None else stream.timings.time_to_first_token
 
 
 async def open_loop(rate: float, seconds: float, seed: int, begin: Callable[[int], Awaitable[Any]]) -> None:

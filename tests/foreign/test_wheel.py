@@ -104,7 +104,7 @@ def test_the_long_description_links_to_the_repository(wheel: Path) -> None:
     metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
     urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
     assert set(urls) == {"Source", "Documentation", "Changelog"}
-    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
+    links = re.findall(r"\]\(([^)]+)\)", str(metadata.get_payload()))
     assert links
     assert all(link.startswith(("https://", "#")) for link in links)
     blob = f"{urls['Source']}/blob/main/"

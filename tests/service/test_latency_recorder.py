@@ -1,6 +1,7 @@
 """The marks of one call, and the window over many."""
 
 import time
+from array import array
 
 import pytest
 
@@ -188,7 +189,7 @@ def test_an_rpc_that_brought_requests_counts_only_if_the_server_failed(status: s
 def test_only_what_was_measured_is_observed() -> None:
     recorder = LatencyRecorder(window=60)
     record = answered(0.1, 0.3, 3)
-    record.prompt_tokens, record.cached_tokens, record.gaps = 7, 2, [0.1, 0.1]
+    record.prompt_tokens, record.cached_tokens, record.gaps = 7, 2, array("d", [0.1, 0.1])
     recorder.finish(record)
     cut_off = answered(0.1, 0.2, 2)
     cut_off.status, cut_off.summarized = "CANCELLED", None
