@@ -607,3 +607,12 @@ async def test_a_retry_that_the_deadline_leaves_no_time_for_is_pointless(clock: 
     hopeless = lab.refused(request(deadline=clock.now + 1.5, **ask))
     later = lab.refused(request(deadline=clock.now + 2.5, **ask))
     assert (hopeless.is_pointless, later.is_pointless) == (True, False)
+
+
+async def test_a_key_counts_on_what_it_has_of_the_slots_if_that_is_more_than_its_fair_part(clock: Clock) -> None:
+    lab = Lab(clock, slots=4)
+    for key in ("few", "many", "many", "many"):
+        lab.enter(request(key=key))
+    waiting = [lab.enter(request(key=key)) for key in ("few", "many")]
+    parts = [ticket.line.parent.part() for ticket in waiting if ticket.line.parent is not None]
+    assert parts == [0.5, 0.75]

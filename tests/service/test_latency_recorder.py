@@ -6,7 +6,7 @@ from array import array
 import pytest
 
 from doherty_service.security import ANYBODY
-from doherty_service.telemetry import THRESHOLD, LatencyRecorder, RequestRecord, quantiles
+from doherty_service.telemetry import THRESHOLD, AbortCause, LatencyRecorder, RequestRecord, quantiles
 
 GENERATE = "/doherty.v1.GenerationService/Generate"
 
@@ -235,3 +235,14 @@ def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatc
     recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
     assert recorder.kept == 20_000
     assert recorder.snapshot().window == 2.0
+
+
+def test_aborts_count_by_cause_and_so_does_the_time_until_their_slots_are_free() -> None:
+    recorder = LatencyRecorder(window=60)
+    for cause in (None, AbortCause.DEADLINE, AbortCause.DEADLINE):
+        record = ended("CANCELLED")
+        record.abort_cause = cause
+        recorder.finish(record)
+        recorder.slot_freed(cause, 0.25)
+    assert recorder.aborts == {AbortCause.DEADLINE: 2}
+    assert {cause: one.sum for cause, one in recorder.slot_frees.items()} == {None: 0.25, AbortCause.DEADLINE: 0.5}

@@ -145,7 +145,6 @@ class _Times:
 
     def update(self, other: "_Times") -> None:
         """Adds those of another one."""
-        self.requests += other.requests
         self.answers += other.answers
         self.queue += other.queue
         self.first_token += other.first_token
