@@ -76,6 +76,7 @@ def describe(context: TrtLlmContext) -> ModelInfo:
         adapters=tuple(context.adapters),
         longest_token_bytes=tokenizer.longest_token_bytes,
         default_sampling=_default_sampling(plan, tokenizer.default_sampling, honoured),
+        tokenizer_folder=plan.folder.path,
     )
 
 
