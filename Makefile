@@ -39,7 +39,7 @@ quick: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' $(QUICK)
 
 # Beside each other, for a real model keeps one core busy, and most others wait for something at any time.
-test-model: .venv/.dev
+test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
 
 test-client: .venv/.dev

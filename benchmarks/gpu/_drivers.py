@@ -129,7 +129,7 @@ async def sse(order: Order) -> AsyncIterator[Ask]:
 async def smg(order: Order) -> AsyncIterator[Ask]:
     """VLLM's own gRPC server, which takes and gives token ids."""
     import grpc.aio  # noqa: PLC0415 - where the server is measured, both are there
-    from smg_grpc_proto import vllm_engine_pb2, vllm_engine_pb2_grpc  # type: ignore[import-not-found]  # noqa: PLC0415
+    from smg_grpc_proto import vllm_engine_pb2, vllm_engine_pb2_grpc  # noqa: PLC0415
 
     async with grpc.aio.insecure_channel(order.target) as channel:
         stub: Any = vllm_engine_pb2_grpc.VllmEngineStub(channel)

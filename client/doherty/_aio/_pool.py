@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class AsyncPool:
     """Has one connection to each target."""
 
-    def __init__(self, settings: "Settings", *, multiplex: bool) -> None:
+    def __init__(self, settings: "Settings", *, multiplex: bool | int) -> None:
         """Belongs to the running event loop. Does not connect yet."""
         self.loop = running_loop()
         self.dispatch = Dispatch(settings)

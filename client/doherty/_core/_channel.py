@@ -103,9 +103,18 @@ _THIS_MACHINE: Final = (("grpc.enable_http_proxy", 0),)
 # Round robin over all addresses of a name whose health service reports SERVING.
 _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
 
+# The same, but by how busy the servers say they are, with the status of each call.
+_SEVERAL_WEIGHTED: Final = _SEVERAL_SERVERS.replace("round_robin", "weighted_round_robin")
 
-def channel_options(target: str) -> tuple[tuple[str, str | int], ...]:
-    """The options of the channel to a target."""
+
+def channel_options(target: str, *, weighted: bool = False) -> tuple[tuple[str, str | int], ...]:
+    """The options of the channel to a target.
+
+    Args:
+        target: Where it leads.
+        weighted: Whether several servers behind it get calls by how busy they are, and not in turn.
+    """
     here = _THIS_MACHINE if is_loopback(target) else ()
-    several = (("grpc.service_config", _SEVERAL_SERVERS),) if is_several(target) else ()
+    config = _SEVERAL_WEIGHTED if weighted else _SEVERAL_SERVERS
+    several = (("grpc.service_config", config),) if is_several(target) else ()
     return (*CHANNEL_OPTIONS, *here, *several)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from doherty._core._actions import Actions, ChannelState, Pause
+from doherty._core._channel import is_several
 from doherty._core._errors import (
     CancelledByServerError,
     DeadlineExceededError,
@@ -35,6 +36,8 @@ decode_status: Final = Int32Value.FromString
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 _LONGEST_CHECK: Final = 5.0
+_LEAST_SETTLING: Final = 0.05
+_MOST_SETTLING: Final = 1.0
 
 
 class Health(StrEnum):
@@ -101,9 +104,15 @@ def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
     pause = _FIRST_PAUSE
     while True:
         try:
-            check_seconds = min(_LONGEST_CHECK, max(0.0, ends_at - monotonic()))
+            began = monotonic()
+            check_seconds = min(_LONGEST_CHECK, max(0.0, ends_at - began))
             health = yield from check_health(dispatch, timeout=check_seconds)
             if health is Health.SERVING:
+                if any(map(is_several, dispatch.settings.targets)):
+                    # The first of several servers is connected. Until the others are, which takes about as long again,
+                    # gRPC would send all calls of a burst to the first one.
+                    settling = min(max(monotonic() - began, _LEAST_SETTLING), _MOST_SETTLING)
+                    yield Pause(max(0.0, min(settling, ends_at - monotonic())))
                 return
             seen = health
         except (UnavailableError, CancelledByServerError) as error:

@@ -70,6 +70,7 @@ class Settings:
         timeout: float | None,
         retry: RetryPolicy | None,
         resume: bool,
+        weighted: bool = False,
     ) -> None:
         """Checks them.
 
@@ -88,6 +89,8 @@ class Settings:
         self.timeout = check_timeout(timeout)
         self.retry = retry
         self.resume = resume
+        self.weighted = weighted
+        """Whether several servers behind one name get calls by how busy they are."""
 
 
 def _credentials(tls: "TLSConfig | bool | None") -> "grpc.ChannelCredentials | None":

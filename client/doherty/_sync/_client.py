@@ -40,6 +40,7 @@ class Client:
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
         resume: bool = True,
+        weighted: bool = False,
     ) -> None:
         """Prepares its channels; the first call connects.
 
@@ -54,6 +55,8 @@ class Client:
             timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
             retry: When a call that failed is made again; None never does.
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
+            weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in
+                turn: a slow one then gets fewer.
 
         Raises:
             OSError: A certificate or its key cannot be read.
@@ -61,7 +64,14 @@ class Client:
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
         self._settings = Settings(
-            target, api_key=api_key, tls=tls, insecure=insecure, timeout=timeout, retry=retry, resume=resume
+            target,
+            api_key=api_key,
+            tls=tls,
+            insecure=insecure,
+            timeout=timeout,
+            retry=retry,
+            resume=resume,
+            weighted=weighted,
         )
         self._pool = Pool(self._settings)
 

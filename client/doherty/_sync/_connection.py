@@ -23,7 +23,7 @@ class Connection:
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
-        options = channel_options(target)
+        options = channel_options(target, weighted=settings.weighted)
         self._channel = (
             grpc.insecure_channel(target, options)
             if settings.credentials is None

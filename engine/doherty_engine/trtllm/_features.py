@@ -77,6 +77,7 @@ def describe(context: TrtLlmContext) -> ModelInfo:
         adapters=tuple(context.adapters),
         longest_token_bytes=tokenizer.longest_token_bytes,
         default_sampling=_default_sampling(deployment.knobs, tokenizer.default_sampling, honoured),
+        tokenizer_folder=deployment.folder.path,
     )
 
 

@@ -49,4 +49,5 @@ def describe(options: Options, context: VllmContext) -> ModelInfo:
         adapters=tuple(context.adapters),
         longest_token_bytes=context.tokenizer.longest_token_bytes,
         default_sampling=replace(sampling, min_p=None) if context.speculates else sampling,
+        tokenizer_folder=context.folder.path,
     )

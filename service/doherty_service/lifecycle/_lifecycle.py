@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service.admission import QueueBounds
+from doherty_service.gateway import check_door, run_door
 from doherty_service.generation import Generations
 from doherty_service.lifecycle._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
 from doherty_service.load import LoadMeter
@@ -35,6 +36,7 @@ from doherty_service.transport import (
     bind,
     build_server,
     calm_poller,
+    generation_servicer,
     measure_lag,
     read_certificates,
     read_keyring,
@@ -81,6 +83,8 @@ def _run(settings: Settings, log: LogWriter) -> NoReturn:
         options["model"] = settings.model
     make_engine = partial(create_engine, settings.engine, options)
     make_engine()  # a wrong option is told before anything is bound
+    if settings.door != "none":
+        check_door()
     settings = settings.model_copy(update={"max_connections": room_for_connections(settings.max_connections)})
     tracing = start_tracing()
     try:
@@ -106,15 +110,16 @@ async def _serve(
     receive_watch = ReceiveWatch(settings.receive_timeout)
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
     certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
+    servicer = generation_servicer(settings, generations, reporter, receive_watch)
     server, end_watch = build_server(
-        settings, generations, recorder, health_servicer, reporter, receive_watch, guard, keyring, load_meter
+        settings, generations, servicer, recorder, health_servicer, reporter, receive_watch, guard, keyring, load_meter
     )
     address = bind(server, settings, certificates)
     if settings.metrics_listen:
-        collector = ServerCollector(
-            recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring
+        serve_metrics(
+            settings.metrics_listen,
+            ServerCollector(recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring),
         )
-        serve_metrics(settings.metrics_listen, collector)
     await server.start()
     calm_poller()
     _tell_listening(address, settings.engine)
@@ -137,6 +142,7 @@ async def _serve(
         guard.run(address),
         measure_lag(recorder.loop_lag.observe),
         load_meter.run(),
+        *([run_door(settings, generations, servicer, reporter, receive_watch)] if settings.door != "none" else []),
         *([certificates.remind()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]

@@ -73,13 +73,15 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
         load: Callable[[], bytes] | None = None,
+        own_services: Collection[str] = (),
     ) -> None:
         """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
 
         `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
         ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time,
         and they count against its limits; the servicers of the contract see to that themselves. What `load` returns
-        goes with the status of each RPC of the contract whose caller had a key, or needed none.
+        goes with the status of each RPC of the contract whose caller had a key, or needed none. The handlers of
+        `own_services` (full names) get the record and return bytes, as those of the contract do.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -90,6 +92,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._strangers = Strangers(Counter() if refusals is None else refusals)
         self._costly_services = costly_services
         self._load = load
+        self._own = (_OWN_SERVICES, *(f"/{name}/" for name in own_services))
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -109,7 +112,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: Handler, name: str) -> Handler:
         """The handler with all that surrounds it. It gets the request as bytes that nobody has read yet."""
-        is_own = name.startswith(_OWN_SERVICES)
+        is_own = name.startswith(self._own)
         serve = self._serving(handler, name, is_own=is_own)
         end_watch = self.end_watch
         load = self._load if is_own else None

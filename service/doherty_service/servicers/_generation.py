@@ -55,8 +55,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         """Generates one whole answer."""
         answer = WholeAnswer(record)
         try:
-            self._accept(answer, request)
-            self._read(answer, request, whole=True)
+            self.accept(answer, request)
+            self.read(answer, request, whole=True)
             del request  # it may be megabytes
             await self._generations.serve(answer)
             return await self._receive_watch.turns.share(answer.reply())
@@ -68,8 +68,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         answer = StreamedAnswer(record)
         self._generations.writes.add(answer)
         try:
-            self._accept(answer, request)
-            self._read(answer, request, whole=False)
+            self.accept(answer, request)
+            self.read(answer, request, whole=False)
             del request
             await self._generations.serve(answer)
         finally:
@@ -83,13 +83,13 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self._generations,
             self._reporter,
             self._receive_watch,
-            accept=self._accept,
-            read=self._read,
+            accept=self.accept,
+            read=self.read,
             most_open=self._bounds.concurrent_streams,
         )
         await multiplex.run()
 
-    def _accept(self, answer: Answer, wire_request: request_pb2.GenerateRequest) -> None:
+    def accept(self, answer: Answer, wire_request: request_pb2.GenerateRequest) -> None:
         """What every request begins with; its label first, so that every error has it.
 
         Raises:
@@ -102,7 +102,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._generations.check_open()
         self._generations.begin_answer(answer)
 
-    def _read(self, answer: Answer, wire_request: request_pb2.GenerateRequest, *, whole: bool) -> None:
+    def read(self, answer: Answer, wire_request: request_pb2.GenerateRequest, *, whole: bool) -> None:
         """Validates a request.
 
         Raises:

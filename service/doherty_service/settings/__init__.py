@@ -8,7 +8,7 @@ from doherty_service.settings._environment import (
     variable_of,
 )
 from doherty_service.settings._print_config import as_toml, sources
-from doherty_service.settings._settings import Settings
+from doherty_service.settings._settings import Settings, is_loopback
 
 __all__ = [
     "CLIENT_VARIABLES",
@@ -16,6 +16,7 @@ __all__ = [
     "PREFIX",
     "Settings",
     "as_toml",
+    "is_loopback",
     "sources",
     "unknown_variables",
     "variable_of",

@@ -73,6 +73,21 @@ def _read_networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Netw
     return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach HOST:PORT."""
+    host = listen.rpartition(":")[0].strip("[]")
+    # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False  # another name may resolve to anything
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
 class Settings(BaseSettings):
     """The settings of one server; a flag beats the environment, and that the file. Unknown names are errors."""
 
@@ -130,6 +145,12 @@ class Settings(BaseSettings):
         description="Reports of the load for balancers (ORCA), by a service and, unless it is off, with the status of "
         f"each call: {_DOORS}.",
     )
+    door: Literal["none", "smg"] = Field(
+        default="none",
+        description="A second port for a gateway: smg speaks what the gateway SMG asks of vLLM. Callers need no key "
+        "there.",
+    )
+    door_listen: str = Field(default="127.0.0.1:50052", description="The address of the door, as HOST:PORT.")
     system_prompt: str = Field(default="", description="The system message of conversations that have none.")
     allow_control_tokens: bool = Field(
         default=False,
@@ -247,7 +268,7 @@ class Settings(BaseSettings):
             read[key.strip()] = text
         return read
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("listen", "metrics_listen", "door_listen")
     @classmethod
     def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "metrics_listen":
@@ -279,17 +300,7 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
-        name = host.lower().removesuffix(".")
-        if name == "localhost" or name.endswith(".localhost"):
-            return True
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False  # another name may resolve to anything
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return (mapped or address).is_loopback
+        return is_loopback(self.listen)
 
     @classmethod
     def settings_customise_sources(

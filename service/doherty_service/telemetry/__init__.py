@@ -8,9 +8,11 @@ from doherty_service.telemetry._origin import name_instance
 from doherty_service.telemetry._rate import LineLimit
 from doherty_service.telemetry._record import (
     ANSWERING_RPCS,
+    GENERATE,
     MULTIPLEX,
     OTHER_RPC,
     RPCS,
+    STREAM_GENERATE,
     Metadata,
     RequestRecord,
     new_key,
@@ -22,10 +24,12 @@ from doherty_service.telemetry._window import THRESHOLD, Quantiles, Snapshot, Ta
 __all__ = [
     "ANSWERING_RPCS",
     "BOUNDS",
+    "GENERATE",
     "MULTIPLEX",
     "OTHER_RPC",
     "REFUSALS",
     "RPCS",
+    "STREAM_GENERATE",
     "THRESHOLD",
     "AbortCause",
     "Histogram",

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MULTIPLEX = "/doherty.v1.GenerationService/MultiplexGenerate"
 """The method whose RPCs carry requests."""
-_ANSWERING = frozenset(
-    {"/doherty.v1.GenerationService/Generate", "/doherty.v1.GenerationService/StreamGenerate", MULTIPLEX}
-)
+GENERATE = "/doherty.v1.GenerationService/Generate"
+STREAM_GENERATE = "/doherty.v1.GenerationService/StreamGenerate"
+_ANSWERING = frozenset({GENERATE, STREAM_GENERATE, MULTIPLEX})
 _RPCS = {
     f"/{service.full_name}/{method.name}": method.name
     for file in (generation_service_pb2.DESCRIPTOR, latency_service_pb2.DESCRIPTOR)

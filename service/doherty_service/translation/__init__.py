@@ -19,7 +19,7 @@ from doherty_service.translation._replies import (
     whole_stream_message,
 )
 from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
-from doherty_service.translation._size import SMALL_BYTES, check_size
+from doherty_service.translation._size import SMALL_BYTES, check_size, know_service
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
@@ -38,6 +38,7 @@ __all__ = [
     "delta_message",
     "duration",
     "features",
+    "know_service",
     "latency",
     "limits",
     "multiplex_failure",

@@ -9,7 +9,14 @@ from doherty_service.transport._loop import ServerLoop
 from doherty_service.transport._loop_lag import measure_lag
 from doherty_service.transport._poller import calm_poller
 from doherty_service.transport._port_watch import TransportLostError, watch_port
-from doherty_service.transport._server import bind, build_server, read_certificates, read_keyring
+from doherty_service.transport._server import (
+    bind,
+    bind_plaintext,
+    build_server,
+    generation_servicer,
+    read_certificates,
+    read_keyring,
+)
 
 __all__ = [
     "ConnectionGuard",
@@ -17,9 +24,11 @@ __all__ = [
     "ServerLoop",
     "TransportLostError",
     "bind",
+    "bind_plaintext",
     "build_server",
     "calm_poller",
     "count_connections",
+    "generation_servicer",
     "grpc_options",
     "measure_lag",
     "read_certificates",

@@ -1,5 +1,7 @@
 """Puts the gRPC server together: options, interceptors and services."""
 
+from collections.abc import Callable
+
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
@@ -20,7 +22,7 @@ from doherty_service.security import (
     Limits,
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
-from doherty_service.settings import Settings
+from doherty_service.settings import Settings, is_loopback
 from doherty_service.telemetry import LatencyRecorder
 from doherty_service.translation import Deployment
 from doherty_service.transport._connections import ConnectionGuard
@@ -37,6 +39,7 @@ _MOST_DEBUGGING = 4
 def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     settings: Settings,
     generations: Generations,
+    servicer: GenerationServicer,
     recorder: LatencyRecorder,
     health_servicer: HealthServicer,
     reporter: Reporter,
@@ -66,23 +69,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         load=None if settings.load_reports == "off" else lambda: load_meter.encoded,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
-    deployment = Deployment(
-        max_output_tokens=settings.max_output_tokens,
-        system_prompt=settings.system_prompt,
-        sampling=SamplingDefaults(temperature=settings.temperature, top_p=settings.top_p),
-        control_tokens=settings.allow_control_tokens,
-    )
-    generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationServicer(
-            generations,
-            deployment,
-            CacheSalts(shared=settings.share_prefix_cache),
-            Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
-            reporter,
-            receive_watch,
-        ),
-        server,
-    )
+    generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
     latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
     if settings.health != "off":
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -95,6 +82,26 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         described = [name for name, door in doors.items() if door != "off" and name != LOAD_SERVICE]
         add_reflection(server, [*SERVICES, *described])
     return server, interceptor.end_watch
+
+
+def generation_servicer(
+    settings: Settings, generations: Generations, reporter: Reporter, receive_watch: ReceiveWatch
+) -> GenerationServicer:
+    """What answers requests, whichever way they come."""
+    deployment = Deployment(
+        max_output_tokens=settings.max_output_tokens,
+        system_prompt=settings.system_prompt,
+        sampling=SamplingDefaults(temperature=settings.temperature, top_p=settings.top_p),
+        control_tokens=settings.allow_control_tokens,
+    )
+    return GenerationServicer(
+        generations,
+        deployment,
+        CacheSalts(shared=settings.share_prefix_cache),
+        Bounds(settings.max_queued_requests, settings.max_message_bytes, settings.max_concurrent_streams),
+        reporter,
+        receive_watch,
+    )
 
 
 def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
@@ -118,22 +125,35 @@ def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates
     Raises:
         EngineSetupError: the address cannot be had, or would be open to everybody without a word.
     """
-    if certificates is None and not settings.is_loopback and not settings.insecure:
-        raise EngineSetupError(
-            f"Listening on {settings.listen} would offer plaintext to other machines; "
-            "give --tls-cert and --tls-key, or say --insecure to allow it."
+    if certificates is None:
+        return bind_plaintext(
+            server, settings.listen, insecure=settings.insecure, instead="give --tls-cert and --tls-key, or "
         )
-    host, _, port = settings.listen.rpartition(":")
+    return _bind(settings.listen, lambda: server.add_secure_port(settings.listen, certificates.credentials()))
+
+
+def bind_plaintext(server: grpc.aio.Server, address: str, *, insecure: bool, instead: str = "") -> str:
+    """Binds a server to an address without encryption, and returns it with the port that was picked.
+
+    Raises:
+        EngineSetupError: the address cannot be had, or would be open to everybody without a word; `instead` is what
+            else could be done than to allow it.
+    """
+    if not is_loopback(address) and not insecure:
+        raise EngineSetupError(
+            f"Listening on {address} would offer plaintext to other machines; {instead}say --insecure to allow it."
+        )
+    return _bind(address, lambda: server.add_insecure_port(address))
+
+
+def _bind(address: str, add_port: Callable[[], int]) -> str:
+    host, _, port = address.rpartition(":")
     try:
         try_to_bind(host.strip("[]"), int(port))
-        if certificates is None:
-            bound = server.add_insecure_port(settings.listen)
-        else:
-            bound = server.add_secure_port(settings.listen, certificates.credentials())
+        return f"{host}:{add_port()}"
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be had"
-        raise EngineSetupError(f"Cannot listen on {settings.listen}: {reason}.") from error
-    return f"{host}:{bound}"
+        raise EngineSetupError(f"Cannot listen on {address}: {reason}.") from error
 
 
 def read_certificates(settings: Settings) -> Certificates | None:

@@ -1,0 +1,58 @@
+"""The server of the door: a port of its own, beside the one of the contract."""
+
+from importlib.util import find_spec
+from typing import NoReturn
+
+import grpc.aio
+
+from doherty_engine import EngineSetupError
+from doherty_service import translation
+from doherty_service.generation import Generations
+from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
+from doherty_service.servicers import GenerationServicer
+from doherty_service.settings import Settings
+from doherty_service.telemetry import log_event
+from doherty_service.transport import bind_plaintext, grpc_options
+
+_PACKAGE = "smg_grpc_proto"
+
+
+def check_door() -> None:
+    """Makes sure that what the door needs is installed.
+
+    Raises:
+        EngineSetupError: it is not.
+    """
+    if find_spec(_PACKAGE) is None:
+        raise EngineSetupError(
+            "The door for gateways needs the package smg-grpc-proto; run `pip install 'doherty[gateway]'`."
+        )
+
+
+async def run_door(
+    settings: Settings,
+    generations: Generations,
+    servicer: GenerationServicer,
+    reporter: Reporter,
+    receive_watch: ReceiveWatch,
+) -> NoReturn:
+    """Serves until it is cancelled. Callers need no key: SMG can send none.
+
+    Raises:
+        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
+    """
+    # Not installed everywhere.
+    from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc  # noqa: PLC0415
+
+    from doherty_service.gateway._servicer import VllmEngineServicer  # noqa: PLC0415
+
+    service = vllm_engine_pb2.DESCRIPTOR.services_by_name["VllmEngine"]
+    translation.know_service(service)
+    interceptor = LatencyInterceptor(reporter, receive_watch, own_services=[service.full_name])
+    server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
+    vllm_engine_pb2_grpc.add_VllmEngineServicer_to_server(VllmEngineServicer(generations, servicer), server)
+    address = bind_plaintext(server, settings.door_listen, insecure=settings.insecure)
+    await server.start()
+    log_event("door_open", address=address, door=settings.door)
+    await interceptor.end_watch.run(settings.stall_timeout)
+    raise AssertionError("the watch runs until it is cancelled")

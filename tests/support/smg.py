@@ -1,0 +1,54 @@
+"""The gateway SMG in front of servers with a door for it."""
+
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from support.programs import program
+
+_START_SECONDS = 60
+_LOOK_SECONDS = 0.1
+
+
+def free_port() -> int:
+    """A port of loopback that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@contextmanager
+def start_smg(doors: Sequence[str], *flags: str) -> Iterator[str]:
+    """Runs SMG until the end of the block, from when it has all workers; the base of its HTTP API's addresses."""
+    port, metrics = free_port(), free_port()
+    command = [
+        *(program("smg"), "launch", "--host", "127.0.0.1", "--port", str(port)),
+        *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics), "--log-level", "warn"),
+        *("--worker-urls", *(f"grpc://{door}" for door in doors)),
+        *("--health-check-interval-secs", "1", "--health-failure-threshold", "1", *flags),
+    ]
+    with ExitStack() as stack:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        _wait_for_workers(process, f"http://127.0.0.1:{port}", len(doors))
+        yield f"http://127.0.0.1:{port}"
+
+
+def _wait_for_workers(process: "subprocess.Popen[bytes]", base: str, count: int) -> None:
+    ends = time.monotonic() + _START_SECONDS
+    while time.monotonic() < ends:
+        with (
+            suppress(urllib.error.URLError, ConnectionError),
+            urllib.request.urlopen(f"{base}/workers", timeout=5) as reply,  # noqa: S310 - on loopback
+        ):
+            if reply.read().count(b'"is_healthy":true') == count:
+                return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_SECONDS)
+            break
+    raise AssertionError("SMG has ended, or has not got its workers")
