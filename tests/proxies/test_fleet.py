@@ -26,8 +26,8 @@ CALLERS = 2
 """They call through each of the proxies without a pause."""
 STREAMS = 12
 """Through each of the proxies: enough for both servers to have some."""
-TOKENS = 300
-"""Of long answers, which take three seconds."""
+TOKENS = 500
+"""Of long answers, which take five seconds."""
 
 
 def call(proxy: Running, authority: Authority, name: str, stop: Event) -> Counter[str]:
@@ -98,8 +98,7 @@ async def test_one_server_is_killed(fleet: Fleet, proxies: list[Running], author
         clients = [await stack.enter_async_context(AsyncClient(proxy.target, tls=tls)) for proxy in proxies]
         streams = [[client.stream_generate("a", **long) for _ in range(STREAMS)] for client in clients]
         calls = [asyncio.create_task(client.generate("a", **long)) for client in clients for _ in range(2)]
-        for stream in (stream for several in streams for stream in several):
-            await anext(stream)
+        await asyncio.gather(*(anext(stream) for several in streams for stream in several))
         fleet.servers[1].stop(signal.SIGKILL)
         with calling(proxies, authority):  # what begins now has not reached the dead server, however it is sent
             answers = await asyncio.gather(*(stream.result() for several in streams for stream in several), *calls)
