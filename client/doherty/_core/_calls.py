@@ -4,12 +4,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._actions import Actions, Pause, Rpc
-from doherty._core._dispatch import Dispatch, log_attempt
+from doherty._core._dispatch import Dispatch, log_attempt, start_trace
 from doherty._core._errors import DohertyError
 from doherty._core._from_wire import generation_from_reply
 from doherty._core._request import count_request, latency_request
 from doherty._core._resume import shortened
-from doherty._core._trace import start_trace
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from dataclasses import replace
 from math import inf
 from time import perf_counter
@@ -14,9 +15,12 @@ from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy
 from doherty._core._settings import Settings, Timeout, choose_timeout
+from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+    from doherty.v1.request_pb2 import GenerateRequest
 
 _LOG: Final = logging.getLogger("doherty")
 
@@ -141,3 +145,16 @@ def log_attempt(request: "Message", target: str, started: float, error: BaseExce
     if _LOG.isEnabledFor(logging.DEBUG):
         outcome = "OK" if error is None else error.code().name if isinstance(error, grpc.RpcError) else "closed"
         _LOG.debug("%s to %s: %s after %.3f s", request.DESCRIPTOR.name, target, outcome, perf_counter() - started)
+
+
+_NO_TRACE = Trace()
+
+
+def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:
+    """Begins the trace of a call."""
+    # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all other programs time.
+    if "opentelemetry.trace" not in sys.modules:
+        return _NO_TRACE
+    from doherty._core._span import SpanTrace  # noqa: PLC0415 - optional
+
+    return SpanTrace(request, stream=stream)

@@ -1,12 +1,10 @@
 """Reports calls to OpenTelemetry in programs that use it."""
 
-import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from doherty.v1.answer_pb2 import Start, Summary
-    from doherty.v1.request_pb2 import GenerateRequest
 
 
 class Trace:
@@ -38,16 +36,3 @@ class Trace:
 
     def fail(self, error: BaseException) -> None:
         """Reports that the call failed or was ended by its caller."""
-
-
-_NO_TRACE = Trace()
-
-
-def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:
-    """Begins the trace of a call."""
-    # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all other programs time.
-    if "opentelemetry.trace" not in sys.modules:
-        return _NO_TRACE
-    from doherty._core._span import SpanTrace  # noqa: PLC0415 - optional
-
-    return SpanTrace(request, stream=stream)
