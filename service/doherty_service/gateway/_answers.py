@@ -40,7 +40,7 @@ class GatewayStream(StreamedAnswer):
             return encode(_complete(output.finish, self._ids, self))
         if not output.token_count:
             return b""
-        ids = _ids(output)
+        ids = _known_ids(output)
         self._ids += ids
         reply = vllm.GenerateResponse()
         reply.chunk.token_ids.extend(ids)
@@ -60,12 +60,12 @@ def whole_message(answer: WholeAnswer) -> bytes:
     output = answer.output()
     if output.finish is None:
         raise AssertionError("an answer without an end is not whole")
-    reply = _complete(output.finish, _ids(output), answer)
+    reply = _complete(output.finish, _known_ids(output), answer)
     _put_logprobs(reply.complete.output_logprobs, output.logprobs)
     return encode(reply)
 
 
-def _ids(output: StepOutput) -> Sequence[int]:
+def _known_ids(output: StepOutput) -> Sequence[int]:
     """The ids of an output, of which the gateway makes the text.
 
     Raises:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from doherty_engine import ModelInfo
 
 _HONOURED = frozenset({"request_id", "tokenized", "text", "sampling_params", "stream"})
-_MEANS_NOTHING = frozenset({"skip_special_tokens", "spaces_between_special_tokens", "grammar_from_first_token"})
-"""SMG makes the text of the tokens itself; and constraints hold from the first token in any case."""
 _REFUSED = frozenset({"prompt_logprobs", "logit_bias", "truncate_prompt_tokens", "structural_tag"})
 _ANY_OBJECT = '{"type": "object"}'
 _NO_TOP_K = 1 << 31
@@ -23,7 +21,10 @@ _SEED_BITS = 32
 
 
 def to_contract(wire: "vllm.GenerateRequest", model: "ModelInfo") -> request_pb2.GenerateRequest:
-    """Translates a request. Values that mean "off" are left out, for SMG sends them unasked.
+    """Translates a request. Values that mean "off" are left out, because SMG sends them unasked.
+
+    What only concerns the text of special tokens has no effect, since SMG makes the text itself, and neither has
+    `grammar_from_first_token`: our constraints always begin there.
 
     Raises:
         UnsupportedFieldError: a field is set that has no counterpart; says which.

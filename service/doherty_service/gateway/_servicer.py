@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
+from doherty.v1 import request_pb2
 from doherty_service._errors import CallerLeftError, UnsupportedMethodError
 from doherty_service._version import server_version
 from doherty_service.gateway._answers import GatewayStream, encode, whole_message
@@ -72,9 +73,8 @@ class VllmEngineServicer:
             await record.rpc_context.write(reply)
 
     def _read(self, answer: Answer, request: vllm.GenerateRequest, *, whole: bool) -> None:
-        wire = to_contract(request, self._generations.model())
-        self._native.accept(answer, wire)
-        self._native.read(answer, wire, whole=whole)
+        self._native.accept(answer, request_pb2.GenerateRequest(request_id=request.request_id))
+        self._native.read(answer, to_contract(request, self._generations.model()), whole=whole)
 
     @contextmanager
     def _abortable(self, name: str, record: RequestRecord) -> Iterator[None]:
