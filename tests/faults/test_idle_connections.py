@@ -23,6 +23,8 @@ ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 6000
 IDLE = 1_000
 CALLERS = 8
 
+LATER = 1000.0
+
 UNDER_A_LIMIT = f'#!/bin/sh\nulimit -n 1024\nexec {sys.executable} "$@"\n'
 
 
@@ -100,8 +102,8 @@ def test_those_with_a_key_and_health_checks_stay(tmp_path: Path, idle: ExitStack
         assert watching.is_active()
 
 
-def connection(host: str, seen: int, *, has_key: bool = False) -> _Connection:
-    return _Connection(0, (host, seen), ipaddress.ip_address(host), seen, has_key)
+def connection(host: str, seen: float, *, has_key: bool = False) -> _Connection:
+    return _Connection(0, (host, int(seen)), ipaddress.ip_address(host), seen, has_key)
 
 
 def test_the_oldest_without_a_key_go_first_and_a_trusted_proxy_may_have_more() -> None:
@@ -110,7 +112,7 @@ def test_the_oldest_without_a_key_go_first_and_a_trusted_proxy_may_have_more() -
     others = [connection("192.0.2.2", 0), connection("192.0.2.1", 0, has_key=True)]
     proxy = [connection("10.1.2.3", seen) for seen in range(20)]
     neighbours = [connection(f"2001:db8::{seen:x}", seen) for seen in range(1, 21)]  # of one /64
-    surplus = guard.surplus([*crowd, *others, *proxy, *neighbours])
+    surplus = guard.surplus([*crowd, *others, *proxy, *neighbours], LATER)
     assert {one.seen for one in surplus if one in crowd} == set(range(12))
     assert {one.seen for one in surplus if one in neighbours} == set(range(1, 13))
     assert len(surplus) == 24
@@ -119,6 +121,14 @@ def test_the_oldest_without_a_key_go_first_and_a_trusted_proxy_may_have_more() -
 def test_many_peers_leave_room_for_newcomers() -> None:
     guard = ConnectionGuard(64)
     crowd = [connection(f"192.0.2.{seen}", seen) for seen in range(64)]
-    assert {one.seen for one in guard.surplus(crowd)} == set(range(16))
+    assert {one.seen for one in guard.surplus(crowd, LATER)} == set(range(16))
     with_key = [connection(f"198.51.100.{seen}", 0, has_key=True) for seen in range(60)]
-    assert {one.seen for one in guard.surplus([*with_key, *crowd])} == set(range(56))
+    assert {one.seen for one in guard.surplus([*with_key, *crowd], LATER)} == set(range(56))
+
+
+def test_newcomers_have_a_second_to_show_their_key() -> None:
+    guard = ConnectionGuard(64)
+    crowd = [connection("192.0.2.1", LATER - 0.01 * age) for age in range(40)]
+    assert guard.surplus(crowd, LATER) == crowd[32:]
+    assert guard.surplus(crowd, LATER + 0.9) == crowd[10:]
+    assert guard.surplus(crowd, LATER + 1) == crowd[8:]

@@ -12,8 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
@@ -21,19 +20,22 @@ from urllib.parse import unquote
 from doherty_service.telemetry import log_warning
 
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.1
 _LOOK_AGAIN_SECONDS = 0.02
-"""After a look that found too many: whoever opens so many opens more."""
+"""While many come: whoever opens so many opens more."""
 
-_MOST_SHARE = 0.25
+_MOST_SHARE = 0.5
 """Of the CPU time of the event loop's thread, for looking."""
 
 _SLICE = 32
-"""How many connections are looked at, or shut down, before others get a turn: each costs about 20 microseconds."""
+"""How many connections are looked at, or shut down, before others get a turn."""
 
 _PEER_SHARE = 8
 _LEAST_OF_PEER = 4
 """A peer may have an eighth of all connections without a key, but so many in any case."""
+
+_NEWCOMER_SECONDS = 1.0
+"""A connection has so long to show its key before the bound of its peer holds for it, if there is room."""
 
 _TELL_SECONDS = 10.0
 
@@ -52,8 +54,8 @@ class _Connection:
     endpoint: tuple[str, int]
     """The address and the port of the peer, as the system tells them."""
     host: Address
-    seen: int
-    """The number of the first look that found it."""
+    seen: float
+    """When a look first found it, by `time.monotonic()`."""
     has_key: bool = False
 
     @property
@@ -75,7 +77,8 @@ class ConnectionGuard:
         self._with_key: set[str] = set()
         self._known: dict[tuple[str, int], _Connection] = {}
         """The connections that the last look found, by their endpoints."""
-        self._looks = 0
+        self._is_crowded = False
+        """Whether many without a key have come just now."""
         self._closed: Counter[str] = Counter()
         self._told = 0.0
 
@@ -91,20 +94,24 @@ class ConnectionGuard:
             surplus = await self._look(port)
             await _shut_down(surplus)
             spent = time.thread_time() - begun
-            await asyncio.sleep(max(_LOOK_AGAIN_SECONDS if surplus else _LOOK_SECONDS, spent / _MOST_SHARE))
+            pause = _LOOK_AGAIN_SECONDS if self._is_crowded else _LOOK_SECONDS
+            await asyncio.sleep(max(pause, spent / _MOST_SHARE))
 
     async def _look(self, port: int) -> list[_Connection]:
         """Finds those that are too many."""
         descriptors = _open_descriptors()
         if len(descriptors) <= self._most_of_peer and len(self._with_key) <= 2 * self._most:
+            self._is_crowded = False
             return []  # the usual case: nobody can have too many
-        self._looks += 1
         self._known = await self._find(descriptors, port)
         fresh, self._with_key = self._with_key, set()
         accepted = {_endpoint(peer) for peer in fresh}
         for one in self._known.values():
             one.has_key = one.has_key or (one.host, one.endpoint[1]) in accepted
-        surplus = self.surplus(list(self._known.values()))
+        now = time.monotonic()
+        newcomers = sum(not one.has_key and _is_newcomer(one, now) for one in self._known.values())
+        surplus = self.surplus(list(self._known.values()), now)
+        self._is_crowded = bool(surplus) or newcomers > self._most_of_peer
         self._closed.update(one.peer for one in surplus)
         self._tell()
         return surplus
@@ -112,20 +119,31 @@ class ConnectionGuard:
     async def _find(self, descriptors: Iterable[int], port: int) -> dict[tuple[str, int], _Connection]:
         """All connections of the port; those that were there before as they were known."""
         found: dict[tuple[str, int], _Connection] = {}
+        now = time.monotonic()
         for index, descriptor in enumerate(descriptors):
             await _let_others_in(index)
-            with suppress(OSError), _borrowed(descriptor) as borrowed:  # it is no socket, listens, or is closed by now
+            if (borrowed := _borrow(descriptor)) is None:
+                continue
+            try:
                 endpoint = borrowed.getpeername()[:2]
                 known = self._known.get(endpoint)
                 if known is not None:
                     known.descriptor = descriptor
                     found[endpoint] = known
                 elif borrowed.getsockname()[1:2] == (port,):
-                    found[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), self._looks)
+                    found[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), now)
+            except OSError:
+                pass  # it listens, or is closed by now
+            finally:
+                borrowed.detach()
         return found
 
-    def surplus(self, connections: Sequence[_Connection]) -> list[_Connection]:
-        """The oldest of those that are too many: a newcomer is about to show its key."""
+    def surplus(self, connections: Sequence[_Connection], now: float) -> list[_Connection]:
+        """The oldest of those that are too many: a newcomer is about to show its key.
+
+        As long as those without a key are no more than half of all, newcomers are not held to the bound of their
+        peer: somebody behind the same address may open connections faster than others can show their key.
+        """
         strangers = sorted((one for one in connections if not one.has_key), key=lambda one: -one.seen)
         by_peer: defaultdict[str, int] = defaultdict(int)
         # A quarter of all stays free, as far as those with a key leave it; an eighth is always for those without.
@@ -134,7 +152,9 @@ class ConnectionGuard:
         kept, surplus = 0, list[_Connection]()
         for one in strangers:
             by_peer[one.peer] += 1
-            if kept >= most or (by_peer[one.peer] > self._most_of_peer and not self._is_trusted(one.host)):
+            is_spared = kept < self._most // 2 and _is_newcomer(one, now)
+            is_bound = by_peer[one.peer] > self._most_of_peer and not self._is_trusted(one.host)
+            if kept >= most or (is_bound and not is_spared):
                 surplus.append(one)
             else:
                 kept += 1
@@ -150,6 +170,10 @@ class ConnectionGuard:
             log_warning("connections_closed", connections=self._closed.total(), peers=peers)
             self._closed.clear()
             self._told = now
+
+
+def _is_newcomer(connection: _Connection, now: float) -> bool:
+    return now - connection.seen < _NEWCOMER_SECONDS
 
 
 def room_for_connections(wanted: int) -> int:
@@ -180,18 +204,15 @@ def _open_descriptors() -> Sequence[int]:
         return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-@contextmanager
-def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """A descriptor of core's as a socket, without closing it.
+def _borrow(descriptor: int) -> socket.SocketType | None:
+    """A descriptor of core's as a socket, which is to be detached and not closed; None if it is no socket.
 
-    Raises:
-        OSError: it is no socket.
+    The plain type and no context manager: together they would cost three times as much.
     """
-    borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
     try:
-        yield borrowed
-    finally:
-        borrowed.detach()
+        return socket.SocketType(socket.AF_INET6, socket.SOCK_STREAM, 0, descriptor)
+    except OSError:
+        return None
 
 
 async def _let_others_in(index: int) -> None:
@@ -203,9 +224,15 @@ async def _shut_down(connections: Sequence[_Connection]) -> None:
     """Ends connections in both directions, those whose descriptor is still their own."""
     for index, one in enumerate(connections):
         await _let_others_in(index)
-        with suppress(OSError), _borrowed(one.descriptor) as borrowed:  # it is closed by now
+        if (borrowed := _borrow(one.descriptor)) is None:
+            continue
+        try:
             if borrowed.getpeername()[:2] == one.endpoint:
                 borrowed.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed by now
+        finally:
+            borrowed.detach()
 
 
 def _endpoint(peer: str) -> tuple[Address, int]:

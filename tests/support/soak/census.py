@@ -18,6 +18,7 @@ COLUMNS = ("seconds", "RSS (MiB)", "threads", "threads of core", "open files", "
 
 KEPT = {
     "doherty_engine._outputs.TokenLogprob": "the synthetic engine keeps those that it has made once",
+    "doherty_service.admission._pace._Answer": "the latest answers, whose number is bounded",
     "doherty_service.telemetry._histogram.Histogram": "one for each set of labels",
     "doherty_service.telemetry._window.Outcome": "one for each way to end, for each second of the window",
     "doherty_service.telemetry._window.Refusal": "one for each reason, for each second of the window",
