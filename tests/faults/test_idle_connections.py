@@ -124,6 +124,8 @@ def test_many_peers_leave_room_for_newcomers() -> None:
     assert {one.seen for one in guard.surplus(crowd, LATER)} == set(range(16))
     with_key = [connection(f"198.51.100.{seen}", 0, has_key=True) for seen in range(60)]
     assert {one.seen for one in guard.surplus([*with_key, *crowd], LATER)} == set(range(56))
+    with_key = [connection("198.51.100.1", seen, has_key=True) for seen in range(66)]
+    assert {one.seen for one in guard.surplus(with_key, LATER)} == {64, 65}
 
 
 def test_newcomers_have_a_second_to_show_their_key() -> None:

@@ -42,6 +42,8 @@ _TELL_SECONDS = 10.0
 _OTHER_FILES = 512
 """How many files the process may have open beside its connections."""
 
+_LARGEST = 2**31 - 1
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -139,17 +141,18 @@ class ConnectionGuard:
         return found
 
     def surplus(self, connections: Sequence[_Connection], now: float) -> list[_Connection]:
-        """The oldest of those that are too many: a newcomer is about to show its key.
+        """Those that are too many: without a key the oldest, for a newcomer is about to show its key; else the newest.
 
         As long as those without a key are no more than half of all, newcomers are not held to the bound of their
         peer: somebody behind the same address may open connections faster than others can show their key.
         """
-        strangers = sorted((one for one in connections if not one.has_key), key=lambda one: -one.seen)
+        newest_first = sorted(connections, key=lambda one: -one.seen)
+        strangers = [one for one in newest_first if not one.has_key]
+        with_key = [one for one in newest_first if one.has_key]
         by_peer: defaultdict[str, int] = defaultdict(int)
         # A quarter of all stays free, as far as those with a key leave it; an eighth is always for those without.
-        with_key = len(connections) - len(strangers)
-        most = max(self._most // _PEER_SHARE, self._most * 3 // 4 - with_key)
-        kept, surplus = 0, list[_Connection]()
+        most = max(self._most // _PEER_SHARE, self._most * 3 // 4 - len(with_key))
+        kept, surplus = 0, with_key[: max(0, len(with_key) - self._most)]
         for one in strangers:
             by_peer[one.peer] += 1
             is_spared = kept < self._most // 2 and _is_newcomer(one, now)
@@ -182,7 +185,7 @@ def room_for_connections(wanted: int) -> int:
     Raises the soft limit as far as it may be: many systems have 1024, which the engine needs, too.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
+    needed = 2 * wanted + _OTHER_FILES  # `connections_to_accept`
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -190,11 +193,24 @@ def room_for_connections(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):  # macOS has another limit, which it does not tell
         limit = soft
-    if limit == needed:
+    if _room(limit) >= wanted:
         return wanted
-    room = max(1, limit - min(_OTHER_FILES, limit // 2))
-    log_warning("few_files", limit=limit, wanted=needed, connections=room)
-    return room
+    log_warning("few_files", limit=limit, wanted=wanted + _OTHER_FILES, connections=_room(limit))
+    return _room(limit)
+
+
+def connections_to_accept(most: int) -> int:
+    """How many connections gRPC may accept where there may be `most`.
+
+    It refuses the newest of more, so there is room for those that come until the oldest are found and closed.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(2 * most, _LARGEST if soft == resource.RLIM_INFINITY else max(most, _room(soft)), _LARGEST)
+
+
+def _room(limit: int) -> int:
+    """How many connections there may be where so many files may be open."""
+    return max(1, limit - min(_OTHER_FILES, limit // 2))
 
 
 def _open_descriptors() -> Sequence[int]:

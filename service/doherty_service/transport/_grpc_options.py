@@ -4,6 +4,7 @@ What these do was tried out with core 1.85; some options that exist, or that oth
 """
 
 from doherty_service.settings import Settings
+from doherty_service.transport._connections import connections_to_accept
 
 _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000
@@ -33,7 +34,7 @@ def _sizes_and_numbers(settings: Settings) -> list[tuple[str, int]]:
         # which it cancels some at random, and 3,000, above which all, with CANCELLED and nothing that says why.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", connections_to_accept(settings.max_connections)),
         # Without this, two servers share one port silently, and each gets half of the calls.
         ("grpc.so_reuseport", 0),
         # Only "identity": a compressed message is refused with UNIMPLEMENTED. Older releases of core check the size of
