@@ -57,7 +57,7 @@ def on_debian(commands: str) -> str:
     inside = ROOT / "tests" / "foreign" / "inside.sh"
     commands = f"cd /project\n{commands.replace('apt-get install', 'apt-get install --no-install-recommends')}"
     done = subprocess.run(
-        ["bash", inside, DEBIAN / "root", "env", "HOME=/root", "bash", "-euc", commands],
+        ["bash", inside, DEBIAN / "root", "env", "HOME=/root", "timeout", "300", "bash", "-euc", commands],
         capture_output=True,
         text=True,
         check=False,
