@@ -21,7 +21,8 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo quick test test-model test-client test-others test-slow test-fresh-machine environments check format lint \
+.PHONY: demo quick test test-model test-client test-others test-slow test-languages test-fresh-machine environments \
+	check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -43,7 +44,7 @@ test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
 
 test-client: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/client tests/foreign
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign
 
 test-others: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow' --ignore=tests/client --ignore=tests/foreign
@@ -54,6 +55,16 @@ test-slow: .venv/.dev .cache/image/.made
 # The demo and the tests on a Debian that has what the documents ask for and nothing else. Not a part of `test`.
 test-fresh-machine:
 	@bash tests/deploy/fresh_machine.sh .cache/fresh-machine
+
+# docs/languages.md in Go, C++, Java and Ruby, on a Debian that has what the page names (1.2 GB). Not a part of `test`.
+test-languages: .venv/.dev .cache/languages/.made
+	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
+
+.cache/languages/.made: docs/languages.md tests/foreign/debian.sh tests/foreign/inside.sh
+	@rm -rf --one-file-system $(@D) && mkdir -p $(@D)
+	@echo "making a Debian with Go, C++, Java and Ruby in $(@D)"
+	@bash tests/foreign/debian.sh $(CURDIR)/$(@D)
+	@touch $@
 
 # Where the wheel is tested.
 environments: $(OLDEST)/.installed $(PYTHONS:%=.cache/python%/.installed)
