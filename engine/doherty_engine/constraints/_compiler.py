@@ -2,7 +2,7 @@
 
 Each is compiled here before the engine sees it, with bounds of our own: what cannot be read, fulfilled or afforded is
 told with the caller's field. llama.cpp moreover drops a grammar that llguidance refuses, or gives up on halfway, and
-generates on without a word: there a `Form` follows the answer.
+generates on without a word: there a `CompiledConstraint` follows the answer.
 """
 
 import re
@@ -29,7 +29,7 @@ _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): |failed to compile JSON schema: |\n +
 """Where in the Lark that we wrote llguidance found an error, which says nothing to the caller."""
 
 
-class FormCompiler:
+class ConstraintCompiler:
     """Compiles constraints."""
 
     def __init__(self, *, extra: str) -> None:
@@ -39,7 +39,7 @@ class FormCompiler:
         self._bytes = self._llguidance.LLTokenizer("byte")
         self._limits = self._llguidance.LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
 
-    def compile(self, constraint: Constraint) -> "Form":
+    def compile(self, constraint: Constraint) -> "CompiledConstraint":
         """Makes the form.
 
         Raises:
@@ -52,7 +52,7 @@ class FormCompiler:
             matcher.compute_bitmask()  # finds out what compiling leaves open: whether any answer can begin
             if matcher.is_stopped() and not matcher.is_accepting():
                 raise InvalidInputError(field, "no answer can fulfil it, or it is too complex")
-            return Form(field, lark, matcher)
+            return CompiledConstraint(field, lark, matcher)
         reason = _reason(matcher.get_error())
         if _CALLERS_FAULT.search(reason):
             raise InvalidInputError(field, f"no answer can fulfil it: {reason}")
@@ -68,7 +68,7 @@ class FormCompiler:
         return True
 
 
-class Form:
+class CompiledConstraint:
     """The form that one answer must have."""
 
     def __init__(self, field: str, lark: str, matcher: Any) -> None:
@@ -77,7 +77,7 @@ class Form:
         """As llama.cpp and vLLM take it: the first line tells that the others are Lark."""
         self._matcher = matcher
 
-    def follow(self, text: str) -> None:
+    def advance(self, text: str) -> None:
         """Takes the next text of the answer.
 
         Raises:
@@ -86,7 +86,7 @@ class Form:
         if text and not self._matcher.consume_tokens(list(text.encode())):
             raise self._dropped()
 
-    def end(self) -> None:
+    def check_end(self) -> None:
         """Takes the end that the model gave the answer; raises as `follow` does."""
         if not self._matcher.is_accepting():
             raise self._dropped()
