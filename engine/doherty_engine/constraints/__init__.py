@@ -1,4 +1,4 @@
-"""Reads constraints, and writes them for the libraries that bind them: llguidance (llama.cpp, vLLM) and xgrammar."""
+"""Reads constraints, and translates them for llguidance (llama.cpp, vLLM) and xgrammar (TensorRT-LLM)."""
 
 from doherty_engine.constraints._combination import check_combination, constraint_field
 from doherty_engine.constraints._compiler import CompiledConstraint, ConstraintCompiler
