@@ -21,7 +21,7 @@ PUBLIC = {
     """,
     "doherty_engine.models": """
         DFLASH EAGLE3 GIB TEXT BuildCache BuildKey Gpu Head ModelShape Quality as_gib check_digests check_weights
-        compare context_of default_cache fetch_weights fetch_whole read_head stretch visible_gpus
+        compare context_length default_cache extend_positions fetch_head fetch_weights read_head visible_gpus
         weights_identity
     """,
     "doherty_engine.text": """
