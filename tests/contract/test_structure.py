@@ -17,11 +17,11 @@ PUBLIC = {
         engine_profiles input_field is_shortage output_budget prepare_engine read_engine_options
     """,
     "doherty_engine.constraints": """
-        Form FormCompiler check_combination check_size constraint_field write_for_xgrammar
+        CompiledConstraint ConstraintCompiler check_combination check_size constraint_field write_for_xgrammar
     """,
     "doherty_engine.models": """
         DFLASH EAGLE3 GIB TEXT BuildCache BuildKey Gpu Head ModelShape Quality as_gib check_digests check_weights
-        compare context_of default_cache fetch_weights fetch_whole read_head stretch visible_gpus
+        compare context_length default_cache extend_positions fetch_head fetch_weights read_head visible_gpus
         weights_identity
     """,
     "doherty_engine.text": """

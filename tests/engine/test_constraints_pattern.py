@@ -7,17 +7,17 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from doherty_engine import InvalidInputError, JsonSchema, Regex, UnsupportedError
-from doherty_engine.constraints import FormCompiler, write_for_xgrammar
+from doherty_engine.constraints import ConstraintCompiler, write_for_xgrammar
 
 BYTES = LLTokenizer("byte")
-COMPILER = FormCompiler(extra="cpu")
+COMPILER = ConstraintCompiler(extra="cpu")
 
 
 def matches(constraint: Regex | JsonSchema, text: str) -> bool:
     form = COMPILER.compile(constraint)
     try:
-        form.follow(text)
-        form.end()
+        form.advance(text)
+        form.check_end()
     except InvalidInputError:
         return False
     return True

@@ -13,17 +13,17 @@ import pytest
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr
 
 from doherty_engine import InvalidInputError, JsonSchema, UnsupportedError
-from doherty_engine.constraints import FormCompiler, write_for_xgrammar
+from doherty_engine.constraints import ConstraintCompiler, write_for_xgrammar
 
-COMPILER = FormCompiler(extra="cpu")
+COMPILER = ConstraintCompiler(extra="cpu")
 FIELD = "constraint.json_schema"
 
 
 def fits(schema: object, text: str) -> bool:
     form = COMPILER.compile(JsonSchema(schema if isinstance(schema, str) else json.dumps(schema)))
     try:
-        form.follow(text)
-        form.end()
+        form.advance(text)
+        form.check_end()
     except InvalidInputError:
         return False
     return True

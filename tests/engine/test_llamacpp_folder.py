@@ -44,6 +44,6 @@ def test_another_folder_does_where_tmpdir_does_not(tmpdir: Path, monkeypatch: py
     assert folder.parent != parent
     remove_socket_folder(folder)
     monkeypatch.setattr(_socket_folder, "_parents", lambda: iter([parent]))
-    with pytest.raises(EngineSetupError, match="set TMPDIR to a short path") as raised:
+    with pytest.raises(EngineSetupError, match="set TMPDIR to a writable folder with a short path") as raised:
         make_socket_folder()
     assert str(parent) in str(raised.value)

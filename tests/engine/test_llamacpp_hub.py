@@ -114,7 +114,7 @@ def test_offline_the_only_file_there_is_meant(hub: Hub, monkeypatch: pytest.Monk
 
 
 ASKED = f"The repository {MODEL} on the hub has "
-NOT_ASKED = f"The hub cannot be asked, and the copy of {MODEL} in its cache has "
+NOT_ASKED = f"The hub cannot be reached, and the cached copy of {MODEL} has "
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ NOT_ASKED = f"The hub cannot be asked, and the copy of {MODEL} in its cache has 
     [
         (
             f"{MODEL}:Q2_K",
-            f"{ASKED}no GGUF file Q2_K; choose one, for instance {MODEL}/big/m-BF16-00001-",
+            f"{ASKED}no GGUF file Q2_K; choose one, for example {MODEL}/big/m-BF16-00001-",
         ),
-        (f"{MODEL}:Q4", f"{ASKED}several GGUF files; choose one, for instance {MODEL}/m-IQ4_0.gguf."),
-        (f"{MODEL}/x.gguf", f"{ASKED}no file x.gguf; name another one."),
-        ("org/gone", "The model org/gone is no file here and cannot be had from the hub (404 "),
+        (f"{MODEL}:Q4", f"{ASKED}several GGUF files; choose one, for example {MODEL}/m-IQ4_0.gguf."),
+        (f"{MODEL}/x.gguf", f"{ASKED}no file x.gguf; choose another one."),
+        ("org/gone", "The model org/gone is not a local file and cannot be downloaded from the hub (404 "),
         ("/no/such/file.gguf", "There is no model file /no/such/file.gguf; give the path of a GGUF file, or "),
         ("./no/such.gguf", "There is no model file ./no/such.gguf; "),
         ("not a name", "There is no model file not a name; "),
@@ -140,9 +140,9 @@ def test_what_cannot_be_had_is_told_in_a_sentence(name: str, sentence: str) -> N
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (f"{MODEL}:Q4_0", f"{NOT_ASKED}no GGUF file Q4_0; choose one, for instance {MODEL}/m-Q8_0.gguf."),
-        (f"{MODEL}/m-Q4_0.gguf", f"{NOT_ASKED}no file m-Q4_0.gguf; name another one."),
-        ("org/gone", "The model org/gone is no file here and cannot be had from the hub ("),
+        (f"{MODEL}:Q4_0", f"{NOT_ASKED}no GGUF file Q4_0; choose one, for example {MODEL}/m-Q8_0.gguf."),
+        (f"{MODEL}/m-Q4_0.gguf", f"{NOT_ASKED}no file m-Q4_0.gguf; choose another one."),
+        ("org/gone", "The model org/gone is not a local file and cannot be downloaded from the hub ("),
     ],
 )
 def test_so_is_what_was_not_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
@@ -168,7 +168,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pyt
 def test_a_revision_that_was_never_downloaded_is_not_another_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     find_model(MODEL, "v1")
     go_offline(hub, monkeypatch, CLOSED)
-    with pytest.raises(EngineSetupError, match="cannot be had from the hub"):
+    with pytest.raises(EngineSetupError, match="cannot be downloaded from the hub"):
         find_model(MODEL, "v2")
 
 
@@ -274,9 +274,9 @@ def test_the_revision_of_a_model_in_parts_is_that_of_all_of_them(tmp_path: Path)
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ((), "The folder x has no GGUF file with a language model; name another one."),
-        (("a.txt", "mmproj-F16.gguf"), "The folder x has no GGUF file with a language model; name another one."),
-        (("a.gguf", "b.gguf"), "The folder x has several GGUF files; choose one, for instance x/a.gguf."),
+        ((), "The folder x has no GGUF file with a language model; choose another one."),
+        (("a.txt", "mmproj-F16.gguf"), "The folder x has no GGUF file with a language model; choose another one."),
+        (("a.gguf", "b.gguf"), "The folder x has several GGUF files; choose one, for example x/a.gguf."),
     ],
 )
 def test_a_folder_without_a_choice(names: tuple[str, ...], sentence: str) -> None:

@@ -85,23 +85,26 @@ async def test_a_missing_libgomp_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         await start()
 
 
-NO_GGUF = "is not a GGUF file that can be read (it "
+NO_GGUF = "is not a readable GGUF file (it "
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda _: b"", " is empty; get it anew."),
-        (lambda _: b"PK\x03\x04 something else", f"{NO_GGUF}does not begin with the letters GGUF); "),
-        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", f"{NO_GGUF}is a pointer of Git LFS, in the place "),
-        (lambda _: b"GGUF\x00\x00\x00\x03" + bytes(100), f"{NO_GGUF}is big-endian, for another kind of processor); "),
+        (lambda _: b"", " is empty; download it again."),
+        (lambda _: b"PK\x03\x04 something else", f"{NO_GGUF}does not start with GGUF); "),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", f"{NO_GGUF}is a Git LFS pointer instead of "),
+        (lambda _: b"GGUF\x00\x00\x00\x03" + bytes(100), f"{NO_GGUF}is for big-endian processors); "),
         (lambda _: b"GGUF\x01\x00\x00\x00" + bytes(100), "(its version 1 is too old); "),
-        (lambda _: b"GGUF\x03\x00\x00\x00" + b"\xff" * 40, " is cut off: it ends within its metadata; get it anew."),
-        (lambda whole: whole[:6], " is cut off: it ends within its metadata; get it anew."),
-        (lambda whole: whole[:2000], " is cut off: it ends within its metadata; get it anew."),
-        (lambda whole: whole[:-1], " bytes; get it anew."),
+        (
+            lambda _: b"GGUF\x03\x00\x00\x00" + b"\xff" * 40,
+            " is incomplete: it ends inside its metadata; download it again.",
+        ),
+        (lambda whole: whole[:6], " is incomplete: it ends inside its metadata; download it again."),
+        (lambda whole: whole[:2000], " is incomplete: it ends inside its metadata; download it again."),
+        (lambda whole: whole[:-1], " bytes; download it again."),
         (lambda whole: whole.replace(b"\0llama", b"\0zebra", 1), " has the architecture zebra, which xllamacpp "),
-        (lambda whole: whole.replace(b"blk.0.ffn_up", b"blk.0.ffn_op"), "although the file is whole and "),
+        (lambda whole: whole.replace(b"blk.0.ffn_up", b"blk.0.ffn_op"), "although the file is complete and "),
     ],
 )
 async def test_a_file_that_cannot_be_loaded_is_told_why(
@@ -134,16 +137,18 @@ async def test_a_model_in_parts_loads_only_whole(tmp_path: Path) -> None:
     write_tiny_parts(first, second)
     async with running("llamacpp", model=str(first), slots="1", threads="1") as lab:
         assert lab.engine.info().vocabulary_size > 0
-    with pytest.raises(EngineSetupError, match=rf"not the first part of the model; name {first}\."):
+    with pytest.raises(EngineSetupError, match=rf"not the first part of the model; use {first}\."):
         await start(model=str(second))
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])
-    with pytest.raises(EngineSetupError, match=rf"{second} is cut off: it has {len(whole) - 1} of {len(whole)} bytes"):
+    with pytest.raises(
+        EngineSetupError, match=rf"{second} is incomplete: it has {len(whole) - 1} of {len(whole)} bytes"
+    ):
         await start(model=str(first))
     second.unlink()
-    with pytest.raises(EngineSetupError, match=rf"is in 2 files, and {second.name} is missing"):
+    with pytest.raises(EngineSetupError, match=rf"is split into 2 files, and {second.name} is missing"):
         await start(model=str(first))
-    with pytest.raises(EngineSetupError, match=r"name them as they were, like other-00001-of-00002\.gguf"):
+    with pytest.raises(EngineSetupError, match=r"give the files their original names, like other-00001-of-00002\.gguf"):
         await start(model=str(first.rename(tmp_path / "other.gguf")))
 
 
@@ -194,5 +199,5 @@ async def test_without_a_chat_template_texts_are_served_and_conversations_are_no
         assert not lab.engine.info().features & {"prompt", "messages"}
         short = Stopping(max_output_tokens=2, ignore_eos=True)
         assert (await asking(lab)(input=RawText("Hello"), stopping=short)).finish.output_tokens == 2
-    told = ["The model's chat template cannot render a conversation: prompt and messages are not served."]
+    told = ["The model's chat template cannot render a conversation: prompt and messages are not supported."]
     assert [record.message for record in caplog.records] == ([] if template is None else told)

@@ -74,7 +74,7 @@ class Readers:
         return Reader(
             server.has_chat_template,
             reader.prompt,
-            lambda text: reader.held(AnswerPrefix(text=text)).ids,
+            lambda text: reader.prefix(AnswerPrefix(text=text)).ids,
             vocabulary.decode,
         )
 
@@ -153,7 +153,7 @@ def test_a_held_text_is_never_more_than_text(readers: Readers, kind: str) -> Non
 
 
 def test_more_control_tokens_than_the_context_holds_are_refused_at_once(readers: Readers, kind: str) -> None:
-    with pytest.raises(InvalidInputError, match="the prompt is larger than the context could ever hold") as raised:
+    with pytest.raises(InvalidInputError, match="the prompt is too large for the model's context") as raised:
         readers(kind).prompt(asked(*[END * CONTEXT, END]))
     assert raised.value.field == "messages"
 

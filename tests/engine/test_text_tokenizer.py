@@ -188,7 +188,7 @@ def test_without_a_decoder_tokens_are_words(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_decoder_is_refused(tmp_path: Path) -> None:
     library = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - as above
     library.decoder = decoders.WordPiece()
-    with pytest.raises(EngineSetupError, match="a decoder of the kind WordPiece, which is not known here"):
+    with pytest.raises(EngineSetupError, match="a decoder of the kind WordPiece, which is not supported"):
         load(write_folder(tmp_path, library))
 
 
@@ -210,7 +210,7 @@ def test_a_model_on_the_hub(hub: Hub, folders: dict[str, Folder]) -> None:
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ("org/gone", "The model org/gone is no folder here and cannot be had from the hub (404 "),
+        ("org/gone", "The model org/gone is not a local folder and cannot be downloaded from the hub (404 "),
         ("/no/such", "There is no model folder /no/such; give the path of one, or a model on the hub as "),
         ("name", "There is no model folder name; "),
     ],
@@ -242,7 +242,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, folders: di
         ("tokenizer.json", None, "has no tokenizer.json"),
         ("tokenizer.json", "{}", r"The tokenizer of .* cannot be read \("),
         ("generation_config.json", "[", r"generation_config.json cannot be read \("),
-        ("config.json", "[]", "config.json is no JSON object"),
+        ("config.json", "[]", "config.json is not a JSON object"),
     ],
 )
 def test_a_folder_that_is_broken_is_refused(tmp_path: Path, name: str, content: str | None, sentence: str) -> None:

@@ -49,7 +49,7 @@ class Readers:
 
     def held(self, part: AnswerPrefix) -> Sequence[int] | str:
         """The same of the part that the caller holds."""
-        by_llamacpp = outcome(lambda: self._llamacpp.held(part).ids)
+        by_llamacpp = outcome(lambda: self._llamacpp.prefix(part).ids)
         by_hugging_face = outcome(lambda: self._hugging_face._prefix(part))  # noqa: SLF001
         assert by_llamacpp == by_hugging_face
         return by_llamacpp

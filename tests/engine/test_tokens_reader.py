@@ -100,7 +100,7 @@ async def test_what_is_wrong_names_its_field(reader: PromptReader, fields: dict[
 async def test_the_models_vocabulary_may_be_smaller_than_the_tokenizers(folder: Folder) -> None:
     reader = reader_of(folder, vocabulary_size=300)
     assert await reader.count(TokenIds((299,))) == 1
-    with pytest.raises(InvalidInputError, match="300 is no token: the model has 300"):
+    with pytest.raises(InvalidInputError, match="300 is not a token id; the vocabulary has 300 tokens"):
         await reader.count(TokenIds((300,)))
 
 

@@ -94,7 +94,9 @@ def test_weights_that_are_not(weights: Folder) -> None:
     second = weights.path / "model-00002-of-00002.safetensors"
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])
-    with pytest.raises(EngineSetupError, match=r"model-00002-of-00002\.safetensors of .* are cut off; get them anew"):
+    with pytest.raises(
+        EngineSetupError, match=r"model-00002-of-00002\.safetensors of .* are incomplete; download them again"
+    ):
         check(weights)
     for bytes_ in (b"", whole[:5], struct.pack("<Q", 9) + b"no header", b"version https://git-lfs.github.com/spec/v1"):
         second.write_bytes(bytes_)
@@ -113,7 +115,7 @@ def test_weights_that_are_not(weights: Folder) -> None:
 def test_engines_that_cannot_be_kept(tmp_path: Path) -> None:
     key = BuildKey({"model": "org/m"}, ("m", "1.2.1"))
     (tmp_path / "file").touch()
-    cannot = "Engines cannot be kept in .*; set engine_cache to another folder"
+    cannot = "Engines cannot be stored in .*; set engine_cache to another folder"
     with (
         pytest.raises(EngineSetupError, match=cannot),
         BuildCache(tmp_path / "file", what="engine", option="engine_cache").locked(key, print),

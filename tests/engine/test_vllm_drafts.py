@@ -108,9 +108,9 @@ async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: di
         (
             {"architectures": ["LlamaForCausalLM"], "draft_vocab_size": None, "num_hidden_layers": 16},
             {},
-            "is no head of EAGLE, EAGLE-3 or DFlash by its config.json",
+            "is not an EAGLE, EAGLE-3 or DFlash head according to its config.json",
         ),
-        ({"speculators_model_type": "peagle"}, {}, "is no head of EAGLE"),
+        ({"speculators_model_type": "peagle"}, {}, "is not an EAGLE"),
         ({**DFLASH, "block_size": None}, {}, "has no block_size in its config.json"),
         (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens a step"),
         (

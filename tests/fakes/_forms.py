@@ -3,7 +3,7 @@
 import llguidance
 
 from doherty_engine import Constraint, Grammar, InvalidInputError, JsonSchema, Regex, UnsupportedError
-from doherty_engine.constraints import FormCompiler
+from doherty_engine.constraints import ConstraintCompiler
 
 _END = 256
 """The byte tokenizer's end-of-sequence token; below it stand the bytes."""
@@ -18,7 +18,7 @@ def compile_form(kind: str, text: str) -> str:
     }
     constraint: Constraint = constraints[kind](text)
     try:
-        return FormCompiler(extra="cpu").compile(constraint).grammar.removeprefix("%llguidance {}\n")
+        return ConstraintCompiler(extra="cpu").compile(constraint).grammar.removeprefix("%llguidance {}\n")
     except (InvalidInputError, UnsupportedError) as error:
         raise RuntimeError(f"[xgrammar] {error}\nat line 1") from error
 

@@ -214,7 +214,7 @@ def test_a_calibration_set_in_the_cache_will_do(desk: Desk) -> None:
 def test_weights_that_are_not_what_the_hub_has(desk: Desk) -> None:
     desk.hub.digests[BIG] = "0" * 64
     done = desk.prepare()
-    assert (done.returncode, "is not what the hub has; delete " in said(done)) == (2, True)
+    assert (done.returncode, " differs from the file on the hub; delete " in said(done)) == (2, True)
 
 
 def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:

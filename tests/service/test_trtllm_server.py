@@ -95,7 +95,7 @@ def test_with_a_broken_engine_nothing_is_lost(model: Folder) -> None:
     texts = f"calib_dataset={calibration_set(model.path.parent / 'texts')}"
     name = broken_engine(model.path, texts)
     said = refused(model.path, "profile=fast", texts)
-    assert f"{name} is broken (rank0.engine is not " in said
+    assert f"{name} is damaged (rank0.engine is not " in said
     assert "doherty engine prepare" in said
     assert (model.path.parent / "engines" / name / "rank0.engine").read_bytes() == b"half"
 

@@ -6,11 +6,11 @@ LAST = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)
 
 Ranges = tuple[tuple[int, int], ...]
-"""Code points, both ends included, in order and without overlaps."""
+"""Inclusive ranges of code points, sorted and without overlaps."""
 
 
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """The ranges in order, those that touch or overlap joined."""
+    """Sorts ranges, and joins those that touch or overlap."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if merged and first <= merged[-1][1] + 1:
@@ -21,7 +21,7 @@ def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def complement(ranges: Ranges) -> Ranges:
-    """All other characters; surrogates are none."""
+    """All other code points except surrogates."""
     rest: list[tuple[int, int]] = []
     start = 0
     for first, last in merge((*ranges, (SURROGATES.start, SURROGATES.stop - 1))):
@@ -32,12 +32,12 @@ def complement(ranges: Ranges) -> Ranges:
 
 
 def points(characters: str) -> Ranges:
-    """The characters of a text."""
+    """The set of the characters of a text."""
     return merge((ord(character), ord(character)) for character in characters)
 
 
-def both(left: Ranges, right: Ranges) -> Ranges:
-    """The characters that are in both."""
+def intersection(left: Ranges, right: Ranges) -> Ranges:
+    """The code points that are in both sets."""
     return merge((max(a, c), min(b, d)) for a, b in left for c, d in right if max(a, c) <= min(b, d))
 
 

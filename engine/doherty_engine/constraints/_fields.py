@@ -1,4 +1,4 @@
-"""Reads the fields of a constraint, as far as all engines read them alike."""
+"""Parses the fields of a constraint that all engines parse in the same way."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,15 @@ from doherty_engine.constraints._pattern import Pattern, PatternError, PatternUn
 from doherty_engine.constraints._pattern_reader import read_pattern
 
 FORMATS = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"})
-"""What `format` binds in a JSON Schema, on every engine that binds any."""
+"""The values of `format` in a JSON Schema that engines enforce."""
 
 
 def read_regex(pattern: str) -> Pattern:
-    """The regular expression of a constraint.
+    """Parses the regular expression of a constraint.
 
     Raises:
-        InvalidInputError: it cannot be read, or is too large.
-        UnsupportedError: it uses what no grammar can do.
+        InvalidInputError: It is invalid or too large.
+        UnsupportedError: It uses a feature that no grammar supports.
     """
     field = "constraint.regex"
     check_size(field, pattern)
@@ -26,18 +26,18 @@ def read_regex(pattern: str) -> Pattern:
     except PatternUnsupportedError as error:
         raise UnsupportedError(field, str(error)) from error
     except PatternError as error:
-        raise InvalidInputError(field, f"it cannot be read: {error}") from error
+        raise InvalidInputError(field, f"it cannot be parsed: {error}") from error
 
 
 def read_grammar(gbnf: str) -> Mapping[str, Node]:
-    """The rules of a grammar in GBNF.
+    """Parses a grammar in GBNF; returns its rules by name.
 
     Raises:
-        InvalidInputError: it cannot be read, or is too large.
+        InvalidInputError: It is invalid or too large.
     """
     field = "constraint.grammar"
     check_size(field, gbnf)
     try:
         return read_gbnf(gbnf)
     except GbnfError as error:
-        raise InvalidInputError(field, f"it cannot be read: {error}") from error
+        raise InvalidInputError(field, f"it cannot be parsed: {error}") from error

@@ -1,7 +1,7 @@
-r"""Reads a grammar in GBNF.
+r"""Parses a grammar in GBNF.
 
-llama.cpp's own reader of GBNF must never see a caller's text: it overflows the stack on deep grammars and hangs on
-ambiguous ones, and the whole process with it. This one bounds depth and size; `_lark` writes what it read.
+llama.cpp's own GBNF parser must never see a caller's text: deep grammars overflow its stack, which ends the process,
+and ambiguous ones make it hang. This parser limits depth and size. `_lark` translates the result for llguidance.
 
 llguidance has a converter, too (`llguidance.gbnf_to_lark`). In 1.9.1 its dot does not match a line break, and it writes
 \u00e9 and \U0001F600 without their zeros, which llguidance's own lexer then refuses.
@@ -11,26 +11,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from doherty_engine.constraints._characters import LAST, SURROGATES
+
 _MAX_DEPTH = 24
 _MAX_RULES = 256
-"""llguidance overflows the stack on a chain of ten thousand."""
+"""llguidance's stack overflows on a chain of 10,000 rules."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _REPEAT = re.compile(r"\{\s*(\d{1,5})\s*(?:(,)\s*(\d{1,5})?\s*)?\}")
 _INLINE_SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _SPACE = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
-_LAST_CODE_POINT = 0x10FFFF
-_SURROGATES = range(0xD800, 0xE000)
 
 
 class GbnfError(ValueError):
-    """The grammar cannot be read; the message says why."""
+    """The grammar is invalid or too large; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
-    """A literal, a character class or the dot, as a regular expression."""
+class RegexNode:
+    """A literal, a character class or a dot, written as a regular expression."""
 
     pattern: str
 
@@ -41,12 +41,12 @@ class RuleName:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Concatenation:
     items: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Alternation:
     items: tuple["Node", ...]
 
 
@@ -54,19 +54,19 @@ class Choice:
 class Repeat:
     item: "Node"
     suffix: str
-    """As Lark and GBNF both write it."""
+    """The repetition operator; Lark and GBNF use the same syntax."""
 
 
-Node = Pattern | RuleName | Series | Choice | Repeat
+Node = RegexNode | RuleName | Concatenation | Alternation | Repeat
 
 
 def read_gbnf(gbnf: str) -> dict[str, Node]:
-    """The rules of a grammar, each one's references checked.
+    """Parses a grammar, and checks that all rules exist to which it refers; returns the rules by name.
 
     Raises:
-        GbnfError: it cannot be read, or is nested too deeply.
+        GbnfError: It is invalid, has too many rules, or is nested too deeply.
     """
-    rules = _Reader(gbnf).read()
+    rules = _GbnfReader(gbnf).read()
     if "root" not in rules:
         raise GbnfError("it has no rule named root")
     if len(rules) > _MAX_RULES:
@@ -74,24 +74,25 @@ def read_gbnf(gbnf: str) -> dict[str, Node]:
     for name, body in rules.items():
         for reference in references(body):
             if reference not in rules:
-                raise GbnfError(f"the rule {name} refers to {reference}, which is not there")
+                raise GbnfError(f"the rule {name} refers to {reference}, which does not exist")
     return rules
 
 
 def references(node: Node) -> Iterator[str]:
+    """The names of the rules that a node refers to."""
     match node:
         case RuleName(name):
             yield name
-        case Series(items) | Choice(items):
+        case Concatenation(items) | Alternation(items):
             for item in items:
                 yield from references(item)
         case Repeat(item, _):
             yield from references(item)
-        case Pattern():
+        case RegexNode():
             pass
 
 
-class _Reader:
+class _GbnfReader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
@@ -117,7 +118,7 @@ class _Reader:
         while self._accept("|"):
             self._skip(_SPACE)
             items.append(self._sequence(nested=nested))
-        return items[0] if len(items) == 1 else Choice(tuple(items))
+        return items[0] if len(items) == 1 else Alternation(tuple(items))
 
     def _sequence(self, *, nested: bool) -> Node:
         items: list[Node] = []
@@ -126,19 +127,19 @@ class _Reader:
             self._skip(space)
             items.append(self._repeated(item))
             self._skip(space)
-        return items[0] if len(items) == 1 else Series(tuple(items))
+        return items[0] if len(items) == 1 else Concatenation(tuple(items))
 
     def _item(self) -> Node | None:
         if self._accept('"'):
-            return Pattern("".join(quote(character) for character in self._characters('"')))
+            return RegexNode("".join(quote(character) for character in self._characters('"')))
         if self._accept("["):
             return self._character_class()
         if self._accept("("):
             return self._group()
         if self._accept("."):
-            return Pattern("(?s:.)")
+            return RegexNode("(?s:.)")
         if self._text[self._position : self._position + 1] in {"<", "!"}:
-            raise GbnfError("it names tokens by <...>, which this engine cannot do")
+            raise GbnfError("it names tokens with <...>, which this engine does not support")
         name = _NAME.match(self._text, self._position)
         if name is None:
             return None
@@ -165,7 +166,7 @@ class _Reader:
             return item
         bounds = _REPEAT.match(self._text, self._position)
         if bounds is None:
-            raise self._error("a repetition as {2}, {2,} or {2,5}, of at most five digits")
+            raise self._error("a repetition like {2}, {2,} or {2,5}, with at most five digits")
         self._position = bounds.end()
         low, comma, high = bounds.groups()
         if high is not None and int(high) < int(low):
@@ -183,11 +184,11 @@ class _Reader:
                 self._position += 1
                 last = self._character()
             if last < first:
-                raise GbnfError("a range of characters ends before it begins")
+                raise GbnfError("a character range ends before it begins")
             ranges.append(f"{quote(first)}-{quote(last)}")
         if not ranges:
-            raise GbnfError("a class of characters is empty")
-        return Pattern(f"[{negated}{''.join(ranges)}]")
+            raise GbnfError("a character class is empty")
+        return RegexNode(f"[{negated}{''.join(ranges)}]")
 
     def _characters(self, end: str) -> Iterator[str]:
         while not self._accept(end):
@@ -205,16 +206,16 @@ class _Reader:
         digits = _HEX_DIGITS.get(escape, 0)
         code = re.compile(f"[0-9A-Fa-f]{{{digits}}}").match(self._text, self._position) if digits else None
         if code is None:
-            raise GbnfError(f"the escape \\{escape} cannot be read")
+            raise GbnfError(f"the escape \\{escape} is invalid")
         self._position = code.end()
         point = int(code[0], 16)
-        if point > _LAST_CODE_POINT or point in _SURROGATES:
-            raise GbnfError(f"the escape \\{escape}{code[0]} is no character")
+        if point > LAST or point in SURROGATES:
+            raise GbnfError(f"the escape \\{escape}{code[0]} is not a character")
         return chr(point)
 
     def _next(self) -> str:
         if self._position >= len(self._text):
-            raise GbnfError("it ends inside a literal or a class of characters")
+            raise GbnfError("it ends inside a literal or a character class")
         self._position += 1
         return self._text[self._position - 1]
 
@@ -237,9 +238,9 @@ class _Reader:
 
     def _error(self, expected: str) -> GbnfError:
         line = self._text.count("\n", 0, self._position) + 1
-        return GbnfError(f"line {line} should go on with {expected}")
+        return GbnfError(f"line {line}: expected {expected}")
 
 
 def quote(character: str) -> str:
-    """Any character as a regular expression that stands for it alone, inside a class too."""
+    """Writes a character as a regular expression that matches only it; also valid inside a character class."""
     return f"\\x{{{ord(character):x}}}"

@@ -1,28 +1,28 @@
-"""Writes a grammar in the dialect of Lark that llguidance takes.
+"""Translates a GBNF grammar to llguidance's dialect of Lark.
 
-A rule that does not refer back to itself becomes a terminal, which is a regular expression and read exactly. In a
-recursive rule terminals are as long as possible, and each takes as much of the answer as it can: so such a grammar may
-allow less than it says, but never more.
+A rule that is not recursive becomes a terminal, that is a regular expression, with exactly the same meaning. In a
+recursive rule, as much as possible becomes one terminal, and the lexer matches terminals greedily. So a recursive
+grammar may allow less than the original, but never more.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from doherty_engine.constraints._gbnf import Choice, Node, Pattern, Repeat, RuleName, Series, references
+from doherty_engine.constraints._gbnf import Alternation, Concatenation, Node, RegexNode, Repeat, RuleName, references
 
 
 def write_lark(rules: Mapping[str, Node]) -> str:
-    """The grammar whose rule `root` is the whole answer."""
-    return _Writer(rules).write()
+    """Writes the grammar; its rule `root` matches the whole answer."""
+    return _LarkWriter(rules).write()
 
 
-class _Writer:
-    """Names the rules t0, t1, ... where they are recursive and T0, T1, ... where they are terminals."""
+class _LarkWriter:
+    """Writes one grammar. Terminals are named T0, T1, ..., all other rules t0, t1, ..."""
 
     def __init__(self, rules: Mapping[str, Node]) -> None:
         reachable = _reachable(rules, "root")
         self._rules = {name: rules[name] for name in rules if name in reachable}
         recursive = {name for name in self._rules if name in _reachable(rules, *references(rules[name]))}
-        # What refers to a recursive rule cannot be a terminal either.
+        # A rule that refers to a recursive rule cannot be a terminal either.
         grammatical = {name for name in self._rules if recursive & ({name} | _reachable(rules, name))}
         self._names = {name: f"{'t' if name in grammatical else 'T'}{place}" for place, name in enumerate(self._rules)}
         self._grammatical = grammatical
@@ -38,15 +38,15 @@ class _Writer:
 
     def _terminal(self, node: Node) -> str:
         match node:
-            case Pattern(pattern):
+            case RegexNode(pattern):
                 return f"/{pattern}/" if pattern else '""'
             case RuleName(name):
                 return self._names[name]
             case Repeat(item, suffix):
                 return f"({self._terminal(item)}){suffix}"
-            case Series(items):
+            case Concatenation(items):
                 return " ".join(f"({self._terminal(item)})" for item in items) or '""'
-            case Choice(items):
+            case Alternation(items):
                 return " | ".join(f"({self._terminal(item)})" for item in items)
 
     def _grammar(self, node: Node) -> str:
@@ -55,28 +55,28 @@ class _Writer:
         match node:
             case Repeat(item, suffix):
                 return f"({self._grammar(item)}){suffix}"
-            case Series(items):
+            case Concatenation(items):
                 return " ".join(f"({self._grammar(run)})" for run in self._runs(items))
-            case Choice(items):
+            case Alternation(items):
                 return " | ".join(f"({self._grammar(item)})" for item in items)
             case RuleName(name):
                 return self._names[name]
-            case Pattern():
+            case RegexNode():
                 raise AssertionError("a literal is a terminal")
 
     def _runs(self, items: Sequence[Node]) -> Iterator[Node]:
-        """Joins neighbours that are terminals, so that no lexer decides where one ends."""
+        """Joins adjacent terminals, so that the lexer does not decide where one ends and the next begins."""
         run: list[Node] = []
         for item in items:
             if self._is_terminal(item):
                 run.append(item)
                 continue
             if run:
-                yield Series(tuple(run))
+                yield Concatenation(tuple(run))
                 run = []
             yield item
         if run:
-            yield Series(tuple(run))
+            yield Concatenation(tuple(run))
 
     def _as_terminal(self, node: Node) -> str:
         name = f"G{len(self._groups)}"
@@ -88,7 +88,7 @@ class _Writer:
 
 
 def _reachable(rules: Mapping[str, Node], *starts: str) -> set[str]:
-    """The rules that some rules lead to, themselves included."""
+    """The names of all rules that can be reached from `starts`, including `starts`."""
     reached: set[str] = set()
     waiting = list(starts)
     while waiting:

@@ -1,4 +1,4 @@
-"""How large a constraint may be."""
+"""Limits the size of a constraint."""
 
 from doherty_engine._errors import InvalidInputError
 
@@ -6,10 +6,10 @@ _MAX_CHARACTERS = 32_768
 
 
 def check_size(field: str, text: str) -> None:
-    """Refuses a constraint that only reading it would take long.
+    """Refuses a constraint that would take too long to parse.
 
     Raises:
-        InvalidInputError: it is that long.
+        InvalidInputError: It has too many characters.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise InvalidInputError(field, f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are taken")
+        raise InvalidInputError(field, f"it has {len(text)} characters; the maximum is {_MAX_CHARACTERS}")

@@ -1,4 +1,4 @@
-"""A regular expression as a tree."""
+"""The syntax tree of a regular expression."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,22 @@ from doherty_engine.constraints._characters import Ranges
 
 
 class PatternError(ValueError):
-    """The expression cannot be read; the message says why."""
+    """The expression is invalid, ambiguous or too large; the message says why."""
 
 
 class PatternUnsupportedError(PatternError):
-    """It is a regular expression, and uses what grammars cannot do."""
+    """The expression is valid, but uses a feature that grammars do not support."""
 
 
 @dataclass(frozen=True, slots=True)
 class Characters:
-    """One character out of a set."""
+    """One character from a set."""
 
     ranges: Ranges
     properties: tuple[str, ...] = ()
-    """Unicode properties, as `\\p{L}`, whose characters belong to the set too."""
+    """Unicode properties such as `\\p{L}`, whose characters also belong to the set."""
     negated: bool = False
-    """Whether the set is all other characters; only with properties."""
+    """Whether the set consists of all other characters; False if there are no properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Alternatives:
 @dataclass(frozen=True, slots=True)
 class Repetition:
     item: "Pattern"
-    least: int
-    most: int | None
+    minimum: int
+    maximum: int | None
 
 
 @dataclass(frozen=True, slots=True)

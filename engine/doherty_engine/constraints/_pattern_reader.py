@@ -1,7 +1,8 @@
-r"""Reads a regular expression in the one dialect that callers may use, into a tree that every engine can be given.
+r"""Parses a regular expression into a syntax tree that can be written for every engine.
 
-The dialect is ECMA-262's with the flag u, as JSON Schema recommends, with ASCII classes: `\d`, `\w` and `\s` are
-ASCII, the dot is any character but a line break. What libraries read differently from each other is refused.
+There is one dialect for all engines: ECMA-262 with the flag u, as JSON Schema recommends. `\d`, `\w` and `\s` match
+ASCII only, and the dot matches any character except a line break. Syntax that libraries interpret differently from each
+other is refused.
 """
 
 import re
@@ -31,7 +32,7 @@ from doherty_engine.constraints._pattern import (
 
 _MAX_DEPTH = 64
 _MAX_SIZE = 65_536
-"""Characters that an expression may stand for, each repetition counted as often as it may occur."""
+"""The maximum number of characters in an expression after all repetitions are written out."""
 _SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _REPEAT = re.compile(r"\{(\d{1,5})(?:(,)(\d{1,5})?)?\}")
 _FLAGS = re.compile(r"\(\?([a-zA-Z]*)(-[a-zA-Z]*)?([:)])")
@@ -48,16 +49,16 @@ _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "v": "\v", "f": "\f", "a": "\a", "
 
 
 def read_pattern(text: str) -> Pattern:
-    """Reads an expression.
+    """Parses an expression.
 
     Raises:
-        PatternError: it is none, is ambiguous, or is too large.
-        PatternUnsupportedError: it uses what grammars cannot do.
+        PatternError: It is invalid, ambiguous or too large.
+        PatternUnsupportedError: It uses a feature that grammars do not support.
     """
-    return _Reader(text).read()
+    return _PatternReader(text).read()
 
 
-class _Reader:
+class _PatternReader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
@@ -66,14 +67,14 @@ class _Reader:
     def read(self) -> Pattern:
         pattern, size = self._alternatives(dot=NO_LINE_BREAK)
         if self._position < len(self._text):
-            raise self._error("there is no group that this bracket closes")
+            raise self._error("unmatched closing parenthesis")
         if size > _MAX_SIZE:
-            raise PatternError(f"its repetitions stand for more than {_MAX_SIZE} characters")
+            raise PatternError(f"with its repetitions written out it has more than {_MAX_SIZE} characters")
         _check_anchors(pattern, at_start=True, at_end=True)
         return pattern
 
     def _alternatives(self, dot: Ranges) -> tuple[Pattern, int]:
-        """Reads up to the end of a group; also tells how many characters it may stand for."""
+        """Parses up to the end of a group; returns the tree, and its size as `_MAX_SIZE` counts it."""
         items: list[Pattern] = []
         size = 0
         while True:
@@ -88,7 +89,7 @@ class _Reader:
         size = 0
         while self._position < len(self._text) and self._text[self._position] not in "|)":
             flags = _FLAGS.match(self._text, self._position) if self._text.startswith("(?", self._position) else None
-            if flags is not None and flags[3] == ")":  # holds to the end of the group
+            if flags is not None and flags[3] == ")":  # the flags apply to the end of the group
                 self._position = flags.end()
                 dot, any_case = self._read_flags(flags, dot)
                 rest, more = self._alternatives(dot)
@@ -115,11 +116,11 @@ class _Reader:
                 return self._escape()
             case "*" | "+" | "?" | "{":
                 self._position -= 1
-                raise self._error("there is nothing to repeat; a backslash before it makes it a character")
+                raise self._error("there is nothing to repeat; for a literal character put a backslash before it")
             case _:
                 code = ord(character)
                 if code in SURROGATES:
-                    raise PatternError(f"{character!a} stands for no character")
+                    raise PatternError(f"{character!a} is not a character")
                 return Characters(((code, code),)), 1
 
     def _group(self, dot: Ranges) -> tuple[Pattern, int]:
@@ -134,7 +135,7 @@ class _Reader:
         elif named is not None:
             self._position = named.end()
         elif self._text.startswith("(?", self._position):
-            raise self._error("a group cannot begin like this")
+            raise self._error("a group cannot start like this")
         else:
             self._position += 1
         self._depth += 1
@@ -147,11 +148,11 @@ class _Reader:
         return AnyCase(item) if any_case else item, size
 
     def _read_flags(self, flags: re.Match[str], dot: Ranges) -> tuple[Ranges, bool]:
-        """What the dot is from here on, and whether letters stand for both cases."""
+        """Interprets flags; returns what the dot matches, and whether letters match both cases."""
         if flags[0] == "(?)":
-            raise self._error("a group cannot begin like this")
+            raise self._error("a group cannot start like this")
         if flags[2] or set(flags[1]) - {"i", "s"}:
-            raise PatternUnsupportedError(f"of the flags only i and s are supported, not {flags[0]!r}")
+            raise PatternUnsupportedError(f"only the flags i and s are supported, not {flags[0]!r}")
         return ANY if "s" in flags[1] else dot, "i" in flags[1]
 
     def _repeated(self, item: Pattern, size: int) -> tuple[Pattern, int]:
@@ -160,12 +161,12 @@ class _Reader:
             return item, size
         if isinstance(item, Anchor):
             raise self._error("an anchor cannot be repeated")
-        self._accept("?")  # how eagerly it repeats makes no difference to what matches as a whole
-        least, most = times
-        return Repetition(item, least, most), max(1, size) * max(1, least + 1 if most is None else most)
+        self._accept("?")  # greedy and lazy repetitions match the same texts as a whole
+        minimum, maximum = times
+        return Repetition(item, minimum, maximum), max(1, size) * max(1, minimum + 1 if maximum is None else maximum)
 
     def _times(self) -> tuple[int, int | None] | None:
-        """How often something occurs at least and at most, where that is said."""
+        """Parses a repetition; returns its minimum and maximum, or None if there is no repetition."""
         sign = self._text[self._position : self._position + 1]
         if sign in _SIGNS:
             self._position += 1
@@ -174,7 +175,7 @@ class _Reader:
             return None
         bounds = _REPEAT.match(self._text, self._position)
         if bounds is None:
-            raise self._error("a repetition is {2}, {2,} or {2,5}; a backslash before it makes it a character")
+            raise self._error("a repetition is {2}, {2,} or {2,5}; for a literal brace put a backslash before it")
         self._position = bounds.end()
         low, comma, high = bounds.groups()
         if high is not None and int(high) < int(low):
@@ -197,7 +198,7 @@ class _Reader:
                 return self._set_escape() or Characters(points(self._character_escape())), 1
 
     def _set_escape(self) -> Characters | None:
-        """The set that an escape stands for behind its backslash, if it stands for one."""
+        r"""Parses the escape of a set, such as `\d`, after its backslash; None if it is another escape."""
         letter = self._text[self._position : self._position + 1]
         if letter in CLASSES:
             self._position += 1
@@ -225,7 +226,7 @@ class _Reader:
             return chr(ord(self._text[start + 1]) % 32)
         if letter and not letter.isalnum():
             return letter
-        raise PatternError(f"the escape \\{letter} at character {start} is none")
+        raise PatternError(f"the escape \\{letter} at character {start} is invalid")
 
     def _character(self, point: int, escape: str) -> str:
         low = _LOW_SURROGATE.match(self._text, self._position)
@@ -233,7 +234,7 @@ class _Reader:
             self._position = low.end()
             point = 0x10000 + ((point - 0xD800) << 10) + int(low[1], 16) - 0xDC00
         if point > LAST or point in SURROGATES:
-            raise PatternError(f"{escape!a} stands for no character")
+            raise PatternError(f"{escape!a} is not a character")
         return chr(point)
 
     def _class(self) -> Characters:
@@ -241,7 +242,7 @@ class _Reader:
         ranges: list[tuple[int, int]] = []
         properties: list[str] = []
         if self._text[self._position : self._position + 1] == "]":
-            raise self._error("a class of characters cannot be empty; write \\] for the bracket")
+            raise self._error("a character class cannot be empty; write \\] for a literal bracket")
         while not self._accept("]"):
             first = self._class_item()
             if isinstance(first, Characters):
@@ -253,7 +254,7 @@ class _Reader:
                 self._position += 1
                 end = self._class_item()
                 if isinstance(end, Characters) or end < first:
-                    raise self._error("a range of characters ends before it begins, or has no end")
+                    raise self._error("a character range has no end, or ends before it begins")
                 last = end
             ranges.append((ord(first), ord(last)))
         merged = merge(ranges)
@@ -263,9 +264,9 @@ class _Reader:
 
     def _class_item(self) -> str | Characters:
         if self._position >= len(self._text):
-            raise self._error("a class of characters is not closed")
+            raise self._error("a character class is not closed")
         if self._text.startswith(("[", "&&", "--", "~~", "||"), self._position):
-            raise self._error("this has several meanings inside a class; write a backslash before it")
+            raise self._error("libraries interpret this differently inside a class; put a backslash before it")
         character = self._text[self._position]
         self._position += 1
         if character != "\\":
@@ -284,7 +285,7 @@ class _Reader:
 
 
 def _check_anchors(pattern: Pattern, *, at_start: bool, at_end: bool) -> None:
-    """Refuses an anchor that has something before or behind it: nothing could match, but libraries ignore it."""
+    """Refuses `^` except at the start and `$` except at the end: libraries ignore them, though nothing could match."""
     match pattern:
         case Anchor(sign):
             if not (at_start if sign == "^" else at_end):

@@ -1,6 +1,6 @@
-"""Writes regular expressions for the libraries that match them, so plainly that each reads the same."""
+"""Writes regular expressions for llguidance and xgrammar, with only the syntax that both interpret as intended."""
 
-from doherty_engine.constraints._characters import Ranges, both, complement
+from doherty_engine.constraints._characters import Ranges, complement, intersection
 from doherty_engine.constraints._pattern import (
     Alternatives,
     Anchor,
@@ -14,14 +14,14 @@ from doherty_engine.constraints._pattern import (
 
 _ASCII_END = 0x7F
 _BEYOND_ASCII: Ranges = complement(((0, _ASCII_END),))
-_MOST_SPELLED_OUT = 64
+_MAX_SPELLED_OUT = 64
 _JSON_ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
 _JSON_RAW = complement(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
-"""What may stand in a JSON string as it is."""
+"""The characters that a JSON string may contain unescaped."""
 
 
 def write_rust(pattern: Pattern) -> str:
-    """As Rust's regex-syntax reads it, which llguidance has inside; nothing in it needs an escape in Lark."""
+    """Writes an expression for Rust's regex-syntax, which llguidance uses; the result needs no escapes in Lark."""
     match pattern:
         case Characters(ranges, properties, negated):
             return _rust_class(ranges, properties, negated=negated)
@@ -31,17 +31,17 @@ def write_rust(pattern: Pattern) -> str:
             return "".join(map(write_rust, items))
         case Alternatives(items):
             return f"(?:{'|'.join(map(write_rust, items))})"
-        case Repetition(item, least, most):
-            return f"(?:{write_rust(item)}){_bounds(least, most)}"
+        case Repetition(item, minimum, maximum):
+            return f"(?:{write_rust(item)}){_bounds(minimum, maximum)}"
         case AnyCase(item):
             return f"(?i:{write_rust(item)})"
 
 
 class XgrammarWriter:
-    """As xgrammar 0.1 reads it, which matches an expression as a whole and spells neither anchors nor properties.
+    """Writes expressions for xgrammar 0.1.
 
-    Inside a JSON Schema it puts an expression between the quotes of a JSON string as it is, so what JSON escapes must
-    be written escaped.
+    xgrammar always matches the whole text, and supports neither anchors nor Unicode properties. In a JSON Schema, it
+    matches an expression against the encoded JSON string, so characters that JSON escapes must be written as escapes.
     """
 
     def __init__(self, *, in_json: bool) -> None:
@@ -51,7 +51,7 @@ class XgrammarWriter:
         """Writes a whole expression.
 
         Raises:
-            PatternUnsupportedError: it uses what xgrammar cannot do.
+            PatternUnsupportedError: It uses a feature that xgrammar does not support.
         """
         return f"({self._write(pattern)})"
 
@@ -67,8 +67,8 @@ class XgrammarWriter:
                 return "".join(map(self._write, items))
             case Alternatives(items):
                 return f"(?:{'|'.join(self._write(item) or '()' for item in items)})"
-            case Repetition(item, least, most):
-                return f"(?:{self._write(item)}){_bounds(least, most)}"
+            case Repetition(item, minimum, maximum):
+                return f"(?:{self._write(item)}){_bounds(minimum, maximum)}"
             case AnyCase():
                 raise PatternUnsupportedError("the flag i is not supported")
 
@@ -77,20 +77,20 @@ class XgrammarWriter:
         if self._in_json:
             codes = [code for code in _JSON_ESCAPES if _has(ranges, code)]
             escaped = ["".join(map(_quote, map(ord, _JSON_ESCAPES[code]))) for code in codes]
-            ranges = both(ranges, _JSON_RAW)
-        beyond = both(ranges, _BEYOND_ASCII)
-        if beyond == _BEYOND_ASCII:  # ranges beyond ASCII do not work in xgrammar; but all of them, by a negation, do
-            left_out = both(complement(ranges), ((0, _ASCII_END),)) or ((0, 0),)
+            ranges = intersection(ranges, _JSON_RAW)
+        beyond = intersection(ranges, _BEYOND_ASCII)
+        if beyond == _BEYOND_ASCII:  # xgrammar supports no ranges beyond ASCII, but a negated ASCII class matches them
+            left_out = intersection(complement(ranges), ((0, _ASCII_END),)) or ((0, 0),)
             written = [f"[^{_written(left_out)}]"]
         else:
-            if sum(last - first + 1 for first, last in beyond) > _MOST_SPELLED_OUT:
-                raise PatternUnsupportedError("ranges of characters beyond ASCII are not supported")
-            ascii_part = both(ranges, ((0, _ASCII_END),))
+            if sum(last - first + 1 for first, last in beyond) > _MAX_SPELLED_OUT:
+                raise PatternUnsupportedError("character ranges beyond ASCII are not supported")
+            ascii_part = intersection(ranges, ((0, _ASCII_END),))
             written = [f"[{_written(ascii_part)}]"] if ascii_part else []
             written += [_quote(code) for first, last in beyond for code in range(first, last + 1)]
         written += escaped
         if not written:
-            raise PatternUnsupportedError("a class that no character belongs to is not supported")
+            raise PatternUnsupportedError("a class without characters is not supported")
         return written[0] if len(written) == 1 else f"(?:{'|'.join(written)})"
 
 
@@ -109,8 +109,8 @@ def _quote(code: int) -> str:
     return character if character.isascii() and character.isalnum() else f"\\u{{{code:x}}}"
 
 
-def _bounds(least: int, most: int | None) -> str:
-    return f"{{{least},{'' if most is None else most}}}"
+def _bounds(minimum: int, maximum: int | None) -> str:
+    return f"{{{minimum},{'' if maximum is None else maximum}}}"
 
 
 def _has(ranges: Ranges, code: int) -> bool:

@@ -1,14 +1,15 @@
-"""What a JSON Schema says of a value altogether, its references and `allOf` included."""
+"""Collects what a JSON Schema says about a value, including its `$ref` and `allOf`."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import combinations
 
 from doherty_engine.constraints._schema_values import Json, bound, invalid, resolve
 
 _KINDS = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
-_MOST_ALTERNATIVES = 100
+_MAX_ALTERNATIVES = 100
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _BY_KEYWORD = {
     "object": (
@@ -22,29 +23,32 @@ _BY_KEYWORD = {
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is said of one value."""
+class SchemaFacts:
+    """What a schema says about a value."""
 
     kinds: frozenset[str] = _KINDS
-    """The types that it may have; without "object" and "array" where its values are listed."""
+    """The types that it may have; without "object" and "array" if the schema has `enum` or `const`."""
     names: dict[str, None] = field(default_factory=dict)
-    """The names that `properties` lists, in order; what is referred to comes first."""
-    free: bool = False
-    """Whether `additionalProperties` allows others."""
+    """The names in `properties`, in order; those of referenced schemas come first."""
+    allows_unlisted: bool = False
+    """Whether `additionalProperties` allows other names."""
     branches: bool = False
-    """Whether it depends on alternatives."""
+    """Whether the schema has `anyOf` or `oneOf`."""
     patterns: int = 0
-    """How many regular expressions it must match."""
-    lists: bool = False
-    """Whether its values are listed, and objects or arrays are among them."""
-    shapes: bool = False
-    """Whether keywords say what is in an object or an array."""
+    """The number of regular expressions that the value must match."""
+    lists_containers: bool = False
+    """Whether `enum` or `const` contains objects or arrays."""
+    constrains_containers: bool = False
+    """Whether the schema has keywords for objects or arrays."""
     bounds: frozenset[tuple[str, int | Decimal]] = frozenset()
-    """The bounds of a number, with their keywords."""
+    """The bounds of a number, as pairs of keyword and value."""
 
     @property
     def loose_bound(self) -> str | None:
-        """The keyword of a whole bound that llguidance does not exclude: the other one is less than 1 away."""
+        """The keyword of an exclusive bound that llguidance would treat as inclusive; None if there is none.
+
+        That happens to integer bounds less than 1 away from the other bound.
+        """
         if "number" in self.kinds:
             for keyword, bound in self.bounds:
                 if keyword.startswith("exclusive") and bound == int(bound) and self._is_near(keyword, bound):
@@ -55,35 +59,35 @@ class Facts:
         sign, side = (1, "aximum") if keyword.endswith("inimum") else (-1, "inimum")
         return any(0 < sign * (other - bound) < 1 for name, other in self.bounds if name.endswith(side))
 
-    def __and__(self, other: "Facts") -> "Facts":
-        return Facts(
+    def __and__(self, other: "SchemaFacts") -> "SchemaFacts":
+        return SchemaFacts(
             self.kinds & other.kinds,
             self.names | other.names,
-            self.free or other.free,
+            self.allows_unlisted or other.allows_unlisted,
             self.branches or other.branches,
             self.patterns + other.patterns,
-            self.lists or other.lists,
-            self.shapes or other.shapes,
+            self.lists_containers or other.lists_containers,
+            self.constrains_containers or other.constrains_containers,
             self.bounds | other.bounds,
         )
 
 
 class FactFinder:
-    """Finds out what the parts of one schema say."""
+    """Collects and caches the facts of all parts of one schema."""
 
     def __init__(self, root: Json) -> None:
         self._root = root
-        self._known: dict[int, Facts] = {}
+        self._known: dict[int, SchemaFacts] = {}
 
-    def of(self, schema: Json, path: str) -> Facts:
-        """What a part says."""
+    def of(self, schema: Json, path: str) -> SchemaFacts:
+        """The facts of one part of the schema."""
         if not isinstance(schema, dict):
-            return Facts() if schema is True else Facts(frozenset())
+            return SchemaFacts() if schema is True else SchemaFacts(frozenset())
         known = self._known.get(id(schema))
         if known is not None:
             return known
-        self._known[id(schema)] = Facts()  # what a reference in a circle adds
-        own = Facts(
+        self._known[id(schema)] = SchemaFacts()  # a circular reference adds nothing
+        own = SchemaFacts(
             kinds_of(schema, path),
             dict.fromkeys(members(schema, "properties", path)),
             schema.get("additionalProperties", False) is not False,
@@ -93,52 +97,54 @@ class FactFinder:
             not schema.keys().isdisjoint((*_BY_KEYWORD["object"], *_BY_KEYWORD["array"])),
             frozenset(_bounds(schema, path)),
         )
-        whole = Facts()
-        for part in self._also(schema, path):
+        whole = SchemaFacts()
+        for part in self._included(schema, path):
             whole &= self.of(part, path)
         self._known[id(schema)] = whole & own
         return self._known[id(schema)]
 
-    def _also(self, schema: dict[str, Json], path: str) -> Iterator[Json]:
+    def _included(self, schema: dict[str, Json], path: str) -> Iterator[Json]:
         if "$ref" in schema:
             yield resolve(self._root, schema["$ref"], path)
         if "allOf" in schema:
             yield from alternatives(schema, "allOf", path)
 
     def are_disjoint(self, schemas: Sequence[Json], path: str) -> bool:
-        """Whether no value fits two of them, as far as types, listed values and tags of objects show it."""
-        if len(schemas) > _MOST_ALTERNATIVES:
+        """Whether types, listed values or tags of objects prove that no value satisfies two of the schemas."""
+        if len(schemas) > _MAX_ALTERNATIVES:
             return False
-        seen = [self._marks(schema, path) for schema in schemas]
-        return all(_differ(one, other) for place, one in enumerate(seen) for other in seen[:place])
+        discriminators = [self._discriminators(schema, path) for schema in schemas]
+        return all(_are_disjoint(left, right) for left, right in combinations(discriminators, 2))
 
-    def _marks(self, schema: Json, path: str) -> "_Marks":
-        for _ in range(_MOST_ALTERNATIVES):
+    def _discriminators(self, schema: Json, path: str) -> "_Discriminators":
+        for _ in range(_MAX_ALTERNATIVES):
             if not isinstance(schema, dict) or "$ref" not in schema:
                 break
             schema = resolve(self._root, schema["$ref"], path)
         if not isinstance(schema, dict):
-            return _Marks(self.of(schema, path).kinds, None, {})
+            return _Discriminators(self.of(schema, path).kinds, None, {})
         properties = members(schema, "properties", path)
         required = schema.get("required")
         tags = {
-            name: _listed(properties[name])
+            name: _listed_values(properties[name])
             for name in (required if isinstance(required, list) else [])
             if isinstance(name, str) and name in properties
         }
-        kinds = _KINDS if _listed(schema) is not None else self.of(schema, path).kinds
-        return _Marks(kinds, _listed(schema), tags)
+        kinds = _KINDS if _listed_values(schema) is not None else self.of(schema, path).kinds
+        return _Discriminators(kinds, _listed_values(schema), tags)
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
+class _Discriminators:
+    """What can prove that two schemas have no value in common."""
+
     kinds: frozenset[str]
     values: frozenset[str] | None
     tags: dict[str, frozenset[str] | None]
 
 
 def kinds_of(schema: dict[str, Json], path: str) -> frozenset[str]:
-    """The types that a schema itself allows."""
+    """The types that a schema itself allows, without its `$ref` and `allOf`."""
     listed = schema.get("type", sorted(_KINDS))
     names = listed if isinstance(listed, list) else [listed]
     if not names or not all(isinstance(name, str) and name in _KINDS for name in names):
@@ -148,16 +154,19 @@ def kinds_of(schema: dict[str, Json], path: str) -> frozenset[str]:
     return frozenset(kinds - {"object", "array"} if schema.keys() & {"enum", "const"} else kinds)
 
 
-def guessed_kind(schema: dict[str, Json], facts: Facts) -> str | None:
-    """The type that keywords speak about where no type is said; an answer of it fits."""
+def guessed_kind(schema: dict[str, Json], facts: SchemaFacts) -> str | None:
+    """If the schema has no `type`, the type that its keywords apply to; None if there is none.
+
+    Restricting the answer to this type is safe, because each such answer satisfies the schema.
+    """
     if facts.kinds != _KINDS:
         return None
-    spoken = [kind for kind, keywords in _BY_KEYWORD.items() if schema.keys() & set(keywords)]
-    return spoken[0] if spoken else "object" if facts.names or facts.free else None
+    kinds = [kind for kind, keywords in _BY_KEYWORD.items() if schema.keys() & set(keywords)]
+    return kinds[0] if kinds else "object" if facts.names or facts.allows_unlisted else None
 
 
 def members(schema: dict[str, Json], keyword: str, path: str) -> dict[str, Json]:
-    """The object that a keyword has."""
+    """The value of a keyword that must be an object; empty if the keyword is missing."""
     value = schema.get(keyword, {})
     if not isinstance(value, dict):
         raise invalid(keyword, path, "it must be an object")
@@ -165,29 +174,29 @@ def members(schema: dict[str, Json], keyword: str, path: str) -> dict[str, Json]
 
 
 def alternatives(schema: dict[str, Json], keyword: str, path: str) -> list[Json]:
-    """The list of schemas, or of values, that a keyword has."""
+    """The value of a keyword that must be a list with at least one element."""
     value = schema[keyword]
     if not isinstance(value, list) or not value:
-        raise invalid(keyword, path, "it must be a list that is not empty")
+        raise invalid(keyword, path, "it must be a list with at least one element")
     return value
 
 
-def _differ(left: _Marks, right: _Marks) -> bool:
-    if not left.kinds & right.kinds or _apart(left.values, right.values):
+def _are_disjoint(left: _Discriminators, right: _Discriminators) -> bool:
+    if not left.kinds & right.kinds or _share_no_value(left.values, right.values):
         return True
     both_objects = left.kinds == right.kinds == frozenset({"object"})
     return both_objects and any(
-        _apart(left.tags[name], right.tags[name]) for name in left.tags.keys() & right.tags.keys()
+        _share_no_value(left.tags[name], right.tags[name]) for name in left.tags.keys() & right.tags.keys()
     )
 
 
-def _apart(left: frozenset[str] | None, right: frozenset[str] | None) -> bool:
+def _share_no_value(left: frozenset[str] | None, right: frozenset[str] | None) -> bool:
     return left is not None and right is not None and not left & right
 
 
-def _listed(schema: Json) -> frozenset[str] | None:
+def _listed_values(schema: Json) -> frozenset[str] | None:
     values = _values(schema) if isinstance(schema, dict) else None
-    return None if values is None else frozenset(map(_spelled, values))
+    return None if values is None else frozenset(map(_canonical, values))
 
 
 def _bounds(schema: dict[str, Json], path: str) -> Iterator[tuple[str, int | Decimal]]:
@@ -202,13 +211,13 @@ def _values(schema: dict[str, Json]) -> list[Json] | None:
     return values if isinstance(values, list) else None
 
 
-def _spelled(value: Json) -> str:
-    """The same for values that are equal."""
-    return json.dumps(value, sort_keys=True, default=_plain)
+def _canonical(value: Json) -> str:
+    """A string that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, default=_to_number)
 
 
-def _plain(number: object) -> int | float:
+def _to_number(number: object) -> int | float:
     if not isinstance(number, Decimal):
-        raise TypeError(f"{type(number).__name__} is not of JSON")
+        raise TypeError(f"{type(number).__name__} is not a JSON type")
     value = float(number)
     return int(value) if value.is_integer() else value

@@ -1,4 +1,4 @@
-"""What a JSON Schema is made of: its JSON, its numbers, its references, and the errors that name a keyword."""
+"""Reads the values in a JSON Schema: its JSON, numbers and references; and creates errors that name a keyword."""
 
 import json
 from decimal import Decimal, InvalidOperation
@@ -10,23 +10,23 @@ from doherty_engine.constraints._limits import check_size
 
 FIELD = "constraint.json_schema"
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | Decimal | float | bool | None"
-"""A number with a point or an exponent is a Decimal where it was read, and a float where it is written."""
+"""A number with a decimal point or an exponent is a Decimal after parsing, and a float before writing."""
 
-_MOST_DIGITS = 400
-_LARGEST_BOUND = 2**53
+_MAX_DIGITS = 400
+_MAX_BOUND = 2**53
 _HUGE = Decimal("1e999999")
-_LARGEST_COUNT = 1_000_000
+_MAX_COUNT = 1_000_000
 
 
 def parse_schema(text: str) -> Json:
-    """The JSON of a schema, each number as exact as it was written.
+    """Parses the JSON of a schema without losing the precision of numbers.
 
     Raises:
-        InvalidInputError: it is too long, no JSON, or no schema.
+        InvalidInputError: It is too long, not JSON, or not a schema.
     """
     check_size(FIELD, text)
     try:
-        value: Json = json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_no_number)
+        value: Json = json.loads(text, parse_int=_integer, parse_float=_decimal, parse_constant=_refuse_constant)
     except RecursionError:
         raise InvalidInputError(FIELD, "it is nested too deeply") from None
     except ValueError as error:
@@ -36,43 +36,43 @@ def parse_schema(text: str) -> Json:
     return value
 
 
-def _whole(digits: str) -> int:
-    # Python refuses to read very long ones; all that matters of them is that they are too large.
-    return int(digits[:_MOST_DIGITS])
+def _integer(digits: str) -> int:
+    # Python refuses to convert very long ones. Their first digits suffice, because they are too large anyway.
+    return int(digits[:_MAX_DIGITS])
 
 
-def _fraction(digits: str) -> Decimal:
+def _decimal(digits: str) -> Decimal:
     try:
         return Decimal(digits)
-    except InvalidOperation:  # an exponent of so many digits that it is refused wherever it matters
+    except InvalidOperation:  # the exponent is too long; such a number is refused wherever it matters
         return _HUGE
 
 
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
 
 
 def invalid(keyword: str, path: str, reason: str) -> InvalidInputError:
-    """The error of a schema that is wrong."""
+    """Creates the error for an invalid schema."""
     return InvalidInputError(FIELD, f"{keyword!r} at {path}: {reason}")
 
 
 def unsupported(keyword: str, path: str, reason: str) -> UnsupportedError:
-    """The error of a schema that is right, and that an engine cannot bind."""
+    """Creates the error for a valid schema that an engine cannot enforce."""
     return UnsupportedError(FIELD, f"{keyword!r} at {path}: {reason}")
 
 
 def exact(value: Json, keyword: str, path: str, *, as_float: str = "r") -> Json:
-    """A value that is to come back as it is.
+    """Converts a listed value so that the library writes exactly the same value.
 
     Args:
         value: The value.
-        keyword: Where it stands.
-        path: Where that stands.
-        as_float: How the library writes a float: `r` as short as it can, `.17g` with 17 digits.
+        keyword: The keyword that it belongs to.
+        path: The path of the schema that has the keyword.
+        as_float: How the library writes a float: `r` in the shortest form, `.17g` with 17 digits.
 
     Raises:
-        UnsupportedError: it has a number that a float does not hold.
+        UnsupportedError: It contains a number that a float cannot represent exactly.
     """
     match value:
         case bool() | None | str():
@@ -85,62 +85,62 @@ def exact(value: Json, keyword: str, path: str, *, as_float: str = "r") -> Json:
             number = _float(value)
             written = repr(number) if as_float == "r" else format(number, as_float)
             if Decimal(written) != value:
-                raise unsupported(keyword, path, f"this engine cannot hold the number {str(value)[:40]} exactly")
+                raise unsupported(keyword, path, f"this engine cannot represent the number {str(value)[:40]} exactly")
             return value if isinstance(value, int) else number
         case _:
-            raise AssertionError("a number is not read as a float")
+            raise AssertionError("numbers are not parsed as floats")
 
 
 def bound(schema: dict[str, Json], keyword: str, path: str) -> int | Decimal | None:
-    """A bound of a number.
+    """Reads a keyword that is the bound of a number; None if it is missing.
 
     Raises:
-        InvalidInputError: it is no number.
-        UnsupportedError: arithmetic with it would not be exact.
+        InvalidInputError: It is not a number.
+        UnsupportedError: Arithmetic with it would not be exact, or it is a boolean.
     """
     if keyword not in schema:
         return None
     value = schema[keyword]
     if isinstance(value, bool):
-        raise unsupported(keyword, path, "true and false are of an old draft; give the bound itself")
+        raise unsupported(keyword, path, "true and false are from an old draft; use a number")
     if not isinstance(value, int | Decimal):
         raise invalid(keyword, path, "it must be a number")
-    if not -_LARGEST_BOUND <= value <= _LARGEST_BOUND:
-        raise unsupported(keyword, path, "beyond 2^53 this engine's arithmetic is not exact")
+    if not -_MAX_BOUND <= value <= _MAX_BOUND:
+        raise unsupported(keyword, path, "this engine's arithmetic is not exact beyond 2^53")
     exact(value, keyword, path)
     return value
 
 
 def count(schema: dict[str, Json], keyword: str, path: str) -> int | None:
-    """A number of things.
+    """Reads a keyword that is a count; None if it is missing.
 
     Raises:
-        InvalidInputError: it is no whole number, or below 0.
-        UnsupportedError: it is too large.
+        InvalidInputError: It is not an integer, or is negative.
+        UnsupportedError: It is too large.
     """
     if keyword not in schema:
         return None
     value = schema[keyword]
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise invalid(keyword, path, "it must be a whole number, 0 or above")
-    if value > _LARGEST_COUNT:
-        raise unsupported(keyword, path, f"this engine counts to {_LARGEST_COUNT}")
+        raise invalid(keyword, path, "it must be an integer that is not negative")
+    if value > _MAX_COUNT:
+        raise unsupported(keyword, path, f"this engine supports at most {_MAX_COUNT}")
     if value < 0 or value != int(value):
-        raise invalid(keyword, path, "it must be a whole number, 0 or above")
+        raise invalid(keyword, path, "it must be an integer that is not negative")
     return int(value)
 
 
 def resolve(root: Json, reference: Json, path: str) -> Json:
-    """What a reference inside the schema refers to.
+    """Finds the part of the schema that a `$ref` refers to.
 
     Raises:
-        InvalidInputError: there is nothing.
-        UnsupportedError: it leads out of the schema.
+        InvalidInputError: There is no such part.
+        UnsupportedError: It refers to another document, or uses an anchor.
     """
     if not isinstance(reference, str):
-        raise invalid("$ref", path, "it must be a text")
+        raise invalid("$ref", path, "it must be a string")
     if reference != "#" and not reference.startswith("#/"):
-        raise unsupported("$ref", path, f"this engine does not follow {reference[:80]!r}")
+        raise unsupported("$ref", path, f"this engine does not support the reference {reference[:80]!r}")
     target = root
     for part in unquote(reference[1:]).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -149,7 +149,7 @@ def resolve(root: Json, reference: Json, path: str) -> Json:
         elif isinstance(target, list) and name.isdecimal() and int(name[:9]) < len(target):
             target = target[int(name[:9])]
         else:
-            raise invalid("$ref", path, f"there is nothing at {reference[:80]!r}")
+            raise invalid("$ref", path, f"{reference[:80]!r} does not exist")
     return target
 
 

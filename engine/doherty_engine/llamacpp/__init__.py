@@ -1,6 +1,6 @@
-"""The embedded engine: llama.cpp in this process, on the CPU, with any model in a GGUF file.
+"""The embedded engine: runs llama.cpp in this process, on the CPU, with any model in a GGUF file.
 
-It brings its own tokenizer and chat template. Importing this package loads none of the libraries that it needs.
+The tokenizer and the chat template come from the GGUF file. Importing this package does not import xllamacpp.
 """
 
 from doherty_engine.llamacpp._engine import LlamaCppEngine, create

@@ -1,4 +1,4 @@
-"""Reads llama.cpp's chunks, which are JSON in the shape of OpenAI's completions."""
+"""Reads llama.cpp's chunks, which have the JSON format of OpenAI's completions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from doherty_engine.text import known_logprobs
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What llama.cpp tells in one call: some progress with the prompt, new text, or the end."""
+    """What llama.cpp passes to one callback: progress with the prompt, new text, or the end."""
 
     text: str
     generated_tokens: int
-    """In all, so far."""
+    """The total so far."""
     cached_tokens: int
     token: Mapping[str, Any] | None
-    """The entry of the last token, where the chunk has one."""
+    """The entry of the last token, or None if the chunk has no token."""
     finish_reason: str | None
 
     @property
     def token_id(self) -> int | None:
-        """The id of the last token."""
+        """The id of the last token, or None if the chunk has no token."""
         return None if self.token is None else self.token["id"]
 
 
@@ -32,12 +32,13 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
     """Reads one chunk.
 
     Raises:
-        EngineError: it is an error; all that a caller can cause was refused before.
+        EngineError: The chunk is an error. This engine refuses everything that a caller can do wrong before it calls
+            llama.cpp, so the caller is not at fault.
     """
     if "error" in data:
-        # To retry elsewhere what llama.cpp refuses would not help: it is this engine's fault not to have known better.
-        refused = data["error"].get("type") == "invalid_request_error"
-        raise (EngineError if refused else EngineFailedError)(f"llama.cpp answered: {data['error']}")
+        # If llama.cpp refused the request, a retry elsewhere would not help: this engine should have refused it.
+        is_refusal = data["error"].get("type") == "invalid_request_error"
+        raise (EngineError if is_refusal else EngineFailedError)(f"llama.cpp answered: {data['error']}")
     choice, timings = data["choices"][0], data["timings"]
     content = (choice["logprobs"] or {}).get("content")
     return Chunk(
@@ -50,7 +51,7 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
 
 
 def read_logprob(token: Mapping[str, Any], top_logprobs: int, vocabulary: Vocabulary) -> TokenLogprob | None:
-    """The log probability of a chunk's only token, and of the most probable ones at its place; None if not known."""
+    """The log probability of a chunk's only token and of the most probable alternatives; None if one is unknown."""
     top = token["top_logprobs"][:top_logprobs]
     known = known_logprobs({entry["id"]: entry["logprob"] for entry in (*top, token)})
     if known is None:

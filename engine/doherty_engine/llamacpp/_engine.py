@@ -1,4 +1,4 @@
-"""The engine: loads the model, runs a thread for each request, and brings what they produce to the event loop."""
+"""The engine: loads the model, runs each request in a thread, and delivers the outputs on the event loop."""
 
 import asyncio
 import logging
@@ -10,18 +10,18 @@ from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
 from doherty_engine._warm_up import RefusedHandle, WarmUp, discard
-from doherty_engine.constraints import FormCompiler
+from doherty_engine.constraints import ConstraintCompiler
+from doherty_engine.llamacpp._batcher import OutputBatcher
 from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
 from doherty_engine.llamacpp._options import Options, default_threads
-from doherty_engine.llamacpp._outbox import Outbox
 from doherty_engine.llamacpp._parts import read_model
-from doherty_engine.llamacpp._pool import Pool
 from doherty_engine.llamacpp._reader import InputReader
+from doherty_engine.llamacpp._request import LlamaCppContext, LlamaCppRequest
+from doherty_engine.llamacpp._semaphore import FairSemaphore
 from doherty_engine.llamacpp._server import LlamaServer, LlamaServerGoneError
 from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
-from doherty_engine.llamacpp._work import Work, Workshop
 from doherty_engine.text import UNUSABLE_TEMPLATE
 
 _DEFAULT_CONTEXT_TOKENS = 8192
@@ -59,22 +59,22 @@ _FEATURES = frozenset(
 
 
 def create(options: Options) -> "LlamaCppEngine":
-    """Makes the engine, not yet started."""
+    """Creates the engine, without starting it."""
     return LlamaCppEngine(options)
 
 
 class LlamaCppEngine:
-    """Generates text with llama.cpp on the CPU; keeps the Protocol `Engine`."""
+    """Generates text with llama.cpp on the CPU; implements the protocol `Engine`."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # One thread a slot; those who only count tokens must not keep any of them waiting.
+        # One thread per slot. Counting tokens has a thread of its own, so that it never delays a request.
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llamacpp")
         self._counters = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-count")
-        self._running: dict[str, tuple[Work, Future[None]]] = {}
+        self._running: dict[str, tuple[LlamaCppRequest, Future[None]]] = {}
         self._sink: StepSink = discard
         self._loading: Future[None] | None = None
-        self._shop: Workshop | None = None
+        self._context: LlamaCppContext | None = None
         self._info: ModelInfo | None = None
         self._failure = ""
 
@@ -82,9 +82,9 @@ class LlamaCppEngine:
         """Loads the model and generates a few tokens to warm up.
 
         Raises:
-            EngineSetupError: it cannot start; the message says what to do.
+            EngineSetupError: The engine cannot start; the message says what to do.
         """
-        self._outbox = Outbox(asyncio.get_running_loop(), self._deliver)
+        self._batcher = OutputBatcher(asyncio.get_running_loop(), self._deliver)
         try:
             self._loading = self._threads.submit(self._load)
             await asyncio.wrap_future(self._loading)
@@ -97,103 +97,103 @@ class LlamaCppEngine:
         self._sink = sink
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request; never blocks. All that goes wrong with it comes as StepOutput.error."""
-        if self._shop is None:
-            gone = StepOutput(request.key, error=EngineFailedError("the engine is not running"))
-            asyncio.get_running_loop().call_soon(self._sink, [gone])
+        """Starts a request without blocking. Every error of the request is delivered as StepOutput.error."""
+        if self._context is None:
+            refusal = StepOutput(request.key, error=EngineFailedError("the engine is not running"))
+            asyncio.get_running_loop().call_soon(self._sink, [refusal])
             return RefusedHandle()
-        work = Work(request, self._shop)
-        self._running[request.key] = work, self._threads.submit(work.run)
-        return work
+        running = LlamaCppRequest(request, self._context)
+        self._running[request.key] = running, self._threads.submit(running.run)
+        return running
 
     async def count_tokens(self, content: Input | AnswerPrefix) -> int:
-        """Counts the tokens of an input, or of a held part, as the model would read it.
+        """Counts the tokens of an input or of a prefix, as the model would read it.
 
         Raises:
-            InvalidInputError: it cannot be read, for instance by the chat template.
-            UnsupportedError: the tokenizer changes the held text.
-            EngineFailedError: the engine is not running.
+            InvalidInputError: The input is invalid; for example, the chat template refuses it.
+            UnsupportedError: The tokenizer changes the text of the prefix.
+            EngineFailedError: The engine is not running.
         """
         counting: Future[int] = self._counters.submit(self._loaded().reader.count, content)
         try:
             return await asyncio.wrap_future(counting)
         except asyncio.CancelledError:
-            if self._shop is not None:
-                raise  # the caller's own
+            if self._context is not None:
+                raise  # the caller was cancelled
             raise EngineFailedError("the engine was stopped") from None
 
     def info(self) -> ModelInfo:
-        """Tells what the engine serves; callable once `start` has returned."""
+        """Describes the model; available once `start` has returned."""
         if self._info is None:
             raise EngineFailedError("the engine has not been started")
         return self._info
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything."""
-        if self._shop is None:
+        """Reports the engine's health, without blocking."""
+        if self._context is None:
             return Health(ok=False, detail="the engine is not running")
         return Health(
             ok=not self._failure,
             detail=self._failure,
-            kv_cache_use=self._shop.cache.use,
-            # A copy: the event loop may begin or end a request while another thread asks.
-            last_progress=max((work.last_progress for work, _ in list(self._running.values())), default=None),
+            kv_cache_use=self._context.kv_cache.use,
+            # The copy is needed because the event loop may change the dictionary while another thread calls this.
+            last_progress=max((request.last_progress for request, _ in list(self._running.values())), default=None),
         )
 
     async def stop(self) -> None:
-        """Aborts what is running, gives every resource back, and returns when that is done. May be called twice."""
-        if self._loading is not None:  # a load cannot be broken off, and what it loaded must be given back
+        """Aborts all requests, frees all resources, and returns when that is done. It may be called twice."""
+        if self._loading is not None:  # a load cannot be interrupted, and the model that it loads must be freed
             await asyncio.gather(asyncio.wrap_future(self._loading), return_exceptions=True)
-        shop, self._shop = self._shop, None
-        for work, _ in self._running.values():
-            work.abort()
+        context, self._context = self._context, None
+        for request, _ in self._running.values():
+            request.abort()
         running = [asyncio.wrap_future(future) for _, future in self._running.values()]
         await asyncio.gather(*running, return_exceptions=True)
-        # llama.cpp's end waits for the answers that its HTTP listener still owes, and with the interpreter's lock held
-        # nobody would fetch them: so nothing may be counted any more.
+        # Stop counting first. llama.cpp's destructor holds the GIL while it waits for its HTTP listener to send its
+        # last responses, and the thread that counts could not receive one.
         await asyncio.to_thread(self._counters.shutdown, cancel_futures=True)
-        if shop is not None:
-            self._outbox.flush()
-            await asyncio.get_running_loop().run_in_executor(self._threads, shop.server.close)
+        if context is not None:
+            self._batcher.flush()
+            await asyncio.get_running_loop().run_in_executor(self._threads, context.server.close)
         self._threads.shutdown()
 
     def _load(self) -> None:
         options = self._options
-        forms = FormCompiler(extra="cpu")
+        compiler = ConstraintCompiler(extra="cpu")
         file = find_model(options.model, options.revision)
         gguf = read_model(file.path)
         vocabulary = Vocabulary(gguf)
         context_tokens = _context_tokens(options, gguf)
         threads = options.threads or default_threads()
         server = LlamaServer(file.path, gguf=gguf, slots=options.slots, context_tokens=context_tokens, threads=threads)
-        self._shop = Workshop(
+        self._context = LlamaCppContext(
             server=server,
             vocabulary=vocabulary,
             reader=InputReader(server, vocabulary, context_tokens),
-            forms=forms,
-            cache=Pool(context_tokens),
-            prompts=Pool(1),
+            compiler=compiler,
+            kv_cache=FairSemaphore(context_tokens),
+            prompt_turn=FairSemaphore(1),
             slots=Slots(options.slots),
             context_tokens=context_tokens,
             prompt_cache=options.prompt_cache,
-            emit=self._outbox.put,
+            emit=self._batcher.put,
         )
         if gguf.has_chat_template and not server.has_chat_template:
             _log.warning(UNUSABLE_TEMPLATE)
         features = _FEATURES | _TEMPLATED if server.has_chat_template else _FEATURES
-        self._info = _describe(file, gguf, self._shop, options.slots, features)
+        self._info = _describe(file, gguf, self._context, options.slots, features)
 
-    def _loaded(self) -> Workshop:
-        if self._shop is None:
+    def _loaded(self) -> LlamaCppContext:
+        if self._context is None:
             raise EngineFailedError("the engine is not running")
-        return self._shop
+        return self._context
 
     def _deliver(self, outputs: Sequence[StepOutput]) -> None:
         wanted: list[StepOutput] = []
         for output in outputs:
-            work, _ = self._running[output.key]
-            # What a thread had sent before it saw the abort.
-            if output.is_last or not work.aborted:
+            request, _ = self._running[output.key]
+            # Drop what the thread sent before it noticed the abort.
+            if output.is_last or not request.aborted:
                 wanted.append(output)
             if output.is_last:
                 del self._running[output.key]
@@ -205,35 +205,35 @@ class LlamaCppEngine:
 
 def _context_tokens(options: Options, gguf: Gguf) -> int:
     trained = gguf.context_tokens or _DEFAULT_CONTEXT_TOKENS
-    wanted = options.context_tokens or min(_DEFAULT_CONTEXT_TOKENS, trained)
-    if wanted > trained:
+    context_tokens = options.context_tokens or min(_DEFAULT_CONTEXT_TOKENS, trained)
+    if context_tokens > trained:
         raise EngineSetupError(f"The model has a context of {trained} tokens; set context_tokens to at most that.")
-    return wanted
+    return context_tokens
 
 
-def _describe(file: ModelFile, gguf: Gguf, shop: Workshop, slots: int, features: frozenset[str]) -> ModelInfo:
+def _describe(file: ModelFile, gguf: Gguf, context: LlamaCppContext, slots: int, features: frozenset[str]) -> ModelInfo:
     return ModelInfo(
         model=file.model,
         revision=file.revision,
         engine="llamacpp",
-        engine_version=shop.server.version,
-        context_tokens=shop.context_tokens,
-        vocabulary_size=len(shop.vocabulary),
+        engine_version=context.server.version,
+        context_tokens=context.context_tokens,
+        vocabulary_size=len(context.vocabulary),
         slots=slots,
         features=features,
         max_top_logprobs=_MAX_TOP_LOGPROBS,
-        longest_token_bytes=max(map(len, shop.vocabulary.pieces)),
+        longest_token_bytes=max(map(len, context.vocabulary.pieces)),
         default_sampling=_default_sampling(file, gguf),
     )
 
 
 def _default_sampling(file: ModelFile, gguf: Gguf) -> SamplingDefaults:
-    """What the file itself says; where it says nothing, what is recommended for it elsewhere."""
-    said = SamplingDefaults(
+    """The recommendations of the GGUF file; if it has none, those from outside the file."""
+    in_file = SamplingDefaults(
         temperature=gguf.number("general.sampling.temp"),
         top_p=gguf.number("general.sampling.top_p"),
         top_k=gguf.integer("general.sampling.top_k"),
         min_p=gguf.number("general.sampling.min_p"),
         repetition_penalty=gguf.number("general.sampling.penalty_repeat"),
     )
-    return file.sampling if said == SamplingDefaults() else said
+    return file.sampling if in_file == SamplingDefaults() else in_file

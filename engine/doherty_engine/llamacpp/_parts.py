@@ -1,4 +1,4 @@
-"""The parts of a model that is split over several GGUF files."""
+"""Handles models that are split into several GGUF files."""
 
 import re
 from pathlib import Path
@@ -7,22 +7,22 @@ from doherty_engine._errors import EngineSetupError
 from doherty_engine.llamacpp._gguf import Gguf, read_gguf
 
 _NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-"""As llama.cpp names and finds them (`llama_split_path`), counted from 1."""
+"""The names that llama.cpp gives to parts and looks for (`llama_split_path`); the first part has number 1."""
 
 
 def part_names(name: str) -> tuple[str, ...]:
-    """The names of all parts of the model of which this is one file; the name alone where it is not split."""
-    found = _NAME.fullmatch(name)
-    if found is None or not int(found["count"]):
+    """The names of all parts of the model that the file `name` belongs to; only `name` if the model is not split."""
+    match = _NAME.fullmatch(name)
+    if match is None or not int(match["count"]):
         return (name,)
-    return tuple(f"{found['stem']}-{part:05d}-of-{found['count']}.gguf" for part in range(1, int(found["count"]) + 1))
+    return tuple(f"{match['stem']}-{part:05d}-of-{match['count']}.gguf" for part in range(1, int(match["count"]) + 1))
 
 
 def read_model(path: Path) -> Gguf:
-    """Reads the metadata of a model, and makes sure that all of its parts are there and whole.
+    """Reads the metadata of a model, and checks that all of its parts are present and complete.
 
     Raises:
-        EngineSetupError: a file is missing, cannot be read or is not whole; says which.
+        EngineSetupError: A file is missing, unreadable or incomplete, or is not a language model.
     """
     gguf = read_gguf(path)
     _check_kind(path, gguf)
@@ -32,24 +32,24 @@ def read_model(path: Path) -> Gguf:
     names = part_names(path.name)
     if len(names) != count:
         raise EngineSetupError(
-            f"{path} is a part of a model in {count} files; name them as they were, "
+            f"{path} is one part of a model in {count} files; give the files their original names, "
             f"like {path.stem}-00001-of-{count:05d}.gguf."
         )
     if path.name != names[0]:
-        raise EngineSetupError(f"{path} is not the first part of the model; name {path.with_name(names[0])}.")
+        raise EngineSetupError(f"{path} is not the first part of the model; use {path.with_name(names[0])}.")
     for part in (path.with_name(name) for name in names[1:]):
         if not part.is_file():
             raise EngineSetupError(
-                f"The model {path} is in {count} files, and {part.name} is missing; put it beside it."
+                f"The model {path} is split into {count} files, and {part.name} is missing; put it in the same folder."
             )
         read_gguf(part)
     return gguf
 
 
 def _check_kind(path: Path, gguf: Gguf) -> None:
-    """Refuses what is no language model: a GGUF file may hold an adapter, or what sees pictures."""
+    """Refuses files that are not language models; a GGUF file may contain an adapter or an image projector."""
     kind = gguf.values.get("general.type", "model")
     if kind != "model":
-        raise EngineSetupError(f"{path} holds no language model ({kind}); name the model that it belongs to.")
+        raise EngineSetupError(f"{path} is not a language model ({kind}); use the model that it belongs to.")
     if not gguf.architecture and not gguf.integer("split.no"):
-        raise EngineSetupError(f"{path} does not say the architecture of its model; get it anew.")
+        raise EngineSetupError(f"{path} does not say the architecture of its model; download it again.")

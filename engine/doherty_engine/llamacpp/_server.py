@@ -1,6 +1,6 @@
-"""llama.cpp's server, in this process: the one module that knows xllamacpp.
+"""Runs llama.cpp's server in this process; no other module uses xllamacpp.
 
-Everything here blocks, and belongs into a worker thread.
+All functions block and must be called in a worker thread.
 """
 
 import http.client
@@ -24,35 +24,34 @@ from doherty_engine.text import begins_answer, can_render, template_failure, tem
 from doherty_extras import install_command
 
 _BATCH_TOKENS = 128
-"""Of a prompt, computed at a time: for so long an abort, and the next token of every other answer, must wait."""
+"""How much of a prompt is computed at a time. An abort, and the next token of every other answer, wait that long."""
 
 _HTTP_THREADS = 4
-"""Of llama.cpp's listener, beside one for each slot; by default it has one for each core that it sees."""
-
+"""Threads of llama.cpp's HTTP listener, in addition to one per slot. Its own default is one per CPU core."""
 
 _NO_TEMPLATE = "{{ '' }}"
-"""Takes the place of a chat template that is not there, for which llama.cpp would take another model's, or that it
-cannot read, for which it would not load the model."""
-_OWN_REFUSAL = "Error: Jinja Exception: "
-"""Behind this llama.cpp tells what a template passed to `raise_exception`."""
+"""Replaces a chat template that is missing or unreadable. If it is missing, llama.cpp would use another model's; if it
+is unreadable, llama.cpp would not load the model."""
+_REFUSAL_PREFIX = "Error: Jinja Exception: "
+"""llama.cpp puts this before the message that a template passed to `raise_exception`."""
 
 
 class LlamaServerGoneError(EngineFailedError):
-    """llama.cpp does not answer any more: no request can be served."""
+    """llama.cpp does not answer any more, so no request can be served."""
 
 
 class LlamaServer:
     """One loaded model, with its slots and its KV cache."""
 
     def __init__(self, path: Path, *, gguf: Gguf, slots: int, context_tokens: int, threads: int) -> None:
-        """Loads the model, whose file says `gguf`.
+        """Loads the model; `gguf` is the metadata of its file.
 
         Raises:
-            EngineSetupError: xllamacpp is not there, or cannot load the file.
+            EngineSetupError: xllamacpp is not installed, or cannot load the file.
         """
         xllamacpp = _import_xllamacpp()
         self.version = version("xllamacpp")
-        # llama.cpp insists on a listener: this one is out of reach for every other user.
+        # llama.cpp always opens a listener. No other user can reach this one.
         self._folder = make_socket_folder()
         self._key = secrets.token_urlsafe()
         params = xllamacpp.CommonParams()
@@ -76,29 +75,32 @@ class LlamaServer:
                 path, gguf, is_known=_knows(xllamacpp, gguf.architecture), version=self.version
             ) from error
         self.has_chat_template = is_readable and can_render(self._apply_template)
-        """Whether conversations can be rendered."""
+        """Whether the model's chat template can render conversations."""
 
     def _load(self, xllamacpp: ModuleType, params: Any, gguf: Gguf) -> tuple[Any, bool]:
-        """Loads the model, and returns whether with its own chat template."""
+        """Loads the model; returns the server, and whether it uses the model's own chat template."""
         if gguf.has_chat_template:
             try:
                 return xllamacpp.Server(params), True
-            except RuntimeError:  # it does not say why: if it knows the architecture, it may be the template
+            except RuntimeError:  # it gives no reason; if the architecture is known, the template may be the cause
                 if not _knows(xllamacpp, gguf.architecture):
                     raise
-                (self._folder / SOCKET).unlink(missing_ok=True)  # which that attempt may have left behind
+                (self._folder / SOCKET).unlink(missing_ok=True)  # the failed attempt may have left it
         params.chat_template = _NO_TEMPLATE
         return xllamacpp.Server(params), False
 
     def complete(self, request: Mapping[str, object], on_chunk: Callable[[Any], bool]) -> None:
-        """Generates until the answer ends or `on_chunk` returns True; llama.cpp swallows what that raises."""
+        """Generates until the answer ends or `on_chunk` returns True.
+
+        `on_chunk` must not raise, because llama.cpp discards exceptions.
+        """
         self._server.handle_completions(dict(request), on_chunk)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Puts a conversation into the form that the model was trained on.
+        """Renders a conversation with the model's chat template.
 
         Raises:
-            ValueError: the model's chat template refuses it, or there is none; says why, for the caller.
+            ValueError: The template cannot render it, or there is no template. The message is meant for the caller.
         """
         if not self.has_chat_template:
             raise ValueError("the model has no chat template")
@@ -109,18 +111,18 @@ class LlamaServer:
         try:
             answer = self._ask("/apply-template", {"messages": turns, "add_generation_prompt": begins_answer(messages)})
         except ValueError as error:
-            _, is_own, words = str(error).partition(_OWN_REFUSAL)
-            raise (template_refusal(words) if is_own else template_failure()) from error
+            _, is_refusal, reason = str(error).partition(_REFUSAL_PREFIX)
+            raise (template_refusal(reason) if is_refusal else template_failure()) from error
         prompt: str = answer["prompt"]
         return prompt
 
     def tokenize(self, content: str | Sequence[str | int], *, with_special: bool) -> tuple[int, ...]:
-        """Splits a text into tokens.
+        """Tokenizes a text.
 
         Args:
-            content: the text, or parts of it, each a text or a token.
-            with_special: whether control tokens may be spelled out, and those that the model wants are put at the
-                start.
+            content: The text, or its parts, each of which is a text or a token id.
+            with_special: Whether to parse control tokens in the text, and to add the tokens that the model expects at
+                the start of a prompt.
         """
         answer = self._ask(
             "/tokenize", {"content": content, "add_special": with_special, "parse_special": with_special}
@@ -128,7 +130,7 @@ class LlamaServer:
         return tuple(answer["tokens"])
 
     def close(self) -> None:
-        """Gives the model's memory back and removes the listener."""
+        """Frees the model's memory and removes the listener's socket."""
         del self._server
         remove_socket_folder(self._folder)
 
@@ -141,7 +143,7 @@ class LlamaServer:
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             if is_shortage(error):
-                raise OutOfResourcesError(f"llama.cpp cannot be asked for {path}: {error}") from error
+                raise OutOfResourcesError(f"llama.cpp's {path} cannot be called: {error}") from error
             raise LlamaServerGoneError(f"llama.cpp does not answer {path}: {error!r}") from error
         finally:
             connection.close()
@@ -151,7 +153,7 @@ class LlamaServer:
 
 
 def _knows(xllamacpp: ModuleType, architecture: str) -> bool:
-    """Whether llama.cpp's library holds the name of an architecture; it has no call that tells those that it knows."""
+    """Whether llama.cpp supports an architecture: it has no call to ask, so this looks for the name in its library."""
     library = xllamacpp.xllamacpp.__file__
     with Path(library).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return data.find(architecture.encode() + b"\0") >= 0
@@ -161,12 +163,12 @@ def _load_error(path: Path, gguf: Gguf, *, is_known: bool, version: str) -> Engi
     if not is_known:
         return EngineSetupError(
             f"The model {path} has the architecture {gguf.architecture}, which xllamacpp {version} does not know; "
-            "install a newer xllamacpp, or name another model."
+            "install a newer xllamacpp, or choose another model."
         )
     return EngineSetupError(
-        f"llama.cpp cannot load the model {path}, although the file is whole and xllamacpp {version} has its "
-        f"architecture {gguf.architecture}: a tensor or a setting may be missing, or memory; get it anew, or name "
-        "another model."
+        f"llama.cpp cannot load the model {path}, although the file is complete and xllamacpp {version} supports its "
+        f"architecture {gguf.architecture}: there may be too little memory, or the file may lack a tensor or a "
+        "setting; download it again, or choose another model."
     )
 
 
@@ -181,7 +183,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _import_xllamacpp() -> ModuleType:
-    # libgomp spins at its barriers otherwise: two busy threads on two cores fall from 57 tokens a second to 1.
+    # Without this, libgomp's threads spin at barriers: with two busy threads on two cores, 57 tokens/s became 1.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return import_module("xllamacpp")
@@ -195,4 +197,4 @@ def _import_xllamacpp() -> ModuleType:
                 "The engine llamacpp needs the system's OpenMP library; on Debian and Ubuntu run "
                 "`apt-get install libgomp1`."
             ) from error
-        raise EngineSetupError(f"The package xllamacpp cannot be loaded ({error}); install it again.") from error
+        raise EngineSetupError(f"The package xllamacpp cannot be imported ({error}); reinstall it.") from error

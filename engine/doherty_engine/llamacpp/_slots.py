@@ -1,31 +1,31 @@
-"""Chooses the slot of llama.cpp for each request, so that nobody gets to use, or to see, what another one's has cached.
+"""Chooses llama.cpp's slot for each request, so that no caller can use or detect what another caller has cached.
 
-llama.cpp itself would choose the slot whose tokens are most like the prompt, whoever they came from.
+llama.cpp itself would choose the slot whose tokens are most similar to the prompt, whichever caller sent them.
 """
 
 from dataclasses import dataclass
 from threading import Lock
 
-_LEAST_SHARED = 0.1
-"""Of the shorter one of a prompt and what a slot has read: less is not worth the loss of what the slot has besides.
-llama.cpp's own `slot_prompt_similarity` is the same number."""
+_MIN_SHARED = 0.1
+"""A slot is reused for a prompt only if they share this part of the shorter one of the two. Otherwise the rest of the
+slot's cache is worth more. llama.cpp's default for `slot_prompt_similarity` is the same number."""
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A slot, and what it read last."""
+    """A slot, and the tokens that it processed last."""
 
     number: int
     salt: str = ""
-    """Whose cached tokens it holds, as EngineRequest.cache_salt says."""
+    """The cache salt (`EngineRequest.cache_salt`) of the request that filled its cache."""
     tokens: tuple[int, ...] = ()
-    """What it read last: the answer to it stands behind that in the cache."""
+    """The prompt and prefix that it processed last. In the cache, the generated tokens follow them."""
     used: int = 0
-    """When it was used last, by a count of uses; 0 is never."""
+    """The number of its last use, counted over all slots; 0 means never used."""
 
 
 class Slots:
-    """The slots that are free; any thread may take one."""
+    """The free slots; thread-safe."""
 
     def __init__(self, count: int) -> None:
         self._free = [Slot(number) for number in range(count)]
@@ -33,14 +33,14 @@ class Slots:
         self._lock = Lock()
 
     def take(self, salt: str, tokens: tuple[int, ...]) -> tuple[Slot, bool]:
-        """Takes the slot for a request; there is a free one, for there is one for each thread.
+        """Takes the best free slot for a request. There always is one, because there are as many slots as threads.
 
         Args:
-            salt: whose cached tokens may be used.
-            tokens: what will be read.
+            salt: The cache salt of the request.
+            tokens: The tokens that the request will process.
 
         Returns:
-            The slot, and whether what it has cached may be used.
+            The slot, and whether the request may reuse its cache.
         """
         with self._lock:
             slot = self._find(salt, tokens)
@@ -51,28 +51,28 @@ class Slots:
             return slot, may_reuse
 
     def give_back(self, slot: Slot) -> None:
-        """Makes a slot free."""
+        """Returns a slot to the free ones."""
         with self._lock:
             self._free.append(slot)
 
     def _find(self, salt: str, tokens: tuple[int, ...]) -> Slot:
-        """The slot that shares the longest beginning with a prompt, else the one that was not used for longest."""
-        best, most = None, 0
+        """The slot that shares the longest prefix with the tokens; if none shares enough, the least recently used."""
+        best, longest = None, 0
         for slot in self._free:
             if slot.salt == salt:
-                shared = _shared(slot.tokens, tokens)
-                if shared > most and shared >= _LEAST_SHARED * min(len(slot.tokens), len(tokens)):
-                    best, most = slot, shared
+                shared = _shared_prefix(slot.tokens, tokens)
+                if shared > longest and shared >= _MIN_SHARED * min(len(slot.tokens), len(tokens)):
+                    best, longest = slot, shared
         return best or min(self._free, key=lambda slot: slot.used)
 
 
-def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many tokens at the beginning are the same; halves the rest, for slices are compared in C."""
-    same, most = 0, min(len(one), len(other))
-    while same < most:
-        middle = (same + most + 1) // 2
-        if one[same:middle] == other[same:middle]:
-            same = middle
+def _shared_prefix(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """The length of the common prefix, by binary search: comparing slices is fast, because it happens in C."""
+    equal, longest = 0, min(len(left), len(right))
+    while equal < longest:
+        middle = (equal + longest + 1) // 2
+        if left[equal:middle] == right[equal:middle]:
+            equal = middle
         else:
-            most = middle - 1
-    return same
+            longest = middle - 1
+    return equal

@@ -1,11 +1,11 @@
-"""What engines share that take Hugging Face checkpoints to GPUs: weights, draft heads, cards, and folders of builds."""
+"""Shared by engines that run Hugging Face checkpoints on GPUs: weights, draft heads, GPUs, and caches of builds."""
 
 from doherty_engine.models._cache import BuildCache, BuildKey, default_cache
 from doherty_engine.models._gpu import Gpu, visible_gpus
-from doherty_engine.models._head import DFLASH, EAGLE3, Head, context_of, read_head
+from doherty_engine.models._head import DFLASH, EAGLE3, Head, context_length, read_head
+from doherty_engine.models._positions import extend_positions, fetch_head
 from doherty_engine.models._quality import TEXT, Quality, compare
 from doherty_engine.models._shape import GIB, ModelShape, as_gib
-from doherty_engine.models._stretch import fetch_whole, stretch
 from doherty_engine.models._weights import check_digests, check_weights, fetch_weights, weights_identity
 
 __all__ = [
@@ -23,12 +23,12 @@ __all__ = [
     "check_digests",
     "check_weights",
     "compare",
-    "context_of",
+    "context_length",
     "default_cache",
+    "extend_positions",
+    "fetch_head",
     "fetch_weights",
-    "fetch_whole",
     "read_head",
-    "stretch",
     "visible_gpus",
     "weights_identity",
 ]

@@ -1,7 +1,8 @@
-"""Where built engines and quantized checkpoints lie, each in a folder of its own that is either whole or not there.
+"""A cache of built engines and quantized checkpoints. Each has its own folder, which is either complete or absent.
 
-All that it depends on makes its key. It is built in a temporary folder beside its place, gets a manifest of its files
-last of all, and is then renamed. Who builds holds a lock, which ends with its process however that ends.
+The name of the folder is derived from everything that the build depends on. The build is written to a temporary folder
+in the same place, which is renamed after a manifest of its files has been written. The building process holds a file
+lock, which the operating system releases when the process ends.
 """
 
 import contextlib
@@ -24,23 +25,23 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def default_cache(kind: str) -> Path:
-    """The folder of a kind of things, as "engines", in the user's cache folder."""
+    """The folder for one kind of files, such as "engines", in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else expand_user("~/.cache")) / "doherty" / kind
 
 
 @dataclass(frozen=True, slots=True)
 class BuildKey:
-    """What a build depends on."""
+    """Everything that a build depends on."""
 
     inputs: Mapping[str, object]
-    """All of it, as the manifest has it; in JSON."""
+    """The inputs of the build, as JSON values; also written to the manifest."""
     title: tuple[str, ...]
-    """What a person looks for among folders."""
+    """Words by which a person recognizes the folder; its name starts with them."""
 
     @property
     def name(self) -> str:
-        """The folder's: the title, and a digest of it all."""
+        """The name of the folder: the title and a digest of the inputs."""
         digest = hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()[:12]
         return _UNSAFE.sub("-", "_".join((*self.title, digest)))
 
@@ -49,37 +50,43 @@ class BuildCache:
     """A folder of builds."""
 
     def __init__(self, folder: Path, *, what: str, option: str) -> None:
-        """`what` is one of them called, and `option` is the engine's option that names the folder."""
+        """Describes the cache for error messages.
+
+        Args:
+            folder: The folder of all builds.
+            what: What a build is called, in the singular, such as "engine".
+            option: The engine's option that sets the folder.
+        """
         self.folder = folder
         self._what = what
         self._option = option
 
     def path(self, key: BuildKey) -> Path:
-        """Where it is, or would be."""
+        """The folder of a build, whether it exists or not."""
         return self.folder / key.name
 
     def find(self, key: BuildKey) -> Path | None:
-        """Its folder; None where it has not been built.
+        """The folder of a build; None if it has not been built.
 
         Raises:
-            EngineSetupError: it is there, but not whole.
+            EngineSetupError: The build is damaged.
         """
         path = self.path(key)
         if not path.exists():
             return None
-        if why := _fault(path):
+        if damage := _damage(path):
             raise EngineSetupError(
-                f"The built {self._what} {path} is broken ({why}); run `doherty engine prepare` with the same options "
-                "to build it again."
+                f"The built {self._what} {path} is damaged ({damage}); run `doherty engine prepare` with the same "
+                "options to build it again."
             )
         return path
 
     @contextlib.contextmanager
     def locked(self, key: BuildKey, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Holds its lock; `on_wait` is called if somebody else does.
+        """Holds the lock of a build; calls `on_wait` before waiting for another process that holds it.
 
         Raises:
-            EngineSetupError: the folder cannot be locked, or written to in the block.
+            EngineSetupError: The folder cannot be locked, or the code in the `with` block cannot write to it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,46 +99,47 @@ class BuildCache:
                 yield
         except OSError as error:
             raise EngineSetupError(
-                f"{self._what.capitalize()}s cannot be kept in {self.folder} ({error.strerror}); set {self._option} to "
-                "another folder."
+                f"{self._what.capitalize()}s cannot be stored in {self.folder} ({error.strerror}); set {self._option} "
+                "to another folder."
             ) from error
 
     def add(self, key: BuildKey, build: Callable[[Path], None]) -> Path:
-        """Lets `build` fill a folder, and puts it in its place; only with the lock held.
+        """Runs `build` with a temporary folder, which becomes the build's folder; the caller must hold the lock.
 
-        What earlier builds left half-made is removed, and a broken one is moved aside.
+        Temporary folders of interrupted builds are removed. A damaged build is renamed.
         """
-        for rest in self.folder.glob(f".{key.name}.*.tmp"):
-            shutil.rmtree(rest)
-        made = Path(tempfile.mkdtemp(prefix=f".{key.name}.", suffix=".tmp", dir=self.folder))
+        for unfinished in self.folder.glob(f".{key.name}.*.tmp"):
+            shutil.rmtree(unfinished)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key.name}.", suffix=".tmp", dir=self.folder))
         try:
-            build(made)
-            files = {str(file.relative_to(made)): file.stat().st_size for file in made.rglob("*") if file.is_file()}
-            _write(made / _MANIFEST, {**key.inputs, "files": files})
+            build(temporary)
+            files = [file for file in temporary.rglob("*") if file.is_file()]
+            sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
+            _write(temporary / _MANIFEST, {**key.inputs, "files": sizes})
             path = self.path(key)
             if path.exists():
-                path.rename(_free_name(path))
-            made.rename(path)
+                path.rename(_unused_name(path))
+            temporary.rename(path)
         except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
         return path
 
 
-def _free_name(path: Path) -> Path:
-    return next(free for n in range(1, 1000) if not (free := path.with_name(f"{path.name}.broken-{n}")).exists())
+def _unused_name(path: Path) -> Path:
+    return next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.broken-{n}")).exists())
 
 
 def _write(path: Path, value: object) -> None:
-    """Writes a file that is on the disk when the folder gets its name."""
+    """Writes a JSON file, and waits until it is on the disk."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _fault(path: Path) -> str:
-    """What is wrong with a folder; empty if nothing is."""
+def _damage(path: Path) -> str:
+    """Describes how a folder is damaged; empty if it is complete."""
     try:
         files: dict[str, int] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""The GPUs that this process may use.
+"""Lists the GPUs that this process may use.
 
-They are asked for through NVML (the module `pynvml`), which TensorRT-LLM and ModelOpt require themselves: it answers in
-milliseconds and leaves no CUDA context behind, where `torch.cuda` takes seconds to import and pins memory on a card,
-and where `nvidia-smi` would have to be parsed.
+This uses NVML (the module `pynvml`), which TensorRT-LLM and ModelOpt need anyway. NVML answers in milliseconds and
+creates no CUDA context. `torch.cuda` takes seconds to import and allocates GPU memory, and the output of `nvidia-smi`
+would have to be parsed.
 """
 
 import os
@@ -16,30 +16,33 @@ from doherty_engine._optional import import_optional
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _FP8_CAPABILITY = (8, 9)
-"""Ada Lovelace; Hopper is 9.0."""
+"""The compute capability of Ada Lovelace; Hopper's is 9.0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One card."""
+    """One GPU."""
 
     name: str
     memory: int
-    """In bytes, all of it."""
+    """The total memory in bytes."""
     capability: tuple[int, int]
-    """CUDA's compute capability, as (9, 0)."""
+    """CUDA's compute capability, such as (9, 0)."""
 
     @property
     def has_fp8(self) -> bool:
-        """Whether its tensor cores compute in FP8."""
+        """Whether its tensor cores support FP8."""
         return self.capability >= _FP8_CAPABILITY
 
 
 def visible_gpus(*, extra: str) -> list[Gpu]:
-    """The cards that CUDA would show to this process; `extra` is this distribution's to name where pynvml is missing.
+    """Lists the GPUs that CUDA would show to this process.
+
+    Args:
+        extra: The extra of this distribution that installs pynvml; error messages name it.
 
     Raises:
-        EngineSetupError: there is none, or no driver to ask.
+        EngineSetupError: There is no GPU, NVIDIA's driver is missing, or pynvml is not installed.
     """
     nvml = import_optional("pynvml", "Looking for GPUs", extra=extra, package="nvidia-ml-py")
     with _initialized(nvml):
@@ -47,7 +50,7 @@ def visible_gpus(*, extra: str) -> list[Gpu]:
     if not gpus:
         hidden = f" ({_VISIBLE} is {os.environ[_VISIBLE]!r})" if _VISIBLE in os.environ else ""
         raise EngineSetupError(
-            f"There is no GPU that this process may use{hidden}; give it one, as with `docker run --gpus all`."
+            f"There is no GPU that this process may use{hidden}; provide one, for example with `docker run --gpus all`."
         )
     return gpus
 
@@ -58,7 +61,7 @@ def _initialized(nvml: Any) -> Iterator[None]:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         raise EngineSetupError(
-            f"NVIDIA's driver cannot be asked for GPUs ({error}); one is needed, as with `docker run --gpus all`."
+            f"NVIDIA's driver cannot list GPUs ({error}); a GPU is needed, for example with `docker run --gpus all`."
         ) from error
     try:
         yield
@@ -67,16 +70,16 @@ def _initialized(nvml: Any) -> Iterator[None]:
 
 
 def _handles(nvml: Any) -> Iterator[Any]:
-    """Those that CUDA_VISIBLE_DEVICES names: by number, or by the beginning of a UUID; the first wrong one ends it."""
-    everything = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    named = os.environ.get(_VISIBLE)
-    if named is None:
-        yield from everything
+    """The GPUs in CUDA_VISIBLE_DEVICES, by index or the start of a UUID. Like CUDA, this stops at an invalid entry."""
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    visible = os.environ.get(_VISIBLE)
+    if visible is None:
+        yield from handles
         return
-    by_uuid = {str(nvml.nvmlDeviceGetUUID(handle)): handle for handle in everything}
-    for name in map(str.strip, named.split(",")):
-        if name.isdecimal() and int(name) < len(everything):
-            yield everything[int(name)]
+    by_uuid = {str(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
+    for name in map(str.strip, visible.split(",")):
+        if name.isdecimal() and int(name) < len(handles):
+            yield handles[int(name)]
             continue
         matching = [handle for uuid, handle in by_uuid.items() if name and uuid.startswith(name)]
         if len(matching) != 1:

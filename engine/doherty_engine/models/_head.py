@@ -1,8 +1,8 @@
-"""A draft head: which method it is for, and whether it fits the model that it drafts for.
+"""Reads a draft head's method, and checks that the head fits the model.
 
-All of it is in the two config.json. vLLM itself would find out after minutes, with a message that names a tensor, or
-during a request. What vLLM reads of a head: models/llama_eagle.py, llama_eagle3.py and qwen3_dflash.py, and
-transformers_utils/configs/speculators for heads in the format of the library speculators.
+The two config.json files contain everything that is needed. vLLM itself would fail after minutes, with the name of a
+tensor, or during a request. What vLLM reads from a head is in its models/llama_eagle.py, llama_eagle3.py and
+qwen3_dflash.py, and in transformers_utils/configs/speculators for heads in the format of the library speculators.
 """
 
 from collections.abc import Mapping
@@ -15,35 +15,35 @@ from doherty_engine.text import ModelFolder
 EAGLE, EAGLE3, DFLASH = METHODS = ("eagle", "eagle3", "dflash")
 _DEFAULT_TOKENS = {EAGLE: 2, EAGLE3: 3}
 _CACHE_ONLY_ROPES = frozenset({"default", "linear", "llama3", "ntk", "proportional"})
-"""With these, `max_position_embeddings` says how long the table of a head's rotary embedding is, and nothing else; so
-it may be raised (`_CACHE_ONLY_ROPE_TYPES` of vLLM 0.33)."""
+"""With these types of RoPE, `max_position_embeddings` only sets the length of the rotary embedding's table, so it may
+be increased (`_CACHE_ONLY_ROPE_TYPES` in vLLM 0.33)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head that fits its model."""
+    """A draft head that fits its model."""
 
     folder: ModelFolder
     method: str
     """One of METHODS."""
     draft_tokens: int
-    """How many tokens it drafts a step, unless the deployment says otherwise."""
-    most_draft_tokens: int | None
-    """None where it can draft any number."""
+    """The default number of tokens that it drafts per step."""
+    max_draft_tokens: int | None
+    """The maximum number of tokens per step; None if it can draft any number."""
     positions: int | None
-    """Up to which position it can draft; None where its config.json does not say."""
-    is_stretchable: bool
-    """Whether `positions` may be raised without changing what it drafts."""
+    """The number of positions at which it can draft; None if its config.json does not say."""
+    can_extend_positions: bool
+    """Whether `positions` may be increased without changing what it drafts."""
 
 
 def read_head(folder: ModelFolder, model: ModelFolder) -> Head:
     """Reads a head's config.json, and compares it with that of the model.
 
     Raises:
-        EngineSetupError: it is no head, or is made for another model.
+        EngineSetupError: It is not a draft head, or was trained for another model.
     """
     config = folder.read_json("config.json")
-    layers = config.get("transformer_layer_config", config)  # where the library speculators keeps these
+    layers = config.get("transformer_layer_config", config)  # the format of the library speculators
     method = _method(folder, config)
     _check_fit(folder, {**layers, **config}, _text_config(model.read_json("config.json")), model.name)
     block = config.get("block_size", layers.get("block_size"))
@@ -53,14 +53,14 @@ def read_head(folder: ModelFolder, model: ModelFolder) -> Head:
         folder=folder,
         method=method,
         draft_tokens=block - 1 if method == DFLASH else _DEFAULT_TOKENS[method],
-        most_draft_tokens=block - 1 if method == DFLASH else None,
+        max_draft_tokens=block - 1 if method == DFLASH else None,
         positions=layers.get("max_position_embeddings"),
-        is_stretchable=_rope_types(layers) <= _CACHE_ONLY_ROPES,
+        can_extend_positions=_rope_types(layers) <= _CACHE_ONLY_ROPES,
     )
 
 
-def context_of(model: ModelFolder, max_model_len: object) -> int | None:
-    """How many tokens the model's requests may have; None where its config.json does not say."""
+def context_length(model: ModelFolder, max_model_len: object) -> int | None:
+    """The context length of the model in tokens: `max_model_len` if set, else from its config.json if that has it."""
     if isinstance(max_model_len, int):
         return max_model_len
     context = _text_config(model.read_json("config.json")).get("max_position_embeddings")
@@ -78,11 +78,12 @@ def _method(folder: ModelFolder, config: Mapping[str, Any]) -> str:
             return DFLASH
         if "draft_vocab_size" in config or any("eagle3" in name for name in names):
             return EAGLE3
-        # An EAGLE head says that it is a Llama; no Llama has a single layer.
+        # The config.json of an EAGLE head says that it is a Llama, but no Llama model has a single layer.
         if any(name.startswith("eagle") for name in names) or config.get("num_hidden_layers") == 1:
             return EAGLE
     raise EngineSetupError(
-        f"{folder.model} is no head of EAGLE, EAGLE-3 or DFlash by its config.json; name another one with `draft`."
+        f"{folder.model} is not an EAGLE, EAGLE-3 or DFlash head according to its config.json; set `draft` to another "
+        "one."
     )
 
 
@@ -94,13 +95,13 @@ def _check_fit(folder: ModelFolder, head: Mapping[str, Any], model: Mapping[str,
     for what, theirs, ours in comparisons:
         if theirs is not None and ours is not None and theirs != ours:
             raise EngineSetupError(
-                f"The head {folder.model} does not fit {name}: its {what} is {theirs}, the model's is {ours}; name a "
+                f"The head {folder.model} does not fit {name}: its {what} is {theirs}, the model's is {ours}; choose a "
                 "head that was trained for this model."
             )
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part on the language model, of one that sees pictures too."""
+    """The configuration of the language model, which is a part of config.json in multimodal models."""
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
 

@@ -1,4 +1,4 @@
-"""The shape of a Llama-like model, by its config.json: how many parameters there are of each kind."""
+"""The dimensions of a Llama-like model from its config.json, and the number of its parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any
 
 GIB = 1 << 30
 _HALF = 2
-"""Bytes of a number in bfloat16."""
+"""Bytes per number in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What config.json says of a Llama-like model."""
+    """The dimensions of a Llama-like model."""
 
     vocabulary: int
     hidden: int
@@ -25,7 +25,7 @@ class ModelShape:
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "ModelShape | None":
-        """The shape; None where config.json is of another kind of model."""
+        """Reads the content of a config.json; returns None for other kinds of models."""
         try:
             heads = int(config["num_attention_heads"])
             return cls(
@@ -44,21 +44,21 @@ class ModelShape:
 
     @property
     def linear_parameters(self) -> int:
-        """Of all layers: what is quantized."""
+        """The number of parameters in the linear layers, which are quantized."""
         attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def embedding_parameters(self) -> int:
-        """Of both embeddings and the norms: what stays in half precision."""
+        """The number of parameters in embeddings and norms, which stay in half precision."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """In half precision."""
+        """The size of the KV cache per token in half precision, in bytes."""
         return 2 * self.layers * self.kv_heads * self.head_size * _HALF
 
 
 def as_gib(size: int) -> str:
-    """A number of bytes for a person."""
+    """Formats a number of bytes in GiB."""
     return f"{size / GIB:.1f} GiB"

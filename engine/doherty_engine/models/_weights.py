@@ -1,4 +1,4 @@
-"""A model's weights: fetched from the hub, and found whole."""
+"""Downloads a model's weights from the hub, and checks that they are complete."""
 
 import hashlib
 import json
@@ -12,53 +12,54 @@ from doherty_engine._errors import EngineSetupError, first_line
 from doherty_engine._hub import PATIENCE, open_repository
 from doherty_engine.text import ModelFolder
 
-_LEFT_OUT = ["*.bin", "*.pt", "*.pth"]
-"""The same weights again, in formats that run code when they are read."""
+_EXCLUDED = ["*.bin", "*.pt", "*.pth"]
+"""Copies of the same weights in formats that can run code when they are loaded."""
 _INDEX = "model.safetensors.index.json"
 _HEADER = struct.Struct("<Q")
-_LARGEST_HEADER = 100_000_000
-"""What the format itself allows."""
+_MAX_HEADER_BYTES = 100_000_000
+"""The maximum that the safetensors format allows."""
 _CHUNK = 1 << 24
 
 
 def fetch_weights(folder: ModelFolder, report: Callable[[str], None]) -> None:
-    """Downloads what is missing of a model on the hub, from where an earlier try broke off; blocks.
+    """Downloads the missing files of a model on the hub, and resumes interrupted downloads. This blocks.
 
-    The hub's client draws its progress on standard error. A folder of the user's own is left as it is.
+    huggingface_hub shows its progress on standard error. If the model is a local folder, nothing happens.
 
     Raises:
-        EngineSetupError: it cannot be had.
+        EngineSetupError: The weights cannot be downloaded.
     """
     if not folder.revision:
         return
     report(f"fetching {folder.model} {folder.revision}")
     try:
-        open_repository(folder.model, folder.revision, extra="trtllm").fetch(without=_LEFT_OUT)
-    except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
+        open_repository(folder.model, folder.revision, extra="trtllm").fetch(without=_EXCLUDED)
+    except Exception as error:  # huggingface_hub raises its HTTP library's errors, and has changed that library
         raise EngineSetupError(
-            f"The weights of {folder.model} cannot be had from the hub ({first_line(error)}); what has arrived is "
-            "kept, so run it again."
+            f"The weights of {folder.model} cannot be downloaded from the hub ({first_line(error)}); run the command "
+            "again to resume the download."
         ) from error
 
 
 def check_weights(folder: ModelFolder) -> int:
-    """Makes sure that every file of weights is there from beginning to end, and returns their bytes.
+    """Checks that all files of weights are present and complete; returns their total size in bytes.
 
-    A file of safetensors says in its first bytes how long it is, so this reads kilobytes.
+    The header of a safetensors file contains its length, so this reads only the headers.
 
     Raises:
-        EngineSetupError: one is missing, or cut off.
+        EngineSetupError: A file is missing, damaged or incomplete.
     """
     return sum(_check_file(folder, path) for path in _files(folder))
 
 
 def check_digests(folder: ModelFolder) -> int:
-    """Compares weights from the hub with the SHA-256 that it has of each, and returns how many it compared; reads all.
+    """Compares the SHA-256 of each file of weights with the hub's; returns the number of files compared.
 
-    None where the hub cannot be asked: what has been downloaded is complete all the same (`check_weights`).
+    This reads all weights. It returns 0 if the model is a local folder, or if the hub cannot be reached; the files are
+    complete even then, because `check_weights` checks that.
 
     Raises:
-        EngineSetupError: a file differs.
+        EngineSetupError: A file differs.
     """
     if not folder.revision:
         return 0
@@ -69,21 +70,22 @@ def check_digests(folder: ModelFolder) -> int:
             continue
         if _digest(path) != digest:
             raise EngineSetupError(
-                f"{path} is not what the hub has; delete {path.resolve()} and run it again to download it anew."
+                f"{path} differs from the file on the hub; delete {path.resolve()} and run the command again to "
+                "download it again."
             )
         compared += 1
     return compared
 
 
 def weights_identity(folder: ModelFolder) -> str:
-    """What an engine built of these weights may be used for: the commit, or what the user's folder looks like."""
+    """Identifies the weights in the key of a build: the commit on the hub, or a digest of a local folder's listing."""
     if folder.revision:
         return folder.revision
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted([*folder.path.glob("*.safetensors"), *folder.path.glob("*.json")]):
         status = path.stat()
-        seen.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return f"local-{seen.hexdigest()[:12]}"
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"local-{digest.hexdigest()[:12]}"
 
 
 def _files(folder: ModelFolder) -> Iterator[Path]:
@@ -94,25 +96,25 @@ def _files(folder: ModelFolder) -> Iterator[Path]:
     files = sorted(folder.path.glob("*.safetensors"))
     if not files:
         raise EngineSetupError(
-            f"The model {folder.model} has no weights in safetensors; name one that has, or convert it."
+            f"The model {folder.model} has no weights in safetensors format; choose another model, or convert it."
         )
     yield from files
 
 
 def _check_file(folder: ModelFolder, path: Path) -> int:
-    broken = f"The weights {path.name} of {folder.model} are {{}}; get them anew, as with `doherty engine prepare`."
+    message = f"The weights {path.name} of {folder.model} are {{}}; download them again with `doherty engine prepare`."
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = _HEADER.unpack(file.read(_HEADER.size))
-            header: dict[str, Any] = json.loads(file.read(min(length, _LARGEST_HEADER)))
+            header: dict[str, Any] = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
     except FileNotFoundError:
-        raise EngineSetupError(broken.format("missing")) from None
+        raise EngineSetupError(message.format("missing")) from None
     except (OSError, ValueError, struct.error) as error:
-        raise EngineSetupError(broken.format("damaged")) from error
+        raise EngineSetupError(message.format("damaged")) from error
     end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
     if _HEADER.size + length + end != size:
-        raise EngineSetupError(broken.format("cut off"))
+        raise EngineSetupError(message.format("incomplete"))
     return size
 
 
@@ -120,7 +122,7 @@ def _hub_digests(folder: ModelFolder) -> Mapping[str, str]:
     hub = import_module("huggingface_hub")
     try:
         info = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=PATIENCE)
-    except Exception:  # noqa: BLE001  as above: offline, most likely, and the files are complete
+    except Exception:  # noqa: BLE001  as above; the machine is probably offline
         return {}
     return {file.rfilename: file.lfs["sha256"] for file in info.siblings if file.lfs}
 

@@ -1,4 +1,4 @@
-"""Turns inputs into tokens and generated tokens into the text of an answer; shared by the engines that need it."""
+"""Converts inputs to tokens and generated tokens to text, for the engines that need it."""
 
 from doherty_engine.text._answer import AnswerText
 from doherty_engine.text._chat_template import (

@@ -1,4 +1,4 @@
-"""The text of one answer, from the tokens to what the caller may see."""
+"""Converts the tokens of one answer to the text that the caller gets."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from doherty_engine.text._stop import StopMatcher
 
 
 class AnswerText:
-    """Detokenizes one answer and looks for stop texts in it.
+    """Detokenizes one answer and searches it for stop texts.
 
-    For an engine that gets bare token ids and knows the bytes of each. First `prime` with the tokens of the prefix,
-    if there is one, then `feed` with the new ones, and `end` once the answer ends otherwise than by a stop text.
+    It is meant for engines that generate token ids and know the bytes of each token. Call `prime` with each token of
+    the prefix, then `feed` with each generated token, and `end` when the answer ends, unless a stop text ended it.
     """
 
     def __init__(self, stop_texts: Sequence[str] = (), *, include_stop_text: bool = False) -> None:
@@ -22,16 +22,16 @@ class AnswerText:
 
     @property
     def matched(self) -> str | None:
-        """The stop text that ended the answer; then nothing more may be fed."""
+        """The stop text that ended the answer; once it is set, `feed` must not be called."""
         return self.matcher.matched
 
     @property
     def is_within_code_point(self) -> bool:
-        """Whether the tokens so far end in the middle of a code point."""
+        """Whether the tokens so far end inside a code point."""
         return self._detokenizer.is_within_code_point
 
     def prime(self, token_id: int, token: bytes, *, may_end: bool = True) -> None:
-        """Takes a token of the prefix; a stop text that is complete there ends the answer as well."""
+        """Adds a token of the prefix. A stop text that is completed in the prefix ends the answer, too."""
         piece = self._detokenizer.feed(token_id, token)
         if piece is not None:
             self.matcher.prime(piece.text, may_end=may_end)
@@ -39,13 +39,13 @@ class AnswerText:
     def feed(
         self, token_id: int, token: bytes, logprob: TokenLogprob | None = None, *, may_end: bool = True
     ) -> list[Piece]:
-        """Takes a generated token, and returns the pieces that are decided.
+        """Adds a generated token; returns the pieces that cannot be part of a stop text any more.
 
         Args:
-            token_id: its id.
-            token: its bytes; none for a special token.
-            logprob: its log probability, if the caller wants those.
-            may_end: whether a stop text that it completes ends the answer.
+            token_id: The id of the token.
+            token: Its bytes; empty for a special token.
+            logprob: Its log probability, if the caller asked for it.
+            may_end: Whether a stop text that this token completes ends the answer.
         """
         piece = self._detokenizer.feed(token_id, token, logprob)
         if piece is None:
@@ -53,7 +53,7 @@ class AnswerText:
         return self.matcher.feed(piece, may_end=may_end) if self._has_stops else [piece]
 
     def end(self) -> list[Piece]:
-        """Returns all that is still held back."""
+        """Returns all pieces that are still held back."""
         rest = self._detokenizer.flush()
         pieces = [] if rest is None else self.matcher.feed(rest, may_end=False)
         return pieces + self.matcher.flush()

@@ -1,6 +1,6 @@
-"""Control tokens that a text spells out, as `<|im_end|>`.
+"""Handles control tokens that a text spells out, such as `<|im_end|>`.
 
-Where they were read as control tokens, whoever writes one message of a conversation could forge others.
+They must be encoded as plain text. Otherwise, the author of one message of a conversation could forge other messages.
 """
 
 import re
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 Encode = Callable[[str], Sequence[int]]
-"""Splits a text into tokens."""
+"""Tokenizes a text."""
 Decode = Callable[[Sequence[int]], bytes]
-"""The bytes of tokens, none for those of control tokens."""
+"""Returns the bytes of tokens; control tokens have none."""
 
 _LOOK = re.compile(r"<\|.+\|>|<\uff5c.+\uff5c>", re.DOTALL)
 
 
 def looks_like_control(token: str) -> bool:
-    """Whether a token is spelled as control tokens are, whatever its vocabulary calls it."""
+    """Whether a token is spelled like a control token, whatever type the vocabulary gives it."""
     return _LOOK.fullmatch(token) is not None
 
 
@@ -24,33 +24,33 @@ class ControlTokens:
     """The control tokens of a vocabulary."""
 
     def __init__(self, ids: Mapping[str, int]) -> None:
-        """`ids` are their ids by how they are spelled."""
+        """`ids` maps the spelling of each control token to its id."""
         self._ids = frozenset(ids.values())
         self._spellings = frozenset(filter(None, ids))
         self._pattern = re.compile(f"({_any_of(self._spellings) if self._spellings else '(?!)'})")
         self._as_text: dict[str, list[int]] = {}
 
     def count(self, texts: Iterable[str]) -> int:
-        """How many control tokens some texts spell out."""
+        """The number of control tokens that the texts spell out."""
         if not self._spellings:
             return 0
         return sum(sum(1 for _ in self._pattern.finditer(text)) for text in texts)
 
     def split(self, text: str) -> list[str]:
-        """The parts of a text: the second one, and each second one behind it, spells a control token."""
+        """Splits a text; every second part, starting with the second, spells a control token."""
         return self._pattern.split(text)
 
-    def surround(self, text: str, mark: str) -> str:
-        """Puts a mark before and behind each control token that a text spells out."""
-        return self._pattern.sub(lambda match: f"{mark}{match[0]}{mark}", text)
+    def surround(self, text: str, marker: str) -> str:
+        """Puts a marker before and after each control token that a text spells out."""
+        return self._pattern.sub(lambda match: f"{marker}{match[0]}{marker}", text)
 
     def encode_as_text(self, spelled: str, encode: Encode, decode: Decode) -> list[int]:
-        """The tokens of what spells a control token, none of them a control token.
+        """Encodes the spelling of a control token without using any control token.
 
         Args:
-            spelled: the spelling, or what a template made of it.
-            encode: takes control tokens for text, as far as the tokenizer can.
-            decode: gives the bytes of tokens.
+            spelled: The spelling, possibly changed by a template.
+            encode: Encodes control tokens as text, as far as the tokenizer can do that.
+            decode: Returns the bytes of tokens.
         """
         ids = self._as_text.get(spelled)
         if ids is None:
@@ -60,16 +60,16 @@ class ControlTokens:
         return ids
 
     def encode_answer(self, parts: Sequence[str], encode: Encode, encode_plain: Encode, decode: Decode) -> list[int]:
-        """The tokens of a part of an answer, which the model wrote letter by letter where it spells control tokens.
+        """Encodes a part of an answer; the model generated the control tokens that it spells out as plain text.
 
         Args:
-            parts: what `split` made of it.
-            encode: takes added tokens for what they are.
-            encode_plain: takes control tokens for text, as far as the tokenizer can.
-            decode: gives the bytes of tokens.
+            parts: The result of `split`.
+            encode: Recognizes added tokens.
+            encode_plain: Encodes control tokens as text, as far as the tokenizer can do that.
+            decode: Returns the bytes of tokens.
 
         Raises:
-            ValueError: the tokenizer changes this text.
+            ValueError: The tokenizer changes this text.
         """
         ids: list[int] = []
         for index, part in enumerate(parts):
@@ -82,39 +82,39 @@ class ControlTokens:
         return ids
 
     def _encode_letters(self, spelled: str, encode: Encode, decode: Decode) -> list[int]:
-        halves = (spelled[:1], spelled[1:])  # some vocabularies merge the letters to the token again
+        halves = (spelled[:1], spelled[1:])  # some vocabularies merge all letters into the control token again
         for parts in ((spelled,), halves):
             with suppress(ValueError):
                 ids = [token_id for part in parts if part for token_id in encode_exactly(part, encode, decode)]
                 if self._ids.isdisjoint(ids):
                     return ids
-        # A tokenizer that changes every text.
+        # Only tokenizers that change every text get here.
         return [token_id for part in halves for token_id in encode(part) if token_id not in self._ids]
 
 
 def encode_exactly(text: str, encode: Encode, decode: Decode) -> list[int]:
-    """The tokens of a text that stands within another one.
+    """Tokenizes a text that is a part of another text.
 
     Raises:
-        ValueError: the tokenizer changes this text.
+        ValueError: The tokenizer changes this text.
     """
     ids = list(encode(text))
     if decode(ids) == text.encode():
         return ids
-    # SentencePiece puts a space before every text: so it is put before something else, which is taken off again.
-    before = list(encode("\n"))
+    # SentencePiece puts a space before every text. So encode the text after a line break, and remove its tokens again.
+    line_break = list(encode("\n"))
     ids = list(encode(f"\n{text}"))
-    rest = ids[len(before) :]
-    if ids[: len(before)] != before or decode(rest) != text.encode():
+    rest = ids[len(line_break) :]
+    if ids[: len(line_break)] != line_break or decode(rest) != text.encode():
         raise ValueError("the tokenizer changes this text")
     return rest
 
 
 def _any_of(texts: Iterable[str]) -> str:
-    """A pattern that matches the longest of some texts, letter by letter.
+    """Writes a pattern that matches the longest possible of the texts; it is a trie, which branches at each letter.
 
-    With an alternative for each text, hundreds of them would be tried at each "<" of a prompt. A megabyte of those
-    would take a second, with the interpreter's lock held.
+    A plain list of alternatives would be tried one by one at each "<" of a prompt. There can be hundreds, so a megabyte
+    of "<" would take a second, during which the GIL is held.
     """
     rests: dict[str, list[str]] = {}
     for text in texts:

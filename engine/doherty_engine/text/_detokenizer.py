@@ -1,4 +1,4 @@
-"""Turns the bytes of tokens into text, never less than a whole code point."""
+"""Converts the bytes of tokens to text, in whole code points."""
 
 from codecs import utf_8_decode
 
@@ -7,10 +7,10 @@ from doherty_engine.text._pieces import Piece
 
 
 class Utf8Detokenizer:
-    """Makes pieces out of tokens, each with the tokens that its text came from.
+    """Converts tokens to pieces, each of which has some text and the tokens that produced it.
 
-    A token that ends within a code point is held back, with all of its text, until a later one completes it. Bytes
-    that are no UTF-8 become U+FFFD.
+    A token that ends inside a code point is held back, with all of its text, until a later token completes the code
+    point. Bytes that are not valid UTF-8 become U+FFFD.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class Utf8Detokenizer:
 
     @property
     def is_within_code_point(self) -> bool:
-        """Whether the tokens so far end in the middle of a code point."""
+        """Whether the tokens so far end inside a code point."""
         return bool(self._rest)
 
     def feed(self, token_id: int, token: bytes, logprob: TokenLogprob | None = None) -> Piece | None:
-        """Takes the next token and its bytes; returns a piece unless the text ends within a code point.
+        """Adds the next token and its bytes; returns None if the text ends inside a code point.
 
-        A piece has log probabilities if all of its tokens came with theirs.
+        A piece has log probabilities if all of its tokens have one.
         """
         data = self._rest + token
         text, used = utf_8_decode(data, "replace", False)  # noqa: FBT003 - the C function takes no keywords
@@ -41,7 +41,7 @@ class Utf8Detokenizer:
         return None if self._rest else self._take()
 
     def flush(self) -> Piece | None:
-        """Returns what is still held back, at the end of the answer; a code point that is incomplete is left out."""
+        """Returns what is still held back at the end of the answer, without the incomplete code point."""
         if not self._ids:
             return None
         self._rest = b""

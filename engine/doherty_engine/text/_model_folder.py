@@ -1,4 +1,4 @@
-"""Finds the folder of a Hugging Face model: a local one, or a repository on the hub, of which weights are left out."""
+"""Finds the folder of a Hugging Face model: a local folder, or the small files of a repository on the hub."""
 
 import json
 from collections.abc import Mapping
@@ -15,46 +15,46 @@ _SMALL_FILES = ["*.json", "*.jinja", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model's files on this machine, at least those that describe it."""
+    """A model's files on this machine; weights may be missing."""
 
     path: Path
     model: str
-    """What it was asked for by: a path or an id on the hub."""
+    """The path or hub id by which the operator named it."""
     revision: str
-    """The commit on the hub; empty for a folder."""
+    """The commit on the hub; empty for a local folder."""
 
     @property
     def name(self) -> str:
-        """The id under which callers know it: the hub's, or the folder's name."""
+        """The model id that is reported to callers: the hub id, or the name of the local folder."""
         return self.model if self.revision else self.path.name
 
     def read_json(self, name: str) -> Mapping[str, Any]:
-        """One of its files; empty if it is not there.
+        """Reads a JSON file; returns an empty mapping if it does not exist.
 
         Raises:
-            EngineSetupError: it is no JSON object.
+            EngineSetupError: It cannot be read, or is not a JSON object.
         """
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise EngineSetupError(f"{self.path / name} cannot be read ({error}); get the model anew.") from error
+            raise EngineSetupError(f"{self.path / name} cannot be read ({error}); download the model again.") from error
         if not isinstance(value, dict):
-            raise EngineSetupError(f"{self.path / name} is no JSON object; get the model anew.")
+            raise EngineSetupError(f"{self.path / name} is not a JSON object; download the model again.")
         return value
 
 
 def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFolder:
-    """Finds a model's folder, and downloads its small files if it is on the hub; blocks.
+    """Finds a model's folder; downloads the small files of a model on the hub. This blocks.
 
     Args:
-        model: the path of a folder, or an id on the hub, as "org/name".
-        revision: the commit, branch or tag on the hub; empty is its default branch.
-        extra: the extra of this distribution to name where a package is missing.
+        model: The path of a folder, or a model on the hub as "org/name".
+        revision: The commit, branch or tag on the hub. Empty means the default branch.
+        extra: The extra of this distribution that error messages name if a package is missing.
 
     Raises:
-        EngineSetupError: there is no such model, or it cannot be had.
+        EngineSetupError: There is no such model, or it cannot be downloaded.
     """
     path = expand_user(model)
     if path.is_dir():
@@ -67,9 +67,9 @@ def find_model_folder(model: str, revision: str = "", *, extra: str) -> ModelFol
         path = open_repository(model, revision, extra=extra).fetch(only=_SMALL_FILES)
     except EngineSetupError:
         raise
-    except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
+    except Exception as error:  # huggingface_hub raises its HTTP library's errors, and has changed that library
         raise EngineSetupError(
-            f"The model {model} is no folder here and cannot be had from the hub ({first_line(error)}); check the name "
-            "and the network."
+            f"The model {model} is not a local folder and cannot be downloaded from the hub ({first_line(error)}); "
+            "check the name and the network."
         ) from error
-    return ModelFolder(path, model, path.name)  # the cache keeps it under snapshots/<commit>
+    return ModelFolder(path, model, path.name)  # the hub's cache names the folder after the commit

@@ -1,4 +1,4 @@
-"""A piece of an answer on its way from the tokens to the caller."""
+"""A piece of an answer: some text with its tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,17 +7,17 @@ from doherty_engine._outputs import TokenLogprob
 
 
 class Piece(NamedTuple):
-    """Some text and the tokens that it came from; never less than one token, unless the text is a prefix's."""
+    """Some text and the tokens that produced it; at least one token, except for the text of a prefix."""
 
     text: str
     token_count: int = 1
     token_ids: tuple[int, ...] | None = None
-    """The ids of the tokens; None where they are not exactly known."""
+    """The ids of the tokens; None if they are not known exactly."""
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
-    """One piece out of several: what is unknown for one of them is unknown for all."""
+    """Joins pieces. If the ids or log probabilities of one piece are unknown, those of the result are, too."""
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
     knows_ids = knows_logprobs = True

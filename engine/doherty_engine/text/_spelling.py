@@ -1,4 +1,4 @@
-"""How tokenizers spell bytes: what each token of a vocabulary stands for in a text."""
+"""Converts the spelling of tokens in a vocabulary to the bytes that they stand for."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,12 +7,12 @@ from typing import Any
 from doherty_engine._errors import EngineSetupError
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""How SentencePiece writes a space."""
+"""SentencePiece's symbol for a space."""
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
 def _byte_letters() -> dict[int, str]:
-    """How GPT-2 spells bytes: those that are no visible Latin-1 letter as the letters from U+0100 on, in order."""
+    """GPT-2's letter for each byte: visible Latin-1 letters stand for themselves, other bytes get U+0100 and up."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(0x100) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + place) for place, byte in enumerate(hidden)}
@@ -22,26 +22,26 @@ _LETTER_TO_LATIN1 = {ord(letter): chr(byte) for byte, letter in _byte_letters().
 
 
 def spell_byte_level(token: str) -> bytes:
-    """The bytes of a token that is spelt as GPT-2 does it."""
+    """The bytes of a token in GPT-2's spelling."""
     try:
         return token.translate(_LETTER_TO_LATIN1).encode("latin-1")
-    except UnicodeEncodeError:  # not GPT-2's spelling: a token that was added later
+    except UnicodeEncodeError:  # a token that was added later, and does not use GPT-2's spelling
         return token.encode()
 
 
 def spell_sentence_piece(token: str) -> bytes:
-    """The bytes of a token that is spelt as SentencePiece does it."""
+    """The bytes of a token in SentencePiece's spelling."""
     return token.replace(_SPACE, " ").encode()
 
 
 def spelling(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
-    """How the tokens of a tokenizer.json are spelt, by its decoder; without one, every token is a word.
+    """Chooses the function that converts tokens to bytes, by the decoder in tokenizer.json.
 
-    What a decoder does to the beginning of a text, as to take a space away, is left out: an answer stands behind its
-    prompt.
+    Without a decoder, every token is a word. Some decoders change the start of a text, for example remove a space. This
+    is ignored, because an answer follows its prompt.
 
     Raises:
-        EngineSetupError: it is of a kind that is not known here.
+        EngineSetupError: The kind of decoder is not supported.
     """
     if decoder is None:
         return _spell_word
@@ -54,7 +54,7 @@ def spelling(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
     if kinds <= {"Fuse", "Metaspace", "Replace", "Strip"}:
         return spell_sentence_piece
     raise EngineSetupError(
-        f"The model's tokenizer.json has a decoder of the kind {decoder['type']}, which is not known here; name a "
+        f"The model's tokenizer.json has a decoder of the kind {decoder['type']}, which is not supported; choose a "
         "model with a byte-level or SentencePiece tokenizer."
     )
 

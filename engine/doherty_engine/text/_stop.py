@@ -1,4 +1,4 @@
-"""Finds stop texts in an answer while it comes, across the borders of tokens."""
+"""Searches an answer for stop texts while it is generated; a stop text may extend over several tokens."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from doherty_engine.text._pieces import Piece
 
 
 class StopMatcher:
-    """Lets pieces through as soon as no stop text can begin in them, and cuts the answer where one is complete.
+    """Releases pieces that cannot be part of a stop text any more, and cuts the answer at a complete stop text.
 
-    Pieces are held back and released whole, so that the ids of what is released are those of its text. Only the piece
-    in which a stop text begins loses text, and those behind it all of theirs; they keep their ids.
+    Pieces are held back and released as a whole, so that the released ids are those of the released text. If a stop
+    text ends the answer, its text is removed from the pieces that contain it, but they keep their ids.
     """
 
     def __init__(self, stop_texts: Sequence[str], *, include_stop_text: bool = False) -> None:
@@ -22,15 +22,15 @@ class StopMatcher:
         """The stop text that ended the answer."""
 
     def prime(self, text: str, *, may_end: bool = True) -> None:
-        """Takes text that the caller already has, before any piece: a stop text may begin in it, or be complete."""
+        """Adds text of the prefix, before any piece; a stop text may start in it or be complete in it."""
         if self.matched is None:
             self._advance(text, may_end=may_end)
 
     def feed(self, piece: Piece, *, may_end: bool = True) -> list[Piece]:
-        """Takes the next piece, and returns those that are decided.
+        """Adds the next piece; returns the pieces that are released.
 
-        With `may_end` false a stop text that becomes complete is let through. Once `matched` is set, what is returned
-        is the last of the answer, and nothing more may be fed.
+        A stop text that is completed while `may_end` is false is ignored. Once `matched` is set, the returned pieces
+        are the last ones, and `feed` must not be called again.
         """
         if not self._searches:
             return [piece]
@@ -39,17 +39,17 @@ class StopMatcher:
         end = self._advance(piece.text, may_end=may_end)
         if self.matched is None:
             return self._release(max(search.matched_length for search in self._searches))
-        kept = end if self._include else end - len(self.matched)
-        return self._cut(len(piece.text) - kept)
+        answer_end = end if self._include else end - len(self.matched)
+        return self._cut(len(piece.text) - answer_end)
 
     def flush(self) -> list[Piece]:
-        """Returns what is still held back, at the end of an answer that no stop text ended."""
+        """Returns the pieces that are still held back, at the end of an answer that no stop text ended."""
         return self._release(0)
 
     def _advance(self, text: str, *, may_end: bool) -> int:
-        """Reads more text; where a stop text may end the answer, sets `matched` and returns its end in `text`.
+        """Searches more text; if a stop text ends the answer, sets `matched` and returns the index of its end, else 0.
 
-        The one that is complete first wins; of those that end together, the longest.
+        The stop text that is completed first wins; if several end at the same index, the longest one.
         """
         best: tuple[int, int, str] | None = None
         for search in self._searches:
@@ -62,7 +62,7 @@ class StopMatcher:
         return best[0]
 
     def _release(self, undecided: int) -> list[Piece]:
-        """Lets go of the pieces that lie wholly before the last `undecided` characters."""
+        """Releases the pieces that end before the last `undecided` characters."""
         released: list[Piece] = []
         while self._pending and self._pending_length - len(self._pending[0].text) >= undecided:
             piece = self._pending.popleft()
@@ -71,7 +71,7 @@ class StopMatcher:
         return released
 
     def _cut(self, surplus: int) -> list[Piece]:
-        """Lets go of everything, without the last `surplus` characters."""
+        """Releases all pieces, without the last `surplus` characters."""
         released = self.flush()
         for index in range(len(released) - 1, -1, -1):
             if surplus <= 0:
@@ -83,13 +83,13 @@ class StopMatcher:
 
 
 class _Search:
-    """Looks for one stop text, each character once, however long it is and however it repeats (Knuth-Morris-Pratt)."""
+    """Searches for one stop text with the Knuth-Morris-Pratt algorithm, in linear time."""
 
     def __init__(self, stop: str) -> None:
         self.stop = stop
         self.matched_length = 0
-        """How many characters at the end of the text so far are the beginning of the stop text."""
-        # How much of the stop text still stands at the end when the character behind its first n does not fit.
+        """The number of characters at the end of the text so far that match the start of the stop text."""
+        # _fallback[n]: the matched length that remains if the first n characters match, but the next one does not.
         self._fallback = [0] * (len(stop) + 1)
         length = 0
         for index in range(1, len(stop)):
@@ -100,7 +100,7 @@ class _Search:
             self._fallback[index + 1] = length
 
     def advance(self, text: str, *, may_end: bool) -> int:
-        """Reads more text; returns the index behind the first complete stop text if it `may_end` the answer, or 0."""
+        """Searches more text; returns the index after the first complete stop text if that `may_end` it, else 0."""
         stop, fallback, matched_length = self.stop, self._fallback, self.matched_length
         index = 0
         while index < len(text):

@@ -25,71 +25,75 @@ from doherty_engine.text._spelling import spelling
 _log = logging.getLogger("doherty.engine")
 _PURPOSE = "Reading the model's tokenizer"
 _SHORT_CHARACTERS = 1_000
-"""What is encoded within a millisecond."""
+"""A text of this length is encoded within a millisecond."""
 
 
 class HuggingFaceTokenizer:
-    """Turns conversations and texts into tokens, and knows the bytes of each.
+    """Converts conversations and texts to tokens, and tokens to bytes. It is thread-safe.
 
-    It reads tokenizer.json as it is, whatever class the model names, and renders with transformers' own template
-    engine. Any number of threads may use it at the same time.
+    It always loads tokenizer.json, whatever tokenizer class the model's configuration names. Chat templates are
+    rendered by transformers.
     """
 
     def __init__(self, folder: ModelFolder, *, extra: str) -> None:
-        """Loads it, which takes up to a second or two; blocks.
+        """Loads the tokenizer. This blocks for up to two seconds.
 
         Args:
-            folder: where its files are.
-            extra: the extra of this distribution to name where a package is missing.
+            folder: The model's folder.
+            extra: The extra of this distribution that error messages name if a package is missing.
 
         Raises:
-            EngineSetupError: a package is missing, or the model has no tokenizer that can be read.
+            EngineSetupError: A package is missing, or the model has no usable tokenizer.
         """
         transformers = import_optional("transformers", _PURPOSE, extra=extra)
         self._template_error: type[Exception] = import_optional("jinja2", _PURPOSE, extra=extra).TemplateError
         if not (folder.path / "tokenizer.json").is_file():
             raise EngineSetupError(
-                f"The model {folder.model} has no tokenizer.json; name one that has, or save its tokenizer with "
+                f"The model {folder.model} has no tokenizer.json; choose another model, or save its tokenizer with "
                 "transformers' save_pretrained."
             )
         self.library: Any = None
-        """The tokenizer as transformers has it."""
+        """The tokenizer object of transformers."""
         try:
             self.library = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder.path))
         except Exception as error:  # `tokenizers` raises bare Exceptions
             raise EngineSetupError(f"The tokenizer of {folder.model} cannot be read ({error}).") from error
         self._inner: Any = self.library.backend_tokenizer
-        # The file may ask for either, and a prompt that is cut or filled up is another one.
+        # tokenizer.json may enable truncation or padding, but prompts must never be changed.
         self._inner.no_truncation()
         self._inner.no_padding()
         self.pieces = _pieces(self._inner)
-        """The bytes of each token in an answer, by id: those of special tokens are empty."""
+        """The bytes of each token in an answer, by id; empty for special tokens."""
         self.longest_token_bytes = max(map(len, self.pieces), default=0)
         self.eos_ids = _eos_ids(folder, self.library.eos_token_id)
-        """The tokens at which the model ends its answer."""
+        """The tokens with which the model ends its answer."""
         self.default_sampling = _default_sampling(folder)
-        """What the model's generation_config.json recommends."""
+        """The recommendations in the model's generation_config.json."""
         controls, words = _added_ids(self._inner)
         self.controls = ControlTokens(controls)
-        """The tokens that structure a conversation."""
+        """The tokens that separate the messages of a conversation."""
         self._words = ControlTokens(words)
         self.has_chat_template = bool(self.library.chat_template) and self._try_template()
-        """Whether conversations can be rendered."""
+        """Whether the model has a chat template that can render conversations."""
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the largest id."""
+        """The largest token id plus one."""
         return len(self.pieces)
 
     def render(self, messages: Sequence[Message], *, control_tokens: bool = False) -> list[int]:
-        """The tokens of a conversation, up to where the assistant's answer begins, or behind the one that ends it.
+        """Tokenizes a conversation, including the tokens that begin the assistant's answer.
+
+        A conversation that ends with an answer ends after that answer.
 
         Args:
-            messages: the conversation.
-            control_tokens: whether control tokens that its contents spell out are read as such, else as text.
+            messages: The conversation.
+            control_tokens: Whether control tokens that message contents spell out are encoded as control tokens; if
+                not, they are encoded as text.
 
         Raises:
-            ValueError: the chat template refuses the conversation, or there is none; says why, for the caller.
+            ValueError: The chat template cannot render the conversation, or there is no template. The message is meant
+                for the caller.
         """
         if not self.has_chat_template:
             raise ValueError("the model has no chat template")
@@ -104,16 +108,16 @@ class HuggingFaceTokenizer:
         return ids
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text that is a whole prompt: with those that the model wants at the beginning, but once."""
+        """Tokenizes a text that is a whole prompt, with exactly one BOS token at the start if the model uses one."""
         ids = self._encode(text, with_special=True)
         bos = self.library.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def encode_answer(self, text: str) -> list[int]:
-        """The tokens of a part of an answer.
+        """Tokenizes a part of an answer.
 
         Raises:
-            ValueError: the tokenizer changes this text.
+            ValueError: The tokenizer changes this text.
         """
         try:
             return encode_exactly(text, self._encode, self.decode)
@@ -121,14 +125,14 @@ class HuggingFaceTokenizer:
             parts = self.controls.split(text)
             if len(parts) == 1:
                 raise
-        # An answer has the letters of a control token only where the model wrote it letter by letter.
+        # If an answer contains the spelling of a control token, the model generated it as plain text.
         if not self._words.count([text]):
             with suppress(ValueError):
                 return encode_exactly(text, self._encode_plain, self.decode)
         return self.controls.encode_answer(parts, self._encode, self._encode_plain, self.decode)
 
     def decode(self, token_ids: Iterable[int]) -> bytes:
-        """The bytes of tokens in an answer, which may end within a code point."""
+        """The bytes of tokens in an answer; they may end inside a code point."""
         return b"".join(self.pieces[token_id] for token_id in token_ids)
 
     def _try_template(self) -> bool:
@@ -142,28 +146,28 @@ class HuggingFaceTokenizer:
         begins = begins_answer(messages)
         try:
             text: str = self.library.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins)
-        except MemoryError:  # which is no fault of the conversation
+        except MemoryError:  # not the caller's fault
             raise
-        except Exception as error:  # a template is a program, and may fail in every way
-            # Its own refusals are of this very class, and what jinja2 itself finds is of others.
+        except Exception as error:  # a template is a program and may raise anything
+            # `raise_exception` in a template raises exactly this class; jinja2's own errors are of subclasses.
             raise (
                 template_refusal(str(error)) if type(error) is self._template_error else template_failure()
             ) from error
         return text
 
     def _encode(self, text: str, *, with_special: bool = False) -> list[int]:
-        """The tokens of a text, with those that it spells out."""
+        """Tokenizes a text, and recognizes added tokens in it."""
         ids: list[int]
         if len(text) <= _SHORT_CHARACTERS:
             ids = self._inner.encode(text, add_special_tokens=with_special).ids
         else:
-            # A batch is encoded without the interpreter's lock: otherwise all threads would wait, for seconds where a
-            # text has megabytes, and the event loop with them. "Fast" leaves out the offsets, which nobody reads.
+            # Encoding a batch releases the GIL. Otherwise a text of megabytes would block all threads, and with them
+            # the event loop, for seconds. The "fast" variant does not compute offsets, which are not needed.
             ids = self._inner.encode_batch_fast([text], add_special_tokens=with_special)[0].ids
         return ids
 
     def _encode_plain(self, text: str) -> list[int]:
-        """The tokens of a text in which no added token is looked for."""
+        """Tokenizes a text without recognizing added tokens."""
         inner = self._inner
         if inner.normalizer is not None:
             text = inner.normalizer.normalize_str(text)
@@ -186,7 +190,7 @@ def _pieces(inner: Any) -> tuple[bytes, ...]:
 
 
 def _added_ids(inner: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """The tokens that are looked for before a text is split: control tokens, and words."""
+    """The added tokens, which are recognized before a text is split: control tokens and words, each with its id."""
     controls: dict[str, int] = {}
     words: dict[str, int] = {}
     for token_id, token in inner.get_added_tokens_decoder().items():
@@ -196,7 +200,7 @@ def _added_ids(inner: Any) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _eos_ids(folder: ModelFolder, own: int | None) -> frozenset[int]:
-    """generation_config.json's, where Llama 3 has its second one; config.json's only where that says nothing."""
+    """The end tokens in generation_config.json, where Llama 3 has its second one; if there are none, in config.json."""
     eos = folder.read_json("generation_config.json").get("eos_token_id")
     if eos is None:
         eos = folder.read_json("config.json").get("eos_token_id")

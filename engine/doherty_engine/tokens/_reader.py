@@ -98,7 +98,7 @@ class PromptReader:
             ids = content.ids
             self._check_ids("token_ids", ids)
         if not ids:
-            raise InvalidInputError(input_field(content), "it is empty, and the model needs at least one token")
+            raise InvalidInputError(input_field(content), "it is empty; the model needs at least one token")
         return ids
 
     def _prefix(self, part: AnswerPrefix | None) -> Sequence[int]:
@@ -108,11 +108,11 @@ class PromptReader:
             self._check_ids("continue_from.token_ids", part.token_ids)
             return part.token_ids
         if len(part.text.encode()) > self._most_bytes:
-            raise InvalidInputError("continue_from.text", "it is larger than the context could ever hold")
+            raise InvalidInputError("continue_from.text", "it is too large for the model's context")
         try:
             return self._tokenizer.encode_answer(part.text)
         except ValueError as error:
-            raise UnsupportedError("continue_from.text", f"{error}; give its token ids") from error
+            raise UnsupportedError("continue_from.text", f"{error}; pass token_ids instead") from error
 
     def _check_conversation(self, content: Conversation) -> None:
         contents = [message.content for message in content.messages]
@@ -128,11 +128,13 @@ class PromptReader:
 
     def _check_ids(self, field: str, ids: Sequence[int]) -> None:
         if max(ids, default=0) >= self.vocabulary_size:
-            raise InvalidInputError(field, f"{max(ids)} is no token: the model has {self.vocabulary_size}")
+            raise InvalidInputError(
+                field, f"{max(ids)} is not a token id; the vocabulary has {self.vocabulary_size} tokens"
+            )
 
 
 def _too_large(content: Input) -> InvalidInputError:
-    return InvalidInputError(input_field(content), "the prompt is larger than the context could ever hold")
+    return InvalidInputError(input_field(content), "the prompt is too large for the model's context")
 
 
 def _size(content: Input) -> int:

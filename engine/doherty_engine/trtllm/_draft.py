@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
-from doherty_engine.models import EAGLE3, Head, fetch_whole, read_head, stretch
+from doherty_engine.models import EAGLE3, Head, extend_positions, fetch_head, read_head
 from doherty_engine.text import ModelFolder, find_model_folder
 from doherty_engine.trtllm._knobs import Knobs
 from doherty_engine.trtllm._options import Options
@@ -59,9 +59,9 @@ def place_head(knobs: Knobs, head: Head, context: int) -> Knobs:
         EngineSetupError: it cannot be fetched, or does not reach as far as the context.
     """
     if head.positions is None or head.positions >= context:
-        path = fetch_whole(head.folder)
-    elif head.is_stretchable:
-        path = stretch(head.folder, context)
+        path = fetch_head(head.folder)
+    elif head.can_extend_positions:
+        path = extend_positions(head.folder, context)
     else:
         raise EngineSetupError(
             f"The head {head.folder.model} drafts up to position {head.positions}, and the context has {context}; set "

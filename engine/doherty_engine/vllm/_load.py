@@ -7,7 +7,7 @@ from typing import Any
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine._paths import expand_user
-from doherty_engine.constraints import FormCompiler
+from doherty_engine.constraints import ConstraintCompiler
 from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
 from doherty_engine.tokens import PromptReader
 from doherty_engine.vllm._arguments import engine_arguments
@@ -38,8 +38,8 @@ def load(options: Options, guard: Guard) -> VllmContext:
         )
     folder = find_model_folder(options.model, options.revision, extra=EXTRA)
     tokenizer = HuggingFaceTokenizer(folder, extra=EXTRA)
-    forms = FormCompiler(extra=EXTRA)
-    can_bind = forms.supports(tokenizer.library)
+    compiler = ConstraintCompiler(extra=EXTRA)
+    can_bind = compiler.supports(tokenizer.library)
     board = Board()
     arguments = engine_arguments(options, folder, library)
     _keep_ctrl_c_from_children()
@@ -54,7 +54,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
         folder=folder,
         reader=PromptReader(tokenizer, model.max_model_len, model.get_vocab_size()),
         tokenizer=tokenizer,
-        compile_constraint=forms.compile if can_bind and not model.skip_tokenizer_init else None,
+        compile_constraint=compiler.compile if can_bind and not model.skip_tokenizer_init else None,
         board=board,
         adapters={
             name: library.LoRARequest(lora_name=name, lora_int_id=number, lora_path=_lora_path(path))

@@ -8,7 +8,7 @@ from doherty_engine._budget import input_field
 from doherty_engine._errors import EngineError, EngineFailedError, InvalidInputError, UnsupportedError
 from doherty_engine._outputs import Finish, FinishReason, Speculation
 from doherty_engine._requests import EngineRequest
-from doherty_engine.constraints import Form, constraint_field
+from doherty_engine.constraints import CompiledConstraint, constraint_field
 from doherty_engine.tokens import PreparedInput, RequestOwner, TokenAnswer, TokenRequest
 from doherty_engine.vllm._context import VllmContext
 from doherty_engine.vllm._library import first_lines
@@ -58,7 +58,7 @@ class VllmRequest(TokenRequest[VllmContext]):
         except Exception as error:  # noqa: BLE001  vLLM puts whatever ended its own reading of outputs into every collector
             self.fail(EngineFailedError(f"vLLM failed: {first_lines(error)}"))
 
-    async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: Form | None) -> None:
+    async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: CompiledConstraint | None) -> None:
         request, context = self._request, self._context
         grammar = None if guide is None else guide.grammar
         params = sampling_params(context.library, request, prepared, answer.stop_ids, grammar)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from doherty_engine._errors import EngineSetupError
-from doherty_engine.models import DFLASH, Head, context_of, read_head, stretch
+from doherty_engine.models import DFLASH, Head, context_length, extend_positions, read_head
 from doherty_engine.text import ModelFolder, find_model_folder
 from doherty_engine.vllm._library import EXTRA, Library
 from doherty_engine.vllm._options import Options
@@ -65,7 +65,7 @@ def _own_config(
     schedule = values.get("draft_schedule")
     drafts = _draft_tokens(options, head, schedule if isinstance(schedule, tuple) else ())
     config: dict[str, object] = {"method": head.method, "num_speculative_tokens": drafts}
-    config |= _place(head, context_of(model, values.get("max_model_len")), library)
+    config |= _place(head, context_length(model, values.get("max_model_len")), library)
     slots = values.get("slots")
     if schedule == AUTO and isinstance(slots, int) and head.method == DFLASH:
         schedule = automatic_schedule(drafts, slots)
@@ -108,9 +108,9 @@ def _draft_tokens(options: Options, head: Head, schedule: Schedule) -> int:
         raise EngineSetupError(
             f"The draft_schedule asks for {scheduled} drafts, and draft_tokens allows {drafts}; raise draft_tokens."
         )
-    if head.most_draft_tokens is not None and drafts > head.most_draft_tokens:
+    if head.max_draft_tokens is not None and drafts > head.max_draft_tokens:
         raise EngineSetupError(
-            f"The head {head.folder.model} drafts at most {head.most_draft_tokens} tokens a step; ask for no more."
+            f"The head {head.folder.model} drafts at most {head.max_draft_tokens} tokens a step; ask for no more."
         )
     return drafts
 
@@ -118,13 +118,13 @@ def _draft_tokens(options: Options, head: Head, schedule: Schedule) -> int:
 def _place(head: Head, context: int | None, library: Library) -> dict[str, object]:
     """Where vLLM finds the head: where it is, or in a copy for a longer context."""
     if head.positions is not None and context is not None and head.positions < context:
-        if not head.is_stretchable:
+        if not head.can_extend_positions:
             raise EngineSetupError(
                 f"The head {head.folder.model} drafts up to position {head.positions}, and the context has {context}; "
                 f"set max_model_len={head.positions}."
             )
         if not library.stretches_heads:
-            return {"model": str(stretch(head.folder, context))}
+            return {"model": str(extend_positions(head.folder, context))}
     if head.folder.revision:
         return {"model": head.folder.model, "revision": head.folder.revision}
     return {"model": str(head.folder.path)}

@@ -1,4 +1,4 @@
-"""Shares among requests what llama.cpp has only so much of: room in the KV cache, and turns at computing a prompt."""
+"""A fair semaphore: shares the KV cache among requests, and lets them compute their prompts one after the other."""
 
 import time
 from collections import deque
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from threading import TIMEOUT_MAX, Condition
 
 
-class Pool:
-    """Lets requests in, first come first served, as long as what they need fits together."""
+class FairSemaphore:
+    """A semaphore from which each request takes as many units as it needs, in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -17,18 +17,27 @@ class Pool:
 
     @property
     def use(self) -> float:
-        """The share that is reserved."""
+        """The share of units that is reserved, from 0 to 1."""
         return self._reserved / self._size
 
-    def reserve(self, needed: int, *, until: float | None, given_up: Callable[[], bool]) -> bool:
-        """Waits for room; False if `given_up` (`wake` makes it look) or the time `until` came first."""
+    def reserve(self, needed: int, *, until: float | None, is_cancelled: Callable[[], bool]) -> bool:
+        """Waits until `needed` units are free, and reserves them.
+
+        Args:
+            needed: The number of units.
+            until: When to stop waiting, by `time.monotonic()`; None for never.
+            is_cancelled: Whether to stop waiting; called again after each `wake`.
+
+        Returns:
+            False if the time `until` passed first, or the request was cancelled.
+        """
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
             try:
                 while self._waiting[0] is not ticket or self._reserved + needed > self._size:
                     left = None if until is None else until - time.monotonic()
-                    if given_up() or (left is not None and left <= 0):
+                    if is_cancelled() or (left is not None and left <= 0):
                         return False
                     self._changed.wait(None if left is None else min(left, TIMEOUT_MAX))
                 self._reserved += needed
@@ -38,12 +47,12 @@ class Pool:
                 self._changed.notify_all()
 
     def release(self, needed: int) -> None:
-        """Gives room back."""
+        """Gives units back."""
         with self._changed:
             self._reserved -= needed
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Makes those that wait look whether they have been given up."""
+        """Makes all waiting requests check whether they were cancelled."""
         with self._changed:
             self._changed.notify_all()

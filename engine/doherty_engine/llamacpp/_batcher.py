@@ -1,4 +1,4 @@
-"""Carries outputs from the threads to the sink on the event loop."""
+"""Passes outputs from the requests' threads to the event loop."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from threading import Lock
 from doherty_engine._outputs import StepOutput
 
 
-class Outbox:
-    """Gathers what one step of llama.cpp produces for all requests into one call on the loop."""
+class OutputBatcher:
+    """Collects what one llama.cpp step produces for all requests into one callback on the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Sequence[StepOutput]], None]) -> None:
         self._loop = loop
@@ -17,7 +17,7 @@ class Outbox:
         self._waiting: list[StepOutput] = []
 
     def put(self, output: StepOutput) -> None:
-        """Takes an output, from any thread."""
+        """Adds an output; may be called from any thread."""
         with self._lock:
             self._waiting.append(output)
             is_first = len(self._waiting) == 1
@@ -25,7 +25,7 @@ class Outbox:
             self._loop.call_soon_threadsafe(self.flush)
 
     def flush(self) -> None:
-        """Delivers what is waiting; on the loop only."""
+        """Delivers all waiting outputs; must be called on the event loop."""
         with self._lock:
             outputs, self._waiting = self._waiting, []
         if outputs:

@@ -1,4 +1,4 @@
-"""Writes what a JSON Schema says of listed values, numbers and texts, and counts what compiling it will cost."""
+"""Rewrites the keywords of a JSON Schema for listed values, numbers and strings, and limits the cost of compiling."""
 
 import math
 from collections.abc import Callable
@@ -7,81 +7,90 @@ from decimal import Decimal
 
 from doherty_engine.constraints._pattern import Pattern, PatternError, PatternUnsupportedError
 from doherty_engine.constraints._pattern_reader import read_pattern
-from doherty_engine.constraints._schema_facts import BOUNDS, Facts, alternatives, kinds_of
+from doherty_engine.constraints._schema_facts import BOUNDS, SchemaFacts, alternatives, kinds_of
 from doherty_engine.constraints._schema_values import Json, bound, count, exact, invalid, unsupported
 
-_MOST_MULTIPLES = 5_000
-"""The sum of all that numbers must be multiples of; compiling takes longer than linearly."""
-_MOST_MATCHES = 10_000
-"""Listed values times what patterns cost: each is held against each."""
+_MAX_MULTIPLES = 5_000
+"""The maximum sum of all values of `multipleOf`; the time to compile them grows faster than linearly."""
+_MAX_MATCHES = 10_000
+"""The maximum number of listed values times the cost of all patterns: each value is matched with each pattern."""
 PATTERN_COST = 40
+"""The fixed cost of a pattern, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
-    """What a library binds."""
+class Dialect:
+    """What a library supports."""
 
     write_pattern: Callable[[Pattern], str]
-    """Raises PatternUnsupportedError for what it cannot match."""
+    """Writes a regular expression; raises PatternUnsupportedError if the library cannot match it."""
     float_format: str
-    """How it writes a listed number: `r`, as short as possible, or a format."""
+    """How the library writes a listed float: `r` for the shortest form, or a format specification."""
     formats: frozenset[str]
-    most_patterns: int
-    """How many characters all patterns may have, and `PATTERN_COST` for each: what compiling them costs."""
-    free_names: bool = True
-    """Whether it knows names that are not listed: by patterns, as required, at least one, or apart from listed ones."""
+    """The values of `format` that it enforces."""
+    max_pattern_size: int
+    """The maximum size of all patterns in characters, plus `PATTERN_COST` for each; it limits the time to compile."""
+    restricts_unlisted: bool = True
+    """Whether it can restrict the unlisted names of an object: match them with patterns, require certain ones or at
+    least one, and keep them distinct from the listed names."""
     check: Callable[[dict[str, Json], str], None] = lambda _written, _path: None
-    """Takes each part of a schema as it is written, and its place, and refuses what the library gets wrong."""
+    """Called with each rewritten part of a schema and its path; refuses what the library would do wrong."""
 
 
-class PlainWriter:
-    """Writes the keywords of one schema that have no schemas inside."""
+class KeywordWriter:
+    """Rewrites the keywords of one schema that do not contain schemas."""
 
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._multiples = self._values = self._pattern_size = 0
 
-    def write(self, schema: dict[str, Json], facts: Facts, guessed: str | None, path: str) -> dict[str, Json]:
-        """Writes those of one part, with the type that it has, or was guessed.
+    def write(self, schema: dict[str, Json], facts: SchemaFacts, guessed: str | None, path: str) -> dict[str, Json]:
+        """Rewrites the keywords of one part of the schema.
+
+        Args:
+            schema: The part.
+            facts: Its facts.
+            guessed: The type to write if the part has no `type`; None for none.
+            path: The path of the part, for error messages.
 
         Raises:
-            InvalidInputError: they are wrong, or there are too many in the whole schema.
-            UnsupportedError: the library cannot bind them.
+            InvalidInputError: A keyword is invalid, or the whole schema costs too much to compile.
+            UnsupportedError: The library cannot enforce a keyword.
         """
         written: dict[str, Json] = {}
         if "type" in schema or guessed is not None:
             written["type"] = schema.get("type", guessed)
         if schema.keys() & {"const", "enum"}:
-            written |= self._listed(schema, path)
+            written |= self._listed_values(schema, path)
         written |= self._bounds(schema, facts, path)
         if "multipleOf" in schema:
             written["multipleOf"] = self._multiple(schema, path)
         write_counts(schema, written, "minLength", "maxLength", path)
         if "pattern" in schema:
             written["pattern"] = self.pattern(schema["pattern"], "pattern", path)
-        if schema.get("format") in self._binding.formats:  # another one is an annotation, as JSON Schema has it
+        if schema.get("format") in self._dialect.formats:  # JSON Schema defines all others as annotations
             written["format"] = schema["format"]
-        if self._values * self._pattern_size > _MOST_MATCHES:
-            raise invalid("pattern", path, "there are too many listed values and too long patterns together")
+        if self._values * self._pattern_size > _MAX_MATCHES:
+            raise invalid("pattern", path, "the listed values and patterns are too many or too long together")
         return written
 
-    def _listed(self, schema: dict[str, Json], path: str) -> dict[str, Json]:
-        """The values that are listed, without those that are of another type."""
+    def _listed_values(self, schema: dict[str, Json], path: str) -> dict[str, Json]:
+        """Rewrites `enum` or `const`, without the values that do not have the schema's type."""
         keyword = "const" if "const" in schema else "enum"
         values = [schema["const"]] if keyword == "const" else alternatives(schema, "enum", path)
         if keyword == "const" and "enum" in schema:
-            raise unsupported("enum", path, "this engine takes it or 'const'")
+            raise unsupported("enum", path, "this engine cannot combine it with 'const'")
         if "type" in schema:
             kinds = kinds_of({"type": schema["type"]}, path)
             values = [value for value in values if _kind(value) in kinds]
             if not values:
-                raise invalid(keyword, path, "no value is of the type")
+                raise invalid(keyword, path, "no value has the required type")
         self._values += len(values)
-        style = self._binding.float_format
-        kept = [exact(value, keyword, path, as_float=style) for value in values]
-        return {"const": kept[0]} if keyword == "const" else {"enum": kept}
+        style = self._dialect.float_format
+        written = [exact(value, keyword, path, as_float=style) for value in values]
+        return {"const": written[0]} if keyword == "const" else {"enum": written}
 
-    def _bounds(self, schema: dict[str, Json], facts: Facts, path: str) -> dict[str, Json]:
+    def _bounds(self, schema: dict[str, Json], facts: SchemaFacts, path: str) -> dict[str, Json]:
         whole = "integer" in facts.kinds and "number" not in facts.kinds
         bounds = {keyword: bound(schema, keyword, path) for keyword in BOUNDS}
         given = {keyword: value for keyword, value in bounds.items() if value is not None}
@@ -96,28 +105,28 @@ class PlainWriter:
         if most:
             tightest["maximum"] = min(most)
         if least and most and max(least) > min(most):
-            raise invalid("minimum", path, "no whole number lies between it and the maximum")
+            raise invalid("minimum", path, "there is no integer between it and the maximum")
         return tightest
 
     def _multiple(self, schema: dict[str, Json], path: str) -> int | float:
         multiple = bound(schema, "multipleOf", path)
         if multiple is None or multiple <= 0:
-            raise invalid("multipleOf", path, "it must be above 0")
+            raise invalid("multipleOf", path, "it must be greater than 0")
         exponent = Decimal(multiple).as_tuple().exponent
         self._multiples += int(Decimal(multiple).scaleb(-min(0, int(exponent))))
-        if self._multiples > _MOST_MULTIPLES:
-            raise unsupported("multipleOf", path, f"all of them together are taken to {_MOST_MULTIPLES}")
+        if self._multiples > _MAX_MULTIPLES:
+            raise unsupported("multipleOf", path, f"this engine supports a total of at most {_MAX_MULTIPLES}")
         return multiple if isinstance(multiple, int) else float(multiple)
 
     def pattern(self, pattern: Json, keyword: str, path: str) -> str:
-        """Writes a regular expression; raises as `write` does."""
+        """Rewrites a regular expression; raises the errors of `write`."""
         if not isinstance(pattern, str):
-            raise invalid(keyword, path, "it must be a text")
+            raise invalid(keyword, path, "it must be a string")
         self._pattern_size += len(pattern) + PATTERN_COST
-        if self._pattern_size > self._binding.most_patterns:
-            raise unsupported(keyword, path, "this engine cannot afford so many or so long ones")
+        if self._pattern_size > self._dialect.max_pattern_size:
+            raise unsupported(keyword, path, "the regular expressions are too many or too long for this engine")
         try:
-            return self._binding.write_pattern(read_pattern(pattern))
+            return self._dialect.write_pattern(read_pattern(pattern))
         except PatternUnsupportedError as error:
             raise unsupported(keyword, path, str(error)) from error
         except PatternError as error:
@@ -125,7 +134,7 @@ class PlainWriter:
 
 
 def _outermost(keyword: str, value: int | Decimal) -> int:
-    """The outermost whole number that a bound allows."""
+    """The smallest or largest integer that a bound allows."""
     match keyword:
         case "minimum":
             return math.ceil(value)
@@ -138,15 +147,15 @@ def _outermost(keyword: str, value: int | Decimal) -> int:
 
 
 def write_counts(schema: dict[str, Json], written: dict[str, Json], least: str, most: str, path: str) -> None:
-    """Writes a least and a most number of something.
+    """Copies the keywords `least` and `most`, which hold a minimum and a maximum count, to `written`.
 
     Raises:
-        InvalidInputError: they are no numbers, or contradict each other.
-        UnsupportedError: they are too large.
+        InvalidInputError: They are not numbers, or contradict each other.
+        UnsupportedError: They are too large.
     """
     low, high = count(schema, least, path), count(schema, most, path)
     if low is not None and high is not None and low > high:
-        raise invalid(least, path, f"it is above {most!r}")
+        raise invalid(least, path, f"it is greater than {most!r}")
     written.update({name: value for name, value in ((least, low), (most, high)) if value is not None})
 
 
