@@ -34,6 +34,10 @@ class WaitQueue:
         """Gives a request its line, by the seconds that it can wait; `remove` must follow if it is refused."""
         seconds = self._pace.seconds(ticket.tokens)
         priority = self.all.child(ticket.priority, _WEIGHTS[ticket.priority], seconds)
+        if ticket.priority is Priority.BATCH and not priority.count and Priority.INTERACTIVE in self.all.children:
+            # Batch gets its part from now on, so an interactive request that comes next still goes first.
+            behind = math.nextafter(self.all.children[Priority.INTERACTIVE].start, math.inf)
+            priority.start = max(priority.start, behind)
         _, exponent = math.frexp(min(max(patience, _LEAST_PATIENCE), _MOST_PATIENCE))
         ticket.line = priority.child(ticket.key, ticket.weight, seconds).child(exponent, 1.0)
 
