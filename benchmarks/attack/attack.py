@@ -168,7 +168,7 @@ def measure(name: str, python: str, variables: dict[str, str], engine: str) -> l
     """The gap without and with the attack in milliseconds, memory before, highest and after in MiB, failed calls."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
-        tokens = [add_key(keys, key) for key in ("stream", "short")]
+        stream, short = (add_key(keys, key) for key in ("stream", "short"))
         narrow = add_key(keys, "attacker", max_concurrent=4)
         flags = ["--engine", engine, *OPTIONS[engine], "--keys-file", str(keys)]
         flags += ["--stall-timeout", "5", "--receive-timeout", "5"]
@@ -177,7 +177,7 @@ def measure(name: str, python: str, variables: dict[str, str], engine: str) -> l
             resource.prlimit(server.process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
             attacker = Attacker(name, server.target, narrow, str(server.wait_for("metrics")["address"]))
             try:
-                honest = Honest(server.target, *tokens, engine=engine)
+                honest = Honest(server.target, stream, short, engine)
                 time.sleep(1)
                 return _observe(server, honest, attacker)
             finally:
