@@ -1,14 +1,15 @@
 """What an attack costs those who are served beside it.
 
-`PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--before PATH] [--python PATH]`. Each
-attack meets a server of its own, with keys, limits and metrics, which may have 4 GiB of address space. Beside it, an
-honest caller reads a stream of 200 messages a second, and another one asks for short answers; both have keys of their
-own. The attacker is a process of its own with a low priority, as if it had another machine. Printed is the stream's
-longest gap without and with the attack, the memory (RSS) before the attack, its highest value, and that afterwards: as
-soon as it is near the one before, at the latest 40 seconds after the attack, while the attacker keeps its connections.
-The last column says how many honest calls failed. `--runs` repeats each attack; the table then has the medians, and the
-sum of the failed calls. `--before` does the same with the server of another checkout, in turns, and `--python` runs the
-servers with another interpreter, and its grpcio. Loopback only.
+`PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--before PATH] [--python PATH]
+[--engine ENGINE]`. Each attack meets a server of its own, with keys, limits and metrics, which may have 4 GiB of
+address space. Beside it, an honest caller reads a stream (of 200 messages a second, where the engine is synthetic), and
+another one asks for short answers; both have keys of their own. The attacker is a process of its own with a low
+priority, as if it had another machine. Printed is the stream's longest gap without and with the attack, the memory
+(RSS) before the attack, its highest value, and that afterwards: as soon as it is near the one before, at the latest 40
+seconds after the attack, while the attacker keeps its connections. The last column says how many honest calls failed.
+`--runs` repeats each attack; the table then has the medians, and the sum of the failed calls. `--before` does the same
+with the server of another checkout, in turns, and `--python` runs the servers with another interpreter, and its grpcio.
+Loopback only.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from engine_work import ENGINE_WORK
 from holding import HOLDING, LONG_ANSWERS
 from messages import MESSAGES
 from protocol import PROTOCOL
@@ -50,7 +52,8 @@ MOST_ATTACK_SECONDS = 60.0
 SETTLE_SECONDS = 40.0
 ATTACKERS_NICENESS = 10
 NEAR_BYTES = 20 << 20
-ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 8000, "ignore_eos": True}}
+MOST_TOKENS = {"synthetic": 8000, "llamacpp": 1900}
+OPTIONS = {"synthetic": (), "llamacpp": ("-o", "slots=8", "-o", "context_tokens=2048")}
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
 
 
@@ -63,6 +66,7 @@ ATTACKS: dict[str, Attack] = {
     **MESSAGES,
     **HOLDING,
     **SIDE_WORK,
+    **ENGINE_WORK,
     **{name: _by_stranger(attack) for name, attack in STRANGERS.items()},
 }
 FAST = ("-o", "tokens_per_step=64", "-o", "tokens_per_second=12800")
@@ -72,8 +76,12 @@ FAST = ("-o", "tokens_per_step=64", "-o", "tokens_per_second=12800")
 class Honest:
     """A caller that reads a stream, and one that asks for short answers, each time on a connection of its own."""
 
-    def __init__(self, target: str, stream_token: str, short_token: str) -> None:
+    def __init__(self, target: str, stream_token: str, short_token: str, engine: str = "synthetic") -> None:
         """Begins both."""
+        self._endless: dict[str, Any] = {
+            "prompt": "a",
+            "stopping": {"max_output_tokens": MOST_TOKENS[engine], "ignore_eos": True},
+        }
         self.arrivals: list[float] = []
         self.failed = 0
         self._target = target
@@ -105,7 +113,7 @@ class Honest:
                 time.sleep(0.1)
 
     def _read(self, caller: Caller) -> None:
-        stream: Any = caller.stub.StreamGenerate(request(**ENDLESS), timeout=60)
+        stream: Any = caller.stub.StreamGenerate(request(**self._endless), timeout=60)
         for _ in stream:
             self.arrivals.append(time.monotonic())
             if self._is_over.is_set():
@@ -156,19 +164,20 @@ def _attack(connection: "Connection", name: str, address: str, key: str, metrics
         connection.recv()
 
 
-def measure(name: str, python: str, variables: dict[str, str]) -> list[float]:
+def measure(name: str, python: str, variables: dict[str, str], engine: str) -> list[float]:
     """The gap without and with the attack in milliseconds, memory before, highest and after in MiB, failed calls."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
-        tokens = [add_key(keys, key) for key in ("stream", "short")]
+        stream, short = (add_key(keys, key) for key in ("stream", "short"))
         narrow = add_key(keys, "attacker", max_concurrent=4)
-        flags = ["--engine", "synthetic", "--keys-file", str(keys), "--stall-timeout", "5", "--receive-timeout", "5"]
-        flags += ["--metrics-listen", "127.0.0.1:0", *(FAST if name in LONG_ANSWERS else ())]
+        flags = ["--engine", engine, *OPTIONS[engine], "--keys-file", str(keys)]
+        flags += ["--stall-timeout", "5", "--receive-timeout", "5"]
+        flags += ["--metrics-listen", "127.0.0.1:0", *(FAST if name in LONG_ANSWERS and engine == "synthetic" else ())]
         with start_server(*flags, python=python, **variables) as server:
             resource.prlimit(server.process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
             attacker = Attacker(name, server.target, narrow, str(server.wait_for("metrics")["address"]))
             try:
-                honest = Honest(server.target, *tokens)
+                honest = Honest(server.target, stream, short, engine)
                 time.sleep(1)
                 return _observe(server, honest, attacker)
             finally:
@@ -200,6 +209,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="how often each attack is measured")
     parser.add_argument("--before", type=Path, help="another checkout, whose server is attacked, too")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the servers")
+    parser.add_argument("--engine", default="synthetic", choices=MOST_TOKENS)
     arguments = parser.parse_args()
     before: Path | None = arguments.before
     servers: dict[str, dict[str, str]] = {"now": _source(Path(__file__).parents[2])}
@@ -213,7 +223,7 @@ def main() -> None:
         runs: dict[str, list[list[float]]] = {which: [] for which in servers}
         for _ in range(arguments.runs):
             for which, variables in servers.items():
-                runs[which].append(measure(name, arguments.python, variables))
+                runs[which].append(measure(name, arguments.python, variables, arguments.engine))
         for which, measured in runs.items():
             *figures, failed = zip(*measured, strict=True)
             row = " | ".join(f"{median(figure):.0f}" for figure in figures)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
 
 from doherty_engine import (
     EngineFailedError,
@@ -17,12 +16,9 @@ from doherty_engine import (
 )
 from doherty_service import translation
 from doherty_service._errors import StalledReaderError
-from doherty_service.admission import Ticket
+from doherty_service.admission import Admission, Ticket
 from doherty_service.generation._writes import MessageWriter
 from doherty_service.telemetry import RequestRecord
-
-if TYPE_CHECKING:
-    from doherty_service.generation._session import EngineSession
 
 _MOST_UNREAD = 32_768
 """Outputs of a streamed answer that wait for its caller to read."""
@@ -49,10 +45,10 @@ class Answer(ABC):
 
     def __init__(self, record: RequestRecord) -> None:
         self.record = record
-        self.session: EngineSession | None = None
-        """The engine that works on it; None until it has a slot."""
-        self.awaits: EngineSession | None = None
-        """The engine whose slot it waits for; None while it does not."""
+        self.is_submitted = False
+        """Whether the engine has got it."""
+        self.awaits: Admission | None = None
+        """Where it waits for a slot; None while it does not."""
         self.handle: RequestHandle | None = None
         self.aborted_at: float | None = None
         """When the request was left, by `time.monotonic()`."""
@@ -75,8 +71,6 @@ class Answer(ABC):
     def put(self, output: StepOutput) -> None:
         """Takes what a step produced for the request."""
         finish = output.finish
-        if (finish is not None or output.error is not None) and self.session is not None:
-            self.session.release(self, output)
         if self.is_over or self._failure is not None:
             return
         if output.error is not None:
@@ -105,7 +99,7 @@ class Answer(ABC):
         self.is_over = True
         self._unread.clear()
         if self.awaits is not None:
-            self.awaits.admission.leave(self.ticket)
+            self.awaits.leave(self.ticket)
             self.awaits = None
         if self.handle is not None:
             self.aborted_at = time.monotonic()

@@ -194,8 +194,8 @@ class Generations:
             StalledReaderError: the caller stopped reading.
             EngineError: the engine could not complete the answer.
         """
-        if not self.try_submit(answer):
-            await self.wait_and_submit(answer)
+        if (awaited := self.try_submit(answer)) is not None:
+            await self.wait_and_submit(answer, awaited)
         await answer.done
 
     def no_room(self) -> OverloadedError:
@@ -228,8 +228,8 @@ class Generations:
             if not self.in_flight:
                 self._idle.set()
 
-    def try_submit(self, answer: Answer) -> bool:
-        """Gives a request to the engine if a slot is free and nobody waits for it; else it is in the queue now.
+    def try_submit(self, answer: Answer) -> EngineSession | None:
+        """Gives a request to the engine if a slot is free and nobody waits for it; else returns whose slot it awaits.
 
         Raises:
             OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
@@ -237,22 +237,19 @@ class Generations:
         """
         session = self._running_session()
         if not session.admission.enter(answer.ticket):
-            answer.awaits = session
-            return False
+            answer.awaits = session.admission
+            return session
         answer.record.queue = 0.0
         session.submit(answer)
-        return True
+        return None
 
-    async def wait_and_submit(self, answer: Answer) -> None:
+    async def wait_and_submit(self, answer: Answer, session: EngineSession) -> None:
         """Waits for a slot, and gives a request that is in the queue to the engine; or ends it at its time limit.
 
         Raises:
             OverloadedError: it had to make room in the queue, or has waited too long for its caller.
             UnavailableError: the engine was lost.
         """
-        session = answer.awaits
-        if session is None:
-            raise AssertionError("it is not in the queue")
         if await self._admit(session.admission, answer):
             if session.loss is not None:  # in the moment after the grant
                 raise session.loss.copy()

@@ -4,15 +4,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from doherty_engine import Engine, Finish, FinishReason, StepOutput
 from doherty_service._errors import UnavailableError
 from doherty_service.admission import Admission
+from doherty_service.generation._answer import Answer
 from doherty_service.telemetry import LatencyRecorder
-
-if TYPE_CHECKING:
-    from doherty_service.generation._answer import Answer
 
 
 class EngineSession:
@@ -49,7 +46,7 @@ class EngineSession:
         """How many requests of each key have a slot, by its name. Any thread may ask."""
         return Counter(answer.record.caller.name for answer in list(self._answers.values()))
 
-    def submit(self, answer: "Answer") -> None:
+    def submit(self, answer: Answer) -> None:
         """Begins a request that has a slot.
 
         Raises:
@@ -59,12 +56,12 @@ class EngineSession:
             self.last_step = time.monotonic()
         key = answer.request.key
         self._answers[key] = answer
-        answer.session = self
+        answer.is_submitted = True
         try:
             answer.handle = self.engine.submit(answer.request)
         except BaseException:
             # The engine will say nothing about it.
-            self.release(answer, StepOutput(key, finish=Finish(FinishReason.ABORTED)))
+            self._release(answer, StepOutput(key, finish=Finish(FinishReason.ABORTED)))
             raise
 
     def sink(self, outputs: Sequence[StepOutput]) -> None:
@@ -76,11 +73,13 @@ class EngineSession:
             if answer is None:
                 continue  # the engine's last word on it has been heard
             try:
+                if output.finish is not None or output.error is not None:
+                    self._release(answer, output)
                 answer.put(output)
             except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; its RPC logs it
                 answer.break_off(error)
 
-    def release(self, answer: "Answer", last: StepOutput) -> None:
+    def _release(self, answer: Answer, last: StepOutput) -> None:
         """Frees the slot of a request on which the engine has said its last word."""
         record = answer.record
         answer.handle = None

@@ -3,34 +3,46 @@
 import asyncio
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty_service import translation
 from doherty_service._errors import CallerLeftError, DeadlinePassedError, OverloadedError, ServiceError, to_status
-from doherty_service.generation import Answer, mark, merge
-from doherty_service.rpc import note_failure, note_leaving
+from doherty_service.generation import Answer, Generations, mark, merge
+from doherty_service.rpc import Turns, note_failure, note_leaving
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
-
-if TYPE_CHECKING:
-    from doherty_service.multiplex._multiplex import Multiplex
 
 _MOST_PART_BYTES = (4 << 20) - 4096
 """A message with one part must be taken by clients with gRPC's default limit: else it ends the RPC, and all on it."""
 
 
+class Rpc(Protocol):
+    """What a lane needs of the RPC that it is on."""
+
+    record: RequestRecord
+    generations: Generations
+    turns: Turns
+
+    def line_up(self, lane: "Lane") -> None:
+        """Notes that a lane has something to send."""
+        ...
+
+    def stop_waiting(self, lane: "Lane") -> None:
+        """Notes that a lane is not to be served any more."""
+        ...
+
+
 class Lane(Answer):
     """One request and its answer on an RPC that they share with others.
 
-    It tells the RPC's `Multiplex` when it has something to send, which fetches it with `take_part`. It has a task only
+    It tells the RPC when it has something to send, which fetches it with `take_part`. It has a task only
     while it waits for a slot, and while a large whole answer is encoded.
     """
 
-    def __init__(self, start: wire.MultiplexStart, multiplex: "Multiplex") -> None:
+    def __init__(self, start: wire.MultiplexStart, rpc: Rpc) -> None:
         """The request is received now."""
         key = new_key()
-        rpc = multiplex.record
-        super().__init__(RequestRecord(MULTIPLEX, key, key, rpc.caller, rpc.peer))
+        super().__init__(RequestRecord(MULTIPLEX, key, key, rpc.record.caller, rpc.record.peer))
         self.id = start.id
         self.whole = start.whole
         self.in_outbox = False
@@ -39,17 +51,17 @@ class Lane(Answer):
         """What waits for a slot, or encodes the answer; None when nothing does."""
         self.status = ""
         """The name of the status that it ended with; empty while more than one part is to come."""
-        self._multiplex = multiplex
+        self._rpc = rpc
         self._error_part: bytes | None = None
         self._whole_message: bytes | None = None
         record = self.record
         record.attempt = 1 + start.attempts
         record.tried_for = max(0.0, start.trying_for.seconds + start.trying_for.nanos / 1e9)
-        record.ends_at = rpc.ends_at
+        record.ends_at = rpc.record.ends_at
         self._alarm: asyncio.TimerHandle | None = None
         if start.HasField("timeout"):
             own = record.received + start.timeout.seconds + start.timeout.nanos / 1e9
-            record.ends_at = own if rpc.ends_at is None else min(own, rpc.ends_at)
+            record.ends_at = own if record.ends_at is None else min(own, record.ends_at)
         if record.ends_at is not None:
             left = max(0.0, record.ends_at - time.monotonic())
             self._alarm = asyncio.get_running_loop().call_later(left, self.expire)
@@ -70,7 +82,7 @@ class Lane(Answer):
                 if self._unread[-1].finish is not None:
                     self._encode()
                 return
-        self._multiplex.line_up(self)
+        self._rpc.line_up(self)
 
     def _encode(self) -> None:
         """Makes the message of a whole answer: a large one in a task, so that others have their turns."""
@@ -81,14 +93,14 @@ class Lane(Answer):
             next(work)
         except StopIteration as done:
             self._whole_message = done.value
-            self._multiplex.line_up(self)
+            self._rpc.line_up(self)
         else:
             self.task = asyncio.get_running_loop().create_task(self._encode_on(work))
 
     async def _encode_on(self, work: Generator[None, None, bytes]) -> None:
         try:
-            self._whole_message = await self._multiplex.turns.share(work)
-            self._multiplex.line_up(self)
+            self._whole_message = await self._rpc.turns.share(work)
+            self._rpc.line_up(self)
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
             self.task = None  # its end must not cancel it
             self.break_off(error)
@@ -99,7 +111,7 @@ class Lane(Answer):
         """Makes an error the last part, and gets in line with it."""
         if error is not None:
             self.fail_now(error)
-            self._multiplex.line_up(self)
+            self._rpc.line_up(self)
 
     def fail_now(self, error: Exception) -> None:
         """Makes an error the last part, and lets the engine drop the request."""
@@ -108,7 +120,7 @@ class Lane(Answer):
         self.status = told.code.name
         self._error_part = translation.multiplex_failure(self.id, to_status(told, self.record.request_id), self.record)
         self.close()
-        self._multiplex.generations.end_answer(self)
+        self._rpc.generations.end_answer(self)
 
     def cancel(self) -> None:
         """Ends it because its caller cancelled it."""
@@ -120,7 +132,7 @@ class Lane(Answer):
 
     def close(self) -> None:
         """Stops what may still end it or begin it."""
-        self._multiplex.stop_waiting(self)
+        self._rpc.stop_waiting(self)
         if self._alarm is not None:
             self._alarm.cancel()
         if self.task is not None:

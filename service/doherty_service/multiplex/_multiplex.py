@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.request_pb2 import GenerateRequest
 from doherty_service._errors import StalledReaderError
-from doherty_service.generation import Answer, Generations, MessageWriter, settle
+from doherty_service.generation import Answer, EngineSession, Generations, MessageWriter, settle
 from doherty_service.multiplex._intake import Intake
 from doherty_service.multiplex._lane import Lane
 from doherty_service.rpc import ReceiveWatch, Reporter, note_failure, note_leaving
@@ -263,14 +263,14 @@ class Multiplex(MessageWriter):
     def _serve(self, lane: Lane, request: GenerateRequest) -> None:
         try:
             self._read(lane, request, whole=lane.whole)
-            if not self.generations.try_submit(lane):
-                lane.task = self._loop.create_task(self._wait(lane))
+            if (awaited := self.generations.try_submit(lane)) is not None:
+                lane.task = self._loop.create_task(self._wait(lane, awaited))
         except Exception as error:  # noqa: BLE001 - as in `begin`
             lane.break_off(error)
 
-    async def _wait(self, lane: Lane) -> None:
+    async def _wait(self, lane: Lane, session: EngineSession) -> None:
         try:
-            await self.generations.wait_and_submit(lane)
+            await self.generations.wait_and_submit(lane, session)
         except Exception as error:  # noqa: BLE001 - as in `begin`
             lane.task = None  # its end must not cancel it
             lane.break_off(error)
@@ -281,7 +281,7 @@ class Multiplex(MessageWriter):
         """Lets go of a lane whose last part does not leave any more."""
         if lane.status not in ("", "OK"):
             status = lane.status
-        elif self._is_stalled and lane.session is not None:  # one that waits for a slot left nothing unread
+        elif self._is_stalled and lane.is_submitted:  # one that waits for a slot left nothing unread
             status = note_failure(StalledReaderError(), lane.record).code.name
         else:
             status = note_leaving(lane.record).name

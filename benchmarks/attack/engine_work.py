@@ -1,0 +1,36 @@
+"""Requests that are as much work for an engine as may be, and some that it has to refuse."""
+
+from doherty.v1.request_pb2 import Constraint, GenerateRequest, Stopping
+from messages import GENERATE, call
+from target import Attack
+
+CONTEXT_WORDS = 1_900
+CHARACTERS = 32_000
+ANY_END = Stopping(max_output_tokens=16)
+
+
+def ask(request: GenerateRequest, at_once: int = 4) -> Attack:
+    """The same request again and again, as many at once as the attacker's key may have."""
+    return call(GENERATE, request.SerializeToString(), at_once=at_once)
+
+
+def constrained(constraint: Constraint) -> Attack:
+    """Short answers under a constraint."""
+    return ask(GenerateRequest(prompt="a", stopping=ANY_END, constraint=constraint))
+
+
+ALTERNATIVES = ",".join(f'{{"const":"{number}"}}' for number in range(CHARACTERS // 20))
+RULES = "\n".join(f'r{number} ::= "a" r{number + 1} | "b" r{number + 1}' for number in range(CHARACTERS // 36))
+
+ENGINE_WORK: dict[str, Attack] = {
+    "prompts as long as the context": ask(GenerateRequest(raw_text=" because" * CONTEXT_WORDS, stopping=ANY_END)),
+    "token ids beyond the vocabulary": ask(GenerateRequest(token_ids=[2**32 - 1] * CONTEXT_WORDS, stopping=ANY_END)),
+    "token ids as long as the context": ask(GenerateRequest(token_ids=[100] * CONTEXT_WORDS, stopping=ANY_END)),
+    "schema of 1,600 alternatives": constrained(Constraint(json_schema=f'{{"anyOf":[{ALTERNATIVES}]}}')),
+    "schema that is nested 1,200 deep": constrained(
+        Constraint(json_schema='{"type":"array","items":' * (CHARACTERS // 26) + "true" + "}" * (CHARACTERS // 26))
+    ),
+    "regex of nested repetitions": constrained(Constraint(regex="((((a{1,100}){1,100}){1,100}){1,100})")),
+    "grammar of 888 rules": constrained(Constraint(grammar=f'root ::= r0\n{RULES}\nr{CHARACTERS // 36} ::= "c"')),
+    "grammar that calls itself": constrained(Constraint(grammar="root ::= root root | root")),
+}
