@@ -21,8 +21,8 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo quick test test-model test-client test-others test-slow test-languages test-fresh-machine environments \
-	check format lint \
+.PHONY: demo quick test test-model test-client test-others test-slow test-languages test-docs test-fresh-machine environments \
+	docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -47,7 +47,7 @@ test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign
 
 test-others: .venv/.dev .cache/programs/.made
-	@$(BIN)/pytest --quiet -m 'not model and not slow' --ignore=tests/client --ignore=tests/foreign
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=tests/client --ignore=tests/foreign
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
@@ -60,10 +60,25 @@ test-fresh-machine:
 test-languages: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
 
-.cache/languages/.made: docs/languages.md tests/foreign/debian.sh tests/foreign/inside.sh
+# The page breaks long commands into lines.
+.cache/languages/.made: docs/languages.md tests/support/debian_machine.sh tests/support/inside.sh
 	@rm -rf --one-file-system $(@D) && mkdir -p $(@D)
 	@echo "making a Debian with Go, C++, Java and Ruby in $(@D)"
-	@bash tests/foreign/debian.sh $(CURDIR)/$(@D)
+	@mapfile -t commands < <(sed ':join; /\\$$/ { N; s/\\\n//; b join }' $< | grep '^apt-get install'); \
+	bash tests/support/debian_machine.sh $(CURDIR)/$(@D) "$${commands[@]}"
+	@touch $@
+
+# The site of the documents, in .cache/docs/site.
+docs: .venv/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py
+
+# Its pages in Chromium: the machine's, or Debian's on a Debian of its own (400 MB). Not a part of `test`.
+test-docs: docs .cache/chromium/.made
+	@$(BIN)/pytest --quiet -m browser tests/contract/test_browser.py
+
+.cache/chromium/.made: tests/support/debian_machine.sh tests/support/inside.sh
+	@rm -rf --one-file-system $(@D) && mkdir -p $(@D)
+	@type -P chromium >/dev/null || bash tests/support/debian_machine.sh $(CURDIR)/$(@D) 'apt-get install --yes chromium'
 	@touch $@
 
 # Where the wheel is tested.

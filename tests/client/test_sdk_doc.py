@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -100,3 +101,9 @@ def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monke
         _, name, *arguments = shlex.split(command)
         chosen: click.Command = getattr(import_module(f"doherty.cli._{name}"), name)
         chosen.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("kind", [doherty.ModelInfo, doherty.Latency, doherty.Limits])
+def test_what_a_server_tells_is_explained(kind: type[Any]) -> None:
+    section = TEXT.partition("## What a server tells of itself")[2].partition("\n## ")[0]
+    assert {field.name for field in fields(kind)} - set(re.findall(r"`(\w+)`", section)) == set()

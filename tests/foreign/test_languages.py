@@ -54,7 +54,7 @@ def debian_project() -> Iterator[Path]:
 
 def on_debian(commands: str) -> str:
     """Runs commands in the project on that Debian, as root; what they install is installed already."""
-    inside = ROOT / "tests" / "foreign" / "inside.sh"
+    inside = ROOT / "tests" / "support" / "inside.sh"
     commands = f"cd /project\n{commands.replace('apt-get install', 'apt-get install --no-install-recommends')}"
     done = subprocess.run(
         ["bash", inside, DEBIAN / "root", "env", "HOME=/root", "timeout", "300", "bash", "-euc", commands],

@@ -1,0 +1,71 @@
+"""The site in Chromium: no page writes an error to the console."""
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from support.pages import ROOT
+
+SITE = ROOT / ".cache" / "docs" / "site"
+MACHINE = ROOT / ".cache" / "chromium"
+BROWSER = (
+    "chromium",
+    "--headless",
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--user-data-dir=/tmp/doherty-site",
+)
+# Every message of a page's console is a line of Chromium's log, also those for a file that is not found.
+OPTIONS = ("--enable-logging=stderr", "--log-level=0", "--virtual-time-budget=10000", "--dump-dom")
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and writes no log."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature is the library's
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the site is."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def look_at(url: str) -> tuple[str, list[str]]:
+    """The page's document once its scripts have run, and the messages of its console."""
+    browser: tuple[str, ...] = BROWSER
+    if shutil.which("chromium") is None:
+        if (MACHINE / "absent").exists():
+            pytest.skip((MACHINE / "absent").read_text())
+        browser = ("bash", str(ROOT / "tests" / "support" / "inside.sh"), str(MACHINE / "root"), *BROWSER)
+    done = subprocess.run([*browser, *OPTIONS, url], capture_output=True, text=True, check=True)
+    return done.stdout, re.findall(r":CONSOLE.*", done.stderr)
+
+
+def test_a_message_of_the_console_is_seen(address: str) -> None:
+    """Otherwise the next test could not fail."""
+    _, messages = look_at(f"{address}/no-such-page.html")
+    assert any("404" in message for message in messages)
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html")))
+def test_no_page_has_an_error(page: str, address: str) -> None:
+    document, messages = look_at(f"{address}/{page}")
+    assert messages == []
+    assert 'data-md-component="search"' in document
