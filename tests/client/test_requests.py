@@ -117,7 +117,11 @@ def test_one_stop_text_needs_no_list() -> None:
         ("hi", {"temperature": "hot"}, "temperature cannot be 'hot'"),
         ("hi", {"max_output_tokens": 1.5}, "max_output_tokens cannot be 1.5"),
         ("hi", {"stop": 5}, "stop_texts cannot be 5"),
-        ("hi", {"schema": 5}, "schema= is a pydantic model, or a JSON Schema as a mapping or as JSON text, not int."),
+        (
+            "hi",
+            {"schema": 5},
+            "schema= is a type that pydantic knows, or a JSON Schema as a mapping or text, not 5:",
+        ),
         ("hi", {"schema": {"a": object}}, "schema= cannot be written as JSON"),
         ("hi", {"time_limit": "1s"}, "time_limit= is a number of seconds, not '1s'."),
     ],

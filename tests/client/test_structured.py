@@ -1,11 +1,16 @@
 """Answers that are data, by both clients."""
 
+import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, assert_type
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_type
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, RootModel, TypeAdapter
+from typing_extensions import TypedDict
 
 from doherty import (
     AsyncClient,
@@ -18,7 +23,8 @@ from doherty import (
     ParseError,
     TokenIds,
 )
-from doherty.v1.answer_pb2 import FINISH_REASON_LENGTH, Summary
+from doherty._core._schema import schema_text
+from doherty.v1.answer_pb2 import FINISH_REASON_LENGTH, FINISH_REASON_STOP, FINISH_REASON_TIME_LIMIT, Summary
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from support.serving import answer, delta, serve
 from support.twins import Kind, Twin, open_twin
@@ -57,7 +63,7 @@ async def test_an_answer_that_is_cut_off_is_not_lost(kind: Kind) -> None:
         async with open_twin(kind, serving.target) as twin:
             stream = twin.stream("Hi", schema=Color)
             for read in (twin.generate("Hi", schema=Color), stream.result()):
-                with pytest.raises(ParseError, match=r"no Color, for it was cut off \(length\)") as raised:
+                with pytest.raises(ParseError, match=r"no Color, because it was cut off \(length\)") as raised:
                     await read
                 assert raised.value.generation.text == '{"name": "re'
                 assert raised.value.generation.finish_reason is FinishReason.LENGTH
@@ -84,9 +90,98 @@ async def test_an_answer_behind_a_part_is_read_with_it(kind: Kind) -> None:
                 await twin.generate("Hi", schema=Color, options=GenerateOptions(continue_from=TokenIds([1])))
 
 
-@pytest.mark.parametrize("wrong", [int, 3, ["name"]])
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [(int, "12"), ({"type": "integer"}, "12"), (list[int], "[1]"), (Color, '{"name":"red"}'), (str, '"a"')],
+)
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Summary(finish_reason=FINISH_REASON_LENGTH),
+        Summary(finish_reason=FINISH_REASON_TIME_LIMIT),
+        Summary(finish_reason=FINISH_REASON_STOP, stop_text="3"),
+    ],
+)
+async def test_an_answer_that_was_cut_off_is_never_parsed(schema: Any, text: str, ending: Summary) -> None:
+    cut = [delta(text, 1, start=True), StreamGenerateResponse(summary=ending)]
+    with serve(lambda _, __: iter(cut)) as serving:
+        async with open_twin("Client", serving.target) as twin:
+            with pytest.raises(ParseError, match="cut off") as raised:
+                await twin.generate("Hi", schema=schema)
+            assert raised.value.generation.text == text
+
+
+@dataclass
+class Point:
+    """A place."""
+
+    x: int
+    color: Color
+
+
+class Row(TypedDict):
+    """A line of a table."""
+
+    points: list[Point]
+
+
+@pytest.mark.parametrize(
+    ("schema", "parsed"),
+    [
+        (list[Color], [Color(name="a")]),
+        (Point, Point(1, Color(name="a"))),
+        (Row, {"points": [Point(2, Color(name="a"))]}),
+        (Literal["yes", "no"], "no"),
+        (Color | None, None),
+        (dict[str, int], {"a": 3}),
+        (Annotated[int, Field(ge=1)], 3),
+        (TypeAdapter(tuple[int, str]), (1, "a")),
+        (date, date(2026, 1, 31)),
+    ],
+    ids=repr,
+)
+async def test_an_answer_is_of_any_type_that_pydantic_knows(kind: Kind, schema: Any, parsed: Any) -> None:
+    text = TypeAdapter(Any).dump_json(parsed).decode()
+    with serve(lambda _, __: iter(answer(text))) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            assert (await twin.generate("Hi", schema=schema)).parsed == parsed
+            assert (await twin.stream("Hi", schema=schema).result()).parsed == parsed
+        assert json.loads(serving.requests[0].constraint.json_schema)
+
+
+async def test_the_server_writes_compact_json_of_any_type(twin: Twin) -> None:
+    assert (await twin.generate("Hi", schema=Row)).parsed == {"points": []}
+    answered = await twin.generate("Hi", schema=Point)
+    assert answered.text == '{"x":0,"color":{"name":""}}'
+    assert answered.parsed == Point(0, Color(name=""))
+
+
+def test_objects_of_classes_are_closed() -> None:
+    class Open(BaseModel, extra="allow"):
+        name: str
+
+    class Nothing(BaseModel):
+        pass
+
+    class Wrapped(RootModel[Color]):
+        pass
+
+    for closed in (Color, Nothing, Point, Row):
+        assert json.loads(schema_text(closed))["additionalProperties"] is False
+    assert json.loads(schema_text(Point))["$defs"]["Color"]["additionalProperties"] is False
+    assert json.loads(schema_text(list[Row]))["$defs"]["Row"]["additionalProperties"] is False
+    assert json.loads(schema_text(Open))["additionalProperties"] is True
+    assert json.loads(schema_text(dict[str, int]))["additionalProperties"] == {"type": "integer"}
+    assert "additionalProperties" not in json.loads(schema_text(Wrapped))
+
+
+def test_the_schema_of_a_type_is_cached() -> None:
+    assert schema_text(list[Color]) is schema_text(list[Color])
+
+
+@pytest.mark.parametrize("wrong", [3, ["name"], Callable[[], int], object()])
 async def test_a_schema_that_is_none_is_refused(twin: Twin, wrong: Any) -> None:
-    with pytest.raises(TypeError, match="schema= is a pydantic model, or a JSON Schema"):
+    with pytest.raises(TypeError, match="schema= is a type that pydantic knows, or a JSON Schema"):
         await twin.generate("Hi", schema=wrong)
 
 
@@ -95,12 +190,25 @@ def test_pydantic_is_not_needed_for_a_schema() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_type_without_pydantic_is_told() -> None:
+    program = "import sys; sys.modules['pydantic'] = None; import doherty._core._schema as s; s.schema_text(int)"
+    finished = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert finished.stderr.endswith(
+        "ImportError: schema= with a type needs pydantic; without it, pass a JSON Schema.\n"
+    )
+
+
 if TYPE_CHECKING:
 
     def types_of_the_client(client: Client) -> None:
         assert_type(client.generate("Hi"), Generation[None])
         assert_type(client.generate("Hi", schema=Color, temperature=0), Generation[Color])
         assert_type(client.generate("Hi", schema={"type": "object"}), Generation[Any])
+        assert_type(client.generate("Hi", schema=list[Color]).parsed, list[Color])
+        assert_type(client.generate("Hi", schema=Point).parsed, Point)
+        assert_type(client.generate("Hi", schema=Row).parsed, Row)
+        assert_type(client.generate("Hi", schema=TypeAdapter[int | str](int | str)).parsed, int | str)
+        assert_type(client.generate("Hi", schema=Literal["a"]).parsed, Any)
         assert_type(client.stream_generate("Hi"), GenerationStream[None])
         assert_type(client.stream_generate("Hi", schema=Color).result().parsed, Color)
         any_of_them: Generation = client.generate("Hi", schema=Color)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
     from doherty._core._options import Parameters
-    from doherty._core._schema import JsonSchema, ModelT, Schema
+    from doherty._core._schema import ParsedT, SchemaAdapter
     from doherty._core._tls import TLSConfig
 
 _DEFAULT_RETRY = RetryPolicy()
@@ -111,17 +111,17 @@ class AsyncClient:
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
-    ) -> "Generation[ModelT]": ...
+        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+    ) -> "Generation[ParsedT]": ...
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: object, **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]: ...
 
     @shows_parameters
     async def generate(  # noqa: D417 - it describes each of **parameters
-        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: object = None, **parameters: "Unpack[Parameters]"
     ) -> Generation[Any]:
         """Generates one whole answer.
 
@@ -134,8 +134,9 @@ class AsyncClient:
             max_output_tokens: The most tokens that the answer may have.
             stop: A text, or several, that ends the answer and is cut off.
             seed: Makes sampling repeatable.
-            schema: What the answer fits, and what `parsed` of the result is: a pydantic model, or a JSON Schema as a
-                mapping or as JSON text.
+            schema: What the answer fits, and what `parsed` of the result is: a pydantic model or any other type that
+                pydantic knows (`list[Person]`, a dataclass, a Literal), or a JSON Schema as a mapping or as JSON text.
+                Names that a class does not list are not generated, unless its model says `extra="allow"`.
             adapter: The name of a LoRA adapter.
             time_limit: The seconds after which the answer ends with what there is.
             timeout: The seconds after which the call fails; None waits without end. By default the client's.
@@ -163,17 +164,17 @@ class AsyncClient:
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: "type[ModelT]", **parameters: "Unpack[Parameters]"
-    ) -> "AsyncGenerationStream[ModelT]": ...
+        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+    ) -> "AsyncGenerationStream[ParsedT]": ...
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: "JsonSchema", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: object, **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]: ...
 
     @shows_parameters
     def stream_generate(
-        self, prompt: Prompt, *, schema: "Schema | None" = None, **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: object = None, **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 

@@ -15,7 +15,6 @@ from doherty.v1.request_pb2 import GenerateRequest, Priority
 if TYPE_CHECKING:
     from doherty._core._options import GenerateOptions
     from doherty._core._results import Generation
-    from doherty._core._schema import Schema
 
 _PRIORITIES: Final = {"interactive": Priority.PRIORITY_INTERACTIVE, "batch": Priority.PRIORITY_BATCH}
 
@@ -28,7 +27,7 @@ class PlannedRequest:
     def __init__(
         self,
         request: GenerateRequest,
-        schema: "Schema | None",
+        schema: object,
         timeout: Timeout,
         *,
         first_token_timeout: float | None,
@@ -68,7 +67,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     max_output_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: "Schema | None" = None,
+    schema: object = None,
     adapter: str | None = None,
     time_limit: float | None = None,
     timeout: Timeout = CLIENT_DEFAULT,

@@ -69,6 +69,8 @@ class SchemaWriter:
             raise invalid("$ref", "#", "it is nested too deeply") from None
         if isinstance(schema, dict) and targets:
             schema["$defs"] = targets
+        if isinstance(schema, dict):
+            schema |= self._dialect.options
         try:
             return json.dumps(schema, ensure_ascii=False).encode().decode()
         except UnicodeEncodeError:

@@ -1,8 +1,8 @@
 """Rewrites the keywords of a JSON Schema for listed values, numbers and strings, and limits the cost of compiling."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from doherty_engine.constraints._pattern import Pattern, PatternError, PatternUnsupportedError
@@ -35,6 +35,8 @@ class Dialect:
     least one, and keep them distinct from the listed names."""
     check: Callable[[dict[str, Json], str], None] = lambda _written, _path: None
     """Called with each rewritten part of a schema and its path; refuses what the library would do wrong."""
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """What the library reads from the root of a schema besides JSON Schema."""
 
 
 class KeywordWriter:

@@ -31,7 +31,7 @@ def smallest_value(schema: str, most: int) -> str:
     check_size(FIELD, schema)
     try:
         root = json.loads(schema, parse_constant=_no_json)
-        return json.dumps(_Builder(root, most).build(root, 0), allow_nan=False)
+        return json.dumps(_Builder(root, most).build(root, 0), allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise InvalidInputError(FIELD, "the schema is nested too deeply") from None
     except ValueError as error:

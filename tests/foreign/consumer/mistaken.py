@@ -8,7 +8,7 @@ def whole(client: Client) -> None:
     client.generate("Hi", max_tokens=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     client.generate("Hi", temperature="hot")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     client.generate(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    client.generate("Hi", schema=int)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert client.generate("Hi", schema=int).parsed.name  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     client.stream_generate("Hi", streaming=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     assert client.generate("Hi").parsed.name  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     client.count_tokens("Hi", temperature=0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
