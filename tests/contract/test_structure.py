@@ -1,6 +1,7 @@
 """What the packages show to others, and which way they import each other."""
 
 import ast
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -88,3 +89,25 @@ def test_imports_go_one_way(folder: str) -> None:
 def test_the_engines_know_no_grpc() -> None:
     for source in (ROOT / "engine").rglob("*.py"):
         assert not any(is_in(name, "grpc") or is_in(name, "google") for name in imported(source)), source
+
+
+@pytest.mark.parametrize("folder", [folder for folder in MAY_IMPORT if not folder.endswith("v1")])
+def test_no_modules_and_no_packages_import_each_other(folder: str) -> None:
+    """Imports for type checkers count, too."""
+    root = ROOT / folder
+    sources = {".".join(path.relative_to(root.parent).with_suffix("").parts): path for path in root.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): imported(path) for name, path in sources.items()}
+    module_graph: dict[str, set[str]] = {}
+    package_graph: dict[str, set[str]] = {}
+    for module, names in modules.items():
+        # A name is a module, or a thing in one.
+        targets = {name if name in modules else name.rpartition(".")[0] for name in names} & modules.keys() - {module}
+        module_graph[module] = targets
+        for target in targets:
+            package, other = (
+                name if f"{name}.__init__" in sources else name.rpartition(".")[0] for name in (module, target)
+            )
+            if package != other and not is_in(other, package):
+                package_graph.setdefault(package, set()).add(other)
+    for graph in (module_graph, package_graph):
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the members
