@@ -102,7 +102,11 @@ async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: di
 @pytest.mark.parametrize(
     ("changes", "options", "sentence"),
     [
-        ({"hidden_size": 128}, {}, "head .* does not fit model: its hidden size is 128, the model's is 64; name a"),
+        (
+            {"hidden_size": 128},
+            {},
+            "head .* does not fit model: its hidden size is 128, the model's is 64; choose a head",
+        ),
         ({"target_hidden_size": 32}, {}, "its hidden size is 32"),
         ({"vocab_size": 7}, {}, "its vocabulary is 7, the model's is"),
         (
@@ -199,7 +203,7 @@ async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
-    await refused("set XDG_CACHE_HOME to a folder", model=str(tmp_path / "model"), draft=str(head))
+    await refused("set XDG_CACHE_HOME to a writable folder", model=str(tmp_path / "model"), draft=str(head))
 
 
 async def test_n_grams_warn_where_they_lose(
