@@ -136,7 +136,7 @@ def main() -> None:
     write("contract.md", write_reference(FileDescriptorSet.FromString(built.stdout)))
     write("api.md", reference_of_the_sdk())
     config = Path(__file__).with_name("mkdocs.yml")
-    mkdocs = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--config-file", config]
+    mkdocs: list[str | Path] = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--config-file", config]
     sys.exit(subprocess.run(mkdocs, check=False).returncode)
 
 

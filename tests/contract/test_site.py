@@ -42,7 +42,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site() -> dict[Path, Page]:
     """All pages of the site, built anew."""
-    build = [sys.executable, ROOT / "docs" / "site" / "build.py"]
+    build: list[str | Path] = [sys.executable, ROOT / "docs" / "site" / "build.py"]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return {path: Page(path) for path in SITE.rglob("*.html")}
