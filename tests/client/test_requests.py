@@ -122,6 +122,7 @@ def test_one_stop_text_needs_no_list() -> None:
             {"schema": 5},
             "schema= is a type that pydantic knows, or a JSON Schema as a mapping or text, not 5:",
         ),
+        ("hi", {"options": {"top_k": 1}}, "options= is a GenerateOptions, not dict."),
         ("hi", {"schema": {"a": object}}, "schema= cannot be written as JSON"),
         ("hi", {"time_limit": "1s"}, "time_limit= is a number of seconds, not '1s'."),
     ],

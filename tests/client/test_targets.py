@@ -9,9 +9,20 @@ import pytest
 
 from doherty import AsyncClient, Client, Health, UnavailableError
 from doherty._core._balance import Targets
-from doherty._core._channel import is_several
+from doherty._core._channel import choose_targets, is_several
 from support.server import ServerProcess, start_server
 from support.twins import ENDLESS, Kind, Twin, open_twin
+
+
+@pytest.mark.parametrize("target", ["localhost:99999", "dns:///host:65536", "ipv4:127.0.0.1:70000,127.0.0.2:1"])
+def test_a_port_that_does_not_exist_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="a port above 65535"):
+        choose_targets([target])
+
+
+def test_every_port_that_exists_is_taken() -> None:
+    targets = ("localhost:65535", "[::1]:1", "ipv6:[fe80::1234]:50051", "unix:/run/doherty:99999")
+    assert choose_targets(targets) == targets
 
 
 @contextmanager

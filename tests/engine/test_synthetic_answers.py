@@ -214,7 +214,7 @@ async def test_choices_pick_one_by_prompt_and_seed(lab: EngineLab) -> None:
 async def test_a_schema_is_met_and_its_end_is_the_end(lab: EngineLab, stopping: Stopping) -> None:
     schema = JsonSchema('{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}')
     outcome = await lab.ask(request(constraint=schema, stopping=stopping))
-    assert outcome.text == '{"n": 0}'
+    assert outcome.text == '{"n":0}'
     assert outcome.finish.reason is FinishReason.STOP
 
 

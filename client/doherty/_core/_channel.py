@@ -12,6 +12,8 @@ from doherty._version import __version__
 DEFAULT_TARGET: Final = "localhost:50051"
 
 _IPV4: Final = re.compile(r"[0-9.]+")
+_PORT: Final = re.compile(r":([0-9]+)(?=,|$)")
+_MAX_PORT: Final = 65535
 
 
 def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -36,6 +38,10 @@ def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
         if ":" not in name or name.startswith(("http:", "https:")):
             # gRPC would take port 443, or look for a host of that name.
             raise ValueError(f"The target {name!r} is not HOST:PORT.")
+        is_path = name.startswith(("unix:", "unix-abstract:"))
+        if not is_path and any(int(port) > _MAX_PORT for port in _PORT.findall(name)):
+            # gRPC would connect to the port modulo 65536, and send the key there.
+            raise ValueError(f"The target {name!r} has a port above {_MAX_PORT}.")
     if len(set(targets)) != len(targets):
         raise ValueError(f"A target is named twice: {', '.join(targets)}.")
     return targets

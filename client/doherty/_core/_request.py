@@ -138,9 +138,13 @@ def _put_options(request: GenerateRequest, options: "GenerateOptions") -> None:
     """Sets the fields of a request that the options name.
 
     Raises:
-        TypeError: An option has a type that its field cannot take.
+        TypeError: They are no GenerateOptions, or an option has a type that its field cannot take.
         ValueError: An option has a value that its field cannot hold, or contradicts another parameter.
     """
+    from doherty._core._options import GenerateOptions  # noqa: PLC0415 - whoever has options has loaded it
+
+    if not isinstance(options, GenerateOptions):
+        raise TypeError(f"options= is a GenerateOptions, not {type(options).__name__}.")
     put(request, model=options.model)
     put(
         request.sampling,
