@@ -6,7 +6,9 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -22,14 +24,20 @@ BROWSER = (
     "--disable-dev-shm-usage",
     "--user-data-dir=/tmp/doherty-site",
 )
-# Every message of a page's console is a line of Chromium's log, also those for a file that is not found.
+# Every message that a script writes to the console, and every error of a script, is a line of Chromium's log.
 OPTIONS = ("--enable-logging=stderr", "--log-level=0", "--virtual-time-budget=10000", "--dump-dom")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and writes no log."""
+    """Serves files; keeps what was asked for and is not there, and writes no log."""
+
+    missing: ClassVar[list[str]] = []
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002 - the library's
+        if code == HTTPStatus.NOT_FOUND:
+            self.missing.append(self.path)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature is the library's
         pass
@@ -58,14 +66,19 @@ def look_at(url: str) -> tuple[str, list[str]]:
     return done.stdout, re.findall(r":CONSOLE.*", done.stderr)
 
 
-def test_a_message_of_the_console_is_seen(address: str) -> None:
+def test_errors_are_seen(address: str) -> None:
     """Otherwise the next test could not fail."""
-    _, messages = look_at(f"{address}/no-such-page.html")
-    assert any("404" in message for message in messages)
+    _, messages = look_at("data:text/html,<script>console.error('told'); nothing()</script>")
+    assert [message for message in messages if "told" in message or "nothing is not defined" in message] == messages
+    assert len(messages) == 2
+    look_at(f"{address}/no-such-page.html")
+    assert "/no-such-page.html" in Quiet.missing
 
 
 @pytest.mark.parametrize("page", sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html")))
 def test_no_page_has_an_error(page: str, address: str) -> None:
+    Quiet.missing.clear()
     document, messages = look_at(f"{address}/{page}")
     assert messages == []
+    assert Quiet.missing == []
     assert 'data-md-component="search"' in document
