@@ -143,7 +143,7 @@ async def _serve(
         measure_lag(recorder.loop_lag.observe),
         load_meter.run(),
         *([run_door(settings, generations, servicer, reporter, receive_watch)] if settings.door != "none" else []),
-        *([certificates.remind()] if certificates is not None else []),
+        *([certificates.watch_expiry()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]
     is_lost = False
