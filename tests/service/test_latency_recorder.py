@@ -73,9 +73,9 @@ def ended(status: str, reason: str = "", *, queue: float | None = None, method: 
 
 
 def test_values_that_never_came_rank_behind_all_others() -> None:
-    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], never=5)
+    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], missing=5)
     assert (found.p50, found.p90, found.p99) == (5.0, None, None)
-    assert quantiles([], never=1).p50 is None
+    assert quantiles([], missing=1).p50 is None
 
 
 def test_the_shares_are_those_within_the_threshold() -> None:

@@ -111,12 +111,12 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         record = answer.record
         model = answer.model = self._generations.model()
         answer.request, answer.ticket = self._reader.read(wire_request, record, model, whole=whole)
-        record.model, record.asked, record.is_streamed = model.model, answer.request, not whole
+        record.model, record.engine_request, record.is_streamed = model.model, answer.request, not whole
         if answer.request.prefix is not None and answer.request.prefix.token_ids:
             record.continued_tokens = len(answer.request.prefix.token_ids)
         if _log.isEnabledFor(logging.DEBUG):
             key = {"key": record.caller.name} if record.caller.name else {}
-            fields = {"rpc": record.rpc, **record.names, "peer": record.peer, **key}
+            fields = {"rpc": record.rpc, **record.log_fields, "peer": record.peer, **key}
             _log.debug("received", extra={"fields": fields})
 
     async def CountTokens(  # type: ignore[override]  # noqa: N802 - as Generate

@@ -40,7 +40,7 @@ class Snapshots:
             OverloadedError: the caller has too many in the making, or is beyond a limit of its key.
             UnauthenticatedError: the key was revoked.
         """
-        if self._recorder.kept <= _FEW:
+        if self._recorder.window_size <= _FEW:
             return self._recorder.snapshot(window)
         if (known := self._fresh(window)) is not None:
             return known

@@ -36,8 +36,8 @@ def answer_attributes(record: RequestRecord) -> Attributes:
     found |= {name: text for name, text in told.items() if text}
     if record.status in SERVER_FAULTS:
         found["error.type"] = record.status
-    if record.asked is not None:
-        found |= _request(record.asked, record) | _response(record)
+    if record.engine_request is not None:
+        found |= _request(record.engine_request, record) | _response(record)
     return found
 
 
