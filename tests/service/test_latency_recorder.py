@@ -213,10 +213,10 @@ def test_what_ended_at_the_edge_of_the_window_has_left_it(monkeypatch: pytest.Mo
     assert recorder.snapshot(window=1000).window == 60
     now = 1060.9
     recorder.finish(ended("OK"))
-    assert recorder.kept == 1
+    assert recorder.window_size == 1
     now = 1061.0
     recorder.finish(ended("OK"))
-    assert recorder.kept == 0
+    assert recorder.window_size == 0
 
 
 def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,11 +229,11 @@ def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatc
         recorder.finish(ended("OK", queue=0.0))
     now = 1002.0
     recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
-    assert recorder.kept == 20_000
+    assert recorder.window_size == 20_000
     recorder.finish(ended("OK", queue=0.0))
     now = 1003.0
     recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
-    assert recorder.kept == 20_000
+    assert recorder.window_size == 20_000
     assert recorder.snapshot().window == 2.0
 
 
