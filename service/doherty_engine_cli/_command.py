@@ -1,4 +1,4 @@
-"""The command `doherty engine`: what an engine's profiles are, and what can be done before it serves."""
+"""The command `doherty engine` and its subcommands."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import click
 from doherty_engine import EngineSetupError, engine_names, engine_profiles, prepare_engine
 
 _USAGE = 2
-"""The exit code of what cannot be set up, as that of `doherty serve`."""
+"""The exit code if the engine cannot be set up; the same as that of `doherty serve`."""
 _GPU_ENGINE = "trtllm"
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -19,25 +19,34 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 
 @click.group(name="engine")
 def engine() -> None:
-    """Show the profiles of an engine, prepare a model for it, and prove that it works here."""
+    """Show an engine's profiles, prepare a model for it, and verify that it works on this machine."""
 
 
 def takes_options(command: _Command) -> _Command:
-    """Adds an engine's options to a command, as `doherty serve` has them."""
+    """Adds the options of engines to a command."""
     for parameter in (
         click.option(
-            "--engine-option", "-o", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the engine."
+            "--engine-option",
+            "-o",
+            "pairs",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An engine option; can be repeated.",
         ),
         click.option("--profile", default="", help="One of the engine's profiles; `doherty engine show` lists them."),
-        click.option("--revision", default="", help="The commit, branch or tag of a model on the hub."),
-        click.option("--model", default="", help="A path or a hub id; empty takes the engine's default."),
+        click.option("--revision", default="", help="A commit, branch or tag of a model on the Hugging Face Hub."),
+        click.option(
+            "--model",
+            default="",
+            help="A path or a Hugging Face Hub id; empty selects the engine's default model.",
+        ),
     ):
         command = parameter(command)
     return command
 
 
 def read_options(model: str, revision: str, profile: str, pairs: Iterable[str]) -> dict[str, str]:
-    """The engine's options as text."""
+    """Returns the engine's options, unparsed."""
     options: dict[str, str] = {}
     for pair in pairs:
         key, separator, text = pair.partition("=")
@@ -49,7 +58,7 @@ def read_options(model: str, revision: str, profile: str, pairs: Iterable[str]) 
 
 
 def stop(error: EngineSetupError) -> None:
-    """Ends with the sentence of an error."""
+    """Prints an error and exits."""
     sys.stderr.write(f"{error}\n")
     sys.exit(_USAGE)
 
@@ -58,39 +67,39 @@ def stop(error: EngineSetupError) -> None:
 @click.argument("profile", required=False)
 @click.option("--engine", "name", type=click.Choice(engine_names()), default=_GPU_ENGINE, show_default=True)
 def show(profile: str | None, name: str) -> None:
-    """Print PROFILE as TOML, or the names of all.
+    """Print PROFILE as TOML, or without PROFILE the names of all profiles.
 
-    What is printed can be kept in a file and changed (the engine's option profile_file).
+    You can save the output to a file, change it, and use the file with the engine option profile_file.
     """
-    found = engine_profiles(name)
-    if not found:
+    profiles = engine_profiles(name)
+    if not profiles:
         raise click.UsageError(f"The engine {name} has no profiles.")
     if profile is None:
-        click.echo("\n".join(found))
+        click.echo("\n".join(profiles))
         return
-    if profile not in found:
-        raise click.UsageError(f"The engine {name} has no profile {profile!r}; it has {', '.join(found)}.")
+    if profile not in profiles:
+        raise click.UsageError(f"The engine {name} has no profile {profile!r}; it has {', '.join(profiles)}.")
     click.echo(f"# profile {profile} of the engine {name}")
-    for knob, value in found[profile].items():
-        click.echo(f"{knob} = {json.dumps(value)}")  # which TOML writes alike
+    for option, value in profiles[profile].items():
+        click.echo(f"{option} = {json.dumps(value)}")  # for these values, JSON is valid TOML
 
 
 @engine.command()
 @click.option("--engine", "name", type=click.Choice(engine_names()), default=_GPU_ENGINE, show_default=True)
 @takes_options
 def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str, ...]) -> None:
-    """Fetch a model, check it, and build what the engine runs.
+    """Download a model, check it, and build what the engine needs.
 
-    It can be broken off at any time: what is done is not done again, and nothing is left half-made.
+    You can interrupt it at any time. The next run skips completed steps, and no incomplete file is ever used.
     """
     try:
-        done = prepare_engine(
-            name, read_options(model, revision, profile, pairs), lambda doing: click.echo(doing, err=True)
+        result = prepare_engine(
+            name, read_options(model, revision, profile, pairs), lambda progress: click.echo(progress, err=True)
         )
     except EngineSetupError as error:
         stop(error)
     else:
-        click.echo(done)
+        click.echo(result)
 
 
 @engine.command()
@@ -101,13 +110,17 @@ def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("verify"),
     show_default=True,
-    help="The folder for the report: report.md and report.json.",
+    help="The folder for report.md and report.json.",
 )
 @click.option(
-    "--checkpoint", default="", help="vllm: what fast and fastest serve, as `prepare` has made it of the model."
+    "--checkpoint", default="", help="vllm: the checkpoint from `prepare` that the profiles fast and fastest serve."
 )
-@click.option("--contract-only", is_flag=True, help="trtllm: compare names, signatures and fields, and run nothing.")
-@click.option("--skip-quality", is_flag=True, help="Do not find out what FP8 costs, which takes two more starts.")
+@click.option(
+    "--contract-only", is_flag=True, help="trtllm: only compare names, signatures and fields; start no server."
+)
+@click.option(
+    "--skip-quality", is_flag=True, help="Do not measure the quality loss of FP8, which takes two more starts."
+)
 def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     name: str,
     model: str,
@@ -119,24 +132,25 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     contract_only: bool,  # noqa: FBT001 - click's
     skip_quality: bool,  # noqa: FBT001
 ) -> None:
-    """Prove on this machine's GPU that an engine does what Doherty relies on, and measure it.
+    """Verify on this machine's GPU that an engine does what Doherty relies on, and measure it.
 
-    It runs several profiles (trtllm: fast and slow; vllm: slow, fast, and fastest where a head is named): ten questions
-    as the reference measured them, the longest prompt, cancellation, streams, and what quality FP8 costs. For trtllm it
-    first compares the installed package with what is relied on. It takes up to half an hour the first time.
+    It runs several profiles (trtllm: fast and slow; vllm: slow, fast, and fastest if the option draft is set). For each
+    profile it sends the ten questions of the reference, the longest possible prompt, a cancelled request and parallel
+    streams. It also measures the quality loss of FP8. For trtllm it first compares the installed package with the
+    interface that Doherty uses. The first run takes up to half an hour.
     """
-    # The other commands need neither of them.
+    # Imported here, because the other commands do not need them.
     from doherty_engine_cli._trtllm import verify_trtllm  # noqa: PLC0415
     from doherty_engine_cli._vllm import verify_vllm  # noqa: PLC0415
 
     if profile:
-        raise click.UsageError("verify runs several profiles; leave --profile out.")
+        raise click.UsageError("verify runs several profiles and does not accept --profile.")
     if (name == "vllm" and contract_only) or (name == "trtllm" and checkpoint):
-        raise click.UsageError("--contract-only is for trtllm, and --checkpoint for vllm.")
+        raise click.UsageError("--contract-only is for trtllm only, and --checkpoint for vllm only.")
     options = read_options(model, revision, "", pairs)
 
-    def report(doing: str) -> None:
-        click.echo(doing, err=True)
+    def report(progress: str) -> None:
+        click.echo(progress, err=True)
 
     try:
         if name == "vllm":

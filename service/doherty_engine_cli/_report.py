@@ -1,4 +1,4 @@
-"""The report: for a person in Markdown, for a program in JSON."""
+"""The report of `doherty engine verify`, in Markdown and JSON."""
 
 import json
 import platform
@@ -13,9 +13,9 @@ from doherty_engine.trtllm import Finding
 from doherty_engine_cli._runs import ProfileRun
 
 REFERENCE = {"fast": (0.21117, 0.88327), "slow": (1.14088, 2.27424)}
-"""Seconds to the last token, p50 and p90, as the reference published them for one H100."""
+"""The p50 and p90 of the time to the last token, in seconds, that the reference published for one H100."""
 _COMPARED = {**REFERENCE, "fastest": REFERENCE["fast"]}
-"""With which of them a profile is compared."""
+"""The reference figures for each profile."""
 REFERENCE_BUILD: dict[str, object] = {
     "max_batch_size": 1,
     "max_input_len": 8192,
@@ -26,21 +26,21 @@ REFERENCE_BUILD: dict[str, object] = {
     "plugin_config.multiple_profiles": True,
     "plugin_config.paged_kv_cache": True,
 }
-"""What the reference set of the BuildConfig of its engine `fast`."""
+"""The fields of BuildConfig that the reference set for its engine `fast`."""
 
-_LARGEST_LOSS = 0.02
-"""NVIDIA's claim for FP8 is less than 2 %."""
+_MAX_LOSS = 0.02
+"""NVIDIA claims that FP8 loses less than 2 %."""
 
 
 @dataclass(slots=True)
 class Report:
-    """All that was found out."""
+    """All results of a verification."""
 
     engine: str
     """vLLM or TensorRT-LLM."""
     gpus: list[str]
     findings: list[Finding]
-    """What was compared with the installed package; empty where nothing was."""
+    """The results of the comparison with the installed package; empty if there was none."""
     runs: list[ProfileRun] = field(default_factory=list)
     quality: Quality | None = None
     build: Mapping[str, object] = field(default_factory=dict)
@@ -50,41 +50,43 @@ class Report:
     begun: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def problems(self) -> list[str]:
-        """What somebody should look at."""
-        found = [f"{one.name}: {one.problem}" for one in self.findings if one.problem]
+        """Returns all problems as text."""
+        problems = [f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem]
         for run in self.runs:
             if run.longest is not None and run.longest.problem:
-                found.append(f"{run.profile}, a prompt of {run.longest.tokens} tokens: {run.longest.problem}")
-            found += [
-                f"{run.profile}, cancelled{_with(one.logprobs)}: {one.problem}" for one in run.cancels if one.problem
+                problems.append(f"{run.profile}, a prompt of {run.longest.tokens} tokens: {run.longest.problem}")
+            problems += [
+                f"{run.profile}, cancelled{_with(cancel.logprobs)}: {cancel.problem}"
+                for cancel in run.cancels
+                if cancel.problem
             ]
-        if self.quality is not None and self.quality.loss > _LARGEST_LOSS:
-            found.append(
-                f"FP8 makes the perplexity {self.quality.loss:.1%} worse, which is more than {_LARGEST_LOSS:.0%}"
+        if self.quality is not None and self.quality.loss > _MAX_LOSS:
+            problems.append(
+                f"FP8 makes the perplexity {self.quality.loss:.1%} worse, which is more than {_MAX_LOSS:.0%}"
             )
-        if self.quality is not None and 1 - self.quality.agreement > _LARGEST_LOSS:
-            found.append(
-                f"in FP8 the most probable token is the same at {self.quality.agreement:.1%} of places, "
-                f"which is less than {1 - _LARGEST_LOSS:.0%}"
+        if self.quality is not None and 1 - self.quality.agreement > _MAX_LOSS:
+            problems.append(
+                f"with FP8 the most probable token is the same at {self.quality.agreement:.1%} of positions, "
+                f"which is less than {1 - _MAX_LOSS:.0%}"
             )
-        return found
+        return problems
 
     def write(self, folder: Path) -> None:
-        """Writes both into a folder."""
+        """Writes report.json and report.md into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(self.as_json(), encoding="utf-8")
         (folder / "report.md").write_text(self.as_markdown(), encoding="utf-8")
 
     def as_json(self) -> str:
-        """All figures, in seconds."""
-        told = {
+        """Returns the report as JSON. Durations are in seconds."""
+        content = {
             "begun": self.begun,
             "engine": self.engine,
             "doherty": version("doherty"),
             "machine": platform.platform(),
             "gpus": self.gpus,
             "problems": self.problems(),
-            "contract": [asdict(one) for one in self.findings],
+            "contract": [asdict(finding) for finding in self.findings],
             "profiles": [
                 {
                     **asdict(run),
@@ -99,10 +101,10 @@ class Report:
             "build": {"reference": REFERENCE_BUILD, "effective": dict(self.build)} if self.build else None,
             "quality": None if self.quality is None else {**asdict(self.quality), "loss": self.quality.loss},
         }
-        return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def as_markdown(self) -> str:
-        """For a person."""
+        """Returns the report as Markdown."""
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
@@ -130,22 +132,22 @@ class Report:
             f"{len(self.findings)} names, signatures and fields compared" if self.findings else "No contract compared"
         )
         if not problems:
-            yield f"{checked}; nothing is wrong."
+            yield f"{checked}; no problems found."
             return
-        yield f"{checked}. To be looked at:"
+        yield f"{checked}. Problems:"
         yield ""
         yield from (f"* {problem}" for problem in problems)
 
     def _questions(self) -> Iterator[str]:
-        yield from ("", "## Ten questions one by one", "")
-        yield "Milliseconds to the last token, as the server saw them; beside it what the reference published."
+        yield from ("", "## Ten questions, one at a time", "")
+        yield "Milliseconds to the last token as measured by the server, and the reference's published figures."
         yield ""
         yield "| profile | p50 | reference's | p90 | reference's | within 400 ms | tokens, median |"
         yield "|---|---|---|---|---|---|---|"
         for run in self.runs:
             if run.answers:
                 p50, p90 = _COMPARED[run.profile]
-                tokens = sorted(one.tokens for one in run.answers)[len(run.answers) // 2]
+                tokens = sorted(answer.tokens for answer in run.answers)[len(run.answers) // 2]
                 figures = f"{_ms(run.p50)} | {_ms(p50)} | {_ms(run.p90)} | {_ms(p90)} | {run.within:.0%}"
                 yield f"| {run.profile} | {figures} | {tokens} |"
 
@@ -153,15 +155,15 @@ class Report:
         drafting = [run for run in self.runs if run.tokens_a_step is not None]
         if not drafting:
             return
-        yield from ("", "## Drafts, over the ten questions", "")
-        yield "| profile | tokens a step | drafts accepted up to position 1, 2, ... |"
+        yield from ("", "## Speculative decoding during the ten questions", "")
+        yield "| profile | tokens per step | share of drafts accepted up to position 1, 2, ... |"
         yield "|---|---|---|"
         for run in drafting:
-            shares = ", ".join(f"{one:.0%}" for one in run.acceptance)
+            shares = ", ".join(f"{share:.0%}" for share in run.acceptance)
             yield f"| {run.profile} | {run.tokens_a_step:.2f} | {shares} |"
 
     def _longest(self) -> Iterator[str]:
-        yield from ("", "## The longest prompt", "", "| profile | tokens | it is taken, and one token more refused |")
+        yield from ("", "## The longest prompt", "", "| profile | tokens | accepted, and a longer one refused |")
         yield "|---|---|---|"
         for run in self.runs:
             if run.longest is not None:
@@ -182,22 +184,22 @@ class Report:
             "|---|---|---|",
         )
         for run in self.runs:
-            for one in run.cancels:
-                seconds = "never" if one.seconds is None else _ms(one.seconds)
-                yield f"| {run.profile} | {'yes' if one.logprobs else 'no'} | {seconds} |"
+            for cancel in run.cancels:
+                duration = "never" if cancel.seconds is None else _ms(cancel.seconds)
+                yield f"| {run.profile} | {'yes' if cancel.logprobs else 'no'} | {duration} |"
 
     def _streams(self) -> Iterator[str]:
-        yield from ("", "## Streams side by side, 128 tokens each", "")
+        yield from ("", "## Parallel streams, 128 tokens each", "")
         yield "| profile | streams | tokens/s | first token, median ms |"
         yield "|---|---|---|---|"
         for run in self.runs:
-            for one in run.streams:
-                first = _ms(one.time_to_first_token)
-                yield f"| {run.profile} | {one.streams} | {one.tokens_per_second:.0f} | {first} |"
+            for streamed in run.streams:
+                first = _ms(streamed.time_to_first_token)
+                yield f"| {run.profile} | {streamed.streams} | {streamed.tokens_per_second:.0f} | {first} |"
 
     @staticmethod
     def _quality_lines(quality: Quality) -> Iterator[str]:
-        yield from ("", "## What FP8 costs", "", f"On a fixed text of {quality.tokens} tokens:", "")
+        yield from ("", "## Quality loss of FP8", "", f"On a fixed text of {quality.tokens} tokens:", "")
         yield from ("| | fast (FP8) | slow | difference |", "|---|---|---|---|")
         figures = f"{quality.fast_perplexity:.3f} | {quality.slow_perplexity:.3f} | {quality.loss:+.2%}"
         yield f"| perplexity | {figures} |"
@@ -205,14 +207,14 @@ class Report:
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Fields of fields by their path."""
-    found: dict[str, object] = {}
+    """Flattens nested mappings: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def _ms(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What is measured of a running server: ten questions, cancellation, and streams side by side."""
+"""Measures a running server: ten questions, the longest prompt, cancellation, and parallel streams."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,45 +26,44 @@ QUESTIONS = (
 )
 _THRESHOLD_SECONDS = 0.4
 SYSTEM_MESSAGE = "You are a helpful, harmless, and honest AI assistant created by Meta."
-_MOST_TOKENS = 1024
-"""The reference's questions, what it says before each of them, and how long it lets answers be."""
+_MAX_TOKENS = 1024
+"""The questions, the system message and the maximum number of output tokens are those of the reference."""
 
 _P50, _P90 = 4, 8
-"""Of ten sorted figures, as the reference takes them: sorted[int(10 * 0.5) - 1], and likewise."""
+"""Indices into ten sorted values, as the reference computes them: int(10 * 0.5) - 1 and int(10 * 0.9) - 1."""
 
 _WARM_UP_TOKENS = 8
 _ENDLESS_TOKENS = 2000
 _STREAM_TOKENS = 128
 _STREAMS = (1, 8, 32)
 _PLAIN_TOKEN = 5
-"""A token that every vocabulary has."""
+"""A token that every vocabulary contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One question."""
+    """The answer to one question. Times are in seconds, as measured by the server."""
 
     question: str
     answer: str
     tokens: int
     time_to_first_token: float
-    """Seconds, as the server saw it; so is the next."""
     time_to_last_token: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What became of a stream that was cancelled."""
+    """The result of cancelling a stream."""
 
     logprobs: bool
     seconds: float | None
-    """From the cancel to a free slot; None where none got free."""
+    """Seconds from the cancellation until the slot was free; None if it did not become free."""
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Longest:
-    """Whether the longest prompt is taken, and one that is longer refused."""
+    """Whether the longest prompt is accepted, and a longer one refused."""
 
     tokens: int
     problem: str = ""
@@ -72,17 +71,17 @@ class Longest:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Several streams side by side."""
+    """The result of several parallel streams."""
 
     streams: int
     tokens_per_second: float
     time_to_first_token: float
-    """Seconds, the median."""
+    """The median, in seconds."""
 
 
 @dataclass(slots=True)
 class ProfileRun:
-    """All that one profile did."""
+    """All results of one profile."""
 
     profile: str
     model: str
@@ -92,36 +91,36 @@ class ProfileRun:
     streams: list[Streamed] = field(default_factory=list)
     longest: Longest | None = None
     tokens_a_step: float | None = None
-    """In steps of the ten questions that verified a draft; None where nothing is drafted."""
+    """Tokens per step that verified a draft, over the ten questions; None without speculative decoding."""
     acceptance: list[float] = field(default_factory=list)
-    """The share of drafts of which one token was accepted, two, and so on."""
+    """The share of drafts of which at least one token was accepted, at least two, and so on."""
 
     @property
     def within(self) -> float:
-        """The share of the questions that were answered within 400 ms."""
-        return sum(one.time_to_last_token <= _THRESHOLD_SECONDS for one in self.answers) / len(self.answers)
+        """The share of answers that were complete within 400 ms."""
+        return sum(answer.time_to_last_token <= _THRESHOLD_SECONDS for answer in self.answers) / len(self.answers)
 
     @property
     def p50(self) -> float:
-        """Seconds to the last token."""
+        """The p50 of the time to the last token, in seconds."""
         return _sorted(self.answers)[_P50]
 
     @property
     def p90(self) -> float:
-        """Seconds to the last token."""
+        """The p90 of the time to the last token, in seconds."""
         return _sorted(self.answers)[_P90]
 
 
 def run_profile(
     profile: str, server: Server, report: Callable[[str], None], longest_prompt: int | None = None
 ) -> ProfileRun:
-    """Runs everything against a server that has just started.
+    """Runs all measurements against a server that has just started.
 
     Args:
-        profile: its profile.
-        server: the server.
-        report: is told what is done.
-        longest_prompt: how many tokens a prompt may have; None where that is one less than the context.
+        profile: The server's profile.
+        server: The server.
+        report: Called with the name of each step.
+        longest_prompt: Maximum number of prompt tokens; None means one less than the model's context.
     """
     run = ProfileRun(profile, server.model.model, server.model.engine_version)
     report(f"{profile}: ten questions")
@@ -129,7 +128,7 @@ def run_profile(
     before = server.drafting()
     run.answers = [_ask(server, question) for question in QUESTIONS]
     run.tokens_a_step, run.acceptance = _drafts(before, server.drafting())
-    report(f"{profile}: the longest prompt, and one token more")
+    report(f"{profile}: the longest prompt, and one with one more token")
     run.longest = _try_longest(server, longest_prompt or server.model.limits.context_tokens - 1)
     report(f"{profile}: cancelling")
     run.cancels.append(cancel(server, logprobs=False))
@@ -140,7 +139,7 @@ def run_profile(
 
 
 def cancel(server: Server, *, logprobs: bool) -> Cancelled:
-    """Cancels a stream in the middle, and sees whether the engine is still there."""
+    """Cancels a running stream, and checks that the engine still works."""
     request = _request("Tell me a long story.", _ENDLESS_TOKENS, ignore_eos=True)
     if logprobs:
         request.output.top_logprobs = 1
@@ -152,33 +151,33 @@ def cancel(server: Server, *, logprobs: bool) -> Cancelled:
         seconds = server.seconds_until_free()
         server.ask(_request("Hello!", _WARM_UP_TOKENS))
     except grpc.RpcError as error:
-        return Cancelled(logprobs, None, f"the engine did not survive it: {error.code().name}")
-    return Cancelled(logprobs, seconds, "" if seconds is not None else "its slot was not given back")
+        return Cancelled(logprobs, None, f"the engine failed: {error.code().name}")
+    return Cancelled(logprobs, seconds, "" if seconds is not None else "the slot did not become free")
 
 
 def _drafts(before: Drafting | None, after: Drafting | None) -> tuple[float | None, list[float]]:
-    """Tokens a step, and the share of drafts that were accepted up to each position, between two moments."""
+    """Returns tokens per step, and the share of drafts accepted up to each position, between two readings."""
     if before is None or after is None or after.drafts == before.drafts:
         return None, []
     drafts = after.drafts - before.drafts
     pairs = zip_longest(after.accepted_by_position, before.accepted_by_position, fillvalue=0)
     accepted = [late - early for late, early in pairs]
-    return 1 + sum(accepted) / drafts, [one / drafts for one in accepted]
+    return 1 + sum(accepted) / drafts, [count / drafts for count in accepted]
 
 
 def _try_longest(server: Server, tokens: int) -> Longest:
-    """Sends a prompt of exactly so many tokens, and one that is longer."""
+    """Sends a prompt of `tokens` tokens, and one that is one token longer."""
     try:
         server.ask(_prompt_of(tokens))
     except grpc.RpcError as error:
-        return Longest(tokens, f"it is refused: {error.code().name}")
+        return Longest(tokens, f"it was refused: {error.code().name}")
     try:
         server.ask(_prompt_of(tokens + 1))
     except grpc.RpcError as error:
         code = error.code()
-        wrong = "" if code is grpc.StatusCode.INVALID_ARGUMENT else f"one token more ends as {code.name}"
-        return Longest(tokens, wrong)
-    return Longest(tokens, "one token more is taken as well")
+        is_refused = code is grpc.StatusCode.INVALID_ARGUMENT
+        return Longest(tokens, "" if is_refused else f"a prompt with one more token ended as {code.name}")
+    return Longest(tokens, "a prompt with one more token was accepted")
 
 
 def _prompt_of(tokens: int) -> request_pb2.GenerateRequest:
@@ -192,7 +191,7 @@ def _ask(server: Server, question: str) -> Answered:
     request = request_pb2.GenerateRequest()
     request.messages.add(role=request_pb2.ROLE_SYSTEM, content=SYSTEM_MESSAGE)
     request.messages.add(role=request_pb2.ROLE_USER, content=question)
-    request.stopping.max_output_tokens = _MOST_TOKENS
+    request.stopping.max_output_tokens = _MAX_TOKENS
     reply = server.ask(request)
     timings = reply.summary.timings
     return Answered(
@@ -213,19 +212,19 @@ def _stream(server: Server, count: int) -> Streamed:
         return first
 
     with ThreadPoolExecutor(count) as pool:
-        begun = time.monotonic()
-        firsts = sorted(pool.map(run, range(count)))
-        took = time.monotonic() - begun
-    return Streamed(count, count * _STREAM_TOKENS / took, firsts[(count - 1) // 2])
+        start = time.monotonic()
+        first_token_times = sorted(pool.map(run, range(count)))
+        duration = time.monotonic() - start
+    return Streamed(count, count * _STREAM_TOKENS / duration, first_token_times[(count - 1) // 2])
 
 
-def _request(prompt: str, most: int, *, ignore_eos: bool = False) -> request_pb2.GenerateRequest:
+def _request(prompt: str, max_tokens: int, *, ignore_eos: bool = False) -> request_pb2.GenerateRequest:
     request = request_pb2.GenerateRequest(prompt=prompt)
     request.sampling.temperature = 0.0
-    request.stopping.max_output_tokens = most
+    request.stopping.max_output_tokens = max_tokens
     request.stopping.ignore_eos = ignore_eos
     return request
 
 
 def _sorted(answers: Sequence[Answered]) -> list[float]:
-    return sorted(one.time_to_last_token for one in answers)
+    return sorted(answer.time_to_last_token for answer in answers)

@@ -1,4 +1,4 @@
-"""The server as a user runs it, in a process of its own, and what is asked of it."""
+"""Starts `doherty serve` in a separate process, and calls it."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from doherty_engine import Drafting, EngineSetupError
 _STOP_SECONDS = 60
 _CALL_SECONDS = 600.0
 _FREE_SECONDS = 30.0
-_LOOK_SECONDS = 0.002
+_POLL_SECONDS = 0.002
 
 
 class Server:
-    """A running server: its stubs, and what it says of itself."""
+    """A client of a running server."""
 
     def __init__(self, channel: grpc.Channel, metrics: str) -> None:
-        """`metrics` is the address of its metrics."""
+        """`metrics` is the address of the server's metrics, as HOST:PORT."""
         self._metrics = metrics
         self.generation = generation_service_pb2_grpc.GenerationServiceStub(channel)
         self._latency = latency_service_pb2_grpc.LatencyServiceStub(channel)
@@ -42,58 +42,58 @@ class Server:
         )
 
     def ask(self, request: request_pb2.GenerateRequest) -> Any:
-        """The whole answer."""
+        """Returns the response of Generate."""
         return self.generation.Generate(request, timeout=_CALL_SECONDS)
 
     def stream(self, request: request_pb2.GenerateRequest) -> Any:
-        """The call of a stream."""
+        """Starts a StreamGenerate, and returns the call."""
         return self.generation.StreamGenerate(request, timeout=_CALL_SECONDS)
 
     def drafting(self) -> Drafting | None:
-        """What drafts brought since it started, by its metrics; None where nothing is drafted."""
+        """Returns the counters of speculative decoding from the metrics; None if the engine does not use it."""
         with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=_CALL_SECONDS) as reply:
             families = list(text_string_to_metric_families(reply.read().decode()))
-        told = {
+        samples = {
             (sample.name, sample.labels.get("position", "")): int(sample.value)
             for family in families
             for sample in family.samples
             if "draft" in sample.name
         }
-        drafts = told.get(("doherty_drafts_total", ""))
+        drafts = samples.get(("doherty_drafts_total", ""))
         if drafts is None:
             return None
         name = "doherty_accepted_draft_tokens_total"
-        positions = sorted(int(position) for found, position in told if found == name)
-        accepted = tuple(told[name, str(position)] for position in positions)
-        return Drafting(drafts, told["doherty_draft_tokens_total", ""], accepted)
+        positions = sorted(int(position) for sample_name, position in samples if sample_name == name)
+        accepted = tuple(samples[name, str(position)] for position in positions)
+        return Drafting(drafts, samples["doherty_draft_tokens_total", ""], accepted)
 
     def seconds_until_free(self) -> float | None:
-        """Waits until nothing runs any more; None where that does not come about."""
-        begun = time.monotonic()
+        """Waits until no request runs, and returns the waited seconds; None after 30 s."""
+        start = time.monotonic()
         waited = 0.0
         while waited < _FREE_SECONDS:
-            now = self._latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=_CALL_SECONDS)
-            waited = time.monotonic() - begun
-            if not now.running:
+            latency = self._latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=_CALL_SECONDS)
+            waited = time.monotonic() - start
+            if not latency.running:
                 return waited
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return None
 
 
 @contextmanager
 def serving(engine: str, options: Mapping[str, str], report: Callable[[str], None]) -> Iterator[Server]:
-    """Runs `doherty serve`, which builds what is missing, until the block is left.
+    """Runs `doherty serve` until the end of the block. The server first builds what is missing.
 
     Raises:
-        EngineSetupError: it cannot start; what it says goes on.
+        EngineSetupError: The server cannot start. The message is the server's.
     """
     flags = [flag for key, value in options.items() for flag in ("--engine-option", f"{key}={value}")]
     listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
     command = [sys.executable, "-m", "doherty_service", "--engine", engine, *listen, *flags]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept) as process:  # noqa: S603 - ourselves
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - our own module
         try:
-            address, metrics = _wait(process, report)
+            address, metrics = _wait_until_ready(process, report)
             with grpc.insecure_channel(address) as channel:
                 yield Server(channel, metrics)
         finally:
@@ -104,11 +104,11 @@ def serving(engine: str, options: Mapping[str, str], report: Callable[[str], Non
                 process.kill()
 
 
-def _wait(process: "subprocess.Popen[str]", report: Callable[[str], None]) -> tuple[str, str]:
-    """Reads the log until the server is ready, and lets a thread read on; returns its address, and its metrics'."""
+def _wait_until_ready(process: "subprocess.Popen[str]", report: Callable[[str], None]) -> tuple[str, str]:
+    """Reads the log until the server is ready; then a thread reads it. Returns the addresses of server and metrics."""
     if process.stderr is None:
-        raise AssertionError("the log is not read")
-    said = metrics = ""
+        raise AssertionError("standard error is a pipe")
+    message = metrics = ""
     for text in process.stderr:
         line = _read(text)
         if line.get("event") == "loading":
@@ -116,16 +116,16 @@ def _wait(process: "subprocess.Popen[str]", report: Callable[[str], None]) -> tu
         elif line.get("event") == "metrics":
             metrics = str(line["address"])
         elif line.get("event") == "ready":
-            threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True).start()
+            threading.Thread(target=_forward_other_lines, args=(process.stderr,), daemon=True).start()
             return str(line["address"]), metrics
         elif not line:
             sys.stderr.write(text)
-            said = text.strip() or said
-    raise EngineSetupError(said or "The server ended before it was ready.")
+            message = text.strip() or message
+    raise EngineSetupError(message or "The server ended before it was ready.")
 
 
-def _pass_on(log: Any) -> None:
-    """What is no line of our log is the engine's, and a person may want to see it."""
+def _forward_other_lines(log: Any) -> None:
+    """Prints the lines that are not Doherty's log lines, because they are the engine's and may be of interest."""
     for text in log:
         if not _read(text):
             sys.stderr.write(text)

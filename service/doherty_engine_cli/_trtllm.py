@@ -1,4 +1,4 @@
-"""The proof for TensorRT-LLM."""
+"""Verifies TensorRT-LLM."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,32 +17,39 @@ _WITH_LOGPROBS = {"profile": "slow", "gather_generation_logits": "true"}
 def verify_trtllm(
     options: Mapping[str, str], output: Path, report: Callable[[str], None], *, runs: bool, measures_quality: bool
 ) -> list[str]:
-    """Writes report.md and report.json into `output`, and returns what is wrong; the report grows with every stage.
+    """Writes report.md and report.json into `output` after each stage, and returns the problems.
+
+    Args:
+        options: Options of the engine, without a profile.
+        output: The folder for the report.
+        report: Called with the name of each step.
+        runs: Whether to start servers, or only to compare the installed package.
+        measures_quality: Whether to measure the quality loss of FP8.
 
     Raises:
-        EngineSetupError: something cannot be run here at all.
+        EngineSetupError: The engine cannot run on this machine.
     """
-    read = read_engine_options("trtllm", options)
-    if not isinstance(read, Options):
+    parsed_options = read_engine_options("trtllm", options)
+    if not isinstance(parsed_options, Options):
         raise TypeError("these are not the options of trtllm")
-    report("comparing the installed TensorRT-LLM with what is relied on")
+    report("comparing the installed TensorRT-LLM with the interface that Doherty uses")
     findings = check_contract()
-    told = Report("TensorRT-LLM", [gpu.name for gpu in visible_gpus(extra="trtllm")], findings)
-    told.write(output)
+    results = Report("TensorRT-LLM", [gpu.name for gpu in visible_gpus(extra="trtllm")], findings)
+    results.write(output)
     for profile in REFERENCE if runs else ():
         with serving("trtllm", {**options, "profile": profile}, report) as server:
-            longest = longest_prompt(replace(read, profile=profile))
-            told.runs.append(run_profile(profile, server, report, longest))
-        told.write(output)
+            longest = longest_prompt(replace(parsed_options, profile=profile))
+            results.runs.append(run_profile(profile, server, report, longest))
+        results.write(output)
     if runs:
-        told.build = effective_build(replace(read, profile="fast"))
-        # Making log probabilities costs time, so the ten questions are asked without.
+        results.build = effective_build(replace(parsed_options, profile="fast"))
+        # This needs another server, because log probabilities would slow the ten questions down.
         with serving("trtllm", {**options, **_WITH_LOGPROBS}, report) as server:
             report("slow: cancelling with log probabilities")
-            told.runs[-1].cancels.append(cancel(server, logprobs=True))
-        told.write(output)
+            results.runs[-1].cancels.append(cancel(server, logprobs=True))
+        results.write(output)
     if runs and measures_quality:
-        told.quality, findings = measure_quality(read, report)
-        told.findings += findings
-        told.write(output)
-    return told.problems()
+        results.quality, findings = measure_quality(parsed_options, report)
+        results.findings += findings
+        results.write(output)
+    return results.problems()

@@ -1,4 +1,4 @@
-"""The proof for vLLM."""
+"""Verifies vLLM."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,50 +10,50 @@ from doherty_engine_cli._report import Report
 from doherty_engine_cli._runs import run_profile
 from doherty_engine_cli._server import serving
 
-_OF_DRAFTS = frozenset({"draft", "draft_revision", "draft_tokens", "draft_schedule"})
+_DRAFT_OPTIONS = frozenset({"draft", "draft_revision", "draft_tokens", "draft_schedule"})
 
 
 def verify_vllm(
     options: Mapping[str, str], checkpoint: str, output: Path, report: Callable[[str], None], *, measures_quality: bool
 ) -> list[str]:
-    """Writes report.md and report.json into `output`, and returns what is wrong; the report grows with every stage.
+    """Writes report.md and report.json into `output` after each stage, and returns the problems.
 
     Args:
-        options: those of the engine, without a profile; a head is for `fastest` alone.
-        checkpoint: what `fast` and `fastest` serve in place of the model, as `doherty engine prepare` has made it;
-            empty for the model itself, which vLLM then quantizes while it loads.
-        output: the folder for the report.
-        report: is told what is done.
-        measures_quality: whether to find out what FP8 costs.
+        options: Options of the engine, without a profile. Those for drafts apply to the profile `fastest` only.
+        checkpoint: The checkpoint from `doherty engine prepare` that `fast` and `fastest` serve instead of the model.
+            If it is empty, vLLM quantizes the model while it loads it.
+        output: The folder for the report.
+        report: Called with the name of each step.
+        measures_quality: Whether to measure the quality loss of FP8.
 
     Raises:
-        EngineSetupError: something cannot be run here at all.
+        EngineSetupError: The engine cannot run on this machine.
     """
-    plain = {name: value for name, value in options.items() if name not in _OF_DRAFTS}
+    plain = {name: value for name, value in options.items() if name not in _DRAFT_OPTIONS}
     quantized = {"model": checkpoint, "revision": ""} if checkpoint else {}
     profiles = {
         "slow": {**plain, "profile": "slow"},
         "fast": {**plain, "profile": "fast", **quantized},
         "fastest": {**options, "profile": "fastest", **quantized},
     }
-    told = Report("vLLM", [gpu.name for gpu in visible_gpus(extra="quantize")], [])
+    results = Report("vLLM", [gpu.name for gpu in visible_gpus(extra="quantize")], [])
     if not options.get("draft"):
         del profiles["fastest"]
-        told.notes.append("`fastest` was not run: no head was named (`-o draft=...`).")
+        results.notes.append("`fastest` was not run, because no draft head was given (`-o draft=...`).")
     if not checkpoint:
-        told.notes.append("FP8 is vLLM's own, while it loads: no checkpoint was named (`--checkpoint`).")
+        results.notes.append("vLLM quantized to FP8 while loading, because no checkpoint was given (`--checkpoint`).")
     for profile, values in profiles.items():
         with serving("vllm", values, report) as server:
-            told.runs.append(run_profile(profile, server, report))
-        told.write(output)
+            results.runs.append(run_profile(profile, server, report))
+        results.write(output)
     if measures_quality:
-        told.quality = measure_quality(_options(profiles["fast"]), _options(profiles["slow"]), report)
-        told.write(output)
-    return told.problems()
+        results.quality = measure_quality(_options(profiles["fast"]), _options(profiles["slow"]), report)
+        results.write(output)
+    return results.problems()
 
 
 def _options(values: Mapping[str, str]) -> Options:
-    read = read_engine_options("vllm", values)
-    if not isinstance(read, Options):
+    options = read_engine_options("vllm", values)
+    if not isinstance(options, Options):
         raise TypeError("these are not the options of vllm")
-    return read
+    return options

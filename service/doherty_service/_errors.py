@@ -1,4 +1,4 @@
-"""What a request can fail with, and the one place that maps it to a gRPC status with its details.
+"""The errors of requests, and their conversion to a gRPC status with details.
 
     ServiceError
     ├── InvalidRequestError   INVALID_ARGUMENT
@@ -14,7 +14,8 @@
     ├── UnsupportedFieldError UNIMPLEMENTED
     └── UnsupportedMethodError UNIMPLEMENTED
 
-Engines' errors are mapped too. Everything else is INTERNAL: its text goes to the log and never to a caller.
+Errors of engines are converted, too. All other exceptions are INTERNAL. Their text is logged, but never sent to the
+caller.
 """
 
 import math
@@ -35,19 +36,19 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DOMAIN = "doherty"
-MOST_VIOLATIONS = 8
-"""Of the fields at fault, so many are told: a caller that knows these can mend the rest."""
-_MOST_FIELD_BYTES = 100
-_MOST_DESCRIPTION_BYTES = 300
-_MOST_MESSAGE_BYTES = 600
-# Together with the encoding of metadata (base64, and percent signs in the message) this stays below 8 kB: gRPC drops a
-# call whose trailing metadata is larger than that, and with it the status.
-_JITTER = 1.2
-"""Callers are told to wait for up to so many times what there is to wait."""
+MAX_VIOLATIONS = 8
+"""Maximum number of invalid fields that a status names."""
+_MAX_FIELD_BYTES = 100
+_MAX_DESCRIPTION_BYTES = 300
+_MAX_MESSAGE_BYTES = 600
+# These bounds keep the trailing metadata below 8 kB, including its encoding (base64, and percent-encoding of the
+# message). gRPC drops the status of a call whose trailing metadata is larger.
+_MAX_JITTER = 1.2
+"""Retry delays are multiplied by a random factor between 1 and this."""
 ENGINE_RESTART_SECONDS = 5.0
-"""When to try again after the engine failed: time enough for a load balancer to look elsewhere."""
+"""The retry delay after the engine failed, which gives load balancers time to choose another server."""
 _SHORTAGE_SECONDS = 1.0
-"""When to try again after a shortage of memory or file descriptors."""
+"""The retry delay after a shortage of memory or file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,12 @@ class Violation:
     """What is wrong with one field."""
 
     field: str
-    """Its path, as "stopping.max_output_tokens"."""
+    """The path of the field, for example "stopping.max_output_tokens"."""
     description: str
 
 
 class ServiceError(Exception):
-    """The base of the errors that a handler raises; the message is written for the caller."""
+    """The base class of the errors that handlers raise. The message is sent to the caller."""
 
     code = grpc.StatusCode.INTERNAL
 
@@ -73,14 +74,14 @@ class ServiceError(Exception):
         retry_after: float | None = None,
         is_pointless: bool = False,
     ) -> None:
-        """Keeps what the status will say.
+        """Stores the contents of the status.
 
         Args:
             reason: The reason in ErrorInfo.
-            message: For the caller.
-            violations: The fields at fault.
-            retry_after: In how many seconds there will be room, by estimate.
-            is_pointless: Whether the same call, within its deadline, would not fare better then.
+            message: The message for the caller.
+            violations: The invalid fields.
+            retry_after: The estimated number of seconds until a retry can succeed.
+            is_pointless: Whether a retry within the deadline of the call cannot succeed.
         """
         super().__init__(message)
         self.reason = reason
@@ -89,37 +90,40 @@ class ServiceError(Exception):
         self.is_pointless = is_pointless
 
     @cached_property
-    def told_after(self) -> float | None:
-        """What the caller is told of `retry_after`: a little more, so that not all come back at one moment."""
-        return None if self.retry_after is None else self.retry_after * random.uniform(1.0, _JITTER)  # noqa: S311 - no secret
+    def retry_delay(self) -> float | None:
+        """The retry delay that is sent to the caller: `retry_after` with jitter, so that retries do not coincide."""
+        return None if self.retry_after is None else self.retry_after * random.uniform(1.0, _MAX_JITTER)  # noqa: S311 - no secret
 
     def copy(self) -> Self:
-        """The same error for one more caller: each raise adds its frames, and with them its request, to an instance."""
-        same = type(self).__new__(type(self), *self.args)
-        same.__dict__.update(self.__dict__)
-        same.__dict__.pop("told_after", None)  # each caller is told a time of its own
-        return same
+        """Returns a copy for another caller.
+
+        An instance that is raised for several callers would keep the frames, and thereby the requests, of all of them.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.pop("retry_delay", None)  # each caller gets its own jitter
+        return copy
 
 
 class InvalidRequestError(ServiceError):
-    """One or more fields of the request are wrong."""
+    """One or more fields of the request are invalid."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     def __init__(self, violations: Sequence[Violation], reason: str = "INVALID_FIELD") -> None:
-        """Takes all that is wrong, so that the caller can mend it in one go."""
-        message = "; ".join(f"{one.field}: {one.description}" if one.field else one.description for one in violations)
-        super().__init__(reason, message, violations=violations)
+        """`violations` are all invalid fields, so that the caller can correct them at once."""
+        parts = (f"{item.field}: {item.description}" if item.field else item.description for item in violations)
+        super().__init__(reason, "; ".join(parts), violations=violations)
 
 
 class NotFoundError(ServiceError):
-    """The model or the adapter is not served here."""
+    """This server does not have the model or the adapter."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class OverloadedError(ServiceError):
-    """There is no room for the request or for its caller's key, or not before the caller gives up."""
+    """The server is full, the request exceeds a limit of its key, or it could not be answered before its deadline."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -131,19 +135,19 @@ class PermissionDeniedError(ServiceError):
 
 
 class UnauthenticatedError(ServiceError):
-    """The caller has shown no valid key."""
+    """The caller has not sent a valid key."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class UnavailableError(ServiceError):
-    """The server cannot answer now; another one, or this one later, can."""
+    """The server cannot answer now. Another server, or a later retry, can succeed."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
 
 class CallerLeftError(ServiceError):
-    """The caller cancelled a request of a MultiplexGenerate; of a call of its own it would not be told."""
+    """The caller cancelled the request. Only a request of a MultiplexGenerate gets this as a reply."""
 
     code = grpc.StatusCode.CANCELLED
 
@@ -152,7 +156,7 @@ class CallerLeftError(ServiceError):
 
 
 class DeadlinePassedError(ServiceError):
-    """The caller's deadline passed; where the request is a call of its own, its caller knows that by itself."""
+    """The caller's deadline passed. Only a request of a MultiplexGenerate gets this as a reply."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -161,7 +165,7 @@ class DeadlinePassedError(ServiceError):
 
 
 class StalledReaderError(ServiceError):
-    """The caller stopped reading its answer, which would have kept a slot from others."""
+    """The caller stopped reading its answer, which would keep the slot occupied."""
 
     code = grpc.StatusCode.CANCELLED
 
@@ -170,7 +174,7 @@ class StalledReaderError(ServiceError):
 
 
 class StalledSenderError(ServiceError):
-    """The caller began a call, and did not send the whole of its request."""
+    """The caller began a call, but did not send its whole request."""
 
     code = grpc.StatusCode.CANCELLED
 
@@ -179,28 +183,27 @@ class StalledSenderError(ServiceError):
 
 
 class UnsupportedFieldError(ServiceError):
-    """The deployment cannot honour a field that the request sets."""
+    """The request sets a field that this deployment does not support."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
-    def __init__(self, field: str, message: str = "this deployment cannot do it") -> None:
-        """Names the field, by its path."""
+    def __init__(self, field: str, message: str = "this deployment does not support it") -> None:
+        """`field` is the path of the field."""
         violation = Violation(field, message)
         super().__init__("FIELD_NOT_SUPPORTED", f"{field}: {message}", violations=[violation])
 
 
 class UnsupportedMethodError(ServiceError):
-    """The service describes a method that nobody has written for this server."""
+    """The service has the method, but this server does not implement it."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
     def __init__(self) -> None:
-        """Needs no more than the method, which the caller knows."""
-        super().__init__("METHOD_NOT_SUPPORTED", "this server does not have the method")
+        super().__init__("METHOD_NOT_SUPPORTED", "this server does not implement the method")
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """Finds the error that a caller is told, for anything that a handler may raise."""
+    """Converts any exception of a handler to the error that is sent to the caller."""
     match error:
         case ServiceError():
             return error
@@ -210,40 +213,40 @@ def as_service_error(error: BaseException) -> ServiceError:
             return UnsupportedFieldError(error.field, str(error))
         case EngineFailedError():
             return UnavailableError(
-                "ENGINE_FAILED", "the engine failed while it worked on this", retry_after=ENGINE_RESTART_SECONDS
+                "ENGINE_FAILED", "the engine failed during the request", retry_after=ENGINE_RESTART_SECONDS
             )
         case _ if isinstance(error, OutOfResourcesError) or is_shortage(error):
             return out_of_resources()
         case _:
-            return ServiceError("INTERNAL", "the server failed; its log has the details under this request id")
+            return ServiceError("INTERNAL", "internal error; the server's log has the details under this request id")
 
 
 def out_of_resources() -> UnavailableError:
-    """What callers are told where memory or file descriptors are short; it is not their fault, nor the engine's."""
+    """Returns the error for a shortage of memory or file descriptors."""
     return UnavailableError(
-        "OUT_OF_RESOURCES", "the server has no memory or file descriptor left for this", retry_after=_SHORTAGE_SECONDS
+        "OUT_OF_RESOURCES", "the server is out of memory or file descriptors", retry_after=_SHORTAGE_SECONDS
     )
 
 
 def to_status(error: ServiceError, request_id: str) -> Status:
-    """Makes the google.rpc.Status that carries an error to the caller, cut to what metadata may hold."""
+    """Converts an error to a google.rpc.Status, shortened to fit into trailing metadata."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations[:MOST_VIOLATIONS]:
+        for violation in error.violations[:MAX_VIOLATIONS]:
             bad_request.field_violations.add(
-                field=_cut(violation.field, _MOST_FIELD_BYTES),
-                description=_cut(violation.description, _MOST_DESCRIPTION_BYTES),
+                field=_cut(violation.field, _MAX_FIELD_BYTES),
+                description=_cut(violation.description, _MAX_DESCRIPTION_BYTES),
             )
         details.append(bad_request)
-    if error.told_after is not None:
+    if error.retry_delay is not None:
         retry_info = error_details_pb2.RetryInfo()
-        retry_info.retry_delay.FromNanoseconds(round(error.told_after * 1e9))
+        retry_info.retry_delay.FromNanoseconds(round(error.retry_delay * 1e9))
         details.append(retry_info)
-    status = Status(code=error.code.value[0], message=_cut(str(error), _MOST_MESSAGE_BYTES))
+    status = Status(code=error.code.value[0], message=_cut(str(error), _MAX_MESSAGE_BYTES))
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
@@ -252,16 +255,16 @@ def to_status(error: ServiceError, request_id: str) -> Status:
 
 
 def pushback(error: ServiceError) -> str | None:
-    """The value of the metadata `grpc-retry-pushback-ms`, for clients whose gRPC repeats calls by itself.
+    """Returns the value of the metadata `grpc-retry-pushback-ms`, which controls retries by gRPC itself.
 
-    It is what RetryInfo says; a negative one keeps gRPC from trying again. None where gRPC's own rules shall hold.
+    It equals RetryInfo. A negative value prevents retries; None leaves them to gRPC's retry policy.
     """
     if error.is_pointless:
         return "-1"
-    return None if error.told_after is None else str(math.ceil(error.told_after * 1000))
+    return None if error.retry_delay is None else str(math.ceil(error.retry_delay * 1000))
 
 
-def _cut(text: str, most_bytes: int) -> str:
-    """The text, or its beginning and an ellipsis."""
+def _cut(text: str, max_bytes: int) -> str:
+    """Returns the text, or its beginning with an ellipsis if it is too long."""
     data = text.encode()
-    return text if len(data) <= most_bytes else data[: most_bytes - 3].decode(errors="ignore") + "…"
+    return text if len(data) <= max_bytes else data[: max_bytes - 3].decode(errors="ignore") + "…"

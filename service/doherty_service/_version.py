@@ -1,10 +1,10 @@
-"""The version of this server."""
+"""The version of the server."""
 
 from functools import cache
 from importlib.metadata import version
 
 
-@cache  # it is a file that is read and parsed, and GetModel tells it
+@cache  # `version` reads and parses a file, and every GetModel needs the result
 def server_version() -> str:
-    """The version of the installed distribution."""
+    """Returns the version of the installed distribution."""
     return version("doherty")

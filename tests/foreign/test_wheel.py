@@ -60,7 +60,7 @@ def test_the_wheel_needs_its_dependencies_alone(
     server = subprocess.run(
         [environment.python, "-I", "-c", "import doherty_service"], capture_output=True, text=True, check=False
     )
-    needed = f"of the extra server: run `{install_command(environment, 'server')}`"
+    needed = f"which the extra 'server' installs: run `{install_command(environment, 'server')}`"
     assert server.stderr.splitlines()[-1].startswith("ModuleNotFoundError: doherty_service needs ")
     assert server.stderr.splitlines()[-1].endswith(needed)
 

@@ -73,9 +73,9 @@ def ended(status: str, reason: str = "", *, queue: float | None = None, method: 
 
 
 def test_values_that_never_came_rank_behind_all_others() -> None:
-    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], never=5)
+    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], missing=5)
     assert (found.p50, found.p90, found.p99) == (5.0, None, None)
-    assert quantiles([], never=1).p50 is None
+    assert quantiles([], missing=1).p50 is None
 
 
 def test_the_shares_are_those_within_the_threshold() -> None:
@@ -213,10 +213,10 @@ def test_what_ended_at_the_edge_of_the_window_has_left_it(monkeypatch: pytest.Mo
     assert recorder.snapshot(window=1000).window == 60
     now = 1060.9
     recorder.finish(ended("OK"))
-    assert recorder.kept == 1
+    assert recorder.window_size == 1
     now = 1061.0
     recorder.finish(ended("OK"))
-    assert recorder.kept == 0
+    assert recorder.window_size == 0
 
 
 def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,11 +229,11 @@ def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatc
         recorder.finish(ended("OK", queue=0.0))
     now = 1002.0
     recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
-    assert recorder.kept == 20_000
+    assert recorder.window_size == 20_000
     recorder.finish(ended("OK", queue=0.0))
     now = 1003.0
     recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
-    assert recorder.kept == 20_000
+    assert recorder.window_size == 20_000
     assert recorder.snapshot().window == 2.0
 
 

@@ -118,7 +118,7 @@ def test_a_file_that_is_not_there_is_an_error_and_not_passed_over(
         result = invoke(*arguments)
         assert result.exit_code == 2
         assert "missing.toml" in result.output
-        assert "file of settings" in result.output
+        assert "settings file" in result.output
 
 
 def test_a_misspelt_flag_is_an_error_with_a_hint() -> None:

@@ -1,4 +1,4 @@
-"""The command `doherty keys`, which changes the file of API keys."""
+"""The command `doherty keys`, which manages the file of API keys."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from doherty_service.security import UNLIMITED, ApiKey, KeysFileError, changed_k
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 _DEFAULT = "default"
-"""What takes a limit back, so that the server's default holds."""
+"""Removes the limit of a key, so that the server's default applies."""
 _LIMIT = f"[N|{UNLIMITED}|{_DEFAULT}]"
 
 
@@ -22,19 +22,19 @@ _LIMIT = f"[N|{UNLIMITED}|{_DEFAULT}]"
 def keys() -> None:
     """Add, change, list and revoke the API keys of a server.
 
-    A server that runs with the same file (its setting keys_file) follows every change at once. The file holds the
-    SHA-256 of the keys, never the keys.
+    A running server with the same file (setting keys_file) applies every change immediately. The file contains SHA-256
+    digests of the keys, not the keys.
     """
 
 
 def _limit(text: str) -> int | str | None:
-    """A number of at least 1, "unlimited", or None for "default"."""
+    """Parses a number, "unlimited" or "default", which becomes None."""
     if text == _DEFAULT:
         return None
     if text == UNLIMITED:
         return text
     if not text.isdecimal():
-        raise click.BadParameter(f"{text!r} is no number, and not {UNLIMITED} or {_DEFAULT}.")
+        raise click.BadParameter(f"{text!r} is not a number, {UNLIMITED} or {_DEFAULT}.")
     return int(text)
 
 
@@ -50,49 +50,50 @@ def _takes_file(command: _Command) -> _Command:
 
 
 def _takes_settings(command: _Command) -> _Command:
-    """The options that say what a key may do; those that are not given are not passed on."""
+    """Adds the options for the permissions of a key."""
     options = [
         click.option(
             "--adapter",
             "adapters",
             multiple=True,
-            help="An adapter that the key may name; may be given several times. Requests without an adapter are open "
-            "to every key.",
+            help="An adapter that the key may use; can be repeated. Every key may use the model without an adapter.",
         ),
-        click.option("--all-adapters", is_flag=True, help="Let the key name every adapter, as a new one may."),
+        click.option("--all-adapters", is_flag=True, help="Allow all adapters; the default for new keys."),
         click.option(
             "--max-concurrent",
             type=_limit,
             metavar=_LIMIT,
-            help="How many requests may run or wait at a time. The default of this and the next two is the server's.",
+            help="Maximum number of requests that run or wait at the same time. For this and the next two options, the "
+            "default is set by the server.",
         ),
         click.option(
             "--per-minute",
             type=_limit,
             metavar=_LIMIT,
-            help="How many requests a minute, on average; as many may come at once after a minute without any.",
+            help="Maximum number of requests per minute, on average. After a minute without requests, all of them may "
+            "come at once.",
         ),
         click.option(
             "--tokens-per-minute",
             type=_limit,
             metavar=_LIMIT,
-            help="How many tokens a minute, prompts and answers together, on average; as many may come at once after "
-            "a minute without any.",
+            help="Maximum number of tokens per minute, prompts and answers together, on average. After a minute "
+            "without use, all of them may be used at once.",
         ),
         click.option(
             "--weight",
             type=click.FloatRange(min=0, min_open=True, max=1000),
-            help="Its share of the engine while other keys wait, relative to theirs; 1 for a new key.",
+            help="The key's share of the engine's time, relative to the other keys that wait; 1 for new keys.",
         ),
         click.option(
             "--highest-priority",
             type=click.Choice(["interactive", "batch"]),
-            help="The highest priority that its requests may claim; interactive for a new key.",
+            help="The highest priority that requests of the key can have; interactive for new keys.",
         ),
         click.option(
             "--operator/--no-operator",
             default=None,
-            help="Let its holder see what GetLatency tells of all keys, by name; a new key's may not.",
+            help="Show the holder the statistics of all keys by name in GetLatency; off for new keys.",
         ),
     ]
     for option in reversed(options):
@@ -101,9 +102,9 @@ def _takes_settings(command: _Command) -> _Command:
 
 
 def _settings(context: click.Context, adapters: tuple[str, ...], *, all_adapters: bool) -> dict[str, object]:
-    """The fields of ApiKey that the command line sets; "default" is one of them, and None."""
+    """Returns the fields of ApiKey that the command line sets. The limit "default" is set, to None."""
     if adapters and all_adapters:
-        raise click.UsageError("--adapter and --all-adapters exclude each other.")
+        raise click.UsageError("--adapter and --all-adapters cannot be combined.")
     names = [name for name in ApiKey.model_fields if name in context.params and name != "adapters"]
     given = {name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     settings = {name: context.params[name] for name in names if name in given}
@@ -120,17 +121,17 @@ def _settings(context: click.Context, adapters: tuple[str, ...], *, all_adapters
 def add(
     context: click.Context, /, path: Path, name: str, adapters: tuple[str, ...], *, all_adapters: bool, **_: object
 ) -> None:
-    """Make a key for NAME, and print it.
+    """Create a key for NAME and print it.
 
-    It is printed this once, and kept nowhere.
+    The key is not stored anywhere, and cannot be printed again.
     """
     settings = _settings(context, adapters, all_adapters=all_adapters)
-    with _failing():
+    with _reporting_errors():
         key, token = new_key(name, settings)
-        with changing_keys(path) as kept:
-            if any(other.name == name for other in kept):
-                raise click.UsageError(f"There is a key of the name {name!r} already.")
-            kept.append(key)
+        with changing_keys(path) as stored_keys:
+            if any(other.name == name for other in stored_keys):
+                raise click.UsageError(f"A key with the name {name!r} already exists.")
+            stored_keys.append(key)
     click.echo(token)
     click.echo("This is the only time that the key is shown.", err=True)
 
@@ -150,18 +151,18 @@ def set_key(
     all_adapters: bool,
     **_: object,
 ) -> None:
-    """Change what a key may do, by its name or id.
+    """Change the permissions of a key, which NAME_OR_ID selects.
 
-    What is not named stays as it is. The change holds from the next call on, also for calls on a connection that is
-    there.
+    Permissions that are not given stay unchanged. A change applies from the next call on, also on existing
+    connections.
     """
     settings = _settings(context, adapters, all_adapters=all_adapters)
     if not settings:
-        raise click.UsageError("Nothing is to be changed; `doherty keys set --help` lists what can be.")
-    with _changing(path) as kept:
-        place = kept.index(_find(kept, name_or_id))
-        kept[place] = changed_key(kept[place], settings)
-        changed = kept[place]
+        raise click.UsageError("There is nothing to change; `doherty keys set --help` lists the options.")
+    with _changing(path) as stored_keys:
+        index = stored_keys.index(_find(stored_keys, name_or_id))
+        stored_keys[index] = changed_key(stored_keys[index], settings)
+        changed = stored_keys[index]
     click.echo(_line(changed, len(changed.name)), err=True)
 
 
@@ -170,16 +171,16 @@ def set_key(
     "--metrics",
     metavar="HOST:PORT",
     envvar="DOHERTY_METRICS_LISTEN",
-    help="Where the server serves its metrics: shows how much each key uses now. [DOHERTY_METRICS_LISTEN]",
+    help="The server's metrics address; adds how much each key uses now. [DOHERTY_METRICS_LISTEN]",
 )
 @_takes_file
 def list_keys(path: Path, metrics: str | None) -> None:
-    """List the keys: id, name, date, what each may do, and with --metrics what it uses now."""
-    with _failing():
-        kept = read_keys(path)
+    """List the keys: id, name, date, permissions, and with --metrics what each uses now."""
+    with _reporting_errors():
+        stored_keys = read_keys(path)
         use = read_key_use(metrics) if metrics else {}
-    width = max((len(key.name) for key in kept), default=0)
-    for key in kept:
+    width = max((len(key.name) for key in stored_keys), default=0)
+    for key in stored_keys:
         click.echo(_line(key, width, use.get(key.name)))
 
 
@@ -187,23 +188,23 @@ def list_keys(path: Path, metrics: str | None) -> None:
 @click.argument("name_or_id")
 @_takes_file
 def revoke(path: Path, name_or_id: str) -> None:
-    """Make a key invalid, by its name or id.
+    """Revoke a key, which NAME_OR_ID selects.
 
-    Requests that run already end in their own time.
+    Requests that are running may finish.
     """
-    with _changing(path) as kept:
-        found = _find(kept, name_or_id)
-        kept.remove(found)
-    click.echo(f"revoked {found.id}  {found.name}", err=True)
+    with _changing(path) as stored_keys:
+        key = _find(stored_keys, name_or_id)
+        stored_keys.remove(key)
+    click.echo(f"revoked {key.id}  {key.name}", err=True)
 
 
 def _line(key: ApiKey, width: int, use: KeyUse | None = None) -> str:
-    line = f"{key.id}  {key.name:<{width}}  {key.created:%Y-%m-%d}  {', '.join(_told(key)) or 'no limits'}"
-    return line if use is None else f"{line}  [{', '.join(_used(use))}]"
+    line = f"{key.id}  {key.name:<{width}}  {key.created:%Y-%m-%d}  {', '.join(_permissions(key)) or 'no limits'}"
+    return line if use is None else f"{line}  [{', '.join(_current_use(use))}]"
 
 
-def _told(key: ApiKey) -> Iterator[str]:
-    """What a key may do, as far as it is not what every new key may."""
+def _permissions(key: ApiKey) -> Iterator[str]:
+    """Yields the permissions of a key that differ from those of a new key."""
     if key.adapters is not None:
         yield f"adapters {' '.join(key.adapters) or 'none'}"
     if key.max_concurrent is not None:
@@ -220,32 +221,34 @@ def _told(key: ApiKey) -> Iterator[str]:
         yield f"at most {key.highest_priority}"
 
 
-def _used(use: KeyUse) -> Iterator[str]:
+def _current_use(use: KeyUse) -> Iterator[str]:
     yield f"{use.running} running"
     yield f"{use.queued} waiting"
     for limit, share in use.shares.items():
         yield f"{share:.0%} of {limit.replace('_', '-')}"
 
 
-def _find(kept: list[ApiKey], name_or_id: str) -> ApiKey:
-    # A name may look like the id of another key; ids come first.
-    found = [key for key in kept if key.id == name_or_id] or [key for key in kept if key.name == name_or_id]
-    if not found:
-        raise click.UsageError(f"There is no key of the name or id {name_or_id!r}.")
-    return found[0]
+def _find(stored_keys: list[ApiKey], name_or_id: str) -> ApiKey:
+    # Ids take precedence, because a name may look like the id of another key.
+    by_id = [key for key in stored_keys if key.id == name_or_id]
+    matches = by_id or [key for key in stored_keys if key.name == name_or_id]
+    if not matches:
+        raise click.UsageError(f"There is no key with the name or id {name_or_id!r}.")
+    return matches[0]
 
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[ApiKey]]:
-    """The keys of a file that must be there already."""
-    with _failing():
-        read_keys(path)  # says so where there is none
-        with changing_keys(path) as kept:
-            yield kept
+    """Yields the keys of an existing file, and writes them at the end of the block."""
+    with _reporting_errors():
+        read_keys(path)  # raises KeysFileError if the file does not exist
+        with changing_keys(path) as stored_keys:
+            yield stored_keys
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def _reporting_errors() -> Iterator[None]:
+    """Converts our errors to click's."""
     try:
         yield
     except ValidationError as error:
@@ -255,9 +258,12 @@ def _failing() -> Iterator[None]:
 
 
 def _problem(error: ValidationError) -> str:
-    """What is wrong with a key, by the first thing that is."""
+    """Describes the first problem of a key."""
     first = error.errors()[0]
     field = str(first["loc"][0])
     if field == "name":
-        return f"{first['input']!r} is not a name of up to 64 letters, digits and any of . _ @ - behind the first."
+        return (
+            f"{first['input']!r} is not a valid name. A name has up to 64 characters (letters, digits and . _ @ -) and "
+            "begins with a letter or digit."
+        )
     return f"--{field.replace('_', '-')}: {first['msg']}."

@@ -1,4 +1,4 @@
-"""The command `doherty serve`, whose flags are the fields of Settings."""
+"""The command `doherty serve`. Its flags are the fields of Settings."""
 
 import difflib
 import os
@@ -23,10 +23,11 @@ _USAGE = 2
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
-    """The flag of one setting."""
+    """Creates the flag of one setting."""
     flag = "--" + name.replace("_", "-")
-    known = isinstance(field.default, int | float | str) and not isinstance(field.default, bool) and field.default != ""
-    default = f"; default {field.default}" if known else ""
+    value = field.default
+    is_shown = isinstance(value, int | float | str) and not isinstance(value, bool) and value != ""
+    default = f"; default {value}" if is_shown else ""
     text = f"{field.description} [{variable_of(name)}{default}]"
     annotation = field.annotation
     if annotation is bool:
@@ -35,8 +36,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option([flag, "-o"], multiple=True, metavar="KEY=VALUE", help=text)
     is_choice = typing.get_origin(annotation) is typing.Literal
     choices = engine_names() if name == "engine" else typing.get_args(annotation) if is_choice else None
-    kind = click.Choice(choices) if choices else None  # pydantic reads the others
-    return click.Option([flag], type=kind, default=None, help=text)
+    option_type = click.Choice(choices) if choices else None  # pydantic parses the others
+    return click.Option([flag], type=option_type, default=None, help=text)
 
 
 def _serve(config: str | None, *, print_config: bool, **flags: object) -> None:
@@ -58,19 +59,20 @@ def _settings(given: dict[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        _stop(f"The settings are wrong: {'; '.join(map(_problem, error.errors()))}.")
+        _stop(f"The settings are invalid: {'; '.join(map(_problem, error.errors()))}.")
     except (OSError, ValueError, UnfitFileError) as error:
-        _stop(f"The file of settings cannot be read: {error}.")
+        _stop(f"The settings file cannot be read: {error}.")
 
 
 def _problem(error: "ErrorDetails") -> str:
-    """What is wrong with one setting; its value is not repeated."""
+    """Describes what is wrong with one setting, without its value."""
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] != "extra_forbidden":
         return f"{name}: {error['msg'].removeprefix('Value error, ')}"
-    names = [variable_of(one) if name.upper().startswith(PREFIX) else one for one in Settings.model_fields]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"{name}: there is no such setting" + (f" (did you mean {near[0]}?)" if near else "")
+    is_variable = name.upper().startswith(PREFIX)
+    names = [variable_of(setting) if is_variable else setting for setting in Settings.model_fields]
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f"{name}: there is no such setting" + (f" (did you mean {matches[0]}?)" if matches else "")
 
 
 def _stop(sentence: str) -> NoReturn:
@@ -79,7 +81,7 @@ def _stop(sentence: str) -> NoReturn:
 
 
 class _Serve(click.Command):
-    """Its help ends with the options of the engines, which are loaded only for that."""
+    """Appends the options of all engines to the help text. The engines are imported only for this."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         for name in engine_names():
@@ -92,9 +94,9 @@ serve = _Serve(
     callback=_serve,
     params=[
         click.Option(["--config"], type=click.Path(exists=True, dir_okay=False), help="A TOML file of settings."),
-        click.Option(["--print-config"], is_flag=True, help="Print the effective settings as TOML, and end."),
+        click.Option(["--print-config"], is_flag=True, help="Print the effective settings as TOML and exit."),
         *(_option(name, field) for name, field in Settings.model_fields.items()),
     ],
     help="Serve a model over gRPC, until SIGTERM or SIGINT.",
 )
-"""What the entry point `doherty.commands` names."""
+"""The command that the entry point `doherty.commands` refers to."""

@@ -261,7 +261,8 @@ def mark(record: RequestRecord, output: StepOutput) -> None:
     if output.finish is not None:
         finish = output.finish
         record.mark_summary(finish.reason.value, finish.cached_tokens, finish.engine_time_to_first_token)
-        if record.asked is not None and record.asked.prefix is not None and record.continued_tokens is None:
+        request = record.engine_request
+        if request is not None and request.prefix is not None and record.continued_tokens is None:
             record.continued_tokens = finish.output_tokens - record.output_tokens
 
 

@@ -1,6 +1,6 @@
-"""The server from its start to its end, and the engine's restarts between them."""
+"""Start, drain and end of the server, and restarts of the engine."""
 
 from doherty_service.lifecycle._lifecycle import run
-from doherty_service.lifecycle._supervisor import EngineLostError, Patience, Supervisor
+from doherty_service.lifecycle._supervisor import EngineLostError, SupervisionSettings, Supervisor
 
-__all__ = ["EngineLostError", "Patience", "Supervisor", "run"]
+__all__ = ["EngineLostError", "SupervisionSettings", "Supervisor", "run"]

@@ -1,4 +1,4 @@
-"""From the start of the process to its end: load, serve, drain."""
+"""The life of the process: load, serve, drain, exit."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service.admission import QueueBounds
 from doherty_service.gateway import check_door, run_door
 from doherty_service.generation import Generations
-from doherty_service.lifecycle._supervisor import STOP_SECONDS, EngineLostError, Patience, Supervisor
+from doherty_service.lifecycle._supervisor import STOP_SECONDS, EngineLostError, SupervisionSettings, Supervisor
 from doherty_service.load import LoadMeter
 from doherty_service.metrics import ServerCollector, serve_metrics
 from doherty_service.process import describe, give_memory_back
@@ -46,19 +46,19 @@ from doherty_service.transport import (
 )
 
 _SWITCH_INTERVAL = 0.0002
-"""Seconds. Where another thread runs Python, as the embedded engine's do, the default of 5 ms shows as p99 latency."""
+"""In seconds. If other threads run Python, as in the embedded engine, the default of 5 ms shows in the p99 latency."""
 
 _LEAVE_SECONDS = 2.0
-"""How long the last replies may take to leave; a caller that does not end its side is not waited for longer."""
+"""How long the server waits for the last replies to be sent. A caller may not read them or close its side."""
 
 
 def run(settings: Settings) -> NoReturn:
-    """Serves until SIGTERM or SIGINT, and ends the process once what was in flight has ended.
+    """Serves until SIGTERM or SIGINT, drains, and ends the process.
 
-    The exit code is 0 after a signal, and 1 if the engine or the transport cannot be kept running.
+    The exit code is 0 after a signal, and 1 if the engine or the transport is lost.
 
     Raises:
-        EngineSetupError: the server cannot start; the message is one sentence that says what to do.
+        EngineSetupError: The server cannot start. The message is one sentence that says what to do.
     """
     try:
         log = set_up_logging(settings.log_level)
@@ -72,7 +72,7 @@ def run(settings: Settings) -> NoReturn:
             log.flush()
     except EngineSetupError:
         raise
-    except Exception as error:  # the system and libraries raise what they like
+    except Exception as error:  # the system and libraries can raise anything
         raise EngineSetupError(f"The server cannot start: {describe(error)}.") from error
 
 
@@ -82,7 +82,7 @@ def _run(settings: Settings, log: LogWriter) -> NoReturn:
     if settings.model:
         options["model"] = settings.model
     make_engine = partial(create_engine, settings.engine, options)
-    make_engine()  # a wrong option is told before anything is bound
+    make_engine()  # reports a wrong option before the server listens
     if settings.door != "none":
         check_door()
     settings = settings.model_copy(update={"max_connections": room_for_connections(settings.max_connections)})
@@ -93,13 +93,13 @@ def _run(settings: Settings, log: LogWriter) -> NoReturn:
     finally:
         if tracing is not None:
             tracing.stop()
-    raise AssertionError("the process has ended before")
+    raise AssertionError("_serve ends the process")
 
 
 async def _serve(
     settings: Settings, make_engine: Callable[[], Engine], tracing: Tracing | None, log: LogWriter
 ) -> NoReturn:
-    signals = _Signals()  # before the model is loaded, which can take minutes
+    signals = _Signals()  # before the model is loaded, because that can take minutes
     recorder = LatencyRecorder(settings.latency_window)
     generations = Generations(
         recorder, QueueBounds(settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait)
@@ -122,15 +122,15 @@ async def _serve(
         )
     await server.start()
     calm_poller()
-    _tell_listening(address, settings.engine)
+    _announce_address(address, settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
         health_servicer.tell(serving=serving)
         if serving:
             log_event("ready", address=address, model=generations.model().model)
 
-    patience = Patience(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
-    supervisor = Supervisor(make_engine, generations, recorder, patience, on_serving)
+    supervision = SupervisionSettings(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
+    supervisor = Supervisor(make_engine, generations, recorder, supervision, on_serving)
     supervising = asyncio.ensure_future(supervisor.run())
     watches = [
         awake.run(),
@@ -143,12 +143,12 @@ async def _serve(
         measure_lag(recorder.loop_lag.observe),
         load_meter.run(),
         *([run_door(settings, generations, servicer, reporter, receive_watch)] if settings.door != "none" else []),
-        *([certificates.remind()] if certificates is not None else []),
+        *([certificates.watch_expiry()] if certificates is not None else []),
     ]
     watching = [asyncio.ensure_future(watch) for watch in watches]
     is_lost = False
     try:
-        await _first(supervising, *watching, signals.first.wait())
+        await _wait_for_first(supervising, *watching, signals.first.wait())
         for task in (supervising, *watching):
             if task.done():
                 task.result()
@@ -157,27 +157,27 @@ async def _serve(
     except EngineSetupError:
         await server.stop(_LEAVE_SECONDS)
         raise
-    except Exception as error:  # noqa: BLE001 - a server that has served ends as documented, whatever it was
+    except Exception as error:  # noqa: BLE001 - once the server has started, any failure ends it with exit code 1
         is_lost = True
         await _give_up(error, generations)
     finally:
         supervising.cancel()
     health_servicer.end_watches()
-    await _first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
+    await _wait_for_first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
     stopping = _stop_engine(supervising, supervisor)
-    await _first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
+    await _wait_for_first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
     reporter.flush()
     log_event("stopped")
-    _leave(tracing, log, int(is_lost))
+    _exit_process(tracing, log, int(is_lost))
 
 
-def _tell_listening(address: str, engine: str) -> None:
+def _announce_address(address: str, engine: str) -> None:
     name_instance(int(address.rpartition(":")[2]))
     log_event("listening", address=address, engine=engine)
 
 
 async def _give_up(error: Exception, generations: Generations) -> None:
-    """Says why the server cannot go on, and ends all requests."""
+    """Logs why the server cannot continue, and ends all requests."""
     if isinstance(error, EngineLostError | TransportLostError):
         log_error("engine_lost" if isinstance(error, EngineLostError) else "transport_lost", reason=str(error))
     else:
@@ -187,17 +187,17 @@ async def _give_up(error: Exception, generations: Generations) -> None:
 
 
 async def _stop_engine(supervising: "asyncio.Future[None]", supervisor: Supervisor) -> None:
-    """Stops the engine once nobody starts another one any more."""
+    """Stops the engine, but first waits for the supervisor to end, so that it does not start another one."""
     await asyncio.gather(supervising, return_exceptions=True)
     await supervisor.stop()
 
 
-def _leave(tracing: Tracing | None, log: LogWriter, code: int) -> NoReturn:
-    """Ends the process, and with it its port and connections.
+def _exit_process(tracing: Tracing | None, log: LogWriter, code: int) -> NoReturn:
+    """Ends the process, which closes its port and connections.
 
-    While the server lives it refuses what comes with a status that says why. To stop grpc.aio's server would end calls
-    that arrive at that moment as CANCELLED, without details. And where the engine hangs, Python would wait for its
-    threads.
+    Until then the server refuses new calls with a status that says why. Stopping grpc.aio's server would end calls that
+    arrive at that moment as CANCELLED, without details. An orderly interpreter shutdown would wait for the threads of
+    an engine that hangs.
     """
     if tracing is not None:
         tracing.stop()
@@ -208,40 +208,39 @@ def _leave(tracing: Tracing | None, log: LogWriter, code: int) -> NoReturn:
 async def _drain(
     settings: Settings, generations: Generations, health_servicer: HealthServicer, hurry: asyncio.Event
 ) -> None:
-    """Says that it goes away, gives that time to get round, and then lets what is in flight finish."""
+    """Reports NOT_SERVING, waits for `drain_delay`, then refuses new requests and lets those in flight finish."""
     health_servicer.withdraw()
     if settings.drain_delay:
         log_event("withdrawn", requests=generations.in_flight, delay_seconds=settings.drain_delay)
-        await _first(asyncio.sleep(settings.drain_delay), hurry.wait())
+        await _wait_for_first(asyncio.sleep(settings.drain_delay), hurry.wait())
     generations.close()
     log_event("draining", requests=generations.in_flight, grace_seconds=settings.drain_grace)
-    await _first(generations.finished(), asyncio.sleep(settings.drain_grace), hurry.wait())
+    await _wait_for_first(generations.finished(), asyncio.sleep(settings.drain_grace), hurry.wait())
     await generations.end()
 
 
-async def _first(*ways: Awaitable[object]) -> None:
-    """Waits for one of several things, and gives those up that it made itself to wait for."""
-    tasks = [asyncio.ensure_future(way) for way in ways]
+async def _wait_for_first(*awaitables: Awaitable[object]) -> None:
+    """Waits until one of several awaitables is done. Then cancels the others, except those that already were tasks."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        made = [task for task, way in zip(tasks, ways, strict=True) if task is not way]
-        for task in made:
+        own_tasks = [task for task, awaitable in zip(tasks, awaitables, strict=True) if task is not awaitable]
+        for task in own_tasks:
             task.cancel()
-        await asyncio.gather(*made, return_exceptions=True)
+        await asyncio.gather(*own_tasks, return_exceptions=True)
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first one drains the server, the second one hurries, and the third one kills."""
+    """Handles SIGTERM and SIGINT: the first drains the server, the second skips all waiting, the third kills."""
 
     def __init__(self) -> None:
-        """Listens from now on, on the running loop."""
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._note)
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
 
-    def _note(self) -> None:
+    def _on_signal(self) -> None:
         if not self.first.is_set():
             self.first.set()
             return

@@ -1,4 +1,4 @@
-"""The Prometheus metrics: what the server exports, the HTTP port for them, and how `doherty keys list` reads them."""
+"""The server's Prometheus metrics, their HTTP endpoint, and the reader that `doherty keys list` uses."""
 
 from doherty_service.metrics._collector import ServerCollector, serve_metrics
 from doherty_service.metrics._http import start_http

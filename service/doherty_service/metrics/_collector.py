@@ -1,4 +1,4 @@
-"""The Prometheus endpoint: what the recorder and the live objects know, read when somebody asks for it."""
+"""The Prometheus collector, which reads the recorder and the server's objects at each scrape."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -30,26 +30,26 @@ from doherty_service.telemetry import (
 from doherty_service.transport import count_connections
 
 _SPANS = {
-    "queue": ("doherty_queue_seconds", "The wait for a slot of the engine."),
-    "preprocess": ("doherty_preprocess_seconds", "Template and tokenizing."),
+    "queue": ("doherty_queue_seconds", "Time that requests waited for a slot of the engine."),
+    "preprocess": ("doherty_preprocess_seconds", "Time to apply the template and to tokenize."),
     "time_to_first_token": (
         "doherty_time_to_first_token_seconds",
-        "From the receive time to the first token's delivery to the transport (TTFT).",
+        "Time from the receive time until the first token was delivered to the transport (TTFT).",
     ),
     "inter_token": (
         "doherty_inter_token_seconds",
-        "The gap between messages that carry tokens (ITL); those of an answer are added at its end.",
+        "Time between messages that carry tokens (ITL). The values of an answer are added when it ends.",
     ),
     "time_per_output_token": (
         "doherty_time_per_output_token_seconds",
-        "The mean time from one token to the next, one value an answer (TPOT).",
+        "Mean time between the tokens of an answer, one value per answer (TPOT).",
     ),
     "time_to_last_token": (
         "doherty_time_to_last_token_seconds",
-        "From the receive time to the last token's delivery to the transport, of complete answers (TTLT).",
+        "Time from the receive time until the last token of a complete answer was delivered to the transport (TTLT).",
     ),
 }
-"""The names of `RequestRecord.spans` that are told, with those of their metrics."""
+"""The exported spans of `RequestRecord.spans`, with the names and help texts of their metrics."""
 
 _STATUSES = (
     "OK",
@@ -64,22 +64,22 @@ _STATUSES = (
     "UNAVAILABLE",
     "UNIMPLEMENTED",
 )
-"""Those that calls end with."""
+"""The statuses with which calls end."""
 
 _TOKENS = {
-    TokenKind.PROMPT: "Tokens of prompts as the model reads them, template included.",
-    TokenKind.OUTPUT: "Tokens delivered, also of answers that were not completed; those of an answer count at its end.",
-    TokenKind.CACHED: "Tokens that the model had to read and that were still in the KV cache.",
+    TokenKind.PROMPT: "Prompt tokens as the model reads them, including those of the template.",
+    TokenKind.OUTPUT: "Delivered tokens, including those of incomplete answers. They are added when the answer ends.",
+    TokenKind.CACHED: "Input tokens that were still in the KV cache.",
 }
 
 
 class ServerCollector(Collector):
-    """Reads the server's state when Prometheus asks: nothing is done for it while requests are served.
+    """Reads the server's state at each scrape, so that metrics cost nothing while requests are served.
 
-    It runs in the thread of the HTTP request, so it reads copies: `dict()` makes one without letting the event loop in.
+    It runs in the thread of the HTTP request, and reads copies: `dict()` copies without yielding to the event loop.
     """
 
-    def __init__(  # noqa: PLR0913 - all that it reads from
+    def __init__(  # noqa: PLR0913 - everything that it reads
         self,
         recorder: LatencyRecorder,
         generations: Generations,
@@ -97,14 +97,10 @@ class ServerCollector(Collector):
         self._certificates = certificates
         self._keyring = keyring
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: the names are not those of another collector."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
-        """All metrics, with every label value that is known beforehand.
+        """Yields all metrics, with zeros for every label value that is known in advance.
 
-        `rate` does not see a series come into being: its first refusal would not count.
+        Without the zeros, `rate` would ignore the first event of each series.
         """
         yield from self._counters()
         yield from self._histograms()
@@ -116,25 +112,25 @@ class ServerCollector(Collector):
         recorder = self._recorder
         yield _counter(
             "doherty_requests",
-            "Calls that have ended, by rpc, status and name of the API key.",
+            "Ended calls by rpc, status and name of the API key.",
             ("rpc", "status", "key"),
             _with_all_statuses(dict(recorder.requests)).items(),
         )
         first_tokens = dict(recorder.first_tokens)
         yield _counter(
             "doherty_first_token_objective",
-            "Requests that were owed a first token, by whether it came within 400 ms: "
-            "not those that the caller got wrong, or that were beyond a limit of their key.",
+            "Requests that were owed a first token, by whether it came within 400 ms. Requests that were invalid or "
+            "exceeded a limit of their key are not counted.",
             ("met",),
             [((met,), first_tokens.get(met == "yes", 0)) for met in ("yes", "no")],
         )
         tokens = {(kind, ""): 0 for kind in TokenKind} | dict(recorder.tokens)
         for kind, text in _TOKENS.items():
-            by_key = [((key,), count) for (one, key), count in tokens.items() if one is kind]
+            by_key = [((key,), count) for (counted_kind, key), count in tokens.items() if counted_kind is kind]
             yield _counter(f"doherty_{kind}_tokens", text, ("key",), by_key)
         yield _counter(
             "doherty_refusals",
-            "Requests that were refused before any work was done for them, by the reason that the caller was told.",
+            "Requests that were refused before the server did any work for them, by error reason.",
             ("reason",),
             [((reason,), count) for reason, count in (dict.fromkeys(REFUSALS, 0) | dict(recorder.refusals)).items()],
         )
@@ -147,14 +143,14 @@ class ServerCollector(Collector):
         )
         yield _counter(
             "doherty_engine_restarts",
-            "How often the engine was restarted, because it had died or stalled.",
+            "Restarts of the engine after it died or stalled.",
             (),
             [((), recorder.engine_restarts)],
         )
 
         yield _counter(
             "doherty_log_lines_dropped",
-            "Lines of the log that were not written because its reader was too slow or gone, or the disk was full.",
+            "Log lines that were dropped because the log's reader was too slow or had exited, or the disk was full.",
             (),
             [((), self._log.dropped)],
         )
@@ -164,89 +160,94 @@ class ServerCollector(Collector):
         empty = Histogram()
         spans = {(span, rpc): empty for span in _SPANS for rpc in ANSWERING_RPCS} | dict(recorder.spans)
         for span, (name, text) in _SPANS.items():
-            by_rpc = [((rpc,), histogram) for (one, rpc), histogram in spans.items() if one == span]
+            by_rpc = [((rpc,), histogram) for (span_name, rpc), histogram in spans.items() if span_name == span]
             yield _histogram(name, text, ("rpc",), by_rpc)
         yield _histogram(
             "doherty_request_duration_seconds",
-            "From the receive time to the terminal status, by rpc and status.",
+            "Time from the receive time to the terminal status, by rpc and status.",
             ("rpc", "status"),
             ({(rpc, "OK"): empty for rpc in RPCS if rpc != OTHER_RPC} | dict(recorder.durations)).items(),
         )
         slot_frees = dict.fromkeys(AbortCause, empty) | dict(recorder.slot_frees)
         yield _histogram(
             "doherty_slot_free_seconds",
-            "From an abort to the moment at which the engine's slot was free, by the cause of the abort.",
+            "Time from an abort until the engine freed the slot, by cause of the abort.",
             ("cause",),
-            [((cause.label if cause else "",), one) for cause, one in slot_frees.items()],
+            [((cause.label if cause else "",), histogram) for cause, histogram in slot_frees.items()],
         )
         yield _histogram(
             "doherty_event_loop_lag_seconds",
-            "How late a timer of the event loop was, measured ten times a second.",
+            "Delay of a timer on the event loop, measured ten times per second.",
             (),
             [((), recorder.loop_lag)],
         )
 
     def _gauges(self) -> Iterator[Metric]:
         load = self._generations.load()
-        yield GaugeMetricFamily("doherty_running_requests", "Requests that the engine works on.", load.running)
+        yield GaugeMetricFamily("doherty_running_requests", "Requests that the engine is processing.", load.running)
         yield GaugeMetricFamily("doherty_queued_requests", "Requests that wait for a slot.", load.queued)
-        yield GaugeMetricFamily("doherty_queued_bytes", "The size of the requests that wait.", load.queued_bytes)
-        yield GaugeMetricFamily("doherty_slots", "Requests that the engine can work on at the same time.", load.slots)
+        yield GaugeMetricFamily(
+            "doherty_queued_bytes", "Total size of the requests that wait for a slot.", load.queued_bytes
+        )
+        yield GaugeMetricFamily(
+            "doherty_slots", "Maximum number of requests that the engine processes at the same time.", load.slots
+        )
         model = self._model()
         use = GaugeMetricFamily(
-            "doherty_kv_cache_use_ratio", "The share of the KV cache in use, 0 to 1; absent where the engine is silent."
+            "doherty_kv_cache_use_ratio",
+            "Used share of the KV cache, 0 to 1. Absent if the engine does not report it.",
         )
         if model is not None and (share := self._generations.kv_cache_use()) is not None:
             use.add_metric((), share)
         yield use
-        yield GaugeMetricFamily("doherty_ready", "1 while requests are taken in, else 0.", self._generations.is_open)
+        yield GaugeMetricFamily("doherty_ready", "1 while requests are accepted, else 0.", self._generations.is_open)
         expiry = GaugeMetricFamily(
             "doherty_certificate_expiry_timestamp_seconds",
-            "When the certificate that new connections get expires, in seconds since 1970; absent without TLS.",
+            "Expiry time of the certificate for new connections, in seconds since 1970. Absent without TLS.",
         )
         if self._certificates is not None:
             expiry.add_metric((), self._certificates.expires)
         yield expiry
-        state = GaugeMetricFamily("doherty_state", "1 for what the server is doing, else 0.", labels=("state",))
-        now = self._generations.state
-        for one in State:
-            state.add_metric((one,), one is now)
+        state = GaugeMetricFamily("doherty_state", "1 for the current state of the server, else 0.", labels=("state",))
+        current_state = self._generations.state
+        for label in State:
+            state.add_metric((label,), label is current_state)
         yield state
         yield GaugeMetricFamily(
             "doherty_last_step_age_seconds",
-            "The time since the engine's last step while requests run, else 0.",
+            "Time since the engine's last step while requests run, else 0.",
             self._generations.step_age(),
         )
         yield GaugeMetricFamily("doherty_connections", "Open connections.", count_connections())
         build = GaugeMetricFamily(
             "doherty_build_info",
-            "Always 1: what runs here. The model is told once it is loaded.",
+            "Always 1. The labels describe the server, and the model once it is loaded.",
             labels=("version", "engine", "engine_version", "model", "revision"),
         )
-        told = ("", "", "") if model is None else (model.engine_version, model.model, model.revision)
-        build.add_metric((server_version(), self._engine, *told), 1)
+        model_labels = ("", "", "") if model is None else (model.engine_version, model.model, model.revision)
+        build.add_metric((server_version(), self._engine, *model_labels), 1)
         yield build
 
     def _key_gauges(self) -> Iterator[Metric]:
-        """Of keys alone: without any, the gauges of the whole server tell the same."""
+        """Yields the gauges of each key. Without keys they have no samples; the server's gauges are enough then."""
         running = GaugeMetricFamily(
-            RUNNING, "Requests that the engine works on, by name of the API key.", labels=("key",)
+            RUNNING, "Requests that the engine is processing, by name of the API key.", labels=("key",)
         )
         queued = GaugeMetricFamily(QUEUED, "Requests that wait for a slot, by name of the API key.", labels=("key",))
         share = GaugeMetricFamily(
             SHARE,
-            "How much of a limit of an API key is in use, 1 for all of it; of tokens it can be more. A minute's limits "
-            "are forgiven evenly.",
+            "Used share of a limit of an API key; 1 is the whole limit. Tokens can exceed 1. Limits per minute recover "
+            "continuously.",
             labels=("key", "limit"),
         )
         if self._keyring is not None:
             load = self._generations.load_of_keys()
             for name in self._keyring.names:
-                runs, waits = load.get(name, (0, 0))
-                running.add_metric((name,), runs)
-                queued.add_metric((name,), waits)
-            for name, limit, used in self._keyring.use():
-                share.add_metric((name, limit), used)
+                running_count, queued_count = load.get(name, (0, 0))
+                running.add_metric((name,), running_count)
+                queued.add_metric((name,), queued_count)
+            for name, limit, used_share in self._keyring.use():
+                share.add_metric((name, limit), used_share)
         yield from (running, queued, share)
 
     def _model(self) -> ModelInfo | None:
@@ -257,7 +258,7 @@ class ServerCollector(Collector):
 
 
 def _with_all_statuses(requests: dict[tuple[str, str, str], int]) -> dict[tuple[str, str, str], int]:
-    """Counts by rpc, status and key, with zeros: for every rpc without a key, and for each that a key has called."""
+    """Adds zeros for all statuses: of each rpc without a key, and of each rpc and key that has been used."""
     called = {(rpc, key) for rpc, _, key in requests}.union((rpc, "") for rpc in RPCS)
     return {(rpc, status, key): 0 for rpc, key in sorted(called) for status in _STATUSES} | requests
 
@@ -282,10 +283,10 @@ def _histogram(
 
 
 def serve_metrics(listen: str, collector: Collector) -> None:
-    """Serves metrics over HTTP, in threads of their own, until the process ends.
+    """Serves metrics over HTTP in separate threads until the process ends.
 
     Raises:
-        EngineSetupError: the address cannot be had.
+        EngineSetupError: The server cannot listen on the address.
     """
     host, _, port = listen.rpartition(":")
     registry = CollectorRegistry()

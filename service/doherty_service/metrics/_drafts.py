@@ -1,4 +1,4 @@
-"""The metrics of speculative decoding, from what the engine counts."""
+"""The metrics of speculative decoding, from the engine's counters."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,19 @@ from doherty_engine import Drafting
 
 
 def draft_metrics(drafting: Drafting | None) -> Iterator[Metric]:
-    """Three counters, which begin again with each start of the engine; without samples where nothing is drafted.
+    """Yields three counters, which restart from 0 with the engine. Without speculative decoding they have no samples.
 
-    Tokens a step are 1 + accepted / drafts: each step that verifies a draft adds one token of the model's own.
+    The number of tokens per step is 1 + accepted / drafts: each step that verifies a draft also adds one token that the
+    model generated itself.
     """
     drafts = CounterMetricFamily(
-        "doherty_drafts", "Drafts that the model verified, one a step and request; absent where nothing is drafted."
+        "doherty_drafts",
+        "Drafts that the model verified, one per step and request. Absent without speculative decoding.",
     )
-    tokens = CounterMetricFamily("doherty_draft_tokens", "Tokens in those drafts.")
+    tokens = CounterMetricFamily("doherty_draft_tokens", "Tokens in verified drafts.")
     accepted = CounterMetricFamily(
         "doherty_accepted_draft_tokens",
-        "Tokens of drafts that became part of an answer, by their position in the draft, from 1.",
+        "Draft tokens that the model accepted, by position in the draft, starting at 1.",
         labels=("position",),
     )
     if drafting is not None:

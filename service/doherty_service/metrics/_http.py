@@ -1,4 +1,4 @@
-"""Serves a WSGI application over HTTP to few callers, none of whom can take the place of the others."""
+"""A small HTTP server for a WSGI application, with limits so that no client can lock out the others."""
 
 import socket
 import sys
@@ -12,23 +12,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_MOST_CONNECTIONS = 16
-"""Each has a thread."""
-_MOST_SECONDS = 10.0
-"""From a connection to the end of its answer."""
+_MAX_CONNECTIONS = 16
+"""Each connection has a thread."""
+_MAX_SECONDS = 10.0
+"""Maximum duration of a connection, from its start to the end of its response."""
 
 
 def start_http(host: str, port: int, application: "WSGIApplication") -> int:
-    """Serves in threads until the process ends, and returns the port.
+    """Serves in separate threads until the process ends, and returns the port.
 
-    A connection has ten seconds for its one request and answer; of more than sixteen, the oldest is closed.
+    A connection has ten seconds for one request and its response. If there are more than 16, the oldest is closed.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: The server cannot listen on the address.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    kind = type("_Server", (_Server,), {"address_family": family})
-    server: WSGIServer = make_server(str(address[0]), port, application, kind, _Handler)
+    server_class = type("_Server", (_Server,), {"address_family": family})
+    server: WSGIServer = make_server(str(address[0]), port, application, server_class, _Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server.server_port
 
@@ -43,37 +43,38 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, *arguments: Any) -> None:
         self._lock = threading.Lock()
-        self._begun: dict[socket.socket, float] = {}
-        """When the connections came that are open, the oldest first."""
+        self._start_times: dict[socket.socket, float] = {}
+        """When each open connection was accepted, the oldest first."""
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begins a thread for a connection."""
+        """Starts a thread for a connection."""
         with self._lock:
-            self._begun[request] = time.monotonic()
-            if len(self._begun) > _MOST_CONNECTIONS:
-                self._end(next(iter(self._begun)))
+            self._start_times[request] = time.monotonic()
+            if len(self._start_times) > _MAX_CONNECTIONS:
+                self._end(next(iter(self._start_times)))
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """Ends what takes too long; `serve_forever` calls this twice a second."""
+        """Ends connections that take too long. `serve_forever` calls this twice per second."""
         with self._lock:
-            for request in [one for one, begun in self._begun.items() if begun < time.monotonic() - _MOST_SECONDS]:
-                self._end(request)
+            earliest = time.monotonic() - _MAX_SECONDS
+            for connection in [connection for connection, start in self._start_times.items() if start < earliest]:
+                self._end(connection)
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes a connection whose thread is done."""
+        """Closes a connection at the end of its thread."""
         with self._lock:
-            self._begun.pop(request, None)
+            self._start_times.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tells of a fault; that a connection broke, or was ended here, is none."""
+        """Reports an exception, unless the connection was lost or was ended by us."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
     def _end(self, request: socket.socket) -> None:
-        """Makes the thread of a connection see its end."""
-        del self._begun[request]
+        """Shuts a connection down, which its thread notices."""
+        del self._start_times[request]
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""What each key uses now, as a running server tells it in its metrics."""
+"""Reads from a server's metrics how much each key uses now."""
 
 import http.client
 import urllib.error
@@ -15,24 +15,26 @@ _SECONDS = 5.0
 
 
 class UseUnknownError(Exception):
-    """The server's metrics cannot be read; the message is a sentence that says why."""
+    """The server's metrics cannot be read. The message is a sentence that says why."""
 
 
 @dataclass(slots=True)
 class KeyUse:
-    """Of one key."""
+    """What one key uses now."""
 
     running: int = 0
+    """Requests that the engine is processing."""
     queued: int = 0
+    """Requests that wait for a slot."""
     shares: dict[str, float] = field(default_factory=dict)
-    """How much of each of its limits is in use; 1 is all of it."""
+    """The used share of each limit by the limit's name; 1 is the whole limit."""
 
 
 def read_key_use(address: str) -> dict[str, KeyUse]:
-    """Asks a server for the use of its keys, by their names.
+    """Returns what each key uses now, by the name of the key.
 
     Raises:
-        UseUnknownError: nothing that serves Doherty's metrics answers at the address (HOST:PORT).
+        UseUnknownError: No server provides Doherty's metrics at the address (HOST:PORT).
     """
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=_SECONDS) as reply:
@@ -40,17 +42,17 @@ def read_key_use(address: str) -> dict[str, KeyUse]:
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UseUnknownError(f"The metrics of the server cannot be read at {address}: {reason}.") from error
-    use: dict[str, KeyUse] = {}
+    use_by_key: dict[str, KeyUse] = {}
     for sample in (sample for family in families for sample in family.samples):
         if sample.name not in {RUNNING, QUEUED, SHARE}:
             continue
-        one = use.setdefault(sample.labels["key"], KeyUse())
+        use = use_by_key.setdefault(sample.labels["key"], KeyUse())
         if sample.name == SHARE:
-            one.shares[sample.labels["limit"]] = sample.value
+            use.shares[sample.labels["limit"]] = sample.value
         elif sample.name == RUNNING:
-            one.running = int(sample.value)
+            use.running = int(sample.value)
         else:
-            one.queued = int(sample.value)
+            use.queued = int(sample.value)
     if not any(family.name == RUNNING for family in families):
-        raise UseUnknownError(f"What answers at {address} does not tell the use of keys.")
-    return use
+        raise UseUnknownError(f"The metrics at {address} are not those of a Doherty server with API keys.")
+    return use_by_key

@@ -194,7 +194,7 @@ class Multiplex(MessageWriter):
 
     async def follow_key(self) -> None:
         """Makes sure that what is known of the caller's key is new."""
-        await self.record.caller.follow()
+        await self.record.caller.refresh()
 
     def is_full(self) -> bool:
         """Whether those that wait are enough."""

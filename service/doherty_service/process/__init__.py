@@ -1,4 +1,4 @@
-"""What the server needs of its own process: standard streams, files and memory."""
+"""Utilities for the server's process: standard streams, files and memory."""
 
 from doherty_service.process._files import UnfitFileError, read_file
 from doherty_service.process._memory import give_memory_back

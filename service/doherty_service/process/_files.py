@@ -1,4 +1,4 @@
-"""Reads the files that settings name."""
+"""Reads files that are named in settings."""
 
 import os
 import stat
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 class UnfitFileError(Exception):
-    """A file is not one that can be read as a whole; the message says why."""
+    """A file is too large or not a regular file. The message says which."""
 
 
-def read_file(path: Path, most_bytes: int) -> bytes:
-    """Reads a regular file of at most `most_bytes`: neither a pipe without a writer nor an endless device blocks it.
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Reads a regular file of at most `max_bytes`. It refuses pipes and devices, which could block or never end.
 
     Raises:
-        OSError: it is not there or cannot be read.
-        UnfitFileError: it is not a regular file, or is too large.
+        OSError: The file does not exist or cannot be read.
+        UnfitFileError: It is not a regular file, or it is too large.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UnfitFileError(f"{path} is not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(most_bytes + 1)
+            data = file.read(max_bytes + 1)
     finally:
         os.close(descriptor)
-    if len(data) > most_bytes:
-        raise UnfitFileError(f"{path} has more than {most_bytes >> 20} MiB")
+    if len(data) > max_bytes:
+        raise UnfitFileError(f"{path} has more than {max_bytes >> 20} MiB")
     return data

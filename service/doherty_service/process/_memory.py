@@ -1,4 +1,4 @@
-"""Gives memory back to the system that was needed for a while."""
+"""Returns freed memory to the operating system."""
 
 import asyncio
 import ctypes
@@ -6,35 +6,35 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-_LOOK_SECONDS = 10.0
-_MUCH_BYTES = 64 << 20
-_TIMES = 6
-"""How often memory is given back once the process has grown; what it grew by may be freed only by a later timeout."""
+_CHECK_SECONDS = 10.0
+_GROWTH_BYTES = 64 << 20
+_TRIMS = 6
+"""Number of trims after the process has grown. Several are needed, because memory may be freed only after a timeout."""
 
 
 async def give_memory_back() -> None:
-    """Watches the size of the process; runs until it is cancelled.
+    """Trims the heap after the process has grown. Runs until it is cancelled.
 
-    glibc keeps what was freed between pieces that are still in use, so that a burst of large messages would stay
-    resident for good. Elsewhere nothing is done.
+    glibc keeps freed memory that lies between blocks in use, so a burst of large messages would stay resident forever.
+    With other C libraries this does nothing.
     """
     trim = _find_trim()
-    base, left = 0 if trim is None else _resident_bytes(), 0
+    base, trims_left = 0 if trim is None else _resident_bytes(), 0
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_CHECK_SECONDS)
         if trim is None:
             continue
-        if _resident_bytes() > base + _MUCH_BYTES:
-            left = _TIMES
+        if _resident_bytes() > base + _GROWTH_BYTES:
+            trims_left = _TRIMS
             base = _resident_bytes()
-        if left:
-            left -= 1
+        if trims_left:
+            trims_left -= 1
             await asyncio.to_thread(trim, 0)
         base = min(base, _resident_bytes())
 
 
 def _find_trim() -> Callable[[int], int] | None:
-    """The function of glibc, where there is one."""
+    """Returns glibc's malloc_trim, or None for other C libraries."""
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError):

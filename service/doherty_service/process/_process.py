@@ -1,26 +1,25 @@
-"""Makes up for what whoever started the process has left out."""
+"""Prepares the process, and describes exceptions."""
 
 import os
 
+_MAX_CHARACTERS = 300
+
 
 def prepare_process() -> None:
-    """Opens the standard streams that are closed, and lets the umask take nothing from the owner.
+    """Opens closed standard streams, and clears the owner's bits of the umask.
 
-    A connection that got the descriptor of standard error would be sent what libraries write there; and with a umask of
-    0777 the server could not use the files that it makes.
+    Otherwise a connection could get the descriptor of standard error, and its peer what libraries write there. With a
+    umask of 0777, the server could not use the files that it creates.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `descriptor`
     os.umask(os.umask(0o077) & 0o077)
 
 
 def describe(error: BaseException) -> str:
-    """An error that nobody foresaw, in a few words for a sentence: its kind, and the first line of what it says."""
-    said = (str(error).splitlines() or [""])[0].strip().rstrip(".")[:_MOST_CHARACTERS]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-_MOST_CHARACTERS = 300
+    """Describes an unexpected error for use within a sentence: its type and the first line of its message."""
+    message = (str(error).splitlines() or [""])[0].strip().rstrip(".")[:_MAX_CHARACTERS]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -55,8 +55,8 @@ def _log_error(error: Exception, told: ServiceError, record: RequestRecord) -> N
     if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
         is_new = _stacks.is_new(error)
         if is_new or not isinstance(error, EngineFailedError):
-            fields = {**record.names, "error": str(error)}
+            fields = {**record.log_fields, "error": str(error)}
             _log.error("error", extra={"fields": fields}, exc_info=error if is_new else None)
     else:
-        fields = {**record.names, "reason": told.reason, "fields": [where.field for where in told.violations]}
+        fields = {**record.log_fields, "reason": told.reason, "fields": [where.field for where in told.violations]}
         _log.debug("refused", extra={"fields": fields})

@@ -164,7 +164,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             record.is_stranger = keyring is not None
             try:
                 if keyring is not None:
-                    await keyring.follow()
+                    await keyring.refresh()
                     record.caller = keyring.authenticate(metadata)
                     record.is_stranger = False
                 if lets_in:
@@ -240,7 +240,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         if self._keyring is None:
             return False
         metadata: Any = context.invocation_metadata()
-        await self._keyring.follow()
+        await self._keyring.refresh()
         try:
             self._keyring.authenticate(metadata)
         except UnauthenticatedError:

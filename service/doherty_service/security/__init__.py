@@ -1,4 +1,4 @@
-"""Who may come in: API keys and their limits, and TLS."""
+"""API keys and their limits, and TLS."""
 
 from doherty_service.security._cache_salt import CacheSalts
 from doherty_service.security._callers import ANYBODY, Caller, Keyring

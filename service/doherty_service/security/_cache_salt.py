@@ -1,7 +1,7 @@
-"""Keeps the cached prefixes of callers apart.
+"""Separates the cached prefixes of different callers.
 
-Who shares a prefix cache can find out what others have asked, token by token: a prompt that begins like theirs has
-cached tokens, and its first token comes sooner.
+Callers that share a prefix cache can guess each other's prompts token by token: a prompt with the same beginning has
+cached tokens, and its first token arrives sooner.
 """
 
 import secrets
@@ -14,15 +14,17 @@ _SALT_BYTES = 16
 
 
 class CacheSalts:
-    """What each caller's cached prefixes are marked with."""
+    """Derives the cache salt of each caller. Callers share cached prefixes only if they have the same salt.
+
+    With `shared`, all callers have the same salt.
+    """
 
     def __init__(self, *, shared: bool) -> None:
-        """With `shared`, all callers have the same one."""
         self._shared = shared
         self._secret = secrets.token_bytes(_SECRET_BYTES)
 
     def of(self, caller: Caller) -> str:
-        """The salt of a caller, by the name of its key; all callers without a key count as one."""
+        """Returns the salt of a caller, which depends on the name of its key. All callers without a key share one."""
         if self._shared:
             return ""
         return blake2b(caller.name.encode(), key=self._secret, digest_size=_SALT_BYTES).hexdigest()

@@ -1,4 +1,4 @@
-"""Who calls: the holder of a key, or anybody where keys are not asked for."""
+"""Authenticates callers by their API keys, and counts what each key uses."""
 
 import asyncio
 import logging
@@ -17,75 +17,75 @@ from doherty_service.security._watch import FileWatch
 _log = logging.getLogger("doherty.security")
 _HEADER = "authorization"
 _SCHEME = "bearer"
-_MOST_ACCEPTED = 1_000
-"""Headers that are remembered: one per key, and as many spellings of the scheme as callers use."""
+_MAX_ACCEPTED = 1_000
+"""Maximum number of remembered headers. A key has one per spelling of the scheme ("Bearer", "bearer") that is used."""
 
 
 class Caller:
-    """Anybody: may do everything, without limits."""
+    """A caller of a server without keys: it may do everything, without limits."""
 
     name = ""
-    """The name of the key; empty for anybody."""
+    """The name of the caller's key; empty if the server has no keys."""
 
     @property
     def weight(self) -> float:
-        """The share of the engine's time while others wait, relative to theirs.
+        """The caller's share of the engine's time, relative to the other callers that wait.
 
         Raises:
-            UnauthenticatedError: the key was revoked.
+            UnauthenticatedError: The key was revoked.
         """
         return 1.0
 
     @property
     def highest_priority(self) -> str:
-        """The highest priority that its requests have, "interactive" or "batch", whatever they claim.
+        """The highest priority that the caller's requests can have: "interactive" or "batch".
 
         Raises:
-            UnauthenticatedError: the key was revoked.
+            UnauthenticatedError: The key was revoked.
         """
         return "interactive"
 
-    async def follow(self) -> None:
-        """Takes in what has become of the caller's key since it was shown."""
+    async def refresh(self) -> None:
+        """Reloads the keys if their file has changed."""
 
     def check_adapter(self, adapter: str) -> None:
-        """Makes sure that the caller may use an adapter; the empty name stands for the model without one.
+        """Checks that the caller may use an adapter. The empty name means the model without an adapter.
 
         Raises:
-            PermissionDeniedError: it may not.
-            UnauthenticatedError: the key was revoked.
+            PermissionDeniedError: The caller may not use it.
+            UnauthenticatedError: The key was revoked.
         """
 
-    def may_see(self, key: str) -> bool:  # noqa: ARG002 - for anybody there are no others to be hidden
-        """Whether the caller may be told of the requests of the key of this name.
+    def may_see(self, key: str) -> bool:  # noqa: ARG002 - without keys there is nothing to hide
+        """Whether the caller may see statistics of the key with this name.
 
         Raises:
-            UnauthenticatedError: the caller's own key was revoked.
+            UnauthenticatedError: The caller's own key was revoked.
         """
         return True
 
     def take(self) -> float:
-        """Counts one request against the caller's limits, until `give_back` gets what this returns.
+        """Counts one request against the caller's limits. Pass the returned value to `give_back` at its end.
 
         Raises:
-            OverloadedError: one more would be beyond a limit.
-            UnauthenticatedError: the key was revoked.
+            OverloadedError: The request would exceed a limit.
+            UnauthenticatedError: The key was revoked.
         """
         return 0.0
 
     def give_back(self, taken: float) -> None:
-        """Notes that a request has ended."""
+        """Records the end of a request. `taken` is what `take` returned."""
 
     def charge(self, tokens: int) -> None:
-        """Counts tokens against the caller's limit: those of a prompt, or those of an answer."""
+        """Counts tokens of a prompt or of an answer against the caller's limit."""
 
 
 ANYBODY = Caller()
-"""Every caller, where no keys are asked for."""
+"""The caller of every request to a server without keys."""
 
 
 class _KeyHolder(Caller):
-    """The holder of a key; what the keyring has of it is looked up each time, for one call can bring many requests."""
+    """The holder of a key. It looks the key up each time, because the key may change during a long call."""
 
     def __init__(self, keyring: "Keyring", key: ApiKey) -> None:
         self._keyring = keyring
@@ -100,15 +100,16 @@ class _KeyHolder(Caller):
     def highest_priority(self) -> str:
         return self._keyring.key(self._id).highest_priority
 
-    async def follow(self) -> None:
-        await self._keyring.follow()
+    async def refresh(self) -> None:
+        await self._keyring.refresh()
 
     def check_adapter(self, adapter: str) -> None:
         allowed = self._keyring.key(self._id).adapters
         if adapter and allowed is not None and adapter not in allowed:
             names = ", ".join(allowed) or "none"
             raise PermissionDeniedError(
-                "ADAPTER_NOT_ALLOWED", f"the key {self.name!r} may not use the adapter {adapter[:100]!r}, but: {names}"
+                "ADAPTER_NOT_ALLOWED",
+                f"the key {self.name!r} may not use the adapter {adapter[:100]!r}; allowed adapters: {names}",
             )
 
     def may_see(self, key: str) -> bool:
@@ -125,15 +126,18 @@ class _KeyHolder(Caller):
 
 
 class Keyring:
-    """All keys that are valid now: follows its file, and keeps what it has while that is broken."""
+    """The valid keys. It reloads its file when the file changes, and keeps the previous keys if that fails."""
 
     def __init__(self, path: Path, refusals: Counter[str], defaults: Limits = NO_LIMITS) -> None:
-        """Reads the file; requests beyond a key's limit are counted in `refusals`.
+        """Reads the file.
 
-        `defaults` hold for what a key itself says nothing of.
+        Args:
+            path: The file of keys.
+            refusals: Counts requests that exceed a limit of their key, by error reason.
+            defaults: The limits of keys that do not have their own.
 
         Raises:
-            KeysFileError: the file cannot be used.
+            KeysFileError: The file cannot be used.
         """
         self._path = path
         self._refusals = refusals
@@ -143,55 +147,55 @@ class Keyring:
         self._reading: asyncio.Future[None] | None = None
         self._keys = {key.id: key for key in read_keys(path)}
         self._accepted: dict[bytes, Caller] = {}
-        """The holders of valid keys by the SHA-256 of the header that they sent, until the file changes."""
+        """Authenticated callers by the SHA-256 of their `authorization` header. Cleared when the file changes."""
         self._usage: dict[str, Usage] = {}
 
     def authenticate(self, metadata: Sequence[tuple[str, str | bytes]]) -> Caller:
-        """Finds out who sent the metadata, by the keys of the file when it was last read.
+        """Returns the caller that the metadata identifies, according to the keys that were read last.
 
         Raises:
-            UnauthenticatedError: there is no key in it, or none that is valid.
+            UnauthenticatedError: The metadata contains no key, or no valid one.
         """
         sent = [str(value) for name, value in metadata if name == _HEADER]
         digest = sha256(sent[0].encode()).digest() if len(sent) == 1 else b""
         caller = self._accepted.get(digest)
         if caller is None:
             caller = self._check(sent)
-            if len(self._accepted) >= _MOST_ACCEPTED:
+            if len(self._accepted) >= _MAX_ACCEPTED:
                 self._accepted.clear()
             self._accepted[digest] = caller
         return caller
 
     def _check(self, sent: Sequence[str]) -> Caller:
-        """Compares a key with those of the file, in a time that does not depend on where they differ."""
+        """Looks up the caller's key. The time it takes does not depend on where the secrets differ."""
         scheme, _, token = sent[0].partition(" ") if sent else ("", "", "")
         if scheme.lower() != _SCHEME:
-            raise UnauthenticatedError("MISSING_KEY", "a key is needed, as 'authorization: Bearer dh_...'")
+            raise UnauthenticatedError("MISSING_KEY", "an API key is required, as 'authorization: Bearer dh_...'")
         parts = split_token(token.strip())
         key = self._keys.get(parts[0]) if parts else None
         if parts is None or key is None or len(sent) > 1:
-            is_secret_of(None, token)
-            raise _invalid()
+            is_secret_of(None, token)  # takes as long as the comparison with a known key
+            raise _invalid_key()
         if not is_secret_of(key, parts[1]):
-            raise _invalid()
+            raise _invalid_key()
         return _KeyHolder(self, key)
 
     def key(self, identifier: str) -> ApiKey:
-        """The key of an id as the file had it when it was last read.
+        """Returns the key with this id, as it was last read from the file.
 
         Raises:
-            UnauthenticatedError: there is none any more.
+            UnauthenticatedError: The key was revoked.
         """
         key = self._keys.get(identifier)
         if key is None:
-            raise _invalid()
+            raise _invalid_key()
         return key
 
     def take(self, key: ApiKey) -> float:
-        """Counts a request of the key, until `give_back` gets what this returns.
+        """Counts a request against the limits of the key. Pass the returned value to `give_back` at its end.
 
         Raises:
-            OverloadedError: one more would be beyond a limit of the key.
+            OverloadedError: The request would exceed a limit of the key.
         """
         usage = self._usage.get(key.id)
         if usage is None:
@@ -203,45 +207,48 @@ class Keyring:
             raise
 
     def give_back(self, identifier: str, taken: float) -> None:
-        """Notes that a request of the key with this id has ended; the key may have been revoked since."""
+        """Records the end of a request of the key with this id. The key may have been revoked in the meantime."""
         if (usage := self._usage.get(identifier)) is not None:
             usage.release(taken)
 
     def charge(self, identifier: str, tokens: int) -> None:
-        """Counts tokens of the key with this id, which may have been revoked since."""
+        """Counts tokens against the limit of the key with this id. The key may have been revoked in the meantime."""
         usage, key = self._usage.get(identifier), self._keys.get(identifier)
         if usage is not None and key is not None:
             usage.charge(tokens, key.limits(self._defaults))
 
     @property
     def names(self) -> list[str]:
-        """The names of all keys; any thread may ask."""
+        """The names of all keys. Thread-safe."""
         return [key.name for key in self._keys.values()]
 
     def use(self) -> Iterator[tuple[str, str, float]]:
-        """The names of keys and of their limits, and how much of each limit is in use; any thread may ask."""
-        used = dict(self._usage)
+        """Yields the name of a key, the name of a limit, and the used share of that limit (1 is all). Thread-safe."""
+        usage_by_id = dict(self._usage)
         for key in self._keys.values():
-            usage = used.get(key.id) or Usage(key.name)
+            usage = usage_by_id.get(key.id) or Usage(key.name)
             for limit, share in usage.shares(key.limits(self._defaults)):
                 yield key.name, limit, share
 
-    async def follow(self) -> None:
-        """Reads the file again if it has changed, in a thread, and returns when that is done."""
+    async def refresh(self) -> None:
+        """Reloads the file in a thread if it has changed, and returns when that is done."""
         if self._reading is not None:
-            await asyncio.shield(self._reading)  # it may have begun before the last change
+            await asyncio.shield(self._reading)  # it may have begun before the last change of the file
         if self._reading is None and self._watch.changed():
             self._reading = asyncio.ensure_future(self._read())
         if self._reading is not None:
-            await asyncio.shield(self._reading)  # a caller that leaves must not end it for the others
+            await asyncio.shield(
+                self._reading
+            )  # other callers wait for it, too, so cancelling this one must not end it
 
     async def _read(self) -> None:
         try:
             keys = await asyncio.to_thread(read_keys, self._path)
-        except (KeysFileError, MemoryError, RuntimeError) as error:  # there may be no memory, or no thread to be had
+        except (KeysFileError, MemoryError, RuntimeError) as error:  # RuntimeError: no thread could be started
             if not isinstance(error, KeysFileError) or isinstance(error.__cause__, OSError):
-                # Of rights, of a lack of file descriptors, ...: it can be mended while the file stays as it is.
-                self._watch.forget()
+                # A later attempt may succeed although the file is unchanged, for example after a shortage of file
+                # descriptors.
+                self._watch.mark_changed()
                 if str(error) == self._problem:
                     return
             self._problem = str(error)
@@ -252,11 +259,11 @@ class Keyring:
         self._problem = ""
         self._keys = {key.id: key for key in keys}
         self._accepted.clear()
-        self._usage = {identifier: used for identifier, used in self._usage.items() if identifier in self._keys}
+        self._usage = {identifier: usage for identifier, usage in self._usage.items() if identifier in self._keys}
         _log.info("keys_read", extra={"fields": {"keys": len(keys)}})
 
 
-def _invalid() -> UnauthenticatedError:
+def _invalid_key() -> UnauthenticatedError:
     return UnauthenticatedError(
-        "INVALID_KEY", "the key is not valid: it is mistyped, was revoked, or is another server's"
+        "INVALID_KEY", "the key is not valid: it is mistyped, was revoked, or belongs to another server"
     )

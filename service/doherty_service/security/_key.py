@@ -1,4 +1,4 @@
-"""One API key: `dh_<id>_<secret>`, of which the server knows the id and the secret's SHA-256."""
+"""One API key: `dh_<id>_<secret>`. The server knows its id and the SHA-256 of its secret."""
 
 import hmac
 import re
@@ -16,18 +16,18 @@ _TOKEN = re.compile(r"dh_([0-9a-f]{12})_([0-9a-f]{64})")
 _ID_BYTES = 6
 _SECRET_BYTES = 32
 _NO_DIGEST = sha256(b"").hexdigest()
-"""What an unknown id is compared with; no secret is empty."""
+"""Compared with the secret when the id is unknown. It matches no secret, because a secret is never empty."""
 
 UNLIMITED = "unlimited"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 KeyLimit = Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal["unlimited"] | None
-"""None leaves it to the server's default."""
+"""None means the server's default."""
 
 
 class ApiKey(BaseModel):
-    """What is kept of a key: who has it and what it may do, and nothing that lets anybody in."""
+    """What the file of keys contains about a key: its holder and its permissions, but not the key itself."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,22 +36,22 @@ class ApiKey(BaseModel):
     secret_sha256: Digest
     created: datetime
     adapters: tuple[str, ...] | None = None
-    """The adapters that it may name; None for all. The model without one is open to every key."""
+    """The adapters that requests may name; None means all. Every key may use the model without an adapter."""
     max_concurrent: KeyLimit = None
-    """As `Limits.max_concurrent`."""
+    """See `Limits.max_concurrent`."""
     per_minute: KeyLimit = None
-    """As `Limits.per_minute`."""
+    """See `Limits.per_minute`."""
     tokens_per_minute: KeyLimit = None
-    """As `Limits.tokens_per_minute`."""
+    """See `Limits.tokens_per_minute`."""
     operator: bool = False
-    """Whether GetLatency tells its holder of other keys, too."""
+    """Whether GetLatency shows its holder the statistics of all keys."""
     weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-    """Its share of the engine's time while other keys wait, relative to theirs."""
+    """The key's share of the engine's time, relative to the other keys that wait."""
     highest_priority: Literal["interactive", "batch"] = "interactive"
-    """The highest priority that its requests may claim."""
+    """The highest priority that requests of the key can have."""
 
     def limits(self, defaults: Limits) -> Limits:
-        """What holds for the key on a server with these defaults."""
+        """Returns the limits of the key on a server with these defaults."""
         own = {name: getattr(self, name) for name in LIMITS}
         return Limits(
             **{
@@ -62,14 +62,14 @@ class ApiKey(BaseModel):
 
 
 def new_key(name: str, settings: Mapping[str, object]) -> tuple[ApiKey, str]:
-    """Makes a key; the second part is the whole of it, which is kept nowhere.
+    """Creates a key, and returns it with its full text, which is not stored anywhere.
 
     Args:
-        name: Whose it is.
-        settings: Fields of ApiKey that say what it may do; those that are not given have their defaults.
+        name: The name of the holder.
+        settings: Values for the permission fields of ApiKey. Missing ones have their defaults.
 
     Raises:
-        pydantic.ValidationError: the name or a setting cannot be.
+        pydantic.ValidationError: The name or a setting is invalid.
     """
     identifier, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     own = {
@@ -82,22 +82,22 @@ def new_key(name: str, settings: Mapping[str, object]) -> tuple[ApiKey, str]:
 
 
 def changed_key(key: ApiKey, settings: Mapping[str, object]) -> ApiKey:
-    """The same key with other settings.
+    """Returns a copy of the key with other settings.
 
     Raises:
-        pydantic.ValidationError: a setting cannot be.
+        pydantic.ValidationError: A setting is invalid.
     """
     return ApiKey.model_validate(key.model_dump() | dict(settings))
 
 
 def split_token(token: str) -> tuple[str, str] | None:
-    """The id and the secret of a key as a caller sends it; None if it is not of that form."""
-    found = _TOKEN.fullmatch(token)
-    return (found[1], found[2]) if found else None
+    """Splits the text of a key into id and secret; returns None if it does not have the form of a key."""
+    match = _TOKEN.fullmatch(token)
+    return (match[1], match[2]) if match else None
 
 
 def is_secret_of(key: ApiKey | None, secret: str) -> bool:
-    """Compares in constant time, and takes as long where there is no key."""
+    """Compares a secret with a key's in constant time, also if `key` is None."""
     equal = hmac.compare_digest(_digest(secret), _NO_DIGEST if key is None else key.secret_sha256)
     return equal and key is not None
 

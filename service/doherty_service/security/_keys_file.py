@@ -1,4 +1,4 @@
-"""The file of keys: read by the server, changed by `doherty keys`."""
+"""The file of keys, which the server reads and `doherty keys` changes."""
 
 import fcntl
 import os
@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from doherty_service.process import UnfitFileError, read_file
 from doherty_service.security._key import ApiKey
 
-_MOST_BYTES = 16 << 20
-"""Some 50,000 keys."""
+_MAX_BYTES = 16 << 20
+"""Enough for about 50,000 keys."""
 
 
 class KeysFileError(Exception):
-    """The file of keys cannot be used; the message is a sentence that says why, and holds nothing of its content."""
+    """The file of keys cannot be used. The message is a sentence that says why, and quotes nothing from the file."""
 
 
 class _Content(BaseModel):
@@ -29,36 +29,36 @@ class _Content(BaseModel):
 
 
 def read_keys(path: Path) -> list[ApiKey]:
-    """Reads all keys, in the order in which they were added.
+    """Reads all keys in the order in which they were added.
 
     Raises:
-        KeysFileError: the file is not there, cannot be read, or is not a file of keys.
+        KeysFileError: The file does not exist, cannot be read, or is not a file of keys.
     """
     try:
-        keys = _Content.model_validate_json(read_file(path, _MOST_BYTES)).keys
+        keys = _Content.model_validate_json(read_file(path, _MAX_BYTES)).keys
     except OSError as error:
         raise KeysFileError(f"The file of keys {path} cannot be read: {error.strerror}.") from error
     except UnfitFileError as error:
         raise KeysFileError(f"The file of keys {error}.") from None
     except ValidationError as error:
-        where = ", ".join(sorted({".".join(map(str, one["loc"])) or "its syntax" for one in error.errors()}))
-        # Not the error itself, which quotes what it found.
-        raise KeysFileError(f"The file of keys {path} is not one: {where} is wrong.") from None
-    for what in ("id", "name"):
-        if len({getattr(key, what) for key in keys}) < len(keys):
-            raise KeysFileError(f"The file of keys {path} has two keys of one {what}.")
+        places = ", ".join(sorted({".".join(map(str, detail["loc"])) or "its syntax" for detail in error.errors()}))
+        # pydantic's own message would quote the content of the file.
+        raise KeysFileError(f"{path} is not a valid file of keys: {places} is wrong.") from None
+    for field in ("id", "name"):
+        if len({getattr(key, field) for key in keys}) < len(keys):
+            raise KeysFileError(f"The file of keys {path} has two keys with the same {field}.")
     return keys
 
 
 @contextmanager
 def changing_keys(path: Path) -> Iterator[list[ApiKey]]:
-    """The keys as a list to change, which is written when the block ends well; others who want to change them wait.
+    """Yields the keys as a list, and writes the changed list at the end of the block unless the block raises.
 
-    The file comes into being with the first key, readable by its owner alone; later its owner and mode stay as they
-    are. A reader sees all of the old content or all of the new.
+    Other processes that want to change the file wait. A new file is readable only by its owner; an existing one keeps
+    its owner and mode. The file is replaced atomically.
 
     Raises:
-        KeysFileError: the file cannot be read or written.
+        KeysFileError: The file cannot be read or written.
     """
     real = path.resolve()  # the target of a link is replaced, not the link
     try:
@@ -72,7 +72,7 @@ def changing_keys(path: Path) -> Iterator[list[ApiKey]]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks the folder, for the file itself is another one after each change."""
+    """Locks the folder. Locking the file would not work, because each change replaces it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -82,14 +82,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
     try:
         with suppress(FileNotFoundError):
-            # A server that cannot read the new file keeps the old keys, also one that was just revoked.
+            # A server that cannot read the new file would keep accepting the old keys, including a revoked one.
             replaced = path.stat()
             os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
             os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is a descriptor
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - Path.open takes no descriptor
             file.write(text)
             file.flush()
             os.fsync(descriptor)

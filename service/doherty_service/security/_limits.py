@@ -1,19 +1,21 @@
-"""What a key may use."""
+"""The limits of a key."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one key on one server; None is without a limit."""
+    """The limits of one key on one server. None means no limit.
+
+    The limits per minute are averages: after a minute without use, the whole amount is available at once.
+    """
 
     max_concurrent: int | None = None
-    """How many requests may run or wait at a time."""
+    """Maximum number of requests that run or wait at the same time."""
     per_minute: int | None = None
-    """How many requests a minute may bring, on average; as many may come at once after a minute without any."""
+    """Maximum number of requests per minute."""
     tokens_per_minute: int | None = None
-    """How many tokens a minute may bring, prompts and answers together, on average; as many may come at once after a
-    minute without any."""
+    """Maximum number of tokens per minute, prompts and answers together."""
 
 
 LIMITS = tuple(field.name for field in fields(Limits))

@@ -1,4 +1,4 @@
-"""TLS with certificates that are read again when their files change."""
+"""TLS with certificates that are reloaded when their files change."""
 
 import asyncio
 import logging
@@ -17,44 +17,47 @@ from doherty_service.security._watch import FileWatch
 
 _log = logging.getLogger("doherty.security")
 
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _DAY = 86_400.0
 _SOON_DAYS = 14
 
 
 class CertificateError(Exception):
-    """The files of a certificate cannot be used; the message is a sentence that says why."""
+    """The files of a certificate cannot be used. The message is a sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """Where the PEM files lie."""
+    """The paths of the PEM files."""
 
     chain: Path
-    """The server's certificate, and those between it and the root."""
+    """The server's certificate and the intermediate certificates."""
     key: Path
-    """Its private key, without a password."""
+    """The certificate's private key, without a password."""
     client_ca: Path | None = None
-    """The authorities that clients' certificates must be from; None asks clients for none."""
+    """The authorities that must have issued clients' certificates; None means that clients need no certificate."""
 
 
 class Certificates:
-    """The certificate that new connections get: follows its files, and keeps what it has while they are broken."""
+    """The certificate for new connections.
+
+    It is reloaded when its files change. If that fails, the previous certificate stays in use.
+    """
 
     def __init__(self, files: CertificateFiles) -> None:
-        """Reads the files, and logs if the certificate is not valid, or not for long.
+        """Reads the files, and logs if the certificate is not valid or expires soon.
 
         Raises:
-            CertificateError: they cannot be used.
+            CertificateError: The files cannot be used.
         """
         self._files = files
         self._watch = FileWatch([path for path in (files.chain, files.key, files.client_ca) if path])
         self._lock = threading.Lock()
         self._problem = ""
-        self._first, self._validity = _read(files)
-        self._fresh: grpc.ServerCertificateConfiguration | None = None
-        """What was read and core does not have yet."""
-        self._report()
+        self._initial, self._validity = _read(files)
+        self._pending: grpc.ServerCertificateConfiguration | None = None
+        """A reloaded certificate that gRPC's core has not fetched yet."""
+        self._log_expiry()
 
     @property
     def expires(self) -> float:
@@ -62,38 +65,42 @@ class Certificates:
         return self._validity.ends
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC asks for a certificate, before each handshake."""
+        """Returns credentials that ask for a new certificate before each handshake."""
         return grpc.dynamic_ssl_server_credentials(
-            self._first,
-            self._fetch,  # type: ignore[arg-type]  # the types forgot None, which gRPC documents
+            self._initial,
+            self._fetch,  # type: ignore[arg-type]  # gRPC's documentation allows None, its types do not
             require_client_authentication=self._files.client_ca is not None,
         )
 
-    async def remind(self) -> None:
-        """Logs once a day if the certificate is not valid, or not for long; runs until it is cancelled."""
+    async def watch_expiry(self) -> None:
+        """Logs once a day if the certificate is not valid or expires soon. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(_DAY)
-            await asyncio.to_thread(self._follow)
-            self._report()
+            await asyncio.to_thread(self._refresh)
+            self._log_expiry()
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """What core asks in a thread of its own before each handshake: the new certificate, None for the old one."""
-        self._follow()
-        with self._lock:
-            fresh, self._fresh = self._fresh, None
-            return fresh
+        """Returns the new certificate, or None if it has not changed.
 
-    def _follow(self) -> None:
-        """Reads the files if they have changed."""
+        gRPC's core calls this in its own thread before each handshake.
+        """
+        self._refresh()
+        with self._lock:
+            pending, self._pending = self._pending, None
+            return pending
+
+    def _refresh(self) -> None:
+        """Reloads the files if they have changed."""
         with self._lock:
             if not self._watch.changed():
                 return
             try:
-                self._fresh, self._validity = _read(self._files)
+                self._pending, self._validity = _read(self._files)
             except CertificateError as error:
                 if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ssl.SSLError):
-                    # Of rights, of a lack of file descriptors, ...: it can be mended while the files stay as they are.
-                    self._watch.forget()
+                    # A later attempt may succeed although the files are unchanged, for example after a shortage of
+                    # file descriptors.
+                    self._watch.mark_changed()
                     if str(error) == self._problem:
                         return
                 self._problem = str(error)
@@ -101,13 +108,13 @@ class Certificates:
                 return
             self._problem = ""
             _log.info("certificate_read", extra={"fields": {"path": str(self._files.chain)}})
-            self._report()
+            self._log_expiry()
 
-    def _report(self) -> None:
+    def _log_expiry(self) -> None:
         now, (begins, ends) = time.time(), self._validity
         fields = {"path": str(self._files.chain), "begins": _day(begins), "expires": _day(ends)}
         if not begins <= now < ends:
-            fields["error"] = "No client that checks it can connect."
+            fields["error"] = "Clients that verify the certificate cannot connect."
             _log.error("certificate_not_valid", extra={"fields": fields})
         elif ends - now < _SOON_DAYS * _DAY:
             fields["days"] = f"{(ends - now) / _DAY:.1f}"
@@ -115,10 +122,10 @@ class Certificates:
 
 
 def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration, Validity]:
-    """Reads the files and makes sure that they fit together: core says it to its own log, and to every client.
+    """Reads the files and checks that certificate and key belong together.
 
-    What is checked is what is read the moment before: files that change in between are read again at the next
-    handshake, for the watch has the older state.
+    gRPC's core would report a mismatch only in its own log, and fail every handshake. The check below reads the files a
+    second time. If they change in between, the next handshake reloads them, because the watch has the older state.
     """
     chain, key = _read_file(files.chain), _read_file(files.key)
     roots = _read_file(files.client_ca) if files.client_ca else None
@@ -141,7 +148,7 @@ def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration,
 
 def _read_file(path: Path) -> bytes:
     try:
-        return read_file(path, _MOST_BYTES)
+        return read_file(path, _MAX_BYTES)
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error.strerror}.") from error
     except UnfitFileError as error:
@@ -149,9 +156,9 @@ def _read_file(path: Path) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """In OpenSSL's words, without its line numbers."""
+    """Returns OpenSSL's reason without its file names and line numbers."""
     reason = error.reason if isinstance(error, ssl.SSLError) else None
-    return (reason or "they do not parse").replace("_", " ").lower()
+    return (reason or "they cannot be parsed").replace("_", " ").lower()
 
 
 def _day(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""How much of its limits a key has used."""
+"""Counts the requests and tokens of a key against its limits."""
 
 import time
 from collections import deque
@@ -9,34 +9,34 @@ from doherty_service.security._limits import Limits
 
 _MINUTE = 60.0
 _FIRST_GUESS_SECONDS = 1.0
-"""How long a request takes, while none has ended yet."""
+"""Assumed duration of a request before any request has ended."""
 
-_SOONEST_SECONDS = 0.05
-"""Nobody is told to come back sooner."""
+_MIN_RETRY_SECONDS = 0.05
 
-_MOST_RECENT = 100
-"""Requests from whose time and tokens those of the next ones are estimated."""
+_RECENT_REQUESTS = 100
+"""The duration and tokens of a request are estimated from this many recent ones."""
 
 
-class _Turns:
-    """When those who are refused shall come back: one after the other, for one of them has room at a time."""
+class _RetryTimes:
+    """Spreads the retry times of refused requests, so that each retry finds room for one request."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
-    def next(self, now: float, earliest: float, apart: float) -> float:
-        """Seconds from now.
+    def next(self, now: float, earliest: float, interval: float) -> float:
+        """Returns the retry delay in seconds from `now`; `interval` is the distance to the previous retry time.
 
-        At most a minute, or a caller who never comes back would push all others away; or `earliest`, if that is later.
+        The delay is at most a minute, or until `earliest` if that is later. Without this bound, callers that never come
+        back would delay all others more and more.
         """
-        self._last = min(max(earliest, self._last + apart), max(earliest, now + _MINUTE))
-        return max(_SOONEST_SECONDS, self._last - now)
+        self._last = min(max(earliest, self._last + interval), max(earliest, now + _MINUTE))
+        return max(_MIN_RETRY_SECONDS, self._last - now)
 
 
 class _Bucket:
-    """Takes in all that is used, and loses a minute's allowance every minute.
+    """A leaky bucket: everything that is used adds to it, and it drains at the rate of the limit.
 
-    It keeps what was used, and not when that will be forgiven: a limit that changes counts at once.
+    It stores the amount, not the time at which it will be empty, so that a changed limit takes effect immediately.
     """
 
     def __init__(self) -> None:
@@ -44,17 +44,17 @@ class _Bucket:
         self._at = 0.0
 
     def level(self, now: float, per_minute: float) -> float:
-        """What is in it; any thread may ask."""
+        """Returns the current amount. Thread-safe."""
         return max(0.0, self._level - (now - self._at) * per_minute / _MINUTE)
 
     def add(self, amount: float, now: float, per_minute: float) -> None:
-        """Takes something in, whether there is room or not."""
+        """Adds an amount, even if that exceeds the limit."""
         self._level, self._at = self.level(now, per_minute) + amount, now
 
     def room_in(self, amount: float, now: float, per_minute: float) -> float:
-        """In how many seconds there is room for so much; 0 if there is."""
+        """Returns the seconds until there is room for `amount`; 0 if there is room now."""
         wait = (self.level(now, per_minute) + amount - per_minute) * _MINUTE / per_minute
-        # A caller who waited exactly as long as it was told must not fail by a rounding.
+        # Tolerate rounding, so that a caller that waited exactly as long as requested is accepted.
         return wait if wait > _MINUTE / per_minute * 1e-6 else 0.0
 
 
@@ -62,23 +62,23 @@ class Usage:
     """The requests and tokens of one key, now and over the last minute."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing is used at first; `name` is the key's, and `clock` tells seconds."""
+        """`name` is the name of the key; `clock` returns seconds."""
         self._name = name
         self._clock = clock
         self._running = 0
-        self._seconds: deque[float] = deque(maxlen=_MOST_RECENT)
-        self._charges: deque[int] = deque(maxlen=_MOST_RECENT)
+        self._seconds: deque[float] = deque(maxlen=_RECENT_REQUESTS)
+        self._charges: deque[int] = deque(maxlen=_RECENT_REQUESTS)
         self._requests = _Bucket()
         self._tokens = _Bucket()
-        self._turns_running = _Turns()
-        self._turns_requests = _Turns()
-        self._turns_tokens = _Turns()
+        self._retry_running = _RetryTimes()
+        self._retry_requests = _RetryTimes()
+        self._retry_tokens = _RetryTimes()
 
     def take(self, limits: Limits) -> float:
-        """Counts a request of the key, until `release` gets what this returns.
+        """Counts a request. Pass the returned value to `release` at its end.
 
         Raises:
-            OverloadedError: one more would be beyond a limit of the key.
+            OverloadedError: The request would exceed a limit of the key.
         """
         now = self._clock()
         self._check_running(limits, now)
@@ -88,18 +88,18 @@ class Usage:
         return now
 
     def release(self, taken: float) -> None:
-        """A request has ended."""
+        """Records the end of a request. `taken` is what `take` returned."""
         self._running -= 1
         self._seconds.append(self._clock() - taken)
 
     def charge(self, tokens: int, limits: Limits) -> None:
-        """Tokens were used: those of a prompt or those of an answer."""
+        """Counts the tokens of a prompt or of an answer."""
         if limits.tokens_per_minute is not None and tokens:
             self._tokens.add(tokens, self._clock(), limits.tokens_per_minute)
             self._charges.append(tokens)
 
     def shares(self, limits: Limits) -> Iterator[tuple[str, float]]:
-        """How much of each limit is in use: 1 is all of it. Of tokens it can be more. Any thread may ask."""
+        """Yields the name and the used share of each limit; 1 is all. Tokens can exceed 1. Thread-safe."""
         now = self._clock()
         if limits.max_concurrent is not None:
             yield "max_concurrent", self._running / limits.max_concurrent
@@ -112,21 +112,21 @@ class Usage:
         if limits.max_concurrent is None or self._running < limits.max_concurrent:
             return
         median = sorted(self._seconds)[len(self._seconds) // 2] if self._seconds else _FIRST_GUESS_SECONDS
-        apart = median / limits.max_concurrent
+        interval = median / limits.max_concurrent
         raise self._refusal(
-            f"may have {limits.max_concurrent} requests running or waiting at a time",
-            self._turns_running.next(now, now + apart, apart),
+            f"may have {limits.max_concurrent} requests running or waiting at the same time",
+            self._retry_running.next(now, now + interval, interval),
         )
 
     def _check_tokens(self, limits: Limits, now: float) -> None:
-        """Lets a request in while the last minute's tokens are below the limit; what it will use is not known yet."""
+        """Accepts a request while the bucket is not full, because the tokens of the request are not known yet."""
         if limits.tokens_per_minute is None:
             return
         if wait := self._tokens.room_in(1, now, limits.tokens_per_minute):
-            apart = sum(self._charges) / max(1, len(self._charges)) * _MINUTE / limits.tokens_per_minute
+            interval = sum(self._charges) / max(1, len(self._charges)) * _MINUTE / limits.tokens_per_minute
             raise self._refusal(
                 f"may use {limits.tokens_per_minute} tokens a minute, prompts and answers together",
-                self._turns_tokens.next(now, now + wait, apart),
+                self._retry_tokens.next(now, now + wait, interval),
             )
 
     def _charge_request(self, limits: Limits, now: float) -> None:
@@ -135,9 +135,9 @@ class Usage:
         if wait := self._requests.room_in(1, now, limits.per_minute):
             raise self._refusal(
                 f"may send {limits.per_minute} requests a minute",
-                self._turns_requests.next(now, now + wait, _MINUTE / limits.per_minute),
+                self._retry_requests.next(now, now + wait, _MINUTE / limits.per_minute),
             )
         self._requests.add(1, now, limits.per_minute)
 
-    def _refusal(self, what: str, retry_after: float) -> OverloadedError:
-        return OverloadedError("KEY_LIMIT", f"the key {self._name!r} {what}", retry_after=retry_after)
+    def _refusal(self, limit: str, retry_after: float) -> OverloadedError:
+        return OverloadedError("KEY_LIMIT", f"the key {self._name!r} {limit}", retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""Until when certificates are valid: the standard library reads that only of a connection's other side."""
+"""Reads the validity of certificates. The standard library can do that only for the peer of a connection."""
 
 import re
 import ssl
@@ -11,26 +11,26 @@ _LONG = 0x80
 
 
 class Validity(NamedTuple):
-    """A span of time, in seconds since 1970."""
+    """The validity period of a certificate, in seconds since 1970."""
 
     begins: float
     ends: float
 
 
 def read_validity(chain: bytes) -> Validity:
-    """The span in which all certificates of a PEM file are valid.
+    """Returns the period in which all certificates of a PEM file are valid.
 
     Raises:
-        ValueError: there is none, or one is not as RFC 5280 has it.
+        ValueError: The file contains no certificate, or one that does not follow RFC 5280.
     """
-    spans = [_of_certificate(ssl.PEM_cert_to_DER_cert(one.decode("ascii"))) for one in _PEM.findall(chain)]
-    if not spans:
+    periods = [_certificate_validity(ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))) for pem in _PEM.findall(chain)]
+    if not periods:
         raise ValueError("there is no certificate")
-    return Validity(max(one.begins for one in spans), min(one.ends for one in spans))
+    return Validity(max(period.begins for period in periods), min(period.ends for period in periods))
 
 
-def _of_certificate(der: bytes) -> Validity:
-    """RFC 5280, 4.1: the validity stands behind the serial number, the algorithm and the issuer."""
+def _certificate_validity(der: bytes) -> Validity:
+    """Reads the validity, which follows the serial number, the algorithm and the issuer (RFC 5280, 4.1)."""
     _, certificate, _ = _take(der)
     _, body, _ = _take(certificate)
     tag, _, rest = _take(body)
@@ -43,20 +43,20 @@ def _of_certificate(der: bytes) -> Validity:
 
 
 def _take(der: bytes) -> tuple[int, bytes, bytes]:
-    """The tag and the content of the first element, and what is behind it."""
+    """Returns the tag and the content of the first DER element, and the bytes after it."""
     if len(der) < 2:  # noqa: PLR2004 - a tag and a length
-        raise ValueError("the certificate is cut off")
-    size, at = der[1], 2
+        raise ValueError("the certificate is truncated")
+    size, start = der[1], 2
     if size & _LONG:
-        at += size & ~_LONG
-        size = int.from_bytes(der[2:at])
-    if len(der) < at + size:
-        raise ValueError("the certificate is cut off")
-    return der[0], der[at : at + size], der[at + size :]
+        start += size & ~_LONG
+        size = int.from_bytes(der[2:start])
+    if len(der) < start + size:
+        raise ValueError("the certificate is truncated")
+    return der[0], der[start : start + size], der[start + size :]
 
 
 def _time(tag: int, text: bytes) -> float:
-    """Both kinds of time are in UTC; the one with two digits for the year begins with 1950."""
+    """Parses UTCTime or GeneralizedTime, both in UTC. UTCTime has two digits for the years 1950 to 2049."""
     digits = text.decode("ascii").removesuffix("Z")
     if tag == _UTC_TIME:
         digits = ("19" if digits >= "50" else "20") + digits

@@ -1,4 +1,4 @@
-"""Notices that files have changed."""
+"""Detects changes of files."""
 
 import os
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ _State = list[tuple[int, int, int] | None]
 
 
 class FileWatch:
-    """Whether any of some files is another one than when it was last asked.
+    """Detects whether any of several files has changed since the last check.
 
-    It compares what `stat` tells, so that asking costs microseconds; links are followed, as those that Kubernetes
-    swaps when it updates a secret. A new owner or mode is a change, too: it may be what lets a file be read.
+    It compares the results of `stat`, so a check takes microseconds. It follows symbolic links, such as those that
+    Kubernetes replaces when it updates a secret. A new owner or mode counts as a change, because it may make a file
+    readable.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Takes the state of now as known."""
         self._paths = tuple(paths)
         self._known: _State | None = self._state()
 
     def changed(self) -> bool:
-        """Compares with the last time, and takes the state of now as known."""
+        """Whether a file has changed since the last call, or since this object was created."""
         before, self._known = self._known, self._state()
         return before != self._known
 
-    def forget(self) -> None:
-        """Makes the next question be answered with yes: what was there could not be read, and may be in a moment."""
+    def mark_changed(self) -> None:
+        """Makes the next call of `changed` return True. For use after a failed read that may succeed later."""
         self._known = None
 
     def _state(self) -> _State:
@@ -34,7 +34,7 @@ class FileWatch:
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - Path.stat costs twice as much
+        status = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
     except OSError:
         return None
-    return found.st_ctime_ns, found.st_ino, found.st_size
+    return status.st_ctime_ns, status.st_ino, status.st_size

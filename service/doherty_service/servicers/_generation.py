@@ -1,4 +1,4 @@
-"""GenerationService: each method translates, and leaves the work to others."""
+"""GenerationService. Its methods translate messages and delegate the work."""
 
 import logging
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ _log = logging.getLogger("doherty.request")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the server takes at most."""
+    """Maximum sizes and numbers."""
 
     queued: int
-    """Requests that wait for a slot; told by GetModel, and kept by admission."""
+    """Requests that wait for a slot. GetModel reports this, and admission enforces it."""
     message_bytes: int
-    """Of one message; told by GetModel, and kept by gRPC's core."""
+    """Bytes of one message. GetModel reports this, and gRPC's core enforces it."""
     concurrent_streams: int
-    """Requests that are open on one MultiplexGenerate; those behind them wait to be read."""
+    """Open requests of one MultiplexGenerate. Further requests are not read until one ends."""
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
-    """Serves one engine. Methods get the record of the RPC where gRPC's own servicers get a context."""
+    """Serves one engine. Its methods get the record of the RPC in place of gRPC's context."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what its methods leave their work to
+    def __init__(  # noqa: PLR0913, PLR0917 - the objects to which its methods delegate
         self,
         generations: Generations,
         deployment: Deployment,
@@ -51,8 +51,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._receive_watch = receive_watch
         self._reader = RequestReader(deployment, salts)
 
-    async def Generate(self, request: request_pb2.GenerateRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
-        """Generates one whole answer."""
+    async def Generate(self, request: request_pb2.GenerateRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; we pass the record as the context, and return bytes
+        """Generates one answer and returns it as one message."""
         answer = WholeAnswer(record)
         try:
             self.accept(answer, request)
@@ -64,7 +64,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self._generations.end_answer(answer)
 
     async def StreamGenerate(self, request: request_pb2.GenerateRequest, record: RequestRecord) -> None:  # type: ignore[override]  # noqa: N802 - as Generate
-        """Generates one answer and sends it while it comes into being."""
+        """Generates one answer and sends it while it is generated."""
         answer = StreamedAnswer(record)
         self._generations.writes.add(answer)
         try:
@@ -77,7 +77,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self._generations.end_answer(answer)
 
     async def MultiplexGenerate(self, _: object, record: RequestRecord) -> None:  # type: ignore[override]  # noqa: N802 - as Generate
-        """Generates many answers on one RPC."""
+        """Generates many answers over one RPC."""
         multiplex = Multiplex(
             record,
             self._generations,
@@ -90,10 +90,10 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         await multiplex.run()
 
     def accept(self, answer: Answer, wire_request: request_pb2.GenerateRequest) -> None:
-        """What every request begins with; its label first, so that every error has it.
+        """Does the first steps of every request. It reads the label first, so that every error contains it.
 
         Raises:
-            ServiceError: the request is not allowed, or not accepted now.
+            ServiceError: The request is not allowed, or the server accepts none now.
         """
         record = answer.record
         translation.take_label(wire_request, record)
@@ -103,20 +103,20 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._generations.begin_answer(answer)
 
     def read(self, answer: Answer, wire_request: request_pb2.GenerateRequest, *, whole: bool) -> None:
-        """Validates a request.
+        """Validates and translates a request.
 
         Raises:
-            ServiceError: it is not valid here.
+            ServiceError: The request is invalid, or this server does not support it.
         """
         record = answer.record
         model = answer.model = self._generations.model()
         answer.request, answer.ticket = self._reader.read(wire_request, record, model, whole=whole)
-        record.model, record.asked, record.is_streamed = model.model, answer.request, not whole
+        record.model, record.engine_request, record.is_streamed = model.model, answer.request, not whole
         if answer.request.prefix is not None and answer.request.prefix.token_ids:
             record.continued_tokens = len(answer.request.prefix.token_ids)
         if _log.isEnabledFor(logging.DEBUG):
             key = {"key": record.caller.name} if record.caller.name else {}
-            fields = {"rpc": record.rpc, **record.names, "peer": record.peer, **key}
+            fields = {"rpc": record.rpc, **record.log_fields, "peer": record.peer, **key}
             _log.debug("received", extra={"fields": fields})
 
     async def CountTokens(  # type: ignore[override]  # noqa: N802 - as Generate
@@ -133,7 +133,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         return wire.CountTokensResponse(prompt_tokens=count).SerializeToString()
 
     async def GetModel(self, request: model_pb2.GetModelRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802, ARG002 - as Generate
-        """Tells what is served."""
+        """Describes the model and the server."""
         translation.refuse_unknown(request)
         model = self._generations.model()
         return model_pb2.GetModelResponse(

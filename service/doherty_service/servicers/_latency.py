@@ -1,4 +1,4 @@
-"""LatencyService: what the latency interceptor recorded, and what is going on right now."""
+"""LatencyService: the statistics of the latency recorder, and the current load."""
 
 import time
 
@@ -12,16 +12,15 @@ from doherty_service.translation import Violations
 
 
 class LatencyServicer(latency_service_pb2_grpc.LatencyServiceServicer):
-    """Tells how fast the server is."""
+    """Serves the statistics of `recorder` and the load of `generations`."""
 
     def __init__(self, recorder: LatencyRecorder, generations: Generations) -> None:
-        """Reads from both."""
         self._recorder = recorder
         self._snapshots = Snapshots(recorder)
         self._generations = generations
 
-    async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
-        """Sums up the window; works while the model is loaded and while the server drains, too."""
+    async def GetLatency(self, request: wire.GetLatencyRequest, record: RequestRecord) -> bytes:  # type: ignore[override]  # noqa: N802 - gRPC's name; we pass the record as the context, and return bytes
+        """Summarizes the window. Also works while the model is loading and while the server drains."""
         translation.refuse_unknown(request)
         window = None
         if request.HasField("window"):

@@ -1,4 +1,4 @@
-"""Which of the variables DOHERTY_* are settings, which belong to others, and which are misspelt."""
+"""Tells settings from other environment variables that begin with DOHERTY_, and finds misspelt ones."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,25 +6,25 @@ from collections.abc import Iterable, Mapping
 PREFIX = "DOHERTY_"
 
 CONFIG_VARIABLE = "DOHERTY_CONFIG"
-"""Names the TOML file; so does the flag --config."""
+"""The path of the TOML file; the flag --config sets the same."""
 
 CLIENT_VARIABLES = frozenset({"DOHERTY_API_KEY", "DOHERTY_TARGET", "DOHERTY_TLS_CA"})
-"""Those of the SDK and of the command, which a server's environment may have, too."""
+"""Variables of the SDK and the command line. A server's environment may contain them, too."""
 
 _SERVICE_LINK = re.compile(
     r"DOHERTY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_URL = re.compile(r"DOHERTY_(\w+_)?PORT")
-"""What Kubernetes puts into the environment of every container beside a Service whose name begins with doherty."""
+"""Kubernetes sets these variables in every container of a namespace that has a Service named doherty..."""
 
 
 def variable_of(setting: str) -> str:
-    """The variable of a setting, as "DOHERTY_LISTEN"."""
+    """Returns the environment variable of a setting, for example "DOHERTY_LISTEN"."""
     return f"{PREFIX}{setting.upper()}"
 
 
 def unknown_variables(environment: Mapping[str, str], settings: Iterable[str]) -> list[str]:
-    """The variables that nobody reads: most likely misspelt."""
+    """Returns the DOHERTY_* variables that neither the server nor the SDK reads; they are probably misspelt."""
     known = {*map(variable_of, settings)} | CLIENT_VARIABLES | {CONFIG_VARIABLE}
     return [
         name
@@ -34,5 +34,5 @@ def unknown_variables(environment: Mapping[str, str], settings: Iterable[str]) -
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    """Whether Kubernetes set it: its DOHERTY_PORT is a URL, and a person's DOHERTY_PORT=50051 is a mistake."""
+    """Whether Kubernetes set the variable. Its DOHERTY_PORT is a URL; a DOHERTY_PORT=50051 is a user's mistake."""
     return bool(_SERVICE_LINK.fullmatch(name) or (_SERVICE_URL.fullmatch(name) and "://" in value))

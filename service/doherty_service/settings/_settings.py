@@ -1,9 +1,7 @@
-"""Every setting of `doherty serve`: as a flag, as an environment variable DOHERTY_*, or in a TOML file."""
+"""The settings of `doherty serve`: flags, environment variables DOHERTY_*, and entries of a TOML file."""
 
-import codecs
 import ipaddress
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,255 +16,259 @@ from pydantic_settings import (
 )
 
 from doherty_engine import DEFAULT_ENGINE
-from doherty_service.process import read_file
+from doherty_service.settings._config_file import read_config
 from doherty_service.settings._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
 
-_MOST_CONFIG_BYTES = 1 << 20
-
-_LARGEST = 2**31 - 1
-"""What gRPC's own options and the fields of GetModel can hold."""
+_MAX_INT = 2**31 - 1
+"""The largest value that gRPC's channel options and the fields of GetModel can hold."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-Door = Literal["open", "keyed", "off"]
-_DOORS = "open to everybody, keyed (to those whom the services are open to: with keys_file, to holders of a key) or off"
+Exposure = Literal["open", "keyed", "off"]
+_EXPOSURES = "open (to everyone), keyed (with keys_file, only to callers with a valid key) or off"
 
 
-class _Environment(EnvSettingsSource):
-    """The variables DOHERTY_*; misspelt ones under their whole names, which are then unknown like any other."""
+class _EnvironmentSource(EnvSettingsSource):
+    """Reads DOHERTY_* variables. Misspelt ones keep their full names, so that they are reported as unknown settings."""
 
     def __call__(self) -> dict[str, Any]:
-        """The values by the names of their settings."""
         return super().__call__() | dict.fromkeys(unknown_variables(os.environ, self.settings_cls.model_fields))
 
 
-class _File(InitSettingsSource):
-    """What the TOML file says. pydantic-settings' own source passes over a file that is not there."""
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Reads the TOML file of settings.
-
-    Raises:
-        OSError: it is not there or cannot be read.
-        UnfitFileError: it is not a regular file, or is too large.
-        ValueError: it is not TOML in UTF-8.
-    """
-    data = read_file(path, _MOST_CONFIG_BYTES)
-    if data.startswith(codecs.BOM_UTF8):
-        raise ValueError(
-            f"{path} begins with a byte-order mark, which TOML does not allow; save it as UTF-8 without one"
-        )
-    try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+class _FileSource(InitSettingsSource):
+    """Holds the contents of the TOML file. pydantic-settings' own TOML source ignores a missing file."""
 
 
 def _read_networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Networks, or single addresses, separated by commas.
+    """Parses networks or single addresses that are separated by commas.
 
     Raises:
-        ValueError: one is none, or has bits set beyond its prefix.
+        ValueError: One of them is not a network, or has host bits set.
     """
     return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def is_loopback(listen: str) -> bool:
-    """Whether only this machine can reach HOST:PORT."""
+    """Whether the address HOST:PORT can be reached from this machine only."""
     host = listen.rpartition(":")[0].strip("[]")
-    # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+    # RFC 6761: names under localhost mean this machine; case and a trailing dot do not matter.
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False  # another name may resolve to anything
+        return False  # any other name may resolve to any address
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
 
 
 class Settings(BaseSettings):
-    """The settings of one server; a flag beats the environment, and that the file. Unknown names are errors."""
+    """The settings of one server.
+
+    Flags override environment variables, which override the config file. Unknown names are errors.
+    """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=()
     )
 
-    engine: str = Field(default=DEFAULT_ENGINE, description="The engine that generates.")
-    model: str = Field(default="", description="A path or a hub id; empty takes the engine's default.")
-    engine_option: Annotated[dict[str, str], NoDecode] = Field(
-        default_factory=dict, description="An option of the engine, as KEY=VALUE; may be given several times."
+    engine: str = Field(default=DEFAULT_ENGINE, description="The engine that generates answers.")
+    model: str = Field(
+        default="", description="A path or a Hugging Face Hub id; empty selects the engine's default model."
     )
-    listen: str = Field(default="127.0.0.1:50051", description="The address, as HOST:PORT; port 0 picks one.")
+    engine_option: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="An engine option, as KEY=VALUE; can be repeated."
+    )
+    listen: str = Field(
+        default="127.0.0.1:50051", description="The address to listen on, as HOST:PORT; port 0 picks a free port."
+    )
     metrics_listen: str = Field(
         default="",
-        description="Where Prometheus reads metrics over plain HTTP, as HOST:PORT; empty is nowhere. Anybody who "
-        "reaches it can read them, and names of keys with them.",
+        description="The address that serves Prometheus metrics over plain HTTP, as HOST:PORT; empty disables it. "
+        "Anyone who can reach it can read the metrics, including the names of keys.",
     )
-    insecure: bool = Field(default=False, description="Allow plaintext on an address other than loopback.")
+    insecure: bool = Field(default=False, description="Allow plaintext on a non-loopback address.")
     tls_cert: Path | None = Field(
-        default=None, description="The certificate chain, a PEM file; read again when it changes."
+        default=None, description="The certificate chain, a PEM file; reloaded when it changes."
     )
     tls_key: Path | None = Field(default=None, description="The certificate's private key, a PEM file.")
     tls_client_ca: Path | None = Field(
-        default=None, description="The authorities that clients must have a certificate of (mTLS), a PEM file."
+        default=None,
+        description="The certificate authorities that must have issued clients' certificates (mTLS), a PEM file.",
     )
     keys_file: Path | None = Field(
         default=None,
-        description="The file of API keys, which `doherty keys` writes: with it, every call needs one of them.",
+        description="The file of API keys, as written by `doherty keys`. If set, every call needs a key, except calls "
+        "of services that are open.",
     )
     key_max_concurrent: int | None = Field(
         default=None,
         ge=1,
-        le=_LARGEST,
-        description="How many requests of a key may run or wait at a time, unless it has a limit of its own.",
+        le=_MAX_INT,
+        description="Maximum number of requests that run or wait at the same time, for each key without its own limit.",
     )
     key_per_minute: int | None = Field(
         default=None,
         ge=1,
-        le=_LARGEST,
-        description="How many requests a minute a key may send, unless it has a limit of its own.",
+        le=_MAX_INT,
+        description="Maximum number of requests per minute, for each key without its own limit.",
     )
     key_tokens_per_minute: int | None = Field(
         default=None,
         ge=1,
-        le=_LARGEST,
-        description="How many tokens a minute a key may use, prompts and answers together, unless it has a limit of "
-        "its own.",
+        le=_MAX_INT,
+        description="Maximum number of tokens per minute, prompts and answers together, for each key without its own "
+        "limit.",
     )
-    health: Door = Field(default="open", description=f"The health service: {_DOORS}.")
-    reflection: Door = Field(default="keyed", description=f"Reflection, which tells the contract to tools: {_DOORS}.")
-    channelz: Door = Field(default="keyed", description=f"Channelz, which tells of all connections: {_DOORS}.")
-    load_reports: Door = Field(
+    health: Exposure = Field(default="open", description=f"Who may call the health service: {_EXPOSURES}.")
+    reflection: Exposure = Field(
+        default="keyed", description=f"Who may call reflection, which describes the API to tools: {_EXPOSURES}."
+    )
+    channelz: Exposure = Field(
+        default="keyed", description=f"Who may call channelz, which shows all connections: {_EXPOSURES}."
+    )
+    load_reports: Exposure = Field(
         default="keyed",
-        description="Reports of the load for balancers (ORCA), by a service and, unless it is off, with the status of "
-        f"each call: {_DOORS}.",
+        description=f"Who may call the ORCA service, which reports load to load balancers: {_EXPOSURES}. Unless it is "
+        "off, the trailing metadata of each call contains a report, too.",
     )
     door: Literal["none", "smg"] = Field(
         default="none",
-        description="A second port for a gateway: smg speaks what the gateway SMG asks of vLLM. Callers need no key "
-        "there.",
+        description="A second port for a gateway: smg implements the vLLM interface that the gateway SMG calls. It "
+        "requires no key.",
     )
     door_listen: str = Field(default="127.0.0.1:50052", description="The address of the door, as HOST:PORT.")
-    system_prompt: str = Field(default="", description="The system message of conversations that have none.")
+    system_prompt: str = Field(default="", description="The system message for conversations that have none.")
     allow_control_tokens: bool = Field(
         default=False,
-        description="Read the model's control tokens where messages spell them out, not as text; whoever writes a "
-        "message can then forge others.",
+        description="Interpret the model's control tokens in the text of messages. Anyone who writes a message can "
+        "then forge other messages.",
     )
     share_prefix_cache: bool = Field(
         default=False,
-        description="Share cached prefixes of prompts among all keys, whose holders can then find out each other's "
+        description="Share cached prompt prefixes among all keys. The holders of keys can then find out each other's "
         "prompts.",
     )
     max_output_tokens: int = Field(
-        default=1024, ge=1, le=_LARGEST, description="The default of stopping.max_output_tokens."
+        default=1024, ge=1, le=_MAX_INT, description="The default for stopping.max_output_tokens."
     )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="The default of sampling.temperature.")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="The default of sampling.top_p.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="The default for sampling.temperature.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="The default for sampling.top_p.")
     max_queue_wait: float = Field(
         default=10,
         ge=0,
         allow_inf_nan=False,
-        description="How long a request may have to wait for a slot, by estimate, in seconds; one that would wait "
-        "longer is refused.",
+        description="Maximum estimated wait for a slot, in seconds. A request that would wait longer is refused.",
     )
     max_queued_requests: int = Field(
-        default=10_000, ge=0, le=_LARGEST, description="How many requests may wait for a slot, however short the wait."
+        default=10_000,
+        ge=0,
+        le=_MAX_INT,
+        description="Maximum number of requests that wait for a slot, regardless of the estimated wait.",
     )
     max_queued_bytes: int = Field(
-        default=16 << 20, ge=0, le=_LARGEST, description="How many bytes of requests may wait for a slot."
+        default=16 << 20,
+        ge=0,
+        le=_MAX_INT,
+        description="Maximum total size of the requests that wait for a slot, in bytes.",
     )
     max_message_bytes: int = Field(
-        default=4 << 20, ge=1024, le=_LARGEST, description="The largest message taken, in bytes."
+        default=4 << 20, ge=1024, le=_MAX_INT, description="Maximum size of a message from a caller, in bytes."
     )
     max_connections: int = Field(
         default=1000,
         ge=1,
-        le=_LARGEST - 1,
-        description="How many connections there may be; each takes a file descriptor.",
+        le=_MAX_INT - 1,
+        description="Maximum number of connections. Each takes a file descriptor.",
     )
     trusted_proxies: str = Field(
         default="",
-        description="Addresses or networks, separated by commas, of proxies that many callers come through: they may "
-        "have more connections that have shown no key than others.",
+        description="Addresses or networks of proxies that many callers share, separated by commas. A proxy may have "
+        "more connections that have not sent a valid key than other addresses.",
     )
     max_concurrent_streams: int = Field(
-        default=512, ge=1, le=_LARGEST, description="How many calls a connection may have at a time."
+        default=512, ge=1, le=_MAX_INT, description="Maximum number of concurrent calls on one connection."
     )
     idle_timeout: float = Field(
-        default=600, ge=1, le=_LARGEST // 1000, description="How long a connection may have no call, in seconds."
+        default=600, ge=1, le=_MAX_INT // 1000, description="Close a connection after this many seconds without a call."
     )
     max_connection_age: float = Field(
         default=0,
         ge=0,
-        le=_LARGEST // 1000,
-        description="After how long, give or take 10 %, a connection takes no more calls, so that its client connects "
-        "anew and finds servers that were added, in seconds; calls on it may finish; 0 is never.",
+        le=_MAX_INT // 1000,
+        description="Accept no new calls on a connection that is this many seconds old (plus or minus 10 %), so that "
+        "its client reconnects and discovers added servers. Calls in progress may finish. 0 means never.",
     )
     receive_timeout: float = Field(
         default=30,
         gt=0,
         allow_inf_nan=False,
-        description="How long a request may take to arrive, and a MultiplexGenerate may have none, in seconds.",
+        description="Maximum time for a request to arrive, and for a MultiplexGenerate to have no request, in seconds.",
     )
     latency_window: float = Field(
-        default=300, gt=0, le=_LARGEST, allow_inf_nan=False, description="How far GetLatency looks back, in seconds."
+        default=300,
+        gt=0,
+        le=_MAX_INT,
+        allow_inf_nan=False,
+        description="The period that GetLatency covers, in seconds.",
     )
     step_timeout: float = Field(
         default=30,
         gt=0,
         allow_inf_nan=False,
-        description="How long the engine may be silent while requests run before it is started again, in seconds.",
+        description="Restart the engine if it completes no step for this many seconds while requests run.",
     )
     canary_interval: float = Field(
         default=60,
         ge=0,
         allow_inf_nan=False,
-        description="After how long without work the engine is tried out with one token, in seconds; 0 is never.",
+        description="Test the engine with a one-token request after this many seconds without work. 0 means never.",
     )
     max_engine_failures: int = Field(
         default=5,
         ge=0,
-        le=_LARGEST,
-        description="How often the engine may fail within ten minutes; then the server ends.",
+        le=_MAX_INT,
+        description="Exit if the engine fails more often than this within ten minutes.",
     )
     stall_timeout: float = Field(
         default=30,
         gt=0,
         allow_inf_nan=False,
-        description="How long a caller may leave a message unread before its request is ended, in seconds.",
+        description="End a request if its caller leaves a message unread for this many seconds.",
     )
     drain_delay: float = Field(
         default=0,
         ge=0,
         allow_inf_nan=False,
-        description="How long SIGTERM still takes requests in, for load balancers to see the health, in seconds.",
+        description="How long the server still accepts requests after SIGTERM, in seconds, while health checks report "
+        "NOT_SERVING and load balancers react.",
     )
     drain_grace: float = Field(
-        default=30, ge=0, allow_inf_nan=False, description="How long SIGTERM lets requests finish, in seconds."
+        default=30,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long requests may take to finish after SIGTERM and drain_delay, in seconds.",
     )
-    log_level: LogLevel = Field(default="info", description="The least that is logged.")
+    log_level: LogLevel = Field(default="info", description="The lowest level that is logged.")
 
     @field_validator("engine_option", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
-        """Reads KEY=VALUE pairs: a list of them from flags, several with semicolons between from the environment."""
+        """Parses KEY=VALUE pairs: a list of pairs from flags, one string with semicolons from the environment."""
         if isinstance(value, dict):
-            return {key: str(one).lower() if isinstance(one, bool) else str(one) for key, one in value.items()}
+            return {
+                key: str(option).lower() if isinstance(option, bool) else str(option) for key, option in value.items()
+            }
         pairs = value.split(";") if isinstance(value, str) else value
         if not isinstance(pairs, (list, tuple)):
             return value
-        read: dict[str, str] = {}
+        options: dict[str, str] = {}
         for pair in pairs:
             key, separator, text = str(pair).partition("=")
             if not separator or not key:
                 raise ValueError(f"{pair!r} is not KEY=VALUE")
-            read[key.strip()] = text
-        return read
+            options[key.strip()] = text
+        return options
 
     @field_validator("listen", "metrics_listen", "door_listen")
     @classmethod
@@ -287,19 +289,19 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key belong together")
+            raise ValueError("tls_cert and tls_key must be set together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         return self
 
     @property
     def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        """Those of the trusted proxies."""
+        """`trusted_proxies`, parsed."""
         return _read_networks(self.trusted_proxies)
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """Whether `listen` can be reached from this machine only."""
         return is_loopback(self.listen)
 
     @classmethod
@@ -311,8 +313,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file that DOHERTY_CONFIG names."""
+        """Returns flags, environment variables and the file that DOHERTY_CONFIG names, in order of precedence."""
         path = os.environ.get(CONFIG_VARIABLE)
         if not path:
-            return init_settings, _Environment(settings_cls)
-        return init_settings, _Environment(settings_cls), _File(settings_cls, read_config(Path(path)))
+            return init_settings, _EnvironmentSource(settings_cls)
+        return init_settings, _EnvironmentSource(settings_cls), _FileSource(settings_cls, read_config(Path(path)))

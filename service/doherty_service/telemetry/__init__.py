@@ -1,4 +1,4 @@
-"""What the server notes and tells: records of requests, the rolling window over many, and the log."""
+"""Records of requests, statistics over many requests, and the log."""
 
 from doherty_service.telemetry._awake import awake
 from doherty_service.telemetry._causes import REFUSALS, AbortCause

@@ -1,7 +1,7 @@
-"""How long something has lasted while this process ran, which is what a watchdog must go by.
+"""A clock for watchdogs, which leaves out the time during which this process did not run.
 
-A process can be stopped (SIGSTOP, a paused container, a machine that swaps) and go on later. What it watches has then
-had no chance to be heard, and is not to blame for the silence.
+A process can be stopped and continued (SIGSTOP, a paused container, a machine that swaps). Nothing that a watchdog
+watches could make progress in the meantime, so that time must not count.
 """
 
 import asyncio
@@ -12,69 +12,69 @@ from typing import Any, Final
 
 from doherty_service.telemetry._log import log_warning
 
-_BEAT_SECONDS = 0.25
+_HEARTBEAT_SECONDS = 0.25
 
 _GAP_SECONDS = 1.0
-"""Without a beat for longer than this, the process, or its event loop, did not run."""
+"""If there was no heartbeat for longer than this, the process or its event loop did not run."""
 
-_TOLD_SECONDS = 3.0
-"""Gaps so long are logged; shorter ones are common while an engine loads."""
+_LOGGED_GAP_SECONDS = 3.0
+"""Gaps longer than this are logged. Shorter ones are common while an engine loads."""
 
-_MOST_GAPS = 100
-"""Those before them are forgotten, and count as time in which it ran."""
+_MAX_GAPS = 100
+"""Older gaps are forgotten and count as time in which the process ran."""
 
 
 class AwakeClock:
-    """Knows when the event loop did not run. For use on that loop alone."""
+    """Tracks when the event loop did not run. May be used on that event loop only."""
 
     def __init__(self) -> None:
-        self._last_beat: float | None = None
-        self._gaps: deque[tuple[float, float]] = deque(maxlen=_MOST_GAPS)
-        """Begin and end of each, by `time.monotonic()`."""
+        self._last_heartbeat: float | None = None
+        self._gaps: deque[tuple[float, float]] = deque(maxlen=_MAX_GAPS)
+        """Start and end of each gap, as `time.monotonic()`."""
 
     async def run(self) -> None:
-        """Beats until it is cancelled; without it no gap is noticed."""
+        """Records heartbeats until it is cancelled. Gaps are detected only while this runs."""
         try:
             while True:
-                self._beat()
-                await asyncio.sleep(_BEAT_SECONDS)
+                self._heartbeat()
+                await asyncio.sleep(_HEARTBEAT_SECONDS)
         finally:
-            self._last_beat = None
+            self._last_heartbeat = None
 
-    def seconds_since(self, mark: float) -> float:
-        """The seconds from a time by `time.monotonic()` until now, without those in which the loop did not run."""
-        if self._last_beat is not None:
-            self._beat()  # whoever asks may be the first to run after a gap
-        gone = sum(max(0.0, end - max(begun, mark)) for begun, end in self._gaps)
-        return time.monotonic() - mark - gone
+    def seconds_since(self, start: float) -> float:
+        """Returns the seconds since `start` (a `time.monotonic()`), without those in which the loop did not run."""
+        if self._last_heartbeat is not None:
+            self._heartbeat()  # the caller may be the first to run after a gap
+        asleep = sum(max(0.0, gap_end - max(gap_start, start)) for gap_start, gap_end in self._gaps)
+        return time.monotonic() - start - asleep
 
-    async def within(self, seconds: float, doing: Coroutine[Any, Any, None]) -> None:
-        """Awaits something for so long at the most, and cancels it then.
+    async def within(self, seconds: float, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Awaits a coroutine, and cancels it if it takes longer than `seconds`.
 
         Raises:
-            TimeoutError: it took longer.
+            TimeoutError: The coroutine took longer.
         """
-        begun = time.monotonic()
-        task = asyncio.ensure_future(doing)
+        start = time.monotonic()
+        task = asyncio.ensure_future(coroutine)
         try:
             while not task.done():
-                left = seconds - self.seconds_since(begun)
+                left = seconds - self.seconds_since(start)
                 if left <= 0:
                     raise TimeoutError
-                await asyncio.wait([task], timeout=min(left, _BEAT_SECONDS))
+                await asyncio.wait([task], timeout=min(left, _HEARTBEAT_SECONDS))
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await task
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         now = time.monotonic()
-        if self._last_beat is not None and now - self._last_beat > _GAP_SECONDS:
-            self._gaps.append((self._last_beat, now))
-            if now - self._last_beat > _TOLD_SECONDS:
-                log_warning("stood_still", seconds=round(now - self._last_beat, 3))
-        self._last_beat = now
+        if self._last_heartbeat is not None and now - self._last_heartbeat > _GAP_SECONDS:
+            self._gaps.append((self._last_heartbeat, now))
+            if now - self._last_heartbeat > _LOGGED_GAP_SECONDS:
+                log_warning("stood_still", seconds=round(now - self._last_heartbeat, 3))
+        self._last_heartbeat = now
 
 
 awake: Final = AwakeClock()
-"""The one of this process; its server keeps it running."""
+"""The clock of this process. The server runs it."""

@@ -1,13 +1,13 @@
-"""Why a request can be refused, or end early."""
+"""The reasons for refusals and aborts."""
 
 from enum import Enum
 
 REFUSALS = ("QUEUE_FULL", "DEADLINE_TOO_SHORT", "KEY_LIMIT", "COUNTING_FULL")
-"""The reasons for which a request is refused before any work is done for it."""
+"""The error reasons of requests that are refused before the server does any work for them."""
 
 
 class AbortCause(Enum):
-    """Why a request ended before its answer was complete; the values are the names in the contract."""
+    """Why a request ended before its answer was complete. The values are the enum names of the contract."""
 
     CANCELLED = "ABORT_CAUSE_CANCELLED"
     DEADLINE = "ABORT_CAUSE_DEADLINE"
@@ -17,5 +17,5 @@ class AbortCause(Enum):
 
     @property
     def label(self) -> str:
-        """The name in metrics, the log and traces, as "stalled_reader"."""
+        """The name in metrics, the log and traces, for example "stalled_reader"."""
         return self.name.lower()

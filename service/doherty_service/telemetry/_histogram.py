@@ -1,4 +1,4 @@
-"""Counts of durations by bucket, as Prometheus has them."""
+"""Histograms of durations, with buckets as in Prometheus."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -10,23 +10,23 @@ BOUNDS = (
     15.0, 20.0, 30.0, 60.0, 120.0, 300.0,
 )
 # fmt: on
-"""Seconds, each the upper end of a bucket and part of it; one of them is the Doherty threshold."""
+"""The inclusive upper bounds of the buckets, in seconds. One of them is the Doherty threshold, 0.4."""
 
 
 class Histogram:
-    """Counts values by bucket; the last bucket has no upper end."""
+    """Counts values by bucket. The last bucket has no upper bound."""
 
     def __init__(self) -> None:
         self.sum = 0.0
         self._counts = [0] * (len(BOUNDS) + 1)
 
     def observe(self, value: float) -> None:
-        """Takes in one value, in seconds."""
+        """Adds one value, in seconds."""
         self._counts[bisect_left(BOUNDS, value)] += 1
         self.sum += value
 
     def observe_each(self, values: Sequence[float]) -> None:
-        """Takes in many values in ascending order."""
+        """Adds many values, which must be in ascending order."""
         if len(values) < len(BOUNDS):
             for value in values:
                 self._counts[bisect_left(BOUNDS, value)] += 1
@@ -41,7 +41,7 @@ class Histogram:
         self.sum += sum(values)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Each upper end with the number of values up to it; the last is infinite."""
+        """Yields each upper bound, the last of which is infinite, with the number of values up to it."""
         total = 0
         for bound, count in zip((*BOUNDS, float("inf")), tuple(self._counts), strict=True):
             total += count

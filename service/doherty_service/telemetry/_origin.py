@@ -1,4 +1,4 @@
-"""Which server a line of the log is from."""
+"""The fields of log lines that identify the server."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from doherty_service._version import server_version
 
 
 class _Origin:
-    """The fields that every line begins with, and their JSON."""
+    """The fields at the beginning of every line, and their JSON."""
 
     def __init__(self) -> None:
         self.fields: dict[str, object] = {}
@@ -15,7 +15,7 @@ class _Origin:
         self.name(socket.gethostname())
 
     def name(self, instance: str) -> None:
-        """Gives this server a name that no other one has."""
+        """Sets the name of this server, which must be unique."""
         self.fields = {"instance": instance, "version": server_version()}
         self.json = json.dumps(self.fields)[1:-1]
 
@@ -24,5 +24,5 @@ origin = _Origin()
 
 
 def name_instance(port: int) -> None:
-    """Tells servers of one host apart by their ports; until then the host is all that is known."""
+    """Adds the port to the name, which distinguishes the servers of one host. Until then the name is the host's."""
     origin.name(f"{socket.gethostname()}:{port}")

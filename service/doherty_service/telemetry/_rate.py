@@ -1,26 +1,26 @@
-"""A bound on how many lines of one kind the log gets."""
+"""Limits how many lines of one kind are logged."""
 
 import time
 from collections.abc import Callable
 
 
 class LineLimit:
-    """Lets so many lines through at once, and so many a second after that; counts the others."""
+    """A token bucket: allows `burst` lines at once and `per_second` after that, and counts the others."""
 
     def __init__(self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells seconds."""
+        """`clock` returns seconds."""
         self._burst = burst
         self._per_second = per_second
         self._clock = clock
         self._left = float(burst)
-        self._looked = clock()
+        self._updated = clock()
         self._suppressed = 0
 
     def allows(self) -> bool:
-        """Whether one more line may be written now."""
+        """Whether one more line may be written now. Counts the line either way."""
         now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._looked) * self._per_second)
-        self._looked = now
+        self._left = min(self._burst, self._left + (now - self._updated) * self._per_second)
+        self._updated = now
         if self._left < 1:
             self._suppressed += 1
             return False
@@ -28,6 +28,6 @@ class LineLimit:
         return True
 
     def take_suppressed(self) -> int:
-        """How many lines were not let through since this was last asked."""
+        """Returns the number of lines that were not allowed since the last call."""
         suppressed, self._suppressed = self._suppressed, 0
         return suppressed

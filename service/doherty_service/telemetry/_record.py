@@ -1,4 +1,4 @@
-"""What the server notes of one request, from its arrival to its terminal status."""
+"""The record of one request, from its arrival to its terminal status."""
 
 import random
 import time
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from doherty_service.security import Caller
 
 MULTIPLEX = "/doherty.v1.GenerationService/MultiplexGenerate"
-"""The method whose RPCs carry requests."""
+"""The method whose RPCs carry many requests."""
 GENERATE = "/doherty.v1.GenerationService/Generate"
 STREAM_GENERATE = "/doherty.v1.GenerationService/StreamGenerate"
 _ANSWERING = frozenset({GENERATE, STREAM_GENERATE, MULTIPLEX})
@@ -30,49 +30,49 @@ _RPCS = {
 OTHER_RPC = "other"
 """Health checks, reflection and the like."""
 RPCS = (*_RPCS.values(), OTHER_RPC)
-"""Everything that `RequestRecord.rpc` can be."""
+"""All values of `RequestRecord.rpc`."""
 ANSWERING_RPCS = tuple(sorted(_RPCS[method] for method in _ANSWERING))
-"""Those that ask for an answer."""
+"""The RPCs that generate answers."""
 Metadata = Sequence[tuple[str, str | bytes]]
-"""The headers of a call, as gRPC gives them."""
+"""The metadata of a call, in gRPC's format."""
 
 
 def new_key() -> str:
-    """A unique name for a request: 32 hexadecimal digits."""
+    """Returns a unique name for a request: 32 hexadecimal digits."""
     return f"{random.getrandbits(128):032x}"
 
 
 @dataclass(slots=True, eq=False)
 class RequestRecord:
-    """One RPC, or one request of a MultiplexGenerate: who asks, and the marks that its way through the server leaves.
+    """One RPC, or one request of a MultiplexGenerate: its caller, and a timestamp for each stage of its processing.
 
-    All marks are plain assignments on the event loop. Times are seconds by `time.monotonic()`, durations are seconds,
-    and what did not happen is None.
+    All fields are assigned on the event loop. Points in time are `time.monotonic()`, durations are in seconds, and
+    None means that something has not happened.
     """
 
     method: str
-    """The full name, as "/doherty.v1.GenerationService/Generate"."""
+    """The full name, for example "/doherty.v1.GenerationService/Generate"."""
     key: str
     """The server's own unique name for this request."""
     request_id: str
-    """The caller's label, or the key where it gave none."""
+    """The caller's label, or `key` if the caller sent none."""
     caller: "Caller"
     peer: str = ""
-    """The caller's address, as "ipv4:127.0.0.1:50000"."""
+    """The caller's address, for example "ipv4:127.0.0.1:50000"."""
     is_stranger: bool = False
-    """Whether the caller should have shown a key and has not."""
+    """Whether the server requires a key and the caller has not sent a valid one."""
     ends_at: float | None = None
-    """The caller's deadline, by `time.monotonic()`; None where there is none."""
+    """The caller's deadline as `time.monotonic()`; None if there is none."""
     attempt: int = 1
-    """Which one of the caller's attempts at the same request this is, as it says itself."""
+    """The number of the caller's attempt at this request, as reported by the caller."""
     tried_for: float = 0.0
-    """For how many seconds the caller says that it has been trying, with the attempts before this one."""
+    """The seconds since the caller's first attempt at this request, as reported by the caller."""
     rpc_context: grpc.aio.ServicerContext[Any, Any] | None = None
     """gRPC's context of the RPC; None for a request of a MultiplexGenerate."""
     carries_requests: bool = False
-    """Whether it is a MultiplexGenerate as a whole, whose requests have records of their own."""
+    """Whether this is a whole MultiplexGenerate, whose requests have their own records."""
     has_requests: bool = False
-    """Whether one of these has come."""
+    """Whether a MultiplexGenerate has received a request."""
     received: float = field(default_factory=time.monotonic)
     queue: float | None = None
     preprocess: float | None = None
@@ -82,43 +82,43 @@ class RequestRecord:
     """When the summary was handed to the transport."""
     prompt_tokens: int | None = None
     output_tokens: int = 0
-    """Generated for this request."""
+    """Tokens generated for this request, without those of `continue_from`."""
     continued_tokens: int | None = None
-    """Of the held part that the answer goes on from; None where there is none, or it is not known."""
+    """Tokens of `continue_from`; None if it is not set or its number of tokens is not known."""
     gaps: "array[float]" = field(default_factory=lambda: array("d"))
-    """Seconds between messages that carry tokens (ITL); sorted once the request has ended."""
+    """Seconds between messages that carry tokens (ITL), sorted once the request has ended."""
     finish_reason: str | None = None
     abort_cause: AbortCause | None = None
     """Why the answer ended before it was complete."""
     cached_tokens: int | None = None
-    """How many of those that the model had to read were still in the KV cache; None where the engine does not tell."""
+    """Input tokens that were still in the KV cache; None if the engine does not report them."""
     engine_time_to_first_token: float | None = None
-    """As the engine itself measured it, where it does."""
+    """The engine's own measurement; None if the engine has none."""
     status: str = ""
-    """The name of the terminal status, as "OK", once the call has ended."""
+    """The name of the terminal status, for example "OK"; empty until the call has ended."""
     reason: str = ""
-    """The reason that the caller was told with an error, as "QUEUE_FULL"."""
+    """The error reason that was sent to the caller, for example "QUEUE_FULL"."""
     model: str = ""
-    """The id of the model that answers, once the request is found to be valid."""
-    asked: EngineRequest | None = None
-    """The request, once it is found to be valid."""
+    """The id of the model, set once the request has been validated."""
+    engine_request: EngineRequest | None = None
+    """What the engine is to do, set once the request has been validated."""
     is_streamed: bool = False
-    """Whether the answer is sent while it comes into being."""
+    """Whether the answer is sent while it is generated."""
     trace: tuple[str, str] | None = None
-    """The trace and span ids in hexadecimal digits, where the request is traced."""
+    """The trace and span ids in hexadecimal, if the request is traced."""
     _spans: list[tuple[str, float]] | None = None
-    """What `spans` returns, once the answer is complete and none of it changes."""
+    """The result of `spans`, stored once the answer is complete."""
     span: Any = None
-    """OpenTelemetry's span, where the request is traced."""
+    """OpenTelemetry's span, if the request is traced."""
 
     def mark_started(self, prompt_tokens: int, preprocess: float, engine_queue: float) -> None:
-        """The engine has read the input."""
+        """Records that the engine has read the input."""
         self.prompt_tokens = prompt_tokens
         self.preprocess = preprocess
         self.queue = (self.queue or 0.0) + engine_queue
 
     def mark_tokens(self, count: int) -> None:
-        """`count` tokens are delivered to the transport now."""
+        """Records that `count` tokens are delivered to the transport now."""
         now = time.monotonic()
         if self.last_token is None:
             self.first_token = now
@@ -130,14 +130,14 @@ class RequestRecord:
     def mark_summary(
         self, finish_reason: str, cached_tokens: int | None = None, engine_time_to_first_token: float | None = None
     ) -> None:
-        """The answer is complete, and its summary is handed to the transport now."""
+        """Records that the answer is complete and its summary is handed to the transport now."""
         self.summarized = time.monotonic()
         self.finish_reason = finish_reason
         self.cached_tokens = cached_tokens
         self.engine_time_to_first_token = engine_time_to_first_token
 
     def time_left(self) -> float | None:
-        """Seconds until the caller's deadline, at least 0; None where there is none."""
+        """Returns the seconds until the caller's deadline, at least 0; None if there is no deadline."""
         return None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
 
     @property
@@ -159,35 +159,35 @@ class RequestRecord:
 
     @property
     def total(self) -> float | None:
-        """Seconds until the summary was handed to the transport."""
+        """Seconds from the receive time until the summary was handed to the transport."""
         return None if self.summarized is None else self.summarized - self.received
 
     @property
     def rpc(self) -> str:
-        """The method's name within the contract, as "Generate"; `OTHER_RPC` for all others."""
+        """The name of the method, for example "Generate"; `OTHER_RPC` for methods outside of the contract."""
         return _RPCS.get(self.method, OTHER_RPC)
 
     @property
     def is_answer(self) -> bool:
-        """Whether it asks for an answer: only these are recorded and counted."""
+        """Whether this is a request for an answer. Latencies are recorded only for these."""
         return self.method in _ANSWERING and not self.carries_requests
 
     @property
-    def names(self) -> dict[str, object]:
-        """What every log line about this request begins with."""
-        names: dict[str, object] = {"request_id": self.request_id, "attempt": self.attempt}
+    def log_fields(self) -> dict[str, object]:
+        """The first fields of every log line about this request."""
+        fields: dict[str, object] = {"request_id": self.request_id, "attempt": self.attempt}
         if self.continued_tokens is not None:
-            names["continued_tokens"] = self.continued_tokens
+            fields["continued_tokens"] = self.continued_tokens
         if self.trace is not None:
-            names |= {"trace_id": self.trace[0], "span_id": self.trace[1]}
-        return names
+            fields |= {"trace_id": self.trace[0], "span_id": self.trace[1]}
+        return fields
 
     def elapsed(self) -> float:
-        """Seconds since the receive time."""
+        """Returns the seconds since the receive time."""
         return time.monotonic() - self.received
 
     def spans(self) -> list[tuple[str, float]]:
-        """The names and seconds of what is known, in the order in which it happens."""
+        """Returns the names and seconds of all known spans, in chronological order."""
         if self._spans is not None:
             return self._spans
         known: list[tuple[str, float]] = []
@@ -203,10 +203,10 @@ class RequestRecord:
             known.append(("total", self.summarized - received))
         if (per_token := self.time_per_output_token) is not None:
             known.append(("time_per_output_token", per_token))
-        if self.summarized is not None:  # nothing changes any more
+        if self.summarized is not None:  # the spans no longer change
             self._spans = known
         return known
 
     def server_timing(self) -> str:
-        """The value of the trailing metadata `server-timing`, in the syntax of W3C Server-Timing (milliseconds)."""
+        """Returns the value of the trailing metadata `server-timing`, in W3C Server-Timing syntax (milliseconds)."""
         return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in self.spans())

@@ -1,4 +1,4 @@
-"""What the latency of the last minutes was, and what was counted and measured since the server started."""
+"""Statistics over requests: a rolling window of the last minutes, and counters since the server started."""
 
 import time
 from collections import Counter, defaultdict
@@ -14,59 +14,59 @@ _FAULTS = frozenset({"INTERNAL", "UNKNOWN"})
 
 
 class TokenKind(StrEnum):
-    """Which tokens are counted."""
+    """Kinds of tokens that are counted."""
 
     PROMPT = "prompt"
-    """Without those of a held part."""
+    """Prompt tokens, without those of `continue_from`."""
     OUTPUT = "output"
-    """Delivered, also of answers that were not completed."""
+    """Delivered tokens, including those of incomplete answers."""
     CACHED = "cached"
-    """Those that the model had to read and that were still in the KV cache."""
+    """Input tokens that were still in the KV cache."""
 
 
 class LatencyRecorder:
-    """Keeps how every request ended for a rolling window, and counts all calls since the server started.
+    """Collects the statistics of requests.
 
-    A request is taken in at its end; nothing here is touched while tokens flow.
+    A request is added when it ends. While an answer is generated, nothing here is updated.
     """
 
     def __init__(self, window: float) -> None:
-        """`window` is in seconds."""
+        """`window` is the length of the rolling window, in seconds."""
         self.started = time.monotonic()
         self.aborts: Counter[AbortCause] = Counter()
         self.refusals: Counter[str] = Counter()
-        """By the reason that the caller was told."""
+        """Refused requests by error reason."""
         self.engine_restarts = 0
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """Calls that have ended, by rpc, status and the name of the key. Of a MultiplexGenerate, its requests count."""
+        """Ended calls by rpc, status and name of the key. A MultiplexGenerate counts by its requests."""
         self.tokens: Counter[tuple[TokenKind, str]] = Counter()
-        """By kind and the name of the key."""
+        """Tokens by kind and name of the key."""
         self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        """To the terminal status, by rpc and status."""
+        """Seconds from the receive time to the terminal status, by rpc and status."""
         self.spans: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        """By the name of the span, as `RequestRecord.spans` has it, and rpc; "inter_token": between messages."""
+        """Seconds by span (see `RequestRecord.spans`) and rpc. The span "inter_token" is the gap between messages."""
         self.slot_frees: dict[AbortCause | None, Histogram] = defaultdict(Histogram)
-        """How long the engine's slot stayed taken after an abort, by cause."""
+        """Seconds from an abort until the engine freed the slot, by cause."""
         self.totals = Tally()
-        """What ended since the server started."""
+        """Outcomes since the server started."""
         self.answered = 0
         """Requests for an answer that ended OK."""
         self.failed = 0
-        """Requests that were owed an answer, whose callers stayed, and that got no whole one."""
+        """Requests that were owed an answer, were not cancelled, and did not end OK."""
         self.first_tokens: Counter[bool] = Counter()
         """Requests that were owed a first token, by whether it came within the threshold."""
         self.loop_lag = Histogram()
-        """By how much a timer of the event loop was late."""
+        """Seconds by which a timer of the event loop was late."""
         self._window = RollingWindow(window)
 
     def finish(self, record: RequestRecord) -> None:
-        """Takes in a request that has ended; its status says how."""
+        """Adds a request that has ended."""
         rpc, key, status = record.rpc, record.caller.name, record.status
-        if not record.has_requests or status in _FAULTS:  # else its requests count, and not the RPC that brought them
+        if not record.has_requests or status in _FAULTS:  # otherwise only the requests count
             self.requests[rpc, status, key] += 1
         if record.abort_cause is not None:
             self.aborts[record.abort_cause] += 1
-        if rpc != OTHER_RPC and not record.carries_requests:  # these last for hours, as a health watch does
+        if rpc != OTHER_RPC and not record.carries_requests:  # a MultiplexGenerate or a health watch lasts for hours
             self.durations[rpc, status].observe(record.elapsed())
         outcome, is_answer = Outcome(status, record.reason, key), record.is_answer
         self.totals.add(outcome, is_answer=is_answer)
@@ -80,7 +80,7 @@ class LatencyRecorder:
         if record.cached_tokens is not None:
             self.tokens[TokenKind.CACHED, key] += record.cached_tokens
         for name, seconds in record.spans():
-            if name != "time_to_last_token" or record.summarized is not None:  # an answer cut off has no last token
+            if name != "time_to_last_token" or record.summarized is not None:  # only complete answers have a last token
                 self.spans[name, rpc].observe(seconds)
         if record.gaps:
             self.spans["inter_token", rpc].observe_each(record.gaps)
@@ -94,14 +94,14 @@ class LatencyRecorder:
             self.first_tokens[is_in_time(record)] += 1
 
     def slot_freed(self, cause: AbortCause | None, seconds: float) -> None:
-        """Takes note of how long the engine's slot stayed taken after a request was aborted."""
+        """Records the seconds from the abort of a request until the engine freed its slot."""
         self.slot_frees[cause].observe(seconds)
 
     @property
-    def kept(self) -> int:
-        """How many requests a snapshot may have to sum up."""
-        return self._window.kept
+    def window_size(self) -> int:
+        """The number of requests in the rolling window."""
+        return self._window.size
 
     def snapshot(self, window: float | None = None) -> Snapshot:
-        """Sums up the last `window` seconds, or all that is kept; any thread may ask."""
+        """Summarizes the last `window` seconds, or the whole rolling window. Thread-safe."""
         return self._window.snapshot(window)

@@ -1,4 +1,4 @@
-"""The one log line of a request."""
+"""The log line of a request."""
 
 import json
 import time
@@ -6,18 +6,18 @@ import time
 from doherty_service.telemetry._origin import origin
 from doherty_service.telemetry._record import OTHER_RPC, RequestRecord
 
-_MOST_NAME = 100
-"""Characters of the name of an unknown method."""
+_MAX_METHOD_NAME = 100
+"""Maximum number of characters of an unknown method's name."""
 
 
 def request_line(record: RequestRecord) -> str:  # noqa: C901 - one step for each part of the line
-    """The line of a request that has ended, as JSON.
+    """Formats the line of a request that has ended, as JSON.
 
-    It is put together by hand because it is made for every request: `json` would take several times as long. Only the
-    caller's label, and the name of a method that this server does not have, can hold characters that need escaping.
+    It is formatted by hand because every request has such a line, and `json` would take several times as long. Only the
+    caller's label and the names of unknown methods can contain characters that need escaping.
     """
     is_known = record.rpc != OTHER_RPC
-    rpc = record.rpc if is_known else _escape(record.method.rpartition("/")[2][:_MOST_NAME])
+    rpc = record.rpc if is_known else _escape(record.method.rpartition("/")[2][:_MAX_METHOD_NAME])
     label = record.request_id if record.request_id is record.key else _escape(record.request_id)
     level = "info" if is_known else "debug"
     parts = [f'{{"time": "{_now()}", "level": "{level}", "event": "request", {origin.json}']
@@ -61,7 +61,7 @@ def _ms(seconds: float) -> str:
 
 
 class _Clock:
-    """The time of day in UTC as ISO 8601; all but the milliseconds is formatted once a second."""
+    """Formats the current time as ISO 8601 in UTC. Everything but the milliseconds is formatted once per second."""
 
     def __init__(self) -> None:
         self._second = 0

@@ -1,4 +1,4 @@
-"""The requests of the last minutes: how they ended, and how long those took that got somewhere."""
+"""A rolling window over the requests of the last minutes: their outcomes and latencies."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from doherty_service.telemetry._causes import REFUSALS
 from doherty_service.telemetry._record import RequestRecord
 
 THRESHOLD = 0.4
-"""Seconds. People and computers keep pace when neither waits longer: W. J. Doherty and A. J. Thadani, "The Economic
-Value of Rapid Response Time", IBM, 1982."""
+"""The Doherty threshold in seconds: W. J. Doherty and A. J. Thadani, "The Economic Value of Rapid Response Time", IBM,
+1982."""
 
-_MOST_REQUESTS = 20_000
-"""How many requests are kept with their times at the most: sorting those takes some 20 ms."""
+_MAX_REQUESTS = 20_000
+"""Maximum number of requests whose latencies are kept. Sorting them takes about 20 ms."""
 
 _NOT_OWED_STATUSES = frozenset(
     {"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"}
@@ -26,22 +26,22 @@ _NOT_OWED_REASONS = frozenset({"KEY_LIMIT"})
 
 
 class Outcome(NamedTuple):
-    """How a call ended, and whose it was."""
+    """How a call ended, and the key that it used."""
 
     status: str
     reason: str
-    """What its caller was told; empty with OK, and where the caller left or its deadline passed."""
+    """The error reason; empty for OK, and if the caller cancelled or its deadline passed."""
     key: str
-    """The name of its API key."""
+    """The name of the API key."""
 
     @property
     def is_owed(self) -> bool:
-        """Whether the server should have given it a first token: the caller made no mistake and kept to its limits."""
+        """Whether the server owed the caller a first token: the request was valid and within the limits of its key."""
         return self.status not in _NOT_OWED_STATUSES and self.reason not in _NOT_OWED_REASONS
 
 
 class Refusal(NamedTuple):
-    """Why a request was refused, and whose it was."""
+    """Why a request was refused, and the name of its API key."""
 
     reason: str
     key: str
@@ -49,7 +49,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Three quantiles in seconds, by nearest rank; None where nothing was measured at that rank."""
+    """Three quantiles in seconds, by nearest rank. None means that there is no value at that rank."""
 
     p50: float | None
     p90: float | None
@@ -58,12 +58,12 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of what ended."""
+    """Counts of ended calls."""
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    """Requests for an answer."""
+    """Requests for an answer, by outcome."""
     refusals: Counter[Refusal] = field(default_factory=Counter)
-    """Calls of any kind that were refused before any work was done for them."""
+    """Calls of all RPCs that were refused before the server did any work for them."""
 
     def add(self, outcome: Outcome, *, is_answer: bool) -> None:
         """Counts a call that has ended."""
@@ -73,21 +73,22 @@ class Tally:
             self.refusals[Refusal(outcome.reason, outcome.key)] += 1
 
     def update(self, other: "Tally") -> None:
-        """Adds the counts of another one, which the event loop may be adding to: `dict` copies them in one go."""
+        """Adds the counts of another tally. `dict` copies them atomically, because the event loop may change them."""
         self.outcomes.update(dict(other.outcomes))
         self.refusals.update(dict(other.refusals))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What ended within a window.
+    """A summary of the requests that ended within a window.
 
-    The quantiles and shares that are not in `owed_...` and `waits` are over the answers that ended OK.
+    All quantiles and shares except `owed_...` and `waits` are over the answers that ended OK.
     """
 
     window: float
+    """The length of the window in seconds."""
     answers: int
-    """How many ended OK."""
+    """Number of answers that ended OK."""
     queue: Quantiles
     time_to_first_token: Quantiles
     time_to_last_token: Quantiles
@@ -96,24 +97,24 @@ class Snapshot:
     last_token_share: float | None
     ended: Tally
     owed: int
-    """How many requests the server should have given a first token."""
+    """Number of requests that were owed a first token."""
     owed_share: float | None
     """The share of these whose first token came within the threshold."""
     owed_time_to_first_token: Quantiles
-    """None where a request at that rank never got a first token."""
+    """None if the request at that rank never got a first token."""
     waits: Quantiles
-    """For a slot, of all requests that waited, however they ended."""
+    """Waits for a slot, of all requests that waited, regardless of their outcome."""
 
 
-class _Times:
-    """The times of requests that got as far as to have some, in seconds."""
+class _Latencies:
+    """The latencies of those requests that have any, in seconds."""
 
     __slots__ = ("answers", "first_token", "last_token", "owed_first_token", "per_token", "queue", "requests", "waits")
 
     def __init__(self) -> None:
         self.requests = 0
         self.answers = 0
-        """Those that ended OK; the next four are of these."""
+        """Number of requests that ended OK. The next four series are theirs."""
         self.queue = array("d")
         self.first_token = array("d")
         self.last_token = array("d")
@@ -122,7 +123,7 @@ class _Times:
         self.waits = array("d")
 
     def add(self, record: RequestRecord, outcome: Outcome) -> None:
-        """Takes in a request for an answer that ends."""
+        """Adds a request for an answer that has ended."""
         queue, first = record.queue, record.time_to_first_token
         is_answered = record.summarized is not None and outcome.status == "OK"
         if not is_answered and queue is None and first is None:
@@ -143,8 +144,8 @@ class _Times:
                 if value is not None:
                     series.append(value)
 
-    def update(self, other: "_Times") -> None:
-        """Adds those of another one."""
+    def update(self, other: "_Latencies") -> None:
+        """Adds the latencies of another object."""
         self.answers += other.answers
         self.queue += other.queue
         self.first_token += other.first_token
@@ -155,87 +156,86 @@ class _Times:
 
 
 class _Second:
-    """What ended within one second."""
+    """The calls that ended within one second."""
 
-    __slots__ = ("ends_at", "tally", "times")
+    __slots__ = ("ends_at", "latencies", "tally")
 
     def __init__(self, ends_at: int) -> None:
         self.ends_at = ends_at
         self.tally = Tally()
-        self.times = _Times()
+        self.latencies = _Latencies()
 
 
 class RollingWindow:
-    """Keeps what ended, second by second, and forgets what is older than the window or too much."""
+    """Groups ended calls by second. Drops seconds that are too old, and the oldest ones if there are too many calls."""
 
     def __init__(self, length: float) -> None:
         """`length` is in seconds."""
         self.length = length
         self._seconds: deque[_Second] = deque()
-        self._kept_since = -math.inf
-        """When the last second ended that had to be forgotten for lack of room."""
+        self._complete_since = -math.inf
+        """The end of the last second that was dropped because there were too many calls."""
 
     @property
-    def kept(self) -> int:
-        """How many requests are kept with their times."""
-        return sum(second.times.requests for second in self._seconds)
+    def size(self) -> int:
+        """Number of requests whose latencies are kept."""
+        return sum(second.latencies.requests for second in self._seconds)
 
     def add(self, record: RequestRecord, outcome: Outcome, *, is_answer: bool) -> None:
-        """Takes in a call that ends now."""
+        """Adds a call that ends now."""
         now = time.monotonic()
         if not self._seconds or self._seconds[-1].ends_at <= now:
             self._seconds.append(_Second(math.floor(now) + 1))
-            self._forget(now)
+            self._drop_old_seconds(now)
         newest = self._seconds[-1]
         newest.tally.add(outcome, is_answer=is_answer)
         if is_answer:
-            newest.times.add(record, outcome)
+            newest.latencies.add(record, outcome)
 
     def snapshot(self, window: float | None) -> Snapshot:
-        """Sums up the last `window` seconds, or all that is kept; any thread may ask."""
+        """Summarizes the last `window` seconds, or everything that is kept. Thread-safe."""
         now = time.monotonic()
-        window = min(self.length if window is None else window, self.length, now - self._kept_since)
+        window = min(self.length if window is None else window, self.length, now - self._complete_since)
         seconds = [second for second in tuple(self._seconds) if second.ends_at > now - window]
-        ended, times = Tally(), _Times()
+        ended, latencies = Tally(), _Latencies()
         for second in seconds:
             ended.update(second.tally)
-            times.update(second.times)
+            latencies.update(second.latencies)
         owed = sum(count for outcome, count in ended.outcomes.items() if outcome.is_owed)
-        first, last, owed_first = map(sorted, (times.first_token, times.last_token, times.owed_first_token))
+        first, last, owed_first = map(sorted, (latencies.first_token, latencies.last_token, latencies.owed_first_token))
         return Snapshot(
             window=window,
-            answers=times.answers,
-            queue=quantiles(sorted(times.queue)),
+            answers=latencies.answers,
+            queue=quantiles(sorted(latencies.queue)),
             time_to_first_token=quantiles(first),
             time_to_last_token=quantiles(last),
-            time_per_output_token=quantiles(sorted(times.per_token)),
-            first_token_share=_share_within(first, times.answers),
-            last_token_share=_share_within(last, times.answers),
+            time_per_output_token=quantiles(sorted(latencies.per_token)),
+            first_token_share=_share_within(first, latencies.answers),
+            last_token_share=_share_within(last, latencies.answers),
             ended=ended,
             owed=owed,
             owed_share=_share_within(owed_first, owed),
-            owed_time_to_first_token=quantiles(owed_first, never=owed - len(owed_first)),
-            waits=quantiles(sorted(times.waits)),
+            owed_time_to_first_token=quantiles(owed_first, missing=owed - len(owed_first)),
+            waits=quantiles(sorted(latencies.waits)),
         )
 
-    def _forget(self, now: float) -> None:
-        """Lets go of what is too old, and of the oldest seconds while there are too many times."""
+    def _drop_old_seconds(self, now: float) -> None:
         seconds = self._seconds
         while seconds[0].ends_at <= now - self.length:
             seconds.popleft()
-        while self.kept > _MOST_REQUESTS:
-            self._kept_since = seconds.popleft().ends_at
+        while self.size > _MAX_REQUESTS:
+            self._complete_since = seconds.popleft().ends_at
 
 
 def is_in_time(record: RequestRecord) -> bool:
-    """Whether its first token came within the threshold; one that never came is outside of it."""
+    """Whether the request got its first token within the threshold."""
     first = record.time_to_first_token
     return first is not None and first <= THRESHOLD
 
 
-def quantiles(ordered: Sequence[float], *, never: int = 0) -> Quantiles:
-    """The three quantiles of values in ascending order, and of `never` more that came never and rank behind them."""
-    count = len(ordered) + never
+def quantiles(ordered: Sequence[float], *, missing: int = 0) -> Quantiles:
+    """Returns the quantiles of values in ascending order. `missing` more events never happened, and rank last."""
+    count = len(ordered) + missing
     if not count:
         return Quantiles(None, None, None)
     ranks = (math.ceil(share * count) - 1 for share in (0.5, 0.9, 0.99))
@@ -244,5 +244,5 @@ def quantiles(ordered: Sequence[float], *, never: int = 0) -> Quantiles:
 
 
 def _share_within(ordered: Sequence[float], count: int) -> float | None:
-    """How many of the values, in ascending order, are within the threshold, as a share of `count`."""
+    """Returns the number of values within the threshold, as a share of `count`. The values must be ascending."""
     return bisect_right(ordered, THRESHOLD) / count if count else None

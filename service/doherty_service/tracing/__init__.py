@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where the standard variables OTEL_* ask for them and opentelemetry is installed."""
+"""OpenTelemetry traces, if the standard OTEL_* variables enable them and opentelemetry is installed."""
 
 from doherty_service.tracing._setup import Tracing, start_tracing
 

@@ -1,4 +1,4 @@
-"""Reads the standard variables OTEL_*, and starts what they ask for."""
+"""Starts the exporters that the standard OTEL_* variables name."""
 
 import logging
 import os
@@ -14,16 +14,15 @@ from doherty_service.telemetry import log_event
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 _FLUSH_SECONDS = 3.0
-"""How long the last spans may take to leave when the server ends."""
+"""How long the server waits at its end for the last spans to be exported."""
 
 _log = logging.getLogger("doherty.server")
 
 
 class Tracing:
-    """Traces that are being exported."""
+    """Creates spans and exports them."""
 
     def __init__(self, provider: "TracerProvider") -> None:
-        """Spans go to `provider`."""
         from doherty_service.tracing._spans import Spans  # noqa: PLC0415 - opentelemetry is optional
 
         self._provider = provider
@@ -32,16 +31,16 @@ class Tracing:
         self.end = spans.end
 
     def stop(self) -> None:
-        """Sends what is left, for as long as that may take."""
+        """Exports the remaining spans, but gives up after a few seconds."""
         stopping = threading.Thread(target=self._provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_FLUSH_SECONDS)
 
 
 def start_tracing() -> Tracing | None:
-    """Starts to export traces; None where nobody asked for them, or where they cannot be had, which is logged.
+    """Starts to export traces. Returns None if no exporter is configured, or if that fails, which is logged.
 
-    A platform may set OTEL_* for all that it runs, so a server that cannot comply serves all the same.
+    A failure does not stop the server, because a platform may set OTEL_* for every process that it runs.
     """
     names = exporter_names(os.environ)
     if not names:
@@ -56,24 +55,24 @@ def start_tracing() -> Tracing | None:
 
 
 def exporter_names(variables: Mapping[str, str]) -> list[str]:
-    """The exporters that the variables ask for, by the names of opentelemetry's entry points."""
+    """Returns the exporters that the variables name, as names of opentelemetry's entry points."""
     if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    asked = variables.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(variables.get, endpoints)) else "none")
+    exporters = variables.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(variables.get, endpoints)) else "none")
     protocol = variables.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or variables.get("OTEL_EXPORTER_OTLP_PROTOCOL") or ""
     otlp = "otlp_proto_http" if protocol.startswith("http") else "otlp_proto_grpc"
-    names = [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in exporters.split(",")]
     return [otlp if name == "otlp" else name for name in names if name and name != "none"]
 
 
 def _provider(names: list[str]) -> "TracerProvider":
-    """A provider whose batches leave from threads of their own.
+    """Creates a provider that exports batches from separate threads.
 
     Raises:
         ImportError: opentelemetry is not installed.
-        LookupError: an exporter is not installed.
-        ValueError: a variable has a value that opentelemetry cannot read.
+        LookupError: An exporter is not installed.
+        ValueError: A variable has a value that opentelemetry cannot read.
     """
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource  # noqa: PLC0415 - optional
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -92,7 +91,7 @@ def _provider(names: list[str]) -> "TracerProvider":
 
 
 def _exporter(name: str) -> Any:
-    found = tuple(entry_points(group="opentelemetry_traces_exporter", name=name))
-    if not found:
-        raise LookupError(f"no exporter {name!r} of opentelemetry is installed; run `{install_command('otel')}`")
-    return found[0].load()
+    exporters = tuple(entry_points(group="opentelemetry_traces_exporter", name=name))
+    if not exporters:
+        raise LookupError(f"opentelemetry's exporter {name!r} is not installed; run `{install_command('otel')}`")
+    return exporters[0].load()

@@ -1,4 +1,4 @@
-"""One span per request, with the caller's as its parent."""
+"""One span per request, whose parent is the caller's span."""
 
 import time
 
@@ -20,17 +20,17 @@ from doherty_service.tracing._attributes import SERVER_FAULTS, answer_attributes
 
 
 class Spans:
-    """Makes a span for each RPC of the contract and each request of a MultiplexGenerate, not for health or reflection.
+    """Creates a span for each RPC of the contract and each request of a MultiplexGenerate, but not for other services.
 
-    opentelemetry's own interceptor delivers nothing for handlers that write through their context. A span has neither
-    prompts nor answers nor stop texts.
+    opentelemetry's own interceptor does not support handlers that write through their context. Spans contain no
+    prompts, answers or stop texts.
     """
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     def begin(self, record: RequestRecord, metadata: Metadata) -> None:
-        """Begins the span of a request. It is current for what the running task does from now on."""
+        """Starts the span of a request, and makes it the current span of the running task."""
         if record.rpc == OTHER_RPC or record.carries_requests:
             return
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
@@ -44,7 +44,7 @@ class Spans:
         )
         identity = span.get_span_context()
         record.trace = (format_trace_id(identity.trace_id), format_span_id(identity.span_id))
-        # Never detached: the task of an RPC, and its context with it, ends with the RPC.
+        # There is no need to detach it, because the task of an RPC and its context end with the RPC.
         if record.rpc_context is not None:
             otel_context.attach(set_span_in_context(span, parent))
 
@@ -62,7 +62,7 @@ class Spans:
 
 
 def _epoch() -> int:
-    """The nanoseconds between the beginning of Unix time and that of `time.monotonic()`."""
+    """Returns the Unix time in nanoseconds at which `time.monotonic()` was 0."""
     return time.time_ns() - time.monotonic_ns()
 
 

@@ -1,6 +1,6 @@
 """Collects all that is wrong with a request, so that its caller can mend it in one go."""
 
-from doherty_service._errors import MOST_VIOLATIONS, InvalidRequestError, Violation
+from doherty_service._errors import MAX_VIOLATIONS, InvalidRequestError, Violation
 
 
 class Violations:
@@ -12,7 +12,7 @@ class Violations:
 
     def check(self, holds: bool, field: str, description: str) -> None:  # noqa: FBT001 - the condition comes first
         """Takes note of `description` unless the condition holds, as long as there is room for it in a status."""
-        if not holds and len(self._found) < MOST_VIOLATIONS:
+        if not holds and len(self._found) < MAX_VIOLATIONS:
             self._found.append(Violation(field, description))
 
     def within(self, value: float, low: float, high: float, field: str, *, above_low: bool = False) -> None:

@@ -24,7 +24,7 @@ KEPT = {
     "doherty_service.telemetry._window.Refusal": "one for each reason, for each second of the window",
     "doherty_service.telemetry._window.Tally": "one for each second of the window",
     "doherty_service.telemetry._window._Second": "one for each second of the window",
-    "doherty_service.telemetry._window._Times": "one for each second of the window",
+    "doherty_service.telemetry._window._Latencies": "one for each second of the window",
 }
 """What may be more than before, within bounds, and why."""
 
