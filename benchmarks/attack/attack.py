@@ -53,7 +53,7 @@ SETTLE_SECONDS = 40.0
 ATTACKERS_NICENESS = 10
 NEAR_BYTES = 20 << 20
 MOST_TOKENS = {"synthetic": 8000, "llamacpp": 1900}
-OPTIONS = {"synthetic": (), "llamacpp": ("-o", "slots=8", "-o", "context_tokens=2048")}
+OPTIONS = {"synthetic": (), "llamacpp": ("-o", "slots=8", "-o", "context_tokens=8192")}
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
 
 

@@ -75,6 +75,7 @@ class ConnectionGuard:
         """There may be `most` connections; peers in the networks of `trusted` may have any share of them."""
         self._most = most
         self._most_of_peer = max(_LEAST_OF_PEER, most // _PEER_SHARE)
+        self._most_newcomers = connections_to_accept(most) // 4
         self._trusted = tuple(trusted)
         self._with_key: set[str] = set()
         self._known: dict[tuple[str, int], _Connection] = {}
@@ -143,8 +144,8 @@ class ConnectionGuard:
     def surplus(self, connections: Sequence[_Connection], now: float) -> list[_Connection]:
         """Those that are too many: without a key the oldest, for a newcomer is about to show its key; else the newest.
 
-        As long as those without a key are no more than half of all, newcomers are not held to the bound of their
-        peer: somebody behind the same address may open connections faster than others can show their key.
+        As long as those without a key are no more than a quarter of what gRPC accepts, newcomers are not held to the
+        bound of their peer: somebody behind the same address may open them faster than others can show their key.
         """
         newest_first = sorted(connections, key=lambda one: -one.seen)
         strangers = [one for one in newest_first if not one.has_key]
@@ -155,7 +156,7 @@ class ConnectionGuard:
         kept, surplus = 0, with_key[: max(0, len(with_key) - self._most)]
         for one in strangers:
             by_peer[one.peer] += 1
-            is_spared = kept < self._most // 2 and _is_newcomer(one, now)
+            is_spared = kept < self._most_newcomers and _is_newcomer(one, now)
             is_bound = by_peer[one.peer] > self._most_of_peer and not self._is_trusted(one.host)
             if kept >= most or (is_bound and not is_spared):
                 surplus.append(one)
