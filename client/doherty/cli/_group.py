@@ -30,7 +30,7 @@ SUMMARIES: Final = {
     "model": "Tell what the server serves and what it can do.",
     "latency": "Tell how fast the server has been.",
     "completion": "Print what makes a shell complete this command.",
-    "engine": "Show the profiles of an engine, prepare a model for it, and prove that it works here.",
+    "engine": "Show an engine's profiles, prepare a model for it, and verify that it works on this machine.",
     "keys": "Add, change, list and revoke the API keys of a server.",
     "serve": "Serve a model over gRPC, until SIGTERM or SIGINT.",
 }
