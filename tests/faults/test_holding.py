@@ -237,7 +237,7 @@ def test_half_a_request_for_metrics_keeps_nobody_out(impatient: ServerProcess) -
 
 
 def test_a_request_for_metrics_has_a_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http, "_MOST_SECONDS", 0.1)
+    monkeypatch.setattr(_http, "_MAX_SECONDS", 0.1)
     port = _http.start_http("127.0.0.1", 0, lambda _, __: [])
     with socket.create_connection(("127.0.0.1", port), SECONDS) as half:
         half.sendall(b"GET / HTTP/1.0\r\n")
