@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from doherty_engine import engine_names, engine_options
 from doherty_service.command import serve
-from doherty_service.settings import CONFIG_VARIABLE, Settings
+from doherty_service.settings import CONFIG_VARIABLE, Settings, is_loopback
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_defaults_are_safe() -> None:
     settings = Settings()
     assert settings.engine == "llamacpp"
-    assert settings.is_loopback
+    assert is_loopback(settings.listen)
     assert not settings.insecure
 
 
@@ -65,7 +65,7 @@ def test_engine_options_come_from_everywhere(monkeypatch: pytest.MonkeyPatch, tm
     ],
 )
 def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001 - a parameter of the table
-    assert Settings(listen=listen).is_loopback is loopback
+    assert is_loopback(Settings(listen=listen).listen) is loopback
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import NoReturn
 import grpc.aio
 
 from doherty_engine import EngineSetupError
+from doherty_extras import install_command
 from doherty_service import translation
 from doherty_service.generation import Generations
 from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
@@ -25,7 +26,7 @@ def check_door() -> None:
     """
     if find_spec(_PACKAGE) is None:
         raise EngineSetupError(
-            "The door for gateways needs the package smg-grpc-proto; run `pip install 'doherty[gateway]'`."
+            f"The door for gateways needs the package smg-grpc-proto; run `{install_command('gateway')}`."
         )
 
 

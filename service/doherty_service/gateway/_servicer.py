@@ -151,7 +151,7 @@ class VllmEngineServicer:
             num_total_reqs=load.running + load.queued,
             max_running_requests=load.slots,
             token_usage=self._generations.kv_cache_use() or 0.0,
-            utilization=(load.running + load.queued) / load.slots if load.slots else 0.0,
+            utilization=load.utilization,
         )
         return encode(
             vllm.GetLoadsResponse(

@@ -55,6 +55,11 @@ class Load:
     queued_bytes: int = 0
     slots: int = 0
 
+    @property
+    def utilization(self) -> float:
+        """Requests that run or wait, divided by the engine's slots; 0 without an engine."""
+        return (self.running + self.queued) / self.slots if self.slots else 0.0
+
 
 class Generations:
     """Everything that is being generated, and whether more may come.

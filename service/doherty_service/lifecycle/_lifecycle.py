@@ -141,7 +141,7 @@ async def _serve(
         watch_port(address),
         guard.run(address),
         measure_lag(recorder.loop_lag.observe),
-        load_meter.run(),
+        *([load_meter.run()] if settings.load_reports != "off" else []),
         *([run_door(settings, generations, servicer, reporter, receive_watch)] if settings.door != "none" else []),
         *([certificates.watch_expiry()] if certificates is not None else []),
     ]

@@ -49,8 +49,6 @@ class LoadMeter:
     def _note(self, seconds: float, answered: int, failed: int) -> None:
         """Takes in what happened in the last `seconds`."""
         share = 1 - math.exp(-seconds / _AVERAGE_SECONDS)
-        load = self._generations.load()
-        utilization = (load.running + load.queued) / load.slots if load.slots else 0.0
-        self._utilization += share * (utilization - self._utilization)
+        self._utilization += share * (self._generations.load().utilization - self._utilization)
         self._answers += share * (answered / seconds - self._answers)
         self._failures += share * (failed / seconds - self._failures)

@@ -299,11 +299,6 @@ class Settings(BaseSettings):
         """`trusted_proxies`, parsed."""
         return _read_networks(self.trusted_proxies)
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether `listen` can be reached from this machine only."""
-        return is_loopback(self.listen)
-
     @classmethod
     def settings_customise_sources(
         cls,
