@@ -33,6 +33,8 @@ class Scenario:
     fail_at: str = ""
     """The stage at which an exception is raised."""
     build_seconds: float = 0.0
+    largest_weight: float = 1.0
+    """The largest value of a layer's weights, as calibration finds it."""
     fp8_loss: float = 0.0
     """How much the logarithm of the perplexity is higher in FP8; then every 25th best token is another one, too."""
     record: str = ""

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_a_head_that_shares_the_embeddings_stays_as_it_is(tmp_path: Path) -> Non
     assert "lm_head too" not in done.stderr
     (checkpoint,) = bench.kept()
     assert "lm_head" in (checkpoint / "hf_quant_config.json").read_text()
+
+
+@pytest.mark.parametrize(("largest_weight", "scale"), [(224.0, 0.5), (0.0, 1.0)])
+def test_weights_that_are_all_zero_get_a_scale(tmp_path: Path, largest_weight: float, scale: float) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(largest_weight=largest_weight).returncode == 0
+    (checkpoint,) = bench.kept()
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    assert struct.unpack("<f", weights[-4:]) == (scale,)
+
+
+def test_a_range_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    message = bench.refused(largest_weight=float("nan"))
+    assert "the largest value of model.layers.0.mlp.down_proj.weight is nan" in message
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "save"])

@@ -7,6 +7,7 @@ JSON, and ends with its input: so it ends with the command, however that ends.
 
 import copy
 import json
+import math
 import os
 import sys
 import threading
@@ -56,6 +57,7 @@ def quantize(order: dict[str, Any], say: Any) -> None:
                 quantizing(input_ids=torch.tensor([ids], device=order["device"]), use_cache=False)
 
     quantization.quantize(model, configuration(quantization, lm_head=order["lm_head"]), forward_loop=calibrate)
+    check_ranges(model)
     say(doing="writing the checkpoint")
     export.export_hf_checkpoint(model, export_dir=order["folder"])
 
@@ -69,6 +71,25 @@ def configuration(quantization: Any, *, lm_head: bool) -> dict[str, Any]:
             for kind in ("weight", "input")
         ]
     return made
+
+
+def check_ranges(model: Any) -> None:
+    """Gives tensors whose values are all zero a scale of 1.
+
+    ModelOpt 0.47 divides such weights by a scale of 0, and the model would answer NaN. Pruned models and models with
+    added layers have weights like that.
+
+    Raises:
+        ValueError: The range of a tensor is not finite.
+    """
+    for name, module in model.named_modules():
+        if not name.endswith(("weight_quantizer", "input_quantizer")) or module.amax is None:
+            continue
+        largest = float(module.amax.max())
+        if not math.isfinite(largest):
+            raise ValueError(f"the largest value of {name.removesuffix('_quantizer')} is {largest}")
+        if largest == 0:
+            module.amax = module.amax + module.maxbound
 
 
 def _end_with_input() -> None:

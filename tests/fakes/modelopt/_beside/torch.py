@@ -17,6 +17,19 @@ def tensor(data: Any, *, device: str = "cpu") -> Tensor:
     return Tensor(data, device)
 
 
+class Range:
+    """A tensor with one value."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def max(self) -> float:
+        return self.value
+
+    def __add__(self, more: float) -> "Range":
+        return Range(self.value + more)
+
+
 @contextmanager
 def inference_mode() -> Iterator[None]:
     yield

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ class Model:
         self.device = "cpu"
         self.is_evaluated = self.is_quantized = self.head_is_quantized = False
         self.seen: list[int] = []
+        self.quantizers: dict[str, Any] = {}
 
     def to(self, device: str) -> "Model":
         self.device = device
@@ -25,6 +27,10 @@ class Model:
     def eval(self) -> "Model":
         self.is_evaluated = True
         return self
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        yield "", self
+        yield from self.quantizers.items()
 
     def __call__(self, *, input_ids: Any, use_cache: bool) -> None:
         assert not use_cache

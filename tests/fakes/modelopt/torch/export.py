@@ -27,8 +27,16 @@ def export_hf_checkpoint(
     left_out = ["model.embed_tokens"] if model.head_is_quantized else ["lm_head", "model.embed_tokens"]
     quantization = {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": left_out}
     (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
-    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    quantizer = model.quantizers["model.layers.0.mlp.down_proj.weight_quantizer"]
+    scale = quantizer.amax.max() / quantizer.maxbound
+    header = json.dumps(
+        {
+            "w": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]},
+            "weight_scale": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]},
+        }
+    ).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(8) + struct.pack("<f", scale)
+    (folder / "model.safetensors").write_bytes(weights)
     scenario().reach("save")
     told = {"quant_algo": "FP8", "quant_method": "modelopt", "ignore": left_out}
     (folder / "config.json").write_text(json.dumps(model.config | {"quantization_config": told}))

@@ -1,6 +1,7 @@
 """`modelopt.torch.quantization`: calibrates a model in place."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from _scenario import scenario
@@ -14,6 +15,15 @@ FP8_DEFAULT_CFG: dict[str, Any] = {
     ],
     "algorithm": "max",
 }
+
+
+class TensorQuantizer:
+    """The range that calibration has found for a tensor."""
+
+    maxbound = 448.0
+
+    def __init__(self, largest: float | None) -> None:
+        self.amax = None if largest is None else import_module("torch").Range(largest)
 
 
 def quantize(model: Any, config: dict[str, Any], forward_loop: Callable[[Any], None] | None = None) -> Any:
@@ -31,4 +41,10 @@ def quantize(model: Any, config: dict[str, Any], forward_loop: Callable[[Any], N
         if "lm_head" in entry["quantizer_name"]:
             model.head_is_quantized = entry["enable"]
     model.is_quantized = True
+    layer = "model.layers.0.mlp.down_proj"
+    model.quantizers = {
+        f"{layer}.weight_quantizer": TensorQuantizer(scenario().largest_weight),
+        f"{layer}.input_quantizer": TensorQuantizer(6.0),
+        f"{layer}.output_quantizer": TensorQuantizer(None),
+    }
     return model
