@@ -1,6 +1,8 @@
 """A log from which one request can be followed, and which many requests do not flood."""
 
 import socket
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +14,20 @@ from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, failure_of, request
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 12, "ignore_eos": True}}
+LIBRARY = """
+import logging
+from doherty_service.telemetry import set_up_logging
+
+set_up_logging("info")
+handler = logging.StreamHandler()
+form = "(%(processName)s pid=%(process)d %(threadName)s) [%(filename)s:%(lineno)d] %(message)s"
+handler.setFormatter(logging.Formatter(form))
+library = logging.getLogger("library")
+library.addHandler(handler)
+library.propagate = False
+library.warning("began")
+"""
+"""vLLM 0.33 formats its own lines like this."""
 LONG: dict[str, Any] = {"prompt": "Count.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
 MANY = 400
 
@@ -84,3 +100,10 @@ def test_refusals_are_summed_up_where_there_are_many() -> None:
     assert {(line["rpc"], line["reason"]) for line in sums} == {("MultiplexGenerate", "QUEUE_FULL")}
     assert len(alone) + sum(int(str(line["count"])) for line in sums) == MANY
     assert len(alone) < MANY / 2
+
+
+def test_a_library_can_log_process_thread_and_place_with_a_handler_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("(MainProcess pid=")
+    assert line.endswith("MainThread) [<string>:12] began")
