@@ -103,7 +103,7 @@ def test_what_is_remembered_is_bounded() -> None:
     reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     for number in range(2500):
         read(reader, MODEL, prompt="a", sampling={"temperature": number / 2500})
-    assert len(reader._valid) <= 1000  # noqa: SLF001 - memory would tell it less surely
+    assert len(reader._cache) <= 1000  # noqa: SLF001 - the size of the process would be a less reliable measure
     large = GenerateRequest(prompt="a", model="x" * 5000)
     with pytest.raises(NotFoundError):
         read(reader, MODEL, prompt=large.prompt, model=large.model)

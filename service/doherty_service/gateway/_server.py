@@ -48,7 +48,7 @@ async def run_door(
     from doherty_service.gateway._servicer import VllmEngineServicer  # noqa: PLC0415
 
     service = vllm_engine_pb2.DESCRIPTOR.services_by_name["VllmEngine"]
-    translation.know_service(service)
+    translation.register_service(service)
     interceptor = LatencyInterceptor(reporter, receive_watch, own_services=[service.full_name])
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     vllm_engine_pb2_grpc.add_VllmEngineServicer_to_server(VllmEngineServicer(generations, servicer), server)
