@@ -478,7 +478,7 @@ async def test_a_wait_is_the_rest_of_what_runs_and_then_a_turn_for_each_before(c
     lab.learn(50)
     running = lab.fill()
     lab.pass_time(0.5, *running)
-    lab.pace.look()
+    lab.pace.update()
     waits = [lab.pace.wait(rank, 2.0) for rank in (0, 1, 2, 3, 20)]
     assert waits == pytest.approx([0.5, 2.5, 4.5, 6.5, 40.5], abs=0.1)
 
@@ -492,7 +492,7 @@ async def test_one_long_answer_does_not_make_the_wait_long(clock: Clock) -> None
     lab.learn(50)
     long, _ = lab.fill(most_tokens=100_000)
     lab.pass_time(30, long)
-    lab.pace.look()
+    lab.pace.update()
     assert lab.pace.wait(4, 1.0) < 7
 
 
@@ -516,8 +516,8 @@ async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(
     assert lab.pace.chance(ask, enough + 1e-6) == 1.0
     assert lab.pace.chance(ask, enough - 0.1) < 0.1
     assert lab.pace.chance(ask, lab.pace.delay / 2) == 0.0
-    assert lab.pace.need(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
-    assert lab.pace.need(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
+    assert lab.pace.needed(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
+    assert lab.pace.needed(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
 
 
 async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -> None:
@@ -526,23 +526,23 @@ async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -
     assert lab.pace.per_token == pytest.approx(PER_TOKEN)
     (ticket,) = lab.fill()
     lab.pass_time(0.5, ticket)
-    lab.pace.look()
+    lab.pace.update()
     assert isinstance(ticket.progress, Progress)
     for _ in range(20):
         clock.now += 1.0
         ticket.progress.output_tokens += 10
         ticket.progress.last_token = clock.now
-        lab.pace.look()
+        lab.pace.update()
     assert lab.pace.per_token == pytest.approx(0.1, rel=0.05)
 
 
 async def test_callers_that_leave_soon_do_not_push_out_what_is_known(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
-    lab.pace.look()
+    lab.pace.update()
     known = lab.pace.lengths.mean(1000)
     lab.learn(3, count=100, ended=False)
-    lab.pace.look()
+    lab.pace.update()
     assert lab.pace.lengths.mean(1000) == pytest.approx(known)
 
 
