@@ -110,7 +110,7 @@ class WaitQueue:
         return max(reversed(priority.waiting()), key=self._use).youngest()
 
     def _use(self, key: Share) -> tuple[float, float]:
-        """The share of the queue that a key uses, relative to its weight. The age of its youngest request breaks ties."""
+        """The share of the queue that a key uses, relative to its weight. Ties: the age of its youngest request."""
         count, size = key.count / max(self._bounds.requests, 1), key.bytes / max(self._bounds.bytes, 1)
         return (count + size) / key.weight, key.youngest().since
 

@@ -77,7 +77,7 @@ class RequestReader:
         refuse_unknown(wire)
         key = _settings_key(wire)
         settings = self._cache.get(key) if key is not None else None
-        request = self._with_settings(wire, record, settings) if settings else self._cacheate(wire, record, model)
+        request = self._with_settings(wire, record, settings) if settings else self._validate(wire, record, model)
         if key is not None and settings is None:
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
