@@ -171,7 +171,7 @@ def test_the_tokenizer_comes_as_an_archive(tmp_path: Path) -> None:
 
 def test_a_door_that_others_can_reach_has_to_be_allowed() -> None:
     with (
-        pytest.raises(AssertionError, match="plaintext to other machines; say --insecure"),
+        pytest.raises(AssertionError, match="plaintext to other machines; use --insecure"),
         start_server("--engine", "synthetic", "--door", "smg", "--door-listen", "0.0.0.0:0", until="door_open"),
     ):
         pass

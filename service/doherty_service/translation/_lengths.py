@@ -50,7 +50,7 @@ def _check_text(text: str, field: str, model: ModelInfo, violations: Violations)
 
 def _check_characters(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
     most = model.context_tokens * model.longest_token_bytes
-    violations.check(count <= most, field, f"has {count} characters, more than fit into the context")
+    violations.check(count <= most, field, f"has {count} characters, more than the context can ever hold")
 
 
 def _check_ids(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
