@@ -1,4 +1,4 @@
-"""Models that the embedded engine gets from the hub, or from its cache where the hub cannot be asked."""
+"""The embedded engine loads models from the hub, or from the hub's cache if the hub is unreachable."""
 
 import logging
 import socket
@@ -103,7 +103,7 @@ def test_what_was_downloaded_is_found_without_the_hub(
     assert hub.requests - requests == (len(FORMS) if how == "it fails" else 0)  # each is tried once
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == len(FORMS)
-    assert told[0].startswith(f"The hub cannot be asked for {MODEL} (")
+    assert told[0].startswith(f"The hub could not be reached for {MODEL} (")
     assert told[0].endswith(f"): commit {COMMIT} is taken from its cache.")
 
 
@@ -160,7 +160,7 @@ def refusal(name: str) -> str:
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     online = find_model(MODEL, "")
-    monkeypatch.setattr(_hub, "_PATIENCE_WITH_COPY", 0.1)
+    monkeypatch.setattr(_hub, "_TIMEOUT_WITH_COPY", 0.1)
     go_offline(hub, monkeypatch, silent)
     assert find_model(MODEL, "") == online
 

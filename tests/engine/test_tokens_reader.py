@@ -51,7 +51,7 @@ async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: Prom
     assert reading.prefix_ids == folder.texts("The sky")
     assert reading.token_ids == [*reading.prompt_ids, *reading.prefix_ids]
     assert reading.budget == CONTEXT - len(reading.prompt_ids)
-    assert reading.left == reading.budget - len(reading.prefix_ids)
+    assert reading.max_new_tokens == reading.budget - len(reading.prefix_ids)
     assert reading.preprocess > 0
 
 

@@ -78,7 +78,7 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
 
     def _submit(self, answer: TokenAnswer, prepared: PreparedInput, guide: Any) -> Any:
         request, context = self._request, self._context
-        params = context.sampling.write(request, answer.stop_ids, prepared.left, guide)
+        params = context.sampling.write(request, answer.stop_ids, prepared.max_new_tokens, guide)
         # A plain function, which must be called, and its result iterated, on one running loop.
         try:
             return context.llm.generate_async(
@@ -100,7 +100,7 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
             self._on_fault(f"{type(error).__name__}: {error}")
         return super()._explain(error)
 
-    def _with_figures(self, finish: Finish) -> Finish:
+    def _add_counts(self, finish: Finish) -> Finish:
         results, context = self._results, self._context
         if results is None or not results.has_begun:
             return finish

@@ -77,7 +77,7 @@ class Options:
     )
     ngram_window: int | None = option(None, parse_positive, "How many tokens must be alike for that, at most.")
     adapters: tuple[tuple[str, str], ...] = option(
-        (), parse_adapters, "LoRA adapters as NAME=PATH, several with commas between; PATH may be an id on the hub."
+        (), parse_adapters, "LoRA adapters as NAME=PATH, separated by commas; PATH may be an id on the hub."
     )
     checkpoint_cache: str = option(
         "",

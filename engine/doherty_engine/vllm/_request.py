@@ -93,7 +93,7 @@ class VllmRequest(TokenRequest[VllmContext]):
         self.collect()
         super()._run_out_of_time()
 
-    def _with_figures(self, finish: Finish) -> Finish:
+    def _add_counts(self, finish: Finish) -> Finish:
         if self._output is None:
             return finish
         speculation = None

@@ -35,7 +35,7 @@ def sampling_params(
         presence_penalty=sampling.presence_penalty,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed % _SEEDS,
-        max_tokens=prepared.left,
+        max_tokens=prepared.max_new_tokens,
         min_tokens=max(stopping.min_output_tokens - len(prepared.prefix_ids), 0),
         stop_token_ids=sorted(stop_ids),
         ignore_eos=stopping.ignore_eos,

@@ -45,8 +45,8 @@ def _limits(settings: Settings) -> list[tuple[str, int]]:
 
 def _timeouts(settings: Settings) -> list[tuple[str, int]]:
     return [
-        # Allows clients to send pings during a call without traffic, such as a long unary call: by default, core answers
-        # with GOAWAY ("too many pings"). The option with "recv" in its name, which other servers set, does not exist.
+        # Clients may send pings during a call without traffic, such as a long unary call: by default, core answers with
+        # GOAWAY ("too many pings"). The option with "recv" in its name, which other servers set, does not exist.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
         # Finds clients that disappeared or that stopped in the middle of a frame, and ends their requests. The timeout
