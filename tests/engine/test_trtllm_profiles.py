@@ -154,7 +154,7 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
     [
         ({"profile": "quick"}, "There is no profile 'quick'; choose one of fast, slow, interactive, throughput."),
         ({"profile": "slow", "speculation": "ngram"}, "The backend tensorrt has no speculation"),
-        ({"profile": "fast", "slots": "2"}, "Of 2 slots only 1 could be worked on"),
+        ({"profile": "fast", "slots": "2"}, "With 2 slots, max_batch_size is 1"),
         ({"profile": "fast", "temperature": "0.8"}, "With speculation every answer is greedy"),
         ({"profile": "interactive", "speculation": "eagle"}, "needs a model; set speculative_model"),
         ({"lookahead": "8,6"}, "lookahead='8,6' cannot be read"),
@@ -280,7 +280,7 @@ async def test_a_head_that_ends_early_is_copied_with_the_models_length(
         ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}}, {}, "set max_seq_len=2048"),
         ({}, {"profile": "fast"}, "The backend tensorrt has no speculation"),
         ({}, {"speculation": "ngram"}, "leave those out, or draft"),
-        ({}, {"draft": "", "draft_tokens": "2"}, "There is no head whose drafts could be set"),
+        ({}, {"draft": "", "draft_tokens": "2"}, "The options for drafts need a draft head"),
     ],
 )
 async def test_heads_that_cannot_draft(

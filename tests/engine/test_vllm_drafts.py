@@ -137,12 +137,12 @@ async def test_what_does_not_fit_is_refused_before_vllm_starts(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"profile": "fastest"}, "The profile fastest needs a head that drafts for this model; name one with `draft`"),
-        ({"draft_tokens": "3"}, "There is no head whose drafts could be set"),
-        ({"draft_schedule": "8:3"}, "There is no head whose drafts could be set"),
+        ({"profile": "fastest"}, "The profile fastest needs a draft head for this model; name one with `draft`"),
+        ({"draft_tokens": "3"}, "The options for drafts need a draft head"),
+        ({"draft_schedule": "8:3"}, "The options for drafts need a draft head"),
         (
             {"ngram": "4", "engine_args": '{"speculative_config": {"rejection_sample_method": "fly"}}'},
-            "The rejection_sample_method fly changes what the model answers",
+            "The rejection_sample_method fly changes the model's answers",
         ),
     ],
 )

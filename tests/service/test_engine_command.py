@@ -94,7 +94,7 @@ def assert_whole(desk: Desk) -> None:
     assert manifest["configuration"]["lookahead"] == [8, 6, 8]
     assert {path.name for path in engine.iterdir()} == {*manifest["files"], "doherty.json"}
     again = desk.prepare()
-    assert (again.returncode, again.stdout.startswith("The engine was there: ")) == (0, True), again.stderr
+    assert (again.returncode, again.stdout.startswith("The engine already exists: ")) == (0, True), again.stderr
 
 
 @pytest.mark.parametrize("profile", engine_profiles("trtllm"))
@@ -117,7 +117,7 @@ def test_it_fetches_checks_builds_and_is_done(desk: Desk) -> None:
     for stage in (
         "GiB on each GPU",
         f"fetching {MODEL} {COMMIT}",
-        "2 files are what the hub has",
+        "2 files have the hub's digests",
         "quantizing",
         "saving",
     ):
@@ -195,11 +195,11 @@ def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
 
 def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
     small = desk.prepare(cards=[SMALL])
-    assert (small.returncode, "take a larger card" in said(small)) == (2, True)
+    assert (small.returncode, "use a larger card" in said(small)) == (2, True)
     desk.hub.datasets = ()
     offline = desk.prepare()
     assert offline.returncode == 2
-    assert "The calibration set cnn_dailymail can neither be had from the hub" in said(offline)
+    assert "The calibration dataset cnn_dailymail is neither on the hub" in said(offline)
     assert BIG not in {name for _, name, _ in desk.hub.asked}
     calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     assert calibrated.returncode == 0, calibrated.stderr
@@ -219,7 +219,7 @@ def test_weights_that_are_not_what_the_hub_has(desk: Desk) -> None:
 
 def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
     done = desk.run("prepare", "--model", MODEL, "--profile", "interactive")
-    assert (done.returncode, done.stdout.startswith("The model is there: ")) == (0, True)
+    assert (done.returncode, done.stdout.startswith("The model is downloaded: ")) == (0, True)
     assert recorded(desk.record) == []
 
 

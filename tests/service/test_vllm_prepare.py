@@ -63,7 +63,7 @@ async def test_a_checkpoint_is_made_once_and_served(tmp_path: Path) -> None:
         "model.embed_tokens"
     ]
     again = bench.run()
-    assert again.stdout.startswith(f"The checkpoint was there: {checkpoint}")
+    assert again.stdout.startswith(f"The checkpoint already exists: {checkpoint}")
     assert len(recorded(bench.record)) == 1
     async with vllm_lab(checkpoint) as vllm:
         assert vllm.lab.engine.info().model == checkpoint.name
@@ -126,7 +126,7 @@ def _runs(process: int) -> bool:
 
 def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert "take a larger card" in bench.refused(cards=[{**H100, "memory": 10 * GIB}])
+    assert "use a larger card" in bench.refused(cards=[{**H100, "memory": 10 * GIB}])
     assert "FP8 needs a GPU of the generation Ada" in bench.refused(cards=[A100])
     config = json.loads((bench.model / "config.json").read_text())
     (bench.model / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
