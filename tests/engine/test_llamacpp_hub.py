@@ -104,7 +104,7 @@ def test_what_was_downloaded_is_found_without_the_hub(
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == len(FORMS)
     assert told[0].startswith(f"The hub could not be reached for {MODEL} (")
-    assert told[0].endswith(f"): commit {COMMIT} is taken from its cache.")
+    assert told[0].endswith(f"): commit {COMMIT} is taken from the cache.")
 
 
 def test_offline_the_only_file_there_is_meant(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

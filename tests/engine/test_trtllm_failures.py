@@ -122,7 +122,7 @@ async def test_its_own_check_of_health_is_believed(trtllm: Start) -> None:
     async with trtllm("pytorch", unwell_after_steps=40) as lab:
         assert lab.engine.health().ok
         await lab.ask(replace(ENDLESS, stopping=Stopping(max_output_tokens=80, ignore_eos=True)))
-        assert "not well" in lab.engine.health().detail
+        assert "unhealthy" in lab.engine.health().detail
 
 
 async def test_an_answer_that_it_cancels_by_itself_is_a_failure(trtllm: Start) -> None:

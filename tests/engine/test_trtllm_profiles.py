@@ -155,7 +155,7 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
         ({"profile": "quick"}, "There is no profile 'quick'; choose one of fast, slow, interactive, throughput."),
         ({"profile": "slow", "speculation": "ngram"}, "The backend tensorrt has no speculation"),
         ({"profile": "fast", "slots": "2"}, "With 2 slots, max_batch_size is 1"),
-        ({"profile": "fast", "temperature": "0.8"}, "With speculation every answer is greedy"),
+        ({"profile": "fast", "temperature": "0.8"}, "With speculation all answers are greedy"),
         ({"profile": "interactive", "speculation": "eagle"}, "needs a model; set speculative_model"),
         ({"lookahead": "8,6"}, "lookahead='8,6' cannot be read"),
         ({"temperature": "3"}, "it must be 0 to 2"),
@@ -276,7 +276,7 @@ async def test_a_head_that_ends_early_is_copied_with_the_models_length(
     ("changes", "options", "says"),
     [
         ({"hidden_size": 2048}, {}, "its hidden size is 2048, the model's is 4096"),
-        ({"architectures": ["DFlashDraftModel"], "block_size": 10}, {}, "is of dflash, and TensorRT-LLM drafts with"),
+        ({"architectures": ["DFlashDraftModel"], "block_size": 10}, {}, "is a head of dflash, but TensorRT-LLM needs"),
         ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}}, {}, "set max_seq_len=2048"),
         ({}, {"profile": "fast"}, "The backend tensorrt has no speculation"),
         ({}, {"speculation": "ngram"}, "leave those out, or draft"),

@@ -116,7 +116,7 @@ async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: di
         ),
         ({"speculators_model_type": "peagle"}, {}, "is not an EAGLE"),
         ({**DFLASH, "block_size": None}, {}, "has no block_size in its config.json"),
-        (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens a step"),
+        (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens per step"),
         (
             {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}},
             {},
@@ -218,7 +218,7 @@ async def test_n_grams_warn_where_they_lose(
         }
     (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warning.startswith("vLLM 0.26.0 runs ngram on its first model runner, without asynchronous scheduling")
-    assert "a token took 8.4 ms in place of 4.2" in warning
+    assert "a token took 8.4 ms instead of 4.2" in warning
     caplog.clear()
     monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
     async with vllm_lab(tmp_path / "model", ngram="3"):
