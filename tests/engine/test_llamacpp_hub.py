@@ -93,7 +93,7 @@ def test_a_model_on_the_hub(hub: Hub, form: str, file: str) -> None:
 
 @pytest.mark.parametrize("how", OFFLINE)
 @pytest.mark.parametrize("revision", ["", "v1", COMMIT])
-def test_what_was_downloaded_is_found_without_the_hub(
+def test_downloads_are_found_without_the_hub(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str, revision: str
 ) -> None:
     online = {form: find_model(f"{MODEL}{form}", revision) for form in FORMS}
@@ -133,7 +133,7 @@ NOT_ASKED = f"The hub cannot be reached, and the cached copy of {MODEL} has "
     ],
 )
 @pytest.mark.usefixtures("hub")
-def test_what_cannot_be_had_is_told_in_a_sentence(name: str, sentence: str) -> None:
+def test_a_failed_download_is_one_sentence(name: str, sentence: str) -> None:
     assert refusal(name).startswith(sentence)
 
 
@@ -145,7 +145,9 @@ def test_what_cannot_be_had_is_told_in_a_sentence(name: str, sentence: str) -> N
         ("org/gone", "The model org/gone is not a local file and cannot be downloaded from the hub ("),
     ],
 )
-def test_so_is_what_was_not_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
+def test_a_missing_download_is_one_sentence(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
     find_model(f"{MODEL}:Q8_0", "")
     go_offline(hub, monkeypatch, CLOSED)
     assert refusal(name).startswith(sentence)

@@ -1,4 +1,4 @@
-"""Drafts on the vLLM engine: what vLLM is told, what is refused before it starts, and the figures of each request."""
+"""Drafts on the vLLM engine: its configuration, refused options, and the counts of each request."""
 
 import json
 import logging
@@ -193,7 +193,7 @@ async def test_a_context_that_a_head_reaches_needs_no_copy(tmp_path: Path) -> No
     assert (await told(tmp_path, head, max_model_len="64"))["model"] == str(head)
 
 
-async def test_a_later_vllm_stretches_a_head_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_later_vllm_extends_a_heads_positions_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
     assert (await told(tmp_path, head))["model"] == str(head)
@@ -206,7 +206,7 @@ async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     await refused("set XDG_CACHE_HOME to a writable folder", model=str(tmp_path / "model"), draft=str(head))
 
 
-async def test_n_grams_warn_where_they_lose(
+async def test_n_grams_warn_on_the_first_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with vllm_lab(tmp_path / "model", ngram="3") as vllm:

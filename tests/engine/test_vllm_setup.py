@@ -1,4 +1,4 @@
-"""How the vLLM engine starts, what its options come to, and what it says when something is missing."""
+"""The start, options and setup errors of the vLLM engine."""
 
 import asyncio
 import json
@@ -237,8 +237,8 @@ async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPat
         (
             {"PYTHONPATH": FAKE_PATH, "FAKE_VLLM_NO_GPU": "1"},
             (
-                "The engine vllm finds no GPU here; check that nvidia-smi shows one, start Docker with `--gpus all`, or "
-                "choose `--engine llamacpp`.\n"
+                "The engine vllm finds no GPU here; check that nvidia-smi shows one, start Docker with `--gpus all`, "
+                "or choose `--engine llamacpp`.\n"
             ),
         ),
         (

@@ -1,4 +1,4 @@
-"""`doherty serve --engine trtllm`: what it says when something is missing, and what becomes of a worker that dies."""
+"""`doherty serve --engine trtllm`: missing parts, and workers that die."""
 
 import subprocess
 import sys
