@@ -1,4 +1,4 @@
-"""A log from which one request can be followed, and which many requests do not flood."""
+"""The log: one request can be followed, and many requests do not flood it."""
 
 import socket
 import subprocess
@@ -37,7 +37,7 @@ def lines_of(server: ServerProcess) -> list[dict[str, object]]:
     return [*server.log, *server.read()]
 
 
-def test_a_line_says_which_server_which_attempt_and_what_it_went_on_from() -> None:
+def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
     with start_server("--engine", "synthetic", "--log-level", "debug") as server, connect(server.target) as caller:
         ids = list(caller.generate(**SHORT, output={"token_ids": True}).token_ids)
         text = caller.generate(**SHORT).text
@@ -68,7 +68,7 @@ def test_a_line_says_which_server_which_attempt_and_what_it_went_on_from() -> No
     assert told["text"]["continued_tokens"] == continued["text"] > 0  # known once the engine has read the text
 
 
-def test_an_engine_that_dies_is_told_with_one_stack_and_not_one_a_request() -> None:
+def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:
     options = ("-o", "slots=16", "-o", "tokens_per_second=50", "-o", "die_after_steps=50")
     with (
         start_server("--engine", "synthetic", *options) as server,
@@ -84,7 +84,7 @@ def test_an_engine_that_dies_is_told_with_one_stack_and_not_one_a_request() -> N
     assert Counter(line.get("reason") for line in lines if line["event"] == "request") == {"ENGINE_FAILED": 16, None: 1}
 
 
-def test_refusals_are_summed_up_where_there_are_many() -> None:
+def test_many_refusals_are_summarized() -> None:
     flags = ("-o", "slots=1", "-o", "tokens_per_second=200", "--max-queued-requests", "0")
     with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
         held = caller.stub.StreamGenerate(request(**LONG), timeout=SECONDS)
