@@ -50,9 +50,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from doherty._core._health import Health
+    from doherty._core._metadata import Metadata
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
-    from doherty._core._results import Delta, FinishReason, Generation, Timings, Usage
+    from doherty._core._results import Delta, FinishReason, Generation, ReplyMetadata, Timings, Usage
     from doherty._core._retry import RetryPolicy
     from doherty._core._tls import TLSConfig
     from doherty._sync._client import Client
@@ -84,6 +85,7 @@ __all__ = [
     "Latency",
     "Limits",
     "Message",
+    "Metadata",
     "ModelInfo",
     "NotFoundError",
     "Outcome",
@@ -93,6 +95,7 @@ __all__ = [
     "Prompt",
     "Quantiles",
     "RawText",
+    "ReplyMetadata",
     "RetryPolicy",
     "Role",
     "RpcError",
@@ -146,12 +149,14 @@ _NAMES = {
         "UnsupportedError",
     ),
     "doherty._core._health": ("Health",),
+    "doherty._core._metadata": ("Metadata",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),
     "doherty._core._results": (
         "Delta",
         "FinishReason",
         "Generation",
+        "ReplyMetadata",
         "Timings",
         "Usage",
     ),

@@ -38,6 +38,7 @@ NAMES = [
     "Latency",
     "Limits",
     "Message",
+    "Metadata",
     "ModelInfo",
     "NotFoundError",
     "Outcome",
@@ -47,6 +48,7 @@ NAMES = [
     "Prompt",
     "Quantiles",
     "RawText",
+    "ReplyMetadata",
     "RetryPolicy",
     "Role",
     "RpcError",
@@ -127,7 +129,7 @@ def test_generate_and_stream_generate_take_the_same() -> None:
 
 def test_results_are_frozen_dataclasses() -> None:
     classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
-    assert len(classes) == 23
+    assert len(classes) == 24
     for one in classes:
         assert one.__dataclass_params__.frozen, one
 

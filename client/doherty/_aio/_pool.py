@@ -9,11 +9,12 @@ import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop
-from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import EventLoopError
 
 if TYPE_CHECKING:
+    from doherty._aio._multiplex import Multiplexer
     from doherty._core._balance import Target
     from doherty._core._settings import Settings
 
@@ -25,8 +26,18 @@ class AsyncPool:
         """Belongs to the running event loop. Does not connect yet."""
         self.loop = running_loop()
         self.dispatch = Dispatch(settings)
-        self._connections = tuple(AsyncConnection(target, settings, multiplex=multiplex) for target in settings.targets)
+        self._connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
+        self._multiplexers = self._make_multiplexers(multiplex=multiplex)
         self._pauses: set[asyncio.Event] = set()
+
+    def _make_multiplexers(self, *, multiplex: bool | int) -> "tuple[Multiplexer, ...]":
+        """One for each connection; none where requests do not share RPCs."""
+        if not multiplex:
+            return ()
+        from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
+
+        names_and_connections = zip(self.dispatch.settings.targets, self._connections, strict=True)
+        return tuple(Multiplexer(one.generation, most_requests(multiplex, name)) for name, one in names_and_connections)
 
     def connection(self, target: "Target") -> AsyncConnection:
         """The connection to a target."""
@@ -76,11 +87,15 @@ class AsyncPool:
         match action:
             case Send():
                 try:
-                    return await self.call(action)
+                    return await self._reply(action)
                 except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
                     if cancels_task(error):
                         raise
                     return error
+            case FetchKey():
+                from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
+
+                return await fetch_key(action)
             case ChannelState():
                 return self.connection(action.target).connectivity()
             case Pause():
@@ -88,13 +103,28 @@ class AsyncPool:
         return None
 
     def call(self, send: Send) -> Any:
-        """Calls gRPC.
+        """Begins a call.
 
         Raises:
             grpc.aio.UsageError: The channel is closed.
         """
+        if self._multiplexers and not send.alone and send.rpc in ("Generate", "StreamGenerate"):
+            return self._multiplexers[send.target.index].begin(send)
         rpc = self.connection(send.target).rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
+
+    async def _reply(self, send: Send) -> Any:
+        """Makes a call with one reply.
+
+        Raises:
+            grpc.RpcError: It failed.
+            grpc.aio.UsageError: The channel is closed.
+        """
+        call = self.call(send)
+        reply = await call
+        if send.on_metadata is not None:
+            send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
+        return reply
 
     async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
         self._pauses.add(stopped)
@@ -111,5 +141,7 @@ class AsyncPool:
         self.dispatch.closed = True
         for stopped in self._pauses:
             stopped.set()
+        for multiplexer in self._multiplexers:
+            multiplexer.close()
         for connection in self._connections:
             await connection.close()

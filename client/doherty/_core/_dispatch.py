@@ -13,8 +13,9 @@ import grpc
 from doherty._core._actions import Actions, ChannelState, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
+from doherty._core._metadata import Pairs
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy
-from doherty._core._settings import Settings, Timeout, choose_timeout
+from doherty._core._settings import CallOptions, Settings, choose_timeout
 from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
@@ -36,16 +37,21 @@ class Dispatch:
         self._budget = Budget((settings.retry or RetryPolicy()).budget)
         self._pid = os.getpid()
 
-    def begin_call(self, timeout: Timeout, *, resume: bool = False) -> CallAttempts:
-        """Begins a call with a deadline in `timeout` seconds.
+    def begin_call(self, options: CallOptions, *, resume: bool = False) -> CallAttempts:
+        """Begins a call.
 
         Args:
-            timeout: Of all attempts together.
+            options: Its timeout, which is that of all attempts together, its retries and its metadata.
             resume: Whether an answer that is cut off can be resumed.
         """
         self.check_usable()
-        seconds = choose_timeout(timeout, self.settings.timeout)
-        return CallAttempts(self.settings.retry, self._budget, seconds, resume=resume and self.settings.resume)
+        retry = self.settings.retry
+        if options.max_retries is not None:
+            retry = replace(retry or RetryPolicy(), max_attempts=options.max_retries + 1)
+        seconds = choose_timeout(options.timeout, self.settings.timeout)
+        attempts = CallAttempts(retry, self._budget, seconds, resume=resume and self.settings.resume)
+        attempts.own_metadata = options.metadata
+        return attempts
 
     def begin_only_attempt(self, timeout: float | None) -> CallAttempts:
         """Begins a call that is not repeated."""
@@ -79,17 +85,32 @@ class Dispatch:
         """Tells whether the client was made in the running process: in a fork of it, gRPC must be left alone."""
         return os.getpid() == self._pid
 
-    def begin_attempt(self, attempts: CallAttempts) -> Target:
+    def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
         self.check_usable()
+        yield from self.authorize(attempts)
         attempts.count += 1
         target = self.targets.begin()
         attempts.trace.attempt(target.name, attempts.count)
         return target
 
+    def authorize(self, attempts: CallAttempts) -> Actions[None]:
+        """Gets the key for a call's next attempt. An exception of the caller's callable is raised as it is."""
+        key = yield from self.settings.key.pairs(attempts.remaining())
+        attempts.shared_metadata = Pairs((*key, *self.settings.metadata))
+
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
         """The action that sends a request within what is left of the call's time."""
-        return Send(rpc, target, request, attempts.remaining(), (*self.settings.metadata, *attempts.metadata))
+        return Send(
+            rpc,
+            target,
+            request,
+            attempts.remaining(),
+            attempts.metadata,
+            attempts.shared_metadata,
+            alone=bool(attempts.own_metadata),
+            on_metadata=attempts.keep_reply_metadata if rpc == "Generate" else None,
+        )
 
     def after(
         self, error: BaseException | None, target: Target, attempts: CallAttempts, *, begun: bool = False

@@ -1,6 +1,7 @@
 """What an answer is made of."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -81,6 +82,36 @@ class Timings:
     """TPOT: the mean gap between tokens."""
 
 
+RawMetadata = Iterable[tuple[str, str | bytes]] | None
+"""Metadata as gRPC gives it; some of its calls have None for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyMetadata:
+    """The metadata of a reply, as names in lower case and values: bytes where the name ends with "-bin", else str.
+
+    Texts that came under the same name are joined with a comma. Of bytes, the last ones count.
+    """
+
+    initial: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
+    """What came before the answer."""
+    trailing: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
+    """What came with the status. Empty for a request that shared an RPC with others (`multiplex`)."""
+
+
+def reply_metadata(initial: RawMetadata, trailing: RawMetadata) -> ReplyMetadata:
+    """The metadata of a reply from gRPC's."""
+    return ReplyMetadata(_join(initial), _join(trailing))
+
+
+def _join(raw: RawMetadata) -> dict[str, str | bytes]:
+    joined: dict[str, str | bytes] = {}
+    for name, value in raw or ():
+        before = joined.get(name)
+        joined[name] = f"{before}, {value}" if isinstance(before, str) and isinstance(value, str) else value
+    return joined
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Generic[ParsedT_co]):
     """A whole answer; its str is its text."""
@@ -112,6 +143,8 @@ class Generation(Generic[ParsedT_co]):
     """The seed that was used; None at temperature 0, and where a stream went on at another server with another seed."""
     speculation: "Speculation | None"
     """None where the engine does not speculate."""
+    metadata: ReplyMetadata = field(default_factory=ReplyMetadata, repr=False, compare=False)
+    """The metadata that came with the answer; of a stream, with its last part."""
 
     def __str__(self) -> str:
         return self.text

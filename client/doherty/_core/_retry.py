@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from doherty._core._metadata import NO_PAIRS, Pairs, merge
+from doherty._core._results import ReplyMetadata, reply_metadata
 from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
+    from doherty._core._results import RawMetadata
     from doherty._core._status import Status
 
 _MOST_RESUMES: Final = 5
@@ -105,6 +108,12 @@ class CallAttempts:
         """How many attempts were begun."""
         self.trace = Trace()
         """The trace of the call."""
+        self.shared_metadata = NO_PAIRS
+        """The metadata of all calls of the client, with the key."""
+        self.own_metadata = NO_PAIRS
+        """The metadata of this call alone."""
+        self.reply_metadata = ReplyMetadata()
+        """What came with the reply."""
         self.resumed = 0
         """How many times the answer was resumed."""
 
@@ -114,13 +123,18 @@ class CallAttempts:
         return self._lost_at is not None
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Pairs:
         """The metadata of the running attempt."""
+        own = merge(merge(self.shared_metadata, self.own_metadata), Pairs(self.trace.metadata))
         before = self.count - 1
         if not before:
-            return tuple(self.trace.metadata)
+            return own
         since = (_TRYING_SINCE, str(int(self.elapsed() * 1000)))
-        return (*self.trace.metadata, (_ATTEMPTS, str(before)), since)
+        return Pairs(((_ATTEMPTS, str(before)), since, *own))
+
+    def keep_reply_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
+        """Keeps what came with the reply, as gRPC has it."""
+        self.reply_metadata = reply_metadata(initial, trailing)
 
     def elapsed(self) -> float:
         """How many seconds the call has taken."""

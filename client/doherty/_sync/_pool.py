@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._sync._connection import Connection
 
@@ -47,8 +47,13 @@ class Pool:
         match action:
             case Send():
                 try:
-                    return self.call(action)
+                    return self._reply(action)
                 except (grpc.RpcError, ValueError) as error:
+                    return error
+            case FetchKey():
+                try:
+                    return action.source()
+                except Exception as error:  # noqa: BLE001 - the call raises it
                     return error
             case ChannelState():
                 return self._connections[action.target.index].connectivity()
@@ -57,14 +62,27 @@ class Pool:
         return None
 
     def call(self, send: Send) -> Any:
-        """Calls gRPC.
+        """Begins a stream.
 
         Raises:
-            grpc.RpcError: A call with one reply failed.
             ValueError: The channel is closed.
         """
         rpc = self._connections[send.target.index].rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
+
+    def _reply(self, send: Send) -> Any:
+        """Makes a call with one reply.
+
+        Raises:
+            grpc.RpcError: It failed.
+            ValueError: The channel is closed.
+        """
+        if send.on_metadata is None:
+            return self.call(send)
+        rpc = self._connections[send.target.index].rpc(send.rpc)
+        reply, call = rpc.with_call(send.request, timeout=send.timeout, metadata=send.metadata)
+        send.on_metadata(call.initial_metadata(), call.trailing_metadata())
+        return reply
 
     def _pause(self, seconds: float, stopped: threading.Event) -> None:
         self._pauses.add(stopped)
