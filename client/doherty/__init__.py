@@ -55,11 +55,13 @@ if TYPE_CHECKING:
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
     from doherty._core._results import Delta, FinishReason, Generation, ReplyMetadata, Timings, Usage
     from doherty._core._retry import RetryPolicy
+    from doherty._core._settings import NOT_GIVEN, NotGiven
     from doherty._core._tls import TLSConfig
     from doherty._sync._client import Client
     from doherty._sync._stream import GenerationStream
 
 __all__ = [
+    "NOT_GIVEN",
     "AsyncClient",
     "AsyncGenerationStream",
     "AuthenticationError",
@@ -88,6 +90,7 @@ __all__ = [
     "Metadata",
     "ModelInfo",
     "NotFoundError",
+    "NotGiven",
     "Outcome",
     "OverloadedError",
     "ParseError",
@@ -161,6 +164,7 @@ _NAMES = {
         "Usage",
     ),
     "doherty._core._retry": ("RetryPolicy",),
+    "doherty._core._settings": ("NOT_GIVEN", "NotGiven"),
     "doherty._core._tls": ("TLSConfig",),
     "doherty._sync._client": ("Client",),
     "doherty._sync._stream": ("GenerationStream",),

@@ -3,19 +3,19 @@
 # ruff: noqa: ASYNC109 - the timeout is the call's deadline, which gRPC keeps and the server gets to know
 
 from collections.abc import Sequence
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._aio._pool import AsyncPool
+from doherty._aio._lazy_pool import LazyPool
 from doherty._aio._stream import AsyncGenerationStream
 from doherty._core import _calls
 from doherty._core._channel import check_interceptors
-from doherty._core._errors import ClientClosedError
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import NOT_GIVEN, CallOptions, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -92,7 +92,7 @@ class AsyncClient:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = Settings(
+        settings = Settings(
             target,
             api_key=api_key,
             tls=tls,
@@ -106,11 +106,7 @@ class AsyncClient:
             channel_options=channel_options,
             credentials=credentials,
         )
-        if multiplex < 0:
-            raise ValueError(f"multiplex= is a bool or a number of requests, not {multiplex}.")
-        self._multiplex = multiplex
-        self._pool: AsyncPool | None = None
-        self._closed = False
+        self._pool = LazyPool(settings, multiplex=multiplex)
 
     def __repr__(self) -> str:
         return f"AsyncClient({self.target!r})"
@@ -126,7 +122,42 @@ class AsyncClient:
     @property
     def target(self) -> str:
         """The server that the client talks to, or several separated by commas."""
-        return ",".join(self._settings.targets)
+        return ",".join(self._pool.settings.targets)
+
+    def with_options(  # noqa: PLR0913 - what a client may have otherwise, by name
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        retry: RetryPolicy | NotGiven | None = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+        api_key: "ApiKey | NotGiven" = NOT_GIVEN,
+        multiplex: bool | int | NotGiven = NOT_GIVEN,
+    ) -> Self:
+        """A client with other options on the same connections; what is left out stays as it is.
+
+        This client owns the connections: closing it ends the calls of both. Closing the other one ends no call, and
+        only has it refuse new ones.
+
+        Args:
+            timeout: As in the constructor.
+            retry: As in the constructor.
+            max_retries: How many more times a call that failed may be made, in place of what `retry` says.
+            metadata: Is added to this client's, and stands in place of what that has under the same name.
+            api_key: As in the constructor.
+            multiplex: As in the constructor.
+
+        Raises:
+            TypeError: An option has a wrong type.
+            ValueError: An option cannot be used, or the key would be sent unencrypted.
+        """
+        settings = self._pool.settings.with_options(
+            timeout=timeout, retry=retry, max_retries=max_retries, metadata=metadata, api_key=api_key
+        )
+        chosen = self._pool.multiplex if isinstance(multiplex, NotGiven) else multiplex
+        client = copy(self)
+        client._pool = self._pool.derive(settings, multiplex=chosen)  # noqa: SLF001 - it is of this class
+        return client
 
     @overload
     async def generate(
@@ -177,7 +208,7 @@ class AsyncClient:
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
         planned = plan_request(prompt, schema=schema, **parameters)
-        pool = self._connected()
+        pool = self._pool.connected()
         if planned.needs_stream:
             async with AsyncGenerationStream[Any](pool, planned) as stream:
                 return await stream.result()
@@ -208,7 +239,7 @@ class AsyncClient:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        return AsyncGenerationStream(self._connected(), plan_request(prompt, schema=schema, **parameters))
+        return AsyncGenerationStream(self._pool.connected(), plan_request(prompt, schema=schema, **parameters))
 
     async def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
         self,
@@ -222,7 +253,7 @@ class AsyncClient:
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
         options = CallOptions.check(timeout, max_retries, metadata)
-        pool = self._connected()
+        pool = self._pool.connected()
         call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, options=options)
         return await pool.run(call)
 
@@ -235,7 +266,7 @@ class AsyncClient:
     ) -> "ModelInfo":
         """Tells what the server serves and what it can do; of several servers, one of them."""
         options = CallOptions.check(timeout, max_retries, metadata)
-        pool = self._connected()
+        pool = self._pool.connected()
         return await pool.run(_calls.model(pool.dispatch, options=options))
 
     async def latency(
@@ -251,7 +282,7 @@ class AsyncClient:
         Of several servers, one of them tells.
         """
         options = CallOptions.check(timeout, max_retries, metadata)
-        pool = self._connected()
+        pool = self._pool.connected()
         return await pool.run(_calls.latency(pool.dispatch, window, options=options))
 
     async def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
@@ -262,7 +293,7 @@ class AsyncClient:
         """
         from doherty._core._health import check_health  # noqa: PLC0415 - most programs never ask
 
-        pool = self._connected()
+        pool = self._pool.connected()
         return await pool.run(check_health(pool.dispatch, timeout=timeout))
 
     async def wait_ready(self, timeout: Timeout = NOT_GIVEN) -> None:
@@ -273,20 +304,9 @@ class AsyncClient:
         """
         from doherty._core._health import wait_ready  # noqa: PLC0415 - most programs never wait
 
-        pool = self._connected()
+        pool = self._pool.connected()
         await pool.run(wait_ready(pool.dispatch, timeout=timeout))
 
     async def close(self) -> None:
         """Cancels what runs and gives the connections up. A second time does nothing."""
-        self._closed = True
-        if self._pool is not None:
-            await self._pool.close()
-
-    def _connected(self) -> AsyncPool:
-        """The connections, made by the first call because a channel needs the event loop that it will run on."""
-        if self._pool is None:
-            if self._closed:
-                raise ClientClosedError("The client is closed: make a new one.")
-            self._pool = AsyncPool(self._settings, multiplex=self._multiplex)
-        self._pool.check_loop()
-        return self._pool
+        await self._pool.close()

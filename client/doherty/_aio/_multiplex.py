@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections import deque
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,7 +35,7 @@ _BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, as
 """What gRPC raises if an RPC has ended, or ends during a write."""
 
 
-def most_requests(multiplex: bool | int, target: str) -> float:  # noqa: FBT001 - a number, or True for the usual one
+def most_requests(target: str, *, multiplex: bool | int) -> float:
     """How many requests an RPC to a target carries: servers behind one target get whole RPCs in turn."""
     if multiplex is not True:
         return multiplex
@@ -58,6 +59,14 @@ class Multiplexer:
         self._most_requests = most_requests
         self._bound = MessageBound(stub)
         self._carrier: _Carrier | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        carrier: _Carrier | None = getattr(self, "_carrier", None)
+        if carrier is not None:
+            # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(carrier.retire)
 
     def begin(self, send: "Send") -> Any:
         """Begins a Generate or a StreamGenerate. The result has the methods of its call."""
@@ -74,16 +83,26 @@ class Multiplexer:
 
     def _share(self, request: "GenerateRequest", size: int, send: "Send") -> MultiplexedCall:
         if self._carrier is not None and self._carrier.metadata != send.shared:
-            self._carrier.retire()
-            self._carrier = None
+            self._end_carrier()
         if self._carrier is None:
             self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=send.shared), send.shared, self._bound)
         metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
         call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
         if self._carrier.requests >= self._most_requests:
+            self._end_carrier()
+        return call
+
+    def retire(self) -> None:
+        """Ends each RPC with its requests. Requests that are made again later have an RPC each."""
+        self._most_requests = 0
+        self._bound.close()
+        self._end_carrier()
+
+    def _end_carrier(self) -> None:
+        """Has the next request open another RPC. The current one ends with its requests."""
+        if self._carrier is not None:
             self._carrier.retire()
             self._carrier = None
-        return call
 
     def close(self) -> None:
         """Cancels the current RPC. Earlier RPCs end with their requests."""

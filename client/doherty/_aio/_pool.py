@@ -22,26 +22,47 @@ if TYPE_CHECKING:
 class AsyncPool:
     """Has one connection to each target."""
 
-    def __init__(self, settings: "Settings", *, multiplex: bool | int) -> None:
-        """Belongs to the running event loop. Does not connect yet."""
-        self.loop = running_loop()
-        self.dispatch = Dispatch(settings)
-        self._connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
-        self._multiplexers = self._make_multiplexers(multiplex=multiplex)
-        self._pauses: set[asyncio.Event] = set()
+    def __init__(self, settings: "Settings", *, multiplex: bool | int, owner: "AsyncPool | None" = None) -> None:
+        """Belongs to the running event loop. Does not connect yet.
 
-    def _make_multiplexers(self, *, multiplex: bool | int) -> "tuple[Multiplexer, ...]":
+        Args:
+            settings: Those of the client.
+            multiplex: Whether requests share one RPC, or how many do.
+            owner: Has the connections, if this pool only uses them.
+        """
+        self._owner = owner
+        self.loop: asyncio.AbstractEventLoop
+        self.dispatch: Dispatch
+        self.connections: tuple[AsyncConnection, ...]
+        self.pauses: set[asyncio.Event]
+        if owner is not None:
+            self.loop, self.dispatch = owner.loop, Dispatch(settings, owner.dispatch.shared)
+            self.connections, self.pauses = owner.connections, owner.pauses
+        else:
+            self.loop, self.dispatch = running_loop(), Dispatch(settings)
+            self.connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
+            self.pauses = set()
+        self.multiplex = multiplex
+        self.multiplexers: tuple[Multiplexer, ...] = self._choose_multiplexers()
+
+    def _choose_multiplexers(self) -> "tuple[Multiplexer, ...]":
         """One for each connection; none where requests do not share RPCs."""
-        if not multiplex:
+        if not self.multiplex:
             return ()
+        settings, owner = self.dispatch.settings, self._owner
+        if owner and owner.multiplex == self.multiplex and owner.dispatch.settings.has_metadata_of(settings):
+            return owner.multiplexers
         from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
 
-        names_and_connections = zip(self.dispatch.settings.targets, self._connections, strict=True)
-        return tuple(Multiplexer(one.generation, most_requests(multiplex, name)) for name, one in names_and_connections)
+        names_and_connections = zip(settings.targets, self.connections, strict=True)
+        return tuple(
+            Multiplexer(one.generation, most_requests(name, multiplex=self.multiplex))
+            for name, one in names_and_connections
+        )
 
     def connection(self, target: "Target") -> AsyncConnection:
         """The connection to a target."""
-        return self._connections[target.index]
+        return self.connections[target.index]
 
     def check_loop(self) -> None:
         """Checks that calls can be made here.
@@ -108,8 +129,8 @@ class AsyncPool:
         Raises:
             grpc.aio.UsageError: The channel is closed.
         """
-        if self._multiplexers and not send.alone and send.rpc in ("Generate", "StreamGenerate"):
-            return self._multiplexers[send.target.index].begin(send)
+        if self.multiplexers and not send.alone and send.rpc in ("Generate", "StreamGenerate"):
+            return self.multiplexers[send.target.index].begin(send)
         rpc = self.connection(send.target).rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
@@ -127,21 +148,27 @@ class AsyncPool:
         return reply
 
     async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
-        self._pauses.add(stopped)
+        self.pauses.add(stopped)
         try:
-            if not self.dispatch.closed:
+            if not self.dispatch.shared.disconnected:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await stopped.wait()
         finally:
-            self._pauses.discard(stopped)
+            self.pauses.discard(stopped)
 
     async def close(self) -> None:
-        """Cancels all calls and closes the connections."""
+        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
         self.dispatch.closed = True
-        for stopped in self._pauses:
+        if self._owner is not None:
+            if self.multiplexers is not self._owner.multiplexers:
+                for multiplexer in self.multiplexers:
+                    multiplexer.retire()
+            return
+        self.dispatch.shared.disconnected = True
+        for stopped in self.pauses:
             stopped.set()
-        for multiplexer in self._multiplexers:
+        for multiplexer in self.multiplexers:
             multiplexer.close()
-        for connection in self._connections:
+        for connection in self.connections:
             await connection.close()

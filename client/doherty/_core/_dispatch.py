@@ -14,7 +14,7 @@ from doherty._core._actions import Actions, ChannelState, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._metadata import Pairs
-from doherty._core._retry import Budget, CallAttempts, RetryPolicy
+from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
 from doherty._core._settings import CallOptions, Settings, choose_timeout
 from doherty._core._trace import Trace
 
@@ -26,16 +26,29 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("doherty")
 
 
+class Shared:
+    """What clients on the same connections share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.targets = Targets(settings.targets)
+        self.budget = Budget((settings.retry or RetryPolicy()).budget)
+        self.disconnected = False
+        """Whether the connections were closed: no call goes on."""
+        self.pid = os.getpid()
+
+
 class Dispatch:
     """Chooses a target for every attempt, and decides what follows one that failed. Threads may share it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: Shared | None = None) -> None:
+        """`shared` is that of the client that has the connections, if this one only uses them."""
         self.settings = settings
-        self.targets = Targets(settings.targets)
+        self.shared = shared or Shared(settings)
+        self.targets = self.shared.targets
         self.closed = False
-        """Whether the client was closed."""
-        self._budget = Budget((settings.retry or RetryPolicy()).budget)
-        self._pid = os.getpid()
+        """Whether the client was closed: it begins no more calls."""
+        size = (settings.retry or RetryPolicy()).budget
+        self._budget = self.shared.budget if self.shared.budget.size == size else Budget(size)
 
     def begin_call(self, options: CallOptions, *, resume: bool = False) -> CallAttempts:
         """Begins a call.
@@ -45,9 +58,7 @@ class Dispatch:
             resume: Whether an answer that is cut off can be resumed.
         """
         self.check_usable()
-        retry = self.settings.retry
-        if options.max_retries is not None:
-            retry = replace(retry or RetryPolicy(), max_attempts=options.max_retries + 1)
+        retry = limit_retries(self.settings.retry, options.max_retries)
         seconds = choose_timeout(options.timeout, self.settings.timeout)
         attempts = CallAttempts(retry, self._budget, seconds, resume=resume and self.settings.resume)
         attempts.own_metadata = options.metadata
@@ -67,6 +78,11 @@ class Dispatch:
         """
         if self.closed:
             raise ClientClosedError("The client is closed: make a new one.")
+        self._check_connected()
+
+    def _check_connected(self) -> None:
+        if self.shared.disconnected:
+            raise ClientClosedError("The client is closed: make a new one.")
         self.check_process()
 
     def check_process(self) -> None:
@@ -83,11 +99,11 @@ class Dispatch:
 
     def is_of_this_process(self) -> bool:
         """Tells whether the client was made in the running process: in a fork of it, gRPC must be left alone."""
-        return os.getpid() == self._pid
+        return os.getpid() == self.shared.pid
 
     def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
-        self.check_usable()
+        self._check_connected()
         yield from self.authorize(attempts)
         attempts.count += 1
         target = self.targets.begin()
@@ -126,7 +142,7 @@ class Dispatch:
         Returns:
             The seconds to wait before the next attempt, or what is to be raised instead of one.
         """
-        if self.closed:
+        if self.shared.disconnected:
             # Closing a channel cancels its calls, and a call on a closed one is a ValueError or a UsageError.
             return ClientClosedError("The client was closed.")
         if error is not None and not isinstance(error, grpc.RpcError):

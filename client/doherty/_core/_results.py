@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic
 
+from doherty._core._result import Result
+
 if TYPE_CHECKING:
     # Type checkers know it, whether or not it is installed: with its default, a bare `Generation` is one of anything.
     from typing_extensions import TypeVar
@@ -32,7 +34,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Result):
     """What is new in a stream since the delta before; its str is its text."""
 
     text: str
@@ -47,9 +49,12 @@ class Delta:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_markdown_(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Result):
     """How many tokens an answer took."""
 
     prompt_tokens: int
@@ -61,7 +66,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(Result):
     """How long an answer took as the server saw it, in seconds; None where that is not known.
 
     All are counted from the moment at which the server had the whole request, but preprocess, queue and
@@ -87,7 +92,7 @@ RawMetadata = Iterable[tuple[str, str | bytes]] | None
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyMetadata:
+class ReplyMetadata(Result):
     """The metadata of a reply, as names in lower case and values: bytes where the name ends with "-bin", else str.
 
     Texts that came under the same name are joined with a comma. Of bytes, the last ones count.
@@ -113,7 +118,7 @@ def _join(raw: RawMetadata) -> dict[str, str | bytes]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation(Generic[ParsedT_co]):
+class Generation(Result, Generic[ParsedT_co]):
     """A whole answer; its str is its text."""
 
     text: str
@@ -148,3 +153,7 @@ class Generation(Generic[ParsedT_co]):
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        """The text, which models write in Markdown; JSON as a block of code."""
+        return self.text if self.parsed is None else f"```json\n{self.text}\n```"

@@ -1,7 +1,7 @@
 """The retry policy of a client and the attempts of one call."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -61,12 +61,18 @@ class RetryPolicy:
             raise ValueError("0 <= initial_backoff <= max_backoff does not hold.")
 
 
+def limit_retries(policy: RetryPolicy | None, max_retries: int | None) -> RetryPolicy | None:
+    """The policy with another number of attempts, unless `max_retries` is None."""
+    return policy if max_retries is None else replace(policy or RetryPolicy(), max_attempts=max_retries + 1)
+
+
 class Budget:
     """The retries that the calls of one client have left. Threads may share it."""
 
     def __init__(self, size: int) -> None:
         """`size` is the number of retries to begin with, and the most it can grow to."""
-        self._size = self._left = size * _EARNS_ONE
+        self.size = size
+        self._most = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
@@ -80,7 +86,7 @@ class Budget:
     def earn(self, *, retried: bool) -> None:
         """Notes that a call succeeded."""
         with self._lock:
-            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._size)
+            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._most)
 
 
 class CallAttempts:

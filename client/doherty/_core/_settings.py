@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from doherty._core._channel import ChannelOptions, check_channel_options, choose_targets
 from doherty._core._key import ApiKey, KeySource
-from doherty._core._metadata import NO_PAIRS, Metadata, Pairs, check_metadata
-from doherty._core._retry import RetryPolicy
+from doherty._core._metadata import NO_PAIRS, Metadata, Pairs, check_metadata, merge
+from doherty._core._retry import RetryPolicy, limit_retries
 
 if TYPE_CHECKING:
     import grpc
@@ -136,9 +137,36 @@ class Settings:
         self.channel_options = check_channel_options(channel_options)
         """Those of the caller."""
         self._insecure = insecure
-        self._check_exposure()
+        self.check_exposure()
 
-    def _check_exposure(self) -> None:
+    def with_options(
+        self,
+        *,
+        timeout: Timeout,
+        retry: RetryPolicy | NotGiven | None,
+        max_retries: int | None,
+        metadata: Metadata | None,
+        api_key: str | KeySource | NotGiven | None,
+    ) -> "Settings":
+        """A copy with other parameters; raises as the constructor does."""
+        derived = copy(self)
+        if not isinstance(timeout, NotGiven):
+            derived.timeout = check_timeout(timeout)
+        if not isinstance(retry, NotGiven):
+            derived.retry = _check_retry(retry)
+        derived.retry = limit_retries(derived.retry, check_max_retries(max_retries))
+        derived.metadata = merge(self.metadata, check_metadata(metadata))
+        if not isinstance(api_key, NotGiven):
+            derived.key = ApiKey(api_key)
+            derived.check_exposure()
+        return derived
+
+    def has_metadata_of(self, other: "Settings") -> bool:
+        """Whether calls have the same metadata and key, so that they can share an RPC."""
+        return self.key is other.key and self.metadata == other.metadata
+
+    def check_exposure(self) -> None:
+        """Checks that the key does not leave this machine unencrypted; raises ValueError if it would."""
         self.key.check_exposure(self.targets, encrypted=self.credentials is not None, insecure=self._insecure)
 
 

@@ -1,6 +1,7 @@
 """The client for ordinary code."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
@@ -10,7 +11,7 @@ from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import NOT_GIVEN, CallOptions, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
 from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
 
@@ -80,7 +81,7 @@ class Client:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = Settings(
+        settings = Settings(
             target,
             api_key=api_key,
             tls=tls,
@@ -94,7 +95,7 @@ class Client:
             channel_options=channel_options,
             credentials=credentials,
         )
-        self._pool = Pool(self._settings)
+        self._pool = Pool(settings)
 
     def __repr__(self) -> str:
         return f"Client({self.target!r})"
@@ -110,7 +111,39 @@ class Client:
     @property
     def target(self) -> str:
         """The server that the client talks to, or several separated by commas."""
-        return ",".join(self._settings.targets)
+        return ",".join(self._pool.dispatch.settings.targets)
+
+    def with_options(
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        retry: RetryPolicy | NotGiven | None = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+        api_key: "ApiKey | NotGiven" = NOT_GIVEN,
+    ) -> Self:
+        """A client with other options on the same connections; what is left out stays as it is.
+
+        This client owns the connections: closing it ends the calls of both. Closing the other one ends no call, and
+        only has it refuse new ones.
+
+        Args:
+            timeout: As in the constructor.
+            retry: As in the constructor.
+            max_retries: How many more times a call that failed may be made, in place of what `retry` says.
+            metadata: Is added to this client's, and stands in place of what that has under the same name.
+            api_key: As in the constructor.
+
+        Raises:
+            TypeError: An option has a wrong type.
+            ValueError: An option cannot be used, or the key would be sent unencrypted.
+        """
+        settings = self._pool.dispatch.settings.with_options(
+            timeout=timeout, retry=retry, max_retries=max_retries, metadata=metadata, api_key=api_key
+        )
+        client = copy(self)
+        client._pool = self._pool.derive(settings)  # noqa: SLF001 - it is of this class
+        return client
 
     @overload
     def generate(
