@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -49,8 +49,18 @@ class MultiplexedCall:
     As with gRPC's calls, one task reads it and any task may cancel it.
     """
 
-    def __init__(self, identifier: int, leave: Callable[[int], None], timeout: float | None) -> None:
-        """Calls `leave` when the request is cancelled, and after `timeout` seconds."""
+    def __init__(
+        self,
+        identifier: int,
+        leave: Callable[[int], None],
+        timeout: float | None,
+        initial_metadata: Callable[[], Awaitable[Any]],
+    ) -> None:
+        """Calls `leave` when the request is cancelled, and after `timeout` seconds.
+
+        `initial_metadata` is that of the RPC.
+        """
+        self.initial_metadata = initial_metadata
         self._id = identifier
         self._leave = leave
         self._loop = asyncio.get_running_loop()
@@ -83,13 +93,26 @@ class MultiplexedCall:
             raise self._error
         return grpc.aio.EOF
 
-    async def reply(self) -> wire.GenerateResponse:
+    async def trailing_metadata(self) -> tuple[()]:
+        """None: the RPC goes on with other requests."""
+        return ()
+
+    def __await__(self) -> Generator[Any, None, wire.GenerateResponse]:
         """Waits for the whole answer.
 
         Raises:
             asyncio.CancelledError: The running task was cancelled, or the call was.
             grpc.RpcError: The request failed.
         """
+        return self._reply().__await__()
+
+    async def _reply(self) -> wire.GenerateResponse:
+        try:
+            return await self._read_reply()
+        finally:
+            self.cancel()
+
+    async def _read_reply(self) -> wire.GenerateResponse:
         message = await self.read()
         if message is grpc.aio.EOF:
             raise MultiplexedError(grpc.StatusCode.UNAVAILABLE, "the RPC ended before the answer")

@@ -12,7 +12,7 @@ import grpc.aio
 from doherty._aio._loop import cancels_task
 from doherty._aio._patience import Patience
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     one as soon as that is back, right behind what was received; `resumed` counts it.
     """
 
-    _call: Any
-    """The attempt that runs. There is none if the constructor failed."""
+    _call: Any = None
+    """The attempt that runs. There is none yet while the API key is fetched."""
 
     def __init__(self, pool: "AsyncPool", planned: "PlannedRequest") -> None:
         """Sends the request."""
@@ -42,7 +42,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._actions = self._state.actions()
         self._stopped = asyncio.Event()
         self._patience = Patience(pool.loop, self._lose_patience)
-        self._advance(None)
+        self._pending = self._advance(None)
+        """The action to carry out before the request can be sent: nobody awaits the constructor."""
 
     def __aiter__(self) -> Self:
         return self
@@ -62,10 +63,10 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         await self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_call") and self._pool.dispatch.is_of_this_process() and self._state.close():
+        if hasattr(self, "_pending") and self._pool.dispatch.is_of_this_process() and self._state.close():
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
-                self._pool.loop.call_soon_threadsafe(self._call.cancel)
+                self._pool.loop.call_soon_threadsafe(self._stop)
                 self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
@@ -87,6 +88,14 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     def timings(self) -> Timings | None:
         """The server's timings; None until the answer is complete."""
         return self._state.timings
+
+    @property
+    def metadata(self) -> ReplyMetadata:
+        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
+
+        Of an answer that went on at another server, it is that of the last part.
+        """
+        return self._state.metadata
 
     @property
     def resumed(self) -> int:
@@ -117,7 +126,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
         self._stopped.set()
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
@@ -129,6 +139,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             self._pool.check_loop()
         self._patience.begin(self._state.patience)
         try:
+            await self._carry_out_pending()
             while not self._state.ended:
                 try:
                     message: Any = await self._call.read()
@@ -138,8 +149,11 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
                     await self._proceed(error)
                 else:
                     if message is not _EOF:
+                        if self._state.awaits_metadata:
+                            self._state.keep_metadata(await self._call.initial_metadata(), ())
                         received: StreamGenerateResponse = message
                         return received
+                    self._state.keep_metadata(await self._call.initial_metadata(), await self._call.trailing_metadata())
                     await self._proceed(None)
         except asyncio.CancelledError:
             # gRPC does not cancel a call whose request is still being sent.
@@ -151,6 +165,11 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         if self._state.failure is not None:
             raise self._state.failure
         return None
+
+    async def _carry_out_pending(self) -> None:
+        if (pending := self._pending) is not None and not self._state.ended:
+            self._pending = None
+            await self._proceed(await self._pool.carry_out(pending, self._stopped))
 
     async def _proceed(self, result: object) -> None:
         """Carries out actions until there is a call to read, or the stream has ended."""

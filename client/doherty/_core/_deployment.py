@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from doherty._core._result import Result
+
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Result):
     """What a deployment can hold."""
 
     context_tokens: int
@@ -22,7 +24,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingDefaults:
+class SamplingDefaults(Result):
     """What the sampling parameters are when a call leaves them out; None is off."""
 
     temperature: float | None
@@ -35,7 +37,7 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Result):
     """What a deployment serves and what it can do."""
 
     model: str
@@ -56,7 +58,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantiles:
+class Quantiles(Result):
     """Three quantiles in seconds; one is None where nothing was measured at its rank."""
 
     p50: float | None
@@ -65,7 +67,7 @@ class Quantiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Result):
     """One way in which requests ended."""
 
     status: str
@@ -79,7 +81,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRequests:
+class KeyRequests(Result):
     """How many requests of one API key ended."""
 
     key: str | None
@@ -91,7 +93,7 @@ class KeyRequests:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRefusals:
+class KeyRefusals(Result):
     """How many requests of one API key were refused for one reason before any work was done for them."""
 
     reason: str
@@ -105,7 +107,7 @@ class KeyRefusals:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedRequests:
+class EndedRequests(Result):
     """All requests for an answer that ended in the window, whatever way they ended; durations in seconds."""
 
     count: int
@@ -129,7 +131,7 @@ class EndedRequests:
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Result):
     """How fast a server has been, durations in seconds."""
 
     window: float

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from doherty._core._result import Result
+
 
 @dataclass(frozen=True, slots=True)
-class TopLogprob:
+class TopLogprob(Result):
     """One of the most probable tokens at some place."""
 
     token_id: int
@@ -14,7 +16,7 @@ class TopLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Result):
     """The log probability of one generated token."""
 
     token_id: int
@@ -26,7 +28,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Speculation:
+class Speculation(Result):
     """What speculative decoding contributed to an answer."""
 
     steps: int

@@ -1,8 +1,11 @@
 """What an answer is made of."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic
+
+from doherty._core._result import Result
 
 if TYPE_CHECKING:
     # Type checkers know it, whether or not it is installed: with its default, a bare `Generation` is one of anything.
@@ -31,7 +34,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Result):
     """What is new in a stream since the delta before; its str is its text."""
 
     text: str
@@ -46,9 +49,12 @@ class Delta:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_markdown_(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Result):
     """How many tokens an answer took."""
 
     prompt_tokens: int
@@ -60,7 +66,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(Result):
     """How long an answer took as the server saw it, in seconds; None where that is not known.
 
     All are counted from the moment at which the server had the whole request, but preprocess, queue and
@@ -81,8 +87,38 @@ class Timings:
     """TPOT: the mean gap between tokens."""
 
 
+RawMetadata = Iterable[tuple[str, str | bytes]] | None
+"""Metadata as gRPC gives it; some of its calls have None for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyMetadata(Result):
+    """The metadata of a reply, as names in lower case and values: bytes where the name ends with "-bin", else str.
+
+    Texts that came under the same name are joined with a comma. Of bytes, the last ones count.
+    """
+
+    initial: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
+    """What came before the answer."""
+    trailing: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
+    """What came with the status. Empty for a request that shared an RPC with others (`multiplex`)."""
+
+
+def reply_metadata(initial: RawMetadata, trailing: RawMetadata) -> ReplyMetadata:
+    """The metadata of a reply from gRPC's."""
+    return ReplyMetadata(_join(initial), _join(trailing))
+
+
+def _join(raw: RawMetadata) -> dict[str, str | bytes]:
+    joined: dict[str, str | bytes] = {}
+    for name, value in raw or ():
+        before = joined.get(name)
+        joined[name] = f"{before}, {value}" if isinstance(before, str) and isinstance(value, str) else value
+    return joined
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation(Generic[ParsedT_co]):
+class Generation(Result, Generic[ParsedT_co]):
     """A whole answer; its str is its text."""
 
     text: str
@@ -112,6 +148,12 @@ class Generation(Generic[ParsedT_co]):
     """The seed that was used; None at temperature 0, and where a stream went on at another server with another seed."""
     speculation: "Speculation | None"
     """None where the engine does not speculate."""
+    metadata: ReplyMetadata = field(default_factory=ReplyMetadata, repr=False, compare=False)
+    """The metadata that came with the answer; of a stream, with its last part."""
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        """The text, which models write in Markdown; JSON as a block of code."""
+        return self.text if self.parsed is None else f"```json\n{self.text}\n```"

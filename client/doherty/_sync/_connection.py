@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
@@ -12,7 +12,10 @@ from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from doherty._core._actions import Rpc
+    from doherty._core._channel import Interceptor
     from doherty._core._settings import Settings
 
 _STATE_TIMEOUT: Final = 0.5
@@ -23,12 +26,14 @@ class Connection:
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
-        options = channel_options(target, weighted=settings.weighted)
-        self._channel = (
+        options = channel_options(target, weighted=settings.weighted, chosen=settings.channel_options)
+        channel = (
             grpc.insecure_channel(target, options)
             if settings.credentials is None
             else grpc.secure_channel(target, settings.credentials, options)
         )
+        interceptors = cast("Sequence[Interceptor]", settings.interceptors)
+        self._channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
         self._generation = GenerationServiceStub(self._channel)
         self._latency = LatencyServiceStub(self._channel)
         # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a

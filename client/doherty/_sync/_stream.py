@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import grpc
 
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
 
@@ -81,6 +81,14 @@ class GenerationStream(Generic[ParsedT_co]):
         return self._state.timings
 
     @property
+    def metadata(self) -> ReplyMetadata:
+        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
+
+        Of an answer that went on at another server, it is that of the last part.
+        """
+        return self._state.metadata
+
+    @property
     def resumed(self) -> int:
         """How many times the answer was cut off and went on, at another server or at the same one."""
         return self._state.resumed
@@ -123,7 +131,10 @@ class GenerationStream(Generic[ParsedT_co]):
                     self._proceed(error)
                 else:
                     if message is not None:
+                        if self._state.awaits_metadata:
+                            self._state.keep_metadata(self._call.initial_metadata(), ())
                         return message
+                    self._state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
                     self._proceed(None)
         self._alarm.stop()
         if self._state.failure is not None:
@@ -135,11 +146,14 @@ class GenerationStream(Generic[ParsedT_co]):
         while (action := next_action(self._actions, result)) is not None and not isinstance(action, Receive):
             result = self._begin(action) if isinstance(action, Send) else self._pool.carry_out(action, self._stopped)
 
-    def _begin(self, send: Send) -> ValueError | None:
+    def _begin(self, send: Send) -> Exception | None:
         try:
-            self._call = self._pool.call(send)
+            call = self._pool.call(send)
         except ValueError as error:
             return error
+        if not hasattr(call, "add_callback"):
+            return TypeError(f"An interceptor returned a {type(call).__name__} for a stream: gRPC asks for a Call.")
+        self._call = call
         # gRPC calls this however the call ends, also when the stream is dropped.
         end_attempt = partial(self._pool.dispatch.targets.end, send.target)
         if not self._call.add_callback(end_attempt):
