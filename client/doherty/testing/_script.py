@@ -92,8 +92,8 @@ def _check(script: object) -> None:
 
 
 def words(text: str) -> list[str]:
-    """A text as its tokens: words, each with the white space before it."""
-    return [word for word in re.split(r"(?<=\S)(?=\s)", text) if word]
+    """A text as its tokens: words, each with the white space before it, and the last one also with that behind it."""
+    return re.findall(r"\s*\S+(?:\s+\Z)?|\A\s+\Z", text)
 
 
 def deltas(answer: Answer) -> Iterable[Delta]:
