@@ -136,6 +136,16 @@ def test_results_are_frozen_dataclasses() -> None:
         assert one.__dataclass_params__.frozen, one
 
 
+def test_a_result_can_be_made_of_the_fields_that_a_test_is_about() -> None:
+    of_calls = {"FieldViolation", "GenerateOptions", "Message", "RawText", "RetryPolicy", "TLSConfig", "TokenIds"}
+    for name in set(NAMES) - of_calls:
+        if dataclasses.is_dataclass(getattr(doherty, name)):
+            assert getattr(doherty, name)() == getattr(doherty, name)(), name
+    answer = doherty.Generation(text="hi")
+    assert (str(answer), answer.parsed, answer.finish_reason) == ("hi", None, "stop")
+    assert doherty.ModelInfo(model="m").limits == doherty.Limits()
+
+
 def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
     drawn = re.findall(r"^\W*(\w+Error)\b", str(_errors.__doc__), re.MULTILINE)
     errors = [getattr(doherty, name) for name in NAMES if name.endswith("Error")]
