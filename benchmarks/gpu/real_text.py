@@ -8,8 +8,8 @@
 * `measure`: asks each server the ten questions and texts that repeat, greedy, one at a time, in turns;
 * `stop`.
 
-`--no-head` trains and serves no head. `--checkpoint FOLDER` also serves what `doherty engine prepare --engine vllm` made
-of STATE/wide.
+`--no-head` trains and serves no head. `--checkpoint FOLDER` also serves what `doherty engine prepare --engine vllm`
+made of STATE/wide.
 
 Which drafts are accepted is measured here, not drawn. The text is that of SmolLM2, of 135 million parameters, and the
 head was trained for two minutes: a real 8B with its published head accepts more. A step takes the time of an 8B's.
