@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from doherty.cli._console import make_console
 from doherty.cli._terminal import brief, harmless_json
 
 if TYPE_CHECKING:
@@ -26,7 +26,14 @@ _UNBOUNDED = 10_000
 def print_json(value: "DataclassInstance | dict[str, object]") -> None:
     """Prints one JSON object; a dataclass becomes one with its fields."""
     plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=2)))
+    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=2, default=_as_text)))
+
+
+def _as_text(value: object) -> str:
+    """The bytes of a token as JSON."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
@@ -40,13 +47,14 @@ def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
     return table
 
 
-def print_table(rows: Sequence[Row], *, headings: Row = ()) -> None:
-    """Prints the same."""
-    console = Console(markup=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
+def print_table(rows: Sequence[Row], *, headings: Row = (), err: bool = False) -> None:
+    """Prints the same, on stderr if `err`."""
+    stream = sys.stderr if err else sys.stdout
+    console = make_console(stderr=err, width=None if stream.isatty() else _UNBOUNDED)
     with console.capture() as captured:
         console.print(make_table(rows, headings=headings))
     # Rich fills the last column up with spaces.
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), err=err)
 
 
 def milliseconds(seconds: float | None) -> str:
