@@ -2,13 +2,13 @@
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from doherty import Client, DohertyError, Generation, Message
 from doherty.cli._answer import show, speed, tell_cut
-from doherty.cli._connect import ServerOptions, failure, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, failure, server_options
 from doherty.cli._conversation import Conversation
 from doherty.cli._exit import tell
 from doherty.cli._keyboard import Keyboard, history_file
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from doherty import GenerationStream
 
 
-@click.command()
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty chat
+  doherty chat --system "You are brief." --target gpu1:50051,gpu2:50051
+  doherty chat --no-history < questions.txt
+"""
+
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @click.option("--system", help="The instructions to the model.")
 @click.option("--no-history", is_flag=True, help="Keep nothing of what is typed, and recall nothing.")
 @server_options(timeout=60)

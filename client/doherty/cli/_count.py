@@ -1,14 +1,24 @@
 """The command `doherty count`."""
 
+from typing import Final
+
 import click
 
 from doherty import Message
-from doherty.cli._connect import ServerOptions, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, server_options
 from doherty.cli._prompt import prompt_options
 from doherty.cli._tables import print_json
 
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty count "What atoms are in water?"
+  doherty count --system "You are brief." < report.txt
+  doherty count --messages talk.json --json
+"""
 
-@click.command()
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @prompt_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @server_options(timeout=10)

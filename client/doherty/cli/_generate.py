@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from doherty import Client, GenerateOptions, Prompt
 from doherty.cli._answer import show, tell_end
-from doherty.cli._connect import ServerOptions, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, server_options
 from doherty.cli._details import log_attempts, print_details, print_logprobs
 from doherty.cli._prompt import prompt_options
 from doherty.cli._tables import print_json
@@ -39,7 +39,19 @@ def _split_choices(context: click.Context, parameter: click.Parameter, value: st
     return list(choices)
 
 
-@click.command()
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty generate "What atoms are in water?" --temperature 0 --max-output-tokens 60
+  doherty generate "Summarize this:" < report.txt
+  git diff | doherty generate "Write a commit message:" --system "You are brief."
+  doherty generate "Ada is 36." --schema @person.json --json | jq .text
+  doherty generate "Is this spam?" --choices yes,no --logprobs 2 < mail.txt
+  doherty generate "And in one word?" --messages talk.json --verbose
+"""
+
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @prompt_options
 @click.option("--temperature", type=float, help="0 always takes the most probable token.")
 @click.option("--top-p", type=float, help="Sample from the most probable tokens that add up to this.")

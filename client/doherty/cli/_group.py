@@ -88,7 +88,16 @@ def _load(entry_point: EntryPoint) -> click.Command:
         raise Missing(sentence) from error
 
 
-@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty serve
+  doherty generate "What atoms are in water?"
+  doherty chat --target gpu1:50051
+"""
+
+
+@click.group(cls=_Group, epilog=f"{_EXAMPLES}\n{EPILOG}", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def _doherty() -> None:
     """Ask an LLM server that answers within the Doherty threshold of 400 ms, or run one."""
