@@ -53,9 +53,9 @@ def test_version() -> None:
     assert run_doherty("--version").stdout == f"doherty {__version__}\n"
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
+@pytest.mark.parametrize("missing", ["click", "rich", "prompt_toolkit"])
 def test_without_its_extra_the_command_names_it(missing: str) -> None:
-    finished = run_doherty("model", without=missing)
+    finished = run_doherty("chat", without=missing)
     assert finished.returncode == 2
     assert "pip install 'doherty[cli]'" in one_line(finished)
 

@@ -82,5 +82,5 @@ def test_the_options_of_the_connection_are_a_section(name: str) -> None:
 
 @pytest.mark.parametrize("path", [path for path in ALL if path], ids=" ".join)
 def test_what_prints_results_prints_them_as_json_too(path: tuple[str, ...]) -> None:
-    without = {("keys",), ("engine",), ("completion",), ("serve",), ("engine", "prepare"), ("chat",)}
+    without = {("keys",), ("engine",), ("completion",), ("serve",), ("engine", "prepare")}
     assert ("\n  --json " in help_of(path)) == (path not in without)

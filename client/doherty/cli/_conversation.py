@@ -17,6 +17,38 @@ class Conversation:
     system: str | None
     """The instructions to the model; None is the deployment's."""
     turns: list[Message] = field(default_factory=list)
+    unanswered: str | None = None
+    """The last question, if nothing of an answer to it was received."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters of the next answers that are not the deployment's, by their names in the SDK."""
+
+    def add(self, question: str, answer: str) -> None:
+        """Adds a question and what was received of the answer.
+
+        A question without any answer is not a turn: many chat templates refuse two questions in a row.
+        """
+        self.unanswered = None if answer else question
+        if answer:
+            self.turns += (Message("user", question), Message("assistant", answer))
+
+    @property
+    def last_question(self) -> str | None:
+        """The last question, answered or not."""
+        if self.unanswered is not None:
+            return self.unanswered
+        return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), None)
+
+    def take_back(self) -> None:
+        """Removes the last question, and the answer to it."""
+        if self.unanswered is None:
+            while self.turns and self.turns.pop().role != "user":
+                pass
+        self.unanswered = None
+
+    def clear(self) -> None:
+        """Removes all messages; the instructions and the parameters stay."""
+        self.turns.clear()
+        self.unanswered = None
 
     def save(self, path: Path) -> None:
         """Writes all of it as Markdown, or as JSON with the messages as the SDK takes them.
@@ -44,7 +76,7 @@ class Conversation:
         messages = read_messages(path)
         if messages[0].role == "system":
             self.system = messages.pop(0).content
-        self.turns = messages
+        self.turns, self.unanswered = messages, None
 
     def _markdown(self) -> str:
         parts = [f"# A conversation with {self.model}"]

@@ -23,10 +23,10 @@ _UNBOUNDED = 10_000
 """Columns where no terminal limits them: each row stays one line."""
 
 
-def print_json(value: "DataclassInstance | dict[str, object]") -> None:
-    """Prints one JSON object; a dataclass becomes one with its fields."""
+def print_json(value: "DataclassInstance | dict[str, object]", *, indent: int | None = 2) -> None:
+    """Prints one JSON object; a dataclass becomes one with its fields. Without `indent` it is one line."""
     plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=2, default=_as_text)))
+    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=indent, default=_as_text)))
 
 
 def _as_text(value: object) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from doherty import Client, DeadlineExceededError, OverloadedError, UnavailableError
 from doherty.cli._console import make_console
+from doherty.cli._echo import silenced
 from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
 from doherty.cli._tables import make_table
 from doherty.cli._terminal import brief, harmless_json
@@ -51,7 +52,7 @@ def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
     elif not sys.stdout.isatty() or console.is_dumb_terminal:
         yield _print_line
     else:
-        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        with silenced(), Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             yield _Table(live, target).show
 
 

@@ -8,6 +8,7 @@ from time import perf_counter
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from doherty.cli._console import make_console
+from doherty.cli._echo import silenced
 from doherty.cli._load._run import LoadOptions
 from doherty.cli._load._sample import Sample
 
@@ -28,7 +29,7 @@ def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], Non
         # Drawing takes from the same processor as measuring.
         refresh_per_second=4,
     )
-    with bar:
+    with silenced(), bar:
         yield _Bar(bar, load, targets).advance
 
 
