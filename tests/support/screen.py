@@ -1,6 +1,7 @@
 """What a person sees of a program's output."""
 
 import pyte
+from pyte.modes import LNM
 
 _KEPT_LINES = 10_000
 
@@ -11,7 +12,7 @@ class Screen:
     def __init__(self, rows: int, columns: int) -> None:
         self._columns = columns
         self._screen = pyte.HistoryScreen(columns, rows, history=_KEPT_LINES)
-        self._screen.set_mode(pyte.modes.LNM)  # a line feed begins a line, as it does behind a real terminal's driver
+        self._screen.set_mode(LNM)  # a line feed begins a line, as it does behind a real terminal's driver
         self._stream = pyte.Stream(self._screen)
 
     @property
