@@ -1,3 +1,4 @@
+import base64
 import json
 import math
 import re
@@ -114,9 +115,11 @@ def test_log_probabilities_are_a_table_below_the_answer(target: str) -> None:
     answer, *_, first, _, _ = run_doherty("generate", "Hi", *flags).stdout.splitlines()
     told = json.loads(run_doherty("generate", "Hi", *flags, "--json").stdout)["logprobs"]
     assert len(told) == 3
-    assert answer.startswith(told[0]["token"])
+    assert answer.startswith(told[0]["text"])
+    assert base64.b64decode(told[0]["token"]) == told[0]["text"].encode()
+    assert told[0]["top"][0]["text"] == told[0]["text"]
     share = f"{math.exp(told[0]['logprob']):.1%}"
-    token = repr(told[0]["token"])
+    token = repr(told[0]["text"])
     assert first.split() == [*token.split(), f"{told[0]['logprob']:.3f}", share, *token.split(), share]
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import click
 
@@ -55,6 +56,15 @@ def _detail_rows(generation: Generation) -> Iterator[Row]:
         ("network", generation.network),
     ):
         yield name, f"{milliseconds(seconds)} ms" if seconds is not None else "-"
+
+
+def with_token_texts(generation: Generation) -> dict[str, object]:
+    """The fields of an answer, in which each token has its text beside its bytes."""
+    fields = asdict(generation)
+    for entry in fields["logprobs"] or ():
+        for token in (entry, *entry["top"]):
+            token["text"] = token["token"].decode(errors="replace")
+    return fields
 
 
 def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:

@@ -9,7 +9,7 @@ import click
 from doherty import Client, GenerateOptions, Prompt
 from doherty.cli._answer import show, tell_end
 from doherty.cli._connect import ServerCommand, ServerOptions, server_options
-from doherty.cli._details import log_attempts, print_details, print_logprobs
+from doherty.cli._details import log_attempts, print_details, print_logprobs, with_token_texts
 from doherty.cli._prompt import prompt_options
 from doherty.cli._tables import print_json
 
@@ -109,7 +109,7 @@ def generate(  # noqa: PLR0913 - the options
 def _generate(client: Client, prompt: Prompt, request: dict[str, Any], *, as_json: bool, verbose: bool) -> None:
     if as_json:
         generation = client.generate(prompt, **request)
-        print_json(generation)
+        print_json(with_token_texts(generation))
     else:
         with client.stream_generate(prompt, **request) as stream:
             generation = show(stream)

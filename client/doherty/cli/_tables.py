@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -26,13 +27,13 @@ _UNBOUNDED = 10_000
 def print_json(value: "DataclassInstance | dict[str, object]", *, indent: int | None = 2) -> None:
     """Prints one JSON object; a dataclass becomes one with its fields. Without `indent` it is one line."""
     plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=indent, default=_as_text)))
+    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=indent, default=_as_base64)))
 
 
-def _as_text(value: object) -> str:
-    """The bytes of a token as JSON."""
+def _as_base64(value: object) -> str:
+    """Bytes, as protobuf writes them in JSON."""
     if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
+        return b64encode(value).decode()
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
