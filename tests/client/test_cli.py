@@ -153,15 +153,15 @@ def test_a_reader_that_goes_away_ends_it_quietly(synthetic_server: ServerProcess
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, said = process.communicate(timeout=SECONDS)
-    assert (process.returncode, said) == (141, b"")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (141, b"")
 
 
 def test_health_of_a_server_that_serves(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("health", DOHERTY_TARGET=synthetic_server.target)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "SERVING\n", "")
-    told = run_doherty("health", "--json", DOHERTY_TARGET=synthetic_server.target).stdout
-    assert json.loads(told) == {"status": "SERVING"}
+    printed = run_doherty("health", "--json", DOHERTY_TARGET=synthetic_server.target).stdout
+    assert json.loads(printed) == {"status": "SERVING"}
 
 
 def test_a_server_that_still_loads() -> None:

@@ -113,17 +113,17 @@ def test_choices_that_are_not_texts_are_refused(target: str, choices: str) -> No
 def test_log_probabilities_are_a_table_below_the_answer(target: str) -> None:
     flags = ("--logprobs", "1", "--max-output-tokens", "3", "--temperature", "0", "--target", target)
     answer, *_, first, _, _ = run_doherty("generate", "Hi", *flags).stdout.splitlines()
-    told = json.loads(run_doherty("generate", "Hi", *flags, "--json").stdout)["logprobs"]
-    assert len(told) == 3
-    assert answer.startswith(told[0]["text"])
-    assert base64.b64decode(told[0]["token"]) == told[0]["text"].encode()
-    assert told[0]["top"][0]["text"] == told[0]["text"]
-    share = f"{math.exp(told[0]['logprob']):.1%}"
-    token = repr(told[0]["text"])
-    assert first.split() == [*token.split(), f"{told[0]['logprob']:.3f}", share, *token.split(), share]
+    logprobs = json.loads(run_doherty("generate", "Hi", *flags, "--json").stdout)["logprobs"]
+    assert len(logprobs) == 3
+    assert answer.startswith(logprobs[0]["text"])
+    assert base64.b64decode(logprobs[0]["token"]) == logprobs[0]["text"].encode()
+    assert logprobs[0]["top"][0]["text"] == logprobs[0]["text"]
+    share = f"{math.exp(logprobs[0]['logprob']):.1%}"
+    token = repr(logprobs[0]["text"])
+    assert first.split() == [*token.split(), f"{logprobs[0]['logprob']:.3f}", share, *token.split(), share]
 
 
-def test_verbose_tells_of_attempts_and_of_the_answer(target: str) -> None:
+def test_verbose_prints_the_attempts_and_what_the_server_said(target: str) -> None:
     flags = ("--max-output-tokens", "3", "--verbose", "--target", f"127.0.0.1:1,{target}")
     finished = run_doherty("generate", "Hi", *flags)
     assert (finished.returncode, finished.stdout.count("\n")) == (0, 1)

@@ -211,8 +211,8 @@ async def test_a_picture_of_two_servers_says_what_was_measured_where(quick: Serv
         legend = first.get_legend()
         assert legend is not None
         labels = [text.get_text() for text in legend.get_texts()]
-        (told,) = (label for label in labels if label.startswith(f"{side.target}, client: p50 "))
-        assert float(re.findall(r"p99 ([\d.]+) ms", told)[0]) == pytest.approx(times.p99 * 1000, rel=0.01)
+        (of_side,) = (label for label in labels if label.startswith(f"{side.target}, client: p50 "))
+        assert float(re.findall(r"p99 ([\d.]+) ms", of_side)[0]) == pytest.approx(times.p99 * 1000, rel=0.01)
         assert any(y == 0.99 and x == pytest.approx(times.p99 * 1000) for x, y in points(first))
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,14 +48,18 @@ class Keyboard:
 
 
 def read_entry(read_line: Callable[[str], str]) -> str:
-    """A line, or all lines up to the end of a block of triple quotes.
+    """A line, or all lines up to the end of a block of triple quotes, or of the input.
 
     Args:
         read_line: Reads a line after a prompt; raises EOFError if there is none.
+
+    Raises:
+        EOFError: There is no line.
     """
     text = read_line(_PROMPT)
-    while _is_open_block(text):
-        text += "\n" + read_line(_CONTINUATION)
+    with suppress(EOFError):
+        while _is_open_block(text):
+            text += "\n" + read_line(_CONTINUATION)
     return text
 
 
