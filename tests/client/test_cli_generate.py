@@ -38,6 +38,17 @@ def test_stdin_joins_the_prompt(target: str) -> None:
     assert finished.stdout == answer_of(target, "Summarize:\n\nA text.\n") + "\n"
 
 
+def test_a_pipe_that_stays_open_is_not_waited_for_in_silence() -> None:
+    command = (*DOHERTY, "generate", "Hi", "--target", "127.0.0.1:1")
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    with process:
+        assert process.stderr is not None
+        hint = process.stderr.readline()
+        assert "from stdin; '< /dev/null' leaves it out" in hint
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 3
+
+
 @pytest.mark.parametrize("is_saved", [True, False])
 def test_a_file_of_messages_comes_before_the_prompt(target: str, tmp_path: Path, *, is_saved: bool) -> None:
     turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]

@@ -70,6 +70,6 @@ def ending_with_the_reader() -> Iterator[None]:
     except BrokenPipeError as error:
         # What is still buffered would fail again when Python flushes it at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             os.dup2(nowhere, stream.fileno())
         raise click.exceptions.Exit(BROKEN_PIPE) from error

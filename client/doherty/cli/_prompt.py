@@ -1,10 +1,12 @@
 """The prompt of `generate` and `count`: an argument, stdin, and a file of messages."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import Any, Final
 
 import click
 
@@ -12,6 +14,8 @@ from doherty import Message
 from doherty.cli._conversation import read_messages
 
 _Callback = Callable[..., Any]
+
+_PATIENCE_SECONDS: Final = 2.0
 
 
 def prompt_options(callback: _Callback) -> _Callback:
@@ -61,12 +65,28 @@ def _join(argument: str | None) -> str:
     if argument == "-":
         return _read_stdin()
     # A terminal is not read unless it is asked for: the command would seem to hang.
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else _read_stdin()
+    with _hint() if argument else nullcontext():
+        piped = "" if sys.stdin is not None and sys.stdin.isatty() else _read_stdin()
     return "\n\n".join(filter(None, (argument, piped)))
 
 
+@contextmanager
+def _hint() -> Iterator[None]:
+    """Says what is waited for, where a program was started with a pipe that nobody writes to or closes."""
+    hint = "doherty: reading the rest of the prompt from stdin; '< /dev/null' leaves it out"
+    timer = Timer(_PATIENCE_SECONDS, lambda: click.echo(hint, err=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _read_stdin() -> str:
-    """What is on stdin; "" if that is only white space."""
+    """What is on stdin; "" if that is only white space, or stdin is closed."""
+    if sys.stdin is None:
+        return ""
     try:
         piped = sys.stdin.buffer.read().decode()
     except UnicodeError as error:
