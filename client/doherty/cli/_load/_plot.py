@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from doherty.cli._load._run import LoadResult, Side
 from doherty.cli._load._statistics import percentile
@@ -61,7 +61,8 @@ def draw(run: LoadResult) -> Figure:
         axes.axvline(THRESHOLD * 1000, color="tab:red", linewidth=0.8, label=f"{THRESHOLD * 1000:g} ms")
     for axes in (first, between, total):
         _scale(axes)
-    over_time.set_ylim(bottom=0)
+    longest = max((sample.total for side in run.sides for sample in side.samples), default=1.0)
+    over_time.set_ylim(0, 1.05 * longest * 1000)
     for axes in (first, between, total, over_time):
         axes.grid(visible=True, which="both", alpha=0.25)
         if axes.has_data():
@@ -125,12 +126,13 @@ def _draw(axes: "Axes", values: Iterable[float | None], name: str, place: int, *
 def _scale(axes: "Axes") -> None:
     """Makes the ticks plain numbers, and names the quantiles at the right."""
     if axes.get_xscale() != "log":
-        return  # nothing is drawn
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+        return
     right = axes.secondary_yaxis("right")
     right.set_yticks(list(_MARKED.values()), list(_MARKED))
     low, high = axes.get_xlim()
-    steps = (1, 2, 5) if high / low > _DECADE else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    is_wide = high / low > _DECADE
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(8, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
