@@ -56,7 +56,8 @@ def test_the_wheel_needs_its_dependencies_alone(
     assert found == {name: pins[name] for name in found}
     command = subprocess.run([environment.bin / "doherty"], capture_output=True, text=True, check=False)
     assert (command.returncode, command.stdout) == (2, "")
-    assert command.stderr == f"doherty: the command needs click and rich: {install_command(environment, 'cli')}\n"
+    needs = "doherty: the command needs click, prompt_toolkit and rich"
+    assert command.stderr == f"{needs}: {install_command(environment, 'cli')}\n"
     server = subprocess.run(
         [environment.python, "-I", "-c", "import doherty_service"], capture_output=True, text=True, check=False
     )

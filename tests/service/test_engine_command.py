@@ -100,11 +100,14 @@ def assert_whole(desk: Desk) -> None:
 @pytest.mark.parametrize("profile", engine_profiles("trtllm"))
 def test_a_profile_is_shown_as_toml(profile: str, desk: Desk) -> None:
     shown = desk.run("show", profile)
-    assert tomllib.loads(shown.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
+    as_json = desk.run("show", profile, "--json")
+    assert tomllib.loads(shown.stdout) == json.loads(as_json.stdout)
+    assert json.loads(as_json.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
 
 
 def test_showing_an_unknown_profile_fails(desk: Desk) -> None:
     assert desk.run("show").stdout.split() == list(engine_profiles("trtllm"))
+    assert json.loads(desk.run("show", "--json").stdout) == list(engine_profiles("trtllm"))
     assert "it has fast, slow, interactive, throughput" in desk.run("show", "quick").stderr
     assert "has no profiles" in desk.run("show", "--engine", "synthetic").stderr
     assert "needs no preparation" in desk.run("prepare", "--engine", "llamacpp").stderr
@@ -314,6 +317,8 @@ def test_verify_can_check_only_the_contract(desk: Desk) -> None:
     done = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"))
     assert done.returncode == 0, done.stderr
     assert "no problems found" in done.stdout
+    as_json = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"), "--json")
+    assert json.loads(as_json.stdout)["problems"] == []
     with_profile = desk.run("verify", "--profile", "fast")
     assert "does not accept --profile" in with_profile.stderr
 
