@@ -14,9 +14,9 @@ from contract.test_answers import (
 )
 from contract.test_multiplex import (
     rpc,
-    test_half_closing_lets_answers_end_and_no_request_is_no_error,
-    test_many_answers_are_those_of_calls_of_their_own,
-    test_whatever_callers_do_each_request_ends_once,
+    test_every_request_ends_exactly_once,
+    test_half_closing_lets_answers_end,
+    test_multiplexed_answers_equal_those_of_separate_calls,
 )
 from doherty import Delta, TokenLogprob
 from doherty.testing import FakeServer
@@ -27,12 +27,12 @@ __all__ = [
     "test_a_stream_has_one_start_one_summary_and_no_empty_message",
     "test_deltas_joined_are_the_unary_answer",
     "test_every_delta_counts_its_tokens_and_names_all_of_them_or_none",
-    "test_half_closing_lets_answers_end_and_no_request_is_no_error",
-    "test_many_answers_are_those_of_calls_of_their_own",
+    "test_every_request_ends_exactly_once",
+    "test_half_closing_lets_answers_end",
+    "test_multiplexed_answers_equal_those_of_separate_calls",
     "test_the_ids_of_a_delta_are_those_of_its_text",
     "test_the_trailing_metadata_tells_the_same_timings",
     "test_timings_are_consistent_in_every_reply",
-    "test_whatever_callers_do_each_request_ends_once",
 ]
 
 WORDS = ["The", " sky", " is", " blue", ":", " air", " scatters", " light", ".", " 😀", " Always", "."]
