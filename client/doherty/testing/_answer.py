@@ -70,32 +70,17 @@ class PlayedAnswer:
             model=self._told.model or self._request.options.model or model,
             prompt_tokens=usage.prompt_tokens or prompt_tokens,
         )
-        self._held, parts = behind(self._request.options.continue_from, iter(scripted))
-        if isinstance(scripted, list):
-            yield from self._known(list(parts), start)
-        else:
-            yield from self._unknown(parts, start)
-
-    def _known(self, parts: list[Delta], start: Start) -> Iterator[StreamGenerateResponse]:
-        """Deltas whose end is known: the last one and the summary are one message."""
+        self._held, rest = behind(self._request.options.continue_from, iter(scripted))
+        parts = list(rest) if isinstance(scripted, list) else rest
+        last = len(parts) if isinstance(parts, list) else None
         message = StreamGenerateResponse(start=start)
-        for left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        for number, part in enumerate(parts, start=1):
             self._wait_for_token()
             self._add(message, part)
-            if left or self._breaks:
+            # The last delta and the summary are one message, where it is known to be the last one.
+            if number != last or self._breaks:
                 yield message
                 message = StreamGenerateResponse()
-        self._complete(message, start)
-        yield message
-
-    def _unknown(self, parts: Iterator[Delta], start: Start) -> Iterator[StreamGenerateResponse]:
-        """Deltas that come into being while they are sent."""
-        message = StreamGenerateResponse(start=start)
-        for part in parts:
-            self._wait_for_token()
-            self._add(message, part)
-            yield message
-            message = StreamGenerateResponse()
         self._complete(message, start)
         yield message
 

@@ -128,7 +128,6 @@ class Generation(GenerationServiceServicer):
             timeout = context.time_remaining()
         server = self._server
         asked = request_from_wire(request, rpc, timeout=timeout, metadata=metadata_of(context))
-        server.requests.append(asked)
         answer = PlayedAnswer(asked, self._replies.take(asked), ended, received)
         model = "" if isinstance(server.model, RpcError) else server.model.model
         yield from answer.messages(model, server.count_tokens(asked), admit)
