@@ -1,7 +1,8 @@
 """The services of a fake server."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -11,7 +12,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from doherty._core._errors import RpcError
 from doherty._core._from_wire import optional
 from doherty._core._health import Health
-from doherty.testing._answer import CutOffError, PlayedAnswer, joined
+from doherty._core._results import ReplyMetadata
+from doherty.testing._answer import Admit, CutOffError, PlayedAnswer, joined
 from doherty.testing._multiplex import MultiplexedCalls
 from doherty.testing._request import Rpc, count_request_from_wire, request_from_wire
 from doherty.testing._to_wire import (
@@ -50,12 +52,14 @@ class Generation(GenerationServiceServicer):
     def Generate(  # noqa: N802 - as the contract has it
         self, request: "GenerateRequest", context: grpc.ServicerContext
     ) -> wire.GenerateResponse:
+        trailing: list[tuple[str, str | bytes]] = []
+        admit = partial(begin_reply, context, trailing)
         with self._calls.running_call(context) as ended:
             try:
-                answer = joined(self._play(request, "Generate", ended, context))
+                answer = joined(self._play(request, "Generate", ended, context, admit=admit))
             except Exception as error:  # noqa: BLE001 - whatever a test's function raises is told to the caller
                 fail(context, error, request.request_id)
-        context.set_trailing_metadata((server_timing(answer.summary.timings),))
+        context.set_trailing_metadata((*trailing, server_timing(answer.summary.timings)))
         delta = answer.delta
         return wire.GenerateResponse(
             start=answer.start,
@@ -68,14 +72,13 @@ class Generation(GenerationServiceServicer):
     def StreamGenerate(  # noqa: N802
         self, request: "GenerateRequest", context: grpc.ServicerContext
     ) -> Iterator[wire.StreamGenerateResponse]:
-        def admit() -> None:
-            context.send_initial_metadata(())
-
+        trailing: list[tuple[str, str | bytes]] = []
+        admit = partial(begin_reply, context, trailing)
         with self._calls.running_call(context) as ended:
             try:
                 for message in self._play(request, "StreamGenerate", ended, context, admit=admit):
                     if message.HasField("summary"):
-                        context.set_trailing_metadata((server_timing(message.summary.timings),))
+                        context.set_trailing_metadata((*trailing, server_timing(message.summary.timings)))
                     yield message
             except Exception as error:  # noqa: BLE001
                 fail(context, error, request.request_id)
@@ -121,7 +124,7 @@ class Generation(GenerationServiceServicer):
         context: grpc.ServicerContext,
         *,
         timeout: float | None = None,
-        admit: Callable[[], None] = lambda: None,
+        admit: Admit = lambda _id, _metadata: None,
     ) -> Iterator[wire.StreamGenerateResponse]:
         received = monotonic()
         if rpc != "MultiplexGenerate":
@@ -158,6 +161,14 @@ def health_handler(server: "FakeServer") -> grpc.GenericRpcHandler:
 
     method = grpc.unary_unary_rpc_method_handler(check, StringValue.FromString, Int32Value.SerializeToString)
     return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
+
+
+def begin_reply(
+    context: grpc.ServicerContext, trailing: list[tuple[str, str | bytes]], request_id: str, metadata: ReplyMetadata
+) -> None:
+    """Sends the initial metadata, and notes the trailing metadata."""
+    context.send_initial_metadata((("doherty-request-id", request_id), *metadata.initial.items()))
+    trailing += metadata.trailing.items()
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, str | bytes]:
