@@ -1,21 +1,22 @@
 """The services of a fake server."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from doherty._core._deployment import Latency, ModelInfo
 from doherty._core._errors import RpcError
 from doherty._core._from_wire import optional
 from doherty._core._health import Health
 from doherty._core._results import ReplyMetadata
 from doherty.testing._answer import Admit, CutOffError, PlayedAnswer, joined
 from doherty.testing._multiplex import MultiplexedCalls
-from doherty.testing._request import Rpc, count_request_from_wire, request_from_wire
+from doherty.testing._request import Request, Rpc, count_request_from_wire, request_from_wire
 from doherty.testing._to_wire import (
     as_rpc_error,
     fill,
@@ -32,7 +33,6 @@ from doherty.v1.model_pb2 import GetModelResponse
 if TYPE_CHECKING:
     from doherty.testing._calls import Calls
     from doherty.testing._script import Replies
-    from doherty.testing._server import FakeServer
     from doherty.v1.latency_service_pb2 import GetLatencyRequest, GetLatencyResponse
     from doherty.v1.model_pb2 import GetModelRequest
     from doherty.v1.request_pb2 import GenerateRequest
@@ -40,11 +40,22 @@ if TYPE_CHECKING:
 _HEALTH: Final = {Health.SERVING: 1, Health.NOT_SERVING: 2}
 
 
+class Scripted(Protocol):
+    """What a fake server says besides answers. Its attributes are read for each call, because a test may set them."""
+
+    model: ModelInfo | RpcError
+    health: Health
+    count_requests: list[Request]
+    count_tokens: Callable[[Request], int]
+
+    @property
+    def latency(self) -> Latency | RpcError: ...
+
+
 class Generation(GenerationServiceServicer):
     """Answers what is scripted."""
 
-    def __init__(self, server: "FakeServer", replies: "Replies", calls: "Calls") -> None:
-        """Reads the server's attributes when they are needed, for a test may change them."""
+    def __init__(self, server: Scripted, replies: "Replies", calls: "Calls") -> None:
         self._server = server
         self._replies = replies
         self._calls = calls
@@ -139,8 +150,7 @@ class Generation(GenerationServiceServicer):
 class LatencyService(LatencyServiceServicer):
     """Tells what the test says, or what happened."""
 
-    def __init__(self, server: "FakeServer") -> None:
-        """Reads the server's attributes when they are needed."""
+    def __init__(self, server: Scripted) -> None:
         self._server = server
 
     def GetLatency(  # noqa: N802
@@ -152,7 +162,7 @@ class LatencyService(LatencyServiceServicer):
         return latency_to_wire(self._server.latency)
 
 
-def health_handler(server: "FakeServer") -> grpc.GenericRpcHandler:
+def health_handler(server: Scripted) -> grpc.GenericRpcHandler:
     """grpc.health.v1, whose messages have the bytes of well-known ones."""
 
     def check(request: StringValue, context: grpc.ServicerContext) -> Int32Value:
