@@ -37,9 +37,9 @@ def installed(wheel: Path, name: str, folder: Path) -> Environment:
 
 def versions(environment: Environment, target: str) -> dict[str, str]:
     """Runs compatibility.py; gives the versions that it ran on."""
-    told = json.loads(run(environment.python, "-I", "-W", "error", PROGRAM, target))
-    assert Path(told.pop("doherty")).is_relative_to(environment.site)
-    found: dict[str, str] = told
+    report = json.loads(run(environment.python, "-I", "-W", "error", PROGRAM, target))
+    assert Path(report.pop("doherty")).is_relative_to(environment.site)
+    found: dict[str, str] = report
     return found
 
 

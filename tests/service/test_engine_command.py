@@ -80,7 +80,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(hub, tmp_path)
 
 
-def said(done: "subprocess.CompletedProcess[str]") -> str:
+def last_line(done: "subprocess.CompletedProcess[str]") -> str:
     """The last thing that was said, which is a sentence."""
     return done.stderr.strip().splitlines()[-1]
 
@@ -175,7 +175,7 @@ def test_interrupted_while_it_builds(desk: Desk) -> None:
 def test_a_build_that_fails_says_why_and_leaves_nothing(desk: Desk) -> None:
     done = desk.prepare(fail_at="build")
     assert done.returncode == 2
-    assert "The engine cannot be built (RuntimeError: CUDA error: out of memory while it did build)" in said(done)
+    assert "The engine cannot be built (RuntimeError: CUDA error: out of memory while it did build)" in last_line(done)
     assert desk.kept() == []
 
 
@@ -198,11 +198,11 @@ def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
 
 def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
     small = desk.prepare(cards=[SMALL])
-    assert (small.returncode, "use a larger card" in said(small)) == (2, True)
+    assert (small.returncode, "use a larger card" in last_line(small)) == (2, True)
     desk.hub.datasets = ()
     offline = desk.prepare()
     assert offline.returncode == 2
-    assert "The calibration dataset cnn_dailymail is neither on the hub" in said(offline)
+    assert "The calibration dataset cnn_dailymail is neither on the hub" in last_line(offline)
     assert BIG not in {name for _, name, _ in desk.hub.asked}
     calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     assert calibrated.returncode == 0, calibrated.stderr
@@ -217,7 +217,7 @@ def test_a_cached_calibration_dataset_is_sufficient(desk: Desk) -> None:
 def test_weights_that_differ_from_the_hub_are_refused(desk: Desk) -> None:
     desk.hub.digests[BIG] = "0" * 64
     done = desk.prepare()
-    assert (done.returncode, " differs from the file on the hub; delete " in said(done)) == (2, True)
+    assert (done.returncode, " differs from the file on the hub; delete " in last_line(done)) == (2, True)
 
 
 def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
@@ -332,4 +332,4 @@ def test_verify_needs_the_package(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert said(done).startswith("TensorRT-LLM is not installed")
+    assert last_line(done).startswith("TensorRT-LLM is not installed")

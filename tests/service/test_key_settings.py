@@ -85,8 +85,8 @@ def test_tokens_of_prompts_and_answers_are_charged_and_counting_is_not(server: S
         usage = bob.generate(prompt="Count.", stopping={"max_output_tokens": 60, "ignore_eos": True}).summary.usage
         used = (usage.prompt_tokens + usage.output_tokens) / 100
         assert used > 0.6
-        told = scrape_until(server, lambda _: True)
-        share = told.value("doherty_key_limit_use_ratio", key="bob", limit="tokens_per_minute")
+        metrics = scrape_until(server, lambda _: True)
+        share = metrics.value("doherty_key_limit_use_ratio", key="bob", limit="tokens_per_minute")
         assert share == pytest.approx(used, abs=0.3)  # less by what has been forgiven since
         bob.generate(
             prompt="Count.", stopping={"max_output_tokens": 200, "ignore_eos": True}
