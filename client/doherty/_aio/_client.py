@@ -20,10 +20,10 @@ from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from doherty._core._actions import KeySource
     from doherty._core._channel import ChannelOptions
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
-    from doherty._core._key import KeySource
     from doherty._core._metadata import Metadata
     from doherty._core._options import Parameters
     from doherty._core._schema import ParsedT, SchemaAdapter
