@@ -1,6 +1,5 @@
 """The calls with one reply, in as many attempts as they take."""
 
-from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generati
         reply = yield from _call(dispatch, "Generate", planned.request, attempts)
         attempts.trace.complete(reply.start, reply.summary)
     elapsed = perf_counter() - started if attempts.count == 1 else None
-    return planned.parse(replace(generation_from_reply(reply, elapsed), metadata=attempts.reply_metadata))
+    return planned.parse(generation_from_reply(reply, elapsed, attempts.reply_metadata))
 
 
 def count_tokens(

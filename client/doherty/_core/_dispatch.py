@@ -109,7 +109,7 @@ class Dispatch:
     def authorize(self, attempts: CallAttempts) -> Actions[None]:
         """Gets the key for a call's next attempt. An exception of the caller's callable is raised as it is."""
         key = yield from self.settings.key.pairs(attempts.remaining())
-        attempts.shared_metadata = Pairs((*key, *self.settings.metadata))
+        attempts.shared_metadata = Pairs((*key, *self.settings.metadata)) if key else self.settings.metadata
 
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
         """The action that sends a request within what is left of the call's time."""

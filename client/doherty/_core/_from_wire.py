@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from doherty._core._results import FinishReason, Generation, Timings, Usage
+from doherty._core._results import FinishReason, Generation, ReplyMetadata, Timings, Usage
 from doherty.v1 import answer_pb2
 
 if TYPE_CHECKING:
@@ -51,12 +51,15 @@ def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[
     )
 
 
-def generation_from_reply(reply: "generation_service_pb2.GenerateResponse", elapsed: float | None) -> Generation[None]:
+def generation_from_reply(
+    reply: "generation_service_pb2.GenerateResponse", elapsed: float | None, metadata: ReplyMetadata
+) -> Generation[None]:
     """A whole answer that took the caller `elapsed` seconds; None after a retry."""
     return generation_from_parts(
         reply.start,
         reply.summary,
         elapsed,
+        metadata=metadata,
         text=reply.text,
         token_ids=tuple(reply.token_ids) or None,
         logprobs=logprobs_from_wire(reply.logprobs),
@@ -68,6 +71,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     summary: answer_pb2.Summary,
     elapsed: float | None,
     *,
+    metadata: ReplyMetadata,
     text: str,
     token_ids: tuple[int, ...] | None,
     logprobs: "tuple[TokenLogprob, ...] | None",
@@ -94,6 +98,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
         model=start.model,
         seed=optional(summary, "seed"),
         speculation=_speculation(summary),
+        metadata=metadata,
     )
 
 

@@ -121,8 +121,7 @@ class CallAttempts:
         """The metadata of all calls of the client, with the key."""
         self.own_metadata = NO_PAIRS
         """The metadata of this call alone."""
-        self.reply_metadata = ReplyMetadata()
-        """What came with the reply."""
+        self._reply_metadata: tuple[RawMetadata, RawMetadata] = (None, None)
         self.resumed = 0
         """How many times the answer was resumed."""
 
@@ -134,7 +133,9 @@ class CallAttempts:
     @property
     def metadata(self) -> Pairs:
         """The metadata of the running attempt."""
-        own = merge(merge(self.shared_metadata, self.own_metadata), Pairs(self.trace.metadata))
+        own = merge(self.shared_metadata, self.own_metadata)
+        if self.trace.metadata:
+            own = merge(own, Pairs(self.trace.metadata))
         before = self.count - 1
         if not before:
             return own
@@ -143,7 +144,12 @@ class CallAttempts:
 
     def keep_reply_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
         """Keeps what came with the reply, as gRPC has it."""
-        self.reply_metadata = reply_metadata(initial, trailing)
+        self._reply_metadata = initial, trailing
+
+    @property
+    def reply_metadata(self) -> ReplyMetadata:
+        """What came with the reply."""
+        return reply_metadata(*self._reply_metadata)
 
     def elapsed(self) -> float:
         """How many seconds the call has taken."""

@@ -273,11 +273,11 @@ class StreamState:
             self._start,
             self._summary,
             self._elapsed if self._attempts.count == 1 else None,
+            metadata=self.metadata,
             text=self.text,
             token_ids=self.token_ids,
             logprobs=tuple(self._logprobs) or None if self._logprobs_known else None,
         )
-        generation = replace(generation, metadata=self.metadata)
         if self.resumed and not self._planned.request.sampling.HasField("seed"):
             generation = replace(generation, seed=None)
         return self._planned.parse(generation)
