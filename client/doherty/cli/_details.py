@@ -3,11 +3,11 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from typing import Any
 
 import click
 
-from doherty import Generation, TokenLogprob
+from doherty import Generation, TokenLogprob, TopLogprob
 from doherty.cli._tables import Row, milliseconds, print_table
 from doherty.cli._terminal import brief
 
@@ -58,12 +58,13 @@ def _detail_rows(generation: Generation) -> Iterator[Row]:
         yield name, f"{milliseconds(seconds)} ms" if seconds is not None else "-"
 
 
-def with_token_texts(generation: Generation) -> dict[str, object]:
+def with_token_texts(generation: Generation) -> dict[str, Any]:
     """The fields of an answer, in which each token has its text beside its bytes."""
-    fields = asdict(generation)
-    for entry in fields["logprobs"] or ():
-        for token in (entry, *entry["top"]):
-            token["text"] = token["token"].decode(errors="replace")
+    fields = generation.to_dict()
+    for entry, logprob in zip(fields["logprobs"] or (), generation.logprobs or (), strict=True):
+        tokens: list[TokenLogprob | TopLogprob] = [logprob, *logprob.top]
+        for shown, token in zip((entry, *entry["top"]), tokens, strict=True):
+            shown["text"] = token.token.decode(errors="replace")
     return fields
 
 
