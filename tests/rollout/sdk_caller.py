@@ -53,7 +53,7 @@ def write(event: str, **fields: Any) -> None:
 async def main(count: int, addresses: list[str]) -> None:
     """Runs the streams."""
     streams = Streams()
-    async with AsyncClient(addresses) as by_list, AsyncClient("ipv4:" + ",".join(addresses)) as by_channel:
+    async with AsyncClient(addresses) as by_list, AsyncClient(["ipv4:" + ",".join(addresses)]) as by_channel:
         clients = (by_list, by_channel)
         running = [asyncio.create_task(streams.run(clients[number % 2], f"{number}")) for number in range(count)]
         write("calling")
