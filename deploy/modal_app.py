@@ -66,7 +66,10 @@ KEPT_SECONDS: Final = 4 * MINUTES
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = ("client", "engine", "proto", "service")
-FILES: Final = ("LICENSE", "README.md", "deploy/envoy/doherty.binpb", "deploy/install_beside.sh", "pyproject.toml")
+FILES: Final = (
+    *("LICENSE", "README.md", "constraints.txt", "pyproject.toml"),
+    *("deploy/envoy/doherty.binpb", "deploy/install_beside.sh"),
+)
 
 
 def make_image() -> modal.Image:
@@ -80,8 +83,8 @@ def make_image() -> modal.Image:
     for folder in FOLDERS:
         made = made.add_local_dir(ROOT / folder, f"/src/{folder}", copy=True, ignore=["**/__pycache__"])
     built = made.run_commands(
-        "env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
-        "bash /src/deploy/install_beside.sh /wheel/*.whl",
+        "env PIP_CONSTRAINT=/src/constraints.txt python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
+        "bash /src/deploy/install_beside.sh /wheel/*.whl /src/constraints.txt",
     )
     # Models, engines and compiled kernels are where the next container finds them.
     caches = {"HOME": VOLUME, "HF_HOME": f"{VOLUME}/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"}

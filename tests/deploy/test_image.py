@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from doherty import __version__
 from support.image import FOLDER, Container, Image, build
 from support.security import Authority
 
@@ -60,6 +61,18 @@ def test_it_has_no_rights_and_leaves_nothing_behind(image: Image, container: Con
     assert set(image.config["ExposedPorts"]) == {"50051/tcp"}
     for rest in ("/src", "/build", "/wheel", "/var/lib/apt/lists", "/root/.cache"):
         assert not [*(image.root / rest[1:]).glob("*")], rest
+
+
+def test_it_says_what_it_is_and_what_is_in_it(image: Image, container: Container) -> None:
+    labels = image.config["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.base.name"].startswith("docker.io/library/python:3.")
+    bill = json.loads((image.root / "usr/share/doherty/sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {f"{one['name']}=={one['version']}" for one in bill["components"]}
+    installed = container.execute("/opt/doherty/bin/python", "-m", "pip", "list", "--format=freeze").stdout.split()
+    assert listed == set(installed)
+    assert {"doherty", "grpcio", "xllamacpp"} <= {one["name"] for one in bill["components"]}
 
 
 def test_a_signal_to_its_first_process_ends_it_well(image: Image) -> None:
