@@ -11,17 +11,14 @@ import argparse
 import asyncio
 import math
 import random
-import re
-import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     ExitStack,
     asynccontextmanager,
-    contextmanager,
 )
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +27,7 @@ from pathlib import Path
 from openai import AsyncOpenAI
 
 from doherty import AsyncClient, GenerateOptions, TLSConfig
-from proxies.running import Envoy, free_port
+from proxies.running import Envoy, free_port, running
 from support.dns import serve_names
 from support.security import Authority
 from support.server import ServerProcess, start_server
@@ -94,27 +91,13 @@ async def by_dns(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def by_envoy(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
     """The SDK through Envoy, by TLS: least requests of two that are drawn."""
-    envoy, port = Envoy("envoy"), free_port()
-    written = envoy.write(fleet.folder, port, fleet.addresses[:2], fleet.authority, tls=False)
-    text = written.read_text()
-    first, second = (re.findall(rf".*{host}.*\n", text)[0] for host in HOSTS[:2])
-    lines = "".join(first.replace(HOSTS[0], host) for host in HOSTS[:size])
-    written.write_text(text.replace(second, "").replace(first, lines))
-    with running(envoy.run(written)):
-        async with AsyncClient(f"localhost:{port}", tls=TLSConfig(ca=fleet.authority.roots)) as client:
+    line = "              - endpoint: { address: { socket_address: { address: %s, port_value: %d } } }\n"
+    first, second = (line % (host, fleet.port) for host in HOSTS[:2])
+    lines = {first + second: "".join(line % (host, fleet.port) for host in HOSTS[:size])}
+    with running(Envoy("envoy"), fleet.folder, fleet.addresses[:2], fleet.authority, more=lines) as envoy:
+        async with AsyncClient(envoy.target, tls=TLSConfig(ca=fleet.authority.roots)) as client:
             await client.wait_ready(timeout=30)
             yield partial(ask_sdk, client)
-
-
-@contextmanager
-def running(command: list[str]) -> Iterator[None]:
-    """Runs a program to the end of the block."""
-    process = subprocess.Popen(command)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @asynccontextmanager
