@@ -77,7 +77,7 @@ def test_it_says_what_it_is_and_what_is_in_it(image: Image, container: Container
 
 
 def test_its_size_is_that_of_the_readme(image: Image) -> None:
-    [told] = re.findall(r"adds (\d+) MB to its base image", (ROOT / "README.md").read_text())
+    [told] = re.findall(r"with (\d+) MB in /opt/doherty", (ROOT / "README.md").read_text())
     files = (image.root / "opt" / "doherty").rglob("*")
     megabytes = sum(file.lstat().st_size for file in files if not file.is_symlink()) / 1e6
     assert 0.9 < megabytes / int(told) < 1.1, megabytes
