@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
 .PHONY: demo quick test test-model test-client test-others test-slow test-languages test-docs test-fresh-machine environments \
-	docs check format lint \
+	test-rollout docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -47,7 +47,8 @@ test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign examples/tests
 
 test-others: .venv/.dev .cache/programs/.made
-	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=tests/client --ignore=tests/foreign --ignore=examples
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser and not rollout' \
+		--ignore=tests/client --ignore=tests/foreign --ignore=examples
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
@@ -59,6 +60,11 @@ test-fresh-machine:
 # docs/languages.md in Go, C++, Java and Ruby, on a Debian that has what the page names (1.2 GB). Not a part of `test`.
 test-languages: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
+
+# A rolling deploy of three servers on hosts of their own, five times, with a client in Go. Not a part of `test`, which
+# does it once with a client in Python.
+test-rollout: .venv/.dev .cache/languages/.made
+	@$(BIN)/pytest --quiet --capture=no -m rollout tests/rollout
 
 # The page breaks long commands into lines.
 .cache/languages/.made: docs/languages.md tests/support/debian_machine.sh tests/support/inside.sh

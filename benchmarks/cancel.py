@@ -1,26 +1,32 @@
 """How long a slot stays taken after its caller has gone.
 
-`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS]`. A server with one slot works on a request, and one
-more waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one gets
-the slot is what its first message tells: its arrival, less the time that the server says it took from the slot to the
-first token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
+`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS] [--smg]`. A server with one slot works on a request, and
+one more waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one
+gets the slot is what its first message tells: its arrival, less the time that the server says it took from the slot to
+the first token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
+With `--smg`, the first request comes through the gateway SMG, from OpenAI's client, which hangs up.
 """
 
 import argparse
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import grpc
+from openai import OpenAI
 
 from doherty.v1 import generation_service_pb2_grpc
+from support.door import start_door
 from support.server import start_server
+from support.smg import start_smg, write_synthetic_tokenizer
 from support.wire import SECONDS, Caller, connect, request
 
 ENGINES = {
@@ -82,6 +88,22 @@ class VictimProcess:
         self.process.wait(SECONDS)
 
 
+class GatewayVictim:
+    """The same by OpenAI's client through SMG, which starts before."""
+
+    def __init__(self, base: str) -> None:
+        """Sends it."""
+        self.client = OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
+        self.ends_at = time.monotonic() + LIMIT
+        self.events = self.client.completions.create(
+            model="synthetic", prompt="Hi", max_tokens=1000, stream=True, extra_body={"ignore_eos": True}
+        )
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self.client.close()
+
+
 @contextmanager
 def waiting(caller: Caller, threads: ThreadPoolExecutor) -> "Iterator[Future[float]]":
     """A request that waits behind the one that runs; tells when it got the slot."""
@@ -131,14 +153,35 @@ def ways(target: str, fields: dict[str, Any]) -> Iterator[tuple[str, str, Callab
     yield "stream", "kill -9", partial(VictimProcess, target, fields), acts(lambda victim: victim.process.kill())
 
 
+@contextmanager
+def gateway_ways(door: str) -> Iterator[tuple[Callable[[], Any], Callable[[Any], float]]]:
+    """What starts the victim behind SMG, and what ends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = write_synthetic_tokenizer(Path(folder))
+        with start_smg([door], "--tokenizer-path", str(tokenizer)) as base:
+            yield partial(GatewayVictim, base), acts(lambda victim: victim.events.close())
+
+
+def measure_gateway(rounds: int) -> None:
+    """Prints the row of the gateway."""
+    with start_door(*ENGINES["synthetic"]) as server, connect(server.target) as caller:
+        with gateway_ways(server.door) as (start, end):
+            times = [measure(caller, start, end) * 1e3 for _ in range(rounds)]
+        print(f"| tokens flow | stream through SMG | connection closed | {median(times):.1f} | {max(times):.1f} |")
+
+
 def main() -> None:
     """Measures every way, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", nargs="?", choices=sorted(ENGINES), default="synthetic")
     parser.add_argument("rounds", nargs="?", type=int, default=20)
+    parser.add_argument("--smg", action="store_true", help="only through SMG, with the synthetic engine")
     arguments = parser.parse_args()
     print(f"{arguments.engine}: ms from the event to the free slot, {arguments.rounds} rounds\n")
     print(f"| stage | call | event | median | highest |\n|{'---|' * 5}")
+    if arguments.smg:
+        measure_gateway(arguments.rounds)
+        return
     with start_server(*ENGINES[arguments.engine]) as server, connect(server.target) as caller:
         for stage, fields in STAGES.items():
             for kind, event, start, end in ways(server.target, fields):

@@ -1,22 +1,27 @@
-"""What reports of the load bring where servers differ: `PYTHONPATH=tests python benchmarks/weighted.py [--rate 24]`.
+"""What reports of the load bring where servers differ: `PYTHONPATH=tests python benchmarks/weighted.py`.
 
 One of two servers is three times slower. gRPC's own balancers spread the same calls, which come at random moments, over
-both: in turn, and weighted by the reports that come with each answer or out of band. Printed are the share of the calls
-that the slow server got, and how long calls took.
+both: in turn, and weighted by the reports that come with each answer or out of band. Envoy does so with the file of
+deploy/, in turn, by the fewest requests (as the file has it), and by the calls' reports. Printed are the share of the
+calls that the slow server got, and how long calls took.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import grpc.aio
 
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
+from proxies.running import Envoy, running
+from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import request
 
@@ -25,6 +30,17 @@ POLICIES = {
     "round robin": {"round_robin": {}},
     "weighted, by the calls' reports": {"weighted_round_robin": WEIGHTED | {"enableOobLoadReport": False}},
     "weighted, out of band": {"weighted_round_robin": WEIGHTED | {"enableOobLoadReport": True}},
+}
+_WEIGHTED_BY_ENVOY = "envoy.load_balancing_policies.client_side_weighted_round_robin"
+_CONFIG = "type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
+ENVOY = {
+    "Envoy, round robin": "lb_policy: ROUND_ROBIN",
+    "Envoy, least requests": "lb_policy: LEAST_REQUEST",
+    "Envoy, weighted, by the calls' reports": f"""load_balancing_policy:
+        policies:
+          - typed_extension_config:
+              name: {_WEIGHTED_BY_ENVOY}
+              typed_config: {{ "@type": {_CONFIG}.ClientSideWeightedRoundRobin, blackout_period: 5s }}""",
 }
 WARM_SECONDS, SECONDS = 20.0, 40.0
 ASKED = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
@@ -41,13 +57,30 @@ def servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
         yield fast, slow
 
 
+@asynccontextmanager
+async def connected(name: str, addresses: list[str]) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel that spreads calls over the servers."""
+    if name in POLICIES:
+        config = json.dumps({"loadBalancingConfig": [POLICIES[name]]})
+        options = (("grpc.service_config", config),)
+        async with grpc.aio.insecure_channel(f"ipv4:{','.join(addresses)}", options) as channel:
+            yield channel
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        authority.renew("envoy")
+        policy = {ENVOY["Envoy, least requests"]: ENVOY[name]}
+        with running(Envoy("envoy"), Path(folder), addresses, authority, more=policy) as envoy:
+            credentials = grpc.ssl_channel_credentials(authority.roots)
+            async with grpc.aio.secure_channel(envoy.target, credentials) as channel:
+                yield channel
+
+
 async def measure(name: str, rate: float) -> None:
     """Prints a row."""
-    config = json.dumps({"loadBalancingConfig": [POLICIES[name]]})
     chance = random.Random(7)  # noqa: S311 - it only spreads the calls
     with servers() as (fast, slow):
-        target = f"ipv4:{fast.target},{slow.target}"
-        async with grpc.aio.insecure_channel(target, (("grpc.service_config", config),)) as channel:
+        async with connected(name, [fast.target, slow.target]) as channel:
             stub = GenerationServiceStub(channel)
             times: list[float] = []
             failed = 0
@@ -56,7 +89,7 @@ async def measure(name: str, rate: float) -> None:
                 nonlocal failed
                 begun = time.perf_counter()
                 try:
-                    await stub.Generate(ASKED, timeout=30)
+                    await stub.Generate(ASKED, timeout=30, wait_for_ready=True)
                 except grpc.RpcError:
                     failed += counts
                 else:
@@ -86,10 +119,11 @@ async def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description="Reports of the load against taking turns.")
     parser.add_argument("--rate", type=float, default=24.0, help="calls a second; both servers can answer 53")
-    rate = parser.parse_args().rate
+    parser.add_argument("--only", choices=(*POLICIES, *ENVOY), action="append", help="a balancer; can be repeated")
+    parsed = parser.parse_args()
     print(f"| balancing | calls | to the slow server | p50 (s) | p99 (s) | failed |\n{'|---' * 6}|")
-    for name in POLICIES:
-        await measure(name, rate)
+    for name in (*POLICIES, *ENVOY) if parsed.only is None else parsed.only:
+        await measure(name, parsed.rate)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ an address of its own, which its method `boot` tells, and which goes when the co
     modal deploy deploy/modal_app.py                serves until `modal app stop doherty`
     doherty chat --target modal:doherty             boots `Tunnel`, and talks with it
 
-The variables MODE (fast or slow) and GPUS (how many H100 share the model) are those of `modal run` and `modal deploy`.
+Variables of `modal run` and `modal deploy`: MODE (fast or slow), GPUS (how many H100 share the model), MAX_CONTAINERS
+(the most that run at a time, which bounds the costs), and REGION (where they run; anywhere by default).
 
 docs/deploy.md says what has to be there before.
 """
@@ -44,9 +45,20 @@ def known(mode: str) -> str:
 # What Modal must know before it runs anything. This file is read again in the container, which is given the same.
 MODE: Final = known(os.environ.get("MODE", "fast"))
 GPUS: Final = int(os.environ.get("GPUS", "1"))
+MAX_CONTAINERS: Final = int(os.environ.get("MAX_CONTAINERS", "2"))
+"""Of `Server`. `Tunnel` has one for each mode."""
+REGION: Final = os.environ.get("REGION", "")
+
+GPU: Final = f"H100!:{GPUS}"
+"""With "!", Modal gives no H200 in place of an H100: an engine is built for one kind of GPU."""
 
 PORT: Final = 50051
+METRICS: Final = "127.0.0.1:9464"
+"""They name keys, so only who may open a shell in the container reads them."""
 VOLUME: Final = "/vol"
+KEYS: Final = "/keys"
+KEYS_SECONDS: Final = 30
+"""How often a container looks for changed keys."""
 MINUTES: Final = 60
 DRAIN_SECONDS: Final = 20
 KEPT_SECONDS: Final = 4 * MINUTES
@@ -54,7 +66,10 @@ KEPT_SECONDS: Final = 4 * MINUTES
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = ("client", "engine", "proto", "service")
-FILES: Final = ("LICENSE", "README.md", "deploy/envoy/doherty.binpb", "deploy/install_beside.sh", "pyproject.toml")
+FILES: Final = (
+    *("LICENSE", "README.md", "constraints.txt", "pyproject.toml"),
+    *("deploy/envoy/doherty.binpb", "deploy/install_beside.sh"),
+)
 
 
 def make_image() -> modal.Image:
@@ -68,8 +83,8 @@ def make_image() -> modal.Image:
     for folder in FOLDERS:
         made = made.add_local_dir(ROOT / folder, f"/src/{folder}", copy=True, ignore=["**/__pycache__"])
     built = made.run_commands(
-        "env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
-        "bash /src/deploy/install_beside.sh /wheel/*.whl",
+        "env PIP_CONSTRAINT=/src/constraints.txt python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
+        "bash /src/deploy/install_beside.sh /wheel/*.whl /src/constraints.txt",
     )
     # Models, engines and compiled kernels are where the next container finds them.
     caches = {"HOME": VOLUME, "HF_HOME": f"{VOLUME}/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"}
@@ -80,27 +95,36 @@ app = modal.App("doherty")
 image = make_image()
 volume = modal.Volume.from_name("doherty-trtllm", create_if_missing=True)
 addresses = modal.Dict.from_name("doherty-addresses", create_if_missing=True)
-keys = modal.Secret.from_name("doherty-keys", required_keys=["KEYS_JSON"])
-environment: dict[str, str | None] = {"MODE": MODE, "GPUS": str(GPUS)}
+# A Secret would be read when a container starts, and a key that was revoked would live as long as the container.
+keys = modal.Volume.from_name("doherty-keys", create_if_missing=True).with_mount_options(read_only=True)
+environment: dict[str, str | None] = {
+    "MODE": MODE,
+    "GPUS": str(GPUS),
+    "MAX_CONTAINERS": str(MAX_CONTAINERS),
+    "REGION": REGION,
+}
 
 
 class Serving:
-    """`doherty serve` in a container, from when it is ready to its drain. If it fails, so does the container."""
+    """`doherty serve` in a container, from when it is ready to its drain. If it ends by itself, the container ends."""
 
     def __init__(self, mode: str, *flags: str, on_request: Callable[[], None] | None = None) -> None:
         """Prepares the engine, which takes minutes the first time and then seconds, and serves it."""
         model = ("--model", MODEL, "--revision", REVISION)
         subprocess.run(("doherty", "engine", "prepare", *model, "--profile", mode), check=True)
         volume.commit()  # before anything is open in it
-        keys_file = Path(tempfile.mkdtemp()) / "keys.json"
-        keys_file.write_text(os.environ["KEYS_JSON"], encoding="utf-8")
+        # The server looks at its file with every call, and a file of a Volume is far away.
+        self._keys_file = Path(tempfile.mkdtemp()) / "keys.json"
+        self._copy_keys()
         listen = ("--listen", f"0.0.0.0:{PORT}", "--insecure")  # Modal encrypts on the way here
         engine = ("--engine", "trtllm", "--model", MODEL, "-o", f"revision={REVISION}", "-o", f"profile={mode}")
-        served = ("--keys-file", keys_file, "--system-prompt", SYSTEM_PROMPT, "--drain-grace", str(DRAIN_SECONDS))
+        served = ("--keys-file", self._keys_file, "--system-prompt", SYSTEM_PROMPT, "--drain-grace", str(DRAIN_SECONDS))
+        observed = ("--metrics-listen", METRICS)
         self._on_request = on_request
+        self._stopping = threading.Event()
         # A signal to the container is not for it: `stop` comes first.
         self._process = subprocess.Popen(
-            ("doherty", "serve", *engine, *listen, *served, *flags),
+            ("doherty", "serve", *engine, *listen, *served, *observed, *flags),
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
@@ -108,32 +132,49 @@ class Serving:
         )
         ready = threading.Event()
         threading.Thread(target=self._follow, args=(ready,), daemon=True).start()
+        threading.Thread(target=self._follow_keys, daemon=True).start()
         ready.wait()
 
     def stop(self) -> None:
         """Lets what is in flight finish."""
+        self._stopping.set()
         self._process.terminate()
         self._process.wait()
 
     def _follow(self, ready: threading.Event) -> None:
-        """Passes the log on, and ends the container when the server fails: Modal starts another one."""
+        """Passes the log on, and ends the container when the server ends unasked: Modal starts another one."""
         for line in self._process.stderr or ():
             sys.stderr.write(line)
             if '"event": "ready"' in line:
                 ready.set()
             elif '"event": "request"' in line and self._on_request is not None:
                 self._on_request()
-        if code := self._process.wait():
+        code = self._process.wait()
+        if not self._stopping.is_set():
             sys.stderr.write(f"doherty serve ended with {code}\n")
             sys.stderr.flush()
-            os._exit(code)
+            os._exit(code or 1)  # also for 0: without a server, the container would be paid for nothing
+
+    def _follow_keys(self) -> None:
+        """Hands keys that were changed in the Volume to the server."""
+        while not self._stopping.wait(KEYS_SECONDS):
+            try:
+                keys.reload()
+                self._copy_keys()
+            except (modal.Error, RuntimeError, OSError) as error:  # the keys stay as they are until the next time
+                sys.stderr.write(f"The keys could not be read again: {error}\n")
+
+    def _copy_keys(self) -> None:
+        """Copies the file of keys from the Volume, in one step for whoever reads it."""
+        fresh = self._keys_file.with_suffix(".new")
+        fresh.write_bytes(Path(KEYS, "keys.json").read_bytes())
+        fresh.replace(self._keys_file)
 
 
 @app.server(
     image=image,
-    gpu=f"H100:{GPUS}",
-    volumes={VOLUME: volume},
-    secrets=[keys],
+    gpu=GPU,
+    volumes={VOLUME: volume, KEYS: keys},
     env=environment,
     port=PORT,
     h2_enabled=True,
@@ -141,6 +182,9 @@ class Serving:
     unauthenticated=True,
     # No max_concurrency: Modal would refuse what admission lets wait, and would not say for how long.
     target_concurrency=SLOTS[MODE],
+    max_containers=MAX_CONTAINERS,
+    compute_region=REGION or None,
+    routing_region=REGION or "us-east",
     scaledown_window=10 * MINUTES,
     startup_timeout=60 * MINUTES,
     exit_grace_period=DRAIN_SECONDS + 10,
@@ -162,11 +206,11 @@ class Server:
 
 @app.cls(
     image=image,
-    gpu=f"H100:{GPUS}",
-    volumes={VOLUME: volume},
-    secrets=[keys],
+    gpu=GPU,
+    volumes={VOLUME: volume, KEYS: keys},
     env=environment,
     max_containers=1,  # of each mode, which has one address
+    region=REGION or None,
     timeout=10 * MINUTES,
     scaledown_window=10 * MINUTES,
     startup_timeout=60 * MINUTES,
@@ -225,6 +269,6 @@ def main(mode: str = MODE) -> None:
     from doherty.cli._reference import run_reference  # noqa: PLC0415
 
     if not os.environ.get("DOHERTY_API_KEY"):
-        sys.exit("The server asks for a key: set DOHERTY_API_KEY to one that the secret doherty-keys knows.")
+        sys.exit("The server asks for a key: set DOHERTY_API_KEY to one that the Volume doherty-keys has.")
     address = booted(mode).boot.remote()
     run_reference(ServerOptions(address, timeout=60, api_key=None, tls=True, insecure=False), None, as_json=False)

@@ -8,7 +8,7 @@ set -euo pipefail
 folder=$1
 log=$folder/log
 tools=(buildah debootstrap ip nsenter unshare)
-name=$(sed -n 's/^FROM \(.*\) AS python$/\1/p' "$(dirname "$0")/../../Dockerfile")
+name=docker.io/library/python:$(sed -n 's/^ARG PYTHON=//p' "$(dirname "$0")/../../Dockerfile")
 
 give_up() {
     echo "THE IMAGE IS NOT TESTED: $1" >&2

@@ -20,16 +20,15 @@ def cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def key(cloud: Cloud, tmp_path: Path) -> str:
-    """A key that the secret of the account has."""
-    token = add_key(tmp_path / "keys.json", "me")
-    cloud.kept_secrets["doherty-keys"] = {"KEYS_JSON": (tmp_path / "keys.json").read_text()}
-    return token
+def machine(cloud: Cloud, tmp_path: Path) -> Machine:
+    return Machine(cloud, tmp_path)
 
 
 @pytest.fixture
-def machine(cloud: Cloud, tmp_path: Path) -> Machine:
-    return Machine(cloud, tmp_path)
+def key(machine: Machine) -> str:
+    """A key in the Volume of the account."""
+    machine.keys.mkdir()
+    return add_key(machine.keys / "keys.json", "me")
 
 
 @pytest.fixture

@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.image import FOLDER, Container, Image, build
+from doherty import __version__
+from support.image import FOLDER, ROOT, Container, Image, build
 from support.security import Authority
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 INSECURE = {"DOHERTY_INSECURE": "1"}
 
@@ -60,6 +62,25 @@ def test_it_has_no_rights_and_leaves_nothing_behind(image: Image, container: Con
     assert set(image.config["ExposedPorts"]) == {"50051/tcp"}
     for rest in ("/src", "/build", "/wheel", "/var/lib/apt/lists", "/root/.cache"):
         assert not [*(image.root / rest[1:]).glob("*")], rest
+
+
+def test_it_says_what_it_is_and_what_is_in_it(image: Image, container: Container) -> None:
+    labels = image.config["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.base.name"].startswith("docker.io/library/python:3.")
+    bill = json.loads((image.root / "usr/share/doherty/sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {f"{one['name']}=={one['version']}" for one in bill["components"]}
+    installed = container.execute("/opt/doherty/bin/python", "-m", "pip", "list", "--format=freeze").stdout.split()
+    assert listed == set(installed)
+    assert {"doherty", "grpcio", "xllamacpp"} <= {one["name"] for one in bill["components"]}
+
+
+def test_its_size_is_that_of_the_readme(image: Image) -> None:
+    [told] = re.findall(r"with (\d+) MB in /opt/doherty", (ROOT / "README.md").read_text())
+    files = (image.root / "opt" / "doherty").rglob("*")
+    megabytes = sum(file.lstat().st_size for file in files if not file.is_symlink()) / 1e6
+    assert 0.9 < megabytes / int(told) < 1.1, megabytes
 
 
 def test_a_signal_to_its_first_process_ends_it_well(image: Image) -> None:

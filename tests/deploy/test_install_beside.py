@@ -26,7 +26,7 @@ class Python:
 
     def install_beside(self, wheel: Path) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
-        script = ("bash", ROOT / "deploy" / "install_beside.sh", wheel)
+        script = ("bash", ROOT / "deploy" / "install_beside.sh", wheel, ROOT / "constraints.txt")
         return subprocess.run(script, capture_output=True, text=True, check=False, env=environment)
 
     def packages(self) -> set[str]:
@@ -38,6 +38,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
+def canonical(line: str) -> str:
+    """A requirement with its name as pip compares it."""
+    return line.lower().replace("_", "-").replace(".", "-")
+
+
 def test_it_moves_nothing(wheel: Path, tmp_path: Path) -> None:
     python = Python(tmp_path, *OLD)
     before = python.packages()
@@ -46,6 +51,17 @@ def test_it_moves_nothing(wheel: Path, tmp_path: Path) -> None:
     assert set(OLD) <= before < python.packages()
     assert "Usage: doherty serve" in wheels.run(tmp_path / "bin" / "doherty", "serve", "--help")
     wheels.run(tmp_path / "bin" / "python", "-m", "pip", "check")
+
+
+def test_what_is_missing_comes_at_the_versions_that_are_tested(wheel: Path, tmp_path: Path) -> None:
+    python = Python(tmp_path, "click==8.2.1")  # it fits beside all of ours
+    before = python.packages()
+    done = python.install_beside(wheel)
+    assert done.returncode == 0, done.stderr
+    ours = {canonical(line) for line in python.packages() - before if not line.startswith("doherty==")}
+    assert ours
+    assert ours <= set(map(canonical, (ROOT / "constraints.txt").read_text().split()))
+    assert "is not compatible" not in done.stderr
 
 
 # The oldest pip that knows the script's options, which is Debian 12's as well, and a new one.

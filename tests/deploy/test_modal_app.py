@@ -31,16 +31,16 @@ def test_what_is_deployed(cloud: Cloud) -> None:
     deploy(cloud)
     assert set(cloud.functions) == {"Server", "Tunnel.*"}
     for function in cloud.functions.values():
-        assert (function.resources.gpu_config.gpu_type, function.resources.gpu_config.count) == ("H100", 1)
+        assert (function.resources.gpu_config.gpu_type, function.resources.gpu_config.count) == ("H100!", 1)
         assert function.autoscaler_settings.scaledown_window == 600
         assert function.startup_timeout_secs == 3600
-        [volume] = function.volume_mounts
-        assert (cloud.volumes[volume.volume_id], volume.mount_path) == ("doherty-trtllm", "/vol")
-        named, own = sorted(
-            (cloud.secrets[one] for one in function.secret_ids), key=lambda secret: len(secret.env_dict)
-        )
-        assert (named.deployment_name, list(named.required_keys)) == ("doherty-keys", ["KEYS_JSON"])
-        assert dict(own.env_dict) == {"MODE": "fast", "GPUS": "1"}
+        mounts = {
+            (cloud.volumes[mount.volume_id], mount.mount_path, mount.read_only) for mount in function.volume_mounts
+        }
+        assert mounts == {("doherty-trtllm", "/vol", False), ("doherty-keys", "/keys", True)}
+        [own] = (cloud.secrets[one] for one in function.secret_ids)
+        assert dict(own.env_dict) == {"MODE": "fast", "GPUS": "1", "MAX_CONTAINERS": "2", "REGION": ""}
+        assert list(function.scheduler_placement.regions) == []
     server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
     assert server.is_server
     assert (server.http_config.port, server.http_config.h2_enabled, server.http_config.unauthenticated) == (
@@ -50,6 +50,8 @@ def test_what_is_deployed(cloud: Cloud) -> None:
     )
     assert (server.http_config.startup_timeout, server.http_config.exit_grace_period) == (3600, 30)
     assert (server.autoscaler_settings.target_concurrency_float, server.max_concurrent_inputs) == (1, 0)
+    assert server.autoscaler_settings.max_containers == 2
+    assert list(server.http_config.proxy_regions) == ["us-east"]
     assert (tunnel.timeout_secs, tunnel.autoscaler_settings.max_containers, tunnel.max_concurrent_inputs) == (600, 1, 1)
     [mode] = tunnel.class_parameter_info.schema
     assert (mode.name, mode.string_default) == ("mode", "fast")
@@ -57,13 +59,18 @@ def test_what_is_deployed(cloud: Cloud) -> None:
     assert tunnel.app_name == "doherty"
 
 
-def test_the_mode_and_the_number_of_gpus_are_those_of_the_environment(cloud: Cloud) -> None:
-    deploy(cloud, MODE="slow", GPUS="2")
+def test_the_variables_are_those_of_the_environment(cloud: Cloud) -> None:
+    deploy(cloud, MODE="slow", GPUS="2", MAX_CONTAINERS="5", REGION="eu-west")
     server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
     assert {one.resources.gpu_config.count for one in (server, tunnel)} == {2}
     assert (server.autoscaler_settings.target_concurrency_float, tunnel.max_concurrent_inputs) == (32, 32)
     assert tunnel.class_parameter_info.schema[0].string_default == "slow"
-    assert {"MODE": "slow", "GPUS": "2"} in [dict(one.env_dict) for one in cloud.secrets.values()]
+    assert server.autoscaler_settings.max_containers == 5
+    assert list(server.http_config.proxy_regions) == ["eu-west"]
+    for function in (server, tunnel):
+        assert list(function.scheduler_placement.regions) == ["eu-west"]
+    own = {"MODE": "slow", "GPUS": "2", "MAX_CONTAINERS": "5", "REGION": "eu-west"}
+    assert own in [dict(one.env_dict) for one in cloud.secrets.values()]
 
 
 def test_the_image_is_nvidias_with_the_server_beside(cloud: Cloud, tmp_path: Path) -> None:
@@ -79,8 +86,8 @@ def test_the_image_is_nvidias_with_the_server_beside(cloud: Cloud, tmp_path: Pat
         "FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1",
         "ENTRYPOINT []",
         *["COPY . /"] * copies,
-        "RUN env --unset PIP_CONSTRAINT python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
-        "RUN bash /src/deploy/install_beside.sh /wheel/*.whl",
+        "RUN env PIP_CONSTRAINT=/src/constraints.txt python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
+        "RUN bash /src/deploy/install_beside.sh /wheel/*.whl /src/constraints.txt",
         "ENV HOME=/vol",
         "ENV HF_HOME=/vol/huggingface",
         "ENV XDG_CACHE_HOME=/vol/cache",

@@ -5,15 +5,18 @@ import pickle
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from modal_proto.api_pb2 import TUNNEL_TYPE_H2
 
-from doherty import Client
+from doherty import AuthenticationError, Client
+from doherty_service.security import changing_keys
 from support.command import run_doherty
 from support.modal_account import APP, account, deploy, modal
 from support.modal_cloud import Cloud
 from support.modal_container import Machine, children
+from support.multiplex import wait_until
 from support.security import Authority
 
 FAST = b"\n\x0e\n\x04mode\x10\x01\x1a\x04fast"
@@ -30,9 +33,7 @@ def test_the_tunnel_is_booted_by_the_command_and_drains(
 ) -> None:
     deploy(cloud)
     # From its first request on, the container says that it is in use, and not after minutes.
-    code = machine.code.read_text()
-    assert "KEPT_SECONDS: Final = 4 * MINUTES\n" in code
-    machine.code.write_text(code.replace("KEPT_SECONDS: Final = 4 * MINUTES\n", "KEPT_SECONDS: Final = 0\n"))
+    machine.change("KEPT_SECONDS: Final = 4 * MINUTES", "KEPT_SECONDS: Final = 0")
     with machine.run("Tunnel.*", FAST) as container:
         flags = ("--target", "modal:doherty", "--tls-ca", str(authority.roots_file))
         answered = run_doherty("generate", "Hi", *flags, DOHERTY_API_KEY=key, **account(cloud))
@@ -84,12 +85,35 @@ def test_the_server_is_ready_once_it_answers_and_asks_for_keys(cloud: Cloud, mac
             assert client.generate("Hi").text
         assert "UNAUTHENTICATED" in run_doherty("generate", "Hi", "--target", machine.target).stderr
         # Of a name in DNS gRPC watches the health, to Modal a call without an end. It takes an absent service for good.
-        with Client(f"ipv4:127.0.0.1:1,{machine.target}", api_key=key) as several:
+        with Client([f"ipv4:127.0.0.1:1,{machine.target}"], api_key=key) as several:
             assert several.generate("Hi").text
         container.send_signal(signal.SIGTERM)
         assert container.wait(60) == 0, machine.log()
     assert '"event": "stopped"' in machine.log()
     assert cloud.failures == []
+
+
+def is_refused(client: Client) -> bool:
+    """Whether the client's key is not valid any more."""
+    try:
+        client.generate("Hi")
+    except AuthenticationError:
+        return True
+    return False
+
+
+def test_a_key_that_is_revoked_is_refused_while_the_container_runs(cloud: Cloud, machine: Machine, key: str) -> None:
+    deploy(cloud)
+    machine.change("KEYS_SECONDS: Final = 30", "KEYS_SECONDS: Final = 1")
+    with machine.run("Server", b""):
+        assert cloud.ready.wait(60), machine.log()
+        with Client(machine.target, api_key=key) as client:
+            assert client.generate("Hi").text
+            with changing_keys(machine.keys / "keys.json") as keys:
+                keys.clear()
+            wait_until(partial(is_refused, client))
+        assert cloud.reloaded.get(timeout=60) == "doherty-keys"
+    assert "could not be read" not in machine.log()
 
 
 @pytest.mark.usefixtures("key")
@@ -106,11 +130,12 @@ def test_a_container_whose_engine_cannot_be_prepared_does_not_start(cloud: Cloud
 
 
 @pytest.mark.usefixtures("key")
-def test_a_container_whose_server_cannot_start_ends_with_its_exit_code(cloud: Cloud, machine: Machine) -> None:
+@pytest.mark.parametrize(("broken", "code"), [("serve", 2), ("exit", 0)])
+def test_a_container_whose_server_does_not_start_ends(cloud: Cloud, machine: Machine, broken: str, code: int) -> None:
     deploy(cloud)
-    with machine.run("Server", b"", BROKEN="serve") as container:
-        assert container.wait(60) == 2
-    assert machine.log().endswith("doherty serve ended with 2\n")
+    with machine.run("Server", b"", BROKEN=broken) as container:
+        assert container.wait(60) == (code or 1)
+    assert machine.log().endswith(f"doherty serve ended with {code}\n")
     assert not cloud.ready.is_set()
 
 

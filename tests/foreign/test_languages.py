@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
+from support.debian import debian_project, install_on_debian, on_debian
 from support.pages import ROOT, Block, blocks
 from support.server import ServerProcess
 
 PAGE = list(blocks(ROOT / "docs" / "languages.md"))
 [EXPECTED] = [block.text for block in PAGE if block.language == "text"]
-DEBIAN = ROOT / ".cache" / "languages"
 NODE_MODULES = ROOT / "tests" / "foreign" / "node" / "node_modules"
 
 Run = Callable[[str], str]
@@ -39,53 +39,31 @@ def section_of(name: str) -> list[Block]:
 
 
 @pytest.fixture
-def debian_project() -> Iterator[Path]:
-    """A folder with `proto` on a Debian with the packages that the page names."""
-    if not DEBIAN.exists():
-        pytest.fail("make it with `make test-languages`")
-    if (DEBIAN / "absent").exists():
-        pytest.skip((DEBIAN / "absent").read_text())
-    project = DEBIAN / "root" / "project"
-    shutil.rmtree(project, ignore_errors=True)
-    shutil.copytree(ROOT / "proto", project / "proto")
-    yield project
-    shutil.rmtree(project)
-
-
-def on_debian(commands: str) -> str:
-    """Runs commands in the project on that Debian, as root; what they install is installed already."""
-    inside = ROOT / "tests" / "support" / "inside.sh"
-    commands = f"cd /project\n{commands.replace('apt-get install', 'apt-get install --no-install-recommends')}"
-    done = subprocess.run(
-        ["bash", inside, DEBIAN / "root", "env", "HOME=/root", "timeout", "300", "bash", "-euc", commands],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def project() -> Iterator[Path]:
+    with debian_project() as folder:
+        yield folder
 
 
 @pytest.mark.languages
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("language", ["Go", "C++", "Java", "Ruby"])
-def test_the_program_of_a_language(language: str, debian_project: Path, synthetic_server: ServerProcess) -> None:
-    printed = follow(language, debian_project, on_debian, synthetic_server.target)
+def test_the_program_of_a_language(language: str, project: Path, synthetic_server: ServerProcess) -> None:
+    printed = follow(language, project, on_debian, synthetic_server.target)
     assert printed.endswith(EXPECTED)
 
 
 @pytest.mark.languages
 @pytest.mark.timeout(600)
-def test_protoc_and_buf(debian_project: Path) -> None:
-    shutil.copy(ROOT / ".venv" / "bin" / "buf", DEBIAN / "root" / "usr" / "local" / "bin")
-    follow("The files", debian_project, on_debian, "")
-    assert files(debian_project / "doherty.binpb") == files(ROOT / "deploy" / "envoy" / "doherty.binpb")
+def test_protoc_and_buf(project: Path) -> None:
+    install_on_debian(ROOT / ".venv" / "bin" / "buf")
+    follow("The files", project, on_debian, "")
+    assert files(project / "doherty.binpb") == files(ROOT / "deploy" / "envoy" / "doherty.binpb")
     on_debian("buf generate")
-    by_buf = generated(debian_project / "src")
-    shutil.rmtree(debian_project / "src")
+    by_buf = generated(project / "src")
+    shutil.rmtree(project / "src")
     [commands, *_] = section_of("Go")
     on_debian(commands.text)
-    assert by_buf == generated(debian_project / "src") != {}
+    assert by_buf == generated(project / "src") != {}
     on_debian("buf generate proto")
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from support.programs import program
 from support.security import Authority
@@ -15,6 +16,7 @@ from support.security import Authority
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
 """After which a proxy is taken to hang."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Program(ABC):
@@ -37,13 +39,25 @@ class Program(ABC):
         """The path of the command; skips the test where there is none."""
         return program(self.name)
 
-    def write(self, folder: Path, port: int, servers: Sequence[str], authority: Authority, *, tls: bool) -> Path:
-        """Writes the file with the addresses and certificates of a test; `tls` encrypts the way to the servers, too."""
+    def write(  # noqa: PLR0913 - what a test may want to be otherwise
+        self,
+        folder: Path,
+        port: int,
+        servers: Sequence[str],
+        authority: Authority,
+        *,
+        tls: bool,
+        more: Mapping[str, str] = _NOTHING,
+    ) -> Path:
+        """Writes the file with the addresses and certificates of a test, and `more` changes.
+
+        `tls` encrypts the way to the servers, too.
+        """
         text = self.path.read_text()
         if tls:
             lines = [line.replace("#tls ", "", 1) for line in text.splitlines() if not line.endswith("#plaintext")]
             text = "\n".join(lines) + "\n"
-        changes = {**self.places(port, servers, authority, folder), **self.idle}
+        changes = {**self.places(port, servers, authority, folder), **self.idle, **more}
         if tls:
             changes |= {"doherty.internal": "localhost", **self.trusted(authority)}
         for old, new in changes.items():
@@ -202,12 +216,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    program: Program, folder: Path, servers: Sequence[str], authority: Authority, *, tls: bool = False
+def running(  # noqa: PLR0913 - as `write`
+    program: Program,
+    folder: Path,
+    servers: Sequence[str],
+    authority: Authority,
+    *,
+    tls: bool = False,
+    more: Mapping[str, str] = _NOTHING,
 ) -> Iterator[Running]:
     """Runs a proxy in front of servers, up to the end of the block."""
     port = free_port()
-    written = program.write(folder, port, servers, authority, tls=tls)
+    written = program.write(folder, port, servers, authority, tls=tls, more=more)
     process = subprocess.Popen(program.run(written))
     try:
         yield Running(program, f"localhost:{port}", written, process)

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from doherty import Client
 from foreign.clients import SCRIPTS, output
 from support.security import add_key, bearer
 from support.server import start_server
@@ -80,9 +81,22 @@ def test_each_service_has_an_access_setting(keys: tuple[str, str]) -> None:
     flags = ("--health", "keyed", "--reflection", "open", "--load-reports", "open", "--channelz", "off")
     with server_with("--keys-file", keys[0], *flags) as channel:
         # Who has no key does not hear that channelz is off.
-        opened = dict.fromkeys(("reflection", "old reflection", "load"), OK)
+        opened = dict.fromkeys(("reflection", "old reflection", "load"), OK) | {"watch": UNIMPLEMENTED}
         assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened
+        assert knock(channel, *bearer("dh_1_2")) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened | {
+            "watch": UNAUTHENTICATED
+        }
         assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK) | {"channelz": UNIMPLEMENTED}
+
+
+@pytest.mark.parametrize("health", ["keyed", "off"])
+def test_clients_that_watch_the_health_without_a_key_can_call(keys: tuple[str, str], health: str) -> None:
+    with (
+        start_server(*SYNTHETIC, "--keys-file", keys[0], "--health", health) as server,
+        # One name with two addresses, which gRPC takes in turn among those that are healthy.
+        Client([f"ipv4:127.0.0.1:1,{server.target}"], api_key=keys[1]) as client,
+    ):
+        assert client.generate("a").text
 
 
 def test_all_services_can_be_off() -> None:

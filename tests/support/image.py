@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -102,12 +101,6 @@ class Container(ServerProcess):
     def _child(self) -> int:
         parent = self.process.pid
         return int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
-
-
-def base_image() -> str:
-    """The name of the image that the target cpu is built from."""
-    [name] = re.findall(r"^FROM (\S+) AS python$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    return str(name)
 
 
 @contextmanager

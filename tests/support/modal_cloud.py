@@ -46,10 +46,10 @@ class Cloud(Api):
         self.images: dict[str, api_pb2.Image] = {}
         self.secrets: dict[str, api_pb2.SecretGetOrCreateRequest] = {}
         """As they were asked for, by id."""
-        self.kept_secrets: dict[str, dict[str, str]] = {}
-        """Of the account: their variables, by name."""
         self.volumes: dict[str, str] = {}
         self.committed: list[str] = []
+        self.reloaded: Queue[str] = Queue()
+        """The names of volumes whose changes a container has fetched."""
         self.files: set[str] = set()
         """What was sent along, by its path in the container."""
         self.entries: dict[bytes, bytes] = {}
@@ -97,11 +97,7 @@ class Cloud(Api):
     def variables(self, name: str) -> dict[str, str]:
         """What the secrets of a function put into its container's environment."""
         asked = [self.secrets[one] for one in self.functions[name].secret_ids]
-        return {
-            variable: value
-            for secret in asked
-            for variable, value in (secret.env_dict or self.kept_secrets[secret.deployment_name]).items()
-        }
+        return {variable: value for secret in asked for variable, value in secret.env_dict.items()}
 
     def stop_container(self) -> None:
         """Tells the container that takes calls that there are no more."""
@@ -142,8 +138,10 @@ class Cloud(Api):
         return {"secret_id": secret_id}
 
     def on_volume_get_or_create(self, request: Any) -> dict[str, Any]:
-        self.volumes["vo-1"] = request.deployment_name
-        return {"volume_id": "vo-1"}
+        name = request.deployment_name
+        volume_id = next((one for one, known in self.volumes.items() if known == name), None) or self._id("vo")
+        self.volumes[volume_id] = name
+        return {"volume_id": volume_id}
 
     def on_mount_get_or_create(self, request: Any) -> dict[str, Any]:
         self.files |= {file.filename for file in request.files}
@@ -244,6 +242,10 @@ class Cloud(Api):
     def on_volume_commit(self, request: Any) -> dict[str, Any]:
         self.committed.append(self.volumes[request.volume_id])
         return {"skip_reload": True}
+
+    def on_volume_reload(self, request: Any) -> dict[str, Any]:
+        self.reloaded.put(self.volumes[request.volume_id])
+        return {}
 
     def on_tunnel_start(self, request: Any) -> dict[str, Any]:
         self.tunnels.append(request)

@@ -38,6 +38,9 @@ class Machine:
         self.code = folder / "root" / APP.name
         self.code.parent.mkdir()
         shutil.copy(APP, self.code)
+        self.keys = folder / "keys"
+        """The Volume with the file of keys."""
+        self.change('KEYS: Final = "/keys"', f'KEYS: Final = "{self.keys}"')
         program = folder / "bin" / "doherty"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{modal_engine.__file__}" "$@"\n')
@@ -46,6 +49,12 @@ class Machine:
             free.bind(("127.0.0.1", 0))
             self.target = "{}:{}".format(*free.getsockname())
         """Where the server in the container is reached without Modal."""
+
+    def change(self, line: str, other: str) -> None:
+        """Changes a line of the app."""
+        code = self.code.read_text()
+        assert f"{line}\n" in code
+        self.code.write_text(code.replace(f"{line}\n", f"{other}\n"))
 
     @contextmanager
     def run(self, name: str, parameters: bytes, **variables: str) -> Iterator[subprocess.Popen[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 _MODEL = ("--model", "NousResearch/Meta-Llama-3-8B-Instruct")
 _REVISION = "53346005fb0ef11d3b6a83b12c895cca40156b6c"
 _LISTEN = ("--listen", "0.0.0.0:50051", "--insecure")
+_METRICS = ("--metrics-listen", "127.0.0.1:9464")
 _USAGE = 2
 
 
@@ -26,6 +27,8 @@ def main(*command: str) -> None:
         case ("serve", *rest) if rest[:5] == ["--engine", "trtllm", *_MODEL, "-o"]:
             revision, option, profile, *more = rest[5:]
             if revision == f"revision={_REVISION}" and option == "-o" and profile in ("profile=fast", "profile=slow"):
+                if broken == "exit":
+                    sys.exit(0)
                 _serve(more, "slots=none" if broken == "serve" else "answer_tokens=3")
     sys.stderr.write(f"There is no such command: {command}\n")
     sys.exit(_USAGE)
@@ -36,6 +39,10 @@ def _serve(flags: list[str], option: str) -> None:
     if tuple(flags[at : at + 3]) != _LISTEN:
         return
     flags[at + 1] = os.environ["SERVES"]
+    at = flags.index(_METRICS[0])
+    if tuple(flags[at : at + 2]) != _METRICS:
+        return
+    flags[at + 1] = "127.0.0.1:0"
     own = Path(sys.executable).with_name("doherty")
     os.execv(own, (own, "serve", "--engine", "synthetic", "-o", option, *flags))  # noqa: S606 - our own
 

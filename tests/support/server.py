@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _START_SECONDS = 60
@@ -74,13 +74,14 @@ def _fits(line: dict[str, object], event: str, fields: dict[str, object]) -> boo
 
 @contextmanager
 def start_server(
-    *flags: str, until: str = "ready", python: str = sys.executable, **variables: str
+    *flags: str, until: str = "ready", python: str = sys.executable, within: Sequence[str] = (), **variables: str
 ) -> Iterator[ServerProcess]:
     """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block.
 
-    `variables` go into its environment, and `python` is the interpreter.
+    `variables` go into its environment, and `python` is the interpreter. `within` is the start of a command that
+    runs the rest of it elsewhere.
     """
-    command = [python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
+    command = [*within, python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
     server = ServerProcess(process)

@@ -7,7 +7,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
+from pathlib import Path
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from doherty_engine.synthetic._tokenizer import TOKEN_NAME
+from support.hugging_face import write_folder
 from support.programs import program
 
 _START_SECONDS = 60
@@ -52,3 +58,16 @@ def _wait_for_workers(process: "subprocess.Popen[bytes]", base: str, count: int)
             process.wait(_LOOK_SECONDS)
             break
     raise AssertionError("SMG has ended, or has not got its workers")
+
+
+def write_synthetic_tokenizer(folder: Path) -> Path:
+    """The vocabulary of the synthetic engine as the files of a tokenizer, which SMG reads answers with."""
+    # GPT-2's letters for bytes: what can be seen stands for itself.
+    visible = (*range(33, 127), *range(161, 173), *range(174, 256))
+    others = count(256)
+    letters = [chr(byte if byte in visible else next(others)) for byte in range(256)]
+    vocabulary = {"".join(letters[byte] for byte in name): index for index, name in enumerate(TOKEN_NAME)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return write_folder(folder, tokenizer).path

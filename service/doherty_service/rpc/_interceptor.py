@@ -44,6 +44,8 @@ _ATTEMPTS = "doherty-attempts"
 _TRYING_SINCE = "doherty-trying-since-ms"
 """Metadata: the milliseconds since the caller's first attempt. It is a duration because clocks differ."""
 
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+
 _MOST_DIGITS = 9
 
 
@@ -165,7 +167,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             try:
                 if keyring is not None:
                     await keyring.refresh()
-                    record.caller = keyring.authenticate(metadata)
+                    record.caller = _authenticate(keyring, metadata, name)
                     record.is_stranger = False
                 if accepts:
                     accept(record.peer)
@@ -245,6 +247,24 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         except UnauthenticatedError:
             return False
         return True
+
+
+def _authenticate(keyring: Keyring, metadata: Any, method: str) -> Caller:
+    """Returns the caller that the metadata identifies.
+
+    gRPC's clients watch the health of the servers behind a name by themselves, and without a key. On UNIMPLEMENTED they
+    take a server for healthy (gRPC's A17); after any other error they would never send it a call.
+
+    Raises:
+        UnauthenticatedError: There is no valid key.
+        UnsupportedMethodError: There is no key, and the method watches the health.
+    """
+    try:
+        return keyring.authenticate(metadata)
+    except UnauthenticatedError as error:
+        if method == _HEALTH_WATCH and error.reason == "MISSING_KEY":
+            raise UnsupportedMethodError from error
+        raise
 
 
 def _number(metadata: Any, name: str) -> int:
