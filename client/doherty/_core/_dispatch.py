@@ -171,6 +171,7 @@ class Dispatch:
                 target=target.name,
                 begun=begun,
                 attempts=attempts.count,
+                elapsed=attempts.elapsed(),
                 deadline=attempts.passed_deadline(),
                 before=attempts.last_failure,
             )

@@ -47,6 +47,7 @@ def explain(  # noqa: PLR0913 - what a message tells
     target: str,
     begun: bool = False,
     attempts: int = 1,
+    elapsed: float = 0.0,
     deadline: str | None = None,
     before: str | None = None,
 ) -> RpcError:
@@ -57,6 +58,7 @@ def explain(  # noqa: PLR0913 - what a message tells
         target: The server's address, for the message.
         begun: Whether a part of the answer was received, so that the server was reachable.
         attempts: The number of attempts.
+        elapsed: The seconds that they took.
         deadline: The call's own time limit and who set it, if its time is over.
         before: What the attempt before the last one failed with.
     """
@@ -67,7 +69,7 @@ def explain(  # noqa: PLR0913 - what a message tells
     else:
         message = _message(status, target)
     return _kind(status)(
-        f"{message} (after {attempts} attempts)" if attempts > 1 else message,
+        f"{message} (after {attempts} attempts in {elapsed:.3g} s)" if attempts > 1 else message,
         code=status.code,
         reason=status.reason or (status.obstacle.reason if status.obstacle else None),
         request_id=status.request_id,
