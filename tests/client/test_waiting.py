@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from doherty import RetryPolicy, UnavailableError
+from doherty._core._obstacle import Obstacle
 from doherty._core._retry import Budget, CallAttempts
 from doherty._core._status import Status
-from doherty._core._unreachable import Obstacle, find_obstacle
+from doherty._core._unreachable import find_obstacle
 from support.server import ServerProcess, start_server
 from support.twins import Kind, open_twin
 

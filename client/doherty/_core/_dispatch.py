@@ -12,6 +12,7 @@ from doherty._core._actions import Actions, AskForTls, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._metadata import Pairs
+from doherty._core._obstacle import Obstacle
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
 from doherty._core._settings import CallOptions, Settings, choose_timeout, whose_timeout
 from doherty._core._trace import Trace
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from doherty._core._status import Status
-    from doherty._core._unreachable import Obstacle
     from doherty.v1.request_pb2 import GenerateRequest
 
 _LONGEST_LOOK: Final = 1.0
@@ -183,11 +183,7 @@ class Dispatch:
 
         A server that wants TLS ends a connection in plaintext without a word, so it is asked once.
         """
-        from doherty._core._unreachable import (  # noqa: PLC0415 - only a failed call pays for it
-            Obstacle,
-            address_of_silent_server,
-            find_obstacle,
-        )
+        from doherty._core._unreachable import address_of_silent_server, find_obstacle  # noqa: PLC0415 - as above
 
         is_encrypted = self.settings.credentials is not None
         obstacle = find_obstacle(status, encrypted=is_encrypted)

@@ -18,8 +18,9 @@ from doherty._core._errors import (
     UnsupportedError,
 )
 from doherty._core._names import name_as_sdk
+from doherty._core._obstacle import Obstacle
 from doherty._core._status import Status
-from doherty._core._unreachable import Obstacle, certificate_advice
+from doherty._core._unreachable import certificate_advice
 
 _KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
     kind.code: kind

@@ -18,8 +18,8 @@ from doherty._core._errors import (
     RpcError,
     UnavailableError,
 )
+from doherty._core._obstacle import MISTAKES
 from doherty._core._settings import choose_timeout, whose_timeout
-from doherty._core._unreachable import MISTAKES
 from doherty.v1.model_pb2 import GetModelRequest, GetModelResponse
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from doherty._core._log import AttemptLog
 from doherty._core._metadata import NO_PAIRS, Pairs, merge
+from doherty._core._obstacle import MISTAKES, Obstacle
 from doherty._core._results import ReplyMetadata, reply_metadata
 from doherty._core._trace import Trace
-from doherty._core._unreachable import MISTAKES, Obstacle
 
 if TYPE_CHECKING:
     from doherty._core._results import RawMetadata

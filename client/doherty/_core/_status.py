@@ -13,7 +13,7 @@ from doherty._core._results import Timings
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status as WireStatus
 
-    from doherty._core._unreachable import Obstacle
+    from doherty._core._obstacle import Obstacle
 
 _GONE: Final = (grpc.StatusCode.CANCELLED,)
 _BROKEN: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)

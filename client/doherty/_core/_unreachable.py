@@ -4,11 +4,12 @@ gRPC's core and proxies say it only in the message of the status. The texts here
 """
 
 import re
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 import grpc
+
+from doherty._core._obstacle import Obstacle
 
 if TYPE_CHECKING:
     from doherty._core._status import Status
@@ -35,28 +36,6 @@ _STARTING: Final = frozenset({"WARMING_UP", "DRAINING", "ENGINE_RESTARTING"})
 """The reasons of a server that refused the call because it starts or is being replaced."""
 
 
-class Obstacle(StrEnum):
-    """What kept a call from reaching a server. All but the first two are reasons of UnavailableError."""
-
-    NOT_READY = "NOT_READY"
-    """No server listens there, or it does not take calls yet."""
-    CONNECTION_ENDED = "CONNECTION_ENDED"
-    """A server ended a new encrypted connection, which it does if it wants a certificate from its callers."""
-    UNKNOWN_NAME = "UNKNOWN_NAME"
-    """DNS does not have the name."""
-    TLS_REQUIRED = "TLS_REQUIRED"
-    """The server speaks TLS, and this client plaintext."""
-    TLS_NOT_SPOKEN = "TLS_NOT_SPOKEN"
-    """The server speaks plaintext, and this client TLS."""
-    CERTIFICATE_NOT_TRUSTED = "CERTIFICATE_NOT_TRUSTED"
-    """The server's certificate has no trusted authority, has expired, or is for another name."""
-
-    @property
-    def reason(self) -> str | None:
-        """The reason of the UnavailableError; None if it is nothing that a program could tell apart."""
-        return None if self in (Obstacle.NOT_READY, Obstacle.CONNECTION_ENDED) else self.value
-
-
 _SIGNS: Final = (
     (Obstacle.UNKNOWN_NAME, re.compile(r"Domain name not found|Name or service not known|nodename nor servname")),
     (Obstacle.CERTIFICATE_NOT_TRUSTED, _BAD_CERTIFICATE),
@@ -64,9 +43,6 @@ _SIGNS: Final = (
     # what BoringSSL calls an answer that is not TLS
     (Obstacle.TLS_NOT_SPOKEN, re.compile("WRONG_VERSION_NUMBER")),
 )
-
-MISTAKES: Final = frozenset({Obstacle.TLS_REQUIRED, Obstacle.TLS_NOT_SPOKEN, Obstacle.CERTIFICATE_NOT_TRUSTED})
-"""What no retry changes."""
 
 
 class Address(NamedTuple):
