@@ -1,6 +1,6 @@
 """What kept a call from reaching a server.
 
-gRPC's core and proxies say it only in the message of the status. The texts here are those of grpcio 1.71 to 1.83.
+gRPC's core and proxies say it only in the message of the status. The texts here are those of grpcio 1.71 to 1.85.
 """
 
 import re

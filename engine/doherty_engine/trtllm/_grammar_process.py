@@ -4,8 +4,8 @@ Each grammar is compiled in a forked process that is killed after the time limit
 on standard input and output: first the tokenizer, then the grammars. The program exits when its input ends, and thus
 whenever the server ends.
 
-A JSON Schema is answered with the grammar that xgrammar makes of it without white space. TensorRT-LLM would make xgrammar
-allow any amount of white space, and each token of it takes a step.
+The reply to a JSON Schema contains the grammar that xgrammar makes of it without white space. TensorRT-LLM would make
+xgrammar allow any amount of white space, and each token of it takes a step.
 """
 
 import contextlib
