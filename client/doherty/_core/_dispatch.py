@@ -158,7 +158,8 @@ class Dispatch:
         from doherty._core._status import read_status  # noqa: PLC0415
 
         status = read_status(error, timed_out=attempts.remaining() == 0)
-        status = replace(status, obstacle=(yield from self._find_obstacle(status, target, attempts)))
+        obstacle = yield from self._find_obstacle(status, target, attempts)
+        status = replace(status, obstacle=obstacle, reason=status.reason or (obstacle.reason if obstacle else None))
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
         pause = attempts.pause(status, begun=begun, free_in=free_in)
         attempts.log.fail(status, pause)

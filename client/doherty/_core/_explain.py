@@ -72,7 +72,7 @@ def explain(  # noqa: PLR0913 - what a message tells
     return _kind(status)(
         f"{message} (after {attempts} attempts in {elapsed:.3g} s)" if attempts > 1 else message,
         code=status.code,
-        reason=status.reason or (status.obstacle.reason if status.obstacle else None),
+        reason=status.reason,
         request_id=status.request_id,
         field_violations=status.field_violations,
         retry_after=status.retry_after,
