@@ -40,7 +40,7 @@ def main() -> None:
         except ValueError as error:
             print(f"mend the program: {error}")
 
-    # Port 1 is nobody's. The client tries again for a moment before it gives up.
+    # Nobody listens at port 1. The client waits for a server as long as its timeout allows.
     with Client("localhost:1") as nobody:
         try:
             nobody.generate("Hello", timeout=2)

@@ -7,13 +7,14 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value
 
 from doherty import ClientClosedError, DohertyError, Health, RetryPolicy, StreamError, UnavailableError
-from doherty._core._actions import ChannelState, Pause, Receive, Send, next_action
+from doherty._core._actions import AskForTls, Pause, Receive, Send, next_action
 from doherty._core._calls import generate
 from doherty._core._dispatch import Dispatch
 from doherty._core._health import check_health
 from doherty._core._request import plan_request
 from doherty._core._settings import Settings
 from doherty._core._stream import StreamState
+from doherty._core._unreachable import Address
 from doherty.v1.generation_service_pb2 import GenerateResponse, StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
 
@@ -21,11 +22,15 @@ from doherty.v1.request_pb2 import GenerateRequest
 class Lost(grpc.RpcError):
     """A connection that broke."""
 
+    def __init__(self, details: str = "lost") -> None:
+        super().__init__()
+        self._said = details
+
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNAVAILABLE
 
     def details(self) -> str:
-        return "lost"
+        return self._said
 
     def trailing_metadata(self) -> tuple[Any, ...]:
         return ()
@@ -78,13 +83,24 @@ def test_a_call_that_is_interrupted_does_not_run_any_more() -> None:
     assert [target.in_flight for target in dispatch.targets] == [0]
 
 
-def test_the_channel_is_looked_at_before_its_error_is_raised() -> None:
+def test_a_server_that_ends_connections_is_asked_once_whether_it_speaks_tls() -> None:
     dispatch = _dispatch("a:1")
-    call = check_health(dispatch, timeout=1)
-    assert isinstance(next(call), Send)
-    assert isinstance(call.send(Lost()), ChannelState)
-    with pytest.raises(UnavailableError, match=r"not reached \(channel CONNECTING\)"):
-        call.send("CONNECTING")
+    closed = "failed to connect to all addresses; last error: UNAVAILABLE: ipv6:%5B::1%5D:50051: Socket closed"
+    call = generate(dispatch, plan_request("Hi"))
+    next(call)
+    assert call.send(Lost(closed)) == AskForTls(Address("::1", 50051), 1.0)
+    assert isinstance(call.send(False), Pause)  # noqa: FBT003 - the result of the action
+    next(call)
+    assert isinstance(call.send(Lost(closed)), Pause)
+    next(call)
+    with pytest.raises(StopIteration):
+        call.send(GenerateResponse(text="fine"))
+    other = generate(dispatch, plan_request("Hi"))
+    next(other)
+    assert isinstance(other.send(Lost(closed)), AskForTls)
+    with pytest.raises(UnavailableError, match="speaks TLS") as raised:
+        other.send(True)  # noqa: FBT003
+    assert raised.value.reason == "TLS_REQUIRED"
 
 
 def test_health_is_asked_of_every_target_until_one_serves() -> None:

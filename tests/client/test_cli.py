@@ -104,7 +104,7 @@ def test_a_server_that_is_not_there_ends_with_3(name: str) -> None:
 def test_a_request_that_the_server_refuses_ends_with_1(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("generate", "Hi", "--temperature", "9", "--target", synthetic_server.target)
     assert finished.returncode == 1
-    assert "sampling.temperature" in one_line(finished)
+    assert "temperature: must be from 0 to 2" in one_line(finished)
 
 
 def test_a_call_that_takes_too_long_ends_with_3() -> None:

@@ -139,7 +139,7 @@ def test_no_thread_is_left(synthetic_server: ServerProcess) -> None:
         client.generate("a", max_output_tokens=2)
         kept = client.stream_generate("a", **ENDLESS)
         next(kept)
-    with Client("127.0.0.1:1") as lost, pytest.raises(ConnectionError):
+    with Client("127.0.0.1:1", timeout=0.5) as lost, pytest.raises(ConnectionError):
         lost.model()
     for thread in set(threading.enumerate()) - before:
         thread.join(30)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doherty import AsyncClient, ClientClosedError, GenerateOptions, OverloadedError, UnavailableError
+from doherty import AsyncClient, ClientClosedError, GenerateOptions, InvalidRequestError, UnavailableError
 from doherty._aio._multiplexed import MultiplexedCall
 from support.server import ServerProcess, start_server
 from support.serving import answer, serve
@@ -79,7 +79,7 @@ async def test_requests_that_fit_by_themselves_succeed(most: int, words: int) ->
                 assert {answer.usage.output_tokens for answer in answers} == {4}
             running = client.stream_generate("Hi", **ENDLESS)
             await anext(running)
-            with pytest.raises(OverloadedError, match="max_message_bytes"):
+            with pytest.raises(InvalidRequestError, match="max_message_bytes"):
                 await client.generate("x" * most, **SHORT)
             assert (await anext(running)).text
 

@@ -109,8 +109,8 @@ async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
 
 async def test_none_of_the_targets_is_there(kind: Kind) -> None:
     async with open_twin(kind, [_nobody(), _nobody()]) as twin:
-        with pytest.raises(UnavailableError, match="after 4 attempts"):
-            await twin.generate("Hi")
+        with pytest.raises(UnavailableError, match=r"after \d+ attempts in"):
+            await twin.generate("Hi", timeout=1)
         with pytest.raises(UnavailableError, match="was not reached"):
             await twin("health")
 

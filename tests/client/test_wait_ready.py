@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
-from doherty import ClientClosedError, DeadlineExceededError
+from doherty import ClientClosedError, DeadlineExceededError, UnsupportedError
 from support.server import ServerProcess, start_server
+from support.serving import answer, serve
 from support.twins import Kind, Twin, open_twin
 
 
@@ -27,11 +28,19 @@ async def test_a_server_that_starts_later_is_found(kind: Kind) -> None:
         target = f"127.0.0.1:{taken.getsockname()[1]}"
     async with open_twin(kind, target) as twin:
         with pytest.raises(ConnectionError):
-            await twin("model")
+            await twin("model", timeout=0.1)
         waiting = asyncio.create_task(twin("wait_ready", None))
         with start_server("--engine", "synthetic", "--listen", target):
             await waiting
             await twin("model")
+
+
+async def test_a_server_without_a_health_service_is_ready_when_it_tells_its_model(kind: Kind) -> None:
+    with serve(lambda _, __: iter(answer())) as serving:
+        async with open_twin(kind, serving.target, timeout=20) as twin:
+            await twin("wait_ready")
+            with pytest.raises(UnsupportedError):
+                await twin("health")
 
 
 async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) -> None:
@@ -49,13 +58,13 @@ async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) ->
 async def test_a_server_that_stays_unready_is_told(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
         async with open_twin(kind, server.target) as twin:
-            with pytest.raises(DeadlineExceededError, match="within 1 s: last seen NOT_SERVING"):
+            with pytest.raises(DeadlineExceededError, match=r"within 1 s \(the timeout of the call\): last seen NOT"):
                 await twin("wait_ready", 1)
 
 
 async def test_no_server_is_told(kind: Kind) -> None:
     async with open_twin(kind, "127.0.0.1:1", timeout=0.5) as twin:
-        with pytest.raises(TimeoutError, match=r"within 0\.5 s: last seen no connection"):
+        with pytest.raises(TimeoutError, match=r"within 0\.5 s \(the timeout of the client\): last seen no connection"):
             await twin("wait_ready")
 
 

@@ -11,6 +11,7 @@ from doherty_engine import (
     EngineFailedError,
     FinishReason,
     InvalidInputError,
+    JsonSchema,
     RawText,
     Stopping,
     TokenIds,
@@ -94,6 +95,16 @@ async def test_a_constraint_that_compiles_for_ever_is_refused(trtllm: Start) -> 
         assert (await lab.ask(replace(BASE, key="good", constraint=Choices(("a",))))).text == "a"
         running.abort()
         assert (await lab.outcome("running")).finish.reason is FinishReason.ABORTED
+
+
+async def test_a_schema_is_compiled_without_white_space_once(trtllm: Start) -> None:
+    async with trtllm("pytorch") as lab:
+        grammars = lab.engine._context.grammars  # type: ignore[attr-defined]  # noqa: SLF001
+        form = replace(BASE, constraint=JsonSchema('{"enum":[[1,2]]}'))
+        assert [(await lab.ask(replace(form, key=key))).text for key in ("first", "second")] == ["[1,2]"] * 2
+        of_schemas = [known.grammar for (kind, _), known in grammars._valid.items() if kind == "json"]  # noqa: SLF001
+        # what the stand-in makes of a schema, if it is asked for no white space
+        assert [grammar.partition(": ")[0] for grammar in of_schemas] == ["# JSON without white space"]
 
 
 async def test_the_process_that_tries_constraints_is_started_again(trtllm: Start) -> None:

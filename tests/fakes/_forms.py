@@ -9,6 +9,10 @@ _END = 256
 """The byte tokenizer's end-of-sequence token; below it stand the bytes."""
 
 
+OF_SCHEMA = "# JSON without white space: "
+"""Begins the grammar that the stand-in for xgrammar makes of a schema."""
+
+
 def compile_form(kind: str, text: str) -> str:
     """The constraint as llguidance takes it; raises RuntimeError as xgrammar does."""
     constraints: dict[str, type[JsonSchema | Regex | Grammar]] = {
@@ -16,6 +20,8 @@ def compile_form(kind: str, text: str) -> str:
         "regex": Regex,
         "grammar": Grammar,
     }
+    if kind == "grammar" and text.startswith(OF_SCHEMA):
+        kind, text = "json", text.removeprefix(OF_SCHEMA)
     constraint: Constraint = constraints[kind](text)
     try:
         return ConstraintCompiler(extra="cpu").compile(constraint).grammar.removeprefix("%llguidance {}\n")

@@ -47,10 +47,6 @@ class AsyncConnection:
                 return self._latency.GetLatency
         return getattr(self.generation, name)
 
-    def connectivity(self) -> str:
-        """The state of the channel."""
-        return self._channel.get_state().name
-
     async def close(self) -> None:
         """Cancels all calls and closes the channel."""
         # gRPC 1.71 finds only calls that a task awaits, and no streams that are read with read().

@@ -9,7 +9,7 @@ import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop
-from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import EventLoopError
 
@@ -117,8 +117,10 @@ class AsyncPool:
                 from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
 
                 return await fetch_key(action)
-            case ChannelState():
-                return self.connection(action.target).connectivity()
+            case AskForTls():
+                from doherty._probe import speaks_tls_async  # noqa: PLC0415 - few calls need it
+
+                return await speaks_tls_async(action.address, action.seconds)
             case Pause():
                 await self._pause(action.seconds, stopped)
         return None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from doherty._core._balance import Target
     from doherty._core._metadata import Pairs
     from doherty._core._results import RawMetadata
+    from doherty._core._unreachable import Address
 
 ResultT = TypeVar("ResultT")
 
@@ -65,13 +66,14 @@ class FetchKey(NamedTuple):
     """The seconds after which to give up, where that is possible; None for no end."""
 
 
-class ChannelState(NamedTuple):
-    """Look up the state of the channel to a target. The result is its name."""
+class AskForTls(NamedTuple):
+    """Find out whether a server speaks TLS. The result is a bool."""
 
-    target: "Target"
+    address: "Address"
+    seconds: float
 
 
-Action = Send | Receive | Pause | FetchKey | ChannelState
+Action = Send | Receive | Pause | FetchKey | AskForTls
 
 Actions = Generator[Action, Any, ResultT]
 """A call, which returns its result."""

@@ -21,6 +21,8 @@ class Target:
         """How many times in a row it was unavailable. A burst counts once."""
         self.rests_until = 0.0
         """Until when other targets are preferred, by `monotonic`."""
+        self.speaks_tls: bool | None = None
+        """Whether it does, where it ended connections in plaintext; None if that was not asked."""
 
 
 class Targets:
@@ -59,6 +61,7 @@ class Targets:
         """Notes that a target answered."""
         if target.failures:
             target.failures = 0
+            target.speaks_tls = None
             target.rests_until = 0.0
 
     def failed(self, target: Target, retry_after: float | None) -> float:

@@ -14,6 +14,11 @@ class TopLogprob(Result):
     """Its bytes, which need not be a whole code point."""
     logprob: float = 0.0
 
+    @property
+    def text(self) -> str:
+        """Its bytes as UTF-8, with U+FFFD for what is no whole code point."""
+        return self.token.decode(errors="replace")
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob(Result):
@@ -25,6 +30,11 @@ class TokenLogprob(Result):
     logprob: float = 0.0
     top: tuple[TopLogprob, ...] = ()
     """The most probable tokens at this place, the most probable one first; as many as were asked for."""
+
+    @property
+    def text(self) -> str:
+        """Its bytes as UTF-8, with U+FFFD for what is no whole code point."""
+        return self.token.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

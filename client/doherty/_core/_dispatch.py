@@ -4,22 +4,27 @@ import os
 import sys
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from doherty._core._actions import Actions, ChannelState, Rpc, Send
+from doherty._core._actions import Actions, AskForTls, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._metadata import Pairs
+from doherty._core._obstacle import Obstacle
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
-from doherty._core._settings import CallOptions, Settings, choose_timeout
+from doherty._core._settings import CallOptions, Settings, choose_timeout, whose_timeout
 from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from doherty._core._status import Status
     from doherty.v1.request_pb2 import GenerateRequest
+
+_LONGEST_LOOK: Final = 1.0
+"""How many seconds a server has to say whether it speaks TLS."""
 
 
 class Shared:
@@ -54,16 +59,20 @@ class Dispatch:
             resume: Whether an answer that is cut off can be resumed.
         """
         self.check_usable()
-        retry = limit_retries(self.settings.retry, options.max_retries)
-        seconds = choose_timeout(options.timeout, self.settings.timeout)
-        attempts = CallAttempts(retry, self._budget, seconds, resume=resume and self.settings.resume)
+        attempts = CallAttempts(
+            limit_retries(self.settings.retry, options.max_retries),
+            self._budget,
+            choose_timeout(options.timeout, self.settings.timeout),
+            resume=resume and self.settings.resume,
+            whose_timeout=whose_timeout(options.timeout),
+        )
         attempts.own_metadata = options.metadata
         return attempts
 
-    def begin_only_attempt(self, timeout: float | None) -> CallAttempts:
-        """Begins a call that is not repeated."""
+    def begin_only_attempt(self, seconds: float | None, whose_timeout: str) -> CallAttempts:
+        """Begins an attempt of at most this time that is not repeated."""
         self.check_usable()
-        return CallAttempts(None, self._budget, timeout, resume=False)
+        return CallAttempts(None, self._budget, seconds, resume=False, whose_timeout=whose_timeout)
 
     def check_usable(self) -> None:
         """Checks that calls can be made.
@@ -145,21 +154,48 @@ class Dispatch:
             return ClientClosedError("The client was closed.")
         if error is not None and not isinstance(error, grpc.RpcError):
             raise error
-        from doherty._core._status import explain, read_status  # noqa: PLC0415 - only a failed call pays for it
+        from doherty._core._explain import explain  # noqa: PLC0415 - only a failed call pays for it
+        from doherty._core._status import read_status  # noqa: PLC0415
 
         status = read_status(error, timed_out=attempts.remaining() == 0)
+        obstacle = yield from self._find_obstacle(status, target, attempts)
+        status = replace(status, obstacle=obstacle, reason=status.reason or (obstacle.reason if obstacle else None))
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
         pause = attempts.pause(status, begun=begun, free_in=free_in)
         attempts.log.fail(status, pause)
         if pause is None:
-            state = "READY"
             if not status.answered and status.may_pass(begun=begun):
                 # Core and proxies have several codes for a broken connection. Callers get one for all of them.
                 status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
-                state = yield ChannelState(target)
-            return explain(status, target=target.name, connectivity=state, begun=begun, attempts=attempts.count)
+            return explain(
+                status,
+                target=target.name,
+                begun=begun,
+                attempts=attempts.count,
+                elapsed=attempts.elapsed(),
+                deadline=attempts.passed_deadline(),
+                before=attempts.last_failure,
+            )
         attempts.trace.attempt_failed(target.name, status)
         return pause
+
+    def _find_obstacle(self, status: "Status", target: Target, attempts: CallAttempts) -> "Actions[Obstacle | None]":
+        """What kept an attempt from reaching a server.
+
+        A server that wants TLS ends a connection in plaintext without a word, so it is asked once.
+        """
+        from doherty._core._unreachable import address_of_silent_server, find_obstacle  # noqa: PLC0415 - as above
+
+        is_encrypted = self.settings.credentials is not None
+        obstacle = find_obstacle(status, encrypted=is_encrypted)
+        if obstacle is not Obstacle.NOT_READY or is_encrypted or (address := address_of_silent_server(status)) is None:
+            return obstacle
+        if target.speaks_tls is None:
+            remaining = attempts.remaining()
+            target.speaks_tls = yield AskForTls(
+                address, _LONGEST_LOOK if remaining is None else min(remaining, _LONGEST_LOOK)
+            )
+        return Obstacle.TLS_REQUIRED if target.speaks_tls else obstacle
 
 
 _NO_TRACE = Trace()

@@ -6,9 +6,10 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
+import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from doherty._core._actions import Actions, ChannelState, Pause
+from doherty._core._actions import Actions, Pause
 from doherty._core._channel import is_several
 from doherty._core._errors import (
     CancelledByServerError,
@@ -17,10 +18,14 @@ from doherty._core._errors import (
     RpcError,
     UnavailableError,
 )
-from doherty._core._settings import choose_timeout
+from doherty._core._obstacle import MISTAKES
+from doherty._core._settings import choose_timeout, whose_timeout
+from doherty.v1.model_pb2 import GetModelRequest, GetModelResponse
 
 if TYPE_CHECKING:
+    from doherty._core._balance import Target
     from doherty._core._dispatch import Dispatch
+    from doherty._core._retry import CallAttempts
     from doherty._core._settings import Timeout
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -60,8 +65,13 @@ def health_from_wire(reply: Int32Value) -> Health:
     return {1: Health.SERVING, 2: Health.NOT_SERVING}.get(reply.value, Health.UNKNOWN)
 
 
-def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]:
+def check_health(dispatch: "Dispatch", *, timeout: "Timeout", accept_model: bool = False) -> Actions[Health]:
     """Asks the targets one after the other until one serves; if none does, returns what the last one answered.
+
+    Args:
+        dispatch: Of the client.
+        timeout: Of all targets together.
+        accept_model: Whether a server without a health service serves if it tells its model.
 
     Raises:
         DohertyError: None answers, or the client is closed.
@@ -69,22 +79,20 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]
     seconds = choose_timeout(timeout, dispatch.settings.timeout)
     ends_at = None if seconds is None else monotonic() + seconds
     targets = tuple(dispatch.targets)
+    whose = whose_timeout(timeout) if len(targets) == 1 else f"a share of {whose_timeout(timeout)}"
     health: Health | None = None
-    failure: DohertyError | None = None
+    failure: RpcError | None = None
     for index, target in enumerate(targets):
         # A target that does not answer leaves time for those behind it.
         share = None if ends_at is None else max(0.0, ends_at - monotonic()) / (len(targets) - index)
-        attempts = dispatch.begin_only_attempt(share)
-        yield from dispatch.authorize(attempts)
-        reply = yield dispatch.send("Check", target, _REQUEST, attempts)
-        if isinstance(reply, BaseException):
-            failure = cast("DohertyError", (yield from dispatch.after(reply, target, attempts)))
-            failure.__cause__ = reply
-            if not isinstance(failure, RpcError):
-                raise failure
+        answer = yield from _check(
+            dispatch, target, dispatch.begin_only_attempt(share, whose), accept_model=accept_model
+        )
+        if isinstance(answer, RpcError):
+            if failure is None or failure.reason in MISTAKES:
+                failure = answer
             continue
-        attempts.log.succeed()
-        health = health_from_wire(reply)
+        health = answer
         if health is Health.SERVING:
             dispatch.targets.worked(target)
             break
@@ -93,12 +101,29 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]
     return health or Health.UNKNOWN
 
 
+def _check(
+    dispatch: "Dispatch", target: "Target", attempts: "CallAttempts", *, accept_model: bool
+) -> Actions[Health | RpcError]:
+    yield from dispatch.authorize(attempts)
+    reply = yield dispatch.send("Check", target, _REQUEST, attempts)
+    if accept_model and isinstance(reply, grpc.RpcError) and reply.code() is grpc.StatusCode.UNIMPLEMENTED:
+        reply = yield dispatch.send("GetModel", target, GetModelRequest(), attempts)
+    if not isinstance(reply, BaseException):
+        attempts.log.succeed()
+        return Health.SERVING if isinstance(reply, GetModelResponse) else health_from_wire(reply)
+    error = cast("DohertyError", (yield from dispatch.after(reply, target, attempts)))
+    error.__cause__ = reply
+    if not isinstance(error, RpcError):
+        raise error
+    return error
+
+
 def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
     """Returns when one of the targets serves.
 
     Raises:
         DeadlineExceededError: None did in time.
-        DohertyError: They have no health service, or the client was closed.
+        DohertyError: They are no Doherty servers or cannot be talked to with these settings, or the client was closed.
     """
     seconds = choose_timeout(timeout, dispatch.settings.timeout)
     ends_at = inf if seconds is None else monotonic() + seconds
@@ -108,7 +133,7 @@ def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
         try:
             began = monotonic()
             check_seconds = min(_LONGEST_CHECK, max(0.0, ends_at - began))
-            health = yield from check_health(dispatch, timeout=check_seconds)
+            health = yield from check_health(dispatch, timeout=check_seconds, accept_model=True)
             if health is Health.SERVING:
                 if any(map(is_several, dispatch.settings.targets)):
                     # The first of several servers is connected. Until the others are, which takes about as long again,
@@ -118,15 +143,15 @@ def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
                 return
             seen = health
         except (UnavailableError, CancelledByServerError) as error:
+            if error.reason in MISTAKES:
+                raise
             seen = error.reason or "no connection"
         except DeadlineExceededError:
             pass  # The last check has little time, so its timeout says nothing.
         remaining = ends_at - monotonic()
         if remaining <= 0:
             names = ", ".join(dispatch.settings.targets)
-            state = yield ChannelState(next(iter(dispatch.targets)))
-            raise DeadlineExceededError(
-                f"{names} was not ready within {seconds:g} s: last seen {seen} (channel {state})"
-            )
+            limit = f"{seconds:g} s ({whose_timeout(timeout)})"
+            raise DeadlineExceededError(f"{names} was not ready within {limit}: last seen {seen}")
         yield Pause(min(pause, remaining))
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from doherty._core._log import AttemptLog
 from doherty._core._metadata import NO_PAIRS, Pairs, merge
+from doherty._core._obstacle import MISTAKES, Obstacle
 from doherty._core._results import ReplyMetadata, reply_metadata
 from doherty._core._trace import Trace
 
@@ -19,6 +20,12 @@ _MOST_RESUMES: Final = 5
 
 _RESUME_SECONDS: Final = 60.0
 """How long a stream without a deadline tries to resume."""
+
+_WAIT_SECONDS: Final = 60.0
+"""How long a call without a deadline waits for a server that is not ready."""
+
+_CLOCK_SECONDS: Final = 0.05
+"""How much earlier than we gRPC may find that a deadline has passed."""
 
 _ATTEMPTS: Final = "doherty-attempts"
 """Metadata: the number of attempts before this one."""
@@ -39,7 +46,11 @@ class RetryPolicy:
     """
 
     max_attempts: int = 4
-    """The most attempts of a call, including the first. At least 1."""
+    """The most attempts of a call, including the first. At least 1, which is no retry at all. Attempts of
+    `wait_for_ready` do not count."""
+    wait_for_ready: bool = True
+    """Whether a call waits for a server that cannot be reached, or that starts or is replaced: as long as its timeout
+    allows, or 60 s without one. If not, such a call fails after `max_attempts`, too."""
     initial_backoff: float = 0.1
     """The longest pause before the second attempt, in seconds; the actual pause is random between 0 and this. If the
     server asks for a pause, that is used instead. If another target is available, there is no pause."""
@@ -93,7 +104,15 @@ class Budget:
 class CallAttempts:
     """The attempts of one call, and the time that they have together."""
 
-    def __init__(self, policy: RetryPolicy | None, budget: Budget, timeout: float | None, *, resume: bool) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy | None,
+        budget: Budget,
+        timeout: float | None,
+        *,
+        resume: bool,
+        whose_timeout: str = "the timeout of the call",
+    ) -> None:
         """Begins now.
 
         Args:
@@ -101,18 +120,24 @@ class CallAttempts:
             budget: Shared by all calls of the client.
             timeout: The seconds that all attempts have; None is no end.
             resume: Whether an answer that was cut off is resumed.
+            whose_timeout: Who set it, for messages.
         """
         self._policy = policy or RetryPolicy()
         self._retry = policy is not None
         self._budget = budget
         self._resume = resume
+        self._timeout = timeout
+        self._whose_timeout = whose_timeout
         self._begun_at = monotonic()
         self._ends_at = None if timeout is None else self._begun_at + timeout
         self._lost_at: float | None = None
         self._in_vain = 0
         self._retried = False
+        self._waited = 0
         self.count = 0
         """How many attempts were begun."""
+        self.last_failure: str | None = None
+        """What the last attempt that was followed by another one failed with."""
         self.trace = Trace()
         """The trace of the call."""
         self.log = AttemptLog()
@@ -159,6 +184,12 @@ class CallAttempts:
         """How many seconds the call has left; None for no end."""
         return None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
 
+    def passed_deadline(self) -> str | None:
+        """How long the call's time was and who set it, once it is over; None before that."""
+        if self._ends_at is None or monotonic() < self._ends_at - _CLOCK_SECONDS:
+            return None
+        return f"{self._timeout:g} s ({self._whose_timeout})"
+
     def progressed(self) -> None:
         """Notes that the running attempt has received its first message."""
         self._in_vain = 0
@@ -181,21 +212,37 @@ class CallAttempts:
         Returns:
             The seconds to wait before the next attempt; None for no further one.
         """
-        if not status.may_pass(begun=begun) or not (self._may_resume() if begun else self._may_retry()):
+        waits = not begun and self._waits(status)
+        if not status.may_pass(begun=begun) or not self._may_follow(begun=begun, waits=waits):
+            return None
+        if status.obstacle in MISTAKES and free_in:
             return None
         self._in_vain += 1
         pause = self._backoff(status, free_in) if free_in else 0.0
         remaining = self.remaining()
         if remaining is not None and pause >= remaining:
             return None
-        if not begun:
+        if waits:
+            # Waiting does not use the budget: no server worked on the call.
+            self._waited += 1
+        elif not begun:
             if not self._budget.take():
                 return None
             self._retried = True
+        self.last_failure = status.message
         return pause
 
-    def _may_retry(self) -> bool:
-        return self._retry and self.count < self._policy.max_attempts
+    def _waits(self, status: "Status") -> bool:
+        """Whether the call waits for a server."""
+        policy = self._policy
+        return status.obstacle is Obstacle.NOT_READY and policy.wait_for_ready and policy.max_attempts > 1
+
+    def _may_follow(self, *, begun: bool, waits: bool) -> bool:
+        if begun:
+            return self._may_resume()
+        if waits:
+            return self._retry and (self._ends_at is not None or self.elapsed() <= _WAIT_SECONDS)
+        return self._retry and self.count - self._waited < self._policy.max_attempts
 
     def _may_resume(self) -> bool:
         """Resuming does not use the budget, because a server had already accepted the work."""

@@ -93,6 +93,11 @@ def check_max_retries(max_retries: int | None) -> int | None:
     return max_retries
 
 
+def whose_timeout(timeout: Timeout) -> str:
+    """Whose timeout it is that a call has, for messages."""
+    return "the timeout of the client" if isinstance(timeout, NotGiven) else "the timeout of the call"
+
+
 class Settings:
     """The parameters of a client, checked and completed from the environment.
 

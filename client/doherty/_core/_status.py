@@ -1,4 +1,4 @@
-"""How a failed call ended, and the error of this package that it is raised as."""
+"""How a failed call ended, read from what gRPC raised."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -6,41 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from doherty._core._errors import (
-    AuthenticationError,
-    CancelledByServerError,
-    DeadlineExceededError,
-    FieldViolation,
-    InternalError,
-    InvalidRequestError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    RpcError,
-    UnavailableError,
-    UnsupportedError,
-)
+from doherty._core._errors import FieldViolation
 from doherty._core._from_wire import seconds, timings_from_header
 from doherty._core._results import Timings
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status as WireStatus
 
-_KINDS: Final[dict[grpc.StatusCode, type[RpcError]]] = {
-    kind.code: kind
-    for kind in (
-        InvalidRequestError,
-        AuthenticationError,
-        PermissionDeniedError,
-        NotFoundError,
-        OverloadedError,
-        UnavailableError,
-        DeadlineExceededError,
-        UnsupportedError,
-        CancelledByServerError,
-        InternalError,
-    )
-}
+    from doherty._core._obstacle import Obstacle
 
 _GONE: Final = (grpc.StatusCode.CANCELLED,)
 _BROKEN: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
@@ -59,6 +32,8 @@ class Status:
     field_violations: tuple[FieldViolation, ...] = ()
     retry_after: float | None = None
     timings: Timings | None = None
+    obstacle: "Obstacle | None" = None
+    """What kept the call from reaching a server; None if it may have reached one."""
 
     def may_pass(self, *, begun: bool) -> bool:
         """Whether the call may succeed later, or at another server.
@@ -136,65 +111,3 @@ def _trailing(error: grpc.RpcError, key: str) -> str | bytes | None:
         if name == key:
             return cast("str | bytes", value)
     return None
-
-
-def explain(status: Status, *, target: str, connectivity: str, begun: bool = False, attempts: int = 1) -> RpcError:
-    """Makes the exception to raise for a failed call.
-
-    Args:
-        status: How the call ended.
-        target: The server's address, for the message.
-        connectivity: The state of the channel, for the message.
-        begun: Whether a part of the answer was received, so that the server was reachable.
-        attempts: The number of attempts.
-    """
-    kind = _KINDS.get(status.code, InternalError)
-    message = _message(status, target, connectivity, begun=begun)
-    return kind(
-        f"{message} (after {attempts} attempts)" if attempts > 1 else message,
-        code=status.code,
-        reason=status.reason,
-        request_id=status.request_id,
-        field_violations=status.field_violations,
-        retry_after=status.retry_after,
-        timings=status.timings,
-    )
-
-
-def _message(status: Status, target: str, connectivity: str, *, begun: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table
-    """What went wrong and what to do, for users of Python and of the command."""
-    message, ours, again = status.message, status.answered, _again(status.retry_after)
-    match status.code:
-        case grpc.StatusCode.UNAVAILABLE if ours:
-            return f"{target} cannot answer now (channel {connectivity}): {message}{again}"
-        case grpc.StatusCode.UNAVAILABLE if begun:
-            return f"{target} was lost in the middle of its answer (channel {connectivity}): {message}"
-        case grpc.StatusCode.UNAVAILABLE:
-            return f"{target} was not reached (channel {connectivity}): {message}; check that a server listens there"
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
-            return f"{message}{again}"
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if "metadata" in message:
-            return f"{message}; the metadata is larger than the server takes"
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return f"{message}; the request is larger than the server takes: client.model().limits.max_message_bytes"
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return f"{target} wants a valid key: {message}; give one with api_key= or DOHERTY_API_KEY"
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return f"{target} does not allow this key to do it: {message}"
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"{target} did not finish in time: {message}; allow more with timeout= or --timeout"
-        case grpc.StatusCode.NOT_FOUND:
-            return f"{message}; client.model() and `doherty model` tell what {target} serves"
-        case grpc.StatusCode.UNIMPLEMENTED if ours:
-            return f"{message}; client.model().features and `doherty model` list what {target} can do"
-        case grpc.StatusCode.UNIMPLEMENTED:
-            advice = f"check that {target} is a Doherty server of this version, and that nothing compresses messages"
-            return f"{message}; {advice}"
-        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN if not ours:
-            return f"{message}; so says gRPC at {target}, or a proxy before it, which could not make sense of the call"
-        case _:
-            return message
-
-
-def _again(retry_after: float | None) -> str:
-    return "" if retry_after is None else f"; try again in {retry_after:.3g} s"

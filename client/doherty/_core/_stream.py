@@ -248,9 +248,11 @@ class StreamState:
         if self.ended or self.complete:
             return False
         what, reason = ("next", "IDLE_TIMEOUT") if self.begun else ("first", "FIRST_TOKEN_TIMEOUT")
+        before = self._attempts.last_failure if self._awaits_start else None
+        failed = f"; the attempt before failed with: {before}" if before else ""
         self.fail(
             DeadlineExceededError(
-                f"The {what} token did not come within {self.patience:g} s; allow more with {reason.lower()}=",
+                f"The {what} token did not come within {self.patience:g} s; allow more with {reason.lower()}={failed}",
                 reason=reason,
                 request_id=self.request_id,
             )

@@ -1,9 +1,8 @@
 """One channel to one target."""
 
 import os
-import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from doherty._core._actions import Rpc
     from doherty._core._channel import Interceptor
     from doherty._core._settings import Settings
-
-_STATE_TIMEOUT: Final = 0.5
 
 
 class Connection:
@@ -36,8 +33,7 @@ class Connection:
         self._channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
         self._generation = GenerationServiceStub(self._channel)
         self._latency = LatencyServiceStub(self._channel)
-        # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
-        # thread that is gone. This closes the channel before that, or when the client is dropped.
+        # Also closes the channel when the client is dropped, and at the end of the program.
         self.close = weakref.finalize(self, _close, self._channel, os.getpid())
 
     def rpc(self, name: "Rpc") -> Any:
@@ -47,20 +43,6 @@ class Connection:
 
             return self._channel.unary_unary(CHECK, encode_service, decode_status)
         return getattr(self._latency if name == "GetLatency" else self._generation, name)
-
-    def connectivity(self) -> str:
-        """The state of the channel, which gRPC only gives to subscribers."""
-        states: list[grpc.ChannelConnectivity] = []
-        has_state = threading.Event()
-
-        def on_state(state: grpc.ChannelConnectivity) -> None:
-            states.append(state)
-            has_state.set()
-
-        self._channel.subscribe(on_state)
-        has_state.wait(_STATE_TIMEOUT)
-        self._channel.unsubscribe(on_state)
-        return states[0].name if states else "unknown"
 
 
 def _close(channel: grpc.Channel, pid: int) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._sync._connection import Connection
 
@@ -67,8 +67,10 @@ class Pool:
                     return action.source()
                 except Exception as error:  # noqa: BLE001 - the call raises it
                     return error
-            case ChannelState():
-                return self.connections[action.target.index].connectivity()
+            case AskForTls():
+                from doherty._probe import speaks_tls  # noqa: PLC0415 - few calls need it
+
+                return speaks_tls(action.address, action.seconds)
             case Pause():
                 self._pause(action.seconds, stopped)
         return None

@@ -62,7 +62,8 @@ class ServerOptions:
                 tls=self.tls,
                 insecure=self.insecure,
                 timeout=self.timeout,
-                retry=RetryPolicy() if retrying else None,
+                # A person who mistyped an address wants to know at once.
+                retry=RetryPolicy(wait_for_ready=False) if retrying else None,
                 resume=retrying,
             )
         with failures_told(), client:

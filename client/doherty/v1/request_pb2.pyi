@@ -382,10 +382,12 @@ class Constraint(google.protobuf.message.Message):
     If the schema of an object has `properties` but no `additionalProperties`, the object has only these names;
     with `patternProperties`, only names that match. Other objects may have any names, with values that match
     `additionalProperties`. A listed name occurs at most once. Any other name may be repeated, and all its values
-    match; therefore `minProperties` above 1 and `maxProperties` are UNIMPLEMENTED. Numbers in the schema that the
-    engine would round are UNIMPLEMENTED, and so are bounds beyond 2^53. These values of `format` are enforced:
-    date, date-time, duration, email, hostname, ipv4, ipv6, time, uri and uuid; all others are annotations.
-    `pattern` uses the dialect of `regex`, and may match anywhere in the string.
+    match; therefore `minProperties` above 1 is UNIMPLEMENTED, and so is `maxProperties` if there are listed names.
+    Numbers in the schema that the engine would round are UNIMPLEMENTED, and so are bounds beyond 2^53. An engine may
+    exclude integers of more than 64 bits, and, for numbers with a bound, more than 18 digits before the decimal point
+    or nine after it. These values of `format` are enforced: date, date-time, duration, email, hostname, ipv4, ipv6,
+    time, uri and uuid; all others are annotations. `pattern` uses the dialect of `regex`, and may match anywhere in
+    the string.
     """
     regex: builtins.str
     """A regular expression that the whole answer matches.

@@ -23,7 +23,9 @@ from doherty_engine.constraints._schema_values import Json
 
 _COMPACT: Json = {"whitespace_flexible": False}
 """No white space between the parts of a value: by default it has no bound, and each token of it costs a step."""
-_DIALECT = Dialect(write_rust, "r", FORMATS, max_pattern_size=32_768, options={"x-guidance": _COMPACT})
+_DIALECT = Dialect(
+    write_rust, "r", FORMATS, max_pattern_size=32_768, bounds_length=True, options={"x-guidance": _COMPACT}
+)
 _LEXER_FUEL = 100_000
 """A tenth of llguidance's default, because llama.cpp compiles a grammar between two steps while all requests wait."""
 _MAX_REASON_CHARACTERS = 300

@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import replace
 
+from doherty_engine.constraints._length import bound_length
 from doherty_engine.constraints._schema_facts import FactFinder, SchemaFacts, alternatives, guessed_kind, members
 from doherty_engine.constraints._schema_keywords import Dialect, KeywordWriter, write_counts
 from doherty_engine.constraints._schema_values import Json, count, invalid, parse_schema, resolve, unsupported
@@ -25,6 +26,8 @@ _MAX_TARGETS = 256
 _MAX_PROPERTIES = 500
 _MAX_TOTAL_PROPERTIES = 2_000
 _MAX_LISTED_BESIDE_UNLISTED = 200
+_MAX_BOUNDED = 16
+"""The number of different numbers that get bounds; the time to compile these grows with it."""
 _REFUSED: tuple[str, ...] = ("$dynamicRef", "$recursiveRef", "contains", "dependencies", "dependentRequired")
 _REFUSED += ("dependentSchemas", "if", "not", "propertyNames", "uniqueItems")
 _HARMLESS = {"uniqueItems": False, "dependentRequired": {}, "dependentSchemas": {}}
@@ -46,6 +49,7 @@ class SchemaWriter:
         self._dialect = dialect
         self._facts = FactFinder(self._root)
         self._targets: dict[int, str] = {}
+        self._numbers: dict[str, tuple[str, Json]] = {}
         self._waiting: list[tuple[str, Json, str]] = []
         self._keywords = KeywordWriter(dialect)
         self._written = 0
@@ -65,6 +69,7 @@ class SchemaWriter:
             while self._waiting:
                 name, target, path = self._waiting.pop()
                 targets[name] = self._schema(target, SchemaFacts(), path, 0)
+            targets |= dict(self._numbers.values())
         except RecursionError:
             raise invalid("$ref", "#", "it is nested too deeply") from None
         if isinstance(schema, dict) and targets:
@@ -103,9 +108,19 @@ class SchemaWriter:
         for keyword in parts:
             # `facts` already includes the patterns of `$ref` and `allOf`.
             inner = replace(facts, patterns=around.patterns) if keyword in {"$ref", "allOf"} else facts
+            inner = replace(inner, is_shared=inner.is_shared or keyword == "allOf" or bool(written))
             _join(written, self._part(schema, keyword, inner, path, depth))
         self._dialect.check(written, path)
-        return written
+        return written if parts or around.is_shared or not self._dialect.bounds_length else self._bounded(written)
+
+    def _bounded(self, written: dict[str, Json]) -> dict[str, Json]:
+        """Bounds a number. All that are the same refer to one definition, because each takes llguidance time."""
+        bounded = bound_length(written)
+        number = json.dumps(bounded)
+        if bounded == written or (number not in self._numbers and len(self._numbers) == _MAX_BOUNDED):
+            return written
+        name, _ = self._numbers.setdefault(number, (f"n{len(self._numbers)}", bounded))
+        return {"$ref": f"#/$defs/{name}"}
 
     def _array(self, schema: dict[str, Json], written: dict[str, Json], path: str, depth: int) -> None:
         write_counts(schema, written, "minItems", "maxItems", path)
@@ -220,16 +235,20 @@ class SchemaWriter:
             raise error("required", path, f"{missing!r} must be listed in 'properties'")
         if required:
             written["required"] = required
-        least, most = (count(schema, keyword, path) for keyword in ("minProperties", "maxProperties"))
+        least = count(schema, "minProperties", path)
         if least is not None and least > len(set(map(str, required))):
             if least > 1 or not allows_unlisted or facts.names:
                 raise unsupported("minProperties", path, "this engine supports 1 only; list the names in 'required'")
             self._check_names("minProperties", facts, path)
             written["minProperties"] = least
-        if most is not None and (
+        most = count(schema, "maxProperties", path)
+        if most is None or not (
             allows_unlisted or most < len(facts.names) or branches or "patternProperties" in schema
         ):
+            return
+        if facts.names or schema.keys() & {*_PARTS, "patternProperties"} or not self._dialect.restricts_unlisted:
             raise unsupported("maxProperties", path, "this engine cannot count optional names")
+        written["maxProperties"] = most  # a name counts each time, so an object may have fewer, but never more
 
     def _part(
         self, schema: dict[str, Json], keyword: str, facts: SchemaFacts, path: str, depth: int

@@ -42,6 +42,8 @@ class SchemaFacts:
     """Whether the schema has keywords for objects or arrays."""
     bounds: frozenset[tuple[str, int | Decimal]] = frozenset()
     """The bounds of a number, as pairs of keyword and value."""
+    is_shared: bool = False
+    """Whether several parts of the schema restrict the value together."""
 
     @property
     def loose_bound(self) -> str | None:
@@ -69,6 +71,7 @@ class SchemaFacts:
             self.lists_containers or other.lists_containers,
             self.constrains_containers or other.constrains_containers,
             self.bounds | other.bounds,
+            self.is_shared or other.is_shared,
         )
 
 

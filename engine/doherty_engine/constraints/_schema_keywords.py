@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from doherty_engine.constraints._length import LENGTHS
 from doherty_engine.constraints._pattern import Pattern, PatternError, PatternUnsupportedError
 from doherty_engine.constraints._pattern_reader import read_pattern
 from doherty_engine.constraints._schema_facts import BOUNDS, SchemaFacts, alternatives, kinds_of
@@ -35,6 +36,8 @@ class Dialect:
     least one, and keep them distinct from the listed names."""
     check: Callable[[dict[str, Json], str], None] = lambda _written, _path: None
     """Called with each rewritten part of a schema and its path; refuses what the library would do wrong."""
+    bounds_length: bool = False
+    """Whether numbers and formatted strings get bounds where the schema leaves them open."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """What the library reads from the root of a schema besides JSON Schema."""
 
@@ -72,6 +75,8 @@ class KeywordWriter:
             written["pattern"] = self.pattern(schema["pattern"], "pattern", path)
         if schema.get("format") in self._dialect.formats:  # JSON Schema defines all others as annotations
             written["format"] = schema["format"]
+            if self._dialect.bounds_length:
+                _bound_format(written)
         if self._values * self._pattern_size > _MAX_MATCHES:
             raise invalid("pattern", path, "the listed values and patterns are too many or too long together")
         return written
@@ -133,6 +138,12 @@ class KeywordWriter:
             raise unsupported(keyword, path, str(error)) from error
         except PatternError as error:
             raise invalid(keyword, path, str(error)) from error
+
+
+def _bound_format(written: dict[str, Json]) -> None:
+    most, least, own = LENGTHS.get(str(written["format"])), written.get("minLength", 0), written.get("maxLength")
+    if most is not None and own is None and isinstance(least, int) and least <= most:
+        written["maxLength"] = most
 
 
 def _outermost(keyword: str, value: int | Decimal) -> int:

@@ -22,6 +22,8 @@ def guided_decoding(constraint: Constraint, trial: GrammarTrial) -> Any:
     """
     field, kind, text = write_for_xgrammar(constraint)
     # Invalid constraints were already refused: the remaining problems are limits of xgrammar.
-    if problem := trial.problem(kind, text):
-        raise UnsupportedError(field, problem)
-    return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{kind: text})
+    tried = trial.compile(kind, text)
+    if tried.problem:
+        raise UnsupportedError(field, tried.problem)
+    form = "regex" if kind == "regex" else "grammar"
+    return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{form: tried.grammar})

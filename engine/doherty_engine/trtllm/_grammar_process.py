@@ -3,6 +3,9 @@
 Each grammar is compiled in a forked process that is killed after the time limit. Requests and replies are lines of JSON
 on standard input and output: first the tokenizer, then the grammars. The program exits when its input ends, and thus
 whenever the server ends.
+
+The reply to a JSON Schema contains the grammar that xgrammar makes of it without white space. TensorRT-LLM would make
+xgrammar allow any amount of white space, and each token of it takes a step.
 """
 
 import contextlib
@@ -17,7 +20,7 @@ from typing import Any
 
 from doherty_engine._errors import first_line
 
-_MOST_BYTES = 2000
+_MOST_REASON_BYTES = 2000
 _PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 
@@ -29,12 +32,12 @@ def main(seconds: float) -> None:
         xgrammar = import_module("xgrammar")
         info = _read_tokenizer(xgrammar, json.loads(sys.stdin.readline()))
     except Exception as error:  # noqa: BLE001  every exception is reported
-        _say(answers, _reason(error))
+        _say(answers, _reason(error), "")
         return
-    _say(answers, "")
+    _say(answers, "", "")
     for line in sys.stdin:
         kind, text = json.loads(line)
-        _say(answers, _try(xgrammar, info, kind, text, seconds))
+        _say(answers, *_try(xgrammar, info, kind, text, seconds))
 
 
 def _read_tokenizer(xgrammar: Any, tokenizer: dict[str, Any]) -> Any:
@@ -49,40 +52,44 @@ def _read_tokenizer(xgrammar: Any, tokenizer: dict[str, Any]) -> Any:
     )
 
 
-def _try(xgrammar: Any, info: Any, kind: str, text: str, seconds: float) -> str:
-    """Returns the problem of a grammar, or an empty string."""
+def _try(xgrammar: Any, info: Any, kind: str, text: str, seconds: float) -> tuple[str, str]:
+    """Returns the problem of a grammar, or an empty string; and the grammar to use."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        with contextlib.suppress(BaseException):  # no handler of the parent process may run in the child
-            os.write(writing, _compile(xgrammar, info, kind, text).encode()[:_MOST_BYTES])
+        # No handler of the parent process may run in the child.
+        with contextlib.suppress(BaseException), os.fdopen(writing, "wb") as answer:
+            answer.write(json.dumps(_compile(xgrammar, info, kind, text)).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         in_time = bool(select.select([answer], [], [], seconds)[0])
         if not in_time:
             os.kill(child, signal.SIGKILL)
-        reply = answer.read().decode(errors="replace")
+        reply = answer.read()
     os.waitpid(child, 0)
     if not in_time:
-        return f"it takes longer than {seconds:g} s to compile"
-    return "its compiler crashes" if not reply else reply[1:]
+        return f"it takes longer than {seconds:g} s to compile", ""
+    if not reply:
+        return "its compiler crashes", ""
+    problem, grammar = json.loads(reply)
+    return problem, grammar
 
 
-def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> str:
-    """Compiles like the worker (`pyexecutor/grammar_matcher.py`). Returns "." and the problem."""
+def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> tuple[str, str]:
+    """Compiles like the worker (`pyexecutor/grammar_matcher.py`). Returns the same as `_try`."""
     compiler = xgrammar.GrammarCompiler(info)
-    compilers = {
-        "json": compiler.compile_json_schema,
-        "regex": compiler.compile_regex,
-        "grammar": compiler.compile_grammar,
-    }
     try:
-        compilers[kind](text)
+        if kind == "json":
+            text = str(xgrammar.Grammar.from_json_schema(text, any_whitespace=False, separators=(",", ":")))
+        if kind == "regex":
+            compiler.compile_regex(text)
+        else:
+            compiler.compile_grammar(text)
     except (RuntimeError, ValueError) as error:
-        return f".it cannot be compiled: {_reason(error)}"
-    return "."
+        return f"it cannot be compiled: {_reason(error)}"[:_MOST_REASON_BYTES], ""
+    return "", text
 
 
 def _reason(error: BaseException) -> str:
@@ -90,8 +97,8 @@ def _reason(error: BaseException) -> str:
     return _PLACE.sub("", first_line(error))
 
 
-def _say(answers: Any, text: str) -> None:
-    answers.write(json.dumps(text) + "\n")
+def _say(answers: Any, problem: str, grammar: str) -> None:
+    answers.write(json.dumps([problem, grammar]) + "\n")
     answers.flush()
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from doherty_engine._errors import EngineError, EngineSetupError
 from doherty_engine.text import HuggingFaceTokenizer
@@ -13,7 +14,16 @@ from doherty_engine.text import HuggingFaceTokenizer
 _PROGRAM = Path(__file__).with_name("_grammar_process.py")
 _SECONDS = 1.0
 """The time limit. TensorRT-LLM's worker compiles the grammar again, and all of its requests wait meanwhile."""
-_MAX_CACHED = 1000
+_MAX_CACHED_CHARACTERS = 8_000_000
+
+
+class Trial(NamedTuple):
+    """The result of compiling a grammar on trial."""
+
+    problem: str
+    """What is wrong with the grammar; empty if nothing is."""
+    grammar: str
+    """What TensorRT-LLM gets: regular expressions unchanged, everything else as a grammar."""
 
 
 class GrammarTrial:
@@ -33,12 +43,13 @@ class GrammarTrial:
             }
         )
         self._lock = Lock()
-        self._valid: set[tuple[str, str]] = set()
+        self._valid: dict[tuple[str, str], Trial] = {}
         """Grammars that were compiled successfully; callers often repeat them."""
+        self._valid_characters = 0
         self._process = self._start()
 
-    def problem(self, kind: str, text: str) -> str:
-        """Returns the problem of a grammar, or an empty string. Blocks for its compilation and those before it.
+    def compile(self, kind: str, text: str) -> Trial:
+        """Compiles a grammar on trial. Blocks for its compilation and those before it.
 
         Args:
             kind: "json", "regex" or "grammar", as in GuidedDecodingParams.
@@ -47,20 +58,26 @@ class GrammarTrial:
         Raises:
             EngineError: The process has ended and cannot be started again.
         """
-        if (kind, text) in self._valid:
-            return ""
+        if (known := self._valid.get((kind, text))) is not None:
+            return known
         with self._lock:
             if self._process.poll() is not None:
                 self.close()
                 self._process = self._start()
-            problem = self._ask(json.dumps([kind, text]))
-        if problem is None:
-            raise EngineError("the process that compiles grammars has ended")
-        if not problem:
-            if len(self._valid) >= _MAX_CACHED:
-                self._valid.clear()
-            self._valid.add((kind, text))
-        return problem
+            trial = self._ask(json.dumps([kind, text]))
+            if trial is None:
+                raise EngineError("the process that compiles grammars has ended")
+            if not trial.problem:
+                self._remember((kind, text), trial)
+        return trial
+
+    def _remember(self, constraint: tuple[str, str], trial: Trial) -> None:
+        self._valid_characters += len(constraint[1]) + len(trial.grammar)
+        if self._valid_characters > _MAX_CACHED_CHARACTERS:
+            self._valid.clear()
+            self._valid_characters = 0
+            return
+        self._valid[constraint] = trial
 
     def close(self) -> None:
         """Ends the process."""
@@ -76,21 +93,21 @@ class GrammarTrial:
             start_new_session=True,
         )
         self._process = process
-        problem = self._ask(self._tokenizer)
-        if problem != "":
+        trial = self._ask(self._tokenizer)
+        if trial is None or trial.problem:
             self.close()
-        if problem:
-            raise EngineSetupError(
-                f"Constraints cannot be compiled here ({problem}); leave guided_decoding_backend out, or repair "
-                "xgrammar."
-            )
-        if problem is None:
+        if trial is None:
             raise EngineSetupError(
                 "The process that compiles grammars ended before it was ready; see its output above."
             )
+        if trial.problem:
+            raise EngineSetupError(
+                f"Constraints cannot be compiled here ({trial.problem}); leave guided_decoding_backend out, or repair "
+                "xgrammar."
+            )
         return process
 
-    def _ask(self, line: str) -> str | None:
+    def _ask(self, line: str) -> Trial | None:
         """Sends a line and reads the reply; None if the process has ended."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("both are pipes")
@@ -100,7 +117,7 @@ class GrammarTrial:
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             return None
-        return str(json.loads(answer)) if answer else None
+        return Trial(*json.loads(answer)) if answer else None
 
 
 def _by_id(vocabulary: Mapping[str, int]) -> list[str]:

@@ -5,7 +5,7 @@ import time
 from enum import Enum
 from typing import Any
 
-from _forms import compile_form
+from _forms import OF_SCHEMA, compile_form
 
 ENDLESS = "endless"
 """A grammar with this word in it is compiled for ever."""
@@ -48,6 +48,29 @@ class CompiledGrammar:
     """For a matcher."""
 
 
+class Grammar:
+    """A grammar, whose str is its EBNF; the stand-in's engine reads the schema out of it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @staticmethod
+    def from_json_schema(
+        schema: str,
+        *,
+        any_whitespace: bool = True,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        strict_mode: bool = True,
+    ) -> "Grammar":
+        assert (any_whitespace, indent, separators, strict_mode) == (False, None, (",", ":"), True)
+        _compile("json", schema)
+        return Grammar(f"{OF_SCHEMA}{schema}")
+
+    def __str__(self) -> str:
+        return self._text
+
+
 class GrammarCompiler:
     """Compiles for a vocabulary."""
 
@@ -62,9 +85,6 @@ class GrammarCompiler:
         del max_threads, cache_enabled, cache_limit_bytes
         if not isinstance(tokenizer_info, TokenizerInfo):
             raise TypeError("Please convert the tokenizer to TokenizerInfo before passing it to GrammarCompiler.")
-
-    def compile_json_schema(self, schema: str) -> CompiledGrammar:
-        return _compile("json", schema)
 
     def compile_regex(self, regex: str) -> CompiledGrammar:
         return _compile("regex", regex)

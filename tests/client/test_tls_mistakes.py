@@ -1,0 +1,112 @@
+"""What is wrong with the encryption of a connection, told by both clients at once."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+import trustme
+
+from doherty import TLSConfig, UnavailableError
+from support.server import ServerProcess
+from support.serving import answer, serve
+from support.twins import Kind, Twin, open_twin
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def encrypted(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[str]:
+    """The target of a server with a certificate."""
+    leaf: trustme.LeafCert = request.param(authority)
+    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
+    with serve(lambda _, __: iter(answer()), credentials=grpc.ssl_server_credentials([pair])) as serving:
+        yield serving.target
+
+
+def _good(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("127.0.0.1")
+
+
+def _expired(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("127.0.0.1", not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+
+
+def _of_the_future(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("127.0.0.1", not_before=NOW + timedelta(1), not_after=NOW + timedelta(9))
+
+
+def _of_another_name(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("example.org")
+
+
+async def _mistake(twin: Twin) -> tuple[str | None, str]:
+    """The reason and the message of what every call fails with, at its first attempt."""
+    told: set[tuple[str | None, str]] = set()
+    for call in (twin.generate("Hi"), twin.stream("Hi").result(), twin("model"), twin("health"), twin("wait_ready")):
+        with pytest.raises(UnavailableError) as raised:
+            await call
+        told.add((raised.value.reason, raised.value.message))
+    [one] = told
+    assert "attempts" not in one[1]
+    return one
+
+
+@pytest.mark.parametrize("encrypted", [_good], indirect=True)
+async def test_plaintext_to_a_server_that_speaks_tls(kind: Kind, encrypted: str) -> None:
+    async with open_twin(kind, encrypted) as twin:
+        reason, message = await _mistake(twin)
+    assert reason == "TLS_REQUIRED"
+    assert message.startswith(f"{encrypted} speaks TLS, and this client does not: connect with tls=True")
+
+
+async def test_tls_to_a_server_that_speaks_plaintext(kind: Kind, synthetic_server: ServerProcess) -> None:
+    async with open_twin(kind, synthetic_server.target, tls=True) as twin:
+        reason, message = await _mistake(twin)
+    assert reason == "TLS_NOT_SPOKEN"
+    assert message.startswith(f"{synthetic_server.target} does not speak TLS, and this client does")
+
+
+@pytest.mark.parametrize(
+    ("encrypted", "told"),
+    [
+        (_expired, "has expired"),
+        (_of_the_future, "is not valid yet"),
+        (_of_another_name, "is for another name"),
+        (lambda _: trustme.CA().issue_cert("127.0.0.1"), "is not trusted"),
+    ],
+    indirect=["encrypted"],
+)
+async def test_a_certificate_that_is_no_good(kind: Kind, encrypted: str, authority: trustme.CA, told: str) -> None:
+    async with open_twin(kind, encrypted, tls=TLSConfig(ca=authority.cert_pem.bytes())) as twin:
+        reason, message = await _mistake(twin)
+    assert reason == "CERTIFICATE_NOT_TRUSTED"
+    assert message.startswith(f"the certificate of {encrypted} {told}")
+
+
+@pytest.mark.parametrize("encrypted", [_expired], indirect=True)
+async def test_a_mistake_at_one_server_leaves_the_others(kind: Kind, encrypted: str, authority: trustme.CA) -> None:
+    leaf = _good(authority)
+    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
+    tls = TLSConfig(ca=authority.cert_pem.bytes())
+    with serve(lambda _, __: iter(answer()), credentials=grpc.ssl_server_credentials([pair])) as serving:
+        async with open_twin(kind, [encrypted, serving.target], tls=tls) as twin:
+            await twin("wait_ready")
+            for _ in range(4):
+                assert str(await twin.generate("Hi")) == "fine"
+
+
+async def test_a_server_that_asks_for_a_certificate_is_not_waited_for(kind: Kind, authority: trustme.CA) -> None:
+    leaf = _good(authority)
+    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
+    roots = authority.cert_pem.bytes()
+    credentials = grpc.ssl_server_credentials([pair], roots, require_client_auth=True)
+    with serve(lambda _, __: iter(answer()), credentials=credentials) as serving:
+        async with open_twin(kind, serving.target, tls=TLSConfig(ca=roots)) as twin:
+            with pytest.raises(UnavailableError, match=r"certificate from its callers.*TLSConfig\(cert=.*4 attempts"):
+                await twin.generate("Hi")
