@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnsupportedError,
     )
+    from doherty._core._events import ServerLost, StreamEvent, StreamFinished, StreamResumed, StreamStarted
     from doherty._core._health import Health
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
@@ -97,8 +98,13 @@ __all__ = [
     "Role",
     "RpcError",
     "SamplingDefaults",
+    "ServerLost",
     "Speculation",
     "StreamError",
+    "StreamEvent",
+    "StreamFinished",
+    "StreamResumed",
+    "StreamStarted",
     "TLSConfig",
     "Timings",
     "TokenIds",
@@ -145,6 +151,7 @@ _NAMES = {
         "UnavailableError",
         "UnsupportedError",
     ),
+    "doherty._core._events": ("ServerLost", "StreamEvent", "StreamFinished", "StreamResumed", "StreamStarted"),
     "doherty._core._health": ("Health",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),

@@ -57,6 +57,8 @@ class WarmUp:
 class RefusedHandle:
     """The handle of a request that was over at once."""
 
+    is_read = False
+
     def abort(self) -> None:
         """Does nothing: there is nothing to drop."""
 

@@ -51,8 +51,13 @@ NAMES = [
     "Role",
     "RpcError",
     "SamplingDefaults",
+    "ServerLost",
     "Speculation",
     "StreamError",
+    "StreamEvent",
+    "StreamFinished",
+    "StreamResumed",
+    "StreamStarted",
     "TLSConfig",
     "Timings",
     "TokenIds",
@@ -112,7 +117,7 @@ def test_twins_have_the_same_members_and_signatures(one: type, other: type) -> N
 
 
 def test_all_methods_of_the_asynchronous_twins_are_coroutines_but_those_that_start_something() -> None:
-    plain = {"__init__", "__del__", "__iter__", "stream_generate"}
+    plain = {"__init__", "__del__", "__iter__", "events", "stream_generate"}
     for owner in (AsyncClient, AsyncGenerationStream):
         for name, member in _public(owner).items():
             if not isinstance(member, property):
@@ -127,7 +132,7 @@ def test_generate_and_stream_generate_take_the_same() -> None:
 
 def test_results_are_frozen_dataclasses() -> None:
     classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
-    assert len(classes) == 23
+    assert len(classes) == 27
     for one in classes:
         assert one.__dataclass_params__.frozen, one
 

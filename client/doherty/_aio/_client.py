@@ -153,8 +153,11 @@ class AsyncClient:
         planned = plan_request(prompt, schema=schema, **parameters)
         pool = self._connected()
         if planned.needs_stream:
-            async with AsyncGenerationStream[Any](pool, planned) as stream:
+            stream = AsyncGenerationStream[Any](pool, planned)
+            try:
                 return await stream.result()
+            finally:
+                await stream.close()
         return await pool.run(_calls.generate(pool.dispatch, planned))
 
     @overload
@@ -178,7 +181,8 @@ class AsyncClient:
     ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
-        The request is sent at once; its failure is raised by reading the stream. The parameters are those of
+        The request is sent at once; its failure is raised by entering the stream's block, which waits until the server
+        has admitted it, or by reading the stream. The parameters are those of
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """

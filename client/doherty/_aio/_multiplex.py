@@ -27,6 +27,9 @@ _FRAME_BYTES: Final = 64
 _CANCEL_BYTES: Final = 8
 """The most bytes that a cancel adds."""
 
+_TELL_ADMISSION: Final = ("doherty-tell-admission", "1")
+"""Asks the server to tell when requests are admitted. One that does not know it ignores it."""
+
 TURN: Final = 64
 """The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
@@ -91,7 +94,8 @@ class Multiplexer:
         self, request: "GenerateRequest", size: int, timeout: float | None, metadata: _Metadata, *, whole: bool
     ) -> MultiplexedCall:
         if self._carrier is None:
-            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=self._metadata), self._bound)
+            metadata = (*self._metadata, _TELL_ADMISSION)
+            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=metadata), self._bound)
         call = self._carrier.begin(request, size, timeout, dict(metadata), whole=whole)
         if self._carrier.requests >= self._most_requests:
             self._carrier.retire()

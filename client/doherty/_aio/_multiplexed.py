@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
+from doherty._core._events import REQUEST_ID
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
@@ -57,12 +58,26 @@ class MultiplexedCall:
         self._kept: deque[bytes] = deque()
         """The messages that came while nobody waited, encoded: a part of a message keeps all of it in memory, with the
         parts of all other requests."""
+        self._metadata: tuple[tuple[str, str], ...] | None = None
+        """What says that the request was admitted; empty if its first message or its end came without that."""
+        self._awaits_metadata: asyncio.Future[None] | None = None
         self._is_over = False
         self._error: BaseException | None = None
         self._arrival: asyncio.Future[wire.StreamGenerateResponse | None] | None = None
         """What the reader waits for: the next message, None where there is none."""
         self._callbacks: list[Callable[[MultiplexedCall], object]] = []
         self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
+
+    async def initial_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Waits for what the initial metadata of a call of its own would say of the request's admission.
+
+        Returns:
+            Nothing if the first message or the end has come without it.
+        """
+        if self._metadata is None:
+            self._awaits_metadata = self._loop.create_future()
+            await self._awaits_metadata
+        return self._metadata or ()
 
     async def read(self) -> Any:
         """Waits for the next message; grpc.aio.EOF after the last one.
@@ -120,6 +135,11 @@ class MultiplexedCall:
 
     def feed(self, part: wire.MultiplexPart) -> bool:
         """Takes in a part, and returns whether it was the last one."""
+        if self._metadata is None:
+            if part.HasField("admission"):
+                self._set_metadata(((REQUEST_ID, part.admission.request_id),))
+                return False
+            self._set_metadata(())
         if part.HasField("status"):
             self.end(_error(part.status, part.timings))
             return True
@@ -139,6 +159,8 @@ class MultiplexedCall:
             return
         self._is_over = True
         self._error = error
+        if self._metadata is None:
+            self._set_metadata(())
         if self._alarm is not None:
             self._alarm.cancel()
         callbacks, self._callbacks = self._callbacks, []
@@ -146,6 +168,11 @@ class MultiplexedCall:
             callback(self)
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+    def _set_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+        if self._awaits_metadata is not None and not self._awaits_metadata.done():
+            self._awaits_metadata.set_result(None)
 
     def _expire(self) -> None:
         self.end(MultiplexedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))

@@ -171,6 +171,11 @@ class GenerationServiceServicer(object):
         The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
         the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
         Errors are those of Generate; a status other than OK may also come after some of the text.
+
+        The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
+        nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
+        request was admitted. In that case they contain `doherty-request-id`, which is Start.request_id. A refused call has no
+        such metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +192,9 @@ class GenerationServiceServicer(object):
         had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
         needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
         than 4 MiB of them wait; cancels are heard all the same.
+
+        A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
+        requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
         Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
         UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun

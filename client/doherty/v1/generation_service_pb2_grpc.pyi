@@ -217,6 +217,11 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
     the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
     Errors are those of Generate; a status other than OK may also come after some of the text.
+
+    The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
+    nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
+    request was admitted. In that case they contain `doherty-request-id`, which is Start.request_id. A refused call has no
+    such metadata.
     """
 
     MultiplexGenerate: _GenerationServiceMultiplexGenerateType
@@ -230,6 +235,9 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
     needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
     than 4 MiB of them wait; cancels are heard all the same.
+
+    A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
+    requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
     Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
     UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
@@ -346,6 +354,11 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
         the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
         Errors are those of Generate; a status other than OK may also come after some of the text.
+
+        The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
+        nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
+        request was admitted. In that case they contain `doherty-request-id`, which is Start.request_id. A refused call has no
+        such metadata.
         """
 
     @abc.abstractmethod
@@ -364,6 +377,9 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
         needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
         than 4 MiB of them wait; cancels are heard all the same.
+
+        A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
+        requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
         Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
         UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun

@@ -84,6 +84,11 @@ class TokenRequest(ABC, Generic[ContextT]):
     def _drop(self) -> None:
         """Makes the library stop working on a request that is over, if it still does."""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it was read, and nothing is wrong with it."""
+        return self._answer is not None
+
     def abort(self) -> None:
         """Makes the engine drop it; its next output is the last one."""
         self.end(FinishReason.ABORTED)
