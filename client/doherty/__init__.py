@@ -16,6 +16,7 @@ from doherty._version import __version__
 
 if TYPE_CHECKING:
     from doherty._aio._client import AsyncClient
+    from doherty._aio._map import AsyncMap
     from doherty._aio._stream import AsyncGenerationStream
     from doherty._core._deployment import (
         EndedRequests,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from doherty._core._events import ServerLost, StreamEvent, StreamFinished, StreamResumed, StreamStarted
     from doherty._core._health import Health
+    from doherty._core._map import MapResult
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
     from doherty._core._results import Delta, FinishReason, Generation, Timings, Usage
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "AsyncGenerationStream",
+    "AsyncMap",
     "AuthenticationError",
     "CancelledByServerError",
     "Client",
@@ -84,6 +87,7 @@ __all__ = [
     "KeyRequests",
     "Latency",
     "Limits",
+    "MapResult",
     "Message",
     "ModelInfo",
     "NotFoundError",
@@ -118,6 +122,7 @@ __all__ = [
 
 _NAMES = {
     "doherty._aio._client": ("AsyncClient",),
+    "doherty._aio._map": ("AsyncMap",),
     "doherty._aio._stream": ("AsyncGenerationStream",),
     "doherty._core._deployment": (
         "EndedRequests",
@@ -153,6 +158,7 @@ _NAMES = {
     ),
     "doherty._core._events": ("ServerLost", "StreamEvent", "StreamFinished", "StreamResumed", "StreamStarted"),
     "doherty._core._health": ("Health",),
+    "doherty._core._map": ("MapResult",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),
     "doherty._core._results": (

@@ -2,10 +2,11 @@
 
 # ruff: noqa: ASYNC109 - the timeout is the call's deadline, which gRPC keeps and the server gets to know
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
+from doherty._aio._map import AsyncMap
 from doherty._aio._pool import AsyncPool
 from doherty._aio._stream import AsyncGenerationStream
 from doherty._core import _calls
@@ -187,6 +188,71 @@ class AsyncClient:
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
         return AsyncGenerationStream(self._connected(), plan_request(prompt, schema=schema, **parameters))
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: None = None,
+        **parameters: "Unpack[Parameters]",
+    ) -> AsyncMap[None]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: "type[ParsedT] | SchemaAdapter[ParsedT]",
+        **parameters: "Unpack[Parameters]",
+    ) -> "AsyncMap[ParsedT]": ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: object,
+        **parameters: "Unpack[Parameters]",
+    ) -> AsyncMap[Any]: ...
+
+    def map(  # noqa: D417 - `generate` describes **parameters
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: object = None,
+        **parameters: "Unpack[Parameters]",
+    ) -> AsyncMap[Any]:
+        """Generates one whole answer to each of many prompts, a bounded number at a time.
+
+        Iterate over it with `async for`; each `MapResult` has the answer to a prompt, or the error in its place. What
+        all requests would fail of, as a parameter of a wrong type or a closed client, is raised instead. The first
+        step begins the requests; when the iteration ends early, those that run are cancelled.
+
+        Args:
+            prompts: Taken one by one as they are needed, so they may be many, or without end.
+            concurrency: How many requests run at the same time. Four times as many may have been begun and not been
+                read by the caller.
+            ordered: Whether the results come in the order of the prompts, rather than as they are ready.
+            schema: As for `generate`, and so are the other parameters.
+
+        Raises:
+            TypeError: `prompts` is no iterable, or one str.
+            ValueError: `concurrency` is less than 1.
+        """
+
+        def ask(prompt: Prompt) -> Awaitable[Generation[Any]]:
+            return self.generate(prompt, schema=schema, **parameters)
+
+        return AsyncMap(ask, prompts, concurrency=concurrency, ordered=ordered)
 
     async def count_tokens(
         self,
