@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._aio._map import AsyncMap
 from doherty._aio._pool import AsyncPool
 from doherty._aio._stream import AsyncGenerationStream
 from doherty._core import _calls
@@ -18,6 +17,7 @@ from doherty._core._retry import RetryPolicy
 from doherty._core._settings import CLIENT_DEFAULT, Settings, Timeout
 
 if TYPE_CHECKING:
+    from doherty._aio._map import AsyncMap
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
     from doherty._core._options import Parameters
@@ -198,7 +198,7 @@ class AsyncClient:
         ordered: bool = True,
         schema: None = None,
         **parameters: "Unpack[Parameters]",
-    ) -> AsyncMap[None]: ...
+    ) -> "AsyncMap[None]": ...
 
     @overload
     def map(
@@ -220,7 +220,7 @@ class AsyncClient:
         ordered: bool = True,
         schema: object,
         **parameters: "Unpack[Parameters]",
-    ) -> AsyncMap[Any]: ...
+    ) -> "AsyncMap[Any]": ...
 
     def map(  # noqa: D417 - `generate` describes **parameters
         self,
@@ -230,7 +230,7 @@ class AsyncClient:
         ordered: bool = True,
         schema: object = None,
         **parameters: "Unpack[Parameters]",
-    ) -> AsyncMap[Any]:
+    ) -> "AsyncMap[Any]":
         """Generates one whole answer to each of many prompts, a bounded number at a time.
 
         Iterate over it with `async for`; each `MapResult` has the answer to a prompt, or the error in its place. What
@@ -248,6 +248,7 @@ class AsyncClient:
             TypeError: `prompts` is no iterable, or one str.
             ValueError: `concurrency` is less than 1.
         """
+        from doherty._aio._map import AsyncMap  # noqa: PLC0415 - most programs never ask
 
         def ask(prompt: Prompt) -> Awaitable[Generation[Any]]:
             return self.generate(prompt, schema=schema, **parameters)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
-from doherty._core._events import REQUEST_ID
+from doherty._core._event_log import REQUEST_ID
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:

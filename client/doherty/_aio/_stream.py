@@ -12,7 +12,6 @@ import grpc.aio
 from doherty._aio._loop import cancels_task
 from doherty._aio._patience import Patience
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._events import StreamFinished
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
 from doherty._core._stream import StreamState
 
@@ -148,6 +147,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
 
     async def _next_event(self) -> "StreamEvent[ParsedT_co]":
         """Waits for the next event, the last one being StreamFinished."""
+        from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
+
         state = self._state
         while not state.events.unread:
             if (first := state.take_first_delta()) is not None:
@@ -156,7 +157,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
                 state.keep(message)
             elif not state.events.unread:
                 return StreamFinished(state.generation())
-        return state.events.unread.popleft()
+        return make_event(state.events.unread.popleft())
 
     async def _hear_admission(self) -> bool:
         """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
@@ -243,6 +244,8 @@ class _Events(Generic[ParsedT_co]):
     async def __anext__(self) -> "StreamEvent[ParsedT_co]":
         if self._is_finished:
             raise StopAsyncIteration
+        from doherty._core._events import StreamFinished  # noqa: PLC0415 - few programs ask for events
+
         event = await self._next_event()
         self._is_finished = isinstance(event, StreamFinished)
         return event

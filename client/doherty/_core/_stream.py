@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from doherty._core._actions import Actions, Pause, Receive
 from doherty._core._dispatch import Dispatch, log_attempt, start_trace
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
-from doherty._core._events import EventLog
+from doherty._core._event_log import EventLog
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
 from doherty._core._results import Delta, Generation, Timings
 from doherty._core._resume import resumed_request, shortened

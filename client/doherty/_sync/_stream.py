@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import grpc
 
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._events import StreamFinished
 from doherty._core._results import Delta, Generation, ParsedT_co, Timings
 from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
@@ -112,6 +111,8 @@ class GenerationStream(Generic[ParsedT_co]):
 
         Raises what reading the stream and `result` raise.
         """
+        from doherty._core._events import StreamFinished  # noqa: PLC0415 - few programs ask for events
+
         while True:
             event = self._next_event()
             yield event
@@ -147,6 +148,8 @@ class GenerationStream(Generic[ParsedT_co]):
 
     def _next_event(self) -> "StreamEvent[ParsedT_co]":
         """Waits for the next event, the last one being StreamFinished."""
+        from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
+
         state = self._state
         while not state.events.unread:
             if (first := state.take_first_delta()) is not None:
@@ -155,7 +158,7 @@ class GenerationStream(Generic[ParsedT_co]):
                 state.keep(message)
             elif not state.events.unread:
                 return StreamFinished(state.generation())
-        return state.events.unread.popleft()
+        return make_event(state.events.unread.popleft())
 
     def _hear_admission(self) -> bool:
         """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
