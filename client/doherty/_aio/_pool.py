@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
-from doherty._aio._loop import cancels_task, running_loop
+from doherty._aio._loop import cancels_task, running_loop, wait_for_call
 from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import EventLoopError
@@ -76,7 +76,7 @@ class AsyncPool:
         match action:
             case Send():
                 try:
-                    return await self.call(action)
+                    return await wait_for_call(self.call(action))
                 except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
                     if cancels_task(error):
                         raise
