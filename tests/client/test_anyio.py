@@ -14,20 +14,6 @@ from support.twins import ENDLESS
 
 Call = Callable[[AsyncClient], Awaitable[Any]]
 
-CALLS: dict[str, Call] = {
-    "generate": lambda client: client.generate("Hi", **ENDLESS),
-    "generate as a stream": lambda client: client.generate("Hi", idle_timeout=30, **ENDLESS),
-    "the result of a stream": lambda client: client.stream_generate("Hi", **ENDLESS).result(),
-    "the events of a stream": lambda client: _read_events(client),
-    "map": lambda client: _read_map(client),
-}
-UNREACHABLE: dict[str, Call] = {
-    **CALLS,
-    "enter a stream": lambda client: client.stream_generate("Hi").__aenter__(),
-    "model": AsyncClient.model,
-    "wait_ready": AsyncClient.wait_ready,
-}
-
 
 async def _read_events(client: AsyncClient) -> None:
     async for _ in client.stream_generate("Hi", **ENDLESS).events():
@@ -37,6 +23,21 @@ async def _read_events(client: AsyncClient) -> None:
 async def _read_map(client: AsyncClient) -> None:
     async for _ in client.map(["Hi"] * 3, **ENDLESS):
         pass
+
+
+CALLS: dict[str, Call] = {
+    "generate": lambda client: client.generate("Hi", **ENDLESS),
+    "generate as a stream": lambda client: client.generate("Hi", idle_timeout=30, **ENDLESS),
+    "the result of a stream": lambda client: client.stream_generate("Hi", **ENDLESS).result(),
+    "the events of a stream": _read_events,
+    "map": _read_map,
+}
+UNREACHABLE: dict[str, Call] = {
+    **CALLS,
+    "enter a stream": lambda client: client.stream_generate("Hi").__aenter__(),
+    "model": AsyncClient.model,
+    "wait_ready": AsyncClient.wait_ready,
+}
 
 
 @pytest.fixture(params=[False, True], ids=["unary", "multiplex"])

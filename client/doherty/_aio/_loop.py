@@ -32,7 +32,7 @@ def cancels_task(error: BaseException) -> bool:
 async def wait_for_call(call: Awaitable[ResultT]) -> ResultT:
     """Waits for what gRPC returns.
 
-    gRPC awaits tasks of its own. When the running task is cancelled, it gets the CancelledError of such a task, and that
+    gRPC awaits tasks of its own. When the running task is cancelled, it gets the CancelledError of such a task, which
     lacks the message with which `cancel` was called. By that message anyio knows which of its scopes was cancelled.
     """
     waiting = asyncio.ensure_future(call)

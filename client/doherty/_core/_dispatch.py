@@ -34,7 +34,8 @@ class Dispatch:
         self.closed = False
         """Whether the client was closed."""
         self._budget = Budget((settings.retry or RetryPolicy()).budget)
-        self._pid = os.getpid()
+        self._pid: int | None = None
+        """The process of the first call; None before that."""
 
     def begin_call(self, timeout: Timeout, *, resume: bool = False) -> CallAttempts:
         """Begins a call with a deadline in `timeout` seconds.
@@ -61,23 +62,25 @@ class Dispatch:
         """
         if self.closed:
             raise ClientClosedError("The client is closed: make a new one.")
+        if self._pid is None:
+            self._pid = os.getpid()
         self.check_process()
 
     def check_process(self) -> None:
-        """Checks that the process is the one that made the client.
+        """Checks that the process is the one that made the client's first call.
 
         Raises:
             ForkError: It is not.
         """
         if not self.is_of_this_process():
             raise ForkError(
-                "The client was made before the process was forked, and a fork has no connections: make a client in "
+                "The client was used before the process was forked, and a fork has no connections: make a client in "
                 "each process."
             )
 
     def is_of_this_process(self) -> bool:
-        """Tells whether the client was made in the running process: in a fork of it, gRPC must be left alone."""
-        return os.getpid() == self._pid
+        """Tells whether the client was first used in the running process: in a fork of it, gRPC must be left alone."""
+        return self._pid in (None, os.getpid())
 
     def begin_attempt(self, attempts: CallAttempts) -> Target:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""

@@ -3,6 +3,7 @@
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -17,31 +18,33 @@ if TYPE_CHECKING:
 
 _STATE_TIMEOUT: Final = 0.5
 
+_END_TIMEOUT: Final = 5.0
+"""How many seconds `close` waits for gRPC."""
+
 
 class Connection:
-    """The channel to one target."""
+    """The channel to one target. Threads may share it."""
 
     def __init__(self, target: str, settings: "Settings") -> None:
-        """Does not connect yet: gRPC does that with the first call."""
-        options = channel_options(target, weighted=settings.weighted)
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if settings.credentials is None
-            else grpc.secure_channel(target, settings.credentials, options)
-        )
-        self._generation = GenerationServiceStub(self._channel)
-        self._latency = LatencyServiceStub(self._channel)
-        # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
-        # thread that is gone. This closes the channel before that, or when the client is dropped.
-        self.close = weakref.finalize(self, _close, self._channel, os.getpid())
+        """Makes nothing of gRPC yet: until the first call, the process may fork."""
+        self._target = target
+        self._settings = settings
+        self._opened: _Opened | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def rpc(self, name: "Rpc") -> Any:
-        """The callable for a method."""
+        """The callable for a method.
+
+        Raises:
+            ValueError: The connection is closed.
+        """
+        opened = self._opened or self._open()
         if name == "Check":
             from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
-            return self._channel.unary_unary(CHECK, encode_service, decode_status)
-        return getattr(self._latency if name == "GetLatency" else self._generation, name)
+            return opened.channel.unary_unary(CHECK, encode_service, decode_status)
+        return getattr(opened.latency if name == "GetLatency" else opened.generation, name)
 
     def connectivity(self) -> str:
         """The state of the channel, which gRPC only gives to subscribers."""
@@ -52,10 +55,88 @@ class Connection:
             states.append(state)
             has_state.set()
 
-        self._channel.subscribe(on_state)
+        channel = (self._opened or self._open()).channel
+        channel.subscribe(on_state)
         has_state.wait(_STATE_TIMEOUT)
-        self._channel.unsubscribe(on_state)
+        channel.unsubscribe(on_state)
         return states[0].name if states else "unknown"
+
+    def follow(self, call: Any, on_end: Callable[[], None]) -> None:
+        """Calls `on_end` when a stream ends, and has `close` wait for that."""
+        if self._opened is None:
+            raise AssertionError("a call has a channel")
+        self._opened.streams.follow(call, on_end)
+
+    def close(self) -> None:
+        """Cancels all calls, closes the channel, and returns when gRPC's thread has ended."""
+        with self._lock:
+            self._is_closed = True
+        if self._opened is not None:
+            self._opened.close()
+            self._opened.streams.wait_for_end()
+
+    def _open(self) -> "_Opened":
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("The connection is closed.")
+            if self._opened is None:
+                self._opened = _Opened(self._target, self._settings)
+            return self._opened
+
+
+class _Opened:
+    """What a connection has of gRPC."""
+
+    def __init__(self, target: str, settings: "Settings") -> None:
+        """Does not connect yet: gRPC does that with the first call."""
+        options = channel_options(target, weighted=settings.weighted)
+        self.channel = (
+            grpc.insecure_channel(target, options)
+            if settings.credentials is None
+            else grpc.secure_channel(target, settings.credentials, options)
+        )
+        self.generation = GenerationServiceStub(self.channel)
+        self.latency = LatencyServiceStub(self.channel)
+        self.streams = _Streams()
+        # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
+        # thread that is gone. This closes the channel before that, or when the client is dropped.
+        self.close = weakref.finalize(self, _close, self.channel, os.getpid())
+
+
+class _Streams:
+    """The running streams of a channel. One thread of gRPC serves them, and ends with the last of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def follow(self, call: Any, on_end: Callable[[], None]) -> None:
+        """Calls `on_end` when a stream ends."""
+
+        def end(thread: threading.Thread | None = None) -> None:
+            on_end()
+            with self._changed:
+                self._running -= 1
+                self._thread = thread or self._thread
+                self._changed.notify_all()
+
+        with self._changed:
+            self._running += 1
+        # gRPC calls this in its thread however the call ends, also when the stream is dropped.
+        if not call.add_callback(lambda: end(threading.current_thread())):
+            end()
+
+    def wait_for_end(self) -> None:
+        """Returns when the streams of a channel that was closed, and the thread, have ended."""
+        if os.getpid() != self._pid:
+            return  # a fork does not have the thread
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, _END_TIMEOUT)
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_TIMEOUT)
 
 
 def _close(channel: grpc.Channel, pid: int) -> None:

@@ -1,15 +1,18 @@
 """The connections of one client, and what carries out the actions of its calls."""
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
+from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
 
 if TYPE_CHECKING:
+    from doherty._core._balance import Target
     from doherty._core._settings import Settings
 
 
@@ -21,6 +24,7 @@ class Pool:
         self.dispatch = Dispatch(settings)
         self._connections = tuple(Connection(target, settings) for target in settings.targets)
         self._pauses: set[threading.Event] = set()
+        self.alarms = Alarms()
 
     def run(self, actions: Actions[ResultT]) -> ResultT:
         """Carries out a call.
@@ -66,6 +70,10 @@ class Pool:
         rpc = self._connections[send.target.index].rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
+    def follow(self, call: Any, target: "Target") -> None:
+        """Counts a stream that was begun as running until it ends, however that happens."""
+        self._connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
+
     def _pause(self, seconds: float, stopped: threading.Event) -> None:
         self._pauses.add(stopped)
         try:
@@ -75,9 +83,10 @@ class Pool:
             self._pauses.discard(stopped)
 
     def close(self) -> None:
-        """Cancels all calls and closes the connections."""
+        """Cancels all calls and closes the connections, and returns when the threads behind them have ended."""
         self.dispatch.closed = True
         for stopped in tuple(self._pauses):
             stopped.set()
         for connection in self._connections:
             connection.close()
+        self.alarms.stop()

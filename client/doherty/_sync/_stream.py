@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -39,7 +38,7 @@ class GenerationStream(Generic[ParsedT_co]):
         self._state = StreamState(pool.dispatch, planned)
         self._actions = self._state.actions()
         self._stopped = threading.Event()
-        self._alarm = Alarm(self._lose_patience)
+        self._alarm = Alarm(self._lose_patience, pool.alarms)
         self._pending = self._advance(None)
         """What is to be carried out before there is an attempt to read."""
 
@@ -214,10 +213,7 @@ class GenerationStream(Generic[ParsedT_co]):
             self._call = self._pool.call(send)
         except ValueError as error:
             return error
-        # gRPC calls this however the call ends, also when the stream is dropped.
-        end_attempt = partial(self._pool.dispatch.targets.end, send.target)
-        if not self._call.add_callback(end_attempt):
-            end_attempt()
+        self._pool.follow(self._call, send.target)
         if self._state.ended:
             # Another thread closed the stream in the meantime, and knew only the call before this one.
             self._call.cancel()
