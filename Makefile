@@ -44,10 +44,10 @@ test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
 
 test-client: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign examples/tests
 
 test-others: .venv/.dev .cache/programs/.made
-	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=tests/client --ignore=tests/foreign
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=tests/client --ignore=tests/foreign --ignore=examples
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow

@@ -50,7 +50,7 @@ def wait_until_ready(server: subprocess.Popen[str], words: deque[str]) -> str:
     """Reads the server's log until it serves, and returns its address."""
     for line in server.stderr or ():
         words.append(line)
-        event = json.loads(line) if line.startswith("{") else {}
+        event: dict[str, object] = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "ready":
             return str(event["address"])
     raise ChildProcessError("the server did not become ready")

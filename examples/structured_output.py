@@ -1,4 +1,4 @@
-"""Has an answer given as an object of a pydantic model: `python examples/structured_output.py`.
+"""Has the facts of a text extracted into nested pydantic models: `python examples/structured_output.py`.
 
 The server is the environment's DOHERTY_TARGET, else localhost:50051. It needs pydantic, which the SDK does not.
 """
@@ -9,13 +9,22 @@ from pydantic import BaseModel, Field
 
 from doherty import Client, ParseError
 
+REVIEW = "The soup was cold, but the fish was the best that I ever had, and Ana, our waitress, was a joy. I'll be back!"
+
 
 class Mood(StrEnum):
-    """How a review sounds."""
+    """How somebody speaks of something."""
 
     GOOD = "good"
     MIXED = "mixed"
     BAD = "bad"
+
+
+class Dish(BaseModel):
+    """A dish that a review mentions."""
+
+    name: str = Field(max_length=20)
+    mood: Mood
 
 
 class Review(BaseModel):
@@ -23,19 +32,22 @@ class Review(BaseModel):
 
     mood: Mood
     stars: int = Field(ge=1, le=5)
+    dishes: list[Dish] = Field(max_length=3)
+    waiter: str | None = Field(max_length=20)
     would_return: bool
 
 
 def main() -> None:
     """Reads one review."""
     with Client() as client:
-        prompt = "Rate this review: 'The soup was cold, but the waiter made up for it.'"
         try:
-            review = client.generate(prompt, schema=Review, max_output_tokens=200).parsed
+            review = client.generate(f"Read this review: {REVIEW}", schema=Review, max_output_tokens=400).parsed
         except ParseError as error:  # the answer was cut off, say
             print(f"no review ({error.generation.finish_reason}): {error.generation.text}")
-        else:
-            print(f"{review.mood}, {review.stars} of 5, would return: {review.would_return}")
+            return
+    print(f"{review.mood}, {review.stars} of 5, would return: {review.would_return}, waiter: {review.waiter!r}")
+    for dish in review.dishes:
+        print(f"- {dish.name!r}: {dish.mood}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Packs what the measurements need into parts for a GPU machine that reaches no package index.
+"""Packs vLLM 0.26 and what the measurements need into parts for a GPU machine that reaches no package index.
 
 `python benchmarks/gpu/pack.py FOLDER [FILE...]` writes FOLDER/00, FOLDER/01, ...: an archive in parts of at most 52
 MiB. Further files, such as the GGUF file of SmolLM2 (98 MB, two parts more), lie in SITE/files. On the other machine,
@@ -76,13 +76,15 @@ def main() -> None:
         for file in arguments.files:
             (site / "files").mkdir(exist_ok=True)
             shutil.copy(file, site / "files")
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("[0-9][0-9]"):
-            old.unlink()
-        subprocess.run(
-            ["bash", "-c", _PACK, str(site), str(PART_BYTES), str(folder)],
-            check=True,
-        )
+        compress(site, folder)
+
+
+def compress(site: Path, folder: Path) -> None:
+    """Writes the parts into `folder`, in place of older ones, and prints their sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9][0-9]"):
+        old.unlink()
+    subprocess.run(["bash", "-c", _PACK, str(site), str(PART_BYTES), str(folder)], check=True)
     for part in sorted(folder.glob("[0-9][0-9]")):
         print(f"{part} {part.stat().st_size / (1 << 20):.1f} MiB")
 

@@ -53,15 +53,18 @@ if TYPE_CHECKING:
     from doherty._core._events import ServerLost, StreamEvent, StreamFinished, StreamResumed, StreamStarted
     from doherty._core._health import Health
     from doherty._core._map import MapResult
+    from doherty._core._metadata import Metadata
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
-    from doherty._core._results import Delta, FinishReason, Generation, Timings, Usage
+    from doherty._core._results import Delta, FinishReason, Generation, ReplyMetadata, Timings, Usage
     from doherty._core._retry import RetryPolicy
+    from doherty._core._settings import NOT_GIVEN, NotGiven
     from doherty._core._tls import TLSConfig
     from doherty._sync._client import Client
     from doherty._sync._stream import GenerationStream
 
 __all__ = [
+    "NOT_GIVEN",
     "AsyncClient",
     "AsyncGenerationStream",
     "AsyncMap",
@@ -89,8 +92,10 @@ __all__ = [
     "Limits",
     "MapResult",
     "Message",
+    "Metadata",
     "ModelInfo",
     "NotFoundError",
+    "NotGiven",
     "Outcome",
     "OverloadedError",
     "ParseError",
@@ -98,6 +103,7 @@ __all__ = [
     "Prompt",
     "Quantiles",
     "RawText",
+    "ReplyMetadata",
     "RetryPolicy",
     "Role",
     "RpcError",
@@ -159,16 +165,19 @@ _NAMES = {
     "doherty._core._events": ("ServerLost", "StreamEvent", "StreamFinished", "StreamResumed", "StreamStarted"),
     "doherty._core._health": ("Health",),
     "doherty._core._map": ("MapResult",),
+    "doherty._core._metadata": ("Metadata",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),
     "doherty._core._results": (
         "Delta",
         "FinishReason",
         "Generation",
+        "ReplyMetadata",
         "Timings",
         "Usage",
     ),
     "doherty._core._retry": ("RetryPolicy",),
+    "doherty._core._settings": ("NOT_GIVEN", "NotGiven"),
     "doherty._core._tls": ("TLSConfig",),
     "doherty._sync._client": ("Client",),
     "doherty._sync._stream": ("GenerationStream",),

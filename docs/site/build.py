@@ -15,7 +15,7 @@ from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-import doherty
+import doherty.testing
 from contract import write_reference
 
 ROOT: Final = Path(__file__).parents[2]
@@ -124,6 +124,7 @@ def reference_of_the_sdk() -> str:
     """All public names; the clients come first, and errors last."""
     names = sorted(doherty.__all__, key=lambda name: (not name.endswith("Client"), name.endswith("Error"), name))
     names = [name for name in names if name[0].isupper()]
+    names += [f"testing.{name}" for name in doherty.testing.__all__]
     return "\n\n".join(["# The SDK's reference", *(f"::: doherty.{name}" for name in names)]) + "\n"
 
 

@@ -1,6 +1,6 @@
-"""Engines that generate text behind one Protocol, and the dataclasses that go in and come out.
+"""Engines that generate text. They share one Protocol, `Engine`, and its dataclasses.
 
-This package knows nothing of gRPC. `create_engine` makes an engine by name; `Engine` says how to use it.
+This package does not depend on gRPC. `create_engine` makes an engine by its name.
 """
 
 from doherty_engine._budget import input_field, output_budget

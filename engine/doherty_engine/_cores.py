@@ -1,4 +1,4 @@
-"""How many cores the process may use."""
+"""Finds out how many CPU cores the process may use."""
 
 import math
 import os
@@ -10,19 +10,19 @@ _V1_MOUNTS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """The cores that the process may run on, or its CPU quota where that is less, rounded up; at least 1.
+    """The number of cores that the process may run on, or its CPU quota (rounded up) if that is less; at least 1.
 
-    A container with a quota sees all cores of its host: with a thread for each of them it uses its quota up early in
-    every period (0.1 s) and then stands still to the end of it.
+    A container with a quota sees all cores of its host. With one thread per core it would use up its quota early in
+    every period (0.1 s) and then be stopped until the end of the period.
 
     Args:
-        root: The root of the file system; a test has its own.
+        root: The root of the file system; tests use their own.
     """
     return max(1, min([_visible_cores(), *map(math.ceil, _quotas(root))]))
 
 
 def _visible_cores() -> int:
-    """By the affinity mask, which a cpuset bounds too; from Python 3.13 on by `-X cpu_count`, where it is given."""
+    """The cores in the affinity mask, which a cpuset also restricts; with Python 3.13 or later, `-X cpu_count`."""
     if (count := getattr(os, "process_cpu_count", None)) is not None:
         return count() or 1
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
@@ -30,10 +30,10 @@ def _visible_cores() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The quotas of the process's cgroup and of all that it is in, in cores; each of them holds.
+    """The quotas in cores of the process's cgroup and of all its parents; all of them apply.
 
-    The files are those of the kernel's documents: cpu.max in admin-guide/cgroup-v2.rst, cpu.cfs_quota_us and
-    cpu.cfs_period_us in scheduler/sched-bwc.rst.
+    The kernel documents the files: cpu.max in admin-guide/cgroup-v2.rst, cpu.cfs_quota_us and cpu.cfs_period_us in
+    scheduler/sched-bwc.rst.
     """
     mounts = root / "sys" / "fs" / "cgroup"
     unified, v1 = _paths(root)
@@ -48,7 +48,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _paths(root: Path) -> tuple[PurePosixPath, PurePosixPath]:
-    """Where the process is in the tree of version 2, and in that of version 1's controller of CPU time."""
+    """The paths of the process's cgroup in version 2's tree, and in the tree of version 1's CPU controller."""
     unified = v1 = PurePosixPath("/")
     for line in (_read(root / "proc" / "self" / "cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -60,16 +60,16 @@ def _paths(root: Path) -> tuple[PurePosixPath, PurePosixPath]:
 
 
 def _folders(mount: Path, path: PurePosixPath) -> list[Path]:
-    """The folders of a cgroup and of those around it.
+    """The folders of a cgroup and of its parents.
 
-    In a container the path may be the host's, of which the mount shows only the end: then the mount's own folder is
-    the container's cgroup.
+    In a container, the path may be that of the host, while the mount shows only its end. Then the folder of the mount
+    itself is the container's cgroup.
     """
     return [mount.joinpath(*path.parts[1:count]) for count in range(1, len(path.parts) + 1)]
 
 
 def _read(path: Path) -> str | None:
-    """The text of a file; None where there is none, as everywhere but on Linux."""
+    """The text of a file; None if it does not exist, as on other systems than Linux."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""The Protocol that every engine keeps, and what an engine says of itself."""
+"""The Protocol of engines, and the dataclasses that describe an engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
 
 StepSink = Callable[[Sequence[StepOutput]], None]
-"""Takes what one step produced for every request that took part in it."""
+"""Takes the outputs of one step, for all requests that took part in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """The sampling settings that a model's own configuration recommends; None where it says nothing."""
+    """The sampling settings that the model's configuration recommends; None if it contains none."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -27,63 +27,63 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What an engine serves and what it can do."""
+    """The model that an engine serves, and its capabilities."""
 
     model: str
-    """The id under which callers know the model."""
+    """The id of the model in the API."""
     revision: str
-    """A commit on the hub, or "sha256:" and the digest of the file; empty if not known."""
+    """A commit on the hub, or "sha256:" and the digest of the file; empty if unknown."""
     engine: str
     """The name under which the engine is registered."""
     engine_version: str
     context_tokens: int
-    """Prompt and answer together."""
+    """Maximum number of tokens of prompt and answer together."""
     vocabulary_size: int
     slots: int
-    """How many requests it works on at the same time."""
+    """Maximum number of concurrent requests."""
     features: frozenset[str]
-    """The paths of the fields of GenerateRequest that it honours, as "sampling.top_k"."""
+    """The paths of the fields of GenerateRequest that it supports, for example "sampling.top_k"."""
     max_top_logprobs: int = 0
     profile: str = ""
     adapters: tuple[str, ...] = ()
     longest_token_bytes: int = 1024
-    """How many bytes of text one token stands for at most: no text of more than that for each token of the context
-    fits. The default is more than any known vocabulary has."""
+    """Maximum number of text bytes per token. A text of more than this times `context_tokens` cannot fit. The default
+    is larger than in any known vocabulary."""
     default_sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     tokenizer_folder: Path | None = None
-    """Where the files of its tokenizer lie, in Hugging Face's format; None where there are none."""
+    """The folder with the files of its tokenizer in Hugging Face's format; None if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """What speculative decoding brought all requests of an engine since it started."""
+    """Counts of speculative decoding over all requests since the engine started."""
 
     drafts: int = 0
-    """How often a request got a draft: a step of eight requests has eight."""
+    """The number of drafts: a step with eight requests makes eight."""
     draft_tokens: int = 0
     accepted_by_position: tuple[int, ...] = ()
-    """How often the first token of a draft was accepted, the first two, and so on; of the first position first."""
+    """How often the drafted token at each position was accepted, beginning with the first position."""
 
     @property
     def accepted_tokens(self) -> int:
-        """How many drafted tokens were accepted."""
+        """The number of accepted draft tokens."""
         return sum(self.accepted_by_position)
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an engine is right now."""
+    """The current health of an engine."""
 
     ok: bool
     detail: str = ""
-    """For the log: why it is not ok."""
+    """Why it is not ok, for the log."""
     kv_cache_use: float | None = None
-    """The share of the KV cache in use, 0 to 1; None where the engine does not tell."""
+    """The share of the KV cache in use, 0 to 1; None if the engine does not report it."""
     last_progress: float | None = None
-    """When it last computed something, by `time.monotonic()`, also what gave no output, as a batch of a prompt; None
-    where outputs are its only sign of life."""
+    """When the engine last computed something (`time.monotonic()`), including work without output such as a batch of a
+    prompt; None if outputs are its only sign of progress."""
     drafting: Drafting | None = None
-    """None where nothing is drafted, or the engine does not tell."""
+    """None without speculative decoding, or if the engine does not report it."""
 
 
 class RequestHandle(Protocol):
@@ -95,33 +95,33 @@ class RequestHandle(Protocol):
         ...
 
     def abort(self) -> None:
-        """Makes the engine drop the request within one step or prompt batch; harmless when it is already over.
+        """Makes the engine drop the request within one step or prompt batch. Does nothing if it has already ended.
 
-        No text comes after it: the next output of the request is its last one, FinishReason.ABORTED, unless the
-        answer had just ended by itself.
+        No text follows: the next output of the request is its last one, with FinishReason.ABORTED, unless the answer
+        has just ended by itself.
         """
         ...
 
 
 class Engine(Protocol):
-    """Generates text. It knows nothing of gRPC, and it is used from one event loop.
+    """Generates text. It is used from a single event loop.
 
-    The engine calls `sink` on that loop, once a step, with what the step produced for every request. `submit` is only
-    called for as many requests at a time as `info().slots`, so an engine needs no queue of its own.
+    Once per step, the engine calls `sink` on that event loop with the outputs of the step for all requests. At most
+    `info().slots` requests are submitted at a time, so an engine needs no queue of its own.
     """
 
     async def start(self, sink: StepSink) -> None:
         """Loads the model and generates a few tokens to warm up.
 
         Raises:
-            EngineSetupError: it cannot start; the message says what to do.
+            EngineSetupError: It cannot start; the message says what to do.
         """
         ...
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request; never blocks, and does not call `sink`.
+        """Begins a request. Does not block and does not call `sink`.
 
-        All that goes wrong with the request comes as StepOutput.error.
+        All errors of the request are reported as StepOutput.error.
         """
         ...
 
@@ -129,20 +129,20 @@ class Engine(Protocol):
         """Counts the tokens of an input, or of a prefix, as the model would read it.
 
         Raises:
-            InvalidInputError: it cannot be read, for instance by the chat template.
-            UnsupportedError: the tokenizer changes the text of a prefix.
-            EngineFailedError: the engine is not running.
+            InvalidInputError: It cannot be tokenized; for example, the chat template refuses it.
+            UnsupportedError: The tokenizer changes the text of a prefix.
+            EngineFailedError: The engine is not running.
         """
         ...
 
     def info(self) -> ModelInfo:
-        """Tells what the engine serves; callable once `start` has returned."""
+        """Describes the model. May be called once `start` has returned."""
         ...
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything; any thread may ask."""
+        """Returns the current health. Does not block; thread-safe."""
         ...
 
     async def stop(self) -> None:
-        """Aborts what is running, gives every resource back, and returns when that is done. May be called twice."""
+        """Aborts all requests and frees all resources. May be called twice."""
         ...

@@ -1,4 +1,4 @@
-"""Repositories on Hugging Face's hub, or where it cannot be asked, the copies of them in its cache."""
+"""Finds and downloads repositories on Hugging Face's hub. If the hub is unreachable, uses the copies in its cache."""
 
 import logging
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from types import ModuleType
 from doherty_engine._errors import first_line
 from doherty_engine._optional import import_optional
 
-PATIENCE = 30.0
-"""Seconds that the hub has to answer; its client alone would wait for ever."""
-_PATIENCE_WITH_COPY = 5.0
-"""The same where there is a copy in the cache."""
+TIMEOUT = 30.0
+"""Seconds to wait for the hub; its client has no timeout by default."""
+_TIMEOUT_WITH_COPY = 5.0
+"""The same if there is a copy in the cache."""
 _DEFAULT_BRANCH = "main"
 _log = logging.getLogger("doherty.engine")
 
@@ -24,23 +24,24 @@ class Repository:
     """A repository at one revision."""
 
     name: str
-    """As "org/name"."""
+    """In the form "org/name"."""
     files: tuple[str, ...]
-    """The files that can be had, as "folder/file"; of a copy, those that were downloaded before."""
+    """The available files, in the form "folder/file". For a copy, the files that were downloaded before."""
     copy: Path | None
-    """The folder in the cache, where the hub cannot be asked."""
+    """The folder in the cache, if the hub is unreachable."""
     _revision: str
     _hub: ModuleType
 
     def fetch(self, *, only: Sequence[str] | None = None, without: Sequence[str] | None = None) -> Path:
-        """Downloads what is missing, and returns the folder, whose name is the commit; blocks.
+        """Downloads missing files, and returns the folder, whose name is the commit. Blocks.
 
         Args:
-            only: patterns of the files that are wanted.
-            without: patterns of files that are not.
+            only: Patterns of the files to download.
+            without: Patterns of files to exclude.
 
         Raises:
-            Exception: they cannot be had; of any kind, for the hub's client lets those of its HTTP library through.
+            Exception: The download failed. It may be of any class, because the hub's client does not wrap the
+                exceptions of its HTTP library.
         """
         return Path(
             self._hub.snapshot_download(
@@ -54,30 +55,30 @@ class Repository:
 
 
 def open_repository(name: str, revision: str, *, extra: str) -> Repository:
-    """Asks the hub for a repository, or else looks for a copy of it in the cache; blocks.
+    """Looks up a repository on the hub, or in the cache if the hub is unreachable. Blocks.
 
     Args:
-        name: its id, as "org/name".
-        revision: a commit, branch or tag; empty is the default branch.
-        extra: the extra of this distribution to name where the hub's client is missing.
+        name: Its id in the form "org/name".
+        revision: A commit, branch or tag; empty means the default branch.
+        extra: The extra of this distribution that contains the hub's client, for the error message.
 
     Raises:
-        EngineSetupError: the hub's client is missing.
-        Exception: it cannot be had; of any kind, as of `Repository.fetch`.
+        EngineSetupError: The hub's client is not installed.
+        Exception: The repository cannot be found. It may be of any class, as in `Repository.fetch`.
     """
     hub = import_optional("huggingface_hub", "A model on the hub", extra=extra, package="huggingface-hub")
     constants = import_module("huggingface_hub.constants")
     copy = find_copy(Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}", revision)
     try:
-        # This call is not tried again, unlike the one that only lists files.
+        # The hub's client does not retry this call, unlike the one that only lists files.
         info = hub.HfApi().model_info(
-            name, revision=revision or None, timeout=PATIENCE if copy is None else _PATIENCE_WITH_COPY
+            name, revision=revision or None, timeout=TIMEOUT if copy is None else _TIMEOUT_WITH_COPY
         )
     except Exception as error:
         if copy is None:
             raise
         _log.warning(
-            "The hub cannot be asked for %s (%s): commit %s is taken from its cache.",
+            "The hub could not be reached for %s (%s): commit %s is taken from the cache.",
             name,
             first_line(error),
             copy.name,
@@ -88,7 +89,7 @@ def open_repository(name: str, revision: str, *, extra: str) -> Repository:
 
 
 def find_copy(folder: Path, revision: str) -> Path | None:
-    """A revision's folder in a folder "models--org--name" of the hub's cache; None where it was never downloaded."""
+    """The folder of a revision within a folder "models--org--name" of the hub's cache; None if it is not there."""
     commit = revision or _DEFAULT_BRANCH
     with suppress(OSError):
         commit = (folder / "refs" / commit).read_text(encoding="utf-8").strip()

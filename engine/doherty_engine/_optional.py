@@ -12,9 +12,9 @@ def import_optional(module: str, purpose: str, *, extra: str, package: str = "")
 
     Args:
         module: The module.
-        purpose: What needs it, as the beginning of a sentence.
+        purpose: What needs the module; the beginning of the error message.
         extra: The extra.
-        package: The package that has the module; empty where it has the same name.
+        package: The package that contains the module; empty if it has the same name.
 
     Raises:
         EngineSetupError: It is not installed; the message says what to do.

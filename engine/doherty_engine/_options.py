@@ -1,4 +1,4 @@
-"""How an engine declares an option that a deployment may set."""
+"""Declares and parses the options of engines."""
 
 from collections.abc import Callable
 from dataclasses import field
@@ -8,13 +8,13 @@ T = TypeVar("T")
 
 
 def option(default: T, parse: Callable[[str], T], description: str) -> T:
-    """A field of an engine's Options dataclass: its default, how its text is read, and one sentence for the help."""
+    """Declares a field of an engine's Options dataclass: default, parser, and one sentence for the help."""
     value: T = field(default=default, metadata={"parse": parse, "description": description})
     return value
 
 
 def parse_positive(text: str) -> int:
-    """Reads a whole number from 1 on."""
+    """Parses an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise ValueError("it must be at least 1")
@@ -22,7 +22,7 @@ def parse_positive(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Reads a whole number from 0 on."""
+    """Parses an integer of at least 0."""
     number = int(text)
     if number < 0:
         raise ValueError("it must be 0 or above")
@@ -30,7 +30,7 @@ def parse_count(text: str) -> int:
 
 
 def parse_share(text: str) -> float:
-    """Reads a share, above 0 and at most 1."""
+    """Parses a share: a number above 0 and at most 1."""
     number = float(text)
     if not 0 < number <= 1:
         raise ValueError("it must be above 0 and at most 1")
@@ -38,20 +38,20 @@ def parse_share(text: str) -> float:
 
 
 def parse_adapters(text: str) -> tuple[tuple[str, str], ...]:
-    """Reads LoRA adapters: NAME=PATH, several with commas between, each name once."""
+    """Parses LoRA adapters: NAME=PATH, separated by commas, each name once."""
     pairs: dict[str, str] = {}
     for part in text.split(","):
         name, separator, path = part.partition("=")
         if not separator or not name or not path or name in pairs:
-            raise ValueError("it must be NAME=PATH, several with commas between, each name once")
+            raise ValueError("it must be NAME=PATH, separated by commas, each name once")
         pairs[name] = path
     return tuple(pairs.items())
 
 
 def parse_bool(text: str) -> bool:
-    """Reads a switch: 1/0, true/false, yes/no, on/off."""
+    """Parses a switch: 1/0, true/false, yes/no, on/off."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     try:
         return words[text.lower()]
     except KeyError:
-        raise ValueError("it is a switch, so say true or false") from None
+        raise ValueError("it must be true or false") from None

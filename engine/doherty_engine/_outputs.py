@@ -1,4 +1,4 @@
-"""What an engine gives back, step by step."""
+"""The outputs of an engine."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,7 +9,7 @@ from doherty_engine._errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability of one token, and of the most probable tokens at its place."""
+    """The log probability of a token, and of the most probable tokens at its position."""
 
     token_id: int
     token: bytes
@@ -19,13 +19,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What is known once the engine has read the input, before it computes anything."""
+    """What is known once the input is tokenized, before the engine computes anything."""
 
     prompt_tokens: int
     preprocess: float
-    """Seconds of templating and tokenizing."""
+    """Seconds of rendering the template and tokenizing."""
     queue: float = 0.0
-    """Seconds that the engine itself made the request wait, for room in the KV cache."""
+    """Seconds that the request waited within the engine for room in the KV cache."""
 
 
 class FinishReason(Enum):
@@ -40,7 +40,7 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What speculative decoding contributed to one answer."""
+    """Counts of speculative decoding for one answer."""
 
     steps: int
     draft_tokens: int
@@ -53,38 +53,38 @@ class Finish:
 
     reason: FinishReason
     stop_text: str | None = None
-    """The stop text that was found, with FinishReason.STOP."""
+    """With FinishReason.STOP: the stop text that was found, if any."""
     stop_token_id: int | None = None
-    """The end-of-sequence or stop token that was generated, with FinishReason.STOP."""
+    """With FinishReason.STOP: the end-of-sequence or stop token that was generated, if any."""
     output_tokens: int = 0
-    """Of the whole answer: all generated tokens and those of the prefix."""
+    """Tokens of the whole answer: all generated ones and those of the prefix."""
     cached_tokens: int | None = None
     speculation: Speculation | None = None
     engine_time_to_first_token: float | None = None
-    """Seconds as the engine itself measured them, where it does; for the log."""
+    """Seconds, if the engine measures it itself; for the log."""
 
 
 class StepOutput(NamedTuple):
-    """What one step produced for one request; a tuple, for one is made for every token.
+    """The output of one step for one request. It is a tuple because one is made for every token.
 
-    Every submitted request gets exactly one last output, with `finish` or with `error`, also after an abort: from
-    then on its slot is free. `started` comes with the first output that carries anything, or alone before it.
+    Every submitted request gets exactly one last output, with `finish` or `error`, also after an abort; then its slot
+    is free. `started` comes with the first output that contains anything, or alone before it.
     """
 
     key: str
     text: str = ""
-    """New since the last output, whole code points only."""
+    """The new text since the last output; whole code points only."""
     token_count: int = 0
-    """How many generated tokens `text` stands for."""
+    """The number of generated tokens of which `text` consists."""
     token_ids: tuple[int, ...] | None = None
-    """Their ids, `token_count` of them; None where they were not asked for or are not exactly known."""
+    """The ids of these tokens; None if they were not requested or are not exactly known."""
     logprobs: tuple[TokenLogprob, ...] | None = None
-    """One entry a token; None where they were not asked for or are not known for every token."""
+    """One entry per token; None if they were not requested or are not known for every token."""
     started: Started | None = None
     finish: Finish | None = None
     error: EngineError | None = None
 
     @property
     def is_last(self) -> bool:
-        """Whether the request is over and its slot free."""
+        """Whether the request has ended and its slot is free."""
         return self.finish is not None or self.error is not None

@@ -1,4 +1,4 @@
-"""Paths that a person wrote."""
+"""Expands paths in options."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from doherty_engine._errors import EngineSetupError
 
 
 def expand_user(path: str) -> Path:
-    """The path with a "~" at its beginning replaced by the home folder.
+    """Replaces a "~" at the beginning of a path by the home folder.
 
     Raises:
-        EngineSetupError: it begins so, and there is no home folder.
+        EngineSetupError: There is no home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise EngineSetupError(
-            f"The path {path} needs a home folder and there is none; set HOME, or give the whole path."
+            f"The path {path} needs a home folder and there is none; set HOME, or use an absolute path."
         ) from error

@@ -1,4 +1,4 @@
-"""The engines by name, each imported only when it is asked for."""
+"""The engines by name. Each is imported only when it is used."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -20,21 +20,21 @@ DEFAULT_ENGINE = "llamacpp"
 
 
 def engine_names() -> list[str]:
-    """The names that `create_engine` takes, sorted."""
+    """The names for `create_engine`, sorted."""
     return sorted(_MODULES)
 
 
 def engine_options(name: str) -> dict[str, str]:
-    """The options of an engine, and what each is for."""
+    """The options of an engine with their descriptions."""
     module = import_module(_MODULES[name])
     return {field.name: field.metadata["description"] for field in fields(module.Options)}
 
 
 def create_engine(name: str, options: Mapping[str, str] | None = None) -> Engine:
-    """Makes an engine, not yet started, from options as text: each is parsed by its field in the engine's Options.
+    """Makes an engine that is not yet started. Each option is parsed by its field in the engine's Options.
 
     Raises:
-        EngineSetupError: there is no such engine or option, or a value cannot be read.
+        EngineSetupError: There is no such engine or option, or a value cannot be parsed.
     """
     module = _module(name)
     engine: Engine = module.create(read_engine_options(name, options or {}))
@@ -42,22 +42,22 @@ def create_engine(name: str, options: Mapping[str, str] | None = None) -> Engine
 
 
 def engine_profiles(name: str) -> dict[str, dict[str, object]]:
-    """The profiles of an engine, and what each sets; none where it has no profiles.
+    """The profiles of an engine with their settings; empty if it has no profiles.
 
     Raises:
-        EngineSetupError: there is no such engine.
+        EngineSetupError: There is no such engine.
     """
     profiles: Callable[[], dict[str, dict[str, object]]] | None = getattr(_module(name), "profiles", None)
     return {} if profiles is None else profiles()
 
 
 def prepare_engine(name: str, options: Mapping[str, str], report: Callable[[str], None]) -> str:
-    """Does beforehand what a start of the engine would have to do first; blocks, and tells `report` what it does.
+    """Does the preparation of the engine's first start in advance. Blocks, and passes its progress to `report`.
 
-    Returns a sentence that says what there is now.
+    Returns a sentence that describes the result.
 
     Raises:
-        EngineSetupError: it cannot be done, or there is nothing that could be.
+        EngineSetupError: It failed, or the engine needs no preparation.
     """
     module = _module(name)
     prepare: Callable[[object, Callable[[str], None]], str] | None = getattr(module, "prepare", None)
@@ -67,10 +67,10 @@ def prepare_engine(name: str, options: Mapping[str, str], report: Callable[[str]
 
 
 def read_engine_options(name: str, options: Mapping[str, str]) -> object:
-    """An engine's Options, from texts.
+    """Parses the options of an engine.
 
     Raises:
-        EngineSetupError: there is no such engine or option, or a value cannot be read.
+        EngineSetupError: There is no such engine or option, or a value cannot be parsed.
     """
     module = _module(name)
     parsers = {field.name: field.metadata["parse"] for field in fields(module.Options)}

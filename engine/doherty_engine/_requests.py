@@ -1,13 +1,13 @@
-"""What an engine is asked for, already validated as far as that needs no model."""
+"""The request for an engine. Everything is validated that can be validated without the model."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_LEAST_TEMPERATURE = 1e-3
+_MIN_TEMPERATURE = 1e-3
 
 
 class Role(StrEnum):
-    """Who speaks in a conversation; the values are those that chat templates know."""
+    """The role of a message. The values are those of chat templates."""
 
     SYSTEM = "system"
     USER = "user"
@@ -16,7 +16,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Role
     content: str
@@ -28,9 +28,9 @@ class Conversation:
 
     messages: tuple[Message, ...]
     field: str = "messages"
-    """The field of GenerateRequest that it came from, for errors: "messages" or "prompt"."""
+    """The field of GenerateRequest that contained it ("messages" or "prompt"), for errors."""
     control_tokens: bool = False
-    """Whether control tokens that a content spells out, as `<|im_end|>`, are read as such; else they are text."""
+    """Whether control tokens spelled out in a message, such as `<|im_end|>`, are read as control tokens or as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ Input = Conversation | RawText | TokenIds
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen, every default already filled in."""
+    """The sampling settings, with all defaults filled in."""
 
     temperature: float = 1.0
     """0 is greedy."""
@@ -68,11 +68,11 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most probable token is taken.
+        """Whether to choose the most probable token.
 
-        Logits divided by less than this overflow, and sampling is greedy long before that.
+        Logits divided by a smaller temperature would overflow; the result is greedy at much larger ones already.
         """
-        return self.temperature < _LEAST_TEMPERATURE
+        return self.temperature < _MIN_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +80,21 @@ class Stopping:
     """When the answer ends."""
 
     max_output_tokens: int | None = None
-    """Of the whole answer; an explicit value that the context cannot hold is an error. None takes the default."""
+    """Maximum length of the whole answer. A value that does not fit into the context is an error; None: the default."""
     default_max_output_tokens: int = 1024
-    """Of the whole answer; shrinks to what the context leaves."""
+    """Default maximum length of the whole answer; reduced to the room in the context."""
     min_output_tokens: int = 0
     stop_texts: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     include_stop_text: bool = False
     ignore_eos: bool = False
     ends_at: float | None = None
-    """The time by `time.monotonic()` at which the answer ends with what there is: FinishReason.TIME_LIMIT."""
+    """The `time.monotonic()` at which the answer is cut off, with FinishReason.TIME_LIMIT."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema:
-    """The answer is a JSON value that fits a schema, which is JSON text."""
+    """The answer is a JSON value that matches a JSON Schema (as JSON text)."""
 
     schema: str
 
@@ -125,7 +125,7 @@ Constraint = JsonSchema | Regex | Grammar | Choices
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrefix:
-    """The part of the answer that the caller already holds: ids where they are known, else text, never both."""
+    """The part of the answer that the caller already has: either token ids or text, never both."""
 
     token_ids: tuple[int, ...] = ()
     text: str = ""
@@ -136,16 +136,16 @@ class EngineRequest:
     """One answer to generate."""
 
     key: str
-    """The server's own, unique name for this piece of work."""
+    """The server's unique name for this request."""
     input: Input
     sampling: Sampling = field(default_factory=Sampling)
     stopping: Stopping = field(default_factory=Stopping)
     token_ids: bool = False
-    """Whether StepOutput.token_ids is wanted."""
+    """Whether to return StepOutput.token_ids."""
     top_logprobs: int | None = None
-    """How many of the most probable tokens are wanted besides the generated one; None wants no log probabilities."""
+    """The number of most probable tokens to return besides the generated one; None: no log probabilities."""
     constraint: Constraint | None = None
     adapter: str = ""
     prefix: AnswerPrefix | None = None
     cache_salt: str = ""
-    """Cached prefixes are shared only among requests with the same one."""
+    """Cached prefixes are shared only among requests with the same salt."""

@@ -1,4 +1,4 @@
-"""What an engine needs before it has a sink, and for requests that it refuses."""
+"""Warms up an engine that has just started; a sink and a handle for engines that cannot work."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ _TOKENS = 4
 
 
 class WarmUp:
-    """Asks an engine that has just started for a few tokens, and for a constrained answer if it can give one.
+    """Lets a new engine generate a few tokens, and a constrained answer if it supports constraints.
 
-    The first constraint makes the libraries build a table of the whole vocabulary, which takes up to seconds.
+    For the first constraint, the libraries build a table of the whole vocabulary, which may take seconds.
     """
 
     def __init__(self, submit: Callable[[EngineRequest], RequestHandle], info: ModelInfo) -> None:
@@ -23,7 +23,7 @@ class WarmUp:
         self._last: asyncio.Future[StepOutput] | None = None
 
     def sink(self, outputs: Sequence[StepOutput]) -> None:
-        """The engine's sink meanwhile."""
+        """The sink to use during the warm-up."""
         for output in outputs:
             if output.is_last and self._last is not None and not self._last.done():
                 self._last.set_result(output)
@@ -32,7 +32,7 @@ class WarmUp:
         """Warms the engine up.
 
         Raises:
-            EngineSetupError: It cannot answer.
+            EngineSetupError: It cannot generate.
         """
         temperature = self._info.default_sampling.temperature
         request = EngineRequest(
@@ -51,17 +51,17 @@ class WarmUp:
         self._submit(request)
         last = await self._last
         if last.error is not None:
-            raise EngineSetupError(f"The model cannot answer ({last.error}); name another model.") from last.error
+            raise EngineSetupError(f"The model cannot answer ({last.error}); choose another model.") from last.error
 
 
 class RefusedHandle:
-    """The handle of a request that was over at once."""
+    """The handle of a request that was refused."""
 
     is_read = False
 
     def abort(self) -> None:
-        """Does nothing: there is nothing to drop."""
+        """Does nothing, because the request has already ended."""
 
 
 def discard(outputs: Sequence[StepOutput]) -> None:
-    """The sink of an engine that has none yet."""
+    """A sink that ignores its outputs, for an engine that has no sink yet."""

@@ -135,7 +135,7 @@ def test_a_stream_that_cannot_be_begun_gives_its_place_back() -> None:
     state = StreamState(dispatch, plan_request("Hi"))
     actions = state.actions()
     next_action(actions, None)
-    dispatch.closed = True
+    dispatch.shared.disconnected = True
     assert next_action(actions, ValueError("Cannot invoke RPC on closed channel!")) is None
     assert isinstance(state.failure, ClientClosedError)
     assert [target.in_flight for target in dispatch.targets] == [0]

@@ -31,13 +31,20 @@ PRINTS = {
         r"mend the program: The prompt has no messages\.\n"
         r"come back in some seconds: localhost:1 was not reached .+ \(after 4 attempts\)\n"
     ),
-    "many_requests.py": r"50 of 50 answered: \d+ tokens in \d+\.\d\d s\n",
-    "structured_output.py": r"(good|mixed|bad), [1-5] of 5, would return: (True|False)\n",
+    "many_requests.py": r"500 of 500 answered: \d+ tokens in \d+\.\d\d s\n",
+    "structured_output.py": (
+        r"(good|mixed|bad), [1-5] of 5, would return: (True|False), waiter: (None|'.*'|\".*\")\n"
+        r"(- ['\"].*['\"]: (good|mixed|bad)\n){0,3}"
+    ),
+    "summarize.py": r"(?s).*\S.*\n",
+    "chat.py": r"(?s)> .+\n> .+\n> ",
+    "thread_pool.py": r"(?s)ocean: .+\nriver: .+\nmountain: .+\nglacier: .+\n",
     "fail_over.py": (
         r"(?s).+ <killed> .+\n127\.0\.0\.1:\d+ was killed; the answer went on 1 time at the other one\n"
         r"the same as undisturbed: True\n"
     ),
 }
+TYPED = {"summarize.py": f"{PROMPT} Nobody knows.", "chat.py": f"{PROMPT}\nAnd the sea?\n"}
 OF_THEIR_OWN = {"demo.py", "fastapi_app.py"}
 
 
@@ -60,7 +67,13 @@ def test_every_example_is_run() -> None:
 def test_an_example_does_what_it_says(name: str, server: ServerProcess) -> None:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     finished = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=50, env=environment(server.target)
+        command,
+        input=TYPED.get(name, ""),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env=environment(server.target),
     )
     assert (finished.returncode, finished.stderr) == (0, "")
     assert re.fullmatch(PRINTS[name], finished.stdout), finished.stdout

@@ -33,6 +33,12 @@ def test_the_clients_need_their_own_dependencies_only() -> None:
     assert not foreign & loaded
 
 
+def test_the_server_to_test_against_needs_what_the_clients_need() -> None:
+    loaded = _modules("import doherty.testing")
+    assert "doherty.testing._server" in loaded
+    assert not {"pytest", "pydantic", "grpc_health.v1", "doherty_service"} & loaded
+
+
 def test_the_clients_take_less_than_twice_the_time_of_grpc() -> None:
     costs: dict[str, list[float]] = {"import grpc": [], "from doherty import AsyncClient, Client": []}
     for _ in range(7):

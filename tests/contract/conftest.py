@@ -1,4 +1,4 @@
-"""What holds for every engine is tested with each of them, those on a GPU on stand-ins for their packages."""
+"""Fixtures with all engines; GPU engines run on fakes of their packages."""
 
 from collections.abc import Iterator
 

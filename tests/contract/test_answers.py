@@ -1,4 +1,4 @@
-"""What every answer must be, whichever engine gives it: text, ids, timings, latency."""
+"""The answers of every engine: text, ids, timings, latency."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""Every field of GenerateRequest: set it, and see its effect, or the error that names it. Nothing is ignored."""
+"""Every field of GenerateRequest has its effect, or an error names it. None is ignored."""
 
 import json
 import re

@@ -48,7 +48,7 @@ def test_a_breaking_change_is_refused(tmp_path: Path, old: str, new: str) -> Non
     assert "request.proto" in breaking(proto).stdout
 
 
-def test_what_is_carried_of_googleapis_is_the_same() -> None:
+def test_the_copied_googleapis_files_are_unchanged() -> None:
     shipped = FileDescriptorSet.FromString((ROOT / "deploy" / "envoy" / "doherty.binpb").read_bytes())
     pool = DescriptorPool()
     for file in shipped.file:

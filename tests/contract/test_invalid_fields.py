@@ -1,4 +1,4 @@
-"""Fields that are wrong, each of them named in the error."""
+"""Invalid fields are named in the error."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_the_bounds_of_the_contract_are_decimals(synthetic_server: ServerProcess
         assert "from 0.01 to 2" in below.message
 
 
-def test_a_default_is_told_as_it_was_set(vllm_server: ServerProcess) -> None:
+def test_a_default_is_reported_as_it_was_set(vllm_server: ServerProcess) -> None:
     with Client(vllm_server.target) as client:
         told = client.model().default_sampling
     assert (told.temperature, told.top_p) == (0.6, 0.9)
@@ -105,7 +105,7 @@ def test_a_default_is_told_as_it_was_set(vllm_server: ServerProcess) -> None:
         ({"messages": [{"role": "ROLE_USER", "content": "word " * 800_000}]}, "messages"),
     ],
 )
-def test_a_text_that_no_context_holds_is_not_read(caller: Caller, fields: dict[str, Any], field: str) -> None:
+def test_a_text_too_long_for_any_context_is_refused(caller: Caller, fields: dict[str, Any], field: str) -> None:
     failure = caller.failure(**fields)
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert failure.fields == [field]

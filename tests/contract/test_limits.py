@@ -1,4 +1,4 @@
-"""Requests that are too large, too many or too late, and what becomes of them."""
+"""Requests that are too large, too many or too late."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def test_a_status_fits_into_metadata_whatever_was_wrong(
     assert failure.message
 
 
-def test_a_conversation_of_millions_holds_nobody_up(synthetic_server: ServerProcess) -> None:
+def test_a_conversation_of_millions_delays_nobody(synthetic_server: ServerProcess) -> None:
     many = request_pb2.GenerateRequest()
     many.MergeFromString(b"\x22\x00" * 2_000_000)
     assert len(many.messages) == 2_000_000

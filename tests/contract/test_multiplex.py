@@ -1,4 +1,4 @@
-"""MultiplexGenerate: what the contract says of the messages, and of requests that fail."""
+"""MultiplexGenerate: messages and failing requests."""
 
 import random
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def untimed(message: Any) -> Any:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
-def test_many_answers_are_those_of_calls_of_their_own(caller: Caller, rpc: Rpc, *, whole: bool) -> None:
+def test_multiplexed_answers_equal_those_of_separate_calls(caller: Caller, rpc: Rpc, *, whole: bool) -> None:
     rpc.send(*(start(number, whole=whole, **OK_WORK[number % len(OK_WORK)]) for number in range(1, 41)))
     rpc.rest()
     answers = [caller.stream(**asked) for asked in OK_WORK]
@@ -96,7 +96,7 @@ def test_a_cancel_beside_its_start_ends_the_request_once(rpc: Rpc) -> None:
     rpc.rest()
 
 
-def test_cancels_of_what_is_not_there_are_passed_over(rpc: Rpc) -> None:
+def test_cancels_of_unknown_ids_are_ignored(rpc: Rpc) -> None:
     rpc.send(cancels=[5])
     rpc.send(start(1, **SHORT))
     rpc.last(1)
@@ -147,7 +147,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-def test_what_is_wrong_with_a_request_is_told_as_of_its_own_call(caller: Caller, rpc: Rpc) -> None:
+def test_an_invalid_request_gets_the_status_of_a_separate_call(caller: Caller, rpc: Rpc) -> None:
     rpc.send(*(start(number, **wrong) for number, wrong in enumerate(WRONG, 1)), start(20, **SHORT))
     for number, wrong in enumerate(WRONG, 1):
         alone, beside = failure_of(lambda wrong=wrong: caller.generate(**wrong)), rpc.failure(number)
@@ -169,7 +169,7 @@ def test_a_field_of_a_newer_contract_fails_its_request(rpc: Rpc) -> None:
     rpc.rest()
 
 
-def test_many_long_refusals_fit_into_what_any_caller_takes(rpc: Rpc) -> None:
+def test_many_long_refusals_fit_into_the_default_message_size(rpc: Rpc) -> None:
     """Hundreds fail at once, each with all the details that there may be; a caller takes 4 MiB unless it says more."""
     wordy: dict[str, Any] = {"prompt": "a", "stopping": {"stop_texts": [""] * 16}, "request_id": "r" * 128}
     rpc.send(*(start(number, **wordy) for number in range(1, 2001)))
@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[bytes, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_message_that_makes_no_sense_ends_the_rpc(caller: Caller, name: str) -> None:
+def test_an_invalid_message_ends_the_rpc(caller: Caller, name: str) -> None:
     data, reason, fields = BROKEN[name]
     method = "/doherty.v1.GenerationService/MultiplexGenerate"
     parse = wire.MultiplexGenerateResponse.FromString
@@ -222,7 +222,7 @@ def test_ids_begin_with_one(rpc: Rpc) -> None:
     assert (failure.fields, failure.message) == (["starts[0].id"], "starts[0].id: must be at least 1")
 
 
-def test_half_closing_lets_answers_end_and_no_request_is_no_error(caller: Caller, rpc: Rpc) -> None:
+def test_half_closing_lets_answers_end(caller: Caller, rpc: Rpc) -> None:
     rpc.send(*(start(number, **SHORT) for number in range(1, 9)))
     rpc.rest()
     assert rpc.call.code() is grpc.StatusCode.OK
@@ -231,7 +231,7 @@ def test_half_closing_lets_answers_end_and_no_request_is_no_error(caller: Caller
         assert nothing.call.code() is grpc.StatusCode.OK
 
 
-def test_whatever_callers_do_each_request_ends_once(caller: Caller, rpc: Rpc) -> None:
+def test_every_request_ends_exactly_once(caller: Caller, rpc: Rpc) -> None:
     """Cancels and deadlines meet requests in every state that they can be in; `Rpc` counts their ends."""
     dice = random.Random(6)  # noqa: S311 - no secret
     for first in range(1, 1000, 20):

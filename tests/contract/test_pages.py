@@ -20,6 +20,7 @@ CODE = {"python", "sh", "bash"}
 # The tests of pages whose blocks belong together. The unmarked blocks of all other pages are run here.
 RUN_BY = {
     "docs/sdk.md": "tests/client/test_sdk_doc.py",
+    "docs/testing.md": "tests/client/test_testing_doc.py",
     "docs/languages.md": "tests/foreign/test_languages.py",
 }
 ALL = [block for page in PAGES for block in blocks(page)]

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-import doherty
+import doherty.testing
 from doherty.v1 import generation_service_pb2, latency_service_pb2, request_pb2
 from support.pages import ROOT
 
@@ -73,7 +73,8 @@ def test_no_link_is_dead(site: dict[Path, Page]) -> None:
 
 def test_the_pages_that_people_look_for_are_there(site: dict[Path, Page]) -> None:
     names = {str(path.relative_to(SITE)) for path in site}
-    assert {"index.html", "sdk.html", "settings.html", "metrics.html", "errors.html", "languages.html"} <= names
+    assert {"index.html", "sdk.html", "testing.html", "languages.html"} <= names
+    assert {"settings.html", "metrics.html", "errors.html"} <= names
     assert "dohertyslotskept" in site[SITE / "operations.html"].anchors
     assert site[SITE / "errors.html"].anchors >= {"statuses-of-grpcs-core"}
 
@@ -85,4 +86,5 @@ def test_the_references_are_complete(site: dict[Path, Page]) -> None:
         names = {*file.message_types_by_name, *file.services_by_name, *file.enum_types_by_name}
         assert {name.lower() for name in names} <= contract
     names = {f"doherty.{name}" for name in doherty.__all__ if name[0].isupper()}
+    names |= {f"doherty.testing.{name}" for name in doherty.testing.__all__}
     assert names <= site[SITE / "api.html"].anchors

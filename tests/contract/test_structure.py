@@ -1,4 +1,4 @@
-"""What the packages show to others, and which way they import each other."""
+"""The public names of the packages, and their imports."""
 
 import ast
 from graphlib import TopologicalSorter

@@ -50,7 +50,7 @@ def test_it_moves_nothing(wheel: Path, tmp_path: Path) -> None:
 
 # The oldest pip that knows the script's options, which is Debian 12's as well, and a new one.
 @pytest.mark.parametrize("pip", ["pip==23.0.1", "pip==26.3"])
-def test_what_does_not_fit_is_an_error_that_names_it(pip: str, wheel: Path, tmp_path: Path) -> None:
+def test_an_incompatible_package_is_named(pip: str, wheel: Path, tmp_path: Path) -> None:
     python = Python(tmp_path, pip, "click==8.1.3")
     before = python.packages()
     done = python.install_beside(wheel)

@@ -1,4 +1,4 @@
-"""The embedded engine, started once for all tests that only ask it something, and the fakes of those on a GPU."""
+"""Fixtures: the embedded engine, started once, and the fakes of the GPU engines."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

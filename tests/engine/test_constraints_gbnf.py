@@ -1,4 +1,4 @@
-"""Grammars in GBNF mean the same to llguidance after they have been rewritten."""
+"""GBNF grammars keep their meaning when they are rewritten for llguidance."""
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer

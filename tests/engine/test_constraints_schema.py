@@ -1,4 +1,4 @@
-"""A JSON Schema is bound exactly, or refused by the keyword that cannot be."""
+"""A JSON Schema is enforced exactly, or refused with the name of the keyword."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How many cores a process may use, by a file system that the tests make."""
+"""The number of usable cores, with a file system made by the tests."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the embedded engine says: every field that forms an answer, but constraints and the held part."""
+"""The answers of the embedded engine, except constraints and prefixes."""
 
 import pytest
 
@@ -147,7 +147,7 @@ async def test_stop_texts_cut_the_answer(
     assert outcome.finish.output_tokens == outcome.token_count == len(outcome.token_ids) == tokens
 
 
-async def test_what_only_looked_like_a_stop_text_is_delivered(llamacpp_ask: Ask) -> None:
+async def test_a_partial_stop_text_is_delivered(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(stopping=Stopping(stop_texts=("Green and blue",)))
     assert outcome.text == COLORS
     assert outcome.finish.stop_token_id == END_OF_TURN
@@ -214,7 +214,7 @@ async def test_a_seed_repeats_an_answer(llamacpp_ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
-async def test_each_cut_off_leaves_only_the_most_probable(llamacpp_ask: Ask, cut: dict[str, float]) -> None:
+async def test_each_sampling_limit_can_be_greedy(llamacpp_ask: Ask, cut: dict[str, float]) -> None:
     hot = Sampling(temperature=2.0, seed=3)
     free = await llamacpp_ask(sampling=hot, stopping=most(6))
     bound = await llamacpp_ask(sampling=Sampling(temperature=2.0, seed=3, **cut), stopping=most(6))  # type: ignore[arg-type]

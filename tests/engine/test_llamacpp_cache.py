@@ -1,4 +1,4 @@
-"""Whose cached tokens a request of the embedded engine may use."""
+"""The prefix cache of the embedded engine."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +24,7 @@ async def ask(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ask]:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_prompt_is_new_to_everybody_but_the_one_who_asked_it(ask: Ask) -> None:
+async def test_a_cached_prompt_is_used_only_by_its_key(ask: Ask) -> None:
     cached = [(await ask(input=PROMPT, stopping=SHORT, cache_salt=salt)).finish.cached_tokens for salt in "abab"]
     assert cached[:2] == [0, 0]
     assert cached[2] == cached[3] != 0
@@ -54,7 +54,7 @@ async def last_logprob(model: Path, before: tuple[int, ...], between: tuple[int,
     return outcome.logprobs[0].logprob
 
 
-async def test_a_reused_beginning_changes_an_answer_by_rounding_alone(tmp_path: Path) -> None:
+async def test_a_reused_prefix_changes_an_answer_only_by_rounding(tmp_path: Path) -> None:
     # Numbers of 32 bits: rounding that is this small here is a tenth where weights have 4 bits.
     model = write_tiny_model(tmp_path / "model.gguf")
     in_order = await last_logprob(model, (), ())
@@ -74,7 +74,7 @@ def test_a_slot_of_the_same_salt_with_the_longest_beginning_is_taken() -> None:
     assert [(slot.number, may_reuse) for slot, may_reuse in taken] == [(0, True), (1, True), (2, False)]
 
 
-def test_a_slot_is_not_given_up_for_a_beginning_that_is_hardly_shared() -> None:
+def test_a_slot_is_not_reused_for_a_short_common_prefix() -> None:
     slots = Slots(2)
     slot, _ = slots.take("a", tuple(range(100)))
     slots.give_back(slot)

@@ -1,4 +1,4 @@
-"""What is made of llama.cpp's chunks that no model at hand gives."""
+"""Chunks of llama.cpp that the packaged model does not produce."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Constraints on the embedded engine: each binds the model, and none that is wrong gets through to it."""
+"""Constraints on the embedded engine: valid ones are enforced, invalid ones are refused."""
 
 import json
 import re
@@ -135,7 +135,7 @@ async def test_a_constraint_that_is_wrong_is_refused(
 
 
 @pytest.mark.parametrize("pattern", ["((a{1,1000}){1,1000}){1,1000}", "a?" * 500 + "b", "(.*a.{500}b)|(.*c.{400}d)"])
-async def test_no_answer_that_llama_cpp_let_slip_is_delivered_as_if_it_fitted(llamacpp_ask: Ask, pattern: str) -> None:
+async def test_an_answer_that_violates_its_constraint_is_not_delivered(llamacpp_ask: Ask, pattern: str) -> None:
     outcome = await llamacpp_ask(constraint=Regex(pattern), stopping=Stopping(max_output_tokens=60))
     last = outcome.outputs[-1]
     if last.finish is not None and last.finish.reason is FinishReason.STOP:

@@ -148,7 +148,7 @@ async def test_stop_ends_everything_and_leaves_nothing_behind(monkeypatch: pytes
     assert {thread for thread in threading.enumerate() if thread.name.startswith("llamacpp")} == others
 
 
-async def test_behind_the_prompts_of_others_an_abort_and_a_time_limit_act_at_once(llamacpp_lab: EngineLab) -> None:
+async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llamacpp_lab: EngineLab) -> None:
     def long(seed: int, **stopping: Any) -> EngineRequest:
         prompt = TokenIds(tuple(1000 + (seed * 7 + index) % 5000 for index in range(400)))
         return llamacpp_request(input=prompt, stopping=Stopping(max_output_tokens=1, **stopping))

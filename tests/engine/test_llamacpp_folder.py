@@ -1,4 +1,4 @@
-"""Where the embedded engine keeps its socket, and what a killed server has left there."""
+"""The folder for the embedded engine's socket."""
 
 import socket
 import tempfile
@@ -35,7 +35,9 @@ def test_folders_of_killed_servers_are_removed_and_nothing_else(tmpdir: Path) ->
 
 
 @pytest.mark.parametrize("wrong", ["too long", "absent"])
-def test_another_folder_does_where_tmpdir_does_not(tmpdir: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_another_folder_is_used_if_tmpdir_does_not_work(
+    tmpdir: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
     parent = tmpdir / ("x" * 110 if wrong == "too long" else "absent")
     if wrong == "too long":
         parent.mkdir()

@@ -1,4 +1,4 @@
-"""Models that the embedded engine gets from the hub, or from its cache where the hub cannot be asked."""
+"""The embedded engine loads models from the hub, or from the hub's cache if the hub is unreachable."""
 
 import logging
 import socket
@@ -93,7 +93,7 @@ def test_a_model_on_the_hub(hub: Hub, form: str, file: str) -> None:
 
 @pytest.mark.parametrize("how", OFFLINE)
 @pytest.mark.parametrize("revision", ["", "v1", COMMIT])
-def test_what_was_downloaded_is_found_without_the_hub(
+def test_downloads_are_found_without_the_hub(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str, revision: str
 ) -> None:
     online = {form: find_model(f"{MODEL}{form}", revision) for form in FORMS}
@@ -103,8 +103,8 @@ def test_what_was_downloaded_is_found_without_the_hub(
     assert hub.requests - requests == (len(FORMS) if how == "it fails" else 0)  # each is tried once
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == len(FORMS)
-    assert told[0].startswith(f"The hub cannot be asked for {MODEL} (")
-    assert told[0].endswith(f"): commit {COMMIT} is taken from its cache.")
+    assert told[0].startswith(f"The hub could not be reached for {MODEL} (")
+    assert told[0].endswith(f"): commit {COMMIT} is taken from the cache.")
 
 
 def test_offline_the_only_file_there_is_meant(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ NOT_ASKED = f"The hub cannot be reached, and the cached copy of {MODEL} has "
     ],
 )
 @pytest.mark.usefixtures("hub")
-def test_what_cannot_be_had_is_told_in_a_sentence(name: str, sentence: str) -> None:
+def test_a_failed_download_is_one_sentence(name: str, sentence: str) -> None:
     assert refusal(name).startswith(sentence)
 
 
@@ -145,7 +145,9 @@ def test_what_cannot_be_had_is_told_in_a_sentence(name: str, sentence: str) -> N
         ("org/gone", "The model org/gone is not a local file and cannot be downloaded from the hub ("),
     ],
 )
-def test_so_is_what_was_not_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
+def test_a_missing_download_is_one_sentence(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
     find_model(f"{MODEL}:Q8_0", "")
     go_offline(hub, monkeypatch, CLOSED)
     assert refusal(name).startswith(sentence)
@@ -160,7 +162,7 @@ def refusal(name: str) -> str:
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     online = find_model(MODEL, "")
-    monkeypatch.setattr(_hub, "_PATIENCE_WITH_COPY", 0.1)
+    monkeypatch.setattr(_hub, "_TIMEOUT_WITH_COPY", 0.1)
     go_offline(hub, monkeypatch, silent)
     assert find_model(MODEL, "") == online
 

@@ -1,4 +1,4 @@
-"""The embedded engine goes on behind the part of an answer that the caller holds."""
+"""The embedded engine continues an answer after its prefix."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How the embedded engine finds its model, and what it says when something is missing."""
+"""The embedded engine's model and setup errors."""
 
 import hashlib
 import importlib.machinery

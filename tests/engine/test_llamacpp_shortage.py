@@ -1,4 +1,4 @@
-"""No file descriptor left: the embedded engine refuses a request, and is well."""
+"""Without file descriptors, the embedded engine refuses a request and still works."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""What the synthetic engine says: every field that forms the answer."""
+"""The answers of the synthetic engine."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How the synthetic engine keeps time, ends early and fails."""
+"""The clock, early ends and failures of the synthetic engine."""
 
 import asyncio
 import time

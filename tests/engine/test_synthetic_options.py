@@ -37,7 +37,7 @@ def test_a_bad_option_is_refused_by_name(name: str, text: str) -> None:
         create_engine("synthetic", {name: text})
 
 
-async def test_info_tells_all_that_it_honours() -> None:
+async def test_info_lists_all_supported_fields() -> None:
     async with running("synthetic") as lab:
         info = lab.engine.info()
     assert info.slots == Options().slots == 64

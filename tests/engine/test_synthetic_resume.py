@@ -1,4 +1,4 @@
-"""An answer that is resumed goes on as the undisturbed one would have."""
+"""A resumed answer continues like the original one."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

@@ -43,7 +43,7 @@ def test_decoding_gives_back_what_was_encoded(text: str) -> None:
     assert decode(encode(text)).decode() == text
 
 
-def test_random_texts_come_back_and_the_beginning_of_a_reading_is_the_reading_of_a_beginning() -> None:
+def test_random_texts_round_trip_and_tokens_of_a_prefix_are_a_prefix() -> None:
     draw = random.Random(3)  # noqa: S311 - a test
     for _ in range(1000):
         text = random_text(draw)

@@ -59,7 +59,7 @@ def test_a_stop_text_can_be_included() -> None:
     assert match(["The e", "nd", " of it"], ["end of"], include=True) == Matched("The end of", "end of", (0, 1, 2), 3)
 
 
-def test_what_may_begin_a_stop_text_is_held_back_whole_and_given_when_it_does_not() -> None:
+def test_the_possible_beginning_of_a_stop_text_is_held_back() -> None:
     matcher = StopMatcher(["stop"])
     first, second, third = Piece("a s", 1, (1,)), Piece("to", 1, (2,)), Piece("ne", 1, (3,))
     assert matcher.feed(first) == []
@@ -89,7 +89,7 @@ def test_a_held_part_may_be_complete() -> None:
     assert matcher.matched == "end"
 
 
-def test_what_was_let_through_in_the_held_part_ends_nothing() -> None:
+def test_a_stop_text_that_was_let_through_in_the_prefix_ends_nothing() -> None:
     matcher = StopMatcher(["end"])
     matcher.prime("The end", may_end=False)
     matcher.prime(". An")

@@ -1,4 +1,4 @@
-"""Conversations on their way through chat templates, on both tokenizers, which must agree."""
+"""Chat templates, on both tokenizers, which must agree."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -176,7 +176,7 @@ FAILING = (
 
 
 @pytest.mark.parametrize("content", ["iterate", "call"])
-def test_a_template_that_fails_is_told_without_its_source(readers: Readers, kind: str, content: str) -> None:
+def test_a_failing_template_is_reported_without_its_source(readers: Readers, kind: str, content: str) -> None:
     reader = readers(kind, FAILING)
     assert reader.has_chat_template
     with pytest.raises(InvalidInputError) as raised:
@@ -184,7 +184,7 @@ def test_a_template_that_fails_is_told_without_its_source(readers: Readers, kind
     assert (raised.value.field, str(raised.value)) == ("messages", "the model's chat template cannot render it")
 
 
-def test_what_a_template_refuses_is_told_in_one_sentence(readers: Readers, kind: str) -> None:
+def test_a_conversation_refused_by_the_template_is_one_sentence(readers: Readers, kind: str) -> None:
     reader = readers(kind, FAILING)
     with pytest.raises(InvalidInputError) as raised:
         reader.prompt(asked("refuse"))
@@ -215,7 +215,7 @@ def test_without_a_template_that_renders_hello_there_are_no_conversations(
         reader.prompt(asked("Hello"))
 
 
-def test_tokens_that_look_like_control_tokens_are_taken_for_some(tmp_path: Path) -> None:
+def test_tokens_that_look_like_control_tokens_count_as_control_tokens(tmp_path: Path) -> None:
     """As in DeepSeek's tokenizers, whose marks are ordinary added tokens."""
     folder = write_tiny_folder(tmp_path, "{{ '<|user|>' + messages[0].content }}")
     folder.tokenizer.add_tokens([AddedToken("<|user|>"), AddedToken("<\uff5cAssistant\uff5c>")])

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder, on real tokenizers of the three kinds that there are."""
+"""The tokenizer of a Hugging Face folder, with real tokenizers of all three kinds."""
 
 import json
 import subprocess

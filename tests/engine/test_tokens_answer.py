@@ -1,4 +1,4 @@
-"""One answer of an engine that gives bare tokens: what leaves, and how it ends."""
+"""One answer of an engine that returns token ids: its outputs and its end."""
 
 import math
 from dataclasses import replace

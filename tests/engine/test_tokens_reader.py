@@ -1,4 +1,4 @@
-"""How requests are read for engines that take tokens."""
+"""Tokenizing of requests."""
 
 import threading
 from pathlib import Path
@@ -46,12 +46,12 @@ def request(content: Input = HELLO, **fields: Any) -> EngineRequest:
     return EngineRequest("key", content, **fields)
 
 
-async def test_what_the_model_reads_is_the_prompt_and_the_held_part(reader: PromptReader, folder: Folder) -> None:
+async def test_the_model_reads_the_prompt_and_the_prefix(reader: PromptReader, folder: Folder) -> None:
     reading = await reader.read(request(Conversation((user("Hi"),)), prefix=AnswerPrefix(text="The sky")))
     assert reading.prefix_ids == folder.texts("The sky")
     assert reading.token_ids == [*reading.prompt_ids, *reading.prefix_ids]
     assert reading.budget == CONTEXT - len(reading.prompt_ids)
-    assert reading.left == reading.budget - len(reading.prefix_ids)
+    assert reading.max_new_tokens == reading.budget - len(reading.prefix_ids)
     assert reading.preprocess > 0
 
 
@@ -91,7 +91,7 @@ async def test_long_inputs_are_read_in_a_thread(
         ({"prefix": AnswerPrefix(token_ids=(1000,))}, "continue_from.token_ids"),
     ],
 )
-async def test_what_is_wrong_names_its_field(reader: PromptReader, fields: dict[str, Any], field: str) -> None:
+async def test_an_error_names_its_field(reader: PromptReader, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
         await reader.read(request(**fields))
     assert raised.value.field == field

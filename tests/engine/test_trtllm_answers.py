@@ -1,4 +1,4 @@
-"""What the engine of TensorRT-LLM makes of its results: the traps that the real one sets, each of them met."""
+"""The answers of the TensorRT-LLM engine, including the pitfalls of the real library."""
 
 import asyncio
 import json

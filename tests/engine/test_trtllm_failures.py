@@ -1,4 +1,4 @@
-"""Answers of TensorRT-LLM that end early: dropped, out of time, failed, or with a worker that is gone."""
+"""Answers of TensorRT-LLM that end early: aborted, out of time, failed, or with a dead worker."""
 
 import asyncio
 import time
@@ -118,11 +118,11 @@ async def test_an_engine_that_dies_knows_it(trtllm: Start) -> None:
         assert "MPI_ABORT" in lab.engine.health().detail
 
 
-async def test_its_own_check_of_health_is_believed(trtllm: Start) -> None:
+async def test_its_own_health_check_is_used(trtllm: Start) -> None:
     async with trtllm("pytorch", unwell_after_steps=40) as lab:
         assert lab.engine.health().ok
         await lab.ask(replace(ENDLESS, stopping=Stopping(max_output_tokens=80, ignore_eos=True)))
-        assert "not well" in lab.engine.health().detail
+        assert "unhealthy" in lab.engine.health().detail
 
 
 async def test_an_answer_that_it_cancels_by_itself_is_a_failure(trtllm: Start) -> None:

@@ -1,4 +1,4 @@
-"""The stand-in for TensorRT-LLM is as strict as the real one: what our engine must not do fails here, too."""
+"""The fake of TensorRT-LLM is as strict as the real library."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The profiles, and what they pass to TensorRT-LLM: for `fast` and `slow` field by field beside the reference's."""
+"""The profiles, and their arguments for TensorRT-LLM, compared with the reference's."""
 
 import asyncio
 import json
@@ -154,8 +154,8 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
     [
         ({"profile": "quick"}, "There is no profile 'quick'; choose one of fast, slow, interactive, throughput."),
         ({"profile": "slow", "speculation": "ngram"}, "The backend tensorrt has no speculation"),
-        ({"profile": "fast", "slots": "2"}, "Of 2 slots only 1 could be worked on"),
-        ({"profile": "fast", "temperature": "0.8"}, "With speculation every answer is greedy"),
+        ({"profile": "fast", "slots": "2"}, "With 2 slots, max_batch_size is 1"),
+        ({"profile": "fast", "temperature": "0.8"}, "With speculation all answers are greedy"),
         ({"profile": "interactive", "speculation": "eagle"}, "needs a model; set speculative_model"),
         ({"lookahead": "8,6"}, "lookahead='8,6' cannot be read"),
         ({"temperature": "3"}, "it must be 0 to 2"),
@@ -166,7 +166,7 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
         ({"profile_file": "/nowhere.toml"}, "The profile's file /nowhere.toml cannot be read"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, str], says: str) -> None:
+def test_contradicting_options_are_refused(options: dict[str, str], says: str) -> None:
     with pytest.raises(EngineSetupError, match=re.escape(says)):
         create_engine("trtllm", options)
 
@@ -177,7 +177,7 @@ def test_a_file_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:
         create_engine("trtllm", {"profile_file": str(tmp_path / "mine.toml")})
 
 
-async def test_any_knob_can_be_turned_by_file_or_option(gpu: FakeGpu) -> None:
+async def test_any_knob_can_be_set_by_file_or_option(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     file = gpu.folder / "mine.toml"
     file.write_text(
@@ -206,7 +206,7 @@ async def test_any_knob_can_be_turned_by_file_or_option(gpu: FakeGpu) -> None:
 
 
 @pytest.mark.parametrize("text", ["unknown = 1", "slots = 0", "slots = ["])
-def test_a_file_that_makes_no_sense(tmp_path: Path, text: str) -> None:
+def test_an_invalid_profile_file_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(EngineSetupError, match=r"The profile's file .*mine\.toml"):
@@ -276,11 +276,11 @@ async def test_a_head_that_ends_early_is_copied_with_the_models_length(
     ("changes", "options", "says"),
     [
         ({"hidden_size": 2048}, {}, "its hidden size is 2048, the model's is 4096"),
-        ({"architectures": ["DFlashDraftModel"], "block_size": 10}, {}, "is of dflash, and TensorRT-LLM drafts with"),
+        ({"architectures": ["DFlashDraftModel"], "block_size": 10}, {}, "is a head of dflash, but TensorRT-LLM needs"),
         ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}}, {}, "set max_seq_len=2048"),
         ({}, {"profile": "fast"}, "The backend tensorrt has no speculation"),
         ({}, {"speculation": "ngram"}, "leave those out, or draft"),
-        ({}, {"draft": "", "draft_tokens": "2"}, "There is no head whose drafts could be set"),
+        ({}, {"draft": "", "draft_tokens": "2"}, "The options for drafts need a draft head"),
     ],
 )
 async def test_heads_that_cannot_draft(
@@ -311,7 +311,7 @@ async def test_the_models_own_sampling_holds_where_the_profile_has_none(gpu: Fak
         assert lab.engine.info().default_sampling == SamplingDefaults(temperature=0.6, top_p=0.9)
 
 
-async def test_each_layer_is_spread_over_all_cards(gpu: FakeGpu) -> None:
+async def test_each_layer_is_split_over_all_cards(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     gpu.be(cards=[H100] * 2)
     async with running("trtllm", model=str(model.path), profile="interactive"):
@@ -327,7 +327,7 @@ async def test_each_layer_is_spread_over_all_cards(gpu: FakeGpu) -> None:
             await asyncio.wait_for(engine.start(lambda _: None), 30)
 
 
-async def test_and_over_those_of_all_nodes(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_layer_is_split_over_the_cards_of_all_nodes(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """As NVIDIA's trtllm-llmapi-launch tells of them."""
     monkeypatch.setenv("TLLM_SPAWN_PROXY_PROCESS", "1")
     monkeypatch.setenv("tllm_mpi_size", "4")

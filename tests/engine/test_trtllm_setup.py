@@ -1,4 +1,4 @@
-"""What the engine of TensorRT-LLM finds out before it loads anything: cards, memory, weights, and the package."""
+"""The checks before TensorRT-LLM loads anything: GPUs, memory, weights, and the package."""
 
 import errno
 import struct
@@ -57,7 +57,7 @@ def test_the_cards_are_those_that_cuda_shows(
     assert [card.name.split()[1].split("-")[0] for card in visible_gpus(extra="trtllm")] == names
 
 
-def test_llama_3_8b_takes_what_it_takes() -> None:
+def test_the_memory_of_llama_3_8b_is_estimated() -> None:
     """It has 8,030,261,248 parameters, of which the embeddings and norms stay in bfloat16 when the rest is FP8."""
     assert LLAMA3_8B.linear_parameters + LLAMA3_8B.embedding_parameters == 8_030_261_248
     fast, interactive = (Knobs(**profiles()[name]) for name in ("fast", "interactive"))  # type: ignore[arg-type]
@@ -84,13 +84,13 @@ def check(weights: Folder) -> int:
     return check_weights(ModelFolder(weights.path, str(weights.path), ""))
 
 
-def test_weights_that_are_whole(weights: Folder) -> None:
+def test_complete_weights_are_accepted(weights: Folder) -> None:
     assert check(weights) == sum(path.stat().st_size for path in weights.path.glob("*.safetensors"))
     (weights.path / "model.safetensors.index.json").unlink()
     assert check(weights) > 2000
 
 
-def test_weights_that_are_not(weights: Folder) -> None:
+def test_incomplete_weights_are_refused(weights: Folder) -> None:
     second = weights.path / "model-00002-of-00002.safetensors"
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])

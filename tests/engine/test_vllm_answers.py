@@ -1,4 +1,4 @@
-"""What the vLLM engine gives for a request, on a stand-in for vLLM."""
+"""The answers of the vLLM engine, with a fake of vLLM."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -132,7 +132,7 @@ async def test_a_json_schema_binds_the_answer(vllm: VllmLab) -> None:
         ({"prefix": AnswerPrefix(token_ids=(163,))}, "continue_from.token_ids"),
     ],
 )
-async def test_what_is_wrong_names_its_field(vllm: VllmLab, fields: dict[str, object], field: str) -> None:
+async def test_an_error_names_its_field(vllm: VllmLab, fields: dict[str, object], field: str) -> None:
     error = (await vllm.ask(**fields)).error
     assert isinstance(error, InvalidInputError)
     assert error.field == field

@@ -1,4 +1,4 @@
-"""How requests of the vLLM engine end before their time, and the engine itself, on a stand-in for vLLM."""
+"""Early ends of requests and of the vLLM engine, with a fake of vLLM."""
 
 import asyncio
 import multiprocessing
@@ -119,7 +119,7 @@ async def test_stopping_ends_what_runs_and_may_be_repeated(tmp_path: Path) -> No
             await vllm.lab.engine.count_tokens(Conversation((user("Hi"),)))
 
 
-async def test_more_requests_than_slots_wait_in_vllm_and_tell_it(tmp_path: Path) -> None:
+async def test_requests_that_wait_in_vllm_report_their_queue(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path, slots="1") as vllm:
         assert vllm.lab.engine.info().slots == 1
         stopping = Stopping(max_output_tokens=10, ignore_eos=True)
@@ -131,7 +131,7 @@ async def test_more_requests_than_slots_wait_in_vllm_and_tell_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("version", ["0.26.0", "0.33.0"])
-async def test_what_vllm_calls_the_callers_mistake_is_theirs(
+async def test_vllms_client_errors_are_invalid_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM_VERSION", version)
@@ -166,7 +166,7 @@ async def test_a_value_error_of_vllm_is_not_its_death(tmp_path: Path, monkeypatc
         assert str(error) == "vLLM refused a request: no room"
 
 
-async def test_a_step_that_cannot_be_told_does_not_end_the_telling(
+async def test_a_step_that_cannot_be_delivered_does_not_stop_the_delivery(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with fake_vllm():

@@ -1,4 +1,4 @@
-"""Drafts on the vLLM engine: what vLLM is told, what is refused before it starts, and the figures of each request."""
+"""Drafts on the vLLM engine: its configuration, refused options, and the counts of each request."""
 
 import json
 import logging
@@ -116,7 +116,7 @@ async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: di
         ),
         ({"speculators_model_type": "peagle"}, {}, "is not an EAGLE"),
         ({**DFLASH, "block_size": None}, {}, "has no block_size in its config.json"),
-        (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens a step"),
+        (DFLASH, {"draft_tokens": "10"}, "drafts at most 9 tokens per step"),
         (
             {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn"}},
             {},
@@ -137,12 +137,12 @@ async def test_what_does_not_fit_is_refused_before_vllm_starts(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"profile": "fastest"}, "The profile fastest needs a head that drafts for this model; name one with `draft`"),
-        ({"draft_tokens": "3"}, "There is no head whose drafts could be set"),
-        ({"draft_schedule": "8:3"}, "There is no head whose drafts could be set"),
+        ({"profile": "fastest"}, "The profile fastest needs a draft head for this model; name one with `draft`"),
+        ({"draft_tokens": "3"}, "The options for drafts need a draft head"),
+        ({"draft_schedule": "8:3"}, "The options for drafts need a draft head"),
         (
             {"ngram": "4", "engine_args": '{"speculative_config": {"rejection_sample_method": "fly"}}'},
-            "The rejection_sample_method fly changes what the model answers",
+            "The rejection_sample_method fly changes the model's answers",
         ),
     ],
 )
@@ -193,7 +193,7 @@ async def test_a_context_that_a_head_reaches_needs_no_copy(tmp_path: Path) -> No
     assert (await told(tmp_path, head, max_model_len="64"))["model"] == str(head)
 
 
-async def test_a_later_vllm_stretches_a_head_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_later_vllm_extends_a_heads_positions_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
     assert (await told(tmp_path, head))["model"] == str(head)
@@ -206,7 +206,7 @@ async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     await refused("set XDG_CACHE_HOME to a writable folder", model=str(tmp_path / "model"), draft=str(head))
 
 
-async def test_n_grams_warn_where_they_lose(
+async def test_n_grams_warn_on_the_first_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with vllm_lab(tmp_path / "model", ngram="3") as vllm:
@@ -218,7 +218,7 @@ async def test_n_grams_warn_where_they_lose(
         }
     (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warning.startswith("vLLM 0.26.0 runs ngram on its first model runner, without asynchronous scheduling")
-    assert "a token took 8.4 ms in place of 4.2" in warning
+    assert "a token took 8.4 ms instead of 4.2" in warning
     caplog.clear()
     monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
     async with vllm_lab(tmp_path / "model", ngram="3"):

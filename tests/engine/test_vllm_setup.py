@@ -1,4 +1,4 @@
-"""How the vLLM engine starts, what its options come to, and what it says when something is missing."""
+"""The start, options and setup errors of the vLLM engine."""
 
 import asyncio
 import json
@@ -156,7 +156,7 @@ async def test_what_there_is_not_is_no_feature(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "The engine vllm has no model of its own; name a folder"),
+        ({}, "The engine vllm has no default model; name a folder"),
         ({"model": "/no/such"}, "There is no model folder /no/such; give the path of one"),
         (
             {"max_model_len": "100000"},
@@ -165,7 +165,7 @@ async def test_what_there_is_not_is_no_feature(tmp_path: Path) -> None:
         ({"quantization": "magic"}, r"vLLM cannot start \(1 validation error"),
         ({"engine_args": '{"max_seqs": 1}'}, r"vLLM cannot start \(AsyncEngineArgs.* unexpected keyword argument"),
         ({"adapters": "a=/no/such"}, "There is no model folder /no/such"),
-        ({"adapters": "a=/"}, r"has no adapter_config.json that tells a rank"),
+        ({"adapters": "a=/"}, r"has no adapter_config.json with a rank"),
     ],
 )
 async def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
@@ -202,7 +202,7 @@ async def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path, monkeyp
         ("gpu_memory_utilization", "90", "it must be above 0 and at most 1"),
         ("ngram", "-1", "it must be 0 or above"),
         ("draft_tokens", "0", "it must be at least 1"),
-        ("draft_schedule", "8", "it must be auto, or STREAMS:DRAFTS with commas between"),
+        ("draft_schedule", "8", "it must be auto, or STREAMS:DRAFTS separated by commas"),
         ("draft_schedule", "8:x", "it must be auto"),
         ("draft_schedule", "8:3,8:2", "must rise from 1 on"),
         ("draft_schedule", "0:3", "must rise from 1 on"),
@@ -226,7 +226,7 @@ async def test_without_the_package_the_extra_is_named(tmp_path: Path) -> None:
 async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_vllm():
         monkeypatch.setitem(sys.modules, "vllm.usage.usage_lib", None)
-        with pytest.raises(EngineSetupError, match=r"not as this engine knows it \(.*usage_lib"):
+        with pytest.raises(EngineSetupError, match=r"not a version that this engine supports \(.*usage_lib"):
             await start()
 
 
@@ -237,8 +237,8 @@ async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPat
         (
             {"PYTHONPATH": FAKE_PATH, "FAKE_VLLM_NO_GPU": "1"},
             (
-                "The engine vllm finds no GPU here; see that nvidia-smi shows one, and give Docker `--gpus all`, or "
-                "choose `--engine llamacpp`.\n"
+                "The engine vllm finds no GPU here; check that nvidia-smi shows one, start Docker with `--gpus all`, "
+                "or choose `--engine llamacpp`.\n"
             ),
         ),
         (

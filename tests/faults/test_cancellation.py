@@ -1,4 +1,4 @@
-"""However a request ends early, and whenever: its slot is given back, and the cause is counted."""
+"""Whenever and however a request ends early, its slot is freed and the cause is counted."""
 
 import signal
 from collections.abc import Iterator
@@ -119,12 +119,12 @@ def test_a_request_that_ends_early_leaves_nothing_behind(paced: ServerProcess, c
 
 @pytest.mark.model
 @pytest.mark.parametrize("case", MODEL_CASES, ids=str)
-def test_the_same_with_a_model(model: ServerProcess, case: Case) -> None:
+def test_endings_with_a_real_model(model: ServerProcess, case: Case) -> None:
     check(model, case)
 
 
 @pytest.mark.parametrize("case", MODEL_CASES, ids=str)
-def test_the_same_with_tensorrt_llm(trtllm: ServerProcess, case: Case) -> None:
+def test_endings_with_tensorrt_llm(trtllm: ServerProcess, case: Case) -> None:
     check(trtllm, case)
 
 
@@ -189,7 +189,7 @@ def test_a_drain_ends_requests_at_every_moment(number: int) -> None:
 
 
 @pytest.mark.parametrize("stall_timeout", ["30", "0.5"], ids=["leaves", "stays"])
-def test_a_caller_whose_answer_is_stuck_in_a_write(stall_timeout: str) -> None:
+def test_a_caller_may_leave_while_a_write_is_stuck(stall_timeout: str) -> None:
     """grpc.aio tells the handler of one that leaves by an error of the write, which is no CancelledError.
 
     In the log neither is an error: it would be full of stacks, at the callers' will.

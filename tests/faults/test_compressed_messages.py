@@ -1,4 +1,4 @@
-"""Messages that are a thousand times as large once they are decompressed."""
+"""Compressed messages are refused, because they may become a thousand times as large."""
 
 import zlib
 

@@ -1,4 +1,4 @@
-"""What gRPC's core answers by itself to calls that make no sense is what docs/operations.md lists."""
+"""The statuses that gRPC's core itself sends are those in docs/operations.md."""
 
 import re
 from typing import NamedTuple
@@ -102,7 +102,7 @@ def test_other_metadata_that_core_reads_is_refused_alike(synthetic_server: Serve
         assert (answer.code, answer.message) == (grpc.StatusCode.INTERNAL, PARSING.format(entry))
 
 
-def test_what_is_no_call_of_grpc_is_reset(synthetic_server: ServerProcess) -> None:
+def test_a_request_that_is_not_grpc_is_reset(synthetic_server: ServerProcess) -> None:
     assert ask(synthetic_server, call(method="GET")).code is None
     for name in USUAL:
         without = call().replace(header_of(name), b"")

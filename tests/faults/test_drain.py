@@ -91,7 +91,7 @@ def sum_up(ended: list[Future[Ends]]) -> Ends:
     return sum((one.result() for one in ended), Counter())
 
 
-def test_what_is_in_flight_finishes_and_what_comes_is_told_to_go_elsewhere(start: Start) -> None:
+def test_running_streams_finish_and_new_ones_are_refused(start: Start) -> None:
     with busy(start, 100) as (server, streams, comers):
         server.process.send_signal(signal.SIGTERM)
         assert {one.result() for one in streams} == {("OK", "complete")}
@@ -101,7 +101,7 @@ def test_what_is_in_flight_finishes_and_what_comes_is_told_to_go_elsewhere(start
 
 
 @pytest.mark.parametrize("grace", ["0", "0.5"])
-def test_what_outlasts_the_grace_is_told_so(start: Start, grace: str) -> None:
+def test_streams_beyond_the_grace_period_end_with_drained(start: Start, grace: str) -> None:
     with busy(start, 3000, "--drain-grace", grace) as (server, streams, comers):
         server.process.send_signal(signal.SIGTERM)
         assert {one.result() for one in streams} == {("UNAVAILABLE", "DRAINED")}

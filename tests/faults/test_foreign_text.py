@@ -1,4 +1,4 @@
-"""What strangers can bring into the log: nothing that is secret, that drives a terminal, or that fills a disk."""
+"""Callers without a key cannot log secrets, control a terminal, or fill a disk."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def send(target: str, *blocks: bytes) -> None:
             assert any(one.kind == Kind.RST_STREAM or one.flags & END_STREAM for one in last)
 
 
-def test_no_metadata_is_logged_and_nothing_drives_a_terminal(tmp_path: Path) -> None:
+def test_no_metadata_and_no_control_characters_are_logged(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     token = add_key(keys, "known")
     secret = token.rpartition("_")[2]
@@ -51,7 +51,7 @@ def test_no_metadata_is_logged_and_nothing_drives_a_terminal(tmp_path: Path) -> 
     assert all(one == "\n" or " " <= one <= "~" for one in written)
 
 
-def test_a_stranger_cannot_fill_the_log(tmp_path: Path) -> None:
+def test_a_caller_without_a_key_cannot_fill_the_log(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     token = add_key(keys, "known")
     with start_server("--engine", "synthetic", "--keys-file", str(keys)) as server:

@@ -1,4 +1,4 @@
-"""Whatever is sent, on whatever RPC: no INTERNAL, no UNKNOWN, no crash, no hang."""
+"""Fuzzing of all RPCs: no INTERNAL, no UNKNOWN, no crash, no hang."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def test_no_input_breaks_the_server() -> None:
 
 
 @pytest.mark.model
-def test_no_form_breaks_the_model() -> None:
+def test_no_constraint_breaks_the_model() -> None:
     with attacked(*MODEL) as (server, attacking):
         rpcs = offered(server.target)
         anything: st.SearchStrategy[Input] = constrained_inputs(rpcs) | inputs(rpcs)

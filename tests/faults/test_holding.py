@@ -1,4 +1,4 @@
-"""Callers that make the server hold something, and would never let go of it."""
+"""Callers that occupy resources and never free them."""
 
 import socket
 import threading
@@ -119,7 +119,7 @@ def test_a_multiplexed_call_lives_as_long_as_its_requests(impatient: ServerProce
         assert rpc.read() is None
 
 
-def test_a_whole_answer_that_nobody_reads_is_given_up(impatient: ServerProcess, key: tuple[Path, str]) -> None:
+def test_an_unread_whole_answer_is_ended(impatient: ServerProcess, key: tuple[Path, str]) -> None:
     asked = message(request(request_id="unread", **SHORT).SerializeToString())
     with raw_connection(impatient.target) as connection:
         connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
@@ -129,7 +129,7 @@ def test_a_whole_answer_that_nobody_reads_is_given_up(impatient: ServerProcess, 
     assert (line["code"], line["reason"]) == ("CANCELLED", "STALLED_READER")
 
 
-def test_the_status_behind_an_unread_answer_is_given_up(impatient: ServerProcess, key: tuple[Path, str]) -> None:
+def test_an_unread_status_is_ended(impatient: ServerProcess, key: tuple[Path, str]) -> None:
     asked = message(request(request_id="stalled", output={"top_logprobs": 20}, **ENDLESS).SerializeToString())
     with raw_connection(impatient.target) as connection:
         connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
@@ -139,7 +139,7 @@ def test_the_status_behind_an_unread_answer_is_given_up(impatient: ServerProcess
     assert (line["code"], line["reason"]) == ("CANCELLED", "STALLED_READER")
 
 
-def test_half_a_message_of_a_stranger_makes_room_for_others(impatient: ServerProcess) -> None:
+def test_a_half_sent_message_without_a_key_makes_room(impatient: ServerProcess) -> None:
     with ExitStack() as stack:
         connections = [stack.enter_context(raw_connection(impatient.target)) for _ in range(2 * MOST_ARRIVING)]
         for connection in connections:
@@ -152,7 +152,7 @@ def test_half_a_message_of_a_stranger_makes_room_for_others(impatient: ServerPro
             until_ended(connection, {1})
 
 
-def test_what_strangers_may_watch_is_bounded(impatient: ServerProcess, key: tuple[Path, str]) -> None:
+def test_health_watches_without_a_key_are_bounded(impatient: ServerProcess, key: tuple[Path, str]) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(raw_connection(impatient.target))
         first.send(GREETING, *(begin(WATCH, 2 * number + 1, message(b"")) for number in range(MOST_OF_A_STRANGER + 1)))
@@ -173,7 +173,7 @@ def test_what_strangers_may_watch_is_bounded(impatient: ServerProcess, key: tupl
     assert (found.value("doherty_refusals_total", reason="TOO_MANY_CALLS") or 0) >= 2
 
 
-def test_a_stranger_with_too_many_calls_is_told_why() -> None:
+def test_a_caller_without_a_key_gets_too_many_calls() -> None:
     with start_server(*SYNTHETIC) as server, grpc.insecure_channel(server.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         empty = health_pb2.HealthCheckRequest()
@@ -210,7 +210,7 @@ def test_cancels_are_read_while_there_is_no_room() -> None:
         rpc.rest()
 
 
-def test_what_there_is_no_room_to_keep_is_refused() -> None:
+def test_requests_without_room_to_keep_are_refused() -> None:
     large: dict[str, Any] = {**SHORT, "raw_text": "word " * 15_000}
     del large["prompt"]
     flags = ("--max-concurrent-streams", "2")
@@ -226,7 +226,7 @@ def test_what_there_is_no_room_to_keep_is_refused() -> None:
         rpc.rest()
 
 
-def test_half_a_request_for_metrics_keeps_nobody_out(impatient: ServerProcess) -> None:
+def test_a_half_sent_metrics_request_blocks_nobody(impatient: ServerProcess) -> None:
     host, _, port = str(impatient.wait_for("metrics")["address"]).rpartition(":")
     with ExitStack() as stack:
         halves = [stack.enter_context(socket.create_connection((host, int(port)), SECONDS)) for _ in range(40)]
@@ -236,7 +236,7 @@ def test_half_a_request_for_metrics_keeps_nobody_out(impatient: ServerProcess) -
         assert halves[0].recv(1) == b""  # the oldest have made room
 
 
-def test_a_request_for_metrics_has_a_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metrics_request_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "_MAX_SECONDS", 0.1)
     port = _http.start_http("127.0.0.1", 0, lambda _, __: [])
     with socket.create_connection(("127.0.0.1", port), SECONDS) as half:

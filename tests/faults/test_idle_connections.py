@@ -1,4 +1,4 @@
-"""Connections that do nothing: they must not keep newcomers out, nor use up what the engine needs."""
+"""Idle connections must not keep out new ones, nor use up the engine's descriptors."""
 
 import ipaddress
 import sys
@@ -51,7 +51,7 @@ def descriptors(server: ServerProcess) -> int:
 
 
 @pytest.mark.model
-def test_a_thousand_of_them_under_a_thousand_descriptors(tmp_path: Path, idle: ExitStack) -> None:
+def test_a_thousand_idle_connections_with_few_descriptors(tmp_path: Path, idle: ExitStack) -> None:
     """All callers come from the address of the idle ones, each call on a connection of its own."""
     keys, python = tmp_path / "keys.json", tmp_path / "python"
     token = add_key(keys, "caller")
@@ -78,7 +78,7 @@ def test_a_thousand_of_them_under_a_thousand_descriptors(tmp_path: Path, idle: E
         assert server.stop() == 0
 
 
-def test_those_with_a_key_and_health_checks_stay(tmp_path: Path, idle: ExitStack) -> None:
+def test_connections_with_a_key_and_health_checks_stay(tmp_path: Path, idle: ExitStack) -> None:
     keys = tmp_path / "keys.json"
     token = add_key(keys, "caller")
     with (
@@ -128,7 +128,7 @@ def test_many_peers_leave_room_for_newcomers() -> None:
     assert {one.seen for one in guard.surplus(with_key, LATER)} == {64, 65}
 
 
-def test_newcomers_have_a_second_to_show_their_key() -> None:
+def test_new_connections_have_a_second_to_send_their_key() -> None:
     guard = ConnectionGuard(64)
     crowd = [connection("192.0.2.1", LATER - 0.01 * age) for age in range(40)]
     assert guard.surplus(crowd, LATER) == crowd[32:]

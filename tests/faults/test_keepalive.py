@@ -1,4 +1,4 @@
-"""Connections on which nothing is said for long, and those whose other end is gone."""
+"""Silent connections, and connections whose other end has vanished."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_a_caller_may_ping_a_silent_minute_every_ten_seconds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_caller_that_is_gone_without_a_word_is_found() -> None:
+def test_a_vanished_caller_is_detected() -> None:
     """After half a minute of silence the server asks, and ten seconds later it knows."""
     slowly = ("-o", "tokens_per_second=1", "-o", "slots=1")
     with (
@@ -70,7 +70,7 @@ def test_a_caller_that_is_gone_without_a_word_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_server_that_is_gone_without_a_word_is_found() -> None:
+def test_a_vanished_server_is_detected() -> None:
     """On a channel as the SDK makes it."""
     with (
         start_server("--engine", "synthetic", "-o", "tokens_per_second=1") as server,

@@ -98,7 +98,7 @@ def test_a_large_whole_answer_is_all_there(fast: Caller) -> None:
     assert (delta.text, delta.token_ids, delta.logprobs) == (answer.text, answer.token_ids, answer.logprobs)
 
 
-def test_who_leaves_while_a_whole_answer_is_sent_has_left(server: ServerProcess) -> None:
+def test_a_caller_that_leaves_during_a_whole_answer_is_recorded(server: ServerProcess) -> None:
     asked = request(request_id="left", **long(2000, output={"top_logprobs": 20})).SerializeToString()
     with raw_connection(server.target) as connection:
         connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))

@@ -1,4 +1,4 @@
-"""A log that nobody reads, whose reader is gone, or for which the disk has no room."""
+"""A log that is not read, whose reader has exited, or whose disk is full."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def ask(caller: Caller, requests: int) -> None:
         assert all(rpc.last(number).response.HasField("summary") for number in (1, requests))
 
 
-def test_nobody_reads_it() -> None:
+def test_a_log_that_is_not_read_does_not_block() -> None:
     reader, writer = os.pipe()
     with logging_to(writer) as (process, caller, _):
         ask(caller, 300)
@@ -73,7 +73,7 @@ def test_nobody_reads_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["closed pipe", "full disk"])
-def test_it_cannot_be_written(kind: str) -> None:
+def test_a_log_that_cannot_be_written_does_not_block(kind: str) -> None:
     """Neither the server nor its supervision minds: an engine that dies is started again."""
     if kind == "full disk":
         writer = os.open("/dev/full", os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Messages that are as large as may be, and whose parts would each cost the server something."""
+"""Messages of the maximum size with costly parts."""
 
 import asyncio
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def failure(server: ServerProcess, method: str, message: bytes) -> Failure:
         pytest.param("Generate", b"\x30\1" * (SIZE // 2), INVALID, id="numbers that are not packed"),
     ],
 )
-def test_what_has_too_many_fields_is_refused_before_it_is_parsed(
+def test_too_many_fields_are_refused_before_parsing(
     server: ServerProcess, method: str, message: bytes, code: grpc.StatusCode
 ) -> None:
     failure(server, method, b"\xff")  # what a call takes is taken
@@ -103,30 +103,28 @@ def test_what_has_too_many_fields_is_refused_before_it_is_parsed(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_longer_than_any_context_is_refused_by_its_length(
-    server: ServerProcess, message: bytes, name: str
-) -> None:
+def test_inputs_longer_than_the_context_are_refused_by_length(server: ServerProcess, message: bytes, name: str) -> None:
     found = failure(server, "Generate", message)
     assert (found.code, found.reason, found.fields) == (INVALID, "INVALID_FIELD", [name])
     assert failure(server, "StreamGenerate", message).fields == [name]
 
 
-def test_all_that_is_too_long_is_told_at_once(server: ServerProcess) -> None:
+def test_all_lengths_are_reported_together(server: ServerProcess) -> None:
     long = asked(raw_text=LETTERS[: SIZE // 2], continue_from=ContinueFrom(token_ids=bytes(SIZE // 3)))
     assert failure(server, "Generate", long).fields == ["raw_text", "continue_from.token_ids"]
 
 
-def test_what_is_too_long_to_count_is_refused_by_its_length(server: ServerProcess) -> None:
+def test_inputs_too_long_to_count_are_refused_by_length(server: ServerProcess) -> None:
     long = CountTokensRequest(raw_text=LETTERS).SerializeToString()
     assert failure(server, "CountTokens", long).fields == ["raw_text"]
 
 
-def test_the_name_of_nothing_is_not_told_back_whole(server: ServerProcess) -> None:
+def test_long_unknown_names_are_shortened(server: ServerProcess) -> None:
     found = failure(server, "Generate", asked(prompt="a", model=LETTERS))
     assert (found.reason, len(found.message) < 300) == ("MODEL_NOT_FOUND", True)
 
 
-def test_the_longest_conversation_is_taken(server: ServerProcess) -> None:
+def test_the_longest_conversation_is_accepted(server: ServerProcess) -> None:
     message = MultiplexGenerateRequest(
         starts=[
             MultiplexStart(
@@ -149,7 +147,7 @@ def test_a_message_to_another_service_is_small(server: ServerProcess) -> None:
     assert found.code is INVALID
 
 
-async def test_pieces_of_work_take_turns_with_all_else() -> None:
+async def test_slices_of_work_alternate_with_other_work() -> None:
     """Whoever they are for: between two of them, the loop handles what has come."""
     turns, done = Turns(), []
 

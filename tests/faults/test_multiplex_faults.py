@@ -75,7 +75,7 @@ def leave(rpc: Rpc, wire: Proxy, how: str) -> None:
         rpc.read_until(lambda: False)
 
 
-def test_a_request_that_begins_as_its_caller_leaves_is_no_trouble() -> None:
+def test_a_request_may_begin_while_its_caller_leaves() -> None:
     with quiet_server("-o", "slots=4") as (_, caller):
         for _ in range(50):
             with opened(caller.stub) as rpc:
@@ -103,7 +103,7 @@ def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
         assert caller.generate(**SHORT).text
 
 
-def test_answers_whose_end_is_stuck_in_a_write_are_no_trouble() -> None:
+def test_answers_may_end_while_a_write_is_stuck() -> None:
     """What stands in a message that nobody reads is over for the server; that it was not read is its end."""
     flags = ("-o", "tokens_per_second=0", "-o", "slots=64", "--stall-timeout", "0.5")
     long: dict[str, Any] = {
@@ -122,7 +122,7 @@ def test_answers_whose_end_is_stuck_in_a_write_are_no_trouble() -> None:
         aborts(caller)
 
 
-def test_ten_thousand_requests_in_a_message_keep_nobody_else_waiting_for_long() -> None:
+def test_ten_thousand_requests_in_a_message_do_not_delay_others() -> None:
     """Beside them, others wait for a small part of the time that all of them take."""
     with quiet_server("-o", "tokens_per_second=0") as (_, caller), opened(caller.stub, timeout=120) as rpc:
         begun = [start(number, **SHORT) for number in range(1, 10_001)]

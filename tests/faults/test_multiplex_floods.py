@@ -1,4 +1,4 @@
-"""Messages on MultiplexGenerate that are full of requests and cancels, each of which is next to nothing."""
+"""Messages on MultiplexGenerate with very many small requests and cancels."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def flood(number: int) -> bytes:
 
 
 @pytest.mark.parametrize(("number", "size"), [(94_000, 0.85), (178_000, 1.6)])
-def test_what_has_too_many_entries_is_refused_before_anything_is_made_of_it(
+def test_too_many_entries_are_refused_before_parsing(
     guarded: ServerProcess, keys: Path, number: int, size: float
 ) -> None:
     message = flood(number)
@@ -73,7 +73,7 @@ def test_what_has_too_many_entries_is_refused_before_anything_is_made_of_it(
     assert peak_bytes(guarded) - before < 32 * MEBIBYTE
 
 
-def test_what_may_be_sent_is_answered_one_by_one(guarded: ServerProcess, keys: Path) -> None:
+def test_the_largest_allowed_message_is_answered(guarded: ServerProcess, keys: Path) -> None:
     metadata = bearer(add_key(keys, "answered", max_concurrent=1))
     message = flood(8_000)
     with grpc.insecure_channel(guarded.target) as channel:
@@ -113,7 +113,7 @@ def test_requests_that_are_cancelled_while_they_wait_are_not_begun(rpc: Rpc) -> 
     assert rpc.failure(5).reason == "INVALID_FIELD"  # in its turn
 
 
-def test_small_requests_do_not_keep_the_message_that_brought_them() -> None:
+def test_waiting_requests_do_not_keep_their_whole_message() -> None:
     """Nor does the error of the large ones keep those."""
     large = start(1, prompt="word " * 400_000)
     with (
@@ -135,7 +135,7 @@ def _send_beside(rpc: Rpc, large: MultiplexStart, number: int) -> None:
     assert rpc.failure(2 * number).fields == ["prompt"]
 
 
-def test_requests_that_wait_are_read_no_faster_than_there_is_room_for_them() -> None:
+def test_no_more_requests_are_begun_than_there_is_room_for() -> None:
     large: dict[str, Any] = {"prompt": "word " * 200_000, "raw_text": "a"}
     with (
         start_server("--engine", "synthetic", "--max-concurrent-streams", "70") as server,

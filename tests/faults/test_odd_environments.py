@@ -52,14 +52,14 @@ def assert_one_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) 
     assert all(word in sentence for word in words), sentence
 
 
-def test_whatever_a_start_raises_is_one_sentence() -> None:
+def test_any_exception_of_a_start_is_one_sentence() -> None:
     ended = subprocess.run(
         command_whose_engine_fails(1), check=False, capture_output=True, text=True, timeout=SECONDS, env=environment()
     )
     assert_one_sentence(ended, "The engine cannot start: OSError: [Errno 30] Read-only file system")
 
 
-def test_whatever_a_restart_raises_is_another_attempt() -> None:
+def test_any_exception_of_a_restart_is_retried() -> None:
     command = [*command_whose_engine_fails(2, 3), "-o", "die_after_steps=20"]
     server = ServerProcess(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
     try:
@@ -126,7 +126,7 @@ def test_as_the_first_process_on_a_root_that_cannot_be_written(free_address: str
         assert server.wait() == 0
 
 
-def test_a_path_from_a_home_that_nobody_has_is_one_sentence() -> None:
+def test_a_path_in_a_missing_home_is_one_sentence() -> None:
     """A user that has no entry in the list of users, as in many containers, and no HOME."""
     program = f"import pwd; pwd.getpwuid = {{}}.__getitem__; {SETUP}"
     ended = subprocess.run(

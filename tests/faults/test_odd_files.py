@@ -1,4 +1,4 @@
-"""Files that the server reads by itself, and that are not what they should be."""
+"""Odd files in the place of keys, certificates and settings."""
 
 import os
 from collections.abc import Callable
@@ -36,14 +36,14 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_it_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_an_odd_file_is_not_read(tmp_path: Path, kind: str) -> None:
     ODD[kind](tmp_path / "odd")
     with pytest.raises(UnfitFileError, match="MiB" if kind == "too large" else "regular file"):
         read_file(tmp_path / "odd", 1 << 20)
 
 
 @pytest.mark.parametrize("setting", ["keys_file", "tls_cert", "config"])
-def test_at_the_start_it_is_one_sentence(tmp_path: Path, setting: str) -> None:
+def test_at_the_start_an_odd_file_is_one_sentence(tmp_path: Path, setting: str) -> None:
     os.mkfifo(tmp_path / "odd")
     authority = Authority(tmp_path)
     authority.renew("server")
@@ -56,7 +56,7 @@ def test_at_the_start_it_is_one_sentence(tmp_path: Path, setting: str) -> None:
     assert "odd is not a regular file" in sentence
 
 
-def test_while_the_server_runs_it_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_running_server_keeps_its_previous_file(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     token = add_key(keys, "kept")
     with start_server(*SYNTHETIC, "--keys-file", str(keys)) as server, connect_with(server.target, token) as caller:
@@ -78,7 +78,7 @@ def test_while_the_server_runs_it_keeps_what_it_has(tmp_path: Path) -> None:
         (DAY, 30 * DAY, "certificate_not_valid"),
     ],
 )
-def test_a_certificate_that_is_not_valid_for_long_is_told(
+def test_an_expiring_certificate_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, begins: timedelta, ends: timedelta, event: str | None
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)

@@ -1,4 +1,4 @@
-"""More than a server can do: what fits is served, the rest is refused at once, and keys share fairly."""
+"""Overload: the capacity is served, the rest is refused at once, and keys share fairly."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ async def many(number: int, ask: Callable[[int], Awaitable[object]], apart: floa
 @pytest.mark.parametrize(
     ("answer", "most"), [("5000", 200), ("200", 1024)], ids=["callers say how long", "callers say nothing"]
 )
-async def test_a_cold_server_serves_what_fits_and_refuses_the_rest(answer: str, most: int) -> None:
+async def test_an_overloaded_cold_server_serves_its_capacity(answer: str, most: int) -> None:
     """2 slots, answers of 0.4 s, deadlines of 1.5 s: it can do 5 a second, and is asked for 50."""
     flags = (*SYNTHETIC, "-o", "slots=2", "-o", "tokens_per_second=500", "-o", f"answer_tokens={answer}")
     with start_server(*flags) as server:
@@ -85,7 +85,7 @@ def shared(folder: Path, *flags: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield server.target, tokens
 
 
-async def test_a_key_that_floods_the_server_makes_no_other_wait(tmp_path: Path) -> None:
+async def test_a_flooding_key_does_not_delay_others(tmp_path: Path) -> None:
     order: list[str] = []
     begun = asyncio.Event()
     with shared(tmp_path, "-o", "slots=1", "-o", "tokens_per_second=200") as (target, tokens):
@@ -141,7 +141,7 @@ def failed(call: Any) -> Any:
     return error
 
 
-async def test_clients_that_leave_retries_to_grpc_are_told_when_to_come_back() -> None:
+async def test_grpcs_own_retries_get_a_pushback() -> None:
     """6 callers, one slot and one place: at 10 ms between attempts, five attempts are over long before an answer is."""
     flags = ("-o", "slots=1", "-o", "tokens_per_second=100", "-o", "answer_tokens=60", "--max-queued-requests", "1")
     with start_server(*SYNTHETIC, *flags) as server:
@@ -153,7 +153,7 @@ async def test_clients_that_leave_retries_to_grpc_are_told_when_to_come_back() -
     assert len(replies) == 6
 
 
-def test_a_refusal_tells_in_both_ways_when_to_come_back_and_whether_it_is_of_use() -> None:
+def test_retry_info_and_pushback_agree() -> None:
     with (
         start_server(*SYNTHETIC, "-o", "slots=1", "--max-queued-requests", "0") as server,
         connect(server.target) as caller,
@@ -177,7 +177,7 @@ def test_a_refusal_tells_in_both_ways_when_to_come_back_and_whether_it_is_of_use
         running.cancel()
 
 
-async def test_callers_that_never_come_back_keep_no_places() -> None:
+async def test_callers_that_never_retry_reserve_no_place() -> None:
     flags = ("-o", "slots=2", "-o", "tokens_per_second=200", "-o", "answer_tokens=40", "--max-queued-requests", "4")
     with start_server(*SYNTHETIC, *flags) as server:
         async with AsyncClient(server.target, retry=None) as once:
@@ -188,7 +188,7 @@ async def test_callers_that_never_come_back_keep_no_places() -> None:
             assert ends == {"OK": 6}
 
 
-def test_a_time_since_when_one_tries_that_is_none_is_passed_over() -> None:
+def test_an_invalid_trying_since_is_ignored() -> None:
     with start_server(*SYNTHETIC) as server, connect(server.target) as caller:
         for value in ("-5", "soon", "9" * 30, "1.5", ""):
             metadata = (("doherty-trying-since-ms", value),)

@@ -1,4 +1,4 @@
-"""Faults that real servers of this kind have; README.md has the list, and says where the others are tested."""
+"""Faults of other servers of this kind; README.md lists them and their tests."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Faults of the SDKs of real servers; README.md has the list, and says where the others are tested."""
+"""Faults of other SDKs; README.md lists them and their tests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +51,7 @@ def refusing() -> Iterator[tuple[list[str], str]]:
     server.stop(None).wait()
 
 
-async def test_a_refusal_without_a_time_to_come_back_is_final(refusing: tuple[list[str], str]) -> None:
+async def test_a_refusal_without_retry_info_is_final(refusing: tuple[list[str], str]) -> None:
     """Fault 28: RESOURCE_EXHAUSTED was retried though the server had not asked for it."""
     asked, target = refusing
     with Client(target) as client:

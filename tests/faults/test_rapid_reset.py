@@ -30,7 +30,7 @@ def resets(first: int, *, whole: bool) -> bytes:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["headers", "requests"])
-def test_others_are_served_and_everything_comes_back(whole: bool) -> None:  # noqa: FBT001 - a parameter of the table
+def test_others_are_served_and_all_resources_are_freed(whole: bool) -> None:  # noqa: FBT001 - a parameter of the table
     with start_server("--engine", "synthetic") as server, connect(server.target) as caller:
         with raw_connection(server.target) as attacker, ThreadPoolExecutor(2) as pool:
             attacker.send(GREETING)

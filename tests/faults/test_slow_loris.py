@@ -1,4 +1,4 @@
-"""Connections that begin something and never end it, while others are served."""
+"""Connections that begin something and never finish it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def stalling() -> Iterator[ExitStack]:
         pytest.param(GREETING + frame(Kind.HEADERS, END_HEADERS, 1, HEADERS) + HALF_MESSAGE, id="half a message"),
     ],
 )
-def test_others_are_served_and_everything_comes_back(sent: bytes, stalling: ExitStack) -> None:
+def test_others_are_served_and_all_resources_are_freed(sent: bytes, stalling: ExitStack) -> None:
     with start_server(*SYNTHETIC, "-o", "slots=1") as server, connect(server.target) as caller:
         before = descriptors(server)
         for _ in range(NUMBER):
@@ -75,7 +75,7 @@ def test_others_are_served_and_everything_comes_back(sent: bytes, stalling: Exit
         wait_for_descriptors(caller, server, before)
 
 
-def test_a_connection_that_does_not_get_through_its_handshake_is_ended(tmp_path: Path, stalling: ExitStack) -> None:
+def test_an_incomplete_handshake_is_ended(tmp_path: Path, stalling: ExitStack) -> None:
     authority = Authority(tmp_path)
     authority.renew("localhost")
     with start_server(*SYNTHETIC) as plain, start_server(*SYNTHETIC, *authority.flags) as secure:
@@ -95,7 +95,7 @@ def test_a_connection_that_does_not_get_through_its_handshake_is_ended(tmp_path:
     assert all(7 < one < 20 for one in seconds), seconds
 
 
-def test_an_idle_connection_is_ended_and_comes_back_by_itself() -> None:
+def test_an_idle_connection_is_closed_and_reopened() -> None:
     with start_server(*SYNTHETIC, "--idle-timeout", "1") as server, connect(server.target) as caller:
         with raw_connection(server.target) as idle:
             idle.send(GREETING)
@@ -137,7 +137,7 @@ class Begins(Reporter):
         super().begin(record, metadata)
 
 
-async def test_tasks_come_back() -> None:
+async def test_tasks_are_freed() -> None:
     """With our interceptors and options around one method; only the minute-long waits of core are a second here."""
     settings, begins = Settings(receive_timeout=0.5), Begins()
     receive_watch = ReceiveWatch(settings.receive_timeout)

@@ -1,4 +1,4 @@
-"""A call to a method whose name is no text: it ended the accept loop of grpcio 1.84.0 to 1.85.3."""
+"""A method name that is not UTF-8, which ends the accept loop of grpcio 1.84.0 to 1.85.3."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from support.wire import connect
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
 
 
-def test_newcomers_are_still_let_in(synthetic_server: ServerProcess) -> None:
+def test_new_connections_are_still_accepted(synthetic_server: ServerProcess) -> None:
     headers = header_block("/doherty.v1.GenerationService/\udcff")
     with raw_connection(synthetic_server.target) as attacker:
         attacker.send(GREETING, frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, headers))

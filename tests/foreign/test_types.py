@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import guide
+from support.pages import blocks
 from support.wheel import ROOT, Environment, install, run
 
 
@@ -21,9 +22,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own: out of this repository's, whose settings it must not have."""
     folder = tmp_path_factory.mktemp("project")
     examples = (path for path in (ROOT / "examples").glob("*.py") if path.name != "demo.py")  # which is no caller
-    for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples):
+    tests = (ROOT / "examples" / "tests").glob("*.py")
+    for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples, *tests):
         shutil.copy(path, folder)
     (folder / "guide.py").write_text(guide.program())
+    page = (block.text for block in blocks(ROOT / "docs" / "testing.md") if block.language == "python")
+    (folder / "testing_guide.py").write_text("\n".join(page))
     settings = {
         "typeCheckingMode": "strict",
         "enableTypeIgnoreComments": False,  # those are for mypy

@@ -1,4 +1,4 @@
-"""The door for SMG, as a gateway's client sees it."""
+"""The door for SMG."""
 
 import io
 import threading
@@ -101,7 +101,7 @@ def test_log_probabilities_and_constraints(stub: Any) -> None:
         ({"structural_tag": "{}"}, "sampling_params.structural_tag"),
     ],
 )
-def test_what_has_no_counterpart_is_refused_by_name(stub: Any, params: Any, field: str) -> None:
+def test_unsupported_fields_are_refused_by_name(stub: Any, params: Any, field: str) -> None:
     failure = failure_of(lambda: list(stub.Generate(asked(**params), timeout=SECONDS)))
     assert (failure.code, failure.fields) == (grpc.StatusCode.UNIMPLEMENTED, [field])
 
@@ -146,7 +146,7 @@ def test_abort_ends_requests_that_run_and_that_wait(server: DoorServer, stub: An
         pass
 
 
-def test_what_it_tells_of_the_server(server: DoorServer, stub: Any) -> None:
+def test_server_info_and_loads(server: DoorServer, stub: Any) -> None:
     assert stub.HealthCheck(vllm.HealthCheckRequest(), timeout=SECONDS).healthy
     model = stub.GetModelInfo(vllm.GetModelInfoRequest(), timeout=SECONDS)
     assert (model.served_model_name, model.is_generation, model.model_path) == ("synthetic", True, "")
@@ -169,9 +169,9 @@ def test_the_tokenizer_comes_as_an_archive(tmp_path: Path) -> None:
             assert "tokenizer_config.json" in archive.namelist()
 
 
-def test_a_door_that_others_can_reach_has_to_be_allowed() -> None:
+def test_a_door_on_other_addresses_needs_insecure() -> None:
     with (
-        pytest.raises(AssertionError, match="plaintext to other machines; say --insecure"),
+        pytest.raises(AssertionError, match="plaintext to other machines; use --insecure"),
         start_server("--engine", "synthetic", "--door", "smg", "--door-listen", "0.0.0.0:0", until="door_open"),
     ):
         pass

@@ -50,7 +50,7 @@ def answered(servers: Pair) -> list[int]:
     return counts
 
 
-def test_a_chat_is_what_the_server_says_whole_and_streamed(openai: OpenAI, servers: Pair) -> None:
+def test_chat_whole_and_streamed(openai: OpenAI, servers: Pair) -> None:
     # An absurd maximum, as many programs send.
     whole = openai.chat.completions.create(**asked("Name three colors.", max_tokens=1_000_000))
     text, reasons, usage = "", [], None
@@ -85,7 +85,7 @@ def test_a_schema_is_kept(openai: OpenAI) -> None:
     assert isinstance(person["age"], int)
 
 
-def test_who_hangs_up_frees_the_slot(openai: OpenAI, servers: Pair) -> None:
+def test_a_caller_that_hangs_up_frees_the_slot(openai: OpenAI, servers: Pair) -> None:
     events = openai.chat.completions.create(
         **asked("Tell me a long story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
     )

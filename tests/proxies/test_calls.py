@@ -37,7 +37,7 @@ def test_a_cancelled_call_frees_its_slot(caller: Caller, fleet: Fleet, method: s
             pass
 
 
-def test_what_comes_behind_an_answer_arrives(caller: Caller) -> None:
+def test_trailing_metadata_arrives(caller: Caller) -> None:
     call = caller.stub.StreamGenerate(request(**SHORT), timeout=SECONDS)
     *_, last = call
     assert last.HasField("summary")

@@ -1,4 +1,4 @@
-"""Who runs, who waits, and who is refused: by a clock that the tests set."""
+"""Admission: which requests run, wait or are refused. The tests set the clock."""
 
 import sys
 from collections import Counter
@@ -131,7 +131,7 @@ async def test_hands_out_no_more_than_the_slots(clock: Clock) -> None:
     assert (lab.admission.running, lab.admission.queued, lab.admission.queued_bytes) == (2, 0, 0)
 
 
-async def test_whoever_came_first_of_a_key_goes_first_and_retries_count_from_their_first_attempt(clock: Clock) -> None:
+async def test_requests_of_a_key_are_ordered_by_their_first_attempt(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     running = lab.fill()
     waiting = {"a": lab.enter(request())}
@@ -142,7 +142,7 @@ async def test_whoever_came_first_of_a_key_goes_first_and_retries_count_from_the
     assert await order_of(lab, running, waiting) == ["tried for long", "a", "tried for half a second", "b"]
 
 
-async def test_who_claims_to_have_tried_for_hours_stands_behind_who_came_a_minute_ago(clock: Clock) -> None:
+async def test_at_most_one_minute_of_claimed_trying_counts(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     running = lab.fill()
     waiting = {"here for long": lab.enter(request())}
@@ -151,7 +151,7 @@ async def test_who_claims_to_have_tried_for_hours_stands_behind_who_came_a_minut
     assert await order_of(lab, running, waiting) == ["here for long", "liar"]
 
 
-async def test_slots_rotate_among_keys_however_old_their_requests_are(clock: Clock) -> None:
+async def test_slots_are_shared_among_keys_whatever_the_age_of_their_requests(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
     running = lab.fill(key="flood")
@@ -161,7 +161,7 @@ async def test_slots_rotate_among_keys_however_old_their_requests_are(clock: Clo
     assert [name.split()[0] for name in order] == ["alice", "flood", "alice", "flood", "flood", "flood"]
 
 
-async def test_a_key_gets_as_much_time_as_its_weight_says_and_long_answers_count_for_more(clock: Clock) -> None:
+async def test_keys_share_time_by_weight_not_by_number_of_answers(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
     (running,) = lab.fill(key="heavy", weight=2.0)
@@ -177,7 +177,7 @@ async def test_a_key_gets_as_much_time_as_its_weight_says_and_long_answers_count
     assert got["heavy"] * 3.0 / got["light"] == pytest.approx(2.0, rel=0.1)
 
 
-async def test_a_key_alone_has_everything(clock: Clock) -> None:
+async def test_a_single_key_gets_all_slots(clock: Clock) -> None:
     lab = Lab(clock, slots=8)
     lab.fill(key="a")
     assert lab.admission.running == 8
@@ -213,7 +213,7 @@ async def test_batch_gets_a_tenth_of_the_time_and_persons_the_rest(clock: Clock)
     assert 4 <= order[:50].count("batch") <= 6
 
 
-async def test_those_that_can_wait_do_not_crowd_out_those_that_cannot(clock: Clock) -> None:
+async def test_requests_with_long_deadlines_do_not_block_short_ones(clock: Clock) -> None:
     """Requests of one key: a long line of those without a deadline, and one that has a second."""
     lab = Lab(clock, slots=1)
     lab.learn(10)
@@ -224,7 +224,7 @@ async def test_those_that_can_wait_do_not_crowd_out_those_that_cannot(clock: Clo
 
 
 @pytest.mark.parametrize(("whole", "needed"), [(True, 3.0 + 2.0), (False, 3.0 + PER_TOKEN)])
-async def test_who_cannot_be_answered_in_time_is_refused_at_once(
+async def test_a_request_that_would_miss_its_deadline_is_refused_at_once(
     clock: Clock,
     whole: bool,  # noqa: FBT001 - a parameter of the test
     needed: float,
@@ -254,7 +254,7 @@ async def test_answers_that_were_cut_off_make_the_estimate_longer(clock: Clock) 
     assert lab.refused(request(deadline=clock.now + 2.5, **ask)).reason == "DEADLINE_TOO_SHORT"
 
 
-async def test_an_answer_that_outlasts_all_that_are_known_is_expected_to_go_on(clock: Clock) -> None:
+async def test_an_answer_longer_than_all_samples_is_expected_to_continue(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
     running = lab.fill(most_tokens=1000)
@@ -262,7 +262,7 @@ async def test_an_answer_that_outlasts_all_that_are_known_is_expected_to_go_on(c
     assert lab.refused(request(deadline=clock.now + 2)).reason == "DEADLINE_TOO_SHORT"
 
 
-async def test_a_cold_server_knows_how_long_an_answer_is_at_the_most(clock: Clock) -> None:
+async def test_a_cold_server_uses_max_output_tokens(clock: Clock) -> None:
     lab = Lab(clock, slots=4)
     running = lab.fill(most_tokens=100)
     lab.pass_time(1, *running)  # half of the answers that they may have
@@ -271,7 +271,7 @@ async def test_a_cold_server_knows_how_long_an_answer_is_at_the_most(clock: Cloc
     lab.enter(request(deadline=clock.now + 4, **ask))
 
 
-async def test_a_slot_is_not_given_to_one_whose_time_is_over_or_too_short_by_then(clock: Clock) -> None:
+async def test_a_slot_is_not_given_to_a_request_that_is_too_late(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
     running = lab.fill()
@@ -306,7 +306,7 @@ async def test_an_idle_server_never_refuses(clock: Clock) -> None:
     assert not lab.refusals
 
 
-async def test_what_is_hopeless_gets_no_slot_of_a_busy_server(clock: Clock) -> None:
+async def test_a_busy_server_gives_no_slot_to_a_hopeless_request(clock: Clock) -> None:
     lab = Lab(clock, slots=4)
     lab.learn(500)
     for _ in range(3):
@@ -316,7 +316,7 @@ async def test_what_is_hopeless_gets_no_slot_of_a_busy_server(clock: Clock) -> N
     assert lab.admission.running == 4
 
 
-async def test_the_queue_is_as_long_as_the_wait_of_its_last_one(clock: Clock) -> None:
+async def test_the_queue_is_bounded_by_the_wait_of_its_last_request(clock: Clock) -> None:
     lab = Lab(clock, slots=2, seconds=5.0)
     lab.learn(50)
     running = lab.fill()
@@ -331,7 +331,7 @@ async def test_the_queue_is_as_long_as_the_wait_of_its_last_one(clock: Clock) ->
     lab.enter(request(key="another"))  # the line of one key is not that of another
 
 
-async def test_who_has_tried_for_longer_gets_the_place_of_the_youngest(clock: Clock) -> None:
+async def test_an_older_request_replaces_the_youngest(clock: Clock) -> None:
     lab = Lab(clock, slots=1, seconds=3.0)
     lab.learn(50)
     lab.fill()
@@ -348,7 +348,7 @@ async def test_who_has_tried_for_longer_gets_the_place_of_the_youngest(clock: Cl
     assert back.waits
 
 
-async def test_a_full_queue_sends_the_youngest_of_the_key_away_that_uses_most(clock: Clock) -> None:
+async def test_a_full_queue_refuses_the_youngest_of_the_largest_key(clock: Clock) -> None:
     lab = Lab(clock, slots=1, requests=4)
     lab.fill()
     flood = [lab.enter(request(key="flood")) for _ in range(3)]
@@ -382,7 +382,7 @@ async def test_batch_keeps_its_share_of_the_queue(clock: Clock) -> None:
     assert [one.waits for one in batch] == [True] * 2 + [False] * 18
 
 
-async def test_bytes_bound_the_queue_too_and_nobody_is_pushed_out_in_vain(clock: Clock) -> None:
+async def test_bytes_bound_the_queue_and_no_request_is_refused_in_vain(clock: Clock) -> None:
     lab = Lab(clock, slots=1, most_bytes=50)
     lab.fill()
     person, batch = lab.enter(request(size=30)), lab.enter(request(priority=BATCH, size=5))
@@ -391,7 +391,7 @@ async def test_bytes_bound_the_queue_too_and_nobody_is_pushed_out_in_vain(clock:
     assert lab.admission.queued_bytes == 35
 
 
-async def test_one_who_stops_waiting_leaves_the_queue(clock: Clock) -> None:
+async def test_a_caller_that_stops_waiting_leaves_the_queue(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     (held,) = lab.fill()
     waiting = lab.enter(request())
@@ -401,7 +401,7 @@ async def test_one_who_stops_waiting_leaves_the_queue(clock: Clock) -> None:
     assert lab.admission.running == 0
 
 
-async def test_a_slot_granted_to_one_who_leaves_at_that_moment_is_not_lost(clock: Clock) -> None:
+async def test_a_slot_for_a_caller_that_is_leaving_is_not_lost(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     (held,) = lab.fill()
     leaving, next_one = lab.enter(request()), lab.enter(request())
@@ -411,7 +411,7 @@ async def test_a_slot_granted_to_one_who_leaves_at_that_moment_is_not_lost(clock
     assert has_slot(next_one)
 
 
-async def test_one_whose_task_was_cancelled_is_passed_over(clock: Clock) -> None:
+async def test_a_cancelled_waiting_request_is_skipped(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     (held,) = lab.fill()
     leaving, next_one = lab.enter(request()), lab.enter(request())
@@ -433,7 +433,7 @@ async def test_the_wait_of_all_can_be_ended(clock: Clock) -> None:
     assert (lab.admission.running, lab.admission.queued) == (0, 0)
 
 
-async def test_nothing_is_kept_of_keys_that_have_gone(clock: Clock) -> None:
+async def test_keys_without_requests_are_forgotten(clock: Clock) -> None:
     lab = Lab(clock, slots=2, requests=3)
     running = [lab.enter(request(key=f"runs {number}")) for number in range(2)]
     waiting = [lab.enter(request(key=f"waits {number}")) for number in range(3)]
@@ -473,12 +473,12 @@ async def test_a_request_costs_as_little_with_ten_thousand_waiting(clock: Clock)
     assert calls_of_one(1) < 4 * few
 
 
-async def test_a_wait_is_the_rest_of_what_runs_and_then_a_turn_for_each_before(clock: Clock) -> None:
+async def test_a_wait_is_the_rest_of_running_answers_and_the_queue_before(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
     running = lab.fill()
     lab.pass_time(0.5, *running)
-    lab.pace.look()
+    lab.pace.update()
     waits = [lab.pace.wait(rank, 2.0) for rank in (0, 1, 2, 3, 20)]
     assert waits == pytest.approx([0.5, 2.5, 4.5, 6.5, 40.5], abs=0.1)
 
@@ -492,7 +492,7 @@ async def test_one_long_answer_does_not_make_the_wait_long(clock: Clock) -> None
     lab.learn(50)
     long, _ = lab.fill(most_tokens=100_000)
     lab.pass_time(30, long)
-    lab.pace.look()
+    lab.pace.update()
     assert lab.pace.wait(4, 1.0) < 7
 
 
@@ -516,8 +516,8 @@ async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(
     assert lab.pace.chance(ask, enough + 1e-6) == 1.0
     assert lab.pace.chance(ask, enough - 0.1) < 0.1
     assert lab.pace.chance(ask, lab.pace.delay / 2) == 0.0
-    assert lab.pace.need(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
-    assert lab.pace.need(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
+    assert lab.pace.needed(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
+    assert lab.pace.needed(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
 
 
 async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -> None:
@@ -526,23 +526,23 @@ async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -
     assert lab.pace.per_token == pytest.approx(PER_TOKEN)
     (ticket,) = lab.fill()
     lab.pass_time(0.5, ticket)
-    lab.pace.look()
+    lab.pace.update()
     assert isinstance(ticket.progress, Progress)
     for _ in range(20):
         clock.now += 1.0
         ticket.progress.output_tokens += 10
         ticket.progress.last_token = clock.now
-        lab.pace.look()
+        lab.pace.update()
     assert lab.pace.per_token == pytest.approx(0.1, rel=0.05)
 
 
-async def test_callers_that_leave_soon_do_not_push_out_what_is_known(clock: Clock) -> None:
+async def test_callers_that_leave_early_do_not_displace_samples(clock: Clock) -> None:
     lab = Lab(clock, slots=1)
     lab.learn(50)
-    lab.pace.look()
+    lab.pace.update()
     known = lab.pace.lengths.mean(1000)
     lab.learn(3, count=100, ended=False)
-    lab.pace.look()
+    lab.pace.update()
     assert lab.pace.lengths.mean(1000) == pytest.approx(known)
 
 
@@ -558,7 +558,7 @@ async def test_streams_that_were_cut_off_before_their_first_token_count(clock: C
     assert lab.refused(request(deadline=clock.now + 5)).reason == "DEADLINE_TOO_SHORT"
 
 
-async def test_what_was_learned_outlives_the_engine_but_not_what_ran(clock: Clock) -> None:
+async def test_estimates_survive_a_restart_but_running_requests_do_not(clock: Clock) -> None:
     lab = Lab(clock, slots=4)
     lab.learn(50)
     lab.fill()
@@ -568,7 +568,7 @@ async def test_what_was_learned_outlives_the_engine_but_not_what_ran(clock: Cloc
     assert pace.lengths.mean(1000) == pytest.approx(lab.pace.lengths.mean(1000), rel=0.2)
 
 
-async def test_what_is_hopeless_may_have_up_to_half_of_the_slots_and_one_more(clock: Clock) -> None:
+async def test_hopeless_requests_get_at_most_half_of_the_slots_and_one(clock: Clock) -> None:
     lab = Lab(clock, slots=4)
     lab.learn(500)
     for _ in range(3):
@@ -576,7 +576,7 @@ async def test_what_is_hopeless_may_have_up_to_half_of_the_slots_and_one_more(cl
     lab.refused(request(deadline=clock.now + 1, whole=True))
 
 
-async def test_a_queue_is_full_at_its_bounds_and_takes_one_that_is_larger_alone(clock: Clock) -> None:
+async def test_a_queue_is_full_at_its_bounds_but_takes_a_single_larger_request(clock: Clock) -> None:
     lab = Lab(clock, slots=1, requests=3, most_bytes=50)
     lab.fill()
     large = lab.enter(request(size=80))
@@ -609,7 +609,7 @@ async def test_a_retry_that_the_deadline_leaves_no_time_for_is_pointless(clock: 
     assert (hopeless.is_pointless, later.is_pointless) == (True, False)
 
 
-async def test_a_key_counts_on_what_it_has_of_the_slots_if_that_is_more_than_its_fair_part(clock: Clock) -> None:
+async def test_a_key_is_expected_to_keep_more_than_its_fair_part(clock: Clock) -> None:
     lab = Lab(clock, slots=4)
     for key in ("few", "many", "many", "many"):
         lab.enter(request(key=key))

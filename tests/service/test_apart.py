@@ -1,4 +1,4 @@
-"""What the holder of one key can learn of another's prompts, and what the text of a message can pretend to be."""
+"""Keys cannot learn about each other's prompts, and messages cannot forge other messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ async def cached(kind: Kind, server: ServerProcess, token: str, prompt: str, *, 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["unary", "streaming"])
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient", "multiplex"])
-async def test_what_another_key_asked_is_new(
+async def test_prompts_of_another_key_are_not_cached(
     apart: tuple[ServerProcess, dict[str, str]], kind: Kind, *, streams: bool
 ) -> None:
     server, tokens = apart
@@ -71,7 +71,7 @@ async def test_what_another_key_asked_is_new(
     assert seen[2]
 
 
-def test_guesses_learn_nothing(apart: tuple[ServerProcess, dict[str, str]]) -> None:
+def test_guesses_of_another_keys_prompt_reveal_nothing(apart: tuple[ServerProcess, dict[str, str]]) -> None:
     """Who guesses a prompt letter by letter sees the same, whether somebody else has asked it or nobody."""
     server, tokens = apart
     secret, unasked = new_prompt(), new_prompt()
@@ -115,7 +115,7 @@ def test_a_message_cannot_forge_others(
     assert seen == [spelled, 2]
 
 
-def test_a_held_text_counts_by_its_letters(apart: tuple[ServerProcess, dict[str, str]]) -> None:
+def test_a_prefix_text_is_tokenized_as_plain_text(apart: tuple[ServerProcess, dict[str, str]]) -> None:
     server, tokens = apart
     with connect_with(server.target, tokens["alice"]) as caller:
         whole = {"max_output_tokens": 5, "ignore_eos": True}  # which the part is already

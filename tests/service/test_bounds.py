@@ -1,4 +1,4 @@
-"""How large and how many things may be."""
+"""Bounds of sizes and numbers."""
 
 import resource
 from collections import Counter
@@ -53,7 +53,7 @@ def test_clients_are_told_how_many_calls_a_connection_may_have() -> None:
             assert Counter(call.code() for call in calls) == {grpc.StatusCode.OK: 500}
 
 
-def test_calls_that_come_all_at_once_wait_to_be_looked_at(synthetic_server: ServerProcess) -> None:
+def test_a_burst_of_calls_waits_to_be_accepted(synthetic_server: ServerProcess) -> None:
     """Core would cancel some, or all, of those beyond a thousand."""
     headers = header_block("/doherty.v1.GenerationService/GetModel")
     calls = b"".join(
@@ -90,14 +90,14 @@ def few_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_files")
-def test_there_are_files_for_all_connections() -> None:
+def test_the_file_limit_is_raised_for_all_connections() -> None:
     with start_server("--engine", "synthetic", "--max-connections", "300") as server:
         limits = Path(f"/proc/{server.process.pid}/limits").read_text()
     (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
     assert int(line.split()[3]) > 300
 
 
-def test_too_few_files_are_told() -> None:
+def test_too_few_files_are_logged() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 2**31 - 2
     with start_server("--engine", "synthetic", "--max-connections", str(most)) as server:

@@ -1,4 +1,4 @@
-"""What a deployment fills in where a request says nothing."""
+"""The deployment's defaults for fields that a request leaves unset."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Health, reflection, channelz and reports of the load: open, for holders of a key, or off."""
+"""Access to health, reflection, channelz and load reports: open, keyed or off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ def server_with(*flags: str) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def test_without_keys_every_door_is_open() -> None:
+def test_without_keys_every_service_is_open() -> None:
     with server_with() as channel:
         assert knock(channel) == dict.fromkeys(METHODS, OK)
 
@@ -76,7 +76,7 @@ def test_with_keys_only_health_is_open(keys: tuple[str, str]) -> None:
         assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK)
 
 
-def test_each_door_has_a_setting(keys: tuple[str, str]) -> None:
+def test_each_service_has_an_access_setting(keys: tuple[str, str]) -> None:
     flags = ("--health", "keyed", "--reflection", "open", "--load-reports", "open", "--channelz", "off")
     with server_with("--keys-file", keys[0], *flags) as channel:
         # Who has no key does not hear that channelz is off.
@@ -85,12 +85,12 @@ def test_each_door_has_a_setting(keys: tuple[str, str]) -> None:
         assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK) | {"channelz": UNIMPLEMENTED}
 
 
-def test_all_doors_can_be_off() -> None:
+def test_all_services_can_be_off() -> None:
     with server_with("--health", "off", "--reflection", "off", "--channelz", "off", "--load-reports", "off") as channel:
         assert knock(channel) == dict.fromkeys(METHODS, UNIMPLEMENTED)
 
 
-def test_an_unknown_method_tells_nothing_to_who_has_no_key(keys: tuple[str, str]) -> None:
+def test_an_unknown_method_needs_a_key(keys: tuple[str, str]) -> None:
     with server_with("--keys-file", keys[0]) as channel:
         call: Any = channel.unary_unary("/doherty.v1.GenerationService/NoSuchMethod")
         assert failure_of(lambda: call(b"", timeout=SECONDS)).code is UNAUTHENTICATED

@@ -94,7 +94,7 @@ def assert_whole(desk: Desk) -> None:
     assert manifest["configuration"]["lookahead"] == [8, 6, 8]
     assert {path.name for path in engine.iterdir()} == {*manifest["files"], "doherty.json"}
     again = desk.prepare()
-    assert (again.returncode, again.stdout.startswith("The engine was there: ")) == (0, True), again.stderr
+    assert (again.returncode, again.stdout.startswith("The engine already exists: ")) == (0, True), again.stderr
 
 
 @pytest.mark.parametrize("profile", engine_profiles("trtllm"))
@@ -103,21 +103,21 @@ def test_a_profile_is_shown_as_toml(profile: str, desk: Desk) -> None:
     assert tomllib.loads(shown.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
 
 
-def test_what_there_is_not_to_be_shown(desk: Desk) -> None:
+def test_showing_an_unknown_profile_fails(desk: Desk) -> None:
     assert desk.run("show").stdout.split() == list(engine_profiles("trtllm"))
     assert "it has fast, slow, interactive, throughput" in desk.run("show", "quick").stderr
     assert "has no profiles" in desk.run("show", "--engine", "synthetic").stderr
     assert "needs no preparation" in desk.run("prepare", "--engine", "llamacpp").stderr
 
 
-def test_it_fetches_checks_builds_and_is_done(desk: Desk) -> None:
+def test_prepare_downloads_checks_and_builds(desk: Desk) -> None:
     done = desk.prepare()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The engine is built: ")
     for stage in (
         "GiB on each GPU",
         f"fetching {MODEL} {COMMIT}",
-        "2 files are what the hub has",
+        "2 files have the hub's digests",
         "quantizing",
         "saving",
     ):
@@ -195,23 +195,23 @@ def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
 
 def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
     small = desk.prepare(cards=[SMALL])
-    assert (small.returncode, "take a larger card" in said(small)) == (2, True)
+    assert (small.returncode, "use a larger card" in said(small)) == (2, True)
     desk.hub.datasets = ()
     offline = desk.prepare()
     assert offline.returncode == 2
-    assert "The calibration set cnn_dailymail can neither be had from the hub" in said(offline)
+    assert "The calibration dataset cnn_dailymail is neither on the hub" in said(offline)
     assert BIG not in {name for _, name, _ in desk.hub.asked}
     calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     assert calibrated.returncode == 0, calibrated.stderr
 
 
-def test_a_calibration_set_in_the_cache_will_do(desk: Desk) -> None:
+def test_a_cached_calibration_dataset_is_sufficient(desk: Desk) -> None:
     desk.hub.datasets = ()
     (desk.folder / "home" / "datasets" / "abisee___cnn_dailymail").mkdir(parents=True)
     assert desk.prepare().returncode == 0
 
 
-def test_weights_that_are_not_what_the_hub_has(desk: Desk) -> None:
+def test_weights_that_differ_from_the_hub_are_refused(desk: Desk) -> None:
     desk.hub.digests[BIG] = "0" * 64
     done = desk.prepare()
     assert (done.returncode, " differs from the file on the hub; delete " in said(done)) == (2, True)
@@ -219,7 +219,7 @@ def test_weights_that_are_not_what_the_hub_has(desk: Desk) -> None:
 
 def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
     done = desk.run("prepare", "--model", MODEL, "--profile", "interactive")
-    assert (done.returncode, done.stdout.startswith("The model is there: ")) == (0, True)
+    assert (done.returncode, done.stdout.startswith("The model is downloaded: ")) == (0, True)
     assert recorded(desk.record) == []
 
 
@@ -229,7 +229,7 @@ def test_the_questions_are_those_of_the_benchmark() -> None:
     assert REFERENCE["slow"] == (1.14088, 2.27424)
 
 
-def test_the_proof_runs_whole(desk: Desk) -> None:
+def test_verify_runs_all_stages(desk: Desk) -> None:
     model = write_model(desk.folder / "model").path
     told = options(f"engine_cache={desk.engines}", f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     output = desk.folder / "out"
@@ -310,7 +310,7 @@ def test_vllm_is_proved_with_three_profiles(tmp_path: Path) -> None:
     assert "883.3" in done.stdout
 
 
-def test_the_contract_alone(desk: Desk) -> None:
+def test_verify_can_check_only_the_contract(desk: Desk) -> None:
     done = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"))
     assert done.returncode == 0, done.stderr
     assert "no problems found" in done.stdout
@@ -318,7 +318,7 @@ def test_the_contract_alone(desk: Desk) -> None:
     assert "does not accept --profile" in with_profile.stderr
 
 
-def test_nothing_can_be_proved_without_the_package(tmp_path: Path) -> None:
+def test_verify_needs_the_package(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "verify", "--output", str(tmp_path)],
         env=clean_environment(),

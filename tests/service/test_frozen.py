@@ -1,4 +1,4 @@
-"""A server that was stopped for longer than it waits for anybody, and goes on: what it watches is not to blame."""
+"""A server process that was stopped for longer than its timeouts blames neither callers nor the engine."""
 
 import signal
 import threading
@@ -37,7 +37,7 @@ def assert_nothing_was_restarted(server: ServerProcess) -> None:
     assert "engine_failed" not in events
 
 
-def test_a_late_sender_a_slow_reader_and_an_idle_engine_are_not_to_blame() -> None:
+def test_a_stopped_process_blames_no_caller_and_no_engine() -> None:
     patience = ("--step-timeout", "--receive-timeout", "--stall-timeout")
     flags = [part for flag in patience for part in (flag, str(PATIENCE))]
     engine = ("--engine", "synthetic", "-o", "prefill_seconds=1", "-o", "tokens_per_second=10000")
@@ -75,7 +75,7 @@ def send_when(ready: threading.Event) -> Iterator[GenerateRequest]:
 
 
 @pytest.mark.model
-def test_a_busy_engine_goes_on() -> None:
+def test_a_busy_engine_survives_a_stopped_process() -> None:
     with (
         start_server("--step-timeout", str(PATIENCE)) as server,
         connect(server.target) as caller,

@@ -1,4 +1,4 @@
-"""A request's way to the engine and back, without a server around it."""
+"""The path of a request to the engine and back, without a server."""
 
 import asyncio
 import time
@@ -69,7 +69,7 @@ async def serve(generations: Generations, answer: WholeAnswer) -> FinishReason |
         generations.end_answer(answer)
 
 
-async def test_an_engine_that_fails_at_a_request_before_it_has_begun_keeps_no_slot(
+async def test_a_request_that_the_engine_cannot_begin_frees_its_slot(
     generations: Generations, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def submit(_: EngineRequest) -> NoReturn:
@@ -98,7 +98,7 @@ async def test_an_abort_that_raises_keeps_nothing_in_flight(
     assert generations.in_flight == 0
 
 
-async def test_an_output_that_cannot_be_delivered_ends_its_own_answer_alone() -> None:
+async def test_an_output_that_cannot_be_delivered_ends_only_its_answer() -> None:
     generations = await started(create_engine("synthetic", {"slots": "2"}), max_queued=0)
     broken, sound = asked(generations, "broken"), asked(generations, "sound")
     tasks = [asyncio.create_task(serve(generations, answer)) for answer in (broken, sound)]
@@ -127,7 +127,7 @@ async def test_any_number_of_time_limits_may_end_in_the_queue(engine: Engine, mo
     running.cancel()
 
 
-async def test_everybody_who_loses_the_engine_is_told_by_an_error_of_its_own(engine: Engine) -> None:
+async def test_each_request_of_a_lost_engine_gets_its_own_error(engine: Engine) -> None:
     """Each raise adds its frames to an instance: one for all would hold everybody's requests."""
     generations = await started(engine, max_queued=50)
     answers = [asked(generations, str(number), tokens=4000) for number in range(50)]
@@ -146,7 +146,7 @@ async def test_everybody_who_loses_the_engine_is_told_by_an_error_of_its_own(eng
     assert lost.__traceback__ is None
 
 
-async def test_canaries_say_nothing_of_how_long_answers_take(generations: Generations) -> None:
+async def test_canaries_do_not_affect_the_estimates(generations: Generations) -> None:
     await serve(generations, asked(generations, "canary", method="canary"))
     running = asyncio.create_task(serve(generations, asked(generations, "a", tokens=1000)))
     await asyncio.sleep(0)  # lets it have the slot

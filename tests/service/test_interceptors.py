@@ -1,4 +1,4 @@
-"""What stands round every handler: names, latency, errors."""
+"""The interceptor: records, latency, errors."""
 
 import time
 from typing import Any
@@ -25,9 +25,7 @@ SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_outpu
     "method",
     [GENERATE, STREAM, "/doherty.v1.GenerationService/CountTokens", "/doherty.v1.LatencyService/GetLatency"],
 )
-def test_bytes_that_do_not_parse_are_the_callers_fault(
-    synthetic_server: ServerProcess, method: str, data: bytes
-) -> None:
+def test_a_message_that_cannot_be_parsed_is_invalid(synthetic_server: ServerProcess, method: str, data: bytes) -> None:
     with grpc.insecure_channel(synthetic_server.target) as channel:
         call: Any = (channel.unary_stream if method == STREAM else channel.unary_unary)(method)
         with pytest.raises(grpc.RpcError) as refused:
@@ -154,7 +152,7 @@ def test_the_log_has_the_address_of_a_caller_whose_connection_is_cut(method: str
             call.half_close()
 
 
-def test_an_engine_failure_is_unavailable_and_tells_nothing_of_it() -> None:
+def test_an_engine_failure_is_unavailable_without_internal_text() -> None:
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server:
         with connect(server.target) as caller:
             failure = caller.failure(**SHORT, request_id="unlucky")

@@ -1,4 +1,4 @@
-"""How the limits of a key count, by a clock that the tests set."""
+"""The limits of a key. The tests set the clock."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_a_minute_of_requests_may_come_at_once_and_then_evenly() -> None:
     refusal(usage, key)
 
 
-def test_those_who_are_refused_are_told_to_come_one_after_the_other() -> None:
+def test_refused_requests_get_consecutive_retry_times() -> None:
     clock, key = Clock(), Limits(per_minute=60)
     usage = Usage("a", clock)
     for _ in range(60):
@@ -52,7 +52,7 @@ def test_those_who_are_refused_are_told_to_come_one_after_the_other() -> None:
     assert max(refusal(usage, key) for _ in range(100)) <= 60
 
 
-def test_who_waits_as_long_as_told_is_let_in() -> None:
+def test_a_retry_after_the_retry_delay_is_admitted() -> None:
     clock, key = Clock(), Limits(per_minute=600)
     usage = Usage("a", clock)
     for _ in range(600):
@@ -62,7 +62,7 @@ def test_who_waits_as_long_as_told_is_let_in() -> None:
         usage.take(key)
 
 
-def test_requests_at_a_time_are_counted_while_they_last() -> None:
+def test_concurrent_requests_count_until_they_end() -> None:
     clock, key = Clock(), Limits(max_concurrent=2)
     usage = Usage("a", clock)
     first, _ = usage.take(key), usage.take(key)
@@ -111,7 +111,7 @@ def test_a_new_limit_counts_at_once() -> None:
     assert refusal(usage, Limits(max_concurrent=1)) > 0
 
 
-def test_use_is_told_of_the_limits_that_there_are() -> None:
+def test_use_is_reported_for_limits_that_are_set() -> None:
     usage = Usage("a", Clock())
     usage.take(Limits(per_minute=4))
     limits = Limits(max_concurrent=2, per_minute=4, tokens_per_minute=100)

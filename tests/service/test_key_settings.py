@@ -1,4 +1,4 @@
-"""What `doherty keys set` and the server's defaults allow a key, while the server runs."""
+"""`doherty keys set` and the server's default limits, on a running server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_tokens_of_prompts_and_answers_are_charged_and_counting_is_not(server: S
         bob.generate(**SHORT)
 
 
-def test_what_cannot_be_set_changes_nothing(keys: Path) -> None:
+def test_an_invalid_change_changes_nothing(keys: Path) -> None:
     before = keys.read_bytes()
     for arguments in (
         ("watcher",),
@@ -118,7 +118,7 @@ def test_the_use_of_keys_is_asked_where_there_is_a_server(keys: Path) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
 
 
-def test_every_setting_is_kept_and_shown_and_can_be_taken_back(tmp_path: Path) -> None:
+def test_every_property_is_stored_shown_and_reset(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     run_keys(file, "add", "carol", "--weight", "2.5", "--highest-priority", "batch", "--adapter", "one")
     assert "adapters one, weight 2.5, at most batch" in run_keys(file, "list")

@@ -1,4 +1,4 @@
-"""API keys: who is let in, what a key allows, and changes while the server runs."""
+"""API keys: authentication, rights, and changes while the server runs."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ def test_a_key_may_be_limited_to_adapters(guarded: Guarded) -> None:
         assert caller.generate(**SHORT).text  # the model itself is everybody's
 
 
-def test_a_key_has_so_many_requests_at_a_time(guarded: Guarded) -> None:
+def test_a_key_has_a_maximum_of_concurrent_requests(guarded: Guarded) -> None:
     token = guarded.add("two-at-a-time", max_concurrent=2)
     with connect_with(guarded.target, token) as caller, connect_with(guarded.target, guarded.add("other")) as other:
         held = [caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for _ in range(2)]
@@ -188,7 +188,7 @@ def test_a_key_has_so_many_requests_at_a_time(guarded: Guarded) -> None:
         caller.generate(**SHORT)
 
 
-def test_a_key_has_so_many_requests_a_minute(guarded: Guarded) -> None:
+def test_a_key_has_a_maximum_of_requests_per_minute(guarded: Guarded) -> None:
     with connect_with(guarded.target, guarded.add("one-a-minute", per_minute=1)) as caller:
         caller.generate(**SHORT)
         failure = caller.failure(**SHORT)

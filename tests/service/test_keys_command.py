@@ -83,7 +83,7 @@ def test_a_key_is_revoked_by_its_name_or_id(file: Path, by: str) -> None:
         ("no-such-command",),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(file: Path, arguments: tuple[str, ...]) -> None:
+def test_an_error_is_one_line(file: Path, arguments: tuple[str, ...]) -> None:
     add_key(file, "alice")
     before = file.read_bytes()
     failed = run_keys(file, *arguments)

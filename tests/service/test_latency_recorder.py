@@ -1,4 +1,4 @@
-"""The marks of one call, and the window over many."""
+"""The record of one call, and the rolling window."""
 
 import time
 from array import array
@@ -22,7 +22,7 @@ def answered(first: float, last: float, tokens: int) -> RequestRecord:
     return call
 
 
-def test_what_did_not_happen_is_absent() -> None:
+def test_values_that_did_not_occur_are_absent() -> None:
     call = RequestRecord(method="m", key="k", request_id="r", caller=ANYBODY)
     assert list(call.spans()) == []
     assert call.server_timing() == ""
@@ -72,7 +72,7 @@ def ended(status: str, reason: str = "", *, queue: float | None = None, method: 
     return RequestRecord(method, "k", "r", ANYBODY, status=status, reason=reason, queue=queue)
 
 
-def test_values_that_never_came_rank_behind_all_others() -> None:
+def test_missing_values_rank_last() -> None:
     found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], missing=5)
     assert (found.p50, found.p90, found.p99) == (5.0, None, None)
     assert quantiles([], missing=1).p50 is None
@@ -114,7 +114,7 @@ def test_a_request_without_a_first_token_is_outside_of_the_threshold() -> None:
         ("RESOURCE_EXHAUSTED", "KEY_LIMIT"),
     ],
 )
-def test_nothing_is_owed_to_a_caller_in_the_wrong(status: str, reason: str) -> None:
+def test_invalid_requests_are_not_owed_a_first_token(status: str, reason: str) -> None:
     recorder = LatencyRecorder(window=60)
     recorder.finish(ended(status, reason))
     snapshot = recorder.snapshot()
@@ -173,7 +173,7 @@ def test_the_threshold_itself_is_within_it() -> None:
 
 
 @pytest.mark.parametrize(("status", "counted"), [("OK", 0), ("CANCELLED", 0), ("UNAVAILABLE", 0), ("INTERNAL", 1)])
-def test_an_rpc_that_brought_requests_counts_only_if_the_server_failed(status: str, counted: int) -> None:
+def test_a_multiplex_rpc_counts_only_if_the_server_failed(status: str, counted: int) -> None:
     recorder = LatencyRecorder(window=60)
     whole = ended(status, method="/doherty.v1.GenerationService/MultiplexGenerate")
     whole.carries_requests = True
@@ -202,7 +202,7 @@ def test_only_what_was_measured_is_observed() -> None:
     assert recorder.requests["other", "OK", ""] == 1
 
 
-def test_what_ended_at_the_edge_of_the_window_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_at_the_edge_of_the_window_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = LatencyRecorder(window=60)
     now = 1000.5
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -219,7 +219,7 @@ def test_what_ended_at_the_edge_of_the_window_has_left_it(monkeypatch: pytest.Mo
     assert recorder.window_size == 0
 
 
-def test_as_many_requests_as_may_be_kept_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maximum_number_of_requests_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = LatencyRecorder(window=60)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

@@ -1,4 +1,4 @@
-"""GetLatency against what callers met with, and against what Prometheus reads at the same time."""
+"""GetLatency compared with what callers measured and with the Prometheus metrics."""
 
 from collections import Counter
 from dataclasses import replace
@@ -112,7 +112,7 @@ def ended_calls(scraped: Scrape) -> Counter[str]:
     return +calls
 
 
-def test_a_key_is_told_of_itself_and_an_operator_of_all(tmp_path: Path) -> None:
+def test_a_key_sees_its_own_rows_and_an_operator_sees_all(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     tokens = {name: add_key(keys, name, max_concurrent=1) for name in ("alice", "bob")}
     operator = add_key(keys, "ops", operator=True)

@@ -61,7 +61,7 @@ def test_requests_are_told_to_come_back_while_the_model_loads() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_is_in_flight_finish_and_takes_nothing_more(number: signal.Signals) -> None:
+def test_after_a_signal_running_requests_finish_and_new_ones_are_refused(number: signal.Signals) -> None:
     with (
         start_server(*synthetic("tokens_per_second=60")) as server,
         ThreadPoolExecutor(8) as pool,
@@ -84,7 +84,7 @@ def test_a_signal_lets_what_is_in_flight_finish_and_takes_nothing_more(number: s
         assert server.wait() == 0
 
 
-def test_what_outlasts_the_grace_is_ended() -> None:
+def test_requests_beyond_the_grace_period_are_ended() -> None:
     with (
         start_server(*synthetic("tokens_per_second=10", "slots=1"), "--drain-grace", "0.2") as server,
         ThreadPoolExecutor(8) as pool,
@@ -98,7 +98,7 @@ def test_what_outlasts_the_grace_is_ended() -> None:
             assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
 
 
-def test_requests_are_still_taken_in_until_load_balancers_have_seen_the_health() -> None:
+def test_requests_are_accepted_during_the_drain_delay() -> None:
     with (
         start_server(*synthetic(), "--drain-delay", "2") as server,
         connect(server.target) as caller,
@@ -112,7 +112,7 @@ def test_requests_are_still_taken_in_until_load_balancers_have_seen_the_health()
         assert server.wait() == 0
 
 
-def test_a_second_signal_ends_what_the_first_one_lets_finish() -> None:
+def test_a_second_signal_ends_running_requests() -> None:
     with (
         start_server(*synthetic("tokens_per_second=10"), "--drain-grace", "600") as server,
         ThreadPoolExecutor(1) as pool,
@@ -167,11 +167,11 @@ def test_a_port_that_another_program_has_is_refused() -> None:
         assert_one_sentence(run_to_the_end(*synthetic(), "--listen", address), address)
 
 
-def test_plaintext_for_other_machines_must_be_asked_for() -> None:
+def test_plaintext_for_other_machines_needs_insecure() -> None:
     assert_one_sentence(run_to_the_end(*synthetic(), "--listen", "0.0.0.0:0"), "--insecure")
 
 
-def test_an_engine_option_that_is_not_one_is_named() -> None:
+def test_an_unknown_engine_option_is_named() -> None:
     assert_one_sentence(run_to_the_end(*synthetic("no_such_option=1")), "no_such_option", "tokens_per_second")
 
 

@@ -1,4 +1,4 @@
-"""What balancers are told of the load, and what gRPC's own balancer makes of it."""
+"""Load reports, and gRPC's own balancer that uses them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def test_reports_follow_the_load() -> None:
                 list(hopeless)
 
 
-async def test_who_has_no_key_is_told_no_load(tmp_path: Path) -> None:
+async def test_callers_without_a_key_get_no_load_reports(tmp_path: Path) -> None:
     key = add_key(tmp_path / "keys.json", "balancer")
     valid, invalid = request(prompt="Hi", stopping={"max_output_tokens": 1}), request()
     with start_server("--engine", "synthetic", "--keys-file", str(tmp_path / "keys.json")) as server:

@@ -1,6 +1,8 @@
-"""A log from which one request can be followed, and which many requests do not flood."""
+"""The log: one request can be followed, and many requests do not flood it."""
 
 import socket
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +14,20 @@ from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, failure_of, request
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 12, "ignore_eos": True}}
+LIBRARY = """
+import logging
+from doherty_service.telemetry import set_up_logging
+
+set_up_logging("info")
+handler = logging.StreamHandler()
+form = "(%(processName)s pid=%(process)d %(threadName)s) [%(filename)s:%(lineno)d] %(message)s"
+handler.setFormatter(logging.Formatter(form))
+library = logging.getLogger("library")
+library.addHandler(handler)
+library.propagate = False
+library.warning("began")
+"""
+"""vLLM 0.33 formats its own lines like this."""
 LONG: dict[str, Any] = {"prompt": "Count.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
 MANY = 400
 
@@ -21,7 +37,7 @@ def lines_of(server: ServerProcess) -> list[dict[str, object]]:
     return [*server.log, *server.read()]
 
 
-def test_a_line_says_which_server_which_attempt_and_what_it_went_on_from() -> None:
+def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
     with start_server("--engine", "synthetic", "--log-level", "debug") as server, connect(server.target) as caller:
         ids = list(caller.generate(**SHORT, output={"token_ids": True}).token_ids)
         text = caller.generate(**SHORT).text
@@ -52,7 +68,7 @@ def test_a_line_says_which_server_which_attempt_and_what_it_went_on_from() -> No
     assert told["text"]["continued_tokens"] == continued["text"] > 0  # known once the engine has read the text
 
 
-def test_an_engine_that_dies_is_told_with_one_stack_and_not_one_a_request() -> None:
+def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:
     options = ("-o", "slots=16", "-o", "tokens_per_second=50", "-o", "die_after_steps=50")
     with (
         start_server("--engine", "synthetic", *options) as server,
@@ -68,7 +84,7 @@ def test_an_engine_that_dies_is_told_with_one_stack_and_not_one_a_request() -> N
     assert Counter(line.get("reason") for line in lines if line["event"] == "request") == {"ENGINE_FAILED": 16, None: 1}
 
 
-def test_refusals_are_summed_up_where_there_are_many() -> None:
+def test_many_refusals_are_summarized() -> None:
     flags = ("-o", "slots=1", "-o", "tokens_per_second=200", "--max-queued-requests", "0")
     with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
         held = caller.stub.StreamGenerate(request(**LONG), timeout=SECONDS)
@@ -84,3 +100,10 @@ def test_refusals_are_summed_up_where_there_are_many() -> None:
     assert {(line["rpc"], line["reason"]) for line in sums} == {("MultiplexGenerate", "QUEUE_FULL")}
     assert len(alone) + sum(int(str(line["count"])) for line in sums) == MANY
     assert len(alone) < MANY / 2
+
+
+def test_a_library_can_log_process_thread_and_place_with_a_handler_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("(MainProcess pid=")
+    assert line.endswith("MainThread) [<string>:12] began")

@@ -1,4 +1,4 @@
-"""What Prometheus reads, against what callers did."""
+"""The metrics, compared with what callers did."""
 
 import random
 import subprocess
@@ -30,7 +30,7 @@ def test_the_threshold_is_the_edge_of_a_bucket() -> None:
     assert list(BOUNDS) == sorted(set(BOUNDS))
 
 
-def test_many_values_fall_into_the_buckets_of_each() -> None:
+def test_many_values_are_counted_in_their_buckets() -> None:
     values = [*BOUNDS, 0.0, 301.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - no secret
     one_by_one, at_once = Histogram(), Histogram()
     for value in values:
@@ -105,7 +105,7 @@ def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller)
         assert first == (timings.time_to_first_token.ToNanoseconds() / 1e9 <= THRESHOLD)
 
 
-def test_how_busy_the_engine_is_and_whom_it_refuses(server: ServerProcess, caller: Caller) -> None:
+def test_load_and_refusals_are_measured(server: ServerProcess, caller: Caller) -> None:
     before = scrape(server)
     running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
     caller.wait_until(lambda now: now.running == 1)
@@ -141,7 +141,7 @@ def test_a_deadline_is_a_cause_of_its_own() -> None:
         scrape_until(server, lambda now: now.value("doherty_slot_free_seconds_count", cause="deadline"))
 
 
-def test_callers_cannot_make_labels(server: ServerProcess, caller: Caller) -> None:
+def test_callers_cannot_create_label_values(server: ServerProcess, caller: Caller) -> None:
     caller.failure(prompt="a", raw_text="b", request_id="label")
     health: Any = health_pb2_grpc.HealthStub(caller.channel)
     health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
@@ -196,7 +196,7 @@ def test_metrics_tell_what_runs_and_that_it_drains() -> None:
         assert server.wait() == 0
 
 
-def test_an_engine_that_hangs_shows_by_the_age_of_its_last_step() -> None:
+def test_a_hanging_engine_has_an_old_last_step() -> None:
     flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=1", "--step-timeout", "1")
     with start_server("--engine", "synthetic", *flags, *LISTEN) as server, connect(server.target) as caller:
         running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
@@ -215,7 +215,7 @@ def test_the_embedded_engine_tells_its_cache() -> None:
         assert 0 <= use <= 1
 
 
-def test_what_drafts_bring_is_counted(tmp_path: Path) -> None:
+def test_accepted_drafts_are_counted(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head")
     flags = ("--engine", "vllm", "--model", str(tmp_path / "model"), "-o", f"draft={head}")
     with start_server(*flags, *LISTEN, PYTHONPATH=FAKE_PATH) as server, connect(server.target) as caller:

@@ -1,4 +1,4 @@
-"""What is counted, limited and told for each request of a MultiplexGenerate, as for a call of its own."""
+"""Counting, limits and logging of each request of a MultiplexGenerate."""
 
 import signal
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_log_metrics_and_latency_are_those_of_the_requests(small: tuple[ServerPr
     assert counted == {"OK": 2, "CANCELLED": 1, "DEADLINE_EXCEEDED": 1, "INVALID_ARGUMENT": 1}
 
 
-def test_the_queue_is_bounded_and_who_has_tried_for_longer_goes_first(small: tuple[ServerProcess, Caller]) -> None:
+def test_the_queue_is_bounded_and_older_requests_go_first(small: tuple[ServerProcess, Caller]) -> None:
     _, caller = small
     with opened(caller.stub) as rpc:
         rpc.send(start(1, **ENDLESS))
@@ -117,7 +117,7 @@ def test_a_deadline_passes_in_the_queue(small: tuple[ServerProcess, Caller]) -> 
         rpc.rest()
 
 
-def test_more_than_may_be_open_are_all_served_in_the_end() -> None:
+def test_requests_beyond_the_open_limit_are_served_later() -> None:
     with start_server(*SYNTHETIC, "--max-concurrent-streams", "8") as server, connect(server.target) as caller:
         with opened(caller.stub) as rpc:
             rpc.send(*(start(number, whole=number % 2 == 0, **SHORT) for number in range(1, 101)))

@@ -31,7 +31,7 @@ def test_a_burst_of_events_wakes_the_loop_a_few_times(python: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_unknown_internals_are_left_alone(python: str) -> None:
+def test_unknown_internals_are_not_changed(python: str) -> None:
     told = probe(python, "unknown")
     assert told["wakes"] >= CALLS / 2
     assert not told["batch"]

@@ -1,4 +1,4 @@
-"""A server whose port is closed is of no use, and says so."""
+"""A server whose port is closed exits and logs it."""
 
 import signal
 from pathlib import Path
@@ -9,7 +9,7 @@ from support.server import start_server
 CLOSES_ITS_PORT = str(Path(support.__file__).parent / "closed_port")
 
 
-def test_a_server_that_does_not_listen_any_more_ends() -> None:
+def test_a_server_whose_port_is_closed_exits() -> None:
     with start_server("--engine", "synthetic", PYTHONPATH=CLOSES_ITS_PORT) as server:
         server.process.send_signal(signal.SIGUSR1)
         lost = server.wait_for("transport_lost")

@@ -1,4 +1,4 @@
-"""`doherty serve --print-config`, and names that nobody reads."""
+"""`doherty serve --print-config`, and unknown names of settings."""
 
 import re
 import tomllib
@@ -67,7 +67,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(TEXT, st.dictionaries(TEXT.filter(bool), TEXT, max_size=3), st.floats(0, 2))
 @settings(max_examples=200, deadline=None)  # a busy machine is not an error
-def test_any_text_survives(text: str, options: dict[str, str], temperature: float) -> None:
+def test_any_text_can_be_printed_and_read_back(text: str, options: dict[str, str], temperature: float) -> None:
     written = Settings(system_prompt=text, engine_option=options, temperature=temperature)
     read = tomllib.loads(as_toml(written, sources({})))
     assert (read["system_prompt"], read["engine_option"], read["temperature"]) == (text, options, temperature)
@@ -110,9 +110,7 @@ def test_a_misspelt_name_in_the_file_is_an_error_with_a_hint(tmp_path: Path) -> 
     assert "secret" not in result.output
 
 
-def test_a_file_that_is_not_there_is_an_error_and_not_passed_over(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_file_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "missing.toml"))
     for arguments in (["--print-config"], ["--engine", "synthetic", "--listen", "0.0.0.0:0"]):
         result = invoke(*arguments)
@@ -127,7 +125,7 @@ def test_a_misspelt_flag_is_an_error_with_a_hint() -> None:
     assert "--listen" in result.output
 
 
-def test_the_variables_of_others_are_left_alone() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     others = {
         **dict.fromkeys(CLIENT_VARIABLES, "x"),
         CONFIG_VARIABLE: "x",

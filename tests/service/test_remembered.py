@@ -1,4 +1,4 @@
-"""What is remembered of callers and their settings never lets anything through that would be refused anew."""
+"""Cached keys and settings never allow a request that would otherwise be refused."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,7 +55,7 @@ TWINS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_what_is_wrong_is_refused_behind_a_valid_twin(caller: Caller, name: str) -> None:
+def test_an_invalid_request_is_refused_after_a_similar_valid_one(caller: Caller, name: str) -> None:
     for valid in ({"prompt": "a"}, {"raw_text": "a"}, {"messages": [{"role": "ROLE_USER", "content": "a"}]}):
         caller.generate(**{**valid, **SETTINGS})
     wrong = {**SETTINGS, **TWINS[name]}
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_refused_behind_a_valid_twin(caller: Caller, name: str)
 
 
 @pytest.mark.parametrize("group", ["sampling", "stopping", "output"])
-def test_an_unknown_field_is_refused_behind_a_valid_twin(caller: Caller, group: str) -> None:
+def test_an_unknown_field_is_refused_after_a_similar_valid_request(caller: Caller, group: str) -> None:
     newer = request(prompt="a", **SETTINGS)
     caller.stub.Generate(newer)
     getattr(newer, group).MergeFromString(b"\xa0\x06\x01")  # field 100
@@ -87,7 +87,7 @@ def read(reader: RequestReader, served: ModelInfo, **fields: Any) -> None:
     reader.read(request(**fields), record, served, whole=True)
 
 
-def test_another_model_forgets_what_was_valid_for_the_one_before() -> None:
+def test_a_new_model_clears_the_cached_settings() -> None:
     reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     asked: dict[str, Any] = {"prompt": "a", "model": "one", "sampling": {"temperature": 0.5, "top_k": 5}}
     for _ in "12":
@@ -99,17 +99,17 @@ def test_another_model_forgets_what_was_valid_for_the_one_before() -> None:
     read(reader, MODEL, **asked)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_of_settings_is_bounded() -> None:
     reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     for number in range(2500):
         read(reader, MODEL, prompt="a", sampling={"temperature": number / 2500})
-    assert len(reader._valid) <= 1000  # noqa: SLF001 - memory would tell it less surely
+    assert len(reader._cache) <= 1000  # noqa: SLF001 - the size of the process would be a less reliable measure
     large = GenerateRequest(prompt="a", model="x" * 5000)
     with pytest.raises(NotFoundError):
         read(reader, MODEL, prompt=large.prompt, model=large.model)
 
 
-def test_what_the_file_says_of_a_remembered_key_holds_from_the_next_call_on(tmp_path: Path) -> None:
+def test_a_change_of_a_cached_key_applies_from_the_next_call(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     token = add_key(keys, "known")
     with (

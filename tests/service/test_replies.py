@@ -1,4 +1,4 @@
-"""The bytes that are put together by hand, against those of protobuf."""
+"""Messages that are encoded by hand equal those of protobuf."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What callers send stays out of log, metrics and traces; keys also out of what callers are told."""
+"""Prompts and keys never appear in logs, metrics and traces, nor keys in replies."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Flags, environment and file."""
+"""Settings from flags, environment and file."""
 
 from pathlib import Path
 
@@ -23,7 +23,9 @@ def test_the_defaults_are_safe() -> None:
     assert not settings.insecure
 
 
-def test_a_flag_beats_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "doherty.toml"
     file.write_text('listen = "127.0.0.1:1"\nlatency_window = 1\ndrain_grace = 1\n')
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))
@@ -81,7 +83,7 @@ def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001
         {"no_such_setting": 1},
     ],
 )
-def test_what_is_wrong_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(wrong)
 

@@ -1,4 +1,4 @@
-"""A lack of memory or descriptors is the server's problem, and told as that."""
+"""A lack of memory or descriptors is UNAVAILABLE, with OUT_OF_RESOURCES."""
 
 import errno
 import subprocess
@@ -41,10 +41,10 @@ def test_it_is_unavailable(error: Exception) -> None:
     assert told.retry_after
 
 
-def test_any_other_error_of_the_system_is_a_fault() -> None:
+def test_other_system_errors_are_internal() -> None:
     assert as_service_error(OSError(errno.EACCES, "Permission denied")).reason == "INTERNAL"
 
 
-def test_a_message_for_which_there_is_no_memory_is_not_called_malformed() -> None:
+def test_a_message_without_memory_is_not_malformed() -> None:
     ended = subprocess.run((sys.executable, "-c", PARSES), check=True, capture_output=True, text=True, timeout=SECONDS)
     assert ended.stdout.split() == ["OUT_OF_RESOURCES", "MALFORMED_MESSAGE"]

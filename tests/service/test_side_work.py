@@ -1,4 +1,4 @@
-"""What is not generating: it takes turns, counts against the limits of keys, and leaves every key its share."""
+"""Side work such as CountTokens: turns, limits of keys, and shares."""
 
 import asyncio
 from collections import Counter
@@ -30,7 +30,7 @@ ENOUGH = 600
 """Requests that are too many to be summed up on the event loop."""
 
 
-def test_a_key_that_is_alone_has_all_and_others_get_their_share_at_once() -> None:
+def test_a_single_key_may_use_everything_and_a_second_gets_its_share_at_once() -> None:
     refusals: Counter[str] = Counter()
     shares = Shares(8, refusals)
     with ExitStack() as first, ExitStack() as second:
@@ -83,7 +83,7 @@ class Counting(Caller):
         return 0.0
 
 
-async def test_a_snapshot_of_many_requests_is_kept_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_snapshot_is_cached_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder, caller = LatencyRecorder(window=300), Counting()
     snapshots = Snapshots(recorder)
     record = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "r", ANYBODY)
@@ -103,9 +103,7 @@ async def test_a_snapshot_of_many_requests_is_kept_for_a_moment(monkeypatch: pyt
     assert caller.taken == 3
 
 
-async def test_what_is_summed_up_of_many_requests_counts_against_the_limits_of_the_key(
-    server: ServerProcess, keys: Path
-) -> None:
+async def test_a_large_snapshot_counts_against_the_limits_of_the_key(server: ServerProcess, keys: Path) -> None:
     async with AsyncClient(server.target, api_key=add_key(keys, "many"), multiplex=True) as client:
         for _ in range(3):
             await asyncio.gather(*(client.generate("a", max_output_tokens=1) for _ in range(ENOUGH // 3)))
@@ -124,7 +122,7 @@ def test_channelz_counts_against_the_limits_of_the_key(server: ServerProcess, ke
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
 
 
-def test_channelz_finds_what_it_is_asked_for_or_says_that_it_is_not_there(server: ServerProcess, keys: Path) -> None:
+def test_channelz_answers_every_method_or_not_found(server: ServerProcess, keys: Path) -> None:
     with connect_with(server.target, add_key(keys, "tools")) as caller:
         stub: Any = channelz_pb2_grpc.ChannelzStub(caller.channel)
         (found,) = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS).server

@@ -58,9 +58,7 @@ def gushing() -> Iterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("multiplexed", [False, True], ids=["stream", "multiplexed"])
-def test_a_caller_that_does_not_read_its_first_message_is_told_when_it_does(
-    gushing: ServerProcess, *, multiplexed: bool
-) -> None:
+def test_a_caller_that_reads_too_late_gets_its_status(gushing: ServerProcess, *, multiplexed: bool) -> None:
     asked = {**ENDLESS, "prompt": "a", "output": {"top_logprobs": 20}}
     with grpc.insecure_channel(gushing.target, options=NARROW) as channel, connect(gushing.target) as caller:
         before = caller.wait_until(lambda now: now.running == 0)
@@ -77,7 +75,7 @@ def test_a_caller_that_does_not_read_its_first_message_is_told_when_it_does(
         assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
 
 
-def test_a_caller_that_reads_slowly_is_not_taken_for_one_that_stopped(flooding: ServerProcess) -> None:
+def test_a_slow_reader_is_not_ended(flooding: ServerProcess) -> None:
     with grpc.insecure_channel(flooding.target, options=NARROW) as channel, connect(flooding.target) as caller:
         before = caller.wait_until(lambda now: now.running == 0)
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)

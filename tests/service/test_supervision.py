@@ -1,4 +1,4 @@
-"""An engine that dies, fails or hangs, and what becomes of its requests and of the server."""
+"""Supervision of an engine that dies, fails or hangs."""
 
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) 
         ]
 
 
-def test_a_hang_is_one_line_of_the_log_and_not_one_a_request() -> None:
+def test_a_hang_is_logged_once_for_all_requests() -> None:
     flags = ("--step-timeout", "1", "--canary-interval", "0.2")  # the canary is for an engine without work
     with start_server(*synthetic("stall_after_steps=20"), *flags) as server, connect(server.target) as caller:
         assert_told_to_go_elsewhere(failure_of(lambda: caller.generate(**LONG)))
@@ -116,7 +116,7 @@ def test_a_healthy_engine_outlives_its_canaries() -> None:
         assert "3 steps" in str(failed["reason"])
 
 
-def test_a_request_that_fails_alone_leaves_the_others_alone() -> None:
+def test_a_request_that_fails_does_not_affect_others() -> None:
     with start_server(*synthetic("fail_after_tokens=10")) as server, connect(server.target) as caller:
         statuses = watch(caller)
         assert next(statuses) == SERVING
@@ -141,7 +141,7 @@ def test_while_there_is_no_engine_callers_are_told_when_to_come_back() -> None:
         assert model.model == "synthetic"  # what it was, and will be
 
 
-def test_an_engine_that_fails_again_and_again_ends_the_server() -> None:
+def test_an_engine_that_fails_repeatedly_ends_the_server() -> None:
     flags = ("--max-engine-failures", "1", "--canary-interval", "0.05")
     with start_server(*synthetic("die_after_steps=1"), *flags) as server:
         lost = server.wait_for("engine_lost")
@@ -195,7 +195,7 @@ def test_an_engine_that_cannot_be_stopped_does_not_outlive_a_signal() -> None:
     assert server.stop() == 0
 
 
-def test_a_garbage_collection_does_not_go_through_what_the_engine_has_loaded(tmp_path: Path) -> None:
+def test_garbage_collection_skips_the_objects_of_the_engine(tmp_path: Path) -> None:
     told = tmp_path / "frozen"
     (tmp_path / "sitecustomize.py").write_text(
         "import gc, os, pathlib\n"

@@ -1,11 +1,11 @@
-"""How long things last, from some that have ended and some that were cut off."""
+"""The Kaplan-Meier estimator."""
 
 import pytest
 
 from doherty_service.admission._survival import Sample, SurvivalCurve
 
 
-def test_of_complete_samples_it_is_what_is_counted() -> None:
+def test_complete_samples_give_the_empirical_distribution() -> None:
     curve = SurvivalCurve([Sample(value, ended=True) for value in (10, 20, 20, 40)])
     assert [curve.share_within(value) for value in (0, 9, 10, 20, 39, 40, 99)] == [0, 0, 0.25, 0.75, 0.75, 1, 1]
     assert [curve.quantile(share) for share in (0.2, 0.5, 0.9)] == [10, 20, 40]

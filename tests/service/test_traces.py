@@ -1,4 +1,4 @@
-"""OpenTelemetry: what a collector gets from a real server."""
+"""OpenTelemetry spans of a real server."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`doherty serve --engine trtllm`: what it says when something is missing, and what becomes of a worker that dies."""
+"""`doherty serve --engine trtllm`: missing parts, and workers that die."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def test_without_a_card(model: Folder) -> None:
 def test_with_too_small_a_card(model: Folder) -> None:
     said = refused(model.path, cards=[SMALL])
     assert "NVIDIA H100 MIG 1g.10gb has 10.0 GiB" in said
-    assert "take a larger card" in said
+    assert "use a larger card" in said
 
 
 def test_with_a_card_without_fp8(model: Folder) -> None:

@@ -1,4 +1,4 @@
-"""`doherty engine prepare --engine vllm`: a checkpoint in FP8 with static scales, which is whole or not there."""
+"""`doherty engine prepare --engine vllm`: an FP8 checkpoint with static scales, complete or not there."""
 
 import json
 import signal
@@ -63,14 +63,14 @@ async def test_a_checkpoint_is_made_once_and_served(tmp_path: Path) -> None:
         "model.embed_tokens"
     ]
     again = bench.run()
-    assert again.stdout.startswith(f"The checkpoint was there: {checkpoint}")
+    assert again.stdout.startswith(f"The checkpoint already exists: {checkpoint}")
     assert len(recorded(bench.record)) == 1
     async with vllm_lab(checkpoint) as vllm:
         assert vllm.lab.engine.info().model == checkpoint.name
         assert (await vllm.ask()).finish.output_tokens
 
 
-def test_a_head_that_shares_the_embeddings_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_tied_lm_head_is_not_quantized(tmp_path: Path) -> None:
     bench = Bench(tmp_path, tie_word_embeddings=True)
     done = bench.run()
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_range_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "save"])
-def test_what_is_broken_off_leaves_nothing(tmp_path: Path, stage: str) -> None:
+def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path, stage: str) -> None:
     bench = Bench(tmp_path)
     assert "cannot be made (it ended with -9)" in bench.refused(kill_at=stage)
     assert "(RuntimeError: CUDA error: out of memory" in bench.refused(fail_at=stage)
@@ -103,7 +103,7 @@ def test_what_is_broken_off_leaves_nothing(tmp_path: Path, stage: str) -> None:
     assert len(bench.kept()) == 1
 
 
-def test_nothing_runs_on_when_the_command_is_killed(tmp_path: Path) -> None:
+def test_child_processes_end_when_the_command_is_killed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     process = bench.begin(build_seconds=60)
     assert process.stderr is not None
@@ -126,7 +126,7 @@ def _runs(process: int) -> bool:
 
 def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert "take a larger card" in bench.refused(cards=[{**H100, "memory": 10 * GIB}])
+    assert "use a larger card" in bench.refused(cards=[{**H100, "memory": 10 * GIB}])
     assert "FP8 needs a GPU of the generation Ada" in bench.refused(cards=[A100])
     config = json.loads((bench.model / "config.json").read_text())
     (bench.model / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
@@ -134,7 +134,7 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path: Path) -
     assert recorded(bench.record) == []
 
 
-def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_package_names_the_install_command(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model").path
     done = subprocess.run(
         [*COMMAND, "--model", str(model)], env=clean_environment(), capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Files that change."""
+"""The watch for changed files."""
 
 from pathlib import Path
 

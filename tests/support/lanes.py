@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import grpc
@@ -35,6 +36,14 @@ class _LaneContext:
 
     def invocation_metadata(self) -> Any:
         return self._metadata.items()
+
+    def send_initial_metadata(self, metadata: Any) -> None:
+        # All lanes share that of the RPC, which the first one sends.
+        with suppress(ValueError):
+            self._rpc.send_initial_metadata(metadata)
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        """Does nothing: a lane has none."""
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self._callbacks.append(callback)

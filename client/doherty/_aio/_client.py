@@ -3,26 +3,35 @@
 # ruff: noqa: ASYNC109 - the timeout is the call's deadline, which gRPC keeps and the server gets to know
 
 from collections.abc import Awaitable, Iterable, Sequence
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from doherty._aio._pool import AsyncPool
+from doherty._aio._lazy_pool import LazyPool
 from doherty._aio._stream import AsyncGenerationStream
 from doherty._core import _calls
-from doherty._core._errors import ClientClosedError
+from doherty._core._channel import check_interceptors
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import CLIENT_DEFAULT, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from doherty._aio._map import AsyncMap
+    from doherty._core._channel import ChannelOptions
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
+    from doherty._core._key import KeySource
+    from doherty._core._metadata import Metadata
     from doherty._core._options import Parameters
     from doherty._core._schema import ParsedT, SchemaAdapter
     from doherty._core._tls import TLSConfig
+
+    ApiKey = str | KeySource | None
+    Interceptor = grpc.aio.ClientInterceptor
 
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -39,13 +48,17 @@ class AsyncClient:
         self,
         target: str | Sequence[str] | None = None,
         *,
-        api_key: str | None = None,
+        api_key: "ApiKey" = None,
         tls: "TLSConfig | bool | None" = None,
         insecure: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
         resume: bool = True,
         weighted: bool = False,
+        metadata: "Metadata | None" = None,
+        interceptors: "Sequence[Interceptor]" = (),
+        channel_options: "ChannelOptions | None" = None,
+        credentials: "grpc.ChannelCredentials | None" = None,
         multiplex: bool | int = False,
     ) -> None:
         """Does nothing yet: the first call connects, and binds the client to its event loop.
@@ -54,7 +67,9 @@ class AsyncClient:
             target: The server, as "host:port", or several of them as a sequence or separated by commas: a call goes to
                 the one with the fewest in flight, and one that is not available is left out. Several servers behind one
                 name in DNS take turns. By default the environment's DOHERTY_TARGET, else localhost:50051.
-            api_key: Says who calls. By default the environment's DOHERTY_API_KEY.
+            api_key: Says who calls; or a callable that returns it, for a key that changes: called for every attempt,
+                a coroutine function on the event loop, any other in a thread, so that it may block. By default the
+                environment's DOHERTY_API_KEY.
             tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
                 DOHERTY_TLS_CA, the path of the certificates to trust.
             insecure: Allows that a key is sent unencrypted to another machine.
@@ -63,6 +78,11 @@ class AsyncClient:
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
             weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in
                 turn: a slow one then gets fewer.
+            metadata: Goes with every call, as a mapping or as pairs. The value of a name that ends with "-bin" is
+                bytes, any other is printable ASCII. It is not kept from going unencrypted, as the key is.
+            interceptors: gRPC's, of which the first is the outermost. They see every attempt of a call.
+            channel_options: gRPC's, as a mapping or as pairs. They stand in place of ours of the same name.
+            credentials: gRPC's, in place of `tls`, for what that cannot say.
             multiplex: Whether all requests to a target share one RPC, MultiplexGenerate: with many at a time, that
                 costs both sides a fraction. A number is how many requests an RPC carries before another one is opened:
                 a proxy, or a name with several servers, sends each RPC to one server. True is 64 where the target is
@@ -73,7 +93,7 @@ class AsyncClient:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = Settings(
+        settings = Settings(
             target,
             api_key=api_key,
             tls=tls,
@@ -82,12 +102,12 @@ class AsyncClient:
             retry=retry,
             resume=resume,
             weighted=weighted,
+            metadata=metadata,
+            interceptors=check_interceptors(interceptors, asynchronous=True),
+            channel_options=channel_options,
+            credentials=credentials,
         )
-        if multiplex < 0:
-            raise ValueError(f"multiplex= is a bool or a number of requests, not {multiplex}.")
-        self._multiplex = multiplex
-        self._pool: AsyncPool | None = None
-        self._closed = False
+        self._pool = LazyPool(settings, multiplex=multiplex)
 
     def __repr__(self) -> str:
         return f"AsyncClient({self.target!r})"
@@ -103,7 +123,42 @@ class AsyncClient:
     @property
     def target(self) -> str:
         """The server that the client talks to, or several separated by commas."""
-        return ",".join(self._settings.targets)
+        return ",".join(self._pool.settings.targets)
+
+    def with_options(  # noqa: PLR0913 - what a client may have otherwise, by name
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        retry: RetryPolicy | NotGiven | None = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+        api_key: "ApiKey | NotGiven" = NOT_GIVEN,
+        multiplex: bool | int | NotGiven = NOT_GIVEN,
+    ) -> Self:
+        """A client with other options on the same connections; what is left out stays as it is.
+
+        This client owns the connections: closing it ends the calls of both. Closing the other one ends no call, and
+        only has it refuse new ones.
+
+        Args:
+            timeout: As in the constructor.
+            retry: As in the constructor.
+            max_retries: How many more times a call that failed may be made, in place of what `retry` says.
+            metadata: Is added to this client's, and stands in place of what that has under the same name.
+            api_key: As in the constructor.
+            multiplex: As in the constructor.
+
+        Raises:
+            TypeError: An option has a wrong type.
+            ValueError: An option cannot be used, or the key would be sent unencrypted.
+        """
+        settings = self._pool.settings.with_options(
+            timeout=timeout, retry=retry, max_retries=max_retries, metadata=metadata, api_key=api_key
+        )
+        chosen = self._pool.multiplex if isinstance(multiplex, NotGiven) else multiplex
+        client = copy(self)
+        client._pool = self._pool.derive(settings, multiplex=chosen)  # noqa: SLF001 - it is of this class
+        return client
 
     @overload
     async def generate(
@@ -144,7 +199,9 @@ class AsyncClient:
             first_token_timeout: The seconds after which the call fails if nothing of the answer has come.
             idle_timeout: The seconds after which the call fails if no more of the answer comes. With either of these
                 two, the answer is streamed to this process, for only there its progress is seen.
+            max_retries: How many more times a call that failed may be made; by default as the client's `retry` says.
             request_id: A label for the server's log; by default the server makes one up.
+            metadata: Goes with this call besides the client's, and in place of what that has under the same name.
             options: What else can be asked for.
 
         Raises:
@@ -152,7 +209,7 @@ class AsyncClient:
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
         planned = plan_request(prompt, schema=schema, **parameters)
-        pool = self._connected()
+        pool = self._pool.connected()
         if planned.needs_stream:
             stream = AsyncGenerationStream[Any](pool, planned)
             try:
@@ -187,7 +244,7 @@ class AsyncClient:
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
-        return AsyncGenerationStream(self._connected(), plan_request(prompt, schema=schema, **parameters))
+        return AsyncGenerationStream(self._pool.connected(), plan_request(prompt, schema=schema, **parameters))
 
     @overload
     def map(
@@ -255,33 +312,51 @@ class AsyncClient:
 
         return AsyncMap(ask, prompts, concurrency=concurrency, ordered=ordered)
 
-    async def count_tokens(
+    async def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
         self,
         prompt: TextPrompt,
         *,
         system: str | None = None,
         model: str | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
-        pool = self._connected()
-        call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, timeout=timeout)
+        options = CallOptions.check(timeout, max_retries, metadata)
+        pool = self._pool.connected()
+        call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, options=options)
         return await pool.run(call)
 
-    async def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
+    async def model(
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+    ) -> "ModelInfo":
         """Tells what the server serves and what it can do; of several servers, one of them."""
-        pool = self._connected()
-        return await pool.run(_calls.model(pool.dispatch, timeout=timeout))
+        options = CallOptions.check(timeout, max_retries, metadata)
+        pool = self._pool.connected()
+        return await pool.run(_calls.model(pool.dispatch, options=options))
 
-    async def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
+    async def latency(
+        self,
+        window: float | None = None,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+    ) -> "Latency":
         """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
 
         Of several servers, one of them tells.
         """
-        pool = self._connected()
-        return await pool.run(_calls.latency(pool.dispatch, window, timeout=timeout))
+        options = CallOptions.check(timeout, max_retries, metadata)
+        pool = self._pool.connected()
+        return await pool.run(_calls.latency(pool.dispatch, window, options=options))
 
-    async def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
+    async def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
         """Asks the server once what it says of its health; several servers in turn, until one serves.
 
         Raises:
@@ -289,10 +364,10 @@ class AsyncClient:
         """
         from doherty._core._health import check_health  # noqa: PLC0415 - most programs never ask
 
-        pool = self._connected()
+        pool = self._pool.connected()
         return await pool.run(check_health(pool.dispatch, timeout=timeout))
 
-    async def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
+    async def wait_ready(self, timeout: Timeout = NOT_GIVEN) -> None:
         """Returns when the server, or one of several, says that it serves.
 
         Raises:
@@ -300,20 +375,9 @@ class AsyncClient:
         """
         from doherty._core._health import wait_ready  # noqa: PLC0415 - most programs never wait
 
-        pool = self._connected()
+        pool = self._pool.connected()
         await pool.run(wait_ready(pool.dispatch, timeout=timeout))
 
     async def close(self) -> None:
         """Cancels what runs and gives the connections up. A second time does nothing."""
-        self._closed = True
-        if self._pool is not None:
-            await self._pool.close()
-
-    def _connected(self) -> AsyncPool:
-        """The connections, made by the first call because a channel needs the event loop that it will run on."""
-        if self._pool is None:
-            if self._closed:
-                raise ClientClosedError("The client is closed: make a new one.")
-            self._pool = AsyncPool(self._settings, multiplex=self._multiplex)
-        self._pool.check_loop()
-        return self._pool
+        await self._pool.close()

@@ -1,17 +1,17 @@
 """One channel to one target, on one event loop."""
 
-from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 import grpc.aio
 
-from doherty._core._channel import channel_options, is_several
+from doherty._core._channel import channel_options
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
-    from doherty._aio._multiplex import Multiplexer
+    from collections.abc import Sequence
+
     from doherty._aio._multiplexed import MultiplexedCall
     from doherty._core._actions import Rpc
     from doherty._core._settings import Settings
@@ -22,22 +22,16 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """The channel to one target."""
 
-    def __init__(self, target: str, settings: "Settings", *, multiplex: bool | int) -> None:
-        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call.
-
-        Args:
-            target: The address.
-            settings: Those of the client.
-            multiplex: Whether requests share one RPC, or how many do.
-        """
-        options = channel_options(target, weighted=settings.weighted)
+    def __init__(self, target: str, settings: "Settings") -> None:
+        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call."""
+        options = channel_options(target, weighted=settings.weighted, chosen=settings.channel_options)
+        interceptors = cast("Sequence[grpc.aio.ClientInterceptor]", settings.interceptors)
         self._channel = (
-            grpc.aio.insecure_channel(target, options)
+            grpc.aio.insecure_channel(target, options, interceptors=interceptors)
             if settings.credentials is None
-            else grpc.aio.secure_channel(target, settings.credentials, options)
+            else grpc.aio.secure_channel(target, settings.credentials, options, interceptors=interceptors)
         )
-        self._generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
-        self._multiplexer = _multiplexer(self._generation, target, settings, multiplex=multiplex) if multiplex else None
+        self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
         self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
         """The running streams, which `close` cancels."""
@@ -51,9 +45,7 @@ class AsyncConnection:
                 return self._channel.unary_unary(CHECK, encode_service, decode_status)
             case "GetLatency":
                 return self._latency.GetLatency
-            case "Generate" | "StreamGenerate" if self._multiplexer is not None:
-                return getattr(self._multiplexer, name)
-        return getattr(self._generation, name)
+        return getattr(self.generation, name)
 
     def connectivity(self) -> str:
         """The state of the channel."""
@@ -64,16 +56,4 @@ class AsyncConnection:
         # gRPC 1.71 finds only calls that a task awaits, and no streams that are read with read().
         for call in self.streams:
             call.cancel()
-        if self._multiplexer is not None:
-            self._multiplexer.close()
         await self._channel.close()
-
-
-def _multiplexer(
-    stub: "GenerationServiceAsyncStub", target: str, settings: "Settings", *, multiplex: bool | int
-) -> "Multiplexer":
-    from doherty._aio._multiplex import TURN, Multiplexer  # noqa: PLC0415 - only who asks for it pays for it
-
-    if multiplex is not True:
-        return Multiplexer(stub, settings.metadata, multiplex)
-    return Multiplexer(stub, settings.metadata, TURN if is_several(target) else inf)

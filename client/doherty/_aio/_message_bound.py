@@ -11,6 +11,7 @@ from doherty._aio._loop import cancels_task
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
+    from doherty._core._metadata import Pairs
     from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
 
 _LOG: Final = logging.getLogger("doherty")
@@ -34,24 +35,23 @@ class MessageBound:
     It begins with what every server accepts. If something is larger, the server is asked for its limit.
     """
 
-    def __init__(self, stub: "GenerationServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> None:
-        """Does not ask the server yet.
-
-        Args:
-            stub: Makes the call.
-            metadata: Goes with it; has the key.
-        """
+    def __init__(self, stub: "GenerationServiceAsyncStub") -> None:
+        """Does not ask the server yet. `stub` makes the call."""
         self.bytes = _LEAST_BYTES
         """The limit as far as it is known."""
         self._stub = stub
-        self._metadata = metadata
         self._question: asyncio.Task[None] | None = None
         self._was_wrong = False
 
-    def want(self, size: int) -> None:
-        """Asks the server for its limit if a message of `size` bytes exceeds the known one."""
+    def want(self, size: int, metadata: "Pairs") -> None:
+        """Asks the server for its limit if a message of `size` bytes exceeds the known one.
+
+        Args:
+            size: The size of the message.
+            metadata: Goes with the question; has the key.
+        """
         if size > self.bytes and self._question is None:
-            self._question = asyncio.create_task(self._ask())
+            self._question = asyncio.create_task(self._ask(metadata))
 
     def forget(self) -> None:
         """Resets the limit, because the next RPC may reach another server."""
@@ -79,9 +79,9 @@ class MessageBound:
         if self._question is not None:
             self._question.cancel()
 
-    async def _ask(self) -> None:
+    async def _ask(self, metadata: "Pairs") -> None:
         try:
-            model = await self._stub.GetModel(GetModelRequest(), timeout=_SECONDS, metadata=self._metadata)
+            model = await self._stub.GetModel(GetModelRequest(), timeout=_SECONDS, metadata=metadata)
         except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
             if cancels_task(error):
                 raise

@@ -1,10 +1,10 @@
 """Many requests on one RPC."""
 
-# ruff: noqa: ASYNC109 - the timeout is the request's deadline, which the server gets to know
-
 import asyncio
 import copy
 from collections import deque
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
@@ -13,13 +13,14 @@ import grpc.aio
 from doherty._aio._loop import cancels_task
 from doherty._aio._message_bound import MessageBound
 from doherty._aio._multiplexed import MultiplexedCall, MultiplexedError
+from doherty._core._channel import is_several
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
+    from doherty._core._actions import Send
+    from doherty._core._metadata import Pairs
     from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
     from doherty.v1.request_pb2 import GenerateRequest
-
-_Metadata = tuple[tuple[str, str], ...]
 
 _FRAME_BYTES: Final = 64
 """The most bytes that a request adds to a message besides itself and its metadata."""
@@ -37,70 +38,75 @@ _BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, as
 """What gRPC raises if an RPC has ended, or ends during a write."""
 
 
+def most_requests(target: str, *, multiplex: bool | int) -> float:
+    """How many requests an RPC to a target carries: servers behind one target get whole RPCs in turn."""
+    if multiplex is not True:
+        return multiplex
+    return TURN if is_several(target) else inf
+
+
 class Multiplexer:
     """Sends the requests to one target on a MultiplexGenerate, which the first request opens.
 
-    After that RPC has ended, the next request opens another. Its methods replace those of the stub.
+    After that RPC has ended, the next request opens another, and so does one with another key.
     """
 
-    def __init__(self, stub: "GenerationServiceAsyncStub", metadata: _Metadata, most_requests: float) -> None:
+    def __init__(self, stub: "GenerationServiceAsyncStub", most_requests: float) -> None:
         """Does not connect yet.
 
         Args:
             stub: Makes the RPCs.
-            metadata: Goes with each RPC; has the key.
-            most_requests: How many requests an RPC carries: servers behind one target get whole RPCs in turn.
+            most_requests: How many requests an RPC carries.
         """
         self._stub = stub
-        self._metadata = metadata
         self._most_requests = most_requests
-        self._bound = MessageBound(stub, metadata)
+        self._bound = MessageBound(stub)
         self._carrier: _Carrier | None = None
+        self._loop = asyncio.get_running_loop()
 
-    def StreamGenerate(  # noqa: N802 - as the stub's
-        self, request: "GenerateRequest", *, timeout: float | None, metadata: _Metadata
-    ) -> Any:
-        """Begins a request. The result has the methods `read` and `cancel` of a call."""
-        if (size := self._size(request, metadata)) is None:
-            return self._stub.StreamGenerate(request, timeout=timeout, metadata=metadata)
-        return self._begin(request, size, timeout, metadata, whole=False)
+    def __del__(self) -> None:
+        carrier: _Carrier | None = getattr(self, "_carrier", None)
+        if carrier is not None:
+            # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(carrier.retire)
 
-    async def Generate(  # noqa: N802 - as the stub's
-        self, request: "GenerateRequest", *, timeout: float | None, metadata: _Metadata
-    ) -> wire.GenerateResponse:
-        """Makes a request, and waits for its whole answer.
-
-        Raises:
-            grpc.RpcError: It failed.
-        """
-        if (size := self._size(request, metadata)) is None:
-            return await self._stub.Generate(request, timeout=timeout, metadata=metadata)
-        call = self._begin(request, size, timeout, metadata, whole=True)
-        try:
-            return await call.reply()
-        finally:
-            call.cancel()
-
-    def _size(self, request: "GenerateRequest", metadata: _Metadata) -> int | None:
-        """The bytes of a request in a message; None if it needs an RPC of its own."""
+    def begin(self, send: "Send") -> Any:
+        """Begins a Generate or a StreamGenerate. The result has the methods of its call."""
+        request = cast("GenerateRequest", send.request)
         if self._carrier is not None and self._carrier.ended:
             self._carrier = None
             self._bound.forget()
-        size = request.ByteSize() + _FRAME_BYTES + sum(len(value) for _, value in metadata)
-        self._bound.want(size)
-        return size if size <= self._bound.bytes else None
+        size = request.ByteSize() + _FRAME_BYTES + sum(len(value) for _, value in send.metadata)
+        self._bound.want(size, send.shared)
+        if size > self._bound.bytes:
+            rpc = self._stub.Generate if send.rpc == "Generate" else self._stub.StreamGenerate
+            return rpc(request, timeout=send.timeout, metadata=send.metadata)
+        return self._share(request, size, send)
 
-    def _begin(
-        self, request: "GenerateRequest", size: int, timeout: float | None, metadata: _Metadata, *, whole: bool
-    ) -> MultiplexedCall:
+    def _share(self, request: "GenerateRequest", size: int, send: "Send") -> MultiplexedCall:
+        if self._carrier is not None and self._carrier.metadata != send.shared:
+            self._end_carrier()
         if self._carrier is None:
-            metadata = (*self._metadata, _TELL_ADMISSION)
-            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=metadata), self._bound)
-        call = self._carrier.begin(request, size, timeout, dict(metadata), whole=whole)
+            shared = (*send.shared, _TELL_ADMISSION)
+            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=shared), send.shared, self._bound)
+        metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
+        call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
         if self._carrier.requests >= self._most_requests:
+            self._end_carrier()
+        return call
+
+    def retire(self) -> None:
+        """Ends each RPC with its requests. Requests that are made again later have an RPC each."""
+        self._most_requests = 0
+        self._bound.close()
+        self._end_carrier()
+
+    def _end_carrier(self) -> None:
+        """Has the next request open another RPC. The current one ends with its requests."""
+        if self._carrier is not None:
             self._carrier.retire()
             self._carrier = None
-        return call
 
     def close(self) -> None:
         """Cancels the current RPC. Earlier RPCs end with their requests."""
@@ -115,8 +121,11 @@ class _Carrier:
     def __init__(
         self,
         rpc: "grpc.aio.StreamStreamCall[wire.MultiplexGenerateRequest, wire.MultiplexGenerateResponse]",
+        metadata: "Pairs",
         bound: MessageBound,
     ) -> None:
+        self.metadata = metadata
+        """What the RPC was opened with."""
         self.ended = False
         """Whether it accepts no more requests."""
         self.requests = 0
@@ -148,12 +157,14 @@ class _Carrier:
             start.trying_for.FromMilliseconds(trying)
         if timeout is not None:
             start.timeout.FromNanoseconds(round(timeout * 1e9))
-        call = self._calls[self.requests] = MultiplexedCall(self.requests, self._leave, timeout)
+        call = MultiplexedCall(self.requests, self._leave, timeout, self._rpc.initial_metadata)
+        self._calls[self.requests] = call
         return call
 
     def retire(self) -> None:
         """Ends the RPC as soon as its calls have ended."""
         self._retired = True
+        self._has_outgoing.set()
 
     def cancel(self) -> None:
         """Cancels the RPC with all its calls."""
@@ -173,7 +184,7 @@ class _Carrier:
     def _message(self, size: int) -> wire.MultiplexGenerateRequest:
         """The last message to send, with room for `size` more bytes."""
         if self._outgoing:
-            self._bound.want(self._size + size)
+            self._bound.want(self._size + size, self.metadata)
         if not self._outgoing or self._size + size > self._bound.bytes:
             self._outgoing.append(wire.MultiplexGenerateRequest())
             self._size = 0

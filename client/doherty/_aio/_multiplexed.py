@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -50,8 +50,20 @@ class MultiplexedCall:
     As with gRPC's calls, one task reads it and any task may cancel it.
     """
 
-    def __init__(self, identifier: int, leave: Callable[[int], None], timeout: float | None) -> None:
-        """Calls `leave` when the request is cancelled, and after `timeout` seconds."""
+    def __init__(
+        self,
+        identifier: int,
+        leave: Callable[[int], None],
+        timeout: float | None,
+        initial_metadata: Callable[[], Awaitable[Any]],
+    ) -> None:
+        """Calls `leave` when the request is cancelled, and after `timeout` seconds.
+
+        `initial_metadata` is that of the RPC.
+        """
+        self._rpc_metadata = initial_metadata
+        self._has_part = False
+        """Whether something of it has come, and the RPC's initial metadata before."""
         self._id = identifier
         self._leave = leave
         self._loop = asyncio.get_running_loop()
@@ -68,16 +80,16 @@ class MultiplexedCall:
         self._callbacks: list[Callable[[MultiplexedCall], object]] = []
         self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
 
-    async def initial_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Waits for what the initial metadata of a call of its own would say of the request's admission.
+    async def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Waits for the admission of the request, its first message or its end.
 
         Returns:
-            Nothing if the first message or the end has come without it.
+            The initial metadata of the RPC, and what those of a call of its own would say of the admission.
         """
         if self._metadata is None:
             self._awaits_metadata = self._loop.create_future()
             await self._awaits_metadata
-        return self._metadata or ()
+        return (*(await self._rpc_metadata()), *(self._metadata or ())) if self._has_part else ()
 
     async def read(self) -> Any:
         """Waits for the next message; grpc.aio.EOF after the last one.
@@ -98,13 +110,26 @@ class MultiplexedCall:
             raise self._error
         return grpc.aio.EOF
 
-    async def reply(self) -> wire.GenerateResponse:
+    async def trailing_metadata(self) -> tuple[()]:
+        """None: the RPC goes on with other requests."""
+        return ()
+
+    def __await__(self) -> Generator[Any, None, wire.GenerateResponse]:
         """Waits for the whole answer.
 
         Raises:
             asyncio.CancelledError: The running task was cancelled, or the call was.
             grpc.RpcError: The request failed.
         """
+        return self._reply().__await__()
+
+    async def _reply(self) -> wire.GenerateResponse:
+        try:
+            return await self._read_reply()
+        finally:
+            self.cancel()
+
+    async def _read_reply(self) -> wire.GenerateResponse:
         message = await self.read()
         if message is grpc.aio.EOF:
             raise MultiplexedError(grpc.StatusCode.UNAVAILABLE, "the RPC ended before the answer")
@@ -136,6 +161,7 @@ class MultiplexedCall:
     def feed(self, part: wire.MultiplexPart) -> bool:
         """Takes in a part, and returns whether it was the last one."""
         if self._metadata is None:
+            self._has_part = True
             if part.HasField("admission"):
                 self._set_metadata(((REQUEST_ID, part.admission.request_id),))
                 return False

@@ -9,11 +9,12 @@ import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop, wait_for_call
-from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import EventLoopError
 
 if TYPE_CHECKING:
+    from doherty._aio._multiplex import Multiplexer
     from doherty._core._balance import Target
     from doherty._core._settings import Settings
 
@@ -21,16 +22,47 @@ if TYPE_CHECKING:
 class AsyncPool:
     """Has one connection to each target."""
 
-    def __init__(self, settings: "Settings", *, multiplex: bool | int) -> None:
-        """Belongs to the running event loop. Does not connect yet."""
-        self.loop = running_loop()
-        self.dispatch = Dispatch(settings)
-        self._connections = tuple(AsyncConnection(target, settings, multiplex=multiplex) for target in settings.targets)
-        self._pauses: set[asyncio.Event] = set()
+    def __init__(self, settings: "Settings", *, multiplex: bool | int, owner: "AsyncPool | None" = None) -> None:
+        """Belongs to the running event loop. Does not connect yet.
+
+        Args:
+            settings: Those of the client.
+            multiplex: Whether requests share one RPC, or how many do.
+            owner: Has the connections, if this pool only uses them.
+        """
+        self._owner = owner
+        self.loop: asyncio.AbstractEventLoop
+        self.dispatch: Dispatch
+        self.connections: tuple[AsyncConnection, ...]
+        self.pauses: set[asyncio.Event]
+        if owner is not None:
+            self.loop, self.dispatch = owner.loop, Dispatch(settings, owner.dispatch.shared)
+            self.connections, self.pauses = owner.connections, owner.pauses
+        else:
+            self.loop, self.dispatch = running_loop(), Dispatch(settings)
+            self.connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
+            self.pauses = set()
+        self.multiplex = multiplex
+        self.multiplexers: tuple[Multiplexer, ...] = self._choose_multiplexers()
+
+    def _choose_multiplexers(self) -> "tuple[Multiplexer, ...]":
+        """One for each connection; none where requests do not share RPCs."""
+        if not self.multiplex:
+            return ()
+        settings, owner = self.dispatch.settings, self._owner
+        if owner and owner.multiplex == self.multiplex and owner.dispatch.settings.has_metadata_of(settings):
+            return owner.multiplexers
+        from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
+
+        names_and_connections = zip(settings.targets, self.connections, strict=True)
+        return tuple(
+            Multiplexer(one.generation, most_requests(name, multiplex=self.multiplex))
+            for name, one in names_and_connections
+        )
 
     def connection(self, target: "Target") -> AsyncConnection:
         """The connection to a target."""
-        return self._connections[target.index]
+        return self.connections[target.index]
 
     def check_loop(self) -> None:
         """Checks that calls can be made here.
@@ -76,11 +108,15 @@ class AsyncPool:
         match action:
             case Send():
                 try:
-                    return await wait_for_call(self.call(action))
+                    return await self._reply(action)
                 except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
                     if cancels_task(error):
                         raise
                     return error
+            case FetchKey():
+                from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
+
+                return await fetch_key(action)
             case ChannelState():
                 return self.connection(action.target).connectivity()
             case Pause():
@@ -88,28 +124,51 @@ class AsyncPool:
         return None
 
     def call(self, send: Send) -> Any:
-        """Calls gRPC.
+        """Begins a call.
 
         Raises:
             grpc.aio.UsageError: The channel is closed.
         """
+        if self.multiplexers and not send.alone and send.rpc in ("Generate", "StreamGenerate"):
+            return self.multiplexers[send.target.index].begin(send)
         rpc = self.connection(send.target).rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
+    async def _reply(self, send: Send) -> Any:
+        """Makes a call with one reply.
+
+        Raises:
+            grpc.RpcError: It failed.
+            grpc.aio.UsageError: The channel is closed.
+        """
+        call = self.call(send)
+        reply = await wait_for_call(call)
+        if send.on_metadata is not None:
+            send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
+        return reply
+
     async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
-        self._pauses.add(stopped)
+        self.pauses.add(stopped)
         try:
-            if not self.dispatch.closed:
+            if not self.dispatch.shared.disconnected:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await stopped.wait()
         finally:
-            self._pauses.discard(stopped)
+            self.pauses.discard(stopped)
 
     async def close(self) -> None:
-        """Cancels all calls and closes the connections."""
+        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
         self.dispatch.closed = True
-        for stopped in self._pauses:
+        if self._owner is not None:
+            if self.multiplexers is not self._owner.multiplexers:
+                for multiplexer in self.multiplexers:
+                    multiplexer.retire()
+            return
+        self.dispatch.shared.disconnected = True
+        for stopped in self.pauses:
             stopped.set()
-        for connection in self._connections:
+        for multiplexer in self.multiplexers:
+            multiplexer.close()
+        for connection in self.connections:
             await connection.close()

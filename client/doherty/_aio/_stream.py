@@ -12,7 +12,7 @@ import grpc.aio
 from doherty._aio._loop import cancels_task
 from doherty._aio._patience import Patience
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     one as soon as that is back, right behind what was received; `resumed` counts it.
     """
 
-    _call: Any
-    """The attempt that runs. There is none if the constructor failed."""
+    _call: Any = None
+    """The attempt that runs. There is none yet while the API key is fetched."""
 
     def __init__(self, pool: "AsyncPool", planned: "PlannedRequest") -> None:
         """Sends the request."""
@@ -74,10 +74,10 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         await self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_call") and self._pool.dispatch.is_of_this_process() and self._state.close():
+        if hasattr(self, "_pending") and self._pool.dispatch.is_of_this_process() and self._state.close():
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
-                self._pool.loop.call_soon_threadsafe(self._call.cancel)
+                self._pool.loop.call_soon_threadsafe(self._stop)
                 self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
@@ -99,6 +99,14 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     def timings(self) -> Timings | None:
         """The server's timings; None until the answer is complete."""
         return self._state.timings
+
+    @property
+    def metadata(self) -> ReplyMetadata:
+        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
+
+        Of an answer that went on at another server, it is that of the last part.
+        """
+        return self._state.metadata
 
     @property
     def resumed(self) -> int:
@@ -139,7 +147,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
         self._stopped.set()
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
@@ -208,8 +217,11 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
                 self._pending = self._advance(error)
             else:
                 if message is not _EOF:
+                    if state.awaits_metadata:
+                        state.keep_metadata(await self._call.initial_metadata(), ())
                     received: StreamGenerateResponse = message
                     return received
+                state.keep_metadata(await self._call.initial_metadata(), await self._call.trailing_metadata())
                 self._pending = self._advance(None)
         return None
 

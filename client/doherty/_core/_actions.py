@@ -4,13 +4,16 @@ A call is a generator of actions. It decides what to send, when to pause, where 
 I/O. The client carries each action out and sends the result back into the generator.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from doherty._core._balance import Target
+    from doherty._core._key import KeySource
+    from doherty._core._metadata import Pairs
+    from doherty._core._results import RawMetadata
 
 ResultT = TypeVar("ResultT")
 
@@ -30,7 +33,13 @@ class Send(NamedTuple):
     request: "Message"
     timeout: float | None
     """In seconds; None for no deadline."""
-    metadata: tuple[tuple[str, str], ...]
+    metadata: "Pairs"
+    shared: "Pairs"
+    """The part of the metadata that all calls of the client have: what an RPC of many requests has."""
+    alone: bool = False
+    """Whether it needs an RPC of its own, because this call alone has other metadata."""
+    on_metadata: "Callable[[RawMetadata, RawMetadata], None] | None" = None
+    """Is called with the initial and the trailing metadata of a reply, if they are wanted."""
 
 
 class Receive:
@@ -46,13 +55,21 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class FetchKey(NamedTuple):
+    """Ask the caller for the API key. The result is what the callable returned, or the exception that it raised."""
+
+    source: "KeySource"
+    timeout: float | None
+    """The seconds after which to give up, where that is possible; None for no end."""
+
+
 class ChannelState(NamedTuple):
     """Look up the state of the channel to a target. The result is its name."""
 
     target: "Target"
 
 
-Action = Send | Receive | Pause | ChannelState
+Action = Send | Receive | Pause | FetchKey | ChannelState
 
 Actions = Generator[Action, Any, ResultT]
 """A call, which returns its result."""

@@ -1,5 +1,6 @@
 """The calls with one reply, in as many attempts as they take."""
 
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,47 +20,47 @@ if TYPE_CHECKING:
     from doherty._core._request import PlannedRequest
     from doherty._core._results import Generation
     from doherty._core._retry import CallAttempts
-    from doherty._core._settings import Timeout
+    from doherty._core._settings import CallOptions
 
 
 def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generation[Any]]":
     """Asks for a whole answer."""
-    attempts = dispatch.begin_call(planned.timeout)
+    attempts = dispatch.begin_call(planned.options)
     started = perf_counter()
     with start_trace(planned.request, stream=False) as attempts.trace:
         reply = yield from _call(dispatch, "Generate", planned.request, attempts)
         attempts.trace.complete(reply.start, reply.summary)
     elapsed = perf_counter() - started if attempts.count == 1 else None
-    return planned.parse(generation_from_reply(reply, elapsed))
+    return planned.parse(replace(generation_from_reply(reply, elapsed), metadata=attempts.reply_metadata))
 
 
 def count_tokens(
-    dispatch: Dispatch, prompt: "TextPrompt", *, system: str | None, model: str | None, timeout: "Timeout"
+    dispatch: Dispatch, prompt: "TextPrompt", *, system: str | None, model: str | None, options: "CallOptions"
 ) -> Actions[int]:
     """Asks for the number of tokens of a prompt."""
     request = count_request(prompt, system=system, model=model)
-    reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(timeout))
+    reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(options))
     return int(reply.prompt_tokens)
 
 
-def model(dispatch: Dispatch, *, timeout: "Timeout") -> "Actions[ModelInfo]":
+def model(dispatch: Dispatch, *, options: "CallOptions") -> "Actions[ModelInfo]":
     """Asks what a server serves."""
     from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
-    return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(timeout))))
+    return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(options))))
 
 
-def latency(dispatch: Dispatch, window: float | None, *, timeout: "Timeout") -> "Actions[Latency]":
+def latency(dispatch: Dispatch, window: float | None, *, options: "CallOptions") -> "Actions[Latency]":
     """Asks how fast a server has been over the last `window` seconds."""
     from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
     request = latency_request(window)
-    return latency_from_wire((yield from _call(dispatch, "GetLatency", request, dispatch.begin_call(timeout))))
+    return latency_from_wire((yield from _call(dispatch, "GetLatency", request, dispatch.begin_call(options))))
 
 
 def _call(dispatch: Dispatch, rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:
     while True:
-        target = dispatch.begin_attempt(attempts)
+        target = yield from dispatch.begin_attempt(attempts)
         started = perf_counter()
         try:
             reply = yield dispatch.send(rpc, target, shortened(request, attempts), attempts)

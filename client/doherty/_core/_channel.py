@@ -1,15 +1,26 @@
 """Which addresses a client connects to, and with which options of gRPC."""
 
-import ipaddress
 import os
 import re
-from collections.abc import Sequence
-from typing import Final
-from urllib.parse import unquote
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
 
 from doherty._version import __version__
 
 DEFAULT_TARGET: Final = "localhost:50051"
+
+Interceptor = (
+    grpc.UnaryUnaryClientInterceptor
+    | grpc.UnaryStreamClientInterceptor
+    | grpc.StreamUnaryClientInterceptor
+    | grpc.StreamStreamClientInterceptor
+)
+
+ChannelOptions = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
+"""Options of a channel by their names in gRPC, as "grpc.max_send_message_length"."""
 
 _IPV4: Final = re.compile(r"[0-9.]+")
 _PORT: Final = re.compile(r":([0-9]+)(?=,|$)")
@@ -59,6 +70,8 @@ def _is_this_machine(host: str) -> bool:
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    import ipaddress  # noqa: PLC0415 - most programs name no address or no other machine
+
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -75,7 +88,11 @@ def is_several(target: str) -> bool:
 
 def _hosts(target: str) -> list[str]:
     scheme, _, rest = target.partition(":")
-    addresses = unquote(rest).rpartition("/")[2].split(",") if scheme in ("dns", "ipv4", "ipv6") else [target]
+    addresses = [target]
+    if scheme in ("dns", "ipv4", "ipv6"):
+        from urllib.parse import unquote  # noqa: PLC0415 - most programs name no scheme
+
+        addresses = unquote(rest).rpartition("/")[2].split(",")
     return [re.sub(r":\d*$", "", address).strip("[]") for address in addresses]
 
 
@@ -113,14 +130,46 @@ _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCh
 _SEVERAL_WEIGHTED: Final = _SEVERAL_SERVERS.replace("round_robin", "weighted_round_robin")
 
 
-def channel_options(target: str, *, weighted: bool = False) -> tuple[tuple[str, str | int], ...]:
+def channel_options(
+    target: str, *, weighted: bool = False, chosen: tuple[tuple[str, str | int], ...] = ()
+) -> tuple[tuple[str, str | int], ...]:
     """The options of the channel to a target.
 
     Args:
         target: Where it leads.
         weighted: Whether several servers behind it get calls by how busy they are, and not in turn.
+        chosen: Options of the caller, which stand in place of ours of the same name.
     """
     here = _THIS_MACHINE if is_loopback(target) else ()
     config = _SEVERAL_WEIGHTED if weighted else _SEVERAL_SERVERS
     several = (("grpc.service_config", config),) if is_several(target) else ()
-    return (*CHANNEL_OPTIONS, *here, *several)
+    names = {name for name, _ in chosen}
+    ours = (*CHANNEL_OPTIONS, *here, *several)
+    return (*(option for option in ours if option[0] not in names), *chosen)
+
+
+def check_channel_options(options: ChannelOptions | None) -> tuple[tuple[str, str | int], ...]:
+    """Checks the options of a caller. gRPC would fail at the first call, without their name.
+
+    Raises:
+        TypeError: They have a wrong type.
+    """
+    items: Any = options.items() if isinstance(options, Mapping) else options or ()
+    pairs = tuple(map(tuple, items))
+    for pair in pairs:
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str | int):  # noqa: PLR2004 - a pair
+            raise TypeError(f"channel_options= has a str and a str or an int for each option, not {pair!r}.")
+    return pairs
+
+
+def check_interceptors(interceptors: Sequence[object], *, asynchronous: bool) -> tuple[object, ...]:
+    """Checks interceptors, which gRPC would do at the first call.
+
+    Raises:
+        TypeError: One is of another kind than the client needs.
+    """
+    module, kinds = ("grpc.aio", grpc.aio.ClientInterceptor) if asynchronous else ("grpc", Interceptor)
+    for interceptor in interceptors:
+        if not isinstance(interceptor, kinds):
+            raise TypeError(f"interceptors= has a {type(interceptor).__name__}: this client takes those of {module}.")
+    return tuple(interceptors)

@@ -2,33 +2,35 @@
 
 from dataclasses import dataclass
 
+from doherty._core._result import Result
+
 
 @dataclass(frozen=True, slots=True)
-class TopLogprob:
+class TopLogprob(Result):
     """One of the most probable tokens at some place."""
 
-    token_id: int
-    token: bytes
+    token_id: int = 0
+    token: bytes = b""
     """Its bytes, which need not be a whole code point."""
-    logprob: float
+    logprob: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Result):
     """The log probability of one generated token."""
 
-    token_id: int
-    token: bytes
+    token_id: int = 0
+    token: bytes = b""
     """Its bytes, which need not be a whole code point."""
-    logprob: float
-    top: tuple[TopLogprob, ...]
+    logprob: float = 0.0
+    top: tuple[TopLogprob, ...] = ()
     """The most probable tokens at this place, the most probable one first; as many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speculation:
+class Speculation(Result):
     """What speculative decoding contributed to an answer."""
 
-    steps: int
-    draft_tokens: int
-    accepted_tokens: int
+    steps: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0

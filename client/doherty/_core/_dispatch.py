@@ -13,8 +13,9 @@ import grpc
 from doherty._core._actions import Actions, ChannelState, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
-from doherty._core._retry import Budget, CallAttempts, RetryPolicy
-from doherty._core._settings import Settings, Timeout, choose_timeout
+from doherty._core._metadata import Pairs
+from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
+from doherty._core._settings import CallOptions, Settings, choose_timeout
 from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
@@ -25,28 +26,44 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("doherty")
 
 
+class Shared:
+    """What clients on the same connections share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.targets = Targets(settings.targets)
+        self.budget = Budget((settings.retry or RetryPolicy()).budget)
+        self.disconnected = False
+        """Whether the connections were closed: no call goes on."""
+        self.pid: int | None = None
+        """The process of the first call; None before that."""
+
+
 class Dispatch:
     """Chooses a target for every attempt, and decides what follows one that failed. Threads may share it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: Shared | None = None) -> None:
+        """`shared` is that of the client that has the connections, if this one only uses them."""
         self.settings = settings
-        self.targets = Targets(settings.targets)
+        self.shared = shared or Shared(settings)
+        self.targets = self.shared.targets
         self.closed = False
-        """Whether the client was closed."""
-        self._budget = Budget((settings.retry or RetryPolicy()).budget)
-        self._pid: int | None = None
-        """The process of the first call; None before that."""
+        """Whether the client was closed: it begins no more calls."""
+        size = (settings.retry or RetryPolicy()).budget
+        self._budget = self.shared.budget if self.shared.budget.size == size else Budget(size)
 
-    def begin_call(self, timeout: Timeout, *, resume: bool = False) -> CallAttempts:
-        """Begins a call with a deadline in `timeout` seconds.
+    def begin_call(self, options: CallOptions, *, resume: bool = False) -> CallAttempts:
+        """Begins a call.
 
         Args:
-            timeout: Of all attempts together.
+            options: Its timeout, which is that of all attempts together, its retries and its metadata.
             resume: Whether an answer that is cut off can be resumed.
         """
         self.check_usable()
-        seconds = choose_timeout(timeout, self.settings.timeout)
-        return CallAttempts(self.settings.retry, self._budget, seconds, resume=resume and self.settings.resume)
+        retry = limit_retries(self.settings.retry, options.max_retries)
+        seconds = choose_timeout(options.timeout, self.settings.timeout)
+        attempts = CallAttempts(retry, self._budget, seconds, resume=resume and self.settings.resume)
+        attempts.own_metadata = options.metadata
+        return attempts
 
     def begin_only_attempt(self, timeout: float | None) -> CallAttempts:
         """Begins a call that is not repeated."""
@@ -62,8 +79,13 @@ class Dispatch:
         """
         if self.closed:
             raise ClientClosedError("The client is closed: make a new one.")
-        if self._pid is None:
-            self._pid = os.getpid()
+        self._check_connected()
+
+    def _check_connected(self) -> None:
+        if self.shared.disconnected:
+            raise ClientClosedError("The client is closed: make a new one.")
+        if self.shared.pid is None:
+            self.shared.pid = os.getpid()
         self.check_process()
 
     def check_process(self) -> None:
@@ -80,19 +102,34 @@ class Dispatch:
 
     def is_of_this_process(self) -> bool:
         """Tells whether the client was first used in the running process: in a fork of it, gRPC must be left alone."""
-        return self._pid in (None, os.getpid())
+        return self.shared.pid in (None, os.getpid())
 
-    def begin_attempt(self, attempts: CallAttempts) -> Target:
+    def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
-        self.check_usable()
+        self._check_connected()
+        yield from self.authorize(attempts)
         attempts.count += 1
         target = self.targets.begin()
         attempts.trace.attempt(target.name, attempts.count)
         return target
 
+    def authorize(self, attempts: CallAttempts) -> Actions[None]:
+        """Gets the key for a call's next attempt. An exception of the caller's callable is raised as it is."""
+        key = yield from self.settings.key.pairs(attempts.remaining())
+        attempts.shared_metadata = Pairs((*key, *self.settings.metadata))
+
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
         """The action that sends a request within what is left of the call's time."""
-        return Send(rpc, target, request, attempts.remaining(), (*self.settings.metadata, *attempts.metadata))
+        return Send(
+            rpc,
+            target,
+            request,
+            attempts.remaining(),
+            attempts.metadata,
+            attempts.shared_metadata,
+            alone=bool(attempts.own_metadata),
+            on_metadata=attempts.keep_reply_metadata if rpc == "Generate" else None,
+        )
 
     def after(
         self, error: BaseException | None, target: Target, attempts: CallAttempts, *, begun: bool = False
@@ -108,7 +145,7 @@ class Dispatch:
         Returns:
             The seconds to wait before the next attempt, or what is to be raised instead of one.
         """
-        if self.closed:
+        if self.shared.disconnected:
             # Closing a channel cancels its calls, and a call on a closed one is a ValueError or a UsageError.
             return ClientClosedError("The client was closed.")
         if error is not None and not isinstance(error, grpc.RpcError):

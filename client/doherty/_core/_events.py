@@ -1,6 +1,6 @@
 """What happens to a stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic
 
 from doherty._core._results import Delta, Generation, ParsedT_co
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class StreamStarted:
     """A server has admitted the request."""
 
-    target: str
+    target: str = ""
     """The server, as the client knows it."""
-    request_id: str
+    request_id: str = ""
     """The id under which it logs the request."""
 
 
@@ -25,9 +25,9 @@ class StreamStarted:
 class ServerLost:
     """The server that had admitted the request is gone, or cannot go on. The client looks for another one."""
 
-    target: str
+    target: str = ""
     """The server, as the client knows it."""
-    message: str
+    message: str = ""
     """What gRPC or the server said."""
 
 
@@ -35,9 +35,9 @@ class ServerLost:
 class StreamResumed:
     """A server goes on with the answer, right behind what was received."""
 
-    target: str
+    target: str = ""
     """The server, as the client knows it: another one, or the same one again."""
-    request_id: str
+    request_id: str = ""
     """The id under which it logs the request."""
 
 
@@ -45,7 +45,7 @@ class StreamResumed:
 class StreamFinished(Generic[ParsedT_co]):
     """The answer is complete."""
 
-    generation: Generation[ParsedT_co]
+    generation: Generation[ParsedT_co] = field(default_factory=Generation)
     """What `result()` returns."""
 
 

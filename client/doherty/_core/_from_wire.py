@@ -1,7 +1,7 @@
 """Turns an answer from the wire into the dataclasses that callers get."""
 
 import math
-from ctypes import c_float
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from doherty._core._details import Speculation, TokenLogprob
     from doherty.v1 import generation_service_pb2
+
+_FLOAT: Final = struct.Struct("f")
 
 _ENOUGH_DIGITS: Final = 9
 """Enough digits to distinguish any two 32-bit floats."""
@@ -152,4 +154,4 @@ def _shortest_decimal(value: float) -> float:
     if not math.isfinite(value):
         return value
     decimals = (float(f"{value:.{digits}g}") for digits in range(6, _ENOUGH_DIGITS + 1))
-    return next((decimal for decimal in decimals if c_float(decimal).value == value), value)
+    return next((decimal for decimal in decimals if _FLOAT.unpack(_FLOAT.pack(decimal))[0] == value), value)

@@ -75,6 +75,7 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]
         # A target that does not answer leaves time for those behind it.
         share = None if ends_at is None else max(0.0, ends_at - monotonic()) / (len(targets) - index)
         attempts = dispatch.begin_only_attempt(share)
+        yield from dispatch.authorize(attempts)
         reply = yield dispatch.send("Check", target, _REQUEST, attempts)
         if isinstance(reply, BaseException):
             failure = cast("DohertyError", (yield from dispatch.after(reply, target, attempts)))

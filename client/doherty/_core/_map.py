@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class MapResult(Generic[ParsedT_co]):
     """The answer to one of the prompts of `AsyncClient.map`, or the error in its place."""
 
-    index: int
+    index: int = 0
     """The place of the prompt, from 0."""
-    prompt: "Prompt"
+    prompt: "Prompt" = ""
     generation: Generation[ParsedT_co] | None = None
     """The answer; None if there is an error."""
     error: DohertyError | None = None

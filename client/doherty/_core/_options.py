@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+from doherty._core._metadata import Metadata
 from doherty._core._prompt import TokenIds
 from doherty._core._settings import Timeout
 
@@ -65,5 +66,7 @@ class Parameters(TypedDict, total=False):
     timeout: Timeout
     first_token_timeout: float | None
     idle_timeout: float | None
+    max_retries: int | None
     request_id: str | None
+    metadata: Metadata | None
     options: GenerateOptions | None

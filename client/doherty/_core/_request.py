@@ -5,9 +5,10 @@ from datetime import timedelta
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from doherty._core._metadata import Metadata
 from doherty._core._prompt import Prompt, TextPrompt, TokenIds, put_prompt
 from doherty._core._put import put
-from doherty._core._settings import CLIENT_DEFAULT, Timeout, check_timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, Timeout, check_timeout
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.latency_service_pb2 import GetLatencyRequest
 from doherty.v1.request_pb2 import GenerateRequest, Priority
@@ -28,15 +29,15 @@ class PlannedRequest:
         self,
         request: GenerateRequest,
         schema: object,
-        timeout: Timeout,
+        options: CallOptions,
         *,
         first_token_timeout: float | None,
         idle_timeout: float | None,
     ) -> None:
-        """`timeout` is for the whole call, the other two are for one wait of a reader; seconds, None is no end."""
+        """The two timeouts are for one wait of a reader, in seconds; None is no end."""
         self.request = request
         self.schema = schema
-        self.timeout = timeout
+        self.options = options
         self.first_token_timeout = first_token_timeout
         self.idle_timeout = idle_timeout
 
@@ -70,10 +71,12 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     schema: object = None,
     adapter: str | None = None,
     time_limit: float | None = None,
-    timeout: Timeout = CLIENT_DEFAULT,
+    timeout: Timeout = NOT_GIVEN,
     first_token_timeout: float | None = None,
     idle_timeout: float | None = None,
+    max_retries: int | None = None,
     request_id: str | None = None,
+    metadata: Metadata | None = None,
     options: "GenerateOptions | None" = None,
 ) -> PlannedRequest:
     """Builds the request for one answer from the parameters of `generate`.
@@ -104,7 +107,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     return PlannedRequest(
         request,
         schema,
-        timeout,
+        CallOptions.check(timeout, max_retries, metadata),
         first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
         idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
     )

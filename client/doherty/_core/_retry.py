@@ -1,13 +1,16 @@
 """The retry policy of a client and the attempts of one call."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from doherty._core._metadata import NO_PAIRS, Pairs, merge
+from doherty._core._results import ReplyMetadata, reply_metadata
 from doherty._core._trace import Trace
 
 if TYPE_CHECKING:
+    from doherty._core._results import RawMetadata
     from doherty._core._status import Status
 
 _MOST_RESUMES: Final = 5
@@ -58,12 +61,18 @@ class RetryPolicy:
             raise ValueError("0 <= initial_backoff <= max_backoff does not hold.")
 
 
+def limit_retries(policy: RetryPolicy | None, max_retries: int | None) -> RetryPolicy | None:
+    """The policy with another number of attempts, unless `max_retries` is None."""
+    return policy if max_retries is None else replace(policy or RetryPolicy(), max_attempts=max_retries + 1)
+
+
 class Budget:
     """The retries that the calls of one client have left. Threads may share it."""
 
     def __init__(self, size: int) -> None:
         """`size` is the number of retries to begin with, and the most it can grow to."""
-        self._size = self._left = size * _EARNS_ONE
+        self.size = size
+        self._most = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
@@ -77,7 +86,7 @@ class Budget:
     def earn(self, *, retried: bool) -> None:
         """Notes that a call succeeded."""
         with self._lock:
-            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._size)
+            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._most)
 
 
 class CallAttempts:
@@ -105,6 +114,12 @@ class CallAttempts:
         """How many attempts were begun."""
         self.trace = Trace()
         """The trace of the call."""
+        self.shared_metadata = NO_PAIRS
+        """The metadata of all calls of the client, with the key."""
+        self.own_metadata = NO_PAIRS
+        """The metadata of this call alone."""
+        self.reply_metadata = ReplyMetadata()
+        """What came with the reply."""
         self.resumed = 0
         """How many times the answer was resumed."""
 
@@ -114,13 +129,18 @@ class CallAttempts:
         return self._lost_at is not None
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Pairs:
         """The metadata of the running attempt."""
+        own = merge(merge(self.shared_metadata, self.own_metadata), Pairs(self.trace.metadata))
         before = self.count - 1
         if not before:
-            return tuple(self.trace.metadata)
+            return own
         since = (_TRYING_SINCE, str(int(self.elapsed() * 1000)))
-        return (*self.trace.metadata, (_ATTEMPTS, str(before)), since)
+        return Pairs(((_ATTEMPTS, str(before)), since, *own))
+
+    def keep_reply_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
+        """Keeps what came with the reply, as gRPC has it."""
+        self.reply_metadata = reply_metadata(initial, trailing)
 
     def elapsed(self) -> float:
         """How many seconds the call has taken."""

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from doherty._core._channel import choose_targets, is_loopback
-from doherty._core._retry import RetryPolicy
+from doherty._core._channel import ChannelOptions, check_channel_options, choose_targets
+from doherty._core._key import ApiKey, KeySource
+from doherty._core._metadata import NO_PAIRS, Metadata, Pairs, check_metadata, merge
+from doherty._core._retry import RetryPolicy, limit_retries
 
 if TYPE_CHECKING:
     import grpc
@@ -15,18 +18,19 @@ if TYPE_CHECKING:
     from doherty._core._tls import TLSConfig
 
 
-class Unset(Enum):
-    """The type of the timeout of a call that uses its client's."""
+class NotGiven(Enum):
+    """The type of NOT_GIVEN."""
 
-    CLIENT_DEFAULT = "the client's timeout"
+    NOT_GIVEN = "what the client has"
 
     def __repr__(self) -> str:
         return self.name
 
 
-CLIENT_DEFAULT: Final = Unset.CLIENT_DEFAULT
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
+"""Stands for a parameter that was left out, where None means something else."""
 
-Timeout = float | Unset | None
+Timeout = float | NotGiven | None
 """Seconds until a call is given up; None never gives it up."""
 
 _LONGEST: Final = 1e8
@@ -51,7 +55,41 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
 
 def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
     """The timeout of one call, where `default` is the client's; raises as `check_timeout` does."""
-    return default if isinstance(timeout, Unset) else check_timeout(timeout)
+    return default if isinstance(timeout, NotGiven) else check_timeout(timeout)
+
+
+class CallOptions(NamedTuple):
+    """What a call has otherwise than its client."""
+
+    timeout: Timeout = NOT_GIVEN
+    max_retries: int | None = None
+    metadata: Pairs = NO_PAIRS
+
+    @classmethod
+    def check(cls, timeout: Timeout, max_retries: int | None, metadata: Metadata | None) -> Self:
+        """Checks the parameters of a call but for its timeout.
+
+        Raises:
+            TypeError: One has a wrong type.
+            ValueError: One has a value that cannot be used.
+        """
+        return cls(timeout, check_max_retries(max_retries), check_metadata(metadata))
+
+
+def check_max_retries(max_retries: int | None) -> int | None:
+    """Checks how many more times a call may be tried.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is negative.
+    """
+    if max_retries is None:
+        return None
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int):
+        raise TypeError(f"max_retries= is an int, not {max_retries!r}.")
+    if max_retries < 0:
+        raise ValueError(f"max_retries= is at least 0, not {max_retries}.")
+    return max_retries
 
 
 class Settings:
@@ -64,13 +102,17 @@ class Settings:
         self,
         target: str | Sequence[str] | None,
         *,
-        api_key: str | None,
+        api_key: str | KeySource | None,
         tls: "TLSConfig | bool | None",
         insecure: bool,
         timeout: float | None,
         retry: RetryPolicy | None,
         resume: bool,
         weighted: bool = False,
+        metadata: Metadata | None = None,
+        interceptors: Sequence[object] = (),
+        channel_options: ChannelOptions | None = None,
+        credentials: "grpc.ChannelCredentials | None" = None,
     ) -> None:
         """Checks them.
 
@@ -79,54 +121,67 @@ class Settings:
             TypeError: A parameter has a wrong type.
             ValueError: A parameter has a value that cannot be used, or an API key would be sent unencrypted.
         """
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise TypeError(f"retry= is a RetryPolicy or None, not {type(retry).__name__}.")
         self.targets = choose_targets(target)
-        self.credentials = _credentials(tls)
+        self.credentials = _credentials(tls, credentials)
         """None is plaintext."""
-        self.metadata = _key_metadata(api_key, self.targets, encrypted=self.credentials is not None, insecure=insecure)
-        """The metadata of every call, with the API key."""
+        self.key = ApiKey(api_key)
+        """It may be read for every attempt."""
+        self.metadata = check_metadata(metadata)
+        """The metadata of every call, without the key."""
         self.timeout = check_timeout(timeout)
-        self.retry = retry
+        self.retry = _check_retry(retry)
         self.resume = resume
         self.weighted = weighted
         """Whether several servers behind one name get calls by how busy they are."""
+        self.interceptors = tuple(interceptors)
+        self.channel_options = check_channel_options(channel_options)
+        """Those of the caller."""
+        self._insecure = insecure
+        self.check_exposure()
+
+    def with_options(
+        self,
+        *,
+        timeout: Timeout,
+        retry: RetryPolicy | NotGiven | None,
+        max_retries: int | None,
+        metadata: Metadata | None,
+        api_key: str | KeySource | NotGiven | None,
+    ) -> "Settings":
+        """A copy with other parameters; raises as the constructor does."""
+        derived = copy(self)
+        if not isinstance(timeout, NotGiven):
+            derived.timeout = check_timeout(timeout)
+        if not isinstance(retry, NotGiven):
+            derived.retry = _check_retry(retry)
+        derived.retry = limit_retries(derived.retry, check_max_retries(max_retries))
+        derived.metadata = merge(self.metadata, check_metadata(metadata))
+        if not isinstance(api_key, NotGiven):
+            derived.key = ApiKey(api_key)
+            derived.check_exposure()
+        return derived
+
+    def has_metadata_of(self, other: "Settings") -> bool:
+        """Whether calls have the same metadata and key, so that they can share an RPC."""
+        return self.key is other.key and self.metadata == other.metadata
+
+    def check_exposure(self) -> None:
+        """Checks that the key does not leave this machine unencrypted; raises ValueError if it would."""
+        self.key.check_exposure(self.targets, encrypted=self.credentials is not None, insecure=self._insecure)
 
 
-def _credentials(tls: "TLSConfig | bool | None") -> "grpc.ChannelCredentials | None":
+def _credentials(
+    tls: "TLSConfig | bool | None", credentials: "grpc.ChannelCredentials | None"
+) -> "grpc.ChannelCredentials | None":
     ca = os.environ.get("DOHERTY_TLS_CA") if tls is None else None
-    if not tls and not ca:
+    if not tls and not ca and credentials is None:
         return None
-    from doherty._core._tls import TLSConfig, channel_credentials  # noqa: PLC0415 - most connections stay on one machine
+    from doherty._core._tls import choose_credentials  # noqa: PLC0415 - most connections stay on one machine
 
-    if tls in (None, True):
-        return channel_credentials(TLSConfig(ca=ca))
-    if not isinstance(tls, TLSConfig):
-        raise TypeError(f"tls= is a bool or a TLSConfig, not {type(tls).__name__}.")
-    return channel_credentials(tls)
+    return choose_credentials(tls=tls, credentials=credentials, ca=ca)
 
 
-def _key_metadata(
-    api_key: str | None, targets: Sequence[str], *, encrypted: bool, insecure: bool
-) -> tuple[tuple[str, str], ...]:
-    """The metadata with the given key, else the environment's; empty if there is no key.
-
-    Raises:
-        TypeError: The key is not a str.
-        ValueError: The key cannot be sent in a header, or would be sent unencrypted over a network.
-    """
-    key = os.environ.get("DOHERTY_API_KEY") if api_key is None else api_key
-    if not key:
-        return ()
-    if not isinstance(key, str):
-        raise TypeError(f"api_key= is a str, not {type(key).__name__}.")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        # The message may be logged, so it does not contain the key.
-        raise ValueError("The API key has characters that keys cannot have, such as a line break at its end.")
-    exposed = [target for target in targets if not is_loopback(target)]
-    if exposed and not encrypted and not insecure:
-        raise ValueError(
-            f"The API key would go to {', '.join(exposed)} unencrypted. Use tls=True or TLSConfig(...); where the "
-            "whole network in between is trusted, insecure=True."
-        )
-    return (("authorization", f"Bearer {key}"),)
+def _check_retry(retry: RetryPolicy | None) -> RetryPolicy | None:
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise TypeError(f"retry= is a RetryPolicy or None, not {type(retry).__name__}.")
+    return retry

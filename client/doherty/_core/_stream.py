@@ -9,13 +9,14 @@ from doherty._core._dispatch import Dispatch, log_attempt, start_trace
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._event_log import EventLog
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
-from doherty._core._results import Delta, Generation, Timings
+from doherty._core._results import Delta, Generation, ReplyMetadata, Timings
 from doherty._core._resume import resumed_request, shortened
 
 if TYPE_CHECKING:
     from doherty._core._balance import Target
     from doherty._core._details import TokenLogprob
     from doherty._core._request import PlannedRequest
+    from doherty._core._results import RawMetadata
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
     from doherty.v1.request_pb2 import GenerateRequest
@@ -31,7 +32,7 @@ class StreamState:
         """Begins the call: its timeout runs from now on."""
         self._dispatch = dispatch
         self._planned = planned
-        self._attempts = dispatch.begin_call(planned.timeout, resume=True)
+        self._attempts = dispatch.begin_call(planned.options, resume=True)
         self._trace = self._attempts.trace = start_trace(planned.request, stream=True)
         self._started = perf_counter()
         self._elapsed = 0.0
@@ -57,11 +58,13 @@ class StreamState:
         """What happens besides deltas."""
         self.first_delta: Delta | None = None
         """A delta that came while the caller waited for the admission."""
+        self.awaits_metadata = True
+        """Whether the metadata of the running attempt is not known yet. It comes before its first message."""
         self.patience = planned.first_token_timeout
         """How many seconds the reader waits for the next message; None is without end."""
         self.ended = False
         """Whether there is nothing more to read."""
-        self.failure: DohertyError | None = None
+        self.failure: Exception | None = None
         """The error that the stream ended with; None if the answer is complete."""
 
     @property
@@ -97,6 +100,16 @@ class StreamState:
         return timings_from_wire(self._summary.timings) if self._summary else None
 
     @property
+    def metadata(self) -> ReplyMetadata:
+        """What came with the last part of the answer as far as it is there."""
+        return self._attempts.reply_metadata
+
+    def keep_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
+        """Keeps the metadata of the running attempt, as gRPC has it."""
+        self.awaits_metadata = False
+        self._attempts.keep_reply_metadata(initial, trailing)
+
+    @property
     def resumed(self) -> int:
         """How many times the answer was resumed."""
         return self._attempts.resumed
@@ -107,12 +120,16 @@ class StreamState:
         while not self.ended:
             try:
                 request = self._missing_part()
-                target = self._target = self._dispatch.begin_attempt(attempts)
-            except DohertyError as failure:
+                target = self._target = yield from self._dispatch.begin_attempt(attempts)
+            except Exception as failure:  # noqa: BLE001 - it is raised where the stream is read
                 self.fail(failure)
                 return
+            if self.ended:
+                # It was closed while the key was fetched.
+                targets.end(target)
+                return
             request = shortened(request, attempts)
-            self._awaits_start = True
+            self._awaits_start = self.awaits_metadata = True
             self.events.begin_attempt(target.name)
             started = perf_counter()
             error = yield self._dispatch.send("StreamGenerate", target, request, attempts)
@@ -214,7 +231,7 @@ class StreamState:
         if self._start is not None:
             self._trace.complete(self._start, self._summary, resumed=self.resumed)
 
-    def fail(self, failure: DohertyError) -> None:
+    def fail(self, failure: Exception) -> None:
         """Ends the stream with an error. Only the first error counts."""
         if self.failure is not None:
             return
@@ -283,6 +300,7 @@ class StreamState:
             token_ids=self.token_ids,
             logprobs=tuple(self._logprobs) or None if self._logprobs_known else None,
         )
+        generation = replace(generation, metadata=self.metadata)
         if self.resumed and not self._planned.request.sampling.HasField("seed"):
             generation = replace(generation, seed=None)
         return self._planned.parse(generation)

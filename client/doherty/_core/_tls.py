@@ -29,13 +29,37 @@ class TLSConfig:
             raise ValueError("TLSConfig(cert=..., key=...): the two go together.")
 
 
-def channel_credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
-    """What gRPC encrypts a channel with.
+def choose_credentials(
+    *, tls: TLSConfig | bool | None, credentials: grpc.ChannelCredentials | None, ca: str | None
+) -> grpc.ChannelCredentials | None:
+    """The caller's own credentials, or those that `tls` or the environment ask for; None for plaintext.
+
+    Args:
+        tls: How to encrypt.
+        credentials: Those of the caller, in place of `tls`.
+        ca: The path of the certificates to trust, from the environment.
 
     Raises:
         OSError: A file cannot be read.
+        TypeError: A parameter has a wrong type.
+        ValueError: Both parameters are given.
     """
+    if credentials is not None:
+        if not isinstance(credentials, grpc.ChannelCredentials):
+            raise TypeError(f"credentials= is a grpc.ChannelCredentials, not {type(credentials).__name__}.")
+        if tls is not None:
+            raise ValueError("tls= and credentials= exclude each other.")
+        return None if _is_plaintext(credentials) else credentials
+    if tls is None or tls is True:
+        tls = TLSConfig(ca=ca)
+    if not isinstance(tls, TLSConfig):
+        raise TypeError(f"tls= is a bool or a TLSConfig, not {type(tls).__name__}.")
     return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
+
+
+def _is_plaintext(credentials: grpc.ChannelCredentials) -> bool:
+    """Whether these are grpc.experimental.insecure_channel_credentials(), with which a key would go unencrypted."""
+    return type(vars(credentials).get("_credentials")).__name__ == "InsecureChannelCredentials"
 
 
 def _read(pem: Pem | None) -> bytes | None:

@@ -1,25 +1,33 @@
 """The client for ordinary code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from doherty._core import _calls
+from doherty._core._channel import check_interceptors
 from doherty._core._prompt import Prompt, TextPrompt
 from doherty._core._request import plan_request, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import CLIENT_DEFAULT, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
 from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
 
 if TYPE_CHECKING:
+    import grpc
+
+    from doherty._core._channel import ChannelOptions, Interceptor
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
+    from doherty._core._metadata import Metadata
     from doherty._core._options import Parameters
     from doherty._core._schema import ParsedT, SchemaAdapter
     from doherty._core._tls import TLSConfig
+
+    ApiKey = str | Callable[[], str] | None
 
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -35,13 +43,17 @@ class Client:
         self,
         target: str | Sequence[str] | None = None,
         *,
-        api_key: str | None = None,
+        api_key: "ApiKey" = None,
         tls: "TLSConfig | bool | None" = None,
         insecure: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
         resume: bool = True,
         weighted: bool = False,
+        metadata: "Metadata | None" = None,
+        interceptors: "Sequence[Interceptor]" = (),
+        channel_options: "ChannelOptions | None" = None,
+        credentials: "grpc.ChannelCredentials | None" = None,
     ) -> None:
         """Prepares its channels; the first call connects.
 
@@ -49,7 +61,8 @@ class Client:
             target: The server, as "host:port", or several of them as a sequence or separated by commas: a call goes to
                 the one with the fewest in flight, and one that is not available is left out. Several servers behind one
                 name in DNS take turns. By default the environment's DOHERTY_TARGET, else localhost:50051.
-            api_key: Says who calls. By default the environment's DOHERTY_API_KEY.
+            api_key: Says who calls; or a callable that returns it, for a key that changes: called for every attempt,
+                in the thread of the call. By default the environment's DOHERTY_API_KEY.
             tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
                 DOHERTY_TLS_CA, the path of the certificates to trust.
             insecure: Allows that a key is sent unencrypted to another machine.
@@ -58,13 +71,18 @@ class Client:
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
             weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in
                 turn: a slow one then gets fewer.
+            metadata: Goes with every call, as a mapping or as pairs. The value of a name that ends with "-bin" is
+                bytes, any other is printable ASCII. It is not kept from going unencrypted, as the key is.
+            interceptors: gRPC's, of which the first is the outermost. They see every attempt of a call.
+            channel_options: gRPC's, as a mapping or as pairs. They stand in place of ours of the same name.
+            credentials: gRPC's, in place of `tls`, for what that cannot say.
 
         Raises:
             OSError: A certificate or its key cannot be read.
             TypeError: A parameter has a wrong type.
             ValueError: A parameter cannot be used, or the key would be sent unencrypted.
         """
-        self._settings = Settings(
+        settings = Settings(
             target,
             api_key=api_key,
             tls=tls,
@@ -73,8 +91,12 @@ class Client:
             retry=retry,
             resume=resume,
             weighted=weighted,
+            metadata=metadata,
+            interceptors=check_interceptors(interceptors, asynchronous=False),
+            channel_options=channel_options,
+            credentials=credentials,
         )
-        self._pool = Pool(self._settings)
+        self._pool = Pool(settings)
 
     def __repr__(self) -> str:
         return f"Client({self.target!r})"
@@ -90,7 +112,39 @@ class Client:
     @property
     def target(self) -> str:
         """The server that the client talks to, or several separated by commas."""
-        return ",".join(self._settings.targets)
+        return ",".join(self._pool.dispatch.settings.targets)
+
+    def with_options(
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        retry: RetryPolicy | NotGiven | None = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+        api_key: "ApiKey | NotGiven" = NOT_GIVEN,
+    ) -> Self:
+        """A client with other options on the same connections; what is left out stays as it is.
+
+        This client owns the connections: closing it ends the calls of both. Closing the other one ends no call, and
+        only has it refuse new ones.
+
+        Args:
+            timeout: As in the constructor.
+            retry: As in the constructor.
+            max_retries: How many more times a call that failed may be made, in place of what `retry` says.
+            metadata: Is added to this client's, and stands in place of what that has under the same name.
+            api_key: As in the constructor.
+
+        Raises:
+            TypeError: An option has a wrong type.
+            ValueError: An option cannot be used, or the key would be sent unencrypted.
+        """
+        settings = self._pool.dispatch.settings.with_options(
+            timeout=timeout, retry=retry, max_retries=max_retries, metadata=metadata, api_key=api_key
+        )
+        client = copy(self)
+        client._pool = self._pool.derive(settings)  # noqa: SLF001 - it is of this class
+        return client
 
     @overload
     def generate(
@@ -129,7 +183,9 @@ class Client:
             first_token_timeout: The seconds after which the call fails if nothing of the answer has come.
             idle_timeout: The seconds after which the call fails if no more of the answer comes. With either of these
                 two, the answer is streamed to this process, for only there its progress is seen.
+            max_retries: How many more times a call that failed may be made; by default as the client's `retry` says.
             request_id: A label for the server's log; by default the server makes one up.
+            metadata: Goes with this call besides the client's, and in place of what that has under the same name.
             options: What else can be asked for.
 
         Raises:
@@ -170,30 +226,48 @@ class Client:
         """
         return GenerationStream(self._pool, plan_request(prompt, schema=schema, **parameters))
 
-    def count_tokens(
+    def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
         self,
         prompt: TextPrompt,
         *,
         system: str | None = None,
         model: str | None = None,
-        timeout: Timeout = CLIENT_DEFAULT,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
-        call = _calls.count_tokens(self._pool.dispatch, prompt, system=system, model=model, timeout=timeout)
+        options = CallOptions.check(timeout, max_retries, metadata)
+        call = _calls.count_tokens(self._pool.dispatch, prompt, system=system, model=model, options=options)
         return self._pool.run(call)
 
-    def model(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "ModelInfo":
+    def model(
+        self,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+    ) -> "ModelInfo":
         """Tells what the server serves and what it can do; of several servers, one of them."""
-        return self._pool.run(_calls.model(self._pool.dispatch, timeout=timeout))
+        options = CallOptions.check(timeout, max_retries, metadata)
+        return self._pool.run(_calls.model(self._pool.dispatch, options=options))
 
-    def latency(self, window: float | None = None, *, timeout: Timeout = CLIENT_DEFAULT) -> "Latency":
+    def latency(
+        self,
+        window: float | None = None,
+        *,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        metadata: "Metadata | None" = None,
+    ) -> "Latency":
         """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
 
         Of several servers, one of them tells.
         """
-        return self._pool.run(_calls.latency(self._pool.dispatch, window, timeout=timeout))
+        options = CallOptions.check(timeout, max_retries, metadata)
+        return self._pool.run(_calls.latency(self._pool.dispatch, window, options=options))
 
-    def health(self, *, timeout: Timeout = CLIENT_DEFAULT) -> "Health":
+    def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
         """Asks the server once what it says of its health; several servers in turn, until one serves.
 
         Raises:
@@ -203,7 +277,7 @@ class Client:
 
         return self._pool.run(check_health(self._pool.dispatch, timeout=timeout))
 
-    def wait_ready(self, timeout: Timeout = CLIENT_DEFAULT) -> None:
+    def wait_ready(self, timeout: Timeout = NOT_GIVEN) -> None:
         """Returns when the server, or one of several, says that it serves.
 
         Raises:

@@ -3,8 +3,8 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
@@ -14,6 +14,7 @@ from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
     from doherty._core._actions import Rpc
+    from doherty._core._channel import Interceptor
     from doherty._core._settings import Settings
 
 _STATE_TIMEOUT: Final = 0.5
@@ -89,12 +90,14 @@ class _Opened:
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
-        options = channel_options(target, weighted=settings.weighted)
-        self.channel = (
+        options = channel_options(target, weighted=settings.weighted, chosen=settings.channel_options)
+        channel = (
             grpc.insecure_channel(target, options)
             if settings.credentials is None
             else grpc.secure_channel(target, settings.credentials, options)
         )
+        interceptors = cast("Sequence[Interceptor]", settings.interceptors)
+        self.channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
         self.generation = GenerationServiceStub(self.channel)
         self.latency = LatencyServiceStub(self.channel)
         self.streams = _Streams()

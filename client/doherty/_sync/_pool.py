@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from doherty._core._actions import Action, Actions, ChannelState, Pause, ResultT, Send
+from doherty._core._actions import Action, Actions, ChannelState, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
@@ -19,12 +19,25 @@ if TYPE_CHECKING:
 class Pool:
     """Has one connection to each target."""
 
-    def __init__(self, settings: "Settings") -> None:
-        """Does not connect yet."""
-        self.dispatch = Dispatch(settings)
-        self._connections = tuple(Connection(target, settings) for target in settings.targets)
-        self._pauses: set[threading.Event] = set()
-        self.alarms = Alarms()
+    def __init__(self, settings: "Settings", owner: "Pool | None" = None) -> None:
+        """Does not connect yet. `owner` has the connections, if this pool only uses them."""
+        self.owner = owner
+        self.dispatch: Dispatch
+        self.connections: tuple[Connection, ...]
+        self.pauses: set[threading.Event]
+        self.alarms: Alarms
+        if owner is not None:
+            self.dispatch = Dispatch(settings, owner.dispatch.shared)
+            self.connections, self.pauses, self.alarms = owner.connections, owner.pauses, owner.alarms
+        else:
+            self.dispatch = Dispatch(settings)
+            self.connections = tuple(Connection(target, settings) for target in settings.targets)
+            self.pauses = set()
+            self.alarms = Alarms()
+
+    def derive(self, settings: "Settings") -> "Pool":
+        """Other settings on the same connections."""
+        return Pool(settings, self.owner or self)
 
     def run(self, actions: Actions[ResultT]) -> ResultT:
         """Carries out a call.
@@ -51,42 +64,66 @@ class Pool:
         match action:
             case Send():
                 try:
-                    return self.call(action)
+                    return self._reply(action)
                 except (grpc.RpcError, ValueError) as error:
                     return error
+            case FetchKey():
+                try:
+                    return action.source()
+                except Exception as error:  # noqa: BLE001 - the call raises it
+                    return error
             case ChannelState():
-                return self._connections[action.target.index].connectivity()
+                return self.connections[action.target.index].connectivity()
             case Pause():
                 self._pause(action.seconds, stopped)
         return None
 
     def call(self, send: Send) -> Any:
-        """Calls gRPC.
+        """Begins a stream.
 
         Raises:
-            grpc.RpcError: A call with one reply failed.
             ValueError: The channel is closed.
         """
-        rpc = self._connections[send.target.index].rpc(send.rpc)
+        rpc = self.connections[send.target.index].rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
     def follow(self, call: Any, target: "Target") -> None:
         """Counts a stream that was begun as running until it ends, however that happens."""
-        self._connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
+        self.connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
+
+    def _reply(self, send: Send) -> Any:
+        """Makes a call with one reply.
+
+        Raises:
+            grpc.RpcError: It failed.
+            ValueError: The channel is closed.
+        """
+        if send.on_metadata is None:
+            return self.call(send)
+        rpc = self.connections[send.target.index].rpc(send.rpc)
+        reply, call = rpc.with_call(send.request, timeout=send.timeout, metadata=send.metadata)
+        send.on_metadata(call.initial_metadata(), call.trailing_metadata())
+        return reply
 
     def _pause(self, seconds: float, stopped: threading.Event) -> None:
-        self._pauses.add(stopped)
+        self.pauses.add(stopped)
         try:
-            if not self.dispatch.closed:
+            if not self.dispatch.shared.disconnected:
                 stopped.wait(seconds)
         finally:
-            self._pauses.discard(stopped)
+            self.pauses.discard(stopped)
 
     def close(self) -> None:
-        """Cancels all calls and closes the connections, and returns when the threads behind them have ended."""
+        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls.
+
+        Returns when the threads behind the connections have ended.
+        """
         self.dispatch.closed = True
-        for stopped in tuple(self._pauses):
+        if self.owner is not None:
+            return
+        self.dispatch.shared.disconnected = True
+        for stopped in tuple(self.pauses):
             stopped.set()
-        for connection in self._connections:
+        for connection in self.connections:
             connection.close()
         self.alarms.stop()

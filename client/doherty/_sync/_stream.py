@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc
 
-from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, Timings
+from doherty._core._actions import FetchKey, Receive, Send, next_action
+from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
 
@@ -41,6 +41,8 @@ class GenerationStream(Generic[ParsedT_co]):
         self._alarm = Alarm(self._lose_patience, pool.alarms)
         self._pending = self._advance(None)
         """What is to be carried out before there is an attempt to read."""
+        while isinstance(self._pending, FetchKey):
+            self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
 
     def __iter__(self) -> Self:
         return self
@@ -96,6 +98,14 @@ class GenerationStream(Generic[ParsedT_co]):
     def timings(self) -> Timings | None:
         """The server's timings; None until the answer is complete."""
         return self._state.timings
+
+    @property
+    def metadata(self) -> ReplyMetadata:
+        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
+
+        Of an answer that went on at another server, it is that of the last part.
+        """
+        return self._state.metadata
 
     @property
     def resumed(self) -> int:
@@ -198,7 +208,10 @@ class GenerationStream(Generic[ParsedT_co]):
                 self._pending = self._advance(error)
             else:
                 if message is not None:
+                    if state.awaits_metadata:
+                        state.keep_metadata(self._call.initial_metadata(), ())
                     return message
+                state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
                 self._pending = self._advance(None)
         return None
 
@@ -208,11 +221,14 @@ class GenerationStream(Generic[ParsedT_co]):
             result = self._begin(action)
         return None if isinstance(action, Receive) else action
 
-    def _begin(self, send: Send) -> ValueError | None:
+    def _begin(self, send: Send) -> Exception | None:
         try:
-            self._call = self._pool.call(send)
+            call = self._pool.call(send)
         except ValueError as error:
             return error
+        if not hasattr(call, "add_callback"):
+            return TypeError(f"An interceptor returned a {type(call).__name__} for a stream: gRPC asks for a Call.")
+        self._call = call
         self._pool.follow(self._call, send.target)
         if self._state.ended:
             # Another thread closed the stream in the meantime, and knew only the call before this one.

@@ -31,9 +31,9 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model ended the answer, or a stop text, a stop token or the end of a constraint did."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """It reached max_output_tokens, or what the context holds."""
+    """The answer reached max_output_tokens or the end of the context."""
     FINISH_REASON_TIME_LIMIT: _FinishReason.ValueType  # 3
-    """`stopping.time_limit` ran out."""
+    """`stopping.time_limit` was reached."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why an answer ended."""
@@ -43,14 +43,14 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model ended the answer, or a stop text, a stop token or the end of a constraint did."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""It reached max_output_tokens, or what the context holds."""
+"""The answer reached max_output_tokens or the end of the context."""
 FINISH_REASON_TIME_LIMIT: FinishReason.ValueType  # 3
-"""`stopping.time_limit` ran out."""
+"""`stopping.time_limit` was reached."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
 class Start(google.protobuf.message.Message):
-    """What stands at the beginning of every answer. In a stream it comes with the first delta, in one write."""
+    """The beginning of every answer. In a stream, it is in the same message as the first delta."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -58,11 +58,11 @@ class Start(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """GenerateRequest.request_id, or the one that the server made up."""
+    """GenerateRequest.request_id, or a label made by the server."""
     model: builtins.str
-    """The id of the model that answers."""
+    """The id of the model."""
     prompt_tokens: builtins.int
-    """The size of the prompt as the model reads it, template included. Unit: tokens."""
+    """The size of the prompt as the model reads it, including the template. Unit: tokens."""
     def __init__(
         self,
         *,
@@ -76,8 +76,8 @@ Global___Start: typing_extensions.TypeAlias = Start
 
 @typing.final
 class Delta(google.protobuf.message.Message):
-    """What is new since the last message of a stream: never cumulative, always whole code points. Where an answer ends
-    inside a character, the ids of its last tokens are told, and the character is left out.
+    """The new part of an answer since the last message: never cumulative, always whole code points. If an answer ends
+    within a code point, the ids of its last tokens are sent, but not the incomplete code point.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -89,17 +89,17 @@ class Delta(google.protobuf.message.Message):
     text: builtins.str
     """The new text. May be empty."""
     token_count: builtins.int
-    """How many generated tokens this delta stands for; also where their ids are not told. Unit: tokens."""
+    """The number of generated tokens in this delta, even if their ids are not sent. Unit: tokens."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids of the tokens of `text`, when `output.token_ids` asked for them and the engine can tell them exactly; else
-        empty. The last delta may carry ids whose text a stop text cut off.
+        """The ids of the tokens of `text`, if `output.token_ids` is set and the engine knows them exactly; else empty. The
+        last delta may contain ids whose text was cut off by a stop text.
         """
 
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The log probabilities, one entry a token, when `output.top_logprobs` asked for them and the engine knows them for
-        every token of the delta; else empty, as where a model's arithmetic overflows and gives no number.
+        """The log probabilities, one entry per token, if `output.top_logprobs` is set and the engine knows them for every
+        token of the delta; else empty, for example if the model's arithmetic overflows.
         """
 
     def __init__(
@@ -132,7 +132,7 @@ class TokenLogprob(google.protobuf.message.Message):
     """The natural logarithm of its probability. At most 0."""
     @property
     def top(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TopLogprob]:
-        """The most probable tokens at this place, the most probable one first; as many as were asked for."""
+        """The most probable tokens at this position, the most probable one first; as many as requested."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ Global___TokenLogprob: typing_extensions.TypeAlias = TokenLogprob
 
 @typing.final
 class TopLogprob(google.protobuf.message.Message):
-    """One of the most probable tokens at some place."""
+    """One of the most probable tokens at a position."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -174,7 +174,7 @@ Global___TopLogprob: typing_extensions.TypeAlias = TopLogprob
 
 @typing.final
 class Summary(google.protobuf.message.Message):
-    """How an answer ended, and what it took."""
+    """How an answer ended, its sizes and its times."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -190,22 +190,22 @@ class Summary(google.protobuf.message.Message):
     stop_text: builtins.str
     """The entry of `stopping.stop_texts` that was found."""
     stop_token_id: builtins.int
-    """The end-of-sequence token of the model, or the entry of `stopping.stop_token_ids`, that was generated."""
+    """The generated end-of-sequence token of the model, or the generated entry of `stopping.stop_token_ids`."""
     seed: builtins.int
-    """The seed that was used: the caller's, or the one that the server drew. Absent at temperature 0, and
-    where GetModel does not have `sampling.seed`.
+    """The seed that was used: the caller's, or one that the server chose at random. Absent at temperature 0, and if
+    `sampling.seed` is not among GetModel's features.
     """
     @property
     def usage(self) -> Global___Usage:
-        """How many tokens it took."""
+        """The numbers of tokens."""
 
     @property
     def timings(self) -> Global___Timings:
-        """How long it took, as the server saw it."""
+        """The latency, measured by the server."""
 
     @property
     def speculation(self) -> Global___Speculation:
-        """What speculative decoding contributed. Absent without it."""
+        """The counts of speculative decoding. Absent without it."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ Global___Summary: typing_extensions.TypeAlias = Summary
 
 @typing.final
 class Usage(google.protobuf.message.Message):
-    """How many tokens an answer took. Unit of every field: tokens."""
+    """The numbers of tokens of an answer. Unit of every field: tokens."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -237,13 +237,13 @@ class Usage(google.protobuf.message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     CACHED_TOKENS_FIELD_NUMBER: builtins.int
     prompt_tokens: builtins.int
-    """The prompt as the model reads it, template included, without ContinueFrom's part."""
+    """The prompt as the model reads it, including the template, without the part in ContinueFrom."""
     output_tokens: builtins.int
-    """The whole answer: all generated tokens, also those whose text was cut off, and ContinueFrom's part."""
+    """The whole answer: all generated tokens, including those whose text was cut off, and the part in ContinueFrom."""
     cached_tokens: builtins.int
-    """How many of the tokens that the model had to read were still in the KV cache. Absent where the engine does not
-    tell. What callers with another key asked counts only where a deployment shares the cache among keys (the server's
-    setting `share_prefix_cache`); all callers without a key count as one.
+    """The number of input tokens that were still in the KV cache. Absent if the engine does not report it. The prompts
+    of other keys are used only if the deployment shares the cache among keys (the server's setting
+    `share_prefix_cache`); all callers without a key count as one key.
     """
     def __init__(
         self,
@@ -260,9 +260,9 @@ Global___Usage: typing_extensions.TypeAlias = Usage
 
 @typing.final
 class Timings(google.protobuf.message.Message):
-    """How long an answer took, as the server saw it. All are counted from the receive time, the moment at which the handler
-    has the whole request; but `preprocess`, `queue` and `time_per_output_token`, which are spans. What is not known is
-    absent, never zero. Always total >= time_to_last_token >= time_to_first_token >= queue + preprocess.
+    """The latency of an answer, measured by the server. `preprocess`, `queue` and `time_per_output_token` are durations.
+    The other fields are measured from the receive time, the moment at which the server has the whole request. Unknown
+    values are absent, never zero. Always total >= time_to_last_token >= time_to_first_token >= queue + preprocess.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -275,7 +275,7 @@ class Timings(google.protobuf.message.Message):
     TIME_PER_OUTPUT_TOKEN_FIELD_NUMBER: builtins.int
     @property
     def preprocess(self) -> google.protobuf.duration_pb2.Duration:
-        """Template and tokenizing."""
+        """Rendering the template and tokenizing."""
 
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
@@ -283,8 +283,8 @@ class Timings(google.protobuf.message.Message):
 
     @property
     def time_to_first_token(self) -> google.protobuf.duration_pb2.Duration:
-        """Until the first generated token was delivered to the transport (TTFT). In a unary call too it is the moment at
-        which a stream would have sent it.
+        """Until the first generated token was delivered to the transport (TTFT). In a unary call, until the moment at which
+        a stream would have sent it.
         """
 
     @property
@@ -297,7 +297,7 @@ class Timings(google.protobuf.message.Message):
 
     @property
     def time_per_output_token(self) -> google.protobuf.duration_pb2.Duration:
-        """(time_to_last_token - time_to_first_token) / (n - 1) over the n tokens that this call generated (TPOT). Absent for
+        """(time_to_last_token - time_to_first_token) / (n - 1) for the n tokens that this call generated (TPOT). Absent if
         n < 2.
         """
 
@@ -318,7 +318,7 @@ Global___Timings: typing_extensions.TypeAlias = Timings
 
 @typing.final
 class Speculation(google.protobuf.message.Message):
-    """What speculative decoding contributed to one answer."""
+    """The counts of speculative decoding for one answer."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -326,11 +326,11 @@ class Speculation(google.protobuf.message.Message):
     DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     ACCEPTED_TOKENS_FIELD_NUMBER: builtins.int
     steps: builtins.int
-    """How many steps the engine took to generate the answer."""
+    """The number of steps in which the engine generated the answer."""
     draft_tokens: builtins.int
-    """How many tokens were drafted. Unit: tokens."""
+    """The number of drafted tokens. Unit: tokens."""
     accepted_tokens: builtins.int
-    """How many of them the model accepted. Unit: tokens."""
+    """The number of drafted tokens that the model accepted. Unit: tokens."""
     def __init__(
         self,
         *,

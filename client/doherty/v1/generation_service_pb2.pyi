@@ -24,7 +24,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class GenerateResponse(google.protobuf.message.Message):
-    """A whole answer: the messages of StreamGenerate put together."""
+    """A whole answer: the messages of StreamGenerate combined."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -34,26 +34,26 @@ class GenerateResponse(google.protobuf.message.Message):
     LOGPROBS_FIELD_NUMBER: builtins.int
     SUMMARY_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """The text of the answer. With `continue_from`, what comes behind the part that the caller holds."""
+    """The text of the answer. With `continue_from`, only the text after the part that the caller already has."""
     @property
     def start(self) -> doherty.v1.answer_pb2.Start:
-        """What stands at the beginning of every answer."""
+        """The beginning of every answer."""
 
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids of the generated tokens, when `output.token_ids` asked for them and the engine knows all of them exactly;
-        else empty. May hold ids whose text a stop text cut off.
+        """The ids of the generated tokens, if `output.token_ids` is set and the engine knows all of them exactly; else
+        empty. May contain ids whose text was cut off by a stop text.
         """
 
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[doherty.v1.answer_pb2.TokenLogprob]:
-        """The log probabilities of the generated tokens, one entry a token, when `output.top_logprobs` asked for them and
-        the engine knows them for every token; else empty.
+        """The log probabilities of the generated tokens, one entry per token, if `output.top_logprobs` is set and the engine
+        knows them for every token; else empty.
         """
 
     @property
     def summary(self) -> doherty.v1.answer_pb2.Summary:
-        """How the answer ended, and what it took."""
+        """How the answer ended, its sizes and its times."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse
 
 @typing.final
 class StreamGenerateResponse(google.protobuf.message.Message):
-    """A part of an answer. Any of the three fields may be present together; the server sends what it has in one write."""
+    """A part of an answer. The three fields may be present in any combination."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -80,15 +80,15 @@ class StreamGenerateResponse(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     @property
     def start(self) -> doherty.v1.answer_pb2.Start:
-        """Present in the first message, and only there."""
+        """Present only in the first message."""
 
     @property
     def delta(self) -> doherty.v1.answer_pb2.Delta:
-        """What is new since the last message. Absent when there is nothing new."""
+        """The new part since the last message. Absent if there is none."""
 
     @property
     def summary(self) -> doherty.v1.answer_pb2.Summary:
-        """Present in the last message, and only there: its presence says that the answer is complete."""
+        """Present only in the last message: it means that the answer is complete."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ Global___StreamGenerateResponse: typing_extensions.TypeAlias = StreamGenerateRes
 
 @typing.final
 class MultiplexGenerateRequest(google.protobuf.message.Message):
-    """What a caller of MultiplexGenerate wants next. One message may begin and cancel several requests: at most 16,384 starts
-    and cancels together, and 262,144 fields with those of the requests. A message with more ends the RPC with
+    """Begins and cancels requests of a MultiplexGenerate. A message may contain at most 16,384 starts and cancels
+    together, and at most 262,144 fields, including those of the requests. A message with more ends the RPC with
     INVALID_ARGUMENT, and none of its requests begins.
     """
 
@@ -119,7 +119,7 @@ class MultiplexGenerateRequest(google.protobuf.message.Message):
 
     @property
     def cancels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids of requests to cancel. One that has ended is passed over, for it may end while its cancel is on the way."""
+        """The ids of requests to cancel. Ids of requests that have ended are ignored."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ Global___MultiplexGenerateRequest: typing_extensions.TypeAlias = MultiplexGenera
 
 @typing.final
 class MultiplexStart(google.protobuf.message.Message):
-    """A request that begins. It is received when this message is."""
+    """A new request. Its receive time is that of the message."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -146,30 +146,30 @@ class MultiplexStart(google.protobuf.message.Message):
     TRACESTATE_FIELD_NUMBER: builtins.int
     TRYING_FOR_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """The caller's number for it within the RPC: at least 1, and above the numbers of all requests before it. Any other
+    """The caller's number for the request within the RPC: at least 1, and larger than all previous numbers. Any other
     number ends the RPC with INVALID_ARGUMENT.
     """
     whole: builtins.bool
-    """Whether the answer comes in one part, as Generate sends it, rather than while it comes into being. One part takes
-    nearly 4 MiB; a larger answer fails with RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE).
+    """Whether the answer is sent in one part, like Generate's, instead of while it is generated. A part may have nearly
+    4 MiB; a larger answer fails with RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE).
     """
     attempts: builtins.int
-    """How often the caller has sent this request before, as the metadata `doherty-attempts` of a call."""
+    """How often the caller sent this request before, like the metadata `doherty-attempts` of a call."""
     traceparent: builtins.str
-    """The caller's part of a trace, as the metadata `traceparent` of a call (W3C Trace Context)."""
+    """The caller's trace context, like the metadata `traceparent` of a call (W3C Trace Context)."""
     tracestate: builtins.str
-    """What belongs to `traceparent`, as the metadata `tracestate` of a call."""
+    """The rest of the trace context, like the metadata `tracestate` of a call."""
     @property
     def request(self) -> doherty.v1.request_pb2.GenerateRequest:
         """What to generate."""
 
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the caller waits for the whole answer, as the deadline of a call. Absent is without end."""
+        """How long the caller waits for the whole answer, like the deadline of a call. Absent means without limit."""
 
     @property
     def trying_for(self) -> google.protobuf.duration_pb2.Duration:
-        """For how long the caller has been trying, as the metadata `doherty-trying-since-ms` of a call."""
+        """The time since the caller's first attempt, like the metadata `doherty-trying-since-ms` of a call."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ Global___MultiplexStart: typing_extensions.TypeAlias = MultiplexStart
 
 @typing.final
 class MultiplexGenerateResponse(google.protobuf.message.Message):
-    """What is new, for every request that there is something new of."""
+    """The new parts of answers."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -210,8 +210,8 @@ Global___MultiplexGenerateResponse: typing_extensions.TypeAlias = MultiplexGener
 
 @typing.final
 class MultiplexPart(google.protobuf.message.Message):
-    """What is new of one request. The last part of a request has either `response.summary` or `status`; every request gets
-    exactly one such part, also one that was cancelled.
+    """The new part of one answer. The last part of a request has either `response.summary` or `status`. Every request gets
+    exactly one such part, even if it was cancelled.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -225,17 +225,17 @@ class MultiplexPart(google.protobuf.message.Message):
     """MultiplexStart.id."""
     @property
     def response(self) -> Global___StreamGenerateResponse:
-        """What StreamGenerate would send now."""
+        """The message that StreamGenerate would send."""
 
     @property
     def status(self) -> google.rpc.status_pb2.Status:
-        """How the request failed, never OK: what would have been the status of its call, with the same details. Text may have
-        come before it.
+        """How the request failed (never OK): the status of a separate call, with the same details. Text may have come
+        before it.
         """
 
     @property
     def timings(self) -> doherty.v1.answer_pb2.Timings:
-        """With `status`: how long the request took until then, as far as anything was measured."""
+        """With `status`: the latency of the request until then, as far as it is known."""
 
     @property
     def admission(self) -> Global___Admission:
@@ -293,8 +293,8 @@ class CountTokensRequest(google.protobuf.message.Message):
     """A text that is given to the model without a template."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[doherty.v1.request_pb2.Message]:
-        """A conversation, rendered with the chat template, as in GenerateRequest.messages. One that ends with the assistant is
-        counted as far as it goes; one that ends with the user includes what the template writes before the answer.
+        """A conversation, rendered with the chat template, as in GenerateRequest.messages. If it ends with the user, the
+        count includes what the template adds before the answer. It may also end with the assistant.
         """
 
     def __init__(
@@ -322,7 +322,7 @@ class CountTokensResponse(google.protobuf.message.Message):
 
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     prompt_tokens: builtins.int
-    """How many tokens the model would read. Unit: tokens."""
+    """The number of tokens that the model would read. Unit: tokens."""
     def __init__(
         self,
         *,

@@ -108,48 +108,49 @@ _GenerationServiceGetModelType = typing_extensions.TypeVar(
 )
 
 class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _GenerationServiceStreamGenerateType, _GenerationServiceMultiplexGenerateType, _GenerationServiceCountTokensType, _GenerationServiceGetModelType]):
-    """Generates text with the one model that this deployment serves.
+    """Generates text with the model that this deployment serves.
 
-    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
-    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
-    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
+    Every status other than OK that the server itself sends contains google.rpc.ErrorInfo (domain "doherty", and one of
+    the reasons below) and google.rpc.RequestInfo. INVALID_ARGUMENT and UNIMPLEMENTED also contain
+    google.rpc.BadRequest with the paths of the invalid fields (at most 8). RESOURCE_EXHAUSTED and UNAVAILABLE also
+    contain google.rpc.RetryInfo, except ANSWER_TOO_LARGE, because a retry would fail in the same way. Statuses sent by
+    gRPC's core have no details: CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED for a message that is too large,
+    UNIMPLEMENTED for a compressed message.
 
-    A request gets a free slot at once. If there is none it waits, unless it could not be answered in time: by its deadline
-    (a unary call needs the whole answer, a stream its first token), or because everybody would wait too long. What is
-    refused for that reason is refused when it comes, but for a few whose wait was longer than expected. Slots rotate among
-    the keys that wait; batch requests have a tenth of the time while others wait. What is refused tells in RetryInfo, and
-    to gRPC's own retries in the metadata `grpc-retry-pushback-ms`, when to come back. It is negative where to come back is
-    pointless: the deadline leaves no time. No place is kept. But whoever says for how long it has been trying, in
-    milliseconds as the metadata `doherty-trying-since-ms`, stands before those of its key that came later, as the SDK's
-    retries do; at most a minute counts.
+    A request gets a free slot at once. If there is none, it waits, unless the wait would be too long: for its deadline
+    (a unary call needs the whole answer by then, a stream its first token), or for the limits of the queue. Most such
+    requests are refused on arrival, and a few later, if their wait is longer than estimated. Slots are shared among
+    the keys that wait; batch requests get a tenth of the time while others wait. A refusal contains a retry delay in
+    RetryInfo and, for gRPC's own retries, in the metadata `grpc-retry-pushback-ms`, which is negative if the deadline
+    leaves no time for a retry. No place is reserved for refused requests. But a caller may send the milliseconds since
+    its first attempt as the metadata `doherty-trying-since-ms` (the SDK does so). Then its request is queued before
+    those of its key that came later; at most one minute counts.
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the message cannot be parsed, or a unary call does not have exactly one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
-    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait, or the answer, would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key may not use this adapter |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait and the answer would take longer than the deadline |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: a limit of the key |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
-    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |
+    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of services that need no key |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
-    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
-    | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
-    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
-    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
-    | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
+    | UNAVAILABLE | WARMING_UP; DRAINING: refused because of the shutdown; DRAINED: cut off by the shutdown |
+    | UNAVAILABLE | ENGINE_FAILED: during the request; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptors left for the request |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or at any time on MultiplexGenerate |
+    | CANCELLED | STALLED_READER: the answer was not read for too long; STALLED_SENDER: the request did not arrive |
+    | CANCELLED | CANCELLED: by the caller, on MultiplexGenerate |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: for example grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
-    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
-    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it, and a request that waits counts as one that runs.
+    If the deployment requires keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". The limits of a key count the calls that generate or count tokens, and each request of a
+    MultiplexGenerate. They are checked before any work is done; waiting requests count like running ones.
 
-    Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    Every reply of Generate and StreamGenerate contains its latency twice: as Timings in the last message, and as the
+    trailing metadata `server-timing`, in the syntax of W3C Server-Timing with the names of Timings' fields and
     milliseconds.
     """
 
@@ -204,19 +205,19 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     Generate: _GenerationServiceGenerateType
     """Generates one whole answer.
 
-    Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-    adapter), PERMISSION_DENIED (the key is not for this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or the
-    key is at its limit), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
-    UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
-    CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
+    Errors: INVALID_ARGUMENT (a field is invalid, or the prompt is too long for the context), NOT_FOUND (model or
+    adapter), PERMISSION_DENIED (the key may not use this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or a
+    limit of the key), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
+    UNIMPLEMENTED (this deployment does not support a field; GetModel.features lists the supported ones), INTERNAL,
+    CANCELLED and DEADLINE_EXCEEDED (as requested by the caller).
     """
 
     StreamGenerate: _GenerationServiceStreamGenerateType
-    """Generates one answer and sends it while it comes into being.
+    """Generates one answer and sends it while it is generated.
 
-    The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
-    the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
-    Errors are those of Generate; a status other than OK may also come after some of the text.
+    The deltas of all messages, joined, are the text that Generate would return. The first message contains `start`.
+    The last one, and no other, contains `summary`: a stream that ends without a summary was cut off. Errors are
+    those of Generate. A status other than OK may also come after some of the text.
 
     The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
     nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
@@ -225,38 +226,38 @@ class GenerationServiceStub(typing.Generic[_GenerationServiceGenerateType, _Gene
     """
 
     MultiplexGenerate: _GenerationServiceMultiplexGenerateType
-    """Generates many answers on one RPC: what its requests get in one engine step comes in one message, which costs both
-    sides a fraction of a message for each.
+    """Generates many answers on one RPC. The outputs of one engine step for all its requests are sent in one message,
+    which costs both sides a fraction of the cost of separate messages.
 
-    The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
-    ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
-    call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
-    A server that drains refuses new requests one by one, and ends the RPC once its answers have ended. An RPC that has
-    had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
-    needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
-    than 4 MiB of them wait; cancels are heard all the same.
+    The caller may begin and cancel requests at any time, and closes its side when it has no more. The RPC ends when
+    their answers have ended. Every request has its own admission, limits, deadline, trace and latency, like a call
+    of StreamGenerate, and fails separately: the status of such a call is in MultiplexPart.status. During a drain,
+    the server refuses each new request, and ends the RPC when its answers have ended. An RPC that has no request for
+    some time (the server's `receive_timeout`, 30 seconds by default) ends with OK; begin a new RPC for the next
+    request. Requests for which there is no room wait. They fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more than 4
+    MiB of them wait. Cancels are processed even then.
 
     A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
     requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
-    Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
-    UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
-    more), UNIMPLEMENTED (a field of a newer contract around the requests), CANCELLED (the messages were left unread for
-    too long), and as the caller wished.
+    Errors of the RPC itself: INVALID_ARGUMENT (a message is invalid in a way that does not concern a single
+    request), UNAUTHENTICATED (no valid key), UNAVAILABLE (the server drains, and the caller had not closed its
+    side), UNIMPLEMENTED (a message has a field of a newer contract outside of its requests), CANCELLED (the messages
+    were not read for too long, or as requested by the caller), and DEADLINE_EXCEEDED.
     """
 
     CountTokens: _GenerationServiceCountTokensType
-    """Counts the tokens of an input as the model would read it, with the chat template where one applies.
+    """Counts the tokens of an input as the model would read it, including the chat template if it applies.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or a limit of the key),
     UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (the model has no chat template, or a field of a newer contract),
     INTERNAL.
     """
 
     GetModel: _GenerationServiceGetModelType
-    """Tells what this deployment serves and what it can do.
+    """Describes the model and the capabilities of this deployment.
 
-    Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded), UNIMPLEMENTED (a field of a newer contract).
+    Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still loading), UNIMPLEMENTED (a field of a newer contract).
     """
 
 GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
@@ -283,48 +284,49 @@ GenerationServiceAsyncStub: typing_extensions.TypeAlias = GenerationServiceStub[
 ]
 
 class GenerationServiceServicer(metaclass=abc.ABCMeta):
-    """Generates text with the one model that this deployment serves.
+    """Generates text with the model that this deployment serves.
 
-    Every status other than OK that the server itself sends carries google.rpc.ErrorInfo (domain "doherty", and one of the
-    reasons below) and google.rpc.RequestInfo; INVALID_ARGUMENT and UNIMPLEMENTED also carry google.rpc.BadRequest with
-    the paths of the fields at fault (the first 8 of them); RESOURCE_EXHAUSTED and UNAVAILABLE also carry
-    google.rpc.RetryInfo, but not ANSWER_TOO_LARGE, which would come again. What gRPC's core sends by itself has none of these: CANCELLED, DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED for a message that is too large, UNIMPLEMENTED for a message that is compressed.
+    Every status other than OK that the server itself sends contains google.rpc.ErrorInfo (domain "doherty", and one of
+    the reasons below) and google.rpc.RequestInfo. INVALID_ARGUMENT and UNIMPLEMENTED also contain
+    google.rpc.BadRequest with the paths of the invalid fields (at most 8). RESOURCE_EXHAUSTED and UNAVAILABLE also
+    contain google.rpc.RetryInfo, except ANSWER_TOO_LARGE, because a retry would fail in the same way. Statuses sent by
+    gRPC's core have no details: CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED for a message that is too large,
+    UNIMPLEMENTED for a compressed message.
 
-    A request gets a free slot at once. If there is none it waits, unless it could not be answered in time: by its deadline
-    (a unary call needs the whole answer, a stream its first token), or because everybody would wait too long. What is
-    refused for that reason is refused when it comes, but for a few whose wait was longer than expected. Slots rotate among
-    the keys that wait; batch requests have a tenth of the time while others wait. What is refused tells in RetryInfo, and
-    to gRPC's own retries in the metadata `grpc-retry-pushback-ms`, when to come back. It is negative where to come back is
-    pointless: the deadline leaves no time. No place is kept. But whoever says for how long it has been trying, in
-    milliseconds as the metadata `doherty-trying-since-ms`, stands before those of its key that came later, as the SDK's
-    retries do; at most a minute counts.
+    A request gets a free slot at once. If there is none, it waits, unless the wait would be too long: for its deadline
+    (a unary call needs the whole answer by then, a stream its first token), or for the limits of the queue. Most such
+    requests are refused on arrival, and a few later, if their wait is longer than estimated. Slots are shared among
+    the keys that wait; batch requests get a tenth of the time while others wait. A refusal contains a retry delay in
+    RetryInfo and, for gRPC's own retries, in the metadata `grpc-retry-pushback-ms`, which is negative if the deadline
+    leaves no time for a retry. No place is reserved for refused requests. But a caller may send the milliseconds since
+    its first attempt as the metadata `doherty-trying-since-ms` (the SDK does so). Then its request is queued before
+    those of its key that came later; at most one minute counts.
 
     | status | reasons |
     |---|---|
-    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the bytes do not parse, or a unary call has none or more than one message |
+    | INVALID_ARGUMENT | INVALID_FIELD; MALFORMED_MESSAGE: the message cannot be parsed, or a unary call does not have exactly one message |
     | NOT_FOUND | MODEL_NOT_FOUND, ADAPTER_NOT_FOUND |
-    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key is for other adapters |
-    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait, or the answer, would outlast the caller's deadline |
-    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: the key is at its own limit |
+    | PERMISSION_DENIED | ADAPTER_NOT_ALLOWED: the key may not use this adapter |
+    | RESOURCE_EXHAUSTED | QUEUE_FULL; DEADLINE_TOO_SHORT: the wait and the answer would take longer than the deadline |
+    | RESOURCE_EXHAUSTED | COUNTING_FULL: too many inputs are being counted; KEY_LIMIT: a limit of the key |
     | RESOURCE_EXHAUSTED | ANSWER_TOO_LARGE: a whole answer on MultiplexGenerate does not fit into one part |
-    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of the services that are open to them |
+    | RESOURCE_EXHAUSTED | TOO_MANY_CALLS: callers without a key have too many calls of services that need no key |
     | UNAUTHENTICATED | MISSING_KEY; INVALID_KEY |
-    | UNAVAILABLE | WARMING_UP; DRAINING: not taken in; DRAINED: cut off by the shutdown |
-    | UNAVAILABLE | ENGINE_FAILED: while it worked on this; ENGINE_RESTARTING |
-    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptor left for this |
-    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or on MultiplexGenerate at any time |
-    | CANCELLED | STALLED_READER: the answer was left unread for too long; STALLED_SENDER: the request did not arrive |
-    | CANCELLED | CANCELLED: by its caller, on MultiplexGenerate |
-    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: as grpc.health.v1's List |
+    | UNAVAILABLE | WARMING_UP; DRAINING: refused because of the shutdown; DRAINED: cut off by the shutdown |
+    | UNAVAILABLE | ENGINE_FAILED: during the request; ENGINE_RESTARTING |
+    | UNAVAILABLE | OUT_OF_RESOURCES: the server has no memory or file descriptors left for the request |
+    | DEADLINE_EXCEEDED | DEADLINE_PASSED: while the request waited for a slot, or at any time on MultiplexGenerate |
+    | CANCELLED | STALLED_READER: the answer was not read for too long; STALLED_SENDER: the request did not arrive |
+    | CANCELLED | CANCELLED: by the caller, on MultiplexGenerate |
+    | UNIMPLEMENTED | FIELD_NOT_SUPPORTED; METHOD_NOT_SUPPORTED: for example grpc.health.v1's List |
     | INTERNAL | INTERNAL |
 
-    Where a deployment asks for keys, every call of every service needs one, in the metadata `authorization` as
-    "Bearer dh_...". A key's limits count the calls that generate or count tokens, and of MultiplexGenerate each request;
-    they are checked before any work is done for it, and a request that waits counts as one that runs.
+    If the deployment requires keys, every call of every service needs one, in the metadata `authorization` as
+    "Bearer dh_...". The limits of a key count the calls that generate or count tokens, and each request of a
+    MultiplexGenerate. They are checked before any work is done; waiting requests count like running ones.
 
-    Every reply of Generate and StreamGenerate has its latency twice: as Timings in the last message, and as the
-    trailing metadata `server-timing` in the syntax of W3C Server-Timing, with the names of Timings' fields and
+    Every reply of Generate and StreamGenerate contains its latency twice: as Timings in the last message, and as the
+    trailing metadata `server-timing`, in the syntax of W3C Server-Timing with the names of Timings' fields and
     milliseconds.
     """
 
@@ -336,11 +338,11 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[doherty.v1.generation_service_pb2.GenerateResponse, collections.abc.Awaitable[doherty.v1.generation_service_pb2.GenerateResponse]]:
         """Generates one whole answer.
 
-        Errors: INVALID_ARGUMENT (a field is wrong, or the prompt is too long for the context), NOT_FOUND (model or
-        adapter), PERMISSION_DENIED (the key is not for this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or the
-        key is at its limit), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
-        UNIMPLEMENTED (this deployment cannot honour a field; GetModel.features lists those that it can), INTERNAL,
-        CANCELLED and DEADLINE_EXCEEDED (as the caller wished).
+        Errors: INVALID_ARGUMENT (a field is invalid, or the prompt is too long for the context), NOT_FOUND (model or
+        adapter), PERMISSION_DENIED (the key may not use this adapter), RESOURCE_EXHAUSTED (no room, too long a wait, or a
+        limit of the key), UNAUTHENTICATED (no valid key), UNAVAILABLE (warming up, draining, or the engine died),
+        UNIMPLEMENTED (this deployment does not support a field; GetModel.features lists the supported ones), INTERNAL,
+        CANCELLED and DEADLINE_EXCEEDED (as requested by the caller).
         """
 
     @abc.abstractmethod
@@ -349,11 +351,11 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         request: doherty.v1.request_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[doherty.v1.generation_service_pb2.StreamGenerateResponse], collections.abc.AsyncIterator[doherty.v1.generation_service_pb2.StreamGenerateResponse]]:
-        """Generates one answer and sends it while it comes into being.
+        """Generates one answer and sends it while it is generated.
 
-        The messages' deltas joined are the text that Generate would have returned. The first message carries `start` and
-        the last one, and only the last one, carries `summary`: a stream that ended without a summary was cut off.
-        Errors are those of Generate; a status other than OK may also come after some of the text.
+        The deltas of all messages, joined, are the text that Generate would return. The first message contains `start`.
+        The last one, and no other, contains `summary`: a stream that ends without a summary was cut off. Errors are
+        those of Generate. A status other than OK may also come after some of the text.
 
         The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
         nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
@@ -367,24 +369,24 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[doherty.v1.generation_service_pb2.MultiplexGenerateRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[doherty.v1.generation_service_pb2.MultiplexGenerateResponse], collections.abc.AsyncIterator[doherty.v1.generation_service_pb2.MultiplexGenerateResponse]]:
-        """Generates many answers on one RPC: what its requests get in one engine step comes in one message, which costs both
-        sides a fraction of a message for each.
+        """Generates many answers on one RPC. The outputs of one engine step for all its requests are sent in one message,
+        which costs both sides a fraction of the cost of separate messages.
 
-        The caller begins and cancels requests whenever it likes, and closes its side when it has no more of them; the RPC
-        ends when their answers have ended. Every request has its own admission, limits, deadline, trace and latency, as a
-        call of StreamGenerate has, and fails alone: what would have been the status of such a call is MultiplexPart.status.
-        A server that drains refuses new requests one by one, and ends the RPC once its answers have ended. An RPC that has
-        had no request for a while (the server's `receive_timeout`, 30 seconds by default) ends with OK: the next request
-        needs another one. Requests for which there is no room wait, and fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more
-        than 4 MiB of them wait; cancels are heard all the same.
+        The caller may begin and cancel requests at any time, and closes its side when it has no more. The RPC ends when
+        their answers have ended. Every request has its own admission, limits, deadline, trace and latency, like a call
+        of StreamGenerate, and fails separately: the status of such a call is in MultiplexPart.status. During a drain,
+        the server refuses each new request, and ends the RPC when its answers have ended. An RPC that has no request for
+        some time (the server's `receive_timeout`, 30 seconds by default) ends with OK; begin a new RPC for the next
+        request. Requests for which there is no room wait. They fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more than 4
+        MiB of them wait. Cancels are processed even then.
 
         A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
         requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
-        Errors of the RPC itself: INVALID_ARGUMENT (the messages make no sense, so that no one request can be told),
-        UNAUTHENTICATED (no valid key), UNAVAILABLE (it has ended because the server drains, and the caller might have begun
-        more), UNIMPLEMENTED (a field of a newer contract around the requests), CANCELLED (the messages were left unread for
-        too long), and as the caller wished.
+        Errors of the RPC itself: INVALID_ARGUMENT (a message is invalid in a way that does not concern a single
+        request), UNAUTHENTICATED (no valid key), UNAVAILABLE (the server drains, and the caller had not closed its
+        side), UNIMPLEMENTED (a message has a field of a newer contract outside of its requests), CANCELLED (the messages
+        were not read for too long, or as requested by the caller), and DEADLINE_EXCEEDED.
         """
 
     @abc.abstractmethod
@@ -393,9 +395,9 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         request: doherty.v1.generation_service_pb2.CountTokensRequest,
         context: _ServicerContext,
     ) -> typing.Union[doherty.v1.generation_service_pb2.CountTokensResponse, collections.abc.Awaitable[doherty.v1.generation_service_pb2.CountTokensResponse]]:
-        """Counts the tokens of an input as the model would read it, with the chat template where one applies.
+        """Counts the tokens of an input as the model would read it, including the chat template if it applies.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or the key is at its limit),
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many are being counted, or a limit of the key),
         UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED (the model has no chat template, or a field of a newer contract),
         INTERNAL.
         """
@@ -406,9 +408,9 @@ class GenerationServiceServicer(metaclass=abc.ABCMeta):
         request: doherty.v1.model_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[doherty.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[doherty.v1.model_pb2.GetModelResponse]]:
-        """Tells what this deployment serves and what it can do.
+        """Describes the model and the capabilities of this deployment.
 
-        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still being loaded), UNIMPLEMENTED (a field of a newer contract).
+        Errors: UNAUTHENTICATED, UNAVAILABLE (the model is still loading), UNIMPLEMENTED (a field of a newer contract).
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -58,14 +58,14 @@ Global___AbortCause: typing_extensions.TypeAlias = AbortCause
 
 @typing.final
 class GetLatencyRequest(google.protobuf.message.Message):
-    """Asks for latency."""
+    """Requests the latency."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     WINDOW_FIELD_NUMBER: builtins.int
     @property
     def window(self) -> google.protobuf.duration_pb2.Duration:
-        """How far to look back. Absent, or longer than what the server keeps, means all that it keeps."""
+        """The period to cover, until now. If it is absent or longer than what the server keeps, everything is covered."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ Global___GetLatencyRequest: typing_extensions.TypeAlias = GetLatencyRequest
 
 @typing.final
 class GetLatencyResponse(google.protobuf.message.Message):
-    """How fast this server has been."""
+    """The latency of this server."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -102,7 +102,7 @@ class GetLatencyResponse(google.protobuf.message.Message):
     ENGINE_RESTARTS_FIELD_NUMBER: builtins.int
     REQUESTS_FIELD_NUMBER: builtins.int
     answers: builtins.int
-    """How many answers ended OK in the window; the quantiles and the shares beside it are over these. They say nothing of
+    """The number of answers that ended with OK in the window. The following quantiles and shares cover only these, not
     requests that were refused or cut off: see `requests`.
     """
     first_token_share: builtins.float
@@ -110,52 +110,52 @@ class GetLatencyResponse(google.protobuf.message.Message):
     last_token_share: builtins.float
     """The share of the answers whose last token came within the threshold. Range 0 to 1; absent without answers."""
     running: builtins.int
-    """How many requests the engine is working on right now."""
+    """The current number of requests that the engine processes."""
     queued: builtins.int
-    """How many requests wait for a slot right now."""
+    """The current number of requests that wait for a slot."""
     slots: builtins.int
-    """How many requests the engine can work on at the same time."""
+    """The maximum number of requests that the engine processes at the same time."""
     kv_cache_use: builtins.float
-    """The share of the KV cache that is in use right now. Range 0 to 1; absent where the engine does not tell."""
+    """The share of the KV cache that is currently in use. Range 0 to 1; absent if the engine does not report it."""
     refusals: builtins.int
-    """How many requests were refused before any work was done for them since the server started, whatever the reason."""
+    """The number of requests since the server's start that were refused before any work was done, for any reason."""
     engine_restarts: builtins.int
-    """How often the engine was restarted since the server started, because it had died or stalled."""
+    """The number of restarts of the engine since the server's start, because it died or stalled."""
     @property
     def window(self) -> google.protobuf.duration_pb2.Duration:
-        """How far this answer looks back: less than was asked for where the server has had to forget."""
+        """The period that this reply covers. It may be shorter than requested, because the server keeps a limited history."""
 
     @property
     def queue(self) -> Global___Quantiles:
-        """The wait for a slot, as Timings.queue."""
+        """The wait for a slot, see Timings.queue."""
 
     @property
     def time_to_first_token(self) -> Global___Quantiles:
-        """As Timings.time_to_first_token (TTFT)."""
+        """See Timings.time_to_first_token (TTFT)."""
 
     @property
     def time_to_last_token(self) -> Global___Quantiles:
-        """As Timings.time_to_last_token (TTLT)."""
+        """See Timings.time_to_last_token (TTLT)."""
 
     @property
     def time_per_output_token(self) -> Global___Quantiles:
-        """As Timings.time_per_output_token (TPOT)."""
+        """See Timings.time_per_output_token (TPOT)."""
 
     @property
     def threshold(self) -> google.protobuf.duration_pb2.Duration:
-        """The Doherty threshold that the shares are measured against: 400 ms."""
+        """The Doherty threshold, on which the shares are based: 400 ms."""
 
     @property
     def aborts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AbortCount]:
-        """How many requests ended before their answer was complete since the server started, by cause."""
+        """The number of requests since the server's start that ended before their answer was complete, by cause."""
 
     @property
     def uptime(self) -> google.protobuf.duration_pb2.Duration:
-        """How long ago the server started."""
+        """The time since the server's start."""
 
     @property
     def requests(self) -> Global___EndedRequests:
-        """All requests for an answer that ended in the window, whatever way they ended."""
+        """All requests for an answer that ended in the window, with any status."""
 
     def __init__(
         self,
@@ -192,8 +192,8 @@ Global___GetLatencyResponse: typing_extensions.TypeAlias = GetLatencyResponse
 
 @typing.final
 class EndedRequests(google.protobuf.message.Message):
-    """Requests for an answer that have ended: calls of Generate and StreamGenerate, and each request of a MultiplexGenerate.
-    Numbers of the window are kept by whole seconds.
+    """Ended requests for an answer: calls of Generate and StreamGenerate, and each request of a MultiplexGenerate. The
+    window is rounded to whole seconds.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -208,42 +208,42 @@ class EndedRequests(google.protobuf.message.Message):
     BY_KEY_FIELD_NUMBER: builtins.int
     REFUSALS_FIELD_NUMBER: builtins.int
     count: builtins.int
-    """How many ended in the window."""
+    """The number of requests that ended in the window."""
     total: builtins.int
-    """How many ended since the server started."""
+    """The number of requests that ended since the server's start."""
     owed: builtins.int
-    """How many of those in the window the server should have given a first token: all but those that the caller got wrong
-    (INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED) and those beyond a limit of their
-    key (KEY_LIMIT).
+    """The number of requests in the window that should have got a first token: all except invalid ones
+    (INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED) and those beyond a limit of
+    their key (KEY_LIMIT).
     """
     first_token_share: builtins.float
-    """The share of the owed requests whose first token came within the threshold. One that never got a first token, for
-    whatever reason, is outside of it. Range 0 to 1; absent without owed requests.
+    """The share of the owed requests whose first token came within the threshold. Requests without a first token, for
+    any reason, count as outside of it. Range 0 to 1; absent without owed requests.
     """
     @property
     def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Outcome]:
-        """By how they ended, those with most requests in the window first."""
+        """The numbers by status and reason; the largest number in the window first."""
 
     @property
     def time_to_first_token(self) -> Global___Quantiles:
-        """The time to the first token of the owed requests. One that never got a first token ranks behind all others: a
-        quantile that falls on such a request is absent.
+        """The time to the first token of the owed requests. Requests without a first token rank after all others: a
+        quantile at such a rank is absent.
         """
 
     @property
     def queue(self) -> Global___Quantiles:
-        """The wait for a slot, of all that waited: also of those that ended while they did. One that got a slot at once
-        counts with zero, and one that was refused on arrival does not count.
+        """The wait for a slot, including requests that ended while they waited. A request that got a slot at once counts as
+        zero, and one that was refused on arrival does not count.
         """
 
     @property
     def by_key(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeyRequests]:
-        """How many ended, by API key: the rows that the caller may see."""
+        """The numbers by API key; only the rows that the caller may see."""
 
     @property
     def refusals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeyRefusals]:
-        """How many requests were refused before any work was done for them, by reason and API key: the rows that the caller
-        may see. Those of CountTokens are among them, which are no requests for an answer.
+        """The numbers of requests that were refused before any work was done, by reason and API key; only the rows that the
+        caller may see. They include refusals of CountTokens, which are not requests for an answer.
         """
 
     def __init__(
@@ -267,7 +267,7 @@ Global___EndedRequests: typing_extensions.TypeAlias = EndedRequests
 
 @typing.final
 class Outcome(google.protobuf.message.Message):
-    """One way in which requests ended."""
+    """The requests that ended with one status and reason."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -276,15 +276,15 @@ class Outcome(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
     status: builtins.str
-    """The name of the status, as "OK" or "RESOURCE_EXHAUSTED"."""
+    """The name of the status, for example "OK" or "RESOURCE_EXHAUSTED"."""
     reason: builtins.str
-    """The reason that the caller was told, as "QUEUE_FULL"; empty where there was none: with OK, and where the caller left
-    or its deadline passed.
+    """The error reason, for example "QUEUE_FULL". Empty if there is none: with OK, and if the caller left or its
+    deadline passed.
     """
     count: builtins.int
-    """How many ended so in the window."""
+    """Their number in the window."""
     total: builtins.int
-    """How many ended so since the server started."""
+    """Their number since the server's start."""
     def __init__(
         self,
         *,
@@ -307,11 +307,11 @@ class KeyRequests(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
     key: builtins.str
-    """The name of the key; empty where the server asks for none, and for callers without a valid one."""
+    """The name of the key. Empty if the server requires none, and for callers without a valid one."""
     count: builtins.int
-    """How many ended in the window."""
+    """Their number in the window."""
     total: builtins.int
-    """How many ended since the server started."""
+    """Their number since the server's start."""
     def __init__(
         self,
         *,
@@ -334,13 +334,13 @@ class KeyRefusals(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """The reason that the caller was told, as "QUEUE_FULL"."""
+    """The error reason, for example "QUEUE_FULL"."""
     key: builtins.str
-    """The name of the key; empty where the server asks for none."""
+    """The name of the key. Empty if the server requires none."""
     count: builtins.int
-    """How many were refused in the window."""
+    """Their number in the window."""
     total: builtins.int
-    """How many were refused since the server started."""
+    """Their number since the server's start."""
     def __init__(
         self,
         *,
@@ -355,7 +355,7 @@ Global___KeyRefusals: typing_extensions.TypeAlias = KeyRefusals
 
 @typing.final
 class Quantiles(google.protobuf.message.Message):
-    """Three quantiles of a duration, by nearest rank. One is absent where nothing was measured at its rank."""
+    """Three quantiles of a duration, by nearest rank. A quantile is absent if nothing was measured at its rank."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -368,11 +368,11 @@ class Quantiles(google.protobuf.message.Message):
 
     @property
     def p90(self) -> google.protobuf.duration_pb2.Duration:
-        """Nine of ten were at most this."""
+        """The 90th percentile."""
 
     @property
     def p99(self) -> google.protobuf.duration_pb2.Duration:
-        """Ninety-nine of a hundred were at most this."""
+        """The 99th percentile."""
 
     def __init__(
         self,
@@ -388,7 +388,7 @@ Global___Quantiles: typing_extensions.TypeAlias = Quantiles
 
 @typing.final
 class AbortCount(google.protobuf.message.Message):
-    """How many requests ended early for one cause."""
+    """The number of requests that ended early for one cause."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -397,7 +397,7 @@ class AbortCount(google.protobuf.message.Message):
     cause: Global___AbortCause.ValueType
     """The cause."""
     count: builtins.int
-    """How many."""
+    """The number of requests."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class LatencyServiceStub(object):
-    """Tells how fast this server has been, from what its latency interceptor recorded. It needs nothing but grpcurl, so
-    that it is there in an incident.
+    """Reports the latency of this server, as recorded by its interceptor. In an incident, you need only grpcurl to call
+    it.
     """
 
     def __init__(self, channel):
@@ -44,19 +44,19 @@ class LatencyServiceStub(object):
 
 
 class LatencyServiceServicer(object):
-    """Tells how fast this server has been, from what its latency interceptor recorded. It needs nothing but grpcurl, so
-    that it is there in an incident.
+    """Reports the latency of this server, as recorded by its interceptor. In an incident, you need only grpcurl to call
+    it.
     """
 
     def GetLatency(self, request, context):
-        """Tells the latency over a rolling window, and what is going on right now.
+        """Returns the latency over a rolling window, and the current load.
 
-        Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
-        API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
-        keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
+        All callers get the figures of the whole server. But rows that name an API key (`by_key`, `refusals`) are limited
+        to the caller's own key, except for an operator's key (`doherty keys add --operator`), which gets the rows of all
+        keys. If the server requires no keys, there is one row without a name.
 
-        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
-        UNIMPLEMENTED (a field of a newer contract).
+        Errors: INVALID_ARGUMENT (the window is not above zero, or the message cannot be parsed), UNAUTHENTICATED (no
+        valid key), UNIMPLEMENTED (a field of a newer contract).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,8 +79,8 @@ def add_LatencyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LatencyService(object):
-    """Tells how fast this server has been, from what its latency interceptor recorded. It needs nothing but grpcurl, so
-    that it is there in an incident.
+    """Reports the latency of this server, as recorded by its interceptor. In an incident, you need only grpcurl to call
+    it.
     """
 
     @staticmethod

@@ -42,8 +42,8 @@ _LatencyServiceGetLatencyType = typing_extensions.TypeVar(
 )
 
 class LatencyServiceStub(typing.Generic[_LatencyServiceGetLatencyType]):
-    """Tells how fast this server has been, from what its latency interceptor recorded. It needs nothing but grpcurl, so
-    that it is there in an incident.
+    """Reports the latency of this server, as recorded by its interceptor. In an incident, you need only grpcurl to call
+    it.
     """
 
     @typing.overload
@@ -63,14 +63,14 @@ class LatencyServiceStub(typing.Generic[_LatencyServiceGetLatencyType]):
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetLatency: _LatencyServiceGetLatencyType
-    """Tells the latency over a rolling window, and what is going on right now.
+    """Returns the latency over a rolling window, and the current load.
 
-    Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
-    API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
-    keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
+    All callers get the figures of the whole server. But rows that name an API key (`by_key`, `refusals`) are limited
+    to the caller's own key, except for an operator's key (`doherty keys add --operator`), which gets the rows of all
+    keys. If the server requires no keys, there is one row without a name.
 
-    Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
-    UNIMPLEMENTED (a field of a newer contract).
+    Errors: INVALID_ARGUMENT (the window is not above zero, or the message cannot be parsed), UNAUTHENTICATED (no
+    valid key), UNIMPLEMENTED (a field of a newer contract).
     """
 
 LatencyServiceAsyncStub: typing_extensions.TypeAlias = LatencyServiceStub[
@@ -81,8 +81,8 @@ LatencyServiceAsyncStub: typing_extensions.TypeAlias = LatencyServiceStub[
 ]
 
 class LatencyServiceServicer(metaclass=abc.ABCMeta):
-    """Tells how fast this server has been, from what its latency interceptor recorded. It needs nothing but grpcurl, so
-    that it is there in an incident.
+    """Reports the latency of this server, as recorded by its interceptor. In an incident, you need only grpcurl to call
+    it.
     """
 
     @abc.abstractmethod
@@ -91,14 +91,14 @@ class LatencyServiceServicer(metaclass=abc.ABCMeta):
         request: doherty.v1.latency_service_pb2.GetLatencyRequest,
         context: _ServicerContext,
     ) -> typing.Union[doherty.v1.latency_service_pb2.GetLatencyResponse, collections.abc.Awaitable[doherty.v1.latency_service_pb2.GetLatencyResponse]]:
-        """Tells the latency over a rolling window, and what is going on right now.
+        """Returns the latency over a rolling window, and the current load.
 
-        Everybody who may call it is told the figures of the whole server, whoever's requests they are of. Rows that name an
-        API key (`by_key`, `refusals`) are for those whom they concern: a key sees its own, and an operator's key (`doherty
-        keys add --operator`) sees those of all keys. Where the server asks for no keys there is one row, without a name.
+        All callers get the figures of the whole server. But rows that name an API key (`by_key`, `refusals`) are limited
+        to the caller's own key, except for an operator's key (`doherty keys add --operator`), which gets the rows of all
+        keys. If the server requires no keys, there is one row without a name.
 
-        Errors: INVALID_ARGUMENT (the window is not above zero, or the bytes do not parse), UNAUTHENTICATED (no valid key),
-        UNIMPLEMENTED (a field of a newer contract).
+        Errors: INVALID_ARGUMENT (the window is not above zero, or the message cannot be parsed), UNAUTHENTICATED (no
+        valid key), UNIMPLEMENTED (a field of a newer contract).
         """
 
 def add_LatencyServiceServicer_to_server(servicer: LatencyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -21,7 +21,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class GetModelRequest(google.protobuf.message.Message):
-    """Asks what this deployment serves."""
+    """Requests a description of this deployment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -33,7 +33,7 @@ Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 
 @typing.final
 class GetModelResponse(google.protobuf.message.Message):
-    """What this deployment serves and what it can do."""
+    """The model and the capabilities of this deployment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -48,31 +48,31 @@ class GetModelResponse(google.protobuf.message.Message):
     DEFAULT_SAMPLING_FIELD_NUMBER: builtins.int
     ADAPTERS_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """The id of the model, as GenerateRequest.model takes it."""
+    """The id of the model, for GenerateRequest.model."""
     revision: builtins.str
-    """The revision of its weights: a commit on the hub, or "sha256:" and the digest of the file. Empty if not known."""
+    """The revision of its weights: a commit on the hub, or "sha256:" and the digest of the file. Empty if unknown."""
     engine: builtins.str
     """The engine that runs it: llamacpp, trtllm, vllm or synthetic."""
     engine_version: builtins.str
     """The version of the engine's library."""
     profile: builtins.str
-    """The profile that the engine was started with. Empty for an engine that has none."""
+    """The profile of the engine. Empty if the engine has no profiles."""
     server_version: builtins.str
     """The version of the server."""
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The paths of the fields of GenerateRequest that this deployment honours, sorted: "sampling.top_k",
-        "constraint.regex", .... Any other field is UNIMPLEMENTED when it is set.
+        """The paths of the fields of GenerateRequest that this deployment supports, sorted: "sampling.top_k",
+        "constraint.regex", .... A request that sets any other field fails with UNIMPLEMENTED.
         """
 
     @property
     def limits(self) -> Global___Limits:
-        """What the deployment can hold."""
+        """The limits of the deployment."""
 
     @property
     def default_sampling(self) -> doherty.v1.request_pb2.Sampling:
-        """What the sampling fields are when a request leaves them unset. A field that is absent is off, and so is the seed,
-        which is drawn for each request.
+        """The defaults of the sampling fields. Absent fields are off. The seed is absent, because the server chooses one at
+        random for each request.
         """
 
     @property
@@ -100,7 +100,7 @@ Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """What a deployment can hold."""
+    """The limits of a deployment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -112,19 +112,19 @@ class Limits(google.protobuf.message.Message):
     MAX_QUEUED_REQUESTS_FIELD_NUMBER: builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
     context_tokens: builtins.int
-    """Prompt and answer together. Unit: tokens."""
+    """The maximum size of prompt and answer together. Unit: tokens."""
     default_max_output_tokens: builtins.int
-    """What max_output_tokens is when a request leaves it unset, where the context leaves so much. Unit: tokens."""
+    """The default of max_output_tokens, if the context has enough room. Unit: tokens."""
     vocabulary_size: builtins.int
-    """How many tokens the model knows: every token id is below it."""
+    """The number of tokens in the vocabulary: every token id is below it."""
     max_top_logprobs: builtins.int
-    """The largest `output.top_logprobs`."""
+    """The maximum of `output.top_logprobs`."""
     slots: builtins.int
-    """How many answers are generated at the same time."""
+    """The maximum number of answers that are generated at the same time."""
     max_queued_requests: builtins.int
-    """How many requests may wait for a slot, however short their wait is."""
+    """The maximum number of requests that wait for a slot, regardless of the wait."""
     max_message_bytes: builtins.int
-    """The largest message that the server takes. Unit: bytes."""
+    """The maximum size of a message to the server. Unit: bytes."""
     def __init__(
         self,
         *,

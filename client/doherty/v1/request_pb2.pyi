@@ -36,7 +36,7 @@ class _RoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeW
     """The model."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Who speaks in a conversation."""
+    """The author of a message."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Not set."""
@@ -57,34 +57,34 @@ class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
     """Not set: the same as PRIORITY_INTERACTIVE."""
     PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
-    """A person waits for it."""
+    """A person waits for the answer."""
     PRIORITY_BATCH: _Priority.ValueType  # 2
-    """Nobody waits for it: it gets a tenth of the engine's time while interactive requests wait, and gives way first when
-    the queue is full. A key may be bound to this priority: all its requests have it then.
+    """Nobody waits for the answer. Batch requests get a tenth of the engine's time while interactive requests wait, and
+    are refused first when the queue is full. A key may be limited to this priority: then all its requests have it.
     """
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Who goes first when requests must wait for a slot. Within a priority, slots rotate among the keys that wait; the
-    requests of a key that can wait equally long go in the order in which they were first sent.
+    """The order of requests when they must wait for a slot. Within a priority, slots are shared among the keys that wait.
+    The requests of a key that can wait equally long are ordered by the time of their first attempt.
     """
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """Not set: the same as PRIORITY_INTERACTIVE."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 1
-"""A person waits for it."""
+"""A person waits for the answer."""
 PRIORITY_BATCH: Priority.ValueType  # 2
-"""Nobody waits for it: it gets a tenth of the engine's time while interactive requests wait, and gives way first when
-the queue is full. A key may be bound to this priority: all its requests have it then.
+"""Nobody waits for the answer. Batch requests get a tenth of the engine's time while interactive requests wait, and
+are refused first when the queue is full. A key may be limited to this priority: then all its requests have it.
 """
 Global___Priority: typing_extensions.TypeAlias = Priority
 
 @typing.final
 class GenerateRequest(google.protobuf.message.Message):
-    """What to generate. The shortest request that works is `{"prompt": "What atoms are in water?"}`.
+    """A request for an answer. The shortest one is `{"prompt": "What atoms are in water?"}`.
 
-    Exactly one of the four inputs `prompt`, `messages`, `raw_text` and `token_ids` must be present: two or none is
-    INVALID_ARGUMENT. A field that the deployment cannot honour is refused with UNIMPLEMENTED, which names the field;
-    none is ever ignored. GetModelResponse.features lists the paths of those that it honours.
+    Exactly one of the four inputs `prompt`, `messages`, `raw_text` and `token_ids` must be present; otherwise the
+    request fails with INVALID_ARGUMENT. A field that the deployment does not support is never ignored: the request
+    fails with UNIMPLEMENTED, which names the field. GetModelResponse.features lists the paths of the supported fields.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -103,37 +103,33 @@ class GenerateRequest(google.protobuf.message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     CONTINUE_FROM_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """The caller's label for logs and traces: up to 128 printable ASCII characters. It need not be unique; the server
-    makes one up when it is empty, and echoes it in Start.request_id and in the details of every error.
+    """The caller's label for logs and traces: up to 128 printable ASCII characters. It need not be unique. If it is
+    empty, the server makes one. It is returned in Start.request_id and in the details of every error.
     """
     model: builtins.str
-    """The model that the caller expects. Empty means the one that is served; a name other than that model's id is
-    NOT_FOUND.
-    """
+    """The model that the caller expects. Empty means the model that is served. Any name other than its id is NOT_FOUND."""
     prompt: builtins.str
     """Input: one user message, rendered with the model's chat template. Message.content says how it is read."""
     raw_text: builtins.str
-    """Input: a text that is given to the model as it is, without a template. Control tokens that it spells out are read
-    as such.
-    """
+    """Input: a text for the model without a template. Control tokens in it are read as control tokens."""
     adapter: builtins.str
-    """The name of a LoRA adapter, one of GetModelResponse.adapters. Empty means the model alone."""
+    """The name of a LoRA adapter, one of GetModelResponse.adapters. Empty means the model without an adapter."""
     priority: Global___Priority.ValueType
-    """Who goes first when requests must wait."""
+    """The order of requests when they must wait."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
         """Input: a conversation in order, rendered with the model's chat template: up to 4,096 messages, of which the last
-        must be the user's.
-        A conversation without a system message gets the deployment's system prompt, if it has one.
+        one must be the user's. A conversation without a system message gets the deployment's system prompt, if it has
+        one.
         """
 
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Input: the tokens that are given to the model as they are, each below the size of the model's vocabulary."""
+        """Input: token ids for the model, each below the size of its vocabulary."""
 
     @property
     def sampling(self) -> Global___Sampling:
-        """How the next token is chosen. What is not set takes the deployment's default, and then the model's own."""
+        """How the next token is chosen. Fields that are not set have the deployment's default, or else the model's."""
 
     @property
     def stopping(self) -> Global___Stopping:
@@ -141,7 +137,7 @@ class GenerateRequest(google.protobuf.message.Message):
 
     @property
     def output(self) -> Global___Output:
-        """What is told of the answer besides its text."""
+        """What to return besides the text."""
 
     @property
     def constraint(self) -> Global___Constraint:
@@ -149,7 +145,7 @@ class GenerateRequest(google.protobuf.message.Message):
 
     @property
     def continue_from(self) -> Global___ContinueFrom:
-        """The part of this very answer that the caller already holds: the answer goes on right behind it."""
+        """The part of this answer that the caller already has: the answer continues exactly after it."""
 
     def __init__(
         self,
@@ -179,19 +175,19 @@ Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
 
 @typing.final
 class Message(google.protobuf.message.Message):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     role: Global___Role.ValueType
-    """Who speaks. ROLE_UNSPECIFIED is INVALID_ARGUMENT."""
+    """Who wrote the message. ROLE_UNSPECIFIED is INVALID_ARGUMENT."""
     content: builtins.str
-    """What is said. May be empty.
-    Control tokens of the model that it spells out, as `<|im_end|>`, are read as plain text, so that whoever wrote it
-    cannot forge other messages. A deployment may allow them (the server's setting `allow_control_tokens`). A template
-    whose marks are plain text themselves, as Llama 2's `[INST]`, cannot be protected like this.
+    """The text. May be empty. Control tokens of the model in it, such as `<|im_end|>`, are read as plain text, so that
+    its author cannot forge other messages. A deployment may allow control tokens (the server's setting
+    `allow_control_tokens`). Templates that mark messages by plain text, such as Llama 2's `[INST]`, cannot be
+    protected.
     """
     def __init__(
         self,
@@ -222,27 +218,27 @@ class Sampling(google.protobuf.message.Message):
     top_p: builtins.float
     """Samples from the smallest set of tokens whose probabilities add up to this. Range above 0 to 1; 1 is off."""
     top_k: builtins.int
-    """Samples from this many of the most probable tokens. 0 is off."""
+    """Samples only from this number of most probable tokens. 0 is off."""
     min_p: builtins.float
     """Samples only from tokens that are at least this times as probable as the most probable one. Range 0 to 1; 0 is
     off.
     """
     frequency_penalty: builtins.float
-    """Is taken off a token's logit for every time that it already stands in the text. Range -2 to 2; 0 is off.
-    Whether the prompt counts as text besides the answer depends on the engine: with `llamacpp` it does.
+    """Is subtracted from the logit of a token for each occurrence of the token in the text so far. Range -2 to 2; 0 is
+    off. Whether the prompt counts as well as the answer depends on the engine: with `llamacpp` it does.
     """
     presence_penalty: builtins.float
-    """Is taken off a token's logit once if it already stands in the text. Range -2 to 2; 0 is off. The same remark on
-    the prompt applies.
+    """Is subtracted once from the logit of a token that occurs in the text so far. Range -2 to 2; 0 is off. The same
+    applies to the prompt.
     """
     repetition_penalty: builtins.float
-    """Divides (a positive) or multiplies (a negative) logit of a token that already stands in the prompt or the answer.
-    Range 0.01 to 2; 1 is off.
+    """Divides positive logits, and multiplies negative logits, of tokens that occur in the prompt or the answer. Range
+    0.01 to 2; 1 is off.
     """
     seed: builtins.int
-    """Makes sampling repeatable, as far as the engine's arithmetic is. Any value; an engine with smaller seeds folds it
-    (`llamacpp`: modulo 2^32 - 1). The server draws one when it is not set, and Summary.seed says which was used.
-    Without effect, and never refused, at temperature 0.
+    """Makes sampling repeatable, as far as the engine's arithmetic is. Any value; engines with smaller seeds reduce it
+    (`llamacpp`: modulo 2^32 - 1). If it is not set, the server chooses one at random. Summary.seed returns the seed
+    that was used. At temperature 0 it has no effect, and is never refused.
     """
     def __init__(
         self,
@@ -291,32 +287,32 @@ class Stopping(google.protobuf.message.Message):
     IGNORE_EOS_FIELD_NUMBER: builtins.int
     TIME_LIMIT_FIELD_NUMBER: builtins.int
     max_output_tokens: builtins.int
-    """The most tokens that the answer may have. At least 1. The default is the deployment's, or less where the context
-    leaves less; an explicit value that the context cannot hold is INVALID_ARGUMENT. Unit: tokens.
+    """The maximum number of tokens of the answer. At least 1. The default is the deployment's, or the room in the
+    context if that is less. An explicit value that does not fit into the context is INVALID_ARGUMENT. Unit: tokens.
     """
     min_output_tokens: builtins.int
-    """The fewest tokens that the answer must have: until then no end of sequence, stop text or stop token ends it.
-    At most max_output_tokens, or what that is by default. Unit: tokens.
+    """The minimum number of tokens of the answer: before, no end of sequence, stop text or stop token ends it. At most
+    max_output_tokens or its default. Unit: tokens.
     """
     include_stop_text: builtins.bool
-    """Whether the stop text that ended the answer is delivered as its last part."""
+    """Whether the stop text that ended the answer is returned as its last part."""
     ignore_eos: builtins.bool
-    """Whether the answer goes on past the model's own end of sequence. It is meant for load tests."""
+    """Whether the answer continues after the model's end of sequence. It is meant for load tests."""
     @property
     def stop_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts that end the answer: up to 16 of them, of 1 to 1,000 characters. They are found across the borders of tokens,
-        and the first one to be complete wins; they are cut off unless `include_stop_text` is set.
+        """Texts that end the answer: up to 16, of 1 to 1,000 characters each. They are also found across tokens. The first
+        one that is complete ends the answer. They are cut off unless `include_stop_text` is set.
         """
 
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Tokens that end the answer besides the model's own end of sequence, up to 64 of them. Their text is not delivered."""
+        """Up to 64 tokens that end the answer, in addition to the model's end of sequence. Their text is not returned."""
 
     @property
     def time_limit(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the answer may take, from the moment that the server has the whole request, waiting included. Then it
-        ends with what there is, FINISH_REASON_TIME_LIMIT and status OK, where a deadline would lose it. It is looked at
-        once an engine step, or batch of the prompt. Above 0.
+        """The maximum duration of the answer from the receive time, including the wait. After it, the answer ends with
+        FINISH_REASON_TIME_LIMIT and status OK, and the text so far is kept; after a deadline it would be lost. It is
+        checked once per engine step, or batch of the prompt. Above 0.
         """
 
     def __init__(
@@ -341,17 +337,18 @@ Global___Stopping: typing_extensions.TypeAlias = Stopping
 
 @typing.final
 class Output(google.protobuf.message.Message):
-    """What is told of the answer besides its text."""
+    """What to return besides the text."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: builtins.int
     token_ids: builtins.bool
-    """Whether the ids of the generated tokens are sent."""
+    """Whether to return the ids of the generated tokens."""
     top_logprobs: builtins.int
-    """Sends log probabilities: 0 for the generated tokens alone, N for the N most probable tokens at each place too.
-    At most Limits.max_top_logprobs. They are those of the model's distribution before any sampling setting.
+    """Returns log probabilities: 0 for the generated tokens only, N also for the N most probable tokens at each
+    position. At most Limits.max_top_logprobs. They are those of the model's distribution before any sampling
+    setting.
     """
     def __init__(
         self,
@@ -367,9 +364,10 @@ Global___Output: typing_extensions.TypeAlias = Output
 
 @typing.final
 class Constraint(google.protobuf.message.Message):
-    """A form that the answer must have. What cannot be read, or what nothing fulfils, is INVALID_ARGUMENT; what the engine
-    cannot bind exactly is UNIMPLEMENTED. Both name the keyword of a schema, and where it stands. A schema, a regular
-    expression or a grammar has at most 32,768 characters, and further bounds keep it from taking long to compile.
+    """A form that the answer must have. A constraint that is invalid or that no answer can fulfil is INVALID_ARGUMENT.
+    One that the engine cannot enforce exactly is UNIMPLEMENTED. Both errors name the keyword of a schema and its
+    position. A schema, a regular expression or a grammar may have at most 32,768 characters; further limits prevent
+    long compilations.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -379,25 +377,25 @@ class Constraint(google.protobuf.message.Message):
     GRAMMAR_FIELD_NUMBER: builtins.int
     CHOICES_FIELD_NUMBER: builtins.int
     json_schema: builtins.str
-    """A JSON Schema, as JSON text: the answer is a JSON value that fits it.
+    """A JSON Schema, as JSON text: the answer is a JSON value that matches it.
 
-    An object whose schema has `properties` and no `additionalProperties` gets no names but these, and one with
-    `patternProperties` none but those that match. Other objects may have any names, whose values fit
-    `additionalProperties`. A listed name comes once at most. A free one may be repeated; parsers keep the last, so all
-    of its values fit, but `minProperties` above 1 and `maxProperties` are UNIMPLEMENTED. Numbers come back exactly:
-    one that the engine would round is UNIMPLEMENTED, and so is a bound beyond 2^53. Of `format`, date, date-time,
-    duration, email, hostname, ipv4, ipv6, time, uri and uuid are bound, and any other one is an annotation. `pattern`
-    is in the dialect of `regex`, and may match anywhere in the string.
+    If the schema of an object has `properties` but no `additionalProperties`, the object has only these names;
+    with `patternProperties`, only names that match. Other objects may have any names, with values that match
+    `additionalProperties`. A listed name occurs at most once. Any other name may be repeated, and all its values
+    match; therefore `minProperties` above 1 and `maxProperties` are UNIMPLEMENTED. Numbers in the schema that the
+    engine would round are UNIMPLEMENTED, and so are bounds beyond 2^53. These values of `format` are enforced:
+    date, date-time, duration, email, hostname, ipv4, ipv6, time, uri and uuid; all others are annotations.
+    `pattern` uses the dialect of `regex`, and may match anywhere in the string.
     """
     regex: builtins.str
     """A regular expression that the whole answer matches.
 
-    The dialect is that of ECMA-262 with the flag u, on every engine, with these differences. `\\d`, `\\w` and `\\s` are
-    ASCII: 0-9, A-Za-z0-9_, and space, tab, line feed, vertical tab, form feed, carriage return; `\\D`, `\\W` and `\\S`
-    are all other characters. `.` is any character but line feed and carriage return. Flags are set by `(?i)` and
-    `(?s)`, or for a group by `(?i:...)` and `(?s:...)`. Look-around, word boundaries, references to groups, and `^`
-    and `$` elsewhere than at the start and the end are UNIMPLEMENTED. What dialects read differently, such as an
-    unescaped `[` or `&&` inside a class, is INVALID_ARGUMENT.
+    The dialect is that of ECMA-262 with the flag u, on every engine, with these differences. `\\d`, `\\w` and `\\s`
+    are ASCII: 0-9, A-Za-z0-9_, and space, tab, line feed, vertical tab, form feed, carriage return; `\\D`, `\\W` and
+    `\\S` are all other characters. `.` is any character except line feed and carriage return. Flags are set by
+    `(?i)` and `(?s)`, or for a group by `(?i:...)` and `(?s:...)`. Look-around, word boundaries, references to
+    groups, and `^` and `$` other than at the start and the end are UNIMPLEMENTED. Constructs that dialects
+    interpret differently, such as an unescaped `[` or `&&` inside a class, are INVALID_ARGUMENT.
     """
     grammar: builtins.str
     """A grammar in GBNF, the notation of llama.cpp, whose `root` rule the answer matches."""
@@ -441,14 +439,14 @@ Global___Choices: typing_extensions.TypeAlias = Choices
 
 @typing.final
 class ContinueFrom(google.protobuf.message.Message):
-    """The part of an answer that the caller already holds.
+    """The part of an answer that the caller already has.
 
-    The request besides is the one that the part came from. max_output_tokens, min_output_tokens, the penalties and
-    Usage.output_tokens count the whole answer; Usage.prompt_tokens does not include the part; `time_limit` is what
-    remains of it. Log probabilities and timings are those of the new attempt. Above temperature 0 the continuation is a
-    valid one, but not the same as without the interruption. With `constraint` it is UNIMPLEMENTED where the engine
-    cannot advance a grammar over the part. A part that was already complete gets its summary at once. An empty one is
-    the same as none.
+    The rest of the request must be the same as in the original request, except that `time_limit` is the remaining
+    time. max_output_tokens, min_output_tokens, the penalties and Usage.output_tokens count the whole answer;
+    Usage.prompt_tokens does not include the part. Log probabilities and timings are those of the new call. Above
+    temperature 0, the continuation is a valid one, but not the same as without the interruption. With `constraint` it
+    is UNIMPLEMENTED if the engine cannot advance a grammar over the part. If the part was already complete, the
+    summary is sent at once. An empty part is the same as none.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -456,12 +454,10 @@ class ContinueFrom(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """The part's text, where the caller does not know the ids. Together with `token_ids` it is INVALID_ARGUMENT."""
+    """The text of the part, if the caller does not know the token ids. Together with `token_ids` it is INVALID_ARGUMENT."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids of the part's tokens, in order, where the caller knows all of them. They must end at the end of a code
-        point.
-        """
+        """The token ids of the part, in order, if the caller knows all of them. They must end at the end of a code point."""
 
     def __init__(
         self,

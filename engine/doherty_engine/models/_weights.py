@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError, first_line
-from doherty_engine._hub import PATIENCE, open_repository
+from doherty_engine._hub import TIMEOUT, open_repository
 from doherty_engine.text import ModelFolder
 
 _EXCLUDED = ["*.bin", "*.pt", "*.pth"]
@@ -121,7 +121,7 @@ def _check_file(folder: ModelFolder, path: Path) -> int:
 def _hub_digests(folder: ModelFolder) -> Mapping[str, str]:
     hub = import_module("huggingface_hub")
     try:
-        info = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=PATIENCE)
+        info = hub.HfApi().model_info(folder.model, revision=folder.revision, files_metadata=True, timeout=TIMEOUT)
     except Exception:  # noqa: BLE001  as above; the machine is probably offline
         return {}
     return {file.rfilename: file.lfs["sha256"] for file in info.siblings if file.lfs}

@@ -1,8 +1,8 @@
-"""The engine that computes nothing: deterministic answers by a clock, for load tests and for tests of a server.
+"""An engine without a model: deterministic answers on a clock, for load tests and for tests of the server.
 
-The token at a place of an answer is a function of the prompt, the adapter, the penalties and, above temperature 0, the
-other sampling settings with the seed: never of what else runs, and not of where the answer was begun, so that a resumed
-one goes on exactly as the undisturbed one would have.
+The token at a position is a function of the prompt, the adapter, the penalties and, above temperature 0, the other
+sampling settings including the seed. It does not depend on other requests or on a prefix, so a resumed answer continues
+exactly like the original one.
 """
 
 from doherty_engine.synthetic._engine import SyntheticEngine
@@ -12,5 +12,5 @@ __all__ = ["Options", "SyntheticEngine", "create"]
 
 
 def create(options: Options) -> SyntheticEngine:
-    """Makes the engine, not yet started."""
+    """Makes an engine that is not yet started."""
     return SyntheticEngine(options)

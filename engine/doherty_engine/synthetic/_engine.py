@@ -1,4 +1,4 @@
-"""The synthetic engine: a clock, and at every tick of it a token for every running request."""
+"""The synthetic engine: at each tick of a clock, every running request gets its next tokens."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from doherty_engine.synthetic._tokenizer import LONGEST_TOKEN_BYTES, VOCABULARY_
 from doherty_engine.tokens import CONSTRAINTS, PromptReader, TokenEngine, common_features
 
 _VERSION = "1"
-"""Changes when the answers do."""
+"""Change it whenever the answers change."""
 _SAMPLING = frozenset(
     {
         "output.top_logprobs",
@@ -28,7 +28,7 @@ _SAMPLING = frozenset(
 
 
 class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
-    """Answers by a clock, which is one timer, and that only while requests run."""
+    """Generates on a clock: one timer, which is set only while requests run."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
         self._steps = 0
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request; one beyond the slots fails, for the server must not submit it."""
+        """Begins a request. One beyond the slots fails, because the server must not submit it."""
         if len(self._requests) == self._options.slots:
             return self._refuse(request, f"got a request beyond its {self._options.slots} slots")
         return super().submit(request)
@@ -72,7 +72,7 @@ class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
             max_top_logprobs=MAX_TOP_LOGPROBS,
             adapters=("demo-a", "demo-b"),
             longest_token_bytes=LONGEST_TOKEN_BYTES,
-            # Who says nothing about sampling gets an answer that can be foretold.
+            # Without sampling settings, the answer is predictable.
             default_sampling=SamplingDefaults(temperature=0.0),
         )
 
@@ -80,7 +80,7 @@ class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
         return SyntheticRequest(request, context, self)
 
     async def _warm_up(self, info: ModelInfo) -> None:
-        """Nothing: it would take steps of the clock."""
+        """Does nothing, because a warm-up would count as steps of the clock."""
 
     async def _unload(self) -> None:
         if self._timer is not None:
@@ -97,13 +97,13 @@ class SyntheticEngine(TokenEngine[SyntheticContext, SyntheticRequest]):
             self._schedule()
 
     def _schedule(self) -> None:
-        # Each step has its time from the one before, however late that one was: the clock does not drift.
+        # The time of each step follows from that of the previous one, even if it ran late: so the clock does not drift.
         loop = asyncio.get_running_loop()
         wait = self._next_step - time.monotonic()
         self._timer = loop.call_later(wait, self._step) if wait > 0 else loop.call_soon(self._step)
 
     def _step(self) -> None:
-        """Gives every running request its tokens."""
+        """Gives every running request its next tokens."""
         self._timer = None
         if not self._requests:
             return

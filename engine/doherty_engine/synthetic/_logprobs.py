@@ -1,4 +1,4 @@
-"""The log probabilities that the synthetic engine claims."""
+"""The log probabilities of the synthetic engine."""
 
 import math
 from functools import cache
@@ -11,9 +11,9 @@ MAX_TOP_LOGPROBS = 20
 
 @cache
 def token_logprob(token_id: int, top: int) -> TokenLogprob:
-    """The log probability of a token, which is always the most probable one, and of the `top` first.
+    """The log probability of a token, which is always the most probable one, and of the `top` most probable tokens.
 
-    They fall from one to the next by a factor that is the token's own, and all of them add up to less than 1.
+    The probabilities decrease by a constant factor that depends on the token; their sum is below 1.
     """
     factor = 0.1 + 0.05 * (token_id % 16)
     first = math.log(1 - factor)

@@ -1,4 +1,4 @@
-"""What a deployment may set of the synthetic engine."""
+"""The options of the synthetic engine."""
 
 import math
 from dataclasses import dataclass
@@ -19,31 +19,29 @@ def _schedule(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The size of the imagined model, its pace, and how it fails."""
+    """The size of the simulated model, its speed, and its failures."""
 
-    slots: int = option(64, parse_positive, "How many requests run at the same time.")
+    slots: int = option(64, parse_positive, "Maximum number of concurrent requests.")
     tokens_per_second: float = option(
-        200.0, _number, "The pace of every answer; all get their tokens at the same step. 0 is as fast as possible."
+        200.0, _number, "Speed of each answer; all answers get their tokens in the same step. 0: as fast as possible."
     )
     tokens_per_step: int = option(
-        1, parse_positive, "Tokens of an answer a step; above 1 it imitates speculative decoding."
+        1, parse_positive, "Tokens per answer and step. Values above 1 simulate speculative decoding."
     )
-    prefill_seconds: float = option(0.0, _number, "How long any prompt takes before its first step.")
+    prefill_seconds: float = option(0.0, _number, "Duration of every prefill.")
     prefill_tokens_per_second: float = option(
-        0.0, _number, "The pace at which a prompt is read besides; 0 takes no time."
+        0.0, _number, "Additional prefill time, as prompt tokens per second. 0: no additional time."
     )
-    context_tokens: int = option(8192, parse_positive, "How many tokens prompt and answer have together.")
+    context_tokens: int = option(8192, parse_positive, "Maximum number of tokens of prompt and answer together.")
     answer_tokens: tuple[int, ...] = option(
         (170,),
         _schedule,
-        "How long answers are, their end-of-sequence token included; of several numbers, as in 40,170, the prompt "
-        "picks one.",
+        "Length of answers, including the end-of-sequence token. With several values, such as 40,170, it depends on "
+        "the prompt.",
     )
-    load_seconds: float = option(0.0, _number, "How long the start takes.")
-    fail_after_tokens: int = option(
-        0, parse_count, "Fails every request once it has generated so many tokens; 0 is never."
-    )
-    die_after_steps: int = option(0, parse_count, "The engine dies after so many steps; 0 is never.")
+    load_seconds: float = option(0.0, _number, "Duration of the start.")
+    fail_after_tokens: int = option(0, parse_count, "Every request fails after this many generated tokens. 0: never.")
+    die_after_steps: int = option(0, parse_count, "The engine dies after this many steps. 0: never.")
     stall_after_steps: int = option(
-        0, parse_count, "The engine hangs after so many steps, and does not even react to an abort; 0 is never."
+        0, parse_count, "The engine hangs after this many steps, and ignores even aborts. 0: never."
     )

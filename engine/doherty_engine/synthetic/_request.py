@@ -1,4 +1,4 @@
-"""One request of the synthetic engine, step by step."""
+"""One request of the synthetic engine."""
 
 import math
 import time
@@ -27,7 +27,7 @@ from doherty_engine.tokens import EngineContext, PreparedInput, RequestOwner, To
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticContext(EngineContext):
-    """What all requests share."""
+    """What all requests of the synthetic engine share."""
 
     options: Options
     start_clock: Callable[[], None]
@@ -36,23 +36,23 @@ class SyntheticContext(EngineContext):
 
 
 class SyntheticRequest(TokenRequest[SyntheticContext]):
-    """One request, whose whole answer is known when it begins."""
+    """One request. Its whole answer is determined when it begins."""
 
     def __init__(self, request: EngineRequest, context: SyntheticContext, owner: RequestOwner) -> None:
         super().__init__(request, context, owner)
         self._source: TokenSource | None = None
         self._ready_at = math.inf
-        """When its prefill is over."""
+        """When its prefill ends."""
         self._is_announced = False
         self._position = 0
-        """Of the next token in the whole answer."""
+        """The position of the next token in the whole answer."""
         self._prefix_tokens = 0
         self._steps = 0
         self._tokens_per_step = context.options.tokens_per_step
         self._fail_after = context.options.fail_after_tokens
 
     def abort(self) -> None:
-        """Ends it, unless the engine hangs."""
+        """Ends the request, unless the engine hangs."""
         if not self._context.is_stalled():
             super().abort()
 
@@ -75,12 +75,12 @@ class SyntheticRequest(TokenRequest[SyntheticContext]):
         self._position = position + count
         most = self._request.top_logprobs
         logprobs: list[TokenLogprob | None] | None = None
-        if count == 1:  # without comprehensions, for each step does this for each request
+        if count == 1:  # without comprehensions, because this runs for each request in each step
             token_ids = [source.token(position)]
             if most is not None:
                 logprobs = [token_logprob(token_ids[0], most)]
         else:
-            token_ids = [source.token(place) for place in range(position, position + count)]
+            token_ids = [source.token(index) for index in range(position, position + count)]
             if most is not None:
                 logprobs = [token_logprob(token_id, most) for token_id in token_ids]
         self._take(token_ids, logprobs)
@@ -97,17 +97,17 @@ class SyntheticRequest(TokenRequest[SyntheticContext]):
         self._context.start_clock()
 
     def _check(self) -> None:
-        """Nothing: this engine can continue an answer with a constraint."""
+        """Does nothing: this engine can continue an answer with a constraint."""
 
     def _run_out_of_time(self) -> None:
         if not self._context.is_stalled():
             super()._run_out_of_time()
 
     def _drop(self) -> None:
-        """Nothing: a request that is over is in no further step."""
+        """Does nothing: requests that have ended take part in no further step."""
 
     def _announce(self) -> None:
-        """Tells during the prefill how the request was read."""
+        """Emits `started` during the prefill."""
         if not self._is_announced and self._answer is not None:
             self._is_announced = True
             self._owner.emit(self._answer.begin())
@@ -116,10 +116,10 @@ class SyntheticRequest(TokenRequest[SyntheticContext]):
     def _generated(self) -> int:
         return self._position - self._prefix_tokens
 
-    def _with_figures(self, finish: Finish) -> Finish:
+    def _add_counts(self, finish: Finish) -> Finish:
         if self._tokens_per_step == 1:
             return finish
-        # Of every step one token is the model's own; the others were drafted.
+        # In each step one token comes from the model itself; the others were drafted.
         drafted = self._steps * (self._tokens_per_step - 1)
         accepted = finish.output_tokens - self._prefix_tokens - self._steps
         return replace(finish, speculation=Speculation(self._steps, drafted, accepted))
@@ -129,13 +129,13 @@ def _source(request: EngineRequest, prepared: PreparedInput, options: Options) -
     """The tokens of the whole answer.
 
     Raises:
-        InvalidInputError: The constraint is wrong.
-        UnsupportedError: This engine cannot fulfil it.
+        InvalidInputError: The constraint is invalid.
+        UnsupportedError: This engine does not support it.
     """
     digest = prompt_digest(prepared.prompt_ids)
     key = source_key(digest, request.adapter, request.sampling)
     if request.constraint is not None:
-        return FixedTokens(_behind(list(prepared.prefix_ids), _fitting_texts(request.constraint, key, options)))
+        return FixedTokens(_continue(list(prepared.prefix_ids), _fitting_texts(request.constraint, key, options)))
     stopping = request.stopping
     length = options.answer_tokens[pick(digest, len(options.answer_tokens))]
     end = max(length, stopping.min_output_tokens) - 1
@@ -143,7 +143,7 @@ def _source(request: EngineRequest, prepared: PreparedInput, options: Options) -
 
 
 def _fitting_texts(constraint: Constraint, key: bytes, options: Options) -> list[str]:
-    """Texts that fit the constraint, the one first that the request gets."""
+    """Texts that match the constraint. The first one is the answer without a prefix."""
     match constraint:
         case Choices(choices):
             first = pick(key, len(choices))
@@ -152,13 +152,15 @@ def _fitting_texts(constraint: Constraint, key: bytes, options: Options) -> list
             return [smallest_value(schema, options.context_tokens)]
         case _:
             name = "regex" if isinstance(constraint, Regex) else "grammar"
-            raise UnsupportedError(f"constraint.{name}", "this engine knows json_schema and choices alone")
+            raise UnsupportedError(f"constraint.{name}", "this engine supports only json_schema and choices")
 
 
-def _behind(prefix_ids: list[int], texts: list[str]) -> list[int]:
+def _continue(prefix_ids: list[int], texts: list[str]) -> list[int]:
     """The tokens of the first text that begins with the prefix."""
     prefix = decode(prefix_ids).decode(errors="replace")
     for text in texts:
         if text.startswith(prefix):
             return prefix_ids + encode(text[len(prefix) :])
-    raise UnsupportedError("continue_from", "this engine gives no answer that fits the constraint and begins like this")
+    raise UnsupportedError(
+        "continue_from", "this engine has no answer that matches the constraint and begins like this"
+    )

@@ -1,4 +1,4 @@
-"""The smallest JSON value that fits a JSON Schema."""
+"""Builds the smallest JSON value that matches a JSON Schema."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from doherty_engine.constraints import check_size
 FIELD = "constraint.json_schema"
 _Json: TypeAlias = "dict[str, _Json] | list[_Json] | str | int | float | bool | None"
 
-# What decides over the smallest value; and what cannot, because that value has only what it must have.
+# Keywords that determine the smallest value, and keywords that have no effect on it.
 _DECIDING = {"$ref", "const", "enum", "anyOf", "oneOf", "type", "properties", "required", "items", "minItems"}
 _DECIDING |= {"minLength", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 _HARMLESS = {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
@@ -22,11 +22,11 @@ _HUGE = 1e300
 
 
 def smallest_value(schema: str, most: int) -> str:
-    """Writes the smallest JSON value that fits a schema, of about `most` characters at most.
+    """Returns the smallest JSON value that matches a schema, of at most about `most` characters.
 
     Raises:
-        InvalidInputError: the schema is no schema, or no value of that size fits it.
-        UnsupportedError: the schema says something that this engine does not understand.
+        InvalidInputError: The schema is invalid, or no value of that size matches it.
+        UnsupportedError: The schema uses a keyword that this engine does not support.
     """
     check_size(FIELD, schema)
     try:
@@ -49,10 +49,10 @@ class _Builder:
         self._targets: dict[str, _Json] = {}
 
     def build(self, schema: _Json, depth: int) -> _Json:
-        """Makes the smallest value that fits."""
+        """Returns the smallest value that matches a schema."""
         self._spend(1)
         if depth > _DEEPEST:
-            raise InvalidInputError(FIELD, "the schema is nested too deeply, or refers to itself without an end")
+            raise InvalidInputError(FIELD, "the schema is nested too deeply, or refers to itself endlessly")
         if schema is True:
             return None
         if schema is False:
@@ -157,7 +157,7 @@ def _first(schema: dict[str, _Json], keyword: str) -> _Json:
 
 
 def _guess_type(schema: dict[str, _Json]) -> str:
-    """The type that the keywords of a schema without one are about."""
+    """The type to which the keywords of a schema without a type apply."""
     if schema.keys() & {"properties", "required"}:
         return "object"
     if schema.keys() & {"items", "minItems"}:
@@ -168,14 +168,14 @@ def _guess_type(schema: dict[str, _Json]) -> str:
 
 
 def _smallest_number(schema: dict[str, _Json], *, whole: bool) -> int | float:
-    """The number that fits and is nearest to 0, or to the bound that keeps it from there."""
+    """The matching number that is closest to 0."""
     low, high = -math.inf, math.inf
     for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
         bound = schema.get(keyword)
         if bound is None:
             continue
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not -_HUGE < bound < _HUGE:
-            raise InvalidInputError(FIELD, f"{keyword} must be a number, and not a huge one")
+            raise InvalidInputError(FIELD, f"{keyword} must be a number below {_HUGE:g}")
         edge = _edge(bound, keyword, whole=whole)
         if keyword.endswith("inimum"):
             low = max(low, edge)
@@ -187,7 +187,7 @@ def _smallest_number(schema: dict[str, _Json], *, whole: bool) -> int | float:
 
 
 def _edge(bound: float, keyword: str, *, whole: bool) -> float:
-    """The outermost number that a bound allows."""
+    """The smallest or largest number that a bound allows."""
     exclusive = keyword.startswith("exclusive")
     lower = keyword.endswith("inimum")
     if not whole:

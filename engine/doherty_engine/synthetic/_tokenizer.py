@@ -1,7 +1,7 @@
-"""The tokens of the synthetic engine: every byte, some hundred words with the space before them, and a few specials.
+"""The tokenizer of the synthetic engine. Its tokens are all bytes, hundreds of words with a space before, and specials.
 
-A text has one reading: from the left, the longest word that fits, else a byte. As every word is a space and letters,
-the reading of a text's beginning is the beginning of its reading.
+A text is tokenized from the left: the longest word that matches, else a byte. Since every word consists of a space and
+letters, the tokens of a text's beginning are the beginning of the text's tokens.
 """
 
 import re
@@ -18,9 +18,9 @@ _RUNS = re.compile(rb" [a-z]+|[^ ]+| ")
 LONGEST_TOKEN_BYTES = max(map(len, _WORD_BYTES))
 
 TOKEN_TEXT = (*_BYTES, *_WORD_BYTES, *(b"" for _ in _SPECIALS))
-"""What every token adds to a text, by id: the specials nothing."""
+"""The text of each token, by id; empty for specials."""
 TOKEN_NAME = (*_BYTES, *_WORD_BYTES, *(special.encode() for special in _SPECIALS))
-"""What every token is called, by id."""
+"""The name of each token, by id."""
 VOCABULARY_SIZE = len(TOKEN_TEXT)
 WORD_IDS = {word: len(_BYTES) + index for index, word in enumerate(_WORD_BYTES)}
 END_OF_SEQUENCE = VOCABULARY_SIZE - 1
@@ -32,7 +32,7 @@ _ROLE_IDS = {
 
 
 def encode(text: str) -> list[int]:
-    """Reads a text as tokens; `decode` gives it back."""
+    """Tokenizes a text; `decode` reverses it."""
     ids: list[int] = []
     for run in _RUNS.findall(text.encode()):
         length = _word_length(run)
@@ -43,7 +43,7 @@ def encode(text: str) -> list[int]:
 
 
 def _word_length(run: bytes) -> int:
-    """How much of the beginning is a word; none of it if it does not begin with a space."""
+    """The length of the word at the beginning, including its space; 0 if there is none."""
     if run[0] != ord(" "):
         return 0
     lengths = range(min(len(run), LONGEST_TOKEN_BYTES), 0, -1)
@@ -51,17 +51,17 @@ def _word_length(run: bytes) -> int:
 
 
 def decode(ids: Iterable[int]) -> bytes:
-    """The text of tokens, which may end within a code point."""
+    """The text of tokens. It may end within a code point."""
     return b"".join(TOKEN_TEXT[token_id] for token_id in ids)
 
 
 class SyntheticTokenizer:
-    """Reads texts and conversations; keeps the Protocol `Tokenizer`."""
+    """Implements the Protocol `Tokenizer`."""
 
     pieces = TOKEN_TEXT
     eos_ids = frozenset({END_OF_SEQUENCE})
     controls = ControlTokens({})
-    """None: no text is read as a special token."""
+    """Empty: no text is tokenized as a special token."""
     vocabulary_size = VOCABULARY_SIZE
     longest_token_bytes = LONGEST_TOKEN_BYTES
 
@@ -80,5 +80,5 @@ class SyntheticTokenizer:
         return encode(text)
 
     def encode_answer(self, text: str) -> list[int]:
-        """The tokens of a part of an answer."""
+        """The tokens of the beginning of an answer."""
         return encode(text)

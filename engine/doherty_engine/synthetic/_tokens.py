@@ -1,4 +1,4 @@
-"""What the synthetic engine says: the token at every place of an answer."""
+"""The tokens of the synthetic engine's answers."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,24 +11,24 @@ from doherty_engine.synthetic._tokenizer import END_OF_SEQUENCE, WORD_IDS
 _BLOCK = 32
 _DRAWS = Struct(f"<{_BLOCK}H")
 _WORDS = tuple((word_id,) for word_id in WORD_IDS.values())
-# Signs of one to four bytes, a token each: they have to be put together again on their way to the caller.
+# Characters of one to four bytes. Each byte is a token, so the server has to reassemble the code points.
 _SIGNS = tuple(tuple(sign.encode()) for sign in (",", ",", ".", "\n", "é", "ß", "€", "水", "🙂", "🚀"))
 _MENU = (*_WORDS, *(_SIGNS * 8))
 
 
 class TokenSource(Protocol):
-    """The tokens of an answer, which are fixed before the first one is generated."""
+    """The tokens of an answer, which are determined before the first one is generated."""
 
     def token(self, position: int) -> int:
-        """The token at a place of the answer, counted from 0."""
+        """The token at a position in the answer, counted from 0."""
         ...
 
 
 class DrawnTokens:
-    """An answer of words and signs, drawn in blocks, so that each place is quickly found."""
+    """An answer of words and punctuation. It is drawn in blocks, so that each position is found quickly."""
 
     def __init__(self, key: bytes, end: int, *, ignore_eos: bool) -> None:
-        """The end-of-sequence token stands at `end` and behind it, unless it is ignored."""
+        """From the position `end` on, all tokens are end-of-sequence, unless it is ignored."""
         self._key = key
         self._end = end
         self._ignore_eos = ignore_eos
@@ -36,7 +36,7 @@ class DrawnTokens:
         self._block: list[int] = []
 
     def token(self, position: int) -> int:
-        """The token at a place of the answer, counted from 0."""
+        """The token at a position in the answer, counted from 0."""
         if position >= self._end and not self._ignore_eos:
             return END_OF_SEQUENCE
         index = position // _BLOCK
@@ -46,7 +46,7 @@ class DrawnTokens:
         return self._block[position % _BLOCK]
 
     def _draw(self, index: int) -> list[int]:
-        # Neither the block nor the answer ends within a sign.
+        # Neither the block nor the answer ends within a character.
         end = self._end - index * _BLOCK
         block: list[int] = []
         for value in _DRAWS.unpack(blake2b(index.to_bytes(8), key=self._key).digest()):
@@ -61,25 +61,25 @@ class DrawnTokens:
 
 
 class FixedTokens:
-    """An answer whose tokens are given; the end-of-sequence token stands behind them."""
+    """An answer with the given tokens, followed by end-of-sequence."""
 
     def __init__(self, ids: list[int]) -> None:
         self._ids = ids
 
     def token(self, position: int) -> int:
-        """The token at a place of the answer, counted from 0."""
+        """The token at a position in the answer, counted from 0."""
         return self._ids[position] if position < len(self._ids) else END_OF_SEQUENCE
 
 
 def prompt_digest(prompt_ids: Sequence[int]) -> bytes:
-    """What all that is drawn for a prompt depends on."""
+    """The digest of a prompt, on which all random choices for it depend."""
     return blake2b(pack(f"<{len(prompt_ids)}I", *prompt_ids), digest_size=32).digest()
 
 
 def source_key(digest: bytes, adapter: str, sampling: Sampling) -> bytes:
-    """What the tokens of an answer depend on.
+    """The key on which the tokens of an answer depend.
 
-    As in a real model the penalties matter also at temperature 0, where nothing else of the sampling does.
+    As in a real model, at temperature 0 the penalties are the only sampling settings that matter.
     """
     choice = pack("<3d", sampling.frequency_penalty, sampling.presence_penalty, sampling.repetition_penalty)
     if sampling.temperature > 0:
@@ -89,5 +89,5 @@ def source_key(digest: bytes, adapter: str, sampling: Sampling) -> bytes:
 
 
 def pick(digest: bytes, count: int) -> int:
-    """Picks one of `count` by the prompt."""
+    """Chooses an index below `count` by the prompt."""
     return int.from_bytes(digest[:8]) % count

@@ -1,4 +1,4 @@
-"""The words that the synthetic engine speaks."""
+"""The words in the answers of the synthetic engine."""
 
 WORDS = tuple(
     """

@@ -1,7 +1,7 @@
-"""The base of engines that give a library token ids and get token ids back.
+"""The base of engines whose library takes and returns token ids.
 
 An engine subclasses `TokenEngine` (start, stop, delivery of outputs), `TokenRequest` (one request) and `EngineContext`
-(what requests share). Reading a request and ending an answer is done here, so that it is the same for all of them.
+(what its requests share). Tokenizing a request and ending an answer are implemented here, for all engines alike.
 """
 
 from doherty_engine.tokens._answer import TokenAnswer

@@ -1,4 +1,4 @@
-"""One answer of an engine that gives bare tokens: its text, and when and why it ends."""
+"""Turns the tokens of an answer into text, and decides when and why the answer ends."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,23 @@ from doherty_engine.tokens._tokenizer import TokenTable
 
 
 class TokenAnswer:
-    """The state of one answer, from the tokens of each step to its outputs.
+    """The state of one answer.
 
-    It decides alone when the answer ends: by an end-of-sequence or stop token, a stop text, or its budget. The engine
-    hands it what a step gave (`take`), and stops generating once `finish` is set. A part that the caller holds may
-    have been the whole answer: then `finish` is set from the beginning, and `end` gives the only output.
+    It decides when the answer ends: at an end-of-sequence or stop token, a stop text, or its budget. The engine passes
+    the tokens of each step to `take`, and stops generating once `finish` is set. If the prefix is already a complete
+    answer, `finish` is set from the beginning, and `end` returns the only output.
     """
 
     def __init__(self, request: EngineRequest, prepared: PreparedInput, table: TokenTable) -> None:
-        """Takes in the prefix.
+        """Processes the prefix.
 
         Raises:
-            InvalidInputError: it ends within a code point.
+            InvalidInputError: It ends within a code point.
         """
         self.finish: Finish | None = None
-        """How the answer ended."""
+        """How the answer ended; None before."""
         self.queue = 0.0
-        """Seconds that the engine made the request wait; told with the first output."""
+        """Seconds that the request waited within the engine; reported with the first output."""
         self._key = request.key
         self._wants_ids = request.token_ids
         self._wants_logprobs = request.top_logprobs is not None
@@ -36,11 +36,11 @@ class TokenAnswer:
         self._prepared = prepared
         self._budget = prepared.budget
         self._pieces = table.pieces
-        # An answer that has its form must be able to end.
+        # An answer that fulfils its constraint must be able to end.
         ignores_eos = request.stopping.ignore_eos and request.constraint is None
         self._eos_ids = frozenset[int]() if ignores_eos else table.eos_ids
         self.stop_ids = self._eos_ids.union(request.stopping.stop_token_ids)
-        """The tokens that end the answer, the model's own end included: for the engine, so that it ends there too."""
+        """All tokens that end the answer, including end-of-sequence tokens. The engine may stop there, too."""
         self._text = AnswerText(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
         self._count = 0
         self._is_started = False
@@ -53,12 +53,12 @@ class TokenAnswer:
         *,
         ended: FinishReason | None = None,
     ) -> StepOutput | None:
-        """Takes what a step gave, and returns what is decided by it, if anything is.
+        """Processes the tokens of a step. Returns the output that they complete, if any.
 
         Args:
-            token_ids: the new tokens; those behind the end of the answer are dropped.
-            logprobs: the log probability of each of them, if the request wants them; None where it is not known.
-            ended: why the engine ends the answer with these tokens, should nothing of its own end it.
+            token_ids: The new tokens. Tokens after the end of the answer are dropped.
+            logprobs: Their log probabilities if the request wants them; an entry is None if it is unknown.
+            ended: The reason if the engine ends the answer after these tokens. An earlier end takes precedence.
         """
         text, token_bytes, stop_ids = self._text, self._pieces, self.stop_ids
         pieces: list[Piece] = []
@@ -71,7 +71,7 @@ class TokenAnswer:
             if token_id in stop_ids and self._ends(token_id, may_end=may_end):
                 self._end(FinishReason.STOP, stop_token_id=token_id)
                 return self._output(pieces + text.feed(token_id, b"", logprob) + text.end())
-            # A model may have more tokens than its tokenizer: they fill its matrices up to a round number.
+            # A model may have more token ids than its tokenizer, because matrices are padded to a round size.
             token = token_bytes[token_id] if token_id < len(token_bytes) else b""
             pieces += text.feed(token_id, token, logprob, may_end=may_end)
             if text.matcher.matched is not None:
@@ -86,13 +86,13 @@ class TokenAnswer:
         return self._output(pieces) if pieces else None
 
     def begin(self) -> StepOutput:
-        """The first output of an answer that has no tokens yet: it tells only how the request was read."""
+        """Returns the first output of an answer that has no tokens yet. It only contains `started`."""
         return self._output([])
 
     def end(self, reason: FinishReason) -> StepOutput:
         """Ends the answer, unless it has ended in the prefix, and returns the last output.
 
-        All that was held back comes with it, unless the reason is FinishReason.ABORTED.
+        The output contains all text that was held back, unless the reason is FinishReason.ABORTED.
         """
         if self.finish is not None:
             return self._output([])
@@ -116,7 +116,7 @@ class TokenAnswer:
         return None
 
     def _ends(self, token_id: int, *, may_end: bool) -> bool:
-        # An answer that has the form it must have cannot grow any more, whatever its minimum.
+        # An answer that fulfils its constraint may end before its minimum, because it cannot be continued.
         return may_end or (token_id in self._eos_ids and self._has_constraint)
 
     def _end(self, reason: FinishReason, *, stop_text: str | None = None, stop_token_id: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The base of an engine: its lifecycle, and the delivery of what each step produced."""
+"""The base class of engines: start, stop, and the delivery of outputs."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ _log = logging.getLogger("doherty.engine")
 
 
 class TokenEngine(ABC, Generic[ContextT, RequestT]):
-    """Keeps the Protocol `Engine`; a subclass loads the model, and makes requests.
+    """Implements the Protocol `Engine`. A subclass loads the model and makes requests.
 
-    All outputs of one turn of the event loop reach the sink in one call. A library whose steps take more than one turn
-    calls `_flush` at the end of each step.
+    All outputs of one turn of the event loop are passed to the sink in one call. If the steps of a library take more
+    than one turn, the subclass calls `_flush` at the end of each step.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self._context: ContextT | None = None
         self._info: ModelInfo | None = None
         self._fault = "the engine has not been started"
-        """Why it does not work; empty while it does."""
+        """Why the engine does not work; empty while it works."""
         self._requests: dict[str, RequestT] = {}
-        """Those that are not over, by key."""
+        """The requests that have not ended, by key."""
         self._outputs: list[StepOutput] = []
-        """Those that the sink has not got yet."""
+        """Outputs that were not passed to the sink yet."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
@@ -48,15 +48,15 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
 
     @abstractmethod
     def _describe(self, context: ContextT) -> ModelInfo:
-        """What `info` returns."""
+        """Returns the result of `info`."""
 
     @abstractmethod
     def _make_request(self, request: EngineRequest, context: ContextT) -> RequestT:
-        """Makes a request, which is then run."""
+        """Makes the request to run."""
 
     @abstractmethod
     async def _unload(self) -> None:
-        """Waits for `_tasks`, and frees all that was loaded. May be called twice, and before `_load` is done."""
+        """Waits for `_tasks` and frees all resources. May be called twice, and before `_load` is done."""
 
     async def start(self, sink: StepSink) -> None:
         """Loads the model and generates a few tokens to warm up.
@@ -75,18 +75,18 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self._sink = sink
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request; never blocks. All that goes wrong with it comes as StepOutput.error."""
+        """Begins a request. Does not block. All errors of the request are reported as StepOutput.error."""
         if self._context is None or self._fault:
             return self._refuse(request, self._fault)
-        made = self._requests[request.key] = self._make_request(request, self._context)
-        self.spawn(made.run())
-        return made
+        running = self._requests[request.key] = self._make_request(request, self._context)
+        self.spawn(running.run())
+        return running
 
     async def count_tokens(self, content: Input | AnswerPrefix) -> int:
         """Counts the tokens of an input, or of a prefix, as the model would read it.
 
         Raises:
-            InvalidInputError: It cannot be read, for instance by the chat template.
+            InvalidInputError: It cannot be tokenized; for example, the chat template refuses it.
             UnsupportedError: The tokenizer changes the text of a prefix.
             EngineFailedError: The engine is not running.
         """
@@ -95,17 +95,17 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         return await self._context.reader.count(content)
 
     def info(self) -> ModelInfo:
-        """Tells what the engine serves; callable once `start` has returned."""
+        """Describes the model. May be called once `start` has returned."""
         if self._info is None:
             raise EngineFailedError(self._fault)
         return self._info
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything."""
+        """Returns the current health."""
         return Health(ok=not self._fault, detail=self._fault)
 
     async def stop(self) -> None:
-        """Aborts what is running, frees every resource, and returns when that is done. May be called twice."""
+        """Aborts all requests and frees all resources. May be called twice."""
         self._fault = self._fault or "the engine has been stopped"
         for request in list(self._requests.values()):
             request.end(FinishReason.ABORTED)
@@ -114,13 +114,13 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self._context = None
 
     def emit(self, output: StepOutput) -> None:
-        """Hands an output to the sink, with all others of this turn of the event loop."""
+        """Passes an output to the sink, together with the others of this turn of the event loop."""
         if not self._outputs:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outputs.append(output)
 
     def emit_last(self, output: StepOutput) -> None:
-        """Hands the last output of a request to the sink."""
+        """Passes the last output of a request to the sink."""
         del self._requests[output.key]
         self.emit(output)
 
@@ -135,8 +135,8 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self._sink = warm_up.sink
         await warm_up.run()
 
-    def _refuse(self, request: EngineRequest, why: str) -> RequestHandle:
-        self.emit(StepOutput(request.key, error=EngineFailedError(why)))
+    def _refuse(self, request: EngineRequest, reason: str) -> RequestHandle:
+        self.emit(StepOutput(request.key, error=EngineFailedError(reason)))
         return RefusedHandle()
 
     def _flush(self) -> None:
@@ -144,5 +144,5 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         if outputs:
             try:
                 self._sink(outputs)
-            except Exception:  # noqa: BLE001  whatever it is, the next step must be delivered all the same
+            except Exception:  # noqa: BLE001  the outputs of the next step must be delivered in any case
                 _log.exception("the outputs of a step could not be delivered")

@@ -1,4 +1,4 @@
-"""The fields of GenerateRequest that every engine with this base honours."""
+"""The fields of GenerateRequest that all engines with this base support."""
 
 CONSTRAINTS = frozenset({"constraint.choices", "constraint.grammar", "constraint.json_schema", "constraint.regex"})
 _ALWAYS = frozenset(
@@ -20,7 +20,7 @@ _ALWAYS = frozenset(
 
 
 def common_features(*, has_chat_template: bool, has_constraints: bool, has_adapters: bool) -> frozenset[str]:
-    """The paths of the fields that are honoured, except those that depend on how the library samples."""
+    """The paths of the supported fields, except those that depend on the sampling of the library."""
     features = _ALWAYS
     if has_chat_template:
         features |= {"messages", "prompt"}

@@ -1,4 +1,4 @@
-"""Loads a model in a thread, and unloads it there."""
+"""Loads and unloads a model in a thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Generic, TypeVar
 LoadedT = TypeVar("LoadedT")
 
 _POLL_SECONDS = 0.2
-"""How often a load that is being cancelled is interrupted again."""
+"""The interval at which `interrupt` is called until the load ends."""
 
 
 class ModelLoader(Generic[LoadedT]):
-    """Loads a model once, in a thread of its own.
+    """Loads a model once, in its own thread.
 
     Args:
-        load: Loads it; blocks.
-        unload: Frees all that was loaded; blocks.
-        interrupt: Makes a running `load` fail soon, if that is possible.
+        load: Loads the model; blocks.
+        unload: Frees the model; blocks.
+        interrupt: Makes a running `load` fail soon, if possible.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class ModelLoader(Generic[LoadedT]):
         self._loading: Future[LoadedT] | None = None
 
     async def load(self) -> LoadedT:
-        """Loads the model; if the caller is cancelled, the load goes on until `unload`."""
+        """Loads the model. If the caller is cancelled, loading continues until `unload`."""
         self._loading = self._thread.submit(self._load)
         return await asyncio.wrap_future(self._loading)
 
     async def unload(self) -> None:
-        """Waits for the end of a load that is still running, and unloads the model. May be called twice."""
+        """Waits until a running load has ended, and unloads the model. May be called twice."""
         loading, self._loading = self._loading, None
         try:
             if loading is not None:

@@ -1,4 +1,4 @@
-"""The base of a request: reads it, has it generated, and makes sure that it gets exactly one last output."""
+"""The base class of requests. It makes sure that each request gets exactly one last output."""
 
 import asyncio
 import time
@@ -25,19 +25,19 @@ from doherty_engine.tokens._tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineContext:
-    """What all requests of an engine share; each engine adds its own fields."""
+    """What all requests of an engine share. Each engine adds its own fields."""
 
     reader: PromptReader
     tokenizer: Tokenizer
     compile_constraint: Callable[[Constraint], Any] | None
-    """Makes what the library takes from a constraint; blocks. None where the engine does not compile constraints."""
+    """Compiles a constraint for the library; blocks. None if the engine does not compile constraints."""
 
 
 ContextT = TypeVar("ContextT", bound=EngineContext)
 
 
 class RequestOwner(Protocol):
-    """What a request needs of its engine."""
+    """What a request needs from its engine."""
 
     def emit(self, output: StepOutput) -> None:
         """Takes an output."""
@@ -55,7 +55,7 @@ class RequestOwner(Protocol):
 class TokenRequest(ABC, Generic[ContextT]):
     """One request, and the handle to abort it.
 
-    A subclass begins it in `_generate`, hands what a step produced to `_take`, and drops it in `_drop`.
+    A subclass begins it in `_generate`, passes the tokens of each step to `_take`, and stops the library in `_drop`.
     """
 
     def __init__(self, request: EngineRequest, context: ContextT, owner: RequestOwner) -> None:
@@ -67,22 +67,22 @@ class TokenRequest(ABC, Generic[ContextT]):
         self._owner = owner
         self._emit = owner.emit
         self._answer: TokenAnswer | None = None
-        """None until the request has been read."""
+        """None until the request has been tokenized."""
         self._timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
     async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: Any) -> None:
-        """Makes the library generate; may return before the answer is complete.
+        """Makes the library generate. May return before the answer is complete.
 
         Args:
-            answer: The answer, which has not ended in the prefix.
-            prepared: The request as the model reads it.
-            guide: What `EngineContext.compile_constraint` returned; None without a constraint.
+            answer: The answer. It has not ended in the prefix.
+            prepared: The tokenized request.
+            guide: The result of `EngineContext.compile_constraint`; None without a constraint.
         """
 
     @abstractmethod
     def _drop(self) -> None:
-        """Makes the library stop working on a request that is over, if it still does."""
+        """Makes the library stop working on the request, which has ended."""
 
     @property
     def is_read(self) -> bool:
@@ -90,11 +90,11 @@ class TokenRequest(ABC, Generic[ContextT]):
         return self._answer is not None
 
     def abort(self) -> None:
-        """Makes the engine drop it; its next output is the last one."""
+        """Ends the request. Its next output is the last one."""
         self.end(FinishReason.ABORTED)
 
     def end(self, reason: FinishReason) -> None:
-        """Ends it at once, unless it is over; if it ended in the prefix, with the reason from there."""
+        """Ends the request at once, unless it has ended. If the answer ended in the prefix, that reason is reported."""
         if self.is_over:
             return
         if self._answer is None:
@@ -103,17 +103,17 @@ class TokenRequest(ABC, Generic[ContextT]):
             self._close(self._answer.end(reason))
 
     def fail(self, error: EngineError) -> None:
-        """Ends it with an error, unless it is over."""
+        """Ends the request with an error, unless it has ended."""
         if not self.is_over:
             self._close(StepOutput(self.key, error=error))
 
     async def run(self) -> None:
-        """Reads the request and begins it; whatever goes wrong, it ends."""
+        """Tokenizes the request and begins to generate. Every exception ends the request."""
         try:
             await self._begin()
         except EngineError as error:
             self.fail(error)
-        except Exception as error:  # noqa: BLE001  the caller must hear of any failure, or it waits for ever
+        except Exception as error:  # noqa: BLE001  without a last output, the caller would wait forever
             failure = self._explain(error)
             failure.__cause__ = error
             self.fail(failure)
@@ -138,15 +138,15 @@ class TokenRequest(ABC, Generic[ContextT]):
         await self._generate(answer, prepared, guide)
 
     def _check(self) -> None:
-        """Refuses what the library would get wrong without an error.
+        """Refuses requests that the library would answer wrongly without an error.
 
         Raises:
-            UnsupportedError: The request asks for a combination of fields that this engine cannot honour.
+            UnsupportedError: The request has a combination of fields that this engine does not support.
         """
         check_combination(self._request)
 
     def _explain(self, error: Exception) -> EngineError:
-        """The error for the caller of one that is no EngineError."""
+        """Converts an exception to an EngineError."""
         kind = OutOfResourcesError if is_shortage(error) else EngineFailedError
         return kind(f"{type(error).__name__}: {first_line(error)}")
 
@@ -157,9 +157,9 @@ class TokenRequest(ABC, Generic[ContextT]):
         *,
         ended: FinishReason | None = None,
     ) -> None:
-        """Takes what a step produced, as `TokenAnswer.take` does, and emits what is decided by it."""
+        """Passes the tokens of a step to `TokenAnswer.take`, and emits its output."""
         if self._answer is None:
-            raise AssertionError("there is an answer once the library generates it")
+            raise AssertionError("the library generates only after the answer was created")
         output = self._answer.take(token_ids, logprobs, ended=ended)
         if output is not None:
             if output.finish is None:
@@ -168,25 +168,27 @@ class TokenRequest(ABC, Generic[ContextT]):
                 self._close(output)
 
     def _logprobs(
-        self, token_ids: Sequence[int], places: Sequence[Mapping[int, float]] | None
+        self, token_ids: Sequence[int], positions: Sequence[Mapping[int, float]] | None
     ) -> list[TokenLogprob | None] | None:
         """The log probabilities of tokens, if the request wants them.
 
         Args:
             token_ids: The tokens.
-            places: For each, the log probabilities of itself and of the most probable tokens at its place, by id.
+            positions: For each token, the log probabilities of itself and of the most probable tokens, by id.
         """
-        most = self._request.top_logprobs
-        if most is None or places is None:
+        top = self._request.top_logprobs
+        if top is None or positions is None:
             return None
         pieces = self._context.tokenizer.pieces
-        return [token_logprob(token, place, most, pieces) for token, place in zip(token_ids, places, strict=True)]
+        return [
+            token_logprob(token, logprobs, top, pieces) for token, logprobs in zip(token_ids, positions, strict=True)
+        ]
 
     def _run_out_of_time(self) -> None:
         self.end(FinishReason.TIME_LIMIT)
 
-    def _with_figures(self, finish: Finish) -> Finish:
-        """A finish with what the library knows about the answer, such as cached tokens."""
+    def _add_counts(self, finish: Finish) -> Finish:
+        """Returns the finish with what the library reports about the answer, such as cached tokens."""
         return finish
 
     def _close(self, last: StepOutput) -> None:
@@ -194,6 +196,6 @@ class TokenRequest(ABC, Generic[ContextT]):
         if self._timer is not None:
             self._timer.cancel()
         if last.finish is not None:
-            last = last._replace(finish=self._with_figures(last.finish))
+            last = last._replace(finish=self._add_counts(last.finish))
         self._owner.emit_last(last)
         self._drop()

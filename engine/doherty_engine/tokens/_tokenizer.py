@@ -1,4 +1,4 @@
-"""What the base needs to know of a tokenizer; `text.HuggingFaceTokenizer` is one."""
+"""The Protocol of tokenizers. `text.HuggingFaceTokenizer` implements it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,11 +8,11 @@ from doherty_engine.text import ControlTokens
 
 
 class TokenTable(Protocol):
-    """What the tokens of an answer stand for."""
+    """The text of tokens."""
 
     @property
     def pieces(self) -> Sequence[bytes]:
-        """The bytes of each token in an answer, by id: those of special tokens are empty."""
+        """The bytes of each token in an answer, by id. Those of special tokens are empty."""
         ...
 
     @property
@@ -22,16 +22,16 @@ class TokenTable(Protocol):
 
 
 class Tokenizer(TokenTable, Protocol):
-    """Turns conversations and texts into token ids. Threads may share it."""
+    """Turns conversations and texts into token ids. Thread-safe."""
 
     @property
     def controls(self) -> ControlTokens:
-        """The tokens that structure a conversation."""
+        """The control tokens, which structure a conversation."""
         ...
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the largest id."""
+        """The largest token id plus 1."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class Tokenizer(TokenTable, Protocol):
 
         Args:
             messages: The conversation.
-            control_tokens: Whether control tokens that a content spells out are read as such, or else as text.
+            control_tokens: Whether control tokens spelled out in a message are read as control tokens or as text.
 
         Raises:
             ValueError: The chat template refuses the conversation; the message is for the caller.
@@ -52,13 +52,13 @@ class Tokenizer(TokenTable, Protocol):
         ...
 
     def encode(self, text: str) -> Sequence[int]:
-        """The tokens of a text that is a whole prompt."""
+        """The tokens of a whole prompt."""
         ...
 
     def encode_answer(self, text: str) -> Sequence[int]:
-        """The tokens of a part of an answer.
+        """The tokens of the beginning of an answer.
 
         Raises:
-            ValueError: The tokenizer changes this text.
+            ValueError: The tokenizer would change this text.
         """
         ...

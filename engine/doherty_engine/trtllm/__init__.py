@@ -1,8 +1,8 @@
-"""The engine for NVIDIA's GPUs: TensorRT-LLM 1.2.1, with built engines or with its PyTorch backend.
+"""The engine that runs models with TensorRT-LLM 1.2.1, with built engines or with its PyTorch backend.
 
-Nothing of TensorRT-LLM is imported before an engine starts, and of its two backends only the one in use. What is said
-of it here was read in NVIDIA's documentation and in the source of the release 1.2 or of the nearest commit, whose file
-is named beside it; `doherty engine verify` holds an installed package against it.
+TensorRT-LLM is imported only when an engine starts, and only the backend in use. Statements about TensorRT-LLM in this
+package come from NVIDIA's documentation and from the source of release 1.2 or the nearest commit; the source file is
+named with each. `doherty engine verify` compares an installed package with them.
 """
 
 from doherty_engine.trtllm._contract import Finding, check_contract
@@ -28,10 +28,10 @@ __all__ = [
 
 
 def create(options: Options) -> TrtLlmEngine:
-    """Makes the engine, not yet started.
+    """Makes an engine that is not yet started.
 
     Raises:
-        EngineSetupError: the options contradict each other.
+        EngineSetupError: The options contradict each other.
     """
     knobs_of(options)
     return TrtLlmEngine(options)

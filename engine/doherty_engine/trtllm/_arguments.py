@@ -1,7 +1,7 @@
-"""What the constructor of TensorRT-LLM's `LLM` gets, from the knobs.
+"""Turns the knobs into the arguments of TensorRT-LLM's `LLM`.
 
-Both backends refuse an argument that they do not know, and the PyTorch one those of the other by ValueError
-(`llmapi/llm.py` at 1.2). A knob that is not set is not passed.
+Both backends refuse unknown arguments; the PyTorch one raises ValueError for arguments of the other backend
+(`llmapi/llm.py` at 1.2). Knobs that are not set are not passed.
 """
 
 from dataclasses import fields
@@ -12,7 +12,7 @@ from doherty_engine.trtllm._library import load
 
 _DRAFT_TOKENS = 4
 _NGRAM = 3
-"""NVIDIA's guide on speculative decoding drafts 3 to 5 tokens, and looks for n-grams of 2 to 4."""
+"""NVIDIA's guide on speculative decoding uses 3 to 5 draft tokens and n-grams of 2 to 4."""
 
 _BUILT_IN = frozenset(
     knob.name
@@ -22,7 +22,7 @@ _BUILT_IN = frozenset(
 
 
 def _same(*names: str) -> dict[str, str]:
-    """Knobs that are called as the argument is."""
+    """Knobs that have the same name as their argument."""
     return dict(zip(names, names, strict=True))
 
 
@@ -48,7 +48,7 @@ _PYTORCH = _same(
 
 
 def built_in(knobs: Knobs) -> dict[str, object]:
-    """The knobs that an engine of the backend tensorrt is built with: another value needs another engine."""
+    """The knobs that are built into an engine of the backend tensorrt. Another value needs another engine."""
     names = _BUILT_IN if knobs.quantization == "FP8" else _BUILT_IN - set(_CALIBRATION)
     return {name: value for name, value in knobs.set_values().items() if name in names}
 
@@ -56,10 +56,10 @@ def built_in(knobs: Knobs) -> dict[str, object]:
 def llm_arguments(
     knobs: Knobs, tensor_parallel_size: int, adapters: tuple[tuple[str, str], ...] = (), max_lora_rank: int = 64
 ) -> dict[str, Any]:
-    """The keyword arguments, but for the model.
+    """The keyword arguments except the model.
 
     Raises:
-        EngineSetupError: TensorRT-LLM cannot be loaded.
+        EngineSetupError: TensorRT-LLM cannot be imported.
     """
     llmapi = load("tensorrt_llm.llmapi")
     arguments: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size, **_arguments_of(knobs, _BOTH)}
@@ -70,13 +70,13 @@ def llm_arguments(
         arguments["scheduler_config"] = llmapi.SchedulerConfig(capacity_scheduler_policy=policy)
     if adapters:
         arguments |= _lora(adapters, max_lora_rank)
-    if hasattr(llmapi, "TelemetryConfig"):  # from 1.3 on, where reports on usage are sent unless it is told not to
+    if hasattr(llmapi, "TelemetryConfig"):  # since 1.3, which sends usage reports by default
         arguments["telemetry_config"] = llmapi.TelemetryConfig(disabled=True)
     return arguments | (_tensorrt(knobs, llmapi) if knobs.backend == TENSORRT else _pytorch(knobs, llmapi))
 
 
 def lookahead_config(knobs: Knobs) -> Any:
-    """The configuration that the constructor and every request get; None without lookahead."""
+    """The lookahead configuration for the constructor and for every request; None without lookahead."""
     if not knobs.lookahead:
         return None
     window, ngram, verification = knobs.lookahead
@@ -86,10 +86,10 @@ def lookahead_config(knobs: Knobs) -> Any:
 
 
 def draft_tokens(knobs: Knobs) -> int:
-    """How many tokens lookahead may draft a step, for which the engine keeps room at the end of the context.
+    """Maximum number of tokens that lookahead drafts per step. The engine reserves room for them in the context.
 
-    The formula is that of TensorRT-LLM's guide on lookahead (`max_draft_len`); `LlmRequest::validate` takes it off the
-    sequence length.
+    The formula is from TensorRT-LLM's guide on lookahead (`max_draft_len`); `LlmRequest::validate` subtracts it from
+    the sequence length.
     """
     if not knobs.lookahead:
         return 0
@@ -115,10 +115,10 @@ def _tensorrt(knobs: Knobs, llmapi: Any) -> dict[str, Any]:
 
 
 def _plugin_config(plugins: dict[str, Any]) -> Any:
-    """A PluginConfig, by assignment.
+    """Makes a PluginConfig by assignment.
 
-    Up to 1.1 it was a dataclass with `from_dict`; since NVIDIA's pull request 8277 it is a pydantic model without it,
-    whose constructor passes over names that it does not know. Assignment works with both, and refuses those.
+    Up to 1.1 it was a dataclass with `from_dict`. Since NVIDIA's pull request 8277 it is a pydantic model without
+    `from_dict`, whose constructor ignores unknown names. Assignment works with both, and refuses unknown names.
     """
     config = load("tensorrt_llm.plugin.plugin").PluginConfig()
     for name, value in plugins.items():
@@ -133,7 +133,7 @@ def _pytorch(knobs: Knobs, llmapi: Any) -> dict[str, Any]:
     if knobs.speculates:
         arguments["speculative_config"] = _speculation(knobs, llmapi)
     if knobs.speculation in ("ngram", "draft"):
-        arguments["disable_overlap_scheduler"] = True  # its guide: two-model speculation does not go with it
+        arguments["disable_overlap_scheduler"] = True  # NVIDIA's guide: two-model speculation does not support it
     return arguments
 
 
@@ -146,10 +146,10 @@ def _speculation(knobs: Knobs, llmapi: Any) -> Any:
                 max_matching_ngram_size=knobs.max_matching_ngram_size or _NGRAM,
                 is_keep_all=True,
                 is_use_oldest=True,
-                is_public_pool=False,  # drafts from other requests would tell of their texts
+                is_public_pool=False,  # a pool shared by all requests would reveal their texts
             )
         case "eagle":
-            # Where there are both, the first one is for EAGLE-3 alone, and it is the one that will stay.
+            # If both exist, the first one is only for EAGLE-3, and the other one is deprecated.
             kind = getattr(llmapi, "Eagle3DecodingConfig", None) or llmapi.EagleDecodingConfig
             return kind(max_draft_len=length, speculative_model=knobs.speculative_model, eagle3_one_model=True)
         case "draft":
@@ -159,7 +159,7 @@ def _speculation(knobs: Knobs, llmapi: Any) -> Any:
 
 
 def _lora(adapters: tuple[tuple[str, str], ...], max_lora_rank: int) -> dict[str, Any]:
-    """As NVIDIA's example of several adapters has it: the first one tells which modules they change."""
+    """The arguments as in NVIDIA's example with several adapters: the first one determines the adapted modules."""
     config = load("tensorrt_llm.lora_helper").LoraConfig(
         lora_dir=[adapters[0][1]],
         max_lora_rank=max_lora_rank,

@@ -1,7 +1,7 @@
-"""Makes TensorRT-LLM's GuidedDecodingParams out of a constraint, once xgrammar has accepted it.
+"""Translates a constraint to TensorRT-LLM's GuidedDecodingParams, after a trial compilation by xgrammar.
 
-TensorRT-LLM compiles a grammar where it has already begun the request, and then all that is known of a mistake is that
-the request failed, while all others wait: so each is compiled before, by the same library, within a bound of time.
+TensorRT-LLM compiles a grammar only after it has begun the request. Meanwhile all other requests wait, and an error has
+no message. So each grammar is compiled before by the same library, with a time limit.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from doherty_engine.trtllm._library import load
 
 
 def guided_decoding(constraint: Constraint, trial: GrammarTrial) -> Any:
-    """The parameters; blocks for milliseconds, and for a large schema longer.
+    """Returns the parameters. Blocks for milliseconds, or longer for large schemas.
 
     Raises:
-        InvalidInputError: the constraint cannot be read, or is too large.
-        UnsupportedError: it uses what xgrammar cannot do, or takes too long to compile.
+        InvalidInputError: The constraint is invalid or too large.
+        UnsupportedError: xgrammar does not support it, or takes too long to compile it.
     """
     field, kind, text = write_for_xgrammar(constraint)
-    # What is wrong with a constraint was found before: what is left is what xgrammar does not know.
+    # Invalid constraints were already refused: the remaining problems are limits of xgrammar.
     if problem := trial.problem(kind, text):
         raise UnsupportedError(field, problem)
     return load("tensorrt_llm.llmapi").GuidedDecodingParams(**{kind: text})

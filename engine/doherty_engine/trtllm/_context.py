@@ -1,4 +1,4 @@
-"""What all requests of TensorRT-LLM share."""
+"""What all requests of a TensorRT-LLM engine share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from doherty_engine.trtllm._sampling import SamplingWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrtLlmContext(EngineContext):
-    """A model that is loaded."""
+    """A loaded model."""
 
     deployment: Deployment
     llm: Any
@@ -21,24 +21,24 @@ class TrtLlmContext(EngineContext):
     adapters: dict[str, Any]
     """LoRARequests by name."""
     grammars: GrammarTrial | None
-    """Tries constraints; None where there are none."""
+    """Compiles constraints on trial; None if constraints are not supported."""
     request_error: type[Exception]
-    """What TensorRT-LLM raises where only the one request has failed."""
+    """Raised by TensorRT-LLM if only a single request has failed."""
 
     @property
     def drafts_per_step(self) -> int:
-        """How many tokens of a step's drafts can be accepted, where that is always the same; else 0."""
-        # Of lookahead's drafts one n-gram can be accepted a step, without its first token, which is the model's.
+        """The number of draft tokens that can be accepted per step, if it is constant; else 0."""
+        # Lookahead can accept one n-gram per step, except its first token, which comes from the model itself.
         lookahead = self.deployment.knobs.lookahead
         return lookahead[1] - 1 if lookahead else 0
 
     @property
-    def tells_cached_tokens(self) -> bool:
-        """Whether results say how many tokens of the prompt were in the KV cache."""
+    def reports_cached_tokens(self) -> bool:
+        """Whether results contain the number of prompt tokens that were in the KV cache."""
         return not self.deployment.is_built
 
     def close(self) -> None:
-        """Gives everything back; waits for TensorRT-LLM's worker, however long that takes."""
+        """Frees all resources. Waits for TensorRT-LLM's worker without a timeout."""
         if self.grammars is not None:
             self.grammars.close()
         self.llm.shutdown()

@@ -1,7 +1,7 @@
-"""Holds the installed TensorRT-LLM against every name, signature and field that this engine relies on.
+"""Compares the installed TensorRT-LLM with every name, signature and field that this engine uses.
 
-What only a live result has is looked at when one is there (`check_result`). Where a constructor passes over what it
-does not know, as BuildConfig's and PluginConfig's do, this is what finds it.
+`check_result` checks the attributes that only a live result has. These checks are needed because some constructors,
+such as those of BuildConfig and PluginConfig, ignore unknown names.
 """
 
 import inspect
@@ -46,7 +46,7 @@ _FIELDS = {
     ("tensorrt_llm.lora_helper", "LoraConfig"): "lora_dir max_lora_rank max_loras max_cpu_loras",
     ("tensorrt_llm.executor", "LoRARequest"): "lora_name lora_int_id lora_path",
 }
-"""The fields, or parameters of the constructor, by module and class."""
+"""The fields or constructor parameters, by module and class."""
 
 _MEMBERS = {
     ("tensorrt_llm", "LLM"): "generate_async shutdown",
@@ -59,7 +59,7 @@ _MEMBERS = {
     ("xgrammar", "TokenizerInfo"): "_detect_metadata_from_hf",
     ("xgrammar", "GrammarCompiler"): "compile_json_schema compile_regex compile_grammar",
 }
-"""What classes and enumerations must have."""
+"""The required members of classes and enumerations."""
 
 _PARAMETERS = {
     ("tensorrt_llm", "LLM", "generate_async"): "inputs sampling_params lora_request streaming cache_salt",
@@ -70,7 +70,7 @@ _PARAMETERS = {
     ): "inputs sampling_params lora_request streaming cache_salt",
     ("tensorrt_llm._tensorrt_engine", "LLM", "save"): "engine_dir",
 }
-"""What is passed to methods by name, or first."""
+"""The parameters of methods that this engine passes."""
 
 _LIVE = "outputs finished decoding_iter cached_tokens context_logits"
 _LIVE_TIMES = "arrival_time first_scheduled_time first_token_time"
@@ -79,18 +79,18 @@ _LIVE_SPECULATION = "total_draft_tokens total_accepted_draft_tokens"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was compared."""
+    """The result of one comparison."""
 
     name: str
     problem: str = ""
-    """Empty where it is as it should be."""
+    """Empty if there is none."""
 
 
 def check_contract() -> list[Finding]:
-    """Compares everything; takes half a minute, for it imports everything.
+    """Compares everything except live results. Takes half a minute, because it imports everything.
 
     Raises:
-        EngineSetupError: TensorRT-LLM is not there at all.
+        EngineSetupError: TensorRT-LLM is not installed.
     """
     version = str(load("tensorrt_llm").__version__)
     problem = "" if version == VERSION else f"it is {version}, and this engine is written for {VERSION}"
@@ -108,11 +108,11 @@ def check_contract() -> list[Finding]:
 
 
 def check_result(result: Any) -> list[Finding]:
-    """Looks at a live result of a request that asked for its metrics."""
+    """Checks a live result of a request with `return_perf_metrics`."""
     findings = [_has(result, "a result", name) for name in _LIVE.split()]
     metrics = result.outputs[0].request_perf_metrics
     if metrics is None:
-        return [*findings, Finding("request_perf_metrics of a result", "there are none, though they were asked for")]
+        return [*findings, Finding("request_perf_metrics of a result", "there are none, although they were requested")]
     times, speculation = metrics.timing_metrics, metrics.speculative_decoding
     findings += [_has(times, "timing_metrics", name) for name in _LIVE_TIMES.split()]
     return findings + [_has(speculation, "speculative_decoding", name) for name in _LIVE_SPECULATION.split()]
@@ -128,11 +128,11 @@ def fields_of(kind: Any) -> set[str]:
 
 def _compare(title: str, module: str, name: str, wanted: str, names_of: Any) -> Iterator[Finding]:
     try:
-        there: Iterable[str] = names_of(getattr(load(module), name))
+        names: Iterable[str] = names_of(getattr(load(module), name))
     except (EngineSetupError, AttributeError) as error:
         yield Finding(title, f"it is not there ({error})")
         return
-    missing = sorted(set(wanted.split()) - set(there))
+    missing = sorted(set(wanted.split()) - set(names))
     yield Finding(title, f"it has no {', '.join(missing)}" if missing else "")
 
 

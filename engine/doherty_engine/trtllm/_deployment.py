@@ -1,4 +1,4 @@
-"""Finds out what a deployment needs, and refuses what cannot work, before anything large is fetched or built."""
+"""Plans a deployment. What cannot work is refused before anything large is downloaded or built."""
 
 import json
 import os
@@ -30,17 +30,17 @@ from doherty_engine.trtllm._options import REFERENCE_MODEL, REFERENCE_REVISION, 
 from doherty_engine.trtllm._profiles import resolve
 
 _DEFAULT_LORA_RANK = 64
-"""LoraConfig's own."""
+"""LoraConfig's default."""
 _LARGEST_BATCH_TOKENS = 8192
-"""TensorRT-LLM's own default of max_num_tokens."""
+"""TensorRT-LLM's default of max_num_tokens."""
 
 Report = Callable[[str], None]
-"""Is told, in a sentence, what happens now."""
+"""Takes a progress message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What is to be served, and on what."""
+    """A model and the GPUs on which to serve it."""
 
     options: Options
     knobs: Knobs
@@ -48,15 +48,15 @@ class Deployment:
     gpus: list[Gpu]
     folder: ModelFolder
     context: int
-    """Tokens of prompt and answer together."""
+    """Maximum number of tokens of prompt and answer together."""
     estimate: MemoryEstimate | None
-    """None for a model whose shape is not known."""
+    """None if the shape of the model is unknown."""
     head: Head | None
-    """The draft head that the deployment names."""
+    """The draft head, if the deployment names one."""
 
     @property
     def tensor_parallel_size(self) -> int:
-        """Over how many GPUs each layer is spread."""
+        """The number of GPUs over which each layer is split."""
         return len(self.gpus)
 
     @property
@@ -66,21 +66,21 @@ class Deployment:
 
     @property
     def is_fp8(self) -> bool:
-        """Whether it computes in FP8: quantized at the build, or before."""
+        """Whether the weights are in FP8: quantized at the build, or before."""
         return self.knobs.quantization == "FP8" or is_quantized(self.folder)
 
     @property
     def max_lora_rank(self) -> int:
-        """The largest rank of an adapter."""
+        """Maximum rank of the adapters."""
         return self.options.max_lora_rank or _DEFAULT_LORA_RANK
 
     @property
     def most_prompt_tokens(self) -> int:
-        """What is read in one piece.
+        """Maximum number of tokens of a prompt.
 
-        The runtime bounds a prompt by one token less than the sequence, and where it is not read in parts by the
-        batch (the log of `TrtGptModel`: "maxInputLen = min(maxSequenceLen - 1, maxNumTokens)"; `_check_arguments` of
-        `llmapi/llm.py` for the PyTorch backend).
+        The runtime limits a prompt to one token less than the sequence, and without chunked prefill also to the batch
+        (the log of `TrtGptModel`: "maxInputLen = min(maxSequenceLen - 1, maxNumTokens)"; for the PyTorch backend
+        `_check_arguments` of `llmapi/llm.py`).
         """
         if self.knobs.enable_chunked_prefill:
             return self.context - 1
@@ -88,15 +88,16 @@ class Deployment:
 
     @property
     def cache(self) -> BuildCache:
-        """Where engines are kept."""
-        kept = self.options.engine_cache
-        folder = expand_user(kept) if kept else default_cache("engines")
+        """The cache of built engines."""
+        path = self.options.engine_cache
+        folder = expand_user(path) if path else default_cache("engines")
         return BuildCache(folder, what="engine", option="engine_cache")
 
     def key(self) -> BuildKey:
-        """The key of the engine that it needs.
+        """The cache key of the engine.
 
-        An engine fits one model revision, version of TensorRT-LLM, kind of GPU, tensor-parallel size and configuration.
+        An engine is specific to a model revision, version of TensorRT-LLM, GPU model, tensor-parallel size and
+        configuration.
         """
         lora = {"max_lora_rank": self.max_lora_rank, "lora": len(self.options.adapters)}
         configuration = built_in(self.knobs) | (lora if self.options.adapters else {})
@@ -120,18 +121,18 @@ class Deployment:
 
 
 def plan_deployment(options: Options) -> Deployment:
-    """Looks at the package, the cards and the model, of which it fetches the small files; blocks.
+    """Checks the package, the GPUs and the model. Downloads the small files of the model; blocks.
 
     Raises:
-        EngineSetupError: something is missing, or does not fit.
+        EngineSetupError: Something is missing or does not fit.
     """
     knobs = knobs_of(options)
     version = library_version()
-    llm_class(knobs.backend or "")  # or it would be found missing once the weights are there
+    llm_class(knobs.backend or "")  # checked now, before the weights are downloaded
     gpus = _take_gpus(visible_gpus(extra="trtllm"), knobs.tensor_parallel_size)
     for name, path in options.adapters:
         if not Path(path).is_dir():
-            raise EngineSetupError(f"The adapter {name} has no folder {path}; give the path of one.")
+            raise EngineSetupError(f"The adapter {name} has no folder {path}; name an existing folder.")
     revision = options.revision or (REFERENCE_REVISION if options.model == REFERENCE_MODEL else "")
     folder = find_model_folder(options.model, revision, extra="trtllm")
     config = folder.read_json("config.json")
@@ -139,8 +140,8 @@ def plan_deployment(options: Options) -> Deployment:
     context = config.get("max_position_embeddings")
     if not isinstance(context, int):
         raise EngineSetupError(
-            f"The config.json of {folder.model} does not say how long its context is; name a model of TensorRT-LLM's "
-            "list of supported ones."
+            f"The config.json of {folder.model} does not contain the length of its context; choose a model that "
+            "TensorRT-LLM supports."
         )
     is_fp8 = knobs.quantization == "FP8" or is_quantized(folder)
     needed = None if shape is None else estimate(shape, knobs, len(gpus), is_fp8=is_fp8)
@@ -150,15 +151,15 @@ def plan_deployment(options: Options) -> Deployment:
 
 
 def longest_prompt(options: Options) -> int:
-    """How many tokens the longest prompt may have; raises as `plan_deployment` does."""
+    """Maximum number of tokens of a prompt; raises like `plan_deployment`."""
     return plan_deployment(options).most_prompt_tokens
 
 
 def effective_build(options: Options) -> Mapping[str, object]:
-    """The BuildConfig that the engine was built with, as TensorRT-LLM wrote it; empty where there is no engine.
+    """The BuildConfig with which the engine was built, as written by TensorRT-LLM; empty if there is no engine.
 
     Raises:
-        EngineSetupError: as of `plan_deployment`, or the engine is broken.
+        EngineSetupError: As for `plan_deployment`, or the engine is broken.
     """
     deployment = plan_deployment(options)
     path = deployment.cache.find(deployment.key()) if deployment.is_built else None
@@ -169,31 +170,31 @@ def effective_build(options: Options) -> Mapping[str, object]:
 
 
 def is_quantized(folder: ModelFolder) -> bool:
-    """Whether ModelOpt has quantized the model to FP8: that is what it leaves beside the weights."""
+    """Whether ModelOpt has quantized the model to FP8, according to its hf_quant_config.json."""
     quantization = folder.read_json("hf_quant_config.json").get("quantization")
     return isinstance(quantization, dict) and str(quantization.get("quant_algo")).startswith("FP8")
 
 
 def check_calibration(knobs: Knobs) -> None:
-    """Makes sure that the texts to calibrate with can be had.
+    """Checks that the calibration dataset is available.
 
     Raises:
-        EngineSetupError: they cannot.
+        EngineSetupError: It is not.
     """
-    name = knobs.calib_dataset or "cnn_dailymail"  # CalibConfig's own default
+    name = knobs.calib_dataset or "cnn_dailymail"  # CalibConfig's default
     if Path(name).is_dir() or _has_dataset(name):
         return
     try:
         import_module("huggingface_hub").HfApi().dataset_info(name)
-    except Exception as error:  # the hub's client lets the errors of its HTTP library through, which changed its name
+    except Exception as error:  # the hub's client does not wrap the exceptions of its HTTP library
         raise EngineSetupError(
-            f"The calibration set {name} can neither be had from the hub nor is it in its cache; connect to the "
-            "network, or set calib_dataset to a folder with a column text in its split train."
+            f"The calibration dataset {name} is neither on the hub nor in its cache; connect to the network, or set "
+            "calib_dataset to a folder whose split train has a column text."
         ) from error
 
 
 def _has_dataset(name: str) -> bool:
-    """Whether the library `datasets` has it in its cache."""
+    """Whether the dataset is in the cache of the library `datasets`."""
     constants = import_module("huggingface_hub.constants")
     cache = Path(constants.HF_HOME) / "datasets"
     return any(cache.glob(f"*{name.rpartition('/')[2]}"))
@@ -215,21 +216,21 @@ def _take_gpus(gpus: list[Gpu], wanted: int | None) -> list[Gpu]:
     count = wanted or len(gpus)
     if count > len(gpus):
         raise EngineSetupError(
-            f"Of the {count} GPUs that tensor_parallel_size asks for there are {len(gpus)}; set it to that at most."
+            f"The tensor_parallel_size is {count}, but there are {len(gpus)} GPUs; set it to at most that number."
         )
     if len({gpu.name for gpu in gpus[:count]}) > 1:
         raise EngineSetupError(
-            "The visible GPUs are of different kinds, and each layer would wait for the slowest; choose with "
-            "CUDA_VISIBLE_DEVICES."
+            "The visible GPUs are of different kinds, and each layer would wait for the slowest; select equal ones "
+            "with CUDA_VISIBLE_DEVICES."
         )
     return gpus[:count]
 
 
 def _mpi_size() -> int:
-    """How many workers there are on all nodes; 0 where TensorRT-LLM starts its own on this one.
+    """The number of workers on all nodes; 0 if TensorRT-LLM starts its own workers on this node.
 
-    `trtllm-llmapi-launch` starts one for each GPU of each node, runs the server beside the first of them, and leaves
-    these variables to it. The cards of other nodes, which cannot be asked for, are taken to be like ours.
+    `trtllm-llmapi-launch` starts a worker for each GPU of each node, runs the server beside the first worker, and sets
+    these variables for it. We cannot query the GPUs of other nodes, and assume that they are like ours.
     """
     if os.environ.get("TLLM_SPAWN_PROXY_PROCESS") != "1":
         return 0

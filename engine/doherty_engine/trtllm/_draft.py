@@ -1,7 +1,7 @@
-"""A draft head on the PyTorch backend: EAGLE-3, in one model with its target.
+"""A draft head on the PyTorch backend: EAGLE-3 in the one-model mode.
 
-One model drafts and verifies within the same step, with CUDA graphs and the overlap scheduler. It is what will stay:
-the other way, two models, is to be removed in 1.4 (`EagleDecodingConfig` of `llmapi/llm_args.py`).
+In this mode, the combined model drafts and verifies in the same step, with CUDA graphs and the overlap scheduler. The
+two-model mode will be removed in 1.4 (`EagleDecodingConfig` of `llmapi/llm_args.py`).
 """
 
 import os
@@ -16,14 +16,14 @@ from doherty_engine.trtllm._options import Options
 
 
 def drafting_knobs(options: Options) -> dict[str, Any]:
-    """The knobs that the option `draft` turns; none without it.
+    """The knobs that follow from the option `draft`; empty without it.
 
     Raises:
-        EngineSetupError: the options contradict each other.
+        EngineSetupError: The options contradict each other.
     """
     if not options.draft:
         if options.draft_revision or options.draft_tokens is not None:
-            raise EngineSetupError("There is no head whose drafts could be set; name one with `draft`.")
+            raise EngineSetupError("The options for drafts need a draft head; name one with `draft`.")
         return {}
     if options.speculation or options.speculative_model or options.max_draft_len:
         raise EngineSetupError(
@@ -33,30 +33,30 @@ def drafting_knobs(options: Options) -> dict[str, Any]:
 
 
 def find_head(options: Options, model: ModelFolder) -> Head | None:
-    """The head that the deployment names; fetches its config.json, and compares it with the model's.
+    """The draft head, if the deployment names one. Downloads its config.json and compares it with the model's.
 
     Raises:
-        EngineSetupError: it is no EAGLE-3 head, or is made for another model.
+        EngineSetupError: It is not an EAGLE-3 head, or is made for another model.
     """
     if not options.draft:
         return None
     head = read_head(find_model_folder(options.draft, options.draft_revision, extra="trtllm"), model)
     if head.method != EAGLE3:
         raise EngineSetupError(
-            f"The head {head.folder.model} is of {head.method}, and TensorRT-LLM drafts with EAGLE-3; name another "
+            f"The head {head.folder.model} is a head of {head.method}, but TensorRT-LLM needs EAGLE-3; name another "
             "one, or use the engine vllm."
         )
     return head
 
 
 def place_head(knobs: Knobs, head: Head, context: int) -> Knobs:
-    """The knobs with the head's folder, and how many tokens it drafts; fetches its weights.
+    """Adds the head's folder and number of draft tokens to the knobs. Downloads the head's weights.
 
-    A head that says that it ends before the model does gets a copy with the model's length: its table of positions is
-    as long as it says, and it is asked for the model's.
+    A head whose position table is shorter than the model's context is copied with a longer one, because the model also
+    asks it for later positions.
 
     Raises:
-        EngineSetupError: it cannot be fetched, or does not reach as far as the context.
+        EngineSetupError: The download failed, or the head does not support the whole context.
     """
     if head.positions is None or head.positions >= context:
         path = fetch_head(head.folder)

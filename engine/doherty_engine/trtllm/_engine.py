@@ -1,4 +1,4 @@
-"""The engine: TensorRT-LLM in this process's hands, its worker in a process of its own."""
+"""The engine: TensorRT-LLM's `LLM` runs in this process, its worker in a separate one."""
 
 import asyncio
 from functools import partial
@@ -22,9 +22,9 @@ class TrtLlmEngine(TokenEngine[TrtLlmContext, TrtLlmRequest]):
         self._loader = ModelLoader(partial(load_model, options), TrtLlmContext.close)
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything."""
-        if not self._fault and self._context is not None and not _is_well(self._context.llm):
-            self._fault = "TensorRT-LLM says that its worker is not well"
+        """Returns the current health."""
+        if not self._fault and self._context is not None and not _is_healthy(self._context.llm):
+            self._fault = "TensorRT-LLM reports that its worker is unhealthy"
         return super().health()
 
     async def _load(self) -> TrtLlmContext:
@@ -37,19 +37,19 @@ class TrtLlmEngine(TokenEngine[TrtLlmContext, TrtLlmRequest]):
         return TrtLlmRequest(request, context, self, self._note_fault)
 
     async def _unload(self) -> None:
-        for task in self._tasks:  # of which one whose worker has died would never end
+        for task in self._tasks:  # if the worker has died, they would never end
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loader.unload()
 
-    def _note_fault(self, why: str) -> None:
-        self._fault = self._fault or why
+    def _note_fault(self, fault: str) -> None:
+        self._fault = self._fault or fault
 
 
-def _is_well(llm: Any) -> bool:
-    """What TensorRT-LLM itself says, where it can tell: its method is private, and not there in every version."""
+def _is_healthy(llm: Any) -> bool:
+    """Calls TensorRT-LLM's own health check, a private method that not every version has."""
     check = getattr(llm, "_check_health", None)
     try:
         return True if check is None else bool(check())
-    except Exception:  # noqa: BLE001  it is private: whatever it raises, the worker is not well
+    except Exception:  # noqa: BLE001  the method is private; any exception means that the worker is unhealthy
         return False

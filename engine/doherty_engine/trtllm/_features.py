@@ -1,14 +1,15 @@
-"""Which fields of GenerateRequest are honoured, by backend and configuration.
+"""The supported fields of GenerateRequest, by backend and configuration.
 
-Each line that is missing has its reason in TensorRT-LLM 1.2.1:
+These fields are not supported, for reasons in TensorRT-LLM 1.2.1:
 
-* `stopping.min_output_tokens`: `min_tokens` keeps back one end-of-sequence token, and Llama 3 has two.
-* penalties and `sampling.seed` on the PyTorch backend: its sampler takes them and does nothing with them (NVIDIA's pull
-  requests 16485 and 17172, both after 1.2). `sampling.min_p`: its sampler of 1.2 is not known to have it.
-* all of the sampling, with speculation: every answer is greedy (`Knobs.is_greedy_only`). A temperature of 0 is.
-* `output.top_logprobs` on the backend tensorrt without `gather_generation_logits`: refused by `_check_arguments` of
+* `stopping.min_output_tokens`: `min_tokens` suppresses only one end-of-sequence token, but Llama 3 has two.
+* Penalties and `sampling.seed` on the PyTorch backend: its sampler accepts and ignores them (NVIDIA's pull requests
+  16485 and 17172, both after 1.2). `sampling.min_p`: its sampler of 1.2 is not known to support it.
+* All sampling settings with speculation: every answer is greedy (`Knobs.is_greedy_only`). Only temperature 0 is
+allowed. * `output.top_logprobs` on the backend tensorrt without `gather_generation_logits`: refused by
+`_check_arguments` of
   `llmapi/llm.py`; with speculation: "outputLogProbs are not supported" (`lookaheadDecodingLayer.cpp`).
-* constraints without a `guided_decoding_backend`, and with lookahead.
+* Constraints without a `guided_decoding_backend`, and with lookahead.
 """
 
 from dataclasses import fields, replace
@@ -19,7 +20,7 @@ from doherty_engine.trtllm._context import TrtLlmContext
 from doherty_engine.trtllm._knobs import TENSORRT, Knobs
 
 _MAX_TOP_LOGPROBS = 20
-"""What the PyTorch backend's sampler keeps room for (`DEFAULT_MAX_TOPK_LOGPROBS`)."""
+"""The maximum of the PyTorch backend's sampler (`DEFAULT_MAX_TOPK_LOGPROBS`)."""
 
 _SAMPLING = frozenset({"sampling.top_k", "sampling.top_p"})
 _SAMPLING_OF_TENSORRT = frozenset(
@@ -34,33 +35,33 @@ _SAMPLING_OF_TENSORRT = frozenset(
 
 
 def features(knobs: Knobs, *, has_chat_template: bool, has_adapters: bool) -> frozenset[str]:
-    """The paths of the fields that are honoured."""
-    honoured = common_features(
+    """The paths of the supported fields."""
+    supported = common_features(
         has_chat_template=has_chat_template, has_constraints=has_constraints(knobs), has_adapters=has_adapters
     )
     if not knobs.is_greedy_only:
-        honoured |= _SAMPLING
+        supported |= _SAMPLING
         if knobs.backend == TENSORRT:
-            honoured |= _SAMPLING_OF_TENSORRT
+            supported |= _SAMPLING_OF_TENSORRT
     if has_logprobs(knobs):
-        honoured |= {"output.top_logprobs"}
-    return honoured
+        supported |= {"output.top_logprobs"}
+    return supported
 
 
 def has_logprobs(knobs: Knobs) -> bool:
-    """Whether log probabilities can be had."""
+    """Whether log probabilities are supported."""
     return not knobs.is_greedy_only and (knobs.backend != TENSORRT or bool(knobs.gather_generation_logits))
 
 
 def has_constraints(knobs: Knobs) -> bool:
-    """Whether answers can be made to fit a form."""
+    """Whether constraints are supported."""
     return knobs.guided_decoding_backend is not None and not knobs.lookahead
 
 
 def describe(context: TrtLlmContext) -> ModelInfo:
-    """What is served."""
+    """Describes the loaded model."""
     deployment, tokenizer = context.deployment, context.tokenizer
-    honoured = features(
+    supported = features(
         deployment.knobs, has_chat_template=tokenizer.has_chat_template, has_adapters=bool(context.adapters)
     )
     return ModelInfo(
@@ -71,21 +72,21 @@ def describe(context: TrtLlmContext) -> ModelInfo:
         context_tokens=deployment.context,
         vocabulary_size=tokenizer.vocabulary_size,
         slots=deployment.knobs.slots or 1,
-        features=honoured,
+        features=supported,
         max_top_logprobs=_MAX_TOP_LOGPROBS if has_logprobs(deployment.knobs) else 0,
         profile=deployment.options.profile,
         adapters=tuple(context.adapters),
         longest_token_bytes=tokenizer.longest_token_bytes,
-        default_sampling=_default_sampling(deployment.knobs, tokenizer.default_sampling, honoured),
+        default_sampling=_default_sampling(deployment.knobs, tokenizer.default_sampling, supported),
         tokenizer_folder=deployment.folder.path,
     )
 
 
-def _default_sampling(knobs: Knobs, recommended: SamplingDefaults, honoured: frozenset[str]) -> SamplingDefaults:
-    """What requests get that say nothing: the profile's sampling, else what of the model's own can be honoured."""
+def _default_sampling(knobs: Knobs, recommended: SamplingDefaults, supported: frozenset[str]) -> SamplingDefaults:
+    """The default sampling settings: the profile's, or else the supported ones of the model's own."""
     if knobs.temperature is not None or knobs.top_p is not None:
         return SamplingDefaults(temperature=knobs.temperature, top_p=knobs.top_p)
     if knobs.is_greedy_only:
         return SamplingDefaults(temperature=0.0)
-    unknown = {each.name: None for each in fields(SamplingDefaults) if f"sampling.{each.name}" not in honoured}
-    return replace(recommended, **unknown)
+    unsupported = {field.name: None for field in fields(SamplingDefaults) if f"sampling.{field.name}" not in supported}
+    return replace(recommended, **unsupported)

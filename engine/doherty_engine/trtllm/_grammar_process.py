@@ -1,7 +1,8 @@
-"""The program that tries grammars: xgrammar has no bound of its own, and what it has begun cannot be broken off.
+"""The program that compiles grammars on trial, because xgrammar has no time limit and cannot be interrupted.
 
-Each is compiled in a fork that is killed when its time is over. It speaks JSON, a line each way, on standard input and
-output: of the tokenizer first, and then of grammars. It ends with its input, and so with the server.
+Each grammar is compiled in a forked process that is killed after the time limit. Requests and replies are lines of JSON
+on standard input and output: first the tokenizer, then the grammars. The program exits when its input ends, and thus
+whenever the server ends.
 """
 
 import contextlib
@@ -21,13 +22,13 @@ _PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 
 def main(seconds: float) -> None:
-    """Reads a tokenizer, and then tries what comes, each grammar for at most `seconds`."""
+    """Reads the tokenizer, and then compiles each grammar for at most `seconds`."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # for what libraries print
+    os.dup2(2, 1)  # redirects what libraries print to standard error
     try:
         xgrammar = import_module("xgrammar")
         info = _read_tokenizer(xgrammar, json.loads(sys.stdin.readline()))
-    except Exception as error:  # noqa: BLE001  whatever it is, it is told
+    except Exception as error:  # noqa: BLE001  every exception is reported
         _say(answers, _reason(error))
         return
     _say(answers, "")
@@ -37,24 +38,24 @@ def main(seconds: float) -> None:
 
 
 def _read_tokenizer(xgrammar: Any, tokenizer: dict[str, Any]) -> Any:
-    """A TokenizerInfo, made as TensorRT-LLM's worker makes it (`pyexecutor/grammar_matcher.py`)."""
+    """Makes a TokenizerInfo in the same way as TensorRT-LLM's worker (`pyexecutor/grammar_matcher.py`)."""
     kind = xgrammar.TokenizerInfo
     vocabulary = tokenizer["vocabulary"]
     return kind(
         vocabulary,
         vocab_size=len(vocabulary),
         stop_token_ids=tokenizer["eos_ids"],
-        **kind._detect_metadata_from_hf(tokenizer["tokenizer"]),  # noqa: SLF001 - as it does there
+        **kind._detect_metadata_from_hf(tokenizer["tokenizer"]),  # noqa: SLF001 - as in the worker
     )
 
 
 def _try(xgrammar: Any, info: Any, kind: str, text: str, seconds: float) -> str:
-    """What is wrong with a grammar; empty if nothing is."""
+    """Returns the problem of a grammar, or an empty string."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        with contextlib.suppress(BaseException):  # nothing of this process may run in its copy
+        with contextlib.suppress(BaseException):  # no handler of the parent process may run in the child
             os.write(writing, _compile(xgrammar, info, kind, text).encode()[:_MOST_BYTES])
         os._exit(0)
     os.close(writing)
@@ -70,7 +71,7 @@ def _try(xgrammar: Any, info: Any, kind: str, text: str, seconds: float) -> str:
 
 
 def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> str:
-    """A point, and behind it what is wrong, by what TensorRT-LLM's worker calls (`pyexecutor/grammar_matcher.py`)."""
+    """Compiles like the worker (`pyexecutor/grammar_matcher.py`). Returns "." and the problem."""
     compiler = xgrammar.GrammarCompiler(info)
     compilers = {
         "json": compiler.compile_json_schema,
@@ -85,7 +86,7 @@ def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, without where in xgrammar's sources it was found."""
+    """The message of an error without the position in xgrammar's source."""
     return _PLACE.sub("", first_line(error))
 
 

@@ -1,4 +1,4 @@
-"""Tries grammars before TensorRT-LLM sees them, within a bound of time, in a process of its own."""
+"""Compiles grammars on trial before TensorRT-LLM gets them, with a time limit, in a separate process."""
 
 import json
 import subprocess
@@ -12,18 +12,18 @@ from doherty_engine.text import HuggingFaceTokenizer
 
 _PROGRAM = Path(__file__).with_name("_grammar_process.py")
 _SECONDS = 1.0
-"""TensorRT-LLM's worker compiles the grammar once more, for which all of its requests wait."""
-_MOST_KNOWN = 1000
+"""The time limit. TensorRT-LLM's worker compiles the grammar again, and all of its requests wait meanwhile."""
+_MAX_CACHED = 1000
 
 
 class GrammarTrial:
-    """The process that tries grammars, one at a time."""
+    """The process that compiles grammars, one at a time."""
 
     def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
-        """Starts it; blocks until it has read the tokenizer.
+        """Starts the process. Blocks until it has read the tokenizer.
 
         Raises:
-            EngineSetupError: xgrammar cannot be loaded, or cannot use this tokenizer.
+            EngineSetupError: xgrammar cannot be imported, or does not support this tokenizer.
         """
         self._tokenizer = json.dumps(
             {
@@ -33,21 +33,21 @@ class GrammarTrial:
             }
         )
         self._lock = Lock()
-        self._known: set[tuple[str, str]] = set()
-        """Those that were found good, for callers repeat them."""
+        self._valid: set[tuple[str, str]] = set()
+        """Grammars that were compiled successfully; callers often repeat them."""
         self._process = self._start()
 
     def problem(self, kind: str, text: str) -> str:
-        """What is wrong with a grammar, empty if nothing is; blocks, at most for those before it and its own time.
+        """Returns the problem of a grammar, or an empty string. Blocks for its compilation and those before it.
 
         Args:
-            kind: json, regex or grammar, as GuidedDecodingParams calls them.
-            text: the grammar.
+            kind: "json", "regex" or "grammar", as in GuidedDecodingParams.
+            text: The grammar.
 
         Raises:
-            EngineError: the process is gone and cannot be started again.
+            EngineError: The process has ended and cannot be started again.
         """
-        if (kind, text) in self._known:
+        if (kind, text) in self._valid:
             return ""
         with self._lock:
             if self._process.poll() is not None:
@@ -55,11 +55,11 @@ class GrammarTrial:
                 self._process = self._start()
             problem = self._ask(json.dumps([kind, text]))
         if problem is None:
-            raise EngineError("the process that tries grammars has ended")
+            raise EngineError("the process that compiles grammars has ended")
         if not problem:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known.add((kind, text))
+            if len(self._valid) >= _MAX_CACHED:
+                self._valid.clear()
+            self._valid.add((kind, text))
         return problem
 
     def close(self) -> None:
@@ -85,13 +85,15 @@ class GrammarTrial:
                 "xgrammar."
             )
         if problem is None:
-            raise EngineSetupError("The process that tries grammars ended before it was ready; its message is above.")
+            raise EngineSetupError(
+                "The process that compiles grammars ended before it was ready; see its output above."
+            )
         return process
 
     def _ask(self, line: str) -> str | None:
-        """Sends a line, and reads the answer; None where there is none."""
+        """Sends a line and reads the reply; None if the process has ended."""
         if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("it has both")
+            raise AssertionError("both are pipes")
         try:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
@@ -102,7 +104,7 @@ class GrammarTrial:
 
 
 def _by_id(vocabulary: Mapping[str, int]) -> list[str]:
-    """The tokens in the order of their ids; empty where an id has none."""
+    """The tokens in the order of their ids; empty for unused ids."""
     tokens = [""] * (max(vocabulary.values(), default=-1) + 1)
     for token, token_id in vocabulary.items():
         tokens[token_id] = token

@@ -1,8 +1,8 @@
-"""TensorRT-LLM itself, imported when it is needed, and only the half of it that the backend needs.
+"""Imports TensorRT-LLM when it is needed, and only the parts for the selected backend.
 
-At 1.2.x `tensorrt_llm.LLM` runs the PyTorch backend; the class that builds and runs engines has moved to
-`tensorrt_llm._tensorrt_engine` (the message of the ValueError in `llmapi/llm.py`, `_validate_args_for_torch_backend`,
-says so). From 1.3 on the latter is gone.
+At 1.2.x `tensorrt_llm.LLM` runs the PyTorch backend. The class that builds and runs engines is in
+`tensorrt_llm._tensorrt_engine` (see the message of the ValueError in `llmapi/llm.py`,
+`_validate_args_for_torch_backend`). Since 1.3 it no longer exists.
 """
 
 from importlib import import_module
@@ -12,46 +12,46 @@ from doherty_engine._errors import EngineSetupError
 from doherty_engine.trtllm._knobs import TENSORRT
 
 VERSION = "1.2.1"
-"""What this adapter is written for, and the last release with both backends."""
+"""The version that this engine supports: the last release with both backends."""
 
 _IMAGE = f"nvcr.io/nvidia/tensorrt-llm/release:{VERSION}"
 
 
 def library_version() -> str:
-    """The version that is installed.
+    """The installed version.
 
     Raises:
-        EngineSetupError: none is, or it cannot be loaded.
+        EngineSetupError: TensorRT-LLM is not installed, or cannot be imported.
     """
     return str(load("tensorrt_llm").__version__)
 
 
 def load(module: str) -> Any:
-    """Imports a module of TensorRT-LLM; takes half a minute the first time.
+    """Imports a module of TensorRT-LLM. Takes half a minute the first time.
 
     Raises:
-        EngineSetupError: it is not there, or cannot be loaded.
+        EngineSetupError: It does not exist, or cannot be imported.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "tensorrt_llm":
             raise EngineSetupError(
-                f"TensorRT-LLM cannot be loaded, for it lacks the module {error.name}; run in NVIDIA's image {_IMAGE}."
+                f"TensorRT-LLM cannot be loaded without the module {error.name}; run in NVIDIA's image {_IMAGE}."
             ) from error
         if module == "tensorrt_llm":
             raise EngineSetupError(f"TensorRT-LLM is not installed; run in NVIDIA's image {_IMAGE}.") from error
         raise EngineSetupError(
             f"This TensorRT-LLM has no {module}; the engine trtllm is written for {VERSION}, as in {_IMAGE}."
         ) from error
-    except (ImportError, OSError, RuntimeError) as error:  # a driver, CUDA or MPI library that is missing
+    except (ImportError, OSError, RuntimeError) as error:  # a missing driver, CUDA or MPI library
         raise EngineSetupError(
             f"TensorRT-LLM cannot be loaded ({error}); run in NVIDIA's image {_IMAGE}, with `--gpus all`."
         ) from error
 
 
 def llm_class(backend: str) -> Any:
-    """The class that runs models on a backend; raises as `load` does."""
+    """The class that runs models on a backend; raises like `load`."""
     if backend != TENSORRT:
         return load("tensorrt_llm").LLM
     version, module = library_version(), "tensorrt_llm._tensorrt_engine"

@@ -1,4 +1,4 @@
-"""Loads a model into TensorRT-LLM, by either backend."""
+"""Loads a model into TensorRT-LLM, with either backend."""
 
 import logging
 import os
@@ -25,10 +25,10 @@ _log = logging.getLogger("doherty.engine")
 
 
 def load_model(options: Options) -> TrtLlmContext:
-    """Gets the model ready, building its engine if there is none, and loads it; blocks.
+    """Prepares the model (builds an engine if necessary) and loads it. Blocks.
 
     Raises:
-        EngineSetupError: it cannot be served.
+        EngineSetupError: The model cannot be served.
     """
     deployment = plan_deployment(options)
     tokenizer = HuggingFaceTokenizer(deployment.folder, extra="trtllm")
@@ -41,19 +41,19 @@ def load_model(options: Options) -> TrtLlmContext:
     grammars = GrammarTrial(tokenizer) if has_constraints(deployment.knobs) else None
     try:
         llm = llm_class(deployment.knobs.backend or "")(model=path, **arguments)
-    except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+    except Exception as error:  # the exceptions of TensorRT-LLM, MPI and CUDA have no common base class
         if grammars is not None:
             grammars.close()
         advice = (
-            "run `doherty engine prepare` with the same options to build it anew"
+            "run `doherty engine prepare` with the same options to rebuild it"
             if deployment.is_built
-            else ("TensorRT-LLM's own log above says more")
+            else "see TensorRT-LLM's own log above"
         )
         raise EngineSetupError(
             f"TensorRT-LLM cannot load {path} ({type(error).__name__}: {first_line(error)}); {advice}."
         ) from error
     if deployment.is_built:
-        llm._check_arguments = _checked_here  # noqa: SLF001 - the contract lists it
+        llm._check_arguments = _skip_check  # noqa: SLF001 - `check_contract` verifies that it exists
     return TrtLlmContext(
         reader=PromptReader(tokenizer, deployment.context),
         tokenizer=tokenizer,
@@ -67,17 +67,17 @@ def load_model(options: Options) -> TrtLlmContext:
     )
 
 
-def _checked_here(*_: object, **__: object) -> None:
-    """In place of the check that TensorRT-LLM makes of every request on the backend tensorrt.
+def _skip_check(*_: object, **__: object) -> None:
+    """Replaces TensorRT-LLM's check of every request on the backend tensorrt.
 
-    It reads the engine's config.json each time, on the event loop (`llmapi/llm.py`, `_check_arguments`), to compare
-    lengths; those are compared before (`TrtLlmRequest._check_size`, `output_budget`), and what else it refuses is not
-    asked for.
+    The original reads the engine's config.json for every request, on the event loop (`llmapi/llm.py`,
+    `_check_arguments`), to compare lengths. We check the lengths ourselves (`TrtLlmRequest._check_size`,
+    `output_budget`), and never send the other requests that it would refuse.
     """
 
 
 def _model_path(deployment: Deployment) -> str:
-    """What TensorRT-LLM loads: the engine, or the checkpoint."""
+    """The path for TensorRT-LLM to load: the built engine, or the checkpoint."""
     path = deployment.cache.find(deployment.key()) if deployment.is_built else None
     if path is None:
         if deployment.is_built and deployment.knobs.quantization == "FP8":

@@ -1,7 +1,7 @@
-"""Gets a model ready to be served: fetches it, and on the backend tensorrt builds its engine.
+"""Prepares a model: downloads it and, on the backend tensorrt, builds its engine.
 
-Every stage can be broken off at any moment: what the hub's client has fetched it does not fetch again, and an engine
-that is not whole never gets its name (`_cache`).
+Every stage can be interrupted at any time: the hub's client does not download files twice, and an incomplete engine is
+never renamed to its final name (`models._cache`).
 """
 
 import os
@@ -17,12 +17,12 @@ from doherty_engine.trtllm._options import Options
 
 
 def prepare(options: Options, report: Report) -> str:
-    """Does all that a start would have to do, and checks more; blocks, for minutes where it builds.
+    """Does all preparations of a start, with more checks. Blocks, for minutes if it builds an engine.
 
-    Returns a sentence that says what there is now.
+    Returns a sentence that describes the result.
 
     Raises:
-        EngineSetupError: it cannot be done; what is done already is kept.
+        EngineSetupError: It failed; completed downloads are kept.
     """
     deployment = plan_deployment(options)
     names = ", ".join(gpu.name for gpu in deployment.gpus)
@@ -33,7 +33,7 @@ def prepare(options: Options, report: Report) -> str:
         report(f"about {deployment.estimate} of {deployment.gpus[0].memory / (1 << 30):.1f} GiB on each GPU")
     path = _ready_engine(deployment) if deployment.is_built else None
     if path is not None:
-        return f"The engine was there: {path}"
+        return f"The engine already exists: {path}"
     if deployment.is_built and deployment.knobs.quantization == "FP8":
         check_calibration(deployment.knobs)
     fetch_weights(deployment.folder, report)
@@ -41,26 +41,26 @@ def prepare(options: Options, report: Report) -> str:
     report(f"checking {size / 1e9:.1f} GB of weights")
     compared = check_digests(deployment.folder)
     if compared:
-        report(f"{compared} files are what the hub has")
+        report(f"{compared} files have the hub's digests")
     if deployment.head is not None:
         report(f"fetching the head {deployment.head.folder.model}")
         place_head(deployment.knobs, deployment.head, deployment.context)
     if not deployment.is_built:
-        return f"The model is there: {deployment.folder.path}"
+        return f"The model is downloaded: {deployment.folder.path}"
     return f"The engine is built: {build_engine(deployment, report)}"
 
 
 def build_engine(deployment: Deployment, report: Report) -> Path:
-    """Builds the engine, unless somebody else does so meanwhile, and returns its folder.
+    """Builds the engine, unless another process has built it in the meantime, and returns its folder.
 
     Raises:
-        EngineSetupError: it cannot be built.
+        EngineSetupError: The build failed.
     """
     cache, key = deployment.cache, deployment.key()
     with cache.locked(key, lambda: report("another process builds this engine; waiting for it")):
         try:
             path = cache.find(key)
-        except EngineSetupError:  # a broken one, which is moved aside
+        except EngineSetupError:  # a broken engine, which will be moved away
             path = None
         return path or cache.add(key, lambda made: _build(deployment, made, report))
 
@@ -85,8 +85,8 @@ def _build(deployment: Deployment, made: Path, report: Report) -> None:
             llm.save(os.fspath(made))
         finally:
             llm.shutdown()
-    except Exception as error:  # TensorRT-LLM, MPI and CUDA have no base in common
+    except Exception as error:  # the exceptions of TensorRT-LLM, MPI and CUDA have no common base class
         raise EngineSetupError(
-            f"The engine cannot be built ({type(error).__name__}: {first_line(error)}); TensorRT-LLM's own log above "
-            "says more, and nothing of it is kept."
+            f"The engine cannot be built ({type(error).__name__}: {first_line(error)}); see TensorRT-LLM's own log "
+            "above. No part of the engine is kept."
         ) from error

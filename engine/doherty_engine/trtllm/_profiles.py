@@ -1,8 +1,8 @@
-"""The profiles: named settings of the knobs, and how a deployment changes them.
+"""The profiles (named sets of knobs), and how a deployment overrides them.
 
-`fast` and `slow` are the reference deployment's two modes, value by value (NVIDIA's engine flow as Modal's example of
-2025 used it: LLaMA 3 8B Instruct on one H100, tensorrt-llm 0.18). docs/tensorrt-llm.md has the differences and why.
-`interactive` is what NVIDIA's documentation of 1.2 recommends for the lowest latency at small batches.
+`fast` and `slow` have the values of the reference deployment's two modes (Modal's example of 2025 with NVIDIA's engine
+flow: LLaMA 3 8B Instruct on one H100, tensorrt-llm 0.18). docs/tensorrt-llm.md explains the differences. `interactive`
+follows NVIDIA's recommendation for the lowest latency with small batches (documentation of 1.2).
 """
 
 import tomllib
@@ -77,15 +77,15 @@ PROFILES: Mapping[str, Knobs] = {
 
 
 def profiles() -> dict[str, dict[str, object]]:
-    """The knobs that each profile turns, by the profile's name."""
+    """The knobs that each profile sets, by the name of the profile."""
     return {name: knobs.set_values() for name, knobs in PROFILES.items()}
 
 
 def resolve(profile: str, file: str, own: Knobs) -> Knobs:
-    """A profile's knobs as a deployment has them: its own beat those of its file, and those the profile's.
+    """The knobs of a deployment: its own knobs override those of its file, which override those of its profile.
 
     Raises:
-        EngineSetupError: there is no such profile, or the file or the outcome makes no sense.
+        EngineSetupError: There is no such profile, the file is invalid, or the knobs contradict each other.
     """
     if profile not in PROFILES:
         raise EngineSetupError(f"There is no profile {profile!r}; choose one of {', '.join(PROFILES)}.")
@@ -95,18 +95,18 @@ def resolve(profile: str, file: str, own: Knobs) -> Knobs:
 
 
 def _read(file: str) -> dict[str, object]:
-    """The knobs of a TOML file."""
+    """Reads knobs from a TOML file."""
     if not file:
         return {}
     try:
-        given = _parse(Path(file).read_text(encoding="utf-8"))
+        values = _parse(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineSetupError(f"The profile's file {file} cannot be read ({error}).") from error
     parsers = {knob.name: knob.metadata["parse"] for knob in fields(Knobs)}
-    if unknown := given.keys() - parsers.keys():
-        raise EngineSetupError(f"The profile's file {file} has no knobs {', '.join(sorted(unknown))} to turn.")
+    if unknown := values.keys() - parsers.keys():
+        raise EngineSetupError(f"The profile's file {file} sets unknown knobs: {', '.join(sorted(unknown))}.")
     try:
-        return {name: parsers[name](_text(value)) for name, value in given.items()}
+        return {name: parsers[name](_text(value)) for name, value in values.items()}
     except ValueError as error:
         raise EngineSetupError(f"The profile's file {file} cannot be read: {error}.") from error
 
@@ -131,14 +131,14 @@ def _check(knobs: Knobs) -> None:
     ]
     if foreign:
         raise EngineSetupError(
-            f"The backend {knobs.backend} has no {', '.join(foreign)}; choose a profile of the other one."
+            f"The backend {knobs.backend} has no {', '.join(foreign)}; choose a profile of the other backend."
         )
     if knobs.slots is not None and knobs.max_batch_size is not None and knobs.slots > knobs.max_batch_size:
         raise EngineSetupError(
-            f"Of {knobs.slots} slots only {knobs.max_batch_size} could be worked on; "
+            f"With {knobs.slots} slots, max_batch_size is {knobs.max_batch_size}; "
             "set slots to at most max_batch_size, or raise both."
         )
     if knobs.speculation in ("eagle", "draft") and not knobs.speculative_model:
         raise EngineSetupError(f"The speculation {knobs.speculation} needs a model; set speculative_model to one.")
     if knobs.is_greedy_only and (knobs.temperature or knobs.top_p):
-        raise EngineSetupError("With speculation every answer is greedy; set temperature to 0 and leave top_p alone.")
+        raise EngineSetupError("With speculation all answers are greedy; set temperature to 0, and do not set top_p.")

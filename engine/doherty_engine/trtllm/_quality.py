@@ -1,7 +1,7 @@
-"""What FP8 costs: perplexity and greedy choice on a fixed text, against the model as it was trained.
+"""Measures the loss of quality by FP8: perplexity and greedy choices on a fixed text, compared with the original model.
 
-Speculation is left out, for it changes no answer; what is compared are two engines that tell the logits of a prompt.
-They are built like others and kept.
+Without speculation, which does not change answers. For the comparison, two engines are built that return the logits of
+prompts. They are cached like other engines.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from doherty_engine.trtllm._options import Options
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """How a model reads the text."""
+    """The score of a model on the text."""
 
     perplexity: float
     best: tuple[int, ...]
-    """The most probable token at each place."""
+    """The most probable token at each position."""
     findings: tuple[Finding, ...]
-    """What was found out about live results."""
+    """The checks of live results."""
 
 
 def measure_quality(options: Options, report: Callable[[str], None]) -> tuple[Quality, list[Finding]]:
-    """Builds what is missing, and reads the text with both; blocks for as long as that takes.
+    """Builds missing engines, and evaluates the text with both. Blocks.
 
     Raises:
-        EngineSetupError: it cannot be done here.
+        EngineSetupError: An engine cannot be built or loaded.
     """
-    telling = replace(options, profile_file="", gather_context_logits=True, enable_block_reuse=False)
+    with_logits = replace(options, profile_file="", gather_context_logits=True, enable_block_reuse=False)
     report("reading a text in FP8")
-    fast = _read(replace(telling, profile="fast", lookahead=()))
+    fast = _read(replace(with_logits, profile="fast", lookahead=()))
     report("reading it without quantization")
-    slow = _read(replace(telling, profile="slow"))
+    slow = _read(replace(with_logits, profile="slow"))
     quality = compare((fast.perplexity, fast.best), (slow.perplexity, slow.best))
     return quality, [*fast.findings, *slow.findings]
 
@@ -51,11 +51,11 @@ def _read(options: Options) -> TextScore:
         result = asyncio.run(_ask(loaded.llm, ids, loaded.sampling.end_id))
         logits = result.context_logits
         if logits is None or logits.shape[0] < len(ids) - 1:
-            raise EngineSetupError("TensorRT-LLM has not told the logits of the prompt, though the engine has them.")
-        rows = [logits[place].float() for place in range(len(ids) - 1)]
-        lost = sum(row.logsumexp(-1).item() - row[token].item() for row, token in zip(rows, ids[1:], strict=True))
+            raise EngineSetupError("TensorRT-LLM did not return the logits of the prompt, although they are built in.")
+        rows = [logits[position].float() for position in range(len(ids) - 1)]
+        loss = sum(row.logsumexp(-1).item() - row[token].item() for row, token in zip(rows, ids[1:], strict=True))
         best = tuple(int(row.argmax(-1).item()) for row in rows)
-        return TextScore(math.exp(lost / len(rows)), best, tuple(check_result(result)))
+        return TextScore(math.exp(loss / len(rows)), best, tuple(check_result(result)))
     finally:
         loaded.close()
 

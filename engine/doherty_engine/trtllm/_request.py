@@ -1,4 +1,4 @@
-"""One request: hands it to TensorRT-LLM and turns what comes back into outputs, on the event loop."""
+"""One request of the TensorRT-LLM engine."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from doherty_engine.trtllm._context import TrtLlmContext
 from doherty_engine.trtllm._results import ResultReader
 
 _CANCEL_SECONDS = 10.0
-"""A cancelled request ends within a step; at 1.2.x one whose worker has died never does."""
-_CANCEL_LOOKS = 10
-"""The wait for its end has so many parts: of a process that was stopped meanwhile, only one is lost."""
+"""A cancelled request normally ends within a step. If the worker has died, it never ends at 1.2.x."""
+_CANCEL_CHECKS = 10
+"""The timeout is divided into parts, so that a pause of the whole process counts as one part only."""
 
 
 class TrtLlmRequest(TokenRequest[TrtLlmContext]):
     """One request.
 
-    `on_fault` is told when TensorRT-LLM as a whole has failed.
+    `on_fault` is called if TensorRT-LLM as a whole has failed.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
         self._watch: asyncio.TimerHandle | None = None
 
     def abort(self) -> None:
-        """Makes TensorRT-LLM drop the request; its last output comes once that has said so."""
+        """Makes TensorRT-LLM drop the request. Its last output follows when TensorRT-LLM has confirmed this."""
         if self._results is None:
             super().abort()
         elif not self._is_aborted and not self.is_over:
@@ -52,34 +52,34 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
             async for _ in result:
                 step = results.step()
                 if self.is_over or self._is_aborted:
-                    continue  # what had been under way before TensorRT-LLM saw the abort
+                    continue  # produced before TensorRT-LLM processed the abort
                 if is_first:
                     is_first = False
                     answer.queue = results.queue()
                 ended = FinishReason.LENGTH if step.finish_reason == "length" else None
                 self._take(step.token_ids, self._logprobs(step.token_ids, step.logprobs), ended=ended)
                 if answer.finish is None and step.finish_reason == "stop":
-                    self._take([self._context.sampling.end_id])  # which TensorRT-LLM has kept to itself
+                    self._take([self._context.sampling.end_id])  # TensorRT-LLM does not return this token
         finally:
             if self._watch is not None:
                 self._watch.cancel()
         if self._is_aborted:
             self.end(FinishReason.ABORTED)
         elif not self.is_over:
-            raise EngineFailedError(f"TensorRT-LLM ended an answer by itself, as {results.finish_reason!r}")
+            raise EngineFailedError(f"TensorRT-LLM ended an answer unexpectedly, with {results.finish_reason!r}")
 
     def _check_size(self, prepared: PreparedInput) -> None:
         count, most = len(prepared.token_ids), self._context.deployment.most_prompt_tokens
         if count > most:
             raise InvalidInputError(
                 input_field(self._request.input),
-                f"{count} tokens are to be read, and this engine reads at most {most}",
+                f"the prompt has {count} tokens, and this engine reads at most {most}",
             )
 
     def _submit(self, answer: TokenAnswer, prepared: PreparedInput, guide: Any) -> Any:
         request, context = self._request, self._context
-        params = context.sampling.write(request, answer.stop_ids, prepared.left, guide)
-        # A plain function, which must be called, and its result iterated, on one running loop.
+        params = context.sampling.write(request, answer.stop_ids, prepared.max_new_tokens, guide)
+        # It is a plain function. It must be called on the event loop on which its result is iterated.
         try:
             return context.llm.generate_async(
                 prepared.token_ids,
@@ -88,7 +88,7 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
                 streaming=True,
                 cache_salt=request.cache_salt or None,
             )
-        except (TypeError, ValueError) as error:  # it has not gone to the worker, which is as well as before
+        except (TypeError, ValueError) as error:  # raised before the worker gets the request
             constraint = request.constraint
             field = input_field(request.input) if constraint is None else constraint_field(constraint)
             raise InvalidInputError(field, f"TensorRT-LLM refuses it: {first_line(error)}") from error
@@ -100,25 +100,25 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
             self._on_fault(f"{type(error).__name__}: {error}")
         return super()._explain(error)
 
-    def _with_figures(self, finish: Finish) -> Finish:
+    def _add_counts(self, finish: Finish) -> Finish:
         results, context = self._results, self._context
         if results is None or not results.has_begun:
             return finish
         ended_itself = finish.reason in (FinishReason.STOP, FinishReason.LENGTH)
         return replace(
             finish,
-            cached_tokens=results.cached_tokens if context.tells_cached_tokens else None,
+            cached_tokens=results.cached_tokens if context.reports_cached_tokens else None,
             speculation=results.speculation(context.drafts_per_step),
             engine_time_to_first_token=results.time_to_first_token() if ended_itself else None,
         )
 
     def _drop(self) -> None:
         if self._results is not None and self._results.cancel():
-            self._await_end(_CANCEL_LOOKS)
+            self._await_end(_CANCEL_CHECKS)
 
-    def _await_end(self, looks: int) -> None:
-        if looks:
-            part = _CANCEL_SECONDS / _CANCEL_LOOKS
-            self._watch = asyncio.get_running_loop().call_later(part, self._await_end, looks - 1)
+    def _await_end(self, checks_left: int) -> None:
+        if checks_left:
+            part = _CANCEL_SECONDS / _CANCEL_CHECKS
+            self._watch = asyncio.get_running_loop().call_later(part, self._await_end, checks_left - 1)
         else:
             self._on_fault(f"a cancelled request has not ended within {_CANCEL_SECONDS:g} s")

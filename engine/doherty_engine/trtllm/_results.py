@@ -1,7 +1,7 @@
-"""Reads TensorRT-LLM's results, of which one object per request changes at every step: what is needed is copied.
+"""Reads TensorRT-LLM's results. Each request has one result object that changes with every step, so values are copied.
 
-The names are those of `executor/result.py` at 1.2 (GenerationResultBase, CompletionOutput), and of the bindings'
-RequestPerfMetrics, which comes with every result of a request that asked for it (`LlmRequest::createResult`).
+The names are from `executor/result.py` at 1.2 (GenerationResultBase, CompletionOutput) and from the bindings'
+RequestPerfMetrics, which every result contains if the request asked for it (`LlmRequest::createResult`).
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from doherty_engine._outputs import Speculation
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is new in a request's result."""
+    """The new part of a request's result."""
 
     token_ids: list[int]
     logprobs: list[Mapping[int, float]] | None
-    """One for each new token, of itself and of the most probable; None where any is not known."""
+    """For each new token, the log probabilities of itself and of the most probable tokens; None if any is unknown."""
     finish_reason: str | None
 
 
 class ResultReader:
-    """Reads one request's result, with cursors of its own: TensorRT-LLM's are wrong in some cases."""
+    """Reads the result of a request. It keeps its own position, because TensorRT-LLM's is wrong in some cases."""
 
     def __init__(self, result: Any, *, wants_logprobs: bool) -> None:
         self._result = result
@@ -33,24 +33,24 @@ class ResultReader:
 
     @property
     def cached_tokens(self) -> int:
-        """How many tokens of the prompt were in the KV cache."""
+        """The number of prompt tokens that were in the KV cache."""
         return int(self._result.cached_tokens)
 
     @property
     def finish_reason(self) -> str | None:
-        """Why TensorRT-LLM has ended the answer, if it has."""
+        """The reason why TensorRT-LLM ended the answer; None before."""
         reason: str | None = self._result.outputs[0].finish_reason
         return reason
 
     def cancel(self) -> bool:
-        """Makes TensorRT-LLM drop the request; returns whether its end is still to come."""
+        """Makes TensorRT-LLM drop the request. Returns whether the request was still running."""
         is_running = not self._result.finished
         if is_running:
             self._result.abort()
         return is_running
 
     def step(self) -> Step:
-        """What is new since it was last called."""
+        """Returns the new part since the last call."""
         self.has_begun = True
         output = self._result.outputs[0]
         token_ids = [int(token_id) for token_id in output.token_ids[self._tokens :]]
@@ -62,13 +62,14 @@ class ResultReader:
         entries = (everything or [])[self._tokens : self._tokens + len(token_ids)]
         if len(entries) != len(token_ids) or not all(isinstance(entry, dict) for entry in entries):
             return None
-        read: list[Mapping[int, float]] = [
-            {int(token_id): float(one.logprob) for token_id, one in entry.items()} for entry in entries
+        logprobs: list[Mapping[int, float]] = [
+            {int(token_id): float(value.logprob) for token_id, value in entry.items()} for entry in entries
         ]
-        return read if all(token_id in entry for token_id, entry in zip(token_ids, read, strict=True)) else None
+        is_complete = all(token_id in entry for token_id, entry in zip(token_ids, logprobs, strict=True))
+        return logprobs if is_complete else None
 
     def queue(self) -> float:
-        """Seconds that the request waited inside of TensorRT-LLM until it was first scheduled; 0 where not told."""
+        """Seconds from the arrival in TensorRT-LLM until it was first scheduled; 0 if unknown."""
         metrics = self._result.outputs[0].request_perf_metrics
         if metrics is None:
             return 0.0
@@ -77,7 +78,7 @@ class ResultReader:
         return max(0.0, seconds)
 
     def time_to_first_token(self) -> float | None:
-        """Seconds from its arrival there to its first token; None where not told."""
+        """Seconds from the arrival in TensorRT-LLM to the first token; None if unknown."""
         metrics = self._result.outputs[0].request_perf_metrics
         if metrics is None:
             return None
@@ -86,10 +87,10 @@ class ResultReader:
         return seconds if seconds > 0 else None
 
     def speculation(self, drafts_per_step: int) -> Speculation | None:
-        """What drafting contributed so far; None where it cannot be told.
+        """The counts of speculative decoding so far; None if they are unknown.
 
         Args:
-            drafts_per_step: how many tokens of a step's drafts can be accepted, where that is always the same; else 0.
+            drafts_per_step: The number of draft tokens that can be accepted per step, if it is constant; else 0.
         """
         steps = int(self._result.decoding_iter)
         metrics = self._result.outputs[0].request_perf_metrics
@@ -98,5 +99,5 @@ class ResultReader:
             return Speculation(steps, int(drafts.total_draft_tokens), int(drafts.total_accepted_draft_tokens))
         if not drafts_per_step or not 0 < steps <= self._tokens:
             return None
-        # The first step reads the prompt and has nothing drafted yet; every step adds one token of its own.
+        # The first step reads the prompt, without drafts. Every step adds one token of the model itself.
         return Speculation(steps, (steps - 1) * drafts_per_step, self._tokens - steps)

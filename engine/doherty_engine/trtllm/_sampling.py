@@ -1,7 +1,7 @@
-"""Says to TensorRT-LLM how to choose tokens and when to end, leaving nothing to its own defaults.
+"""Makes TensorRT-LLM's SamplingParams. All supported values are set, so that none depends on its defaults.
 
-Its SamplingParams is a dataclass that checks three of its fields, and whose `max_tokens` is 32 where it is not set
-(`sampling_params.py` at 1.2): so every request says all that the configuration can honour.
+SamplingParams is a dataclass that checks only three of its fields, and its default of `max_tokens` is 32
+(`sampling_params.py` at 1.2).
 """
 
 from typing import Any
@@ -13,27 +13,27 @@ from doherty_engine.trtllm._library import load
 
 
 class SamplingWriter:
-    """Writes SamplingParams for one configuration."""
+    """Makes the SamplingParams of requests for one configuration."""
 
     def __init__(self, knobs: Knobs, eos_ids: frozenset[int], lookahead_config: Any) -> None:
         self._class = load("tensorrt_llm").SamplingParams
         self._knobs = knobs
         self._lookahead_config = lookahead_config
         self.end_id = max(eos_ids, default=-1)
-        """The end-of-sequence token that TensorRT-LLM is told as such; the others are stop tokens to it. It may keep
-        this one to itself: its C++ samplers end a sequence before it, the PyTorch one behind it."""
+        """The end-of-sequence token for TensorRT-LLM; other end-of-sequence tokens are passed as stop tokens. The
+        C++ samplers do not return this token, the PyTorch sampler does."""
 
     def write(self, request: EngineRequest, stop_ids: frozenset[int], most: int, guided_decoding: Any) -> Any:
-        """The parameters of a request that may generate `most` tokens and ends with any of `stop_ids`.
+        """Returns the parameters of a request that may generate `most` tokens and ends at any of `stop_ids`.
 
         Raises:
-            UnsupportedError: it is to be sampled, where every answer is greedy.
+            UnsupportedError: The request wants sampling, but all answers are greedy.
         """
         fields: dict[str, Any] = {
             "end_id": self.end_id,
             "max_tokens": most,
             "stop_token_ids": sorted(stop_ids - {self.end_id}) or None,
-            # Their ids are part of the answer's usage, and TensorRT-LLM would take them off.
+            # Stop tokens count as output tokens, but TensorRT-LLM would remove them by default.
             "include_stop_str_in_output": True,
             "ignore_eos": request.stopping.ignore_eos,
             "detokenize": False,
@@ -42,7 +42,7 @@ class SamplingWriter:
             **self._choice(request.sampling),
         }
         if request.top_logprobs is not None:
-            fields["logprobs"] = max(1, request.top_logprobs)  # for 0 it would return none at all
+            fields["logprobs"] = max(1, request.top_logprobs)  # with 0 it would return none at all
         if guided_decoding is not None:
             fields["guided_decoding"] = guided_decoding
         if self._lookahead_config is not None:
@@ -50,13 +50,13 @@ class SamplingWriter:
         return self._class(**fields)
 
     def _choice(self, sampling: Sampling) -> dict[str, Any]:
-        """How the next token is chosen."""
+        """The fields that determine how the next token is chosen."""
         if self._knobs.is_greedy_only:
             if not sampling.is_greedy:
                 raise UnsupportedError(
                     "sampling.temperature",
                     "with speculative decoding this engine always takes the most probable token; leave it out, or "
-                    "say 0",
+                    "set it to 0",
                 )
             return {"temperature": 0.0}
         fields: dict[str, Any] = {"temperature": 0.0} if sampling.is_greedy else self._draw(sampling)
@@ -76,5 +76,5 @@ class SamplingWriter:
 
 
 def _unless_off(sampling: Sampling, **off: float) -> dict[str, Any]:
-    """The settings that are not what they are when they do nothing."""
-    return {name: value for name, nothing in off.items() if (value := getattr(sampling, name)) != nothing}
+    """The settings that differ from their value for "off"."""
+    return {name: value for name, off_value in off.items() if (value := getattr(sampling, name)) != off_value}

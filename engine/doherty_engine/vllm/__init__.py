@@ -1,7 +1,7 @@
-"""vLLM behind the engine Protocol: any model that vLLM runs, on a GPU.
+"""The engine that runs models with vLLM on a GPU.
 
-vLLM schedules and computes in processes of its own; tokenizer, chat template, text and the end of an answer are those
-of `doherty_engine.text`. Importing this package loads none of the libraries that it needs.
+vLLM schedules and computes in its own processes. Tokenizing, chat templates, detokenizing and the end of an answer are
+our own code (`doherty_engine.text`, `doherty_engine.tokens`). Importing this package does not import vLLM.
 """
 
 from doherty_engine.vllm._engine import VllmEngine
@@ -14,5 +14,5 @@ __all__ = ["Options", "VllmEngine", "create", "measure_quality", "prepare", "pro
 
 
 def create(options: Options) -> VllmEngine:
-    """Makes the engine, not yet started."""
+    """Makes an engine that is not yet started."""
     return VllmEngine(options)

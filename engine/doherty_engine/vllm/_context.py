@@ -1,4 +1,4 @@
-"""What all requests of vLLM share."""
+"""What all requests of a vLLM engine share."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from doherty_engine.vllm._stats import Board
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmContext(EngineContext):
-    """A vLLM that has started."""
+    """A started vLLM."""
 
     library: Library
     llm: Any
@@ -24,5 +24,5 @@ class VllmContext(EngineContext):
     adapters: Mapping[str, Any]
     """LoRARequests by the names of the adapters."""
     speculates: bool
-    has_news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when vLLM has produced something: it is the `ready` of every one of vLLM's collectors."""
+    has_outputs: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when vLLM has produced outputs. It replaces the event `ready` of all of vLLM's collectors."""

@@ -1,4 +1,4 @@
-"""The engine: hands requests to vLLM, and fetches what each of its steps produced."""
+"""The engine: passes requests to vLLM, and collects the outputs of its steps."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ class VllmEngine(TokenEngine[VllmContext, VllmRequest]):
         self._delivery: asyncio.Task[None] | None = None
 
     def health(self) -> Health:
-        """Tells how the engine is, without waiting for anything."""
+        """Returns the current health."""
         context = self._context
         if context is None:
             return super().health()
@@ -71,24 +71,25 @@ class VllmEngine(TokenEngine[VllmContext, VllmRequest]):
                 await asyncio.to_thread(self._guard.close)
 
     async def _deliver(self, context: VllmContext) -> None:
-        """Delivers each step in one call.
+        """Delivers the outputs of each step in one call.
 
-        vLLM gives every collector its share of a step before anything else may run, so this task, which all collectors
-        wake, sees the whole step. AsyncLLM.generate would want a task and a generator for each request.
+        vLLM fills all collectors with the outputs of a step before the event loop runs anything else. So this task,
+        which every collector wakes, sees the whole step. AsyncLLM.generate would need a task and a generator per
+        request.
         """
         while True:
-            await context.has_news.wait()
-            context.has_news.clear()
+            await context.has_outputs.wait()
+            context.has_outputs.clear()
             for request in list(self._requests.values()):
                 request.collect()
             self._flush()
 
 
 def _shut_down(context: VllmContext) -> None:
-    """Waits for vLLM's processes to end; the guard ends those that it leaves behind."""
+    """Waits until vLLM's processes end. The guard ends any that are left."""
     try:
         context.llm.shutdown()
-    except Exception:  # noqa: BLE001  vLLM, CUDA and ZeroMQ have no base in common
+    except Exception:  # noqa: BLE001  the exceptions of vLLM, CUDA and ZeroMQ have no common base class
         _log.exception("vLLM could not be shut down; its processes are ended now")
 
 

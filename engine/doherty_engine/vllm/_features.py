@@ -1,4 +1,4 @@
-"""What vLLM honours of a request."""
+"""The fields of requests that vLLM supports."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ _SAMPLING = frozenset(
     }
 )
 _MOST_TOP_LOGPROBS = 20
-"""What a caller may ask for; vLLM's own bound may be lower, or -1 for none."""
+"""Maximum number for callers. vLLM's own maximum may be lower, or -1 for none."""
 
 
 def describe(options: Options, context: VllmContext) -> ModelInfo:
-    """What the engine serves, on a vLLM that has started."""
+    """Describes the model of a started vLLM."""
     config = context.llm.vllm_config
     most_logprobs: int = config.model_config.max_logprobs
     features = _SAMPLING | common_features(
@@ -32,7 +32,7 @@ def describe(options: Options, context: VllmContext) -> ModelInfo:
         has_constraints=context.compile_constraint is not None,
         has_adapters=bool(context.adapters),
     )
-    if not context.speculates:  # which vLLM refuses together with min_p
+    if not context.speculates:  # vLLM does not support min_p together with speculative decoding
         features |= {"sampling.min_p"}
     sampling = context.tokenizer.default_sampling
     return ModelInfo(

@@ -1,10 +1,10 @@
-"""Sees to it that vLLM's processes end with their server, however that ends: they hold the GPU.
+"""Makes sure that vLLM's processes, which occupy the GPU, end with their server.
 
-vLLM's EngineCore does not watch its parent. A server that is killed, or leaves by `os._exit` because its engine hangs,
-would leave it behind. So a small process waits for the end of the server, and then ends what carries the server's mark
-in its environment: vLLM's processes inherit it, and nothing else has it.
+vLLM's EngineCore does not watch its parent process. If the server is killed, or exits by `os._exit` because its engine
+hangs, the EngineCore would continue to run. So a small process waits for the end of the server, and then ends all
+processes that have the server's mark in their environment. Only vLLM's processes inherit the mark.
 
-As a program (`python _guard.py MARK`) it is that process: it waits until its standard input ends.
+Run as a program (`python _guard.py MARK`), this file is that small process. It waits until its standard input ends.
 """
 
 import os
@@ -19,16 +19,16 @@ from pathlib import Path
 
 _VARIABLE = "_DOHERTY_ENGINE"
 _GRACE_SECONDS = 5.0
-_LOOK_SECONDS = 0.05
+_CHECK_SECONDS = 0.05
 
 
 class Guard:
-    """The mark of one engine's processes, and who ends them."""
+    """The mark of one engine's processes, and the process that ends them."""
 
     def __init__(self) -> None:
-        """Starts the process that waits."""
+        """Starts the small process."""
         self._mark = f"{_VARIABLE}={uuid.uuid4()}"
-        # A session of its own: a Ctrl-C in the terminal is the server's. Python's own modules alone: it stays small.
+        # In its own session, so that it does not get a terminal's Ctrl-C; with `-I -S`, so that it stays small.
         self._process = subprocess.Popen(  # noqa: S603 - our own file
             [sys.executable, "-I", "-S", __file__, self._mark],
             stdin=subprocess.PIPE,
@@ -38,7 +38,7 @@ class Guard:
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """Gives the mark to every process that is started in this block."""
+        """Gives the mark to all processes that are started in this block."""
         name, _, value = self._mark.partition("=")
         os.environ[name] = value
         try:
@@ -51,7 +51,7 @@ class Guard:
         _send(signal.SIGTERM, _marked(self._mark))
 
     def close(self) -> None:
-        """Ends those that are still there, by force after some seconds; blocks until then. May be called twice."""
+        """Ends the remaining processes, by force after some seconds. Blocks until then. May be called twice."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
@@ -61,7 +61,7 @@ def _marked(mark: str) -> list[int]:
     """The processes that were started with the mark in their environment."""
     processes: list[int] = []
     for folder in Path("/proc").iterdir():
-        with suppress(OSError):  # processes come and go, and those of others cannot be read
+        with suppress(OSError):  # the process may have ended, or belong to another user
             if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                 processes.append(int(folder.name))
     return processes
@@ -74,14 +74,14 @@ def _send(number: signal.Signals, processes: list[int]) -> None:
 
 
 def _end(mark: str) -> None:
-    """Ends all processes with the mark: those that do not end when asked to are killed."""
-    left = _marked(mark)
-    _send(signal.SIGTERM, left)
+    """Ends all processes with the mark, at first with SIGTERM, then with SIGKILL."""
+    processes = _marked(mark)
+    _send(signal.SIGTERM, processes)
     ends_at = time.monotonic() + _GRACE_SECONDS
-    while left and time.monotonic() < ends_at:
-        time.sleep(_LOOK_SECONDS)
-        left = _marked(mark)
-    _send(signal.SIGKILL, left)
+    while processes and time.monotonic() < ends_at:
+        time.sleep(_CHECK_SECONDS)
+        processes = _marked(mark)
+    _send(signal.SIGKILL, processes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is used of vLLM, imported when the engine starts."""
+"""Imports the parts of vLLM that this engine uses, when the engine starts."""
 
 import os
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from doherty_extras import install_command
 EXTRA = "vllm"
 
 _ENVIRONMENT = {
-    # A fork would take gRPC's threads and locks along.
+    # A fork would copy the locks of gRPC, but not its threads.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    # vLLM would tell its makers what runs where.
+    # vLLM would send usage statistics to its developers.
     "VLLM_NO_USAGE_STATS": "1",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The names of vLLM that this engine knows."""
+    """The names of vLLM that this engine uses."""
 
     version: str
     AsyncEngineArgs: Any
@@ -35,10 +35,10 @@ class Library:
     StructuredOutputsParams: Any
     UsageContext: Any
     VLLMClientError: type[Exception]
-    """What vLLM raises of a request that its caller got wrong; 0.26 mostly raises a ValueError instead."""
-    stretches_heads: bool
-    """Whether vLLM itself makes a head's table of positions as long as the context."""
-    has_request_draft_figures: bool
+    """Raised by vLLM for invalid requests; 0.26 mostly raises ValueError instead."""
+    extends_head_positions: bool
+    """Whether vLLM itself extends a head's position table to the length of the context."""
+    counts_request_drafts: bool
     """Whether vLLM counts the drafts of each request."""
     enable_envs_cache: Any
     tokens_input: Any
@@ -48,14 +48,14 @@ def load_library() -> Library:
     """Imports vLLM, which takes seconds.
 
     Raises:
-        EngineSetupError: it is not installed, cannot be imported, or finds no GPU.
+        EngineSetupError: It is not installed, cannot be imported, or finds no GPU.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     vllm = _import("vllm")
     if _import("vllm.platforms").current_platform.is_unspecified():
         raise EngineSetupError(
-            "The engine vllm finds no GPU here; see that nvidia-smi shows one, and give Docker `--gpus all`, or "
+            "The engine vllm finds no GPU here; check that nvidia-smi shows one, start Docker with `--gpus all`, or "
             "choose `--engine llamacpp`."
         )
     sampling_params = _import("vllm.sampling_params")
@@ -75,8 +75,8 @@ def load_library() -> Library:
         StructuredOutputsParams=sampling_params.StructuredOutputsParams,
         UsageContext=_import("vllm.usage.usage_lib").UsageContext,
         VLLMClientError=getattr(errors, "VLLMClientError", errors.VLLMValidationError),
-        stretches_heads=hasattr(config.SpeculativeConfig, "_maybe_override_draft_max_position_embeddings"),
-        has_request_draft_figures=hasattr(engine_args, "per_request_spec_decode_metrics"),
+        extends_head_positions=hasattr(config.SpeculativeConfig, "_maybe_override_draft_max_position_embeddings"),
+        counts_request_drafts=hasattr(engine_args, "per_request_spec_decode_metrics"),
         enable_envs_cache=_import("vllm.envs").enable_envs_cache,
         tokens_input=_import("vllm.inputs").tokens_input,
     )
@@ -91,14 +91,14 @@ def _import(name: str) -> ModuleType:
                 f"The engine vllm needs the package vllm; run `{install_command('vllm')}`."
             ) from error
         raise EngineSetupError(
-            f"vLLM is installed, but not as this engine knows it ({error}); run `{install_command('vllm')}`."
+            f"The installed vLLM is not a version that this engine supports ({error}); run `{install_command('vllm')}`."
         ) from error
     except ImportError as error:
         raise EngineSetupError(
-            f"vLLM cannot be imported ({first_lines(error)}); see that its CUDA libraries and the driver fit together."
+            f"vLLM cannot be imported ({first_lines(error)}); check that the driver supports its CUDA libraries."
         ) from error
 
 
 def first_lines(error: BaseException) -> str:
-    """An error in one line; of vLLM's, which are often pydantic's, the first three are needed."""
+    """The first three lines of an error as one line. Many of vLLM's errors are pydantic's, which need three."""
     return first_line(error, lines=3)

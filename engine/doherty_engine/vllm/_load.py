@@ -1,4 +1,4 @@
-"""Brings vLLM up, in a thread: it takes from half a minute to several."""
+"""Starts vLLM, which takes from half a minute to several minutes."""
 
 import logging
 import signal
@@ -22,31 +22,31 @@ _log = logging.getLogger("doherty.engine")
 
 
 def load(options: Options, guard: Guard) -> VllmContext:
-    """Loads the model; blocks.
+    """Loads the model. Blocks.
 
     Args:
-        options: those of the deployment.
-        guard: who ends vLLM's processes.
+        options: The options of the deployment.
+        guard: Ends vLLM's processes.
 
     Raises:
-        EngineSetupError: it cannot; the message says what to do.
+        EngineSetupError: The model cannot be loaded; the message says what to do.
     """
     library = load_library()
     if not options.model:
         raise EngineSetupError(
-            "The engine vllm has no model of its own; name a folder, or one on the hub, with `--model org/name`."
+            "The engine vllm has no default model; name a folder, or a model on the hub, with `--model org/name`."
         )
     folder = find_model_folder(options.model, options.revision, extra=EXTRA)
     tokenizer = HuggingFaceTokenizer(folder, extra=EXTRA)
     compiler = ConstraintCompiler(extra=EXTRA)
-    can_bind = compiler.supports(tokenizer.library)
+    has_constraints = compiler.supports(tokenizer.library)
     board = Board()
     arguments = engine_arguments(options, folder, library)
     _keep_ctrl_c_from_children()
     with guard.marking():
         llm = _start_vllm(library, arguments, board)
     _warn_of_first_runner(llm.vllm_config, library)
-    library.enable_envs_cache()  # or it reads the environment once a token; in its other processes it does it itself
+    library.enable_envs_cache()  # else vLLM would read the environment for every token
     model = llm.vllm_config.model_config
     return VllmContext(
         library=library,
@@ -54,7 +54,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
         folder=folder,
         reader=PromptReader(tokenizer, model.max_model_len, model.get_vocab_size()),
         tokenizer=tokenizer,
-        compile_constraint=compiler.compile if can_bind and not model.skip_tokenizer_init else None,
+        compile_constraint=compiler.compile if has_constraints and not model.skip_tokenizer_init else None,
         board=board,
         adapters={
             name: library.LoRARequest(lora_name=name, lora_int_id=number, lora_path=_lora_path(path))
@@ -68,11 +68,11 @@ def _start_vllm(library: Library, arguments: dict[str, object], board: Board) ->
     try:
         return library.AsyncLLM.from_engine_args(
             library.AsyncEngineArgs(**arguments),
-            usage_context=library.UsageContext.OPENAI_API_SERVER,  # whose defaults are those of a server
+            usage_context=library.UsageContext.OPENAI_API_SERVER,  # selects the defaults of servers
             stat_loggers=[stat_logger(library.PrometheusStatLogger, board)],
         )
     except Exception as error:
-        raise EngineSetupError(f"vLLM cannot start ({first_lines(error)}); its own log above says more.") from error
+        raise EngineSetupError(f"vLLM cannot start ({first_lines(error)}); see its own log above.") from error
 
 
 def _warn_of_first_runner(config: Any, library: Library) -> None:
@@ -82,11 +82,12 @@ def _warn_of_first_runner(config: Any, library: Library) -> None:
 
 
 def _keep_ctrl_c_from_children() -> None:
-    """Makes processes that this thread starts deaf to SIGINT.
+    """Blocks SIGINT in the processes that this thread starts.
 
-    A terminal sends it to all processes of the server, and vLLM's would end with the requests that a drain lets finish.
+    A terminal sends SIGINT to all processes of the server. vLLM's would end, with requests that should finish during
+    the drain.
     """
-    resource_tracker.ensure_running()  # which would let SIGINT through again for this thread, were it started later
+    resource_tracker.ensure_running()  # now, because its start unblocks SIGINT in this thread
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 

@@ -1,8 +1,9 @@
-"""Makes a checkpoint in FP8 with static scales, which vLLM serves faster than one that it quantizes while it loads.
+"""Makes an FP8 checkpoint with static scales, which vLLM serves faster than weights that it quantizes at load time.
 
-Without static scales each step measures all activations before it rounds them. NVIDIA's ModelOpt calibrates and writes
-it: it installs beside every vLLM from 0.26 to 0.33, where llm-compressor asks for other versions of compressed-tensors;
-and TensorRT-LLM's PyTorch backend reads the same format. It can be broken off at any time (`models._cache`).
+Without static scales, each step measures all activations before it rounds them. NVIDIA's ModelOpt calibrates and writes
+the checkpoint: it can be installed together with every vLLM from 0.26 to 0.33, while llm-compressor needs other
+versions of compressed-tensors; and TensorRT-LLM's PyTorch backend reads the same format. Making a checkpoint can be
+interrupted at any time (`models._cache`).
 """
 
 import hashlib
@@ -41,19 +42,19 @@ _PROGRAM = Path(__file__).with_name("_quantize_process.py")
 _HALF, _EIGHTH = 2, 1
 """Bytes of a number in bfloat16 and in FP8."""
 _OVERHEAD = 3 * GIB
-"""For activations, logits of the longest text, and CUDA's own."""
+"""For activations, the logits of the longest text, and CUDA."""
 _SMALL_FILES = ("tokenizer*", "special_tokens_map.json", "*.jinja", "generation_config.json", "*.model")
 
 Report = Callable[[str], None]
 
 
 def prepare(options: Options, report: Report) -> str:
-    """Fetches the model, checks it, and makes the checkpoint unless it is there; blocks for minutes.
+    """Downloads and checks the model, and makes the checkpoint unless it exists. Blocks for minutes.
 
-    Returns a sentence that says what there is now.
+    Returns a sentence that describes the result.
 
     Raises:
-        EngineSetupError: it cannot be done; what is done already is kept.
+        EngineSetupError: It failed; completed downloads are kept.
     """
     if not options.model:
         raise EngineSetupError("Name the model to quantize with `--model`: a folder, or one on the hub as org/name.")
@@ -73,27 +74,27 @@ def prepare(options: Options, report: Report) -> str:
         f"about {as_gib(_building(shape))} of {as_gib(gpu.memory)} on the GPU, and {as_gib(_size(shape))} on the disk"
     )
     if path := _find(cache, key):
-        return _told("was there", path)
+        return _result("already exists", path)
     fetch_weights(folder, report)
     report(f"checking {check_weights(folder) / 1e9:.1f} GB of weights")
     if compared := check_digests(folder):
-        report(f"{compared} files are what the hub has")
+        report(f"{compared} files have the hub's digests")
     with cache.locked(key, lambda: report("another process makes this checkpoint; waiting for it")):
         path = _find(cache, key)
         if path is None:
             _check_disk(cache.folder, shape)
-            order = {
+            job = {
                 "model": os.fspath(folder.path),
                 "sequences": sequences,
                 "lm_head": not shape.tied,
                 "device": "cuda",
             }
-            path = cache.add(key, lambda made: _quantize({**order, "folder": os.fspath(made)}, folder, report))
-    return _told("is made", path)
+            path = cache.add(key, lambda made: _quantize({**job, "folder": os.fspath(made)}, folder, report))
+    return _result("is made", path)
 
 
-def _told(what: str, path: Path) -> str:
-    return f"The checkpoint {what}: {path}\nServe it with: doherty serve --engine vllm --model {path}"
+def _result(state: str, path: Path) -> str:
+    return f"The checkpoint {state}: {path}\nServe it with: doherty serve --engine vllm --model {path}"
 
 
 def _modelopt_version() -> str:
@@ -109,32 +110,32 @@ def _shape(folder: ModelFolder) -> ModelShape:
     shape = ModelShape.read(folder.read_json("config.json"))
     if shape is None:
         raise EngineSetupError(
-            f"The config.json of {folder.model} is of no dense model like Llama's, and others are not quantized here; "
-            "the makers of ModelOpt have a script for them (hf_ptq.py)."
+            f"The config.json of {folder.model} does not describe a dense model like Llama, and others are not "
+            "supported here; use ModelOpt's own script (hf_ptq.py)."
         )
     return shape
 
 
 def _building(shape: ModelShape) -> int:
-    """Bytes on the GPU at the peak: the model as it is, and what calibrating and writing take."""
+    """The peak GPU memory in bytes: the unquantized model, calibration and writing."""
     return (shape.linear_parameters + shape.embedding_parameters) * _HALF + _OVERHEAD
 
 
 def _size(shape: ModelShape) -> int:
-    """Bytes on the disk, at most: the embeddings stay as they are, lm_head may not."""
+    """The maximum size on disk in bytes. Embeddings are not quantized; lm_head may be."""
     return shape.linear_parameters * _EIGHTH + shape.embedding_parameters * _HALF
 
 
 def _check_gpu(gpu: Gpu, shape: ModelShape) -> None:
     if not gpu.has_fp8:
         raise EngineSetupError(
-            f"FP8 needs a GPU of the generation Ada or Hopper, and {gpu.name} is older; take another card, or the "
+            f"FP8 needs a GPU of the generation Ada or Hopper, and {gpu.name} is older; use another card, or the "
             "profile slow."
         )
     if gpu.memory < _building(shape):
         raise EngineSetupError(
             f"Quantizing takes about {as_gib(_building(shape))} of GPU memory, and {gpu.name} has "
-            f"{as_gib(gpu.memory)}; take a larger card, or a smaller model."
+            f"{as_gib(gpu.memory)}; use a larger card, or a smaller model."
         )
 
 
@@ -148,8 +149,8 @@ def _check_disk(folder: Path, shape: ModelShape) -> None:
 
 
 def _cache(options: Options) -> BuildCache:
-    kept = options.checkpoint_cache
-    folder = expand_user(kept) if kept else default_cache("checkpoints")
+    path = options.checkpoint_cache
+    folder = expand_user(path) if path else default_cache("checkpoints")
     return BuildCache(folder, what="checkpoint", option="checkpoint_cache")
 
 
@@ -171,25 +172,25 @@ def _key(folder: ModelFolder, modelopt: str, sequences: list[list[int]]) -> Buil
 def _find(cache: BuildCache, key: BuildKey) -> Path | None:
     try:
         return cache.find(key)
-    except EngineSetupError:  # a broken one, which is moved aside when it is made anew
+    except EngineSetupError:  # a broken one, which is moved away when it is made again
         return None
 
 
-def _quantize(order: dict[str, object], folder: ModelFolder, report: Report) -> None:
-    """Runs the program, and puts the small files of the model beside what it has written."""
+def _quantize(job: dict[str, object], folder: ModelFolder, report: Report) -> None:
+    """Runs the program that quantizes, and copies the small files of the model into the checkpoint."""
     with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-P", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         if process.stdin is None or process.stdout is None:
-            raise AssertionError("it has both")
-        process.stdin.write(json.dumps(order) + "\n")
+            raise AssertionError("both are pipes")
+        process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
         error = _follow(process.stdout, report)
-    made = Path(str(order["folder"]))
+    made = Path(str(job["folder"]))
     if error or process.returncode or not list(made.glob("*.safetensors")):
-        why = error or f"it ended with {process.returncode}"
+        reason = error or f"it ended with {process.returncode}"
         raise EngineSetupError(
-            f"The checkpoint cannot be made ({why}); what the program says is above, and nothing of it is kept."
+            f"The checkpoint cannot be made ({reason}); see the output above. No part of it is kept."
         )
     for pattern in _SMALL_FILES:
         for file in folder.path.glob(pattern):
@@ -198,7 +199,7 @@ def _quantize(order: dict[str, object], folder: ModelFolder, report: Report) -> 
 
 
 def _follow(answers: Iterable[str], report: Report) -> str:
-    """Passes on what the program does; returns what went wrong, empty if nothing did."""
+    """Reports the progress of the program; returns its error, or an empty string."""
     error = ""
     for line in answers:
         message = json.loads(line)

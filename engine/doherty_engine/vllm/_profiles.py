@@ -1,4 +1,4 @@
-"""Named sets of options, each for one purpose."""
+"""The profiles: named sets of options."""
 
 DEFAULT_PROFILE = "fast"
 
@@ -13,12 +13,12 @@ _PROFILES: dict[str, dict[str, object]] = {
     "slow": {"dtype": "bfloat16", "slots": 64},
     "throughput": {"quantization": "fp8", "performance_mode": "throughput", "slots": 256},
 }
-"""`fast` captures a CUDA graph for every small batch size; measured on an H100 it is no worse at 64 streams than
-balanced, so that there is no profile between it and `throughput`. `fastest` is `fast` with drafts from a head that the
-deployment names: which one fits depends on the model, and nothing is downloaded that nobody asked for. `slow` is what
-vLLM does without being asked, in the precision that the model was trained in: the yardstick of the others."""
+"""`fast` captures a CUDA graph for every small batch size. On an H100 with 64 streams it is no worse than vLLM's mode
+`balanced`, so there is no profile between it and `throughput`. `fastest` is `fast` with a draft head that the
+deployment must name, because the right one depends on the model. `slow` is vLLM's default in the precision in which the
+model was trained; the others are compared with it."""
 
 
 def profiles() -> dict[str, dict[str, object]]:
-    """The profiles by name: what each sets, by the names of the options."""
+    """The profiles: by name, the values of their options."""
     return {name: dict(values) for name, values in _PROFILES.items()}

@@ -1,4 +1,4 @@
-"""What FP8 costs on vLLM: both read a fixed text, and tell how probable each of its tokens was to them."""
+"""Measures the loss of quality by FP8 on vLLM: the log probabilities of a fixed text, with and without quantization."""
 
 import asyncio
 import math
@@ -15,10 +15,10 @@ from doherty_engine.vllm._options import Options
 
 
 def measure_quality(fast: Options, slow: Options, report: Callable[[str], None]) -> Quality:
-    """Reads the text with two deployments, one after the other; blocks for as long as vLLM takes to start.
+    """Evaluates the text with two deployments, one after the other. Blocks while vLLM starts.
 
     Raises:
-        EngineSetupError: one of them cannot start.
+        EngineSetupError: One of them cannot start.
     """
     report("reading a text in FP8")
     with_fp8 = _read(fast)
@@ -27,7 +27,7 @@ def measure_quality(fast: Options, slow: Options, report: Callable[[str], None])
 
 
 def _read(options: Options) -> tuple[float, tuple[int, ...]]:
-    """Perplexity, and the most probable token at each place. Drafts change neither, and are left out."""
+    """The perplexity, and the most probable token at each position. Without drafts, which change neither."""
     plain = replace(
         options, draft="", draft_revision="", draft_tokens=None, draft_schedule=None, ngram=None, prefix_caching=False
     )
@@ -36,18 +36,18 @@ def _read(options: Options) -> tuple[float, tuple[int, ...]]:
         context = load(plain, guard)
         try:
             ids = context.tokenizer.encode(" ".join(TEXT.split()))
-            places = asyncio.run(_ask(context, ids))
+            positions = asyncio.run(_prompt_logprobs(context, ids))
         finally:
             context.llm.shutdown()
     finally:
         guard.close()
-    lost = -sum(place[token].logprob for place, token in zip(places, ids[1:], strict=True))
-    best = tuple(next(token for token, entry in place.items() if entry.rank == 1) for place in places)
-    return math.exp(lost / len(places)), best
+    loss = -sum(entries[token].logprob for entries, token in zip(positions, ids[1:], strict=True))
+    best = tuple(next(token for token, entry in entries.items() if entry.rank == 1) for entries in positions)
+    return math.exp(loss / len(positions)), best
 
 
-async def _ask(context: VllmContext, ids: list[int]) -> list[Any]:
-    """The log probabilities of the tokens of a prompt, but for its first one."""
+async def _prompt_logprobs(context: VllmContext, ids: list[int]) -> list[Any]:
+    """The log probabilities of the tokens of a prompt, except its first one."""
     library = context.library
     params = library.SamplingParams(
         max_tokens=1,
@@ -60,5 +60,5 @@ async def _ask(context: VllmContext, ids: list[int]) -> list[Any]:
     await collector.ready.wait()
     logprobs = collector.get_nowait().prompt_logprobs
     if logprobs is None or len(logprobs) != len(ids):
-        raise EngineSetupError("vLLM has not told the log probabilities of the prompt; its own log above may say why.")
+        raise EngineSetupError("vLLM did not return the log probabilities of the prompt; see its own log above.")
     return list(logprobs[1:])

@@ -1,8 +1,8 @@
-"""The program that makes a checkpoint in FP8 with static scales, by NVIDIA's ModelOpt, on one GPU.
+"""The program that makes an FP8 checkpoint with static scales, with NVIDIA's ModelOpt on one GPU.
 
-A process of its own gives all of the GPU's memory back, and keeps what the libraries print away from the command's
-output. It reads one line of JSON (`model`, `folder`, `sequences`, `lm_head`, `device`), says what it does in lines of
-JSON, and ends with its input: so it ends with the command, however that ends.
+It is a separate process, so that all GPU memory is freed at its end, and the libraries' prints do not mix with the
+command's output. It reads one line of JSON (`model`, `folder`, `sequences`, `lm_head`, `device`) and writes its
+progress as lines of JSON. It exits when its standard input ends, and thus whenever the command ends.
 """
 
 import copy
@@ -17,60 +17,60 @@ from typing import Any
 from doherty_engine._errors import first_line
 
 _FP8 = {"num_bits": (4, 3), "axis": None}
-"""E4M3, one scale for the whole tensor: as ModelOpt's own FP8_DEFAULT_CFG has it, which leaves lm_head out."""
-_TOLD_EVERY = 8
+"""E4M3 with one scale per tensor, as in ModelOpt's FP8_DEFAULT_CFG, which excludes lm_head."""
+_REPORT_EVERY = 8
 
 
 def main() -> None:
     """Makes the checkpoint."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # for what libraries print
+    os.dup2(2, 1)  # redirects what libraries print to standard error
 
     def say(**message: str) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    order = json.loads(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        quantize(order, say)
-    except Exception as error:  # noqa: BLE001  ModelOpt, transformers and CUDA have no base in common
+        quantize(job, say)
+    except Exception as error:  # noqa: BLE001  the exceptions of ModelOpt, transformers and CUDA have no common base
         say(error=f"{type(error).__name__}: {first_line(error)}")
-    os._exit(0)  # before the end of input is seen, which comes with the end of these answers
+    os._exit(0)  # at once, before `_end_with_input` sees the end of the input
 
 
-def quantize(order: dict[str, Any], say: Any) -> None:
-    """Loads, calibrates and writes; `say` is told what is done."""
+def quantize(job: dict[str, Any], say: Any) -> None:
+    """Loads, calibrates and writes the model. Reports its progress with `say`."""
     say(doing="importing ModelOpt")
     quantization = import_module("modelopt.torch.quantization")
     export = import_module("modelopt.torch.export")
     torch, transformers = import_module("torch"), import_module("transformers")
     say(doing="loading the model")
-    model = transformers.AutoModelForCausalLM.from_pretrained(order["model"], dtype="auto").to(order["device"]).eval()
-    sequences = order["sequences"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype="auto").to(job["device"]).eval()
+    sequences = job["sequences"]
 
     def calibrate(quantizing: Any) -> None:
         with torch.inference_mode():
             for number, ids in enumerate(sequences):
-                if number % _TOLD_EVERY == 0:
+                if number % _REPORT_EVERY == 0:
                     say(doing=f"calibrating: text {number + 1} of {len(sequences)}")
-                quantizing(input_ids=torch.tensor([ids], device=order["device"]), use_cache=False)
+                quantizing(input_ids=torch.tensor([ids], device=job["device"]), use_cache=False)
 
-    quantization.quantize(model, configuration(quantization, lm_head=order["lm_head"]), forward_loop=calibrate)
+    quantization.quantize(model, configuration(quantization, lm_head=job["lm_head"]), forward_loop=calibrate)
     check_ranges(model)
     say(doing="writing the checkpoint")
-    export.export_hf_checkpoint(model, export_dir=order["folder"])
+    export.export_hf_checkpoint(model, export_dir=job["folder"])
 
 
 def configuration(quantization: Any, *, lm_head: bool) -> dict[str, Any]:
-    """ModelOpt's FP8 for all layers, and for lm_head too where it has weights of its own."""
-    made: dict[str, Any] = copy.deepcopy(quantization.FP8_DEFAULT_CFG)
+    """ModelOpt's FP8 configuration. With `lm_head`, it also includes lm_head."""
+    config: dict[str, Any] = copy.deepcopy(quantization.FP8_DEFAULT_CFG)
     if lm_head:
-        made["quant_cfg"] += [
+        config["quant_cfg"] += [
             {"quantizer_name": f"*lm_head*{kind}_quantizer", "enable": True, "cfg": dict(_FP8)}
             for kind in ("weight", "input")
         ]
-    return made
+    return config
 
 
 def check_ranges(model: Any) -> None:

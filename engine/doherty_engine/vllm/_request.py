@@ -1,4 +1,4 @@
-"""One request: what vLLM is asked, and what becomes of its outputs."""
+"""One request of the vLLM engine."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +16,7 @@ from doherty_engine.vllm._sampling import sampling_params
 from doherty_engine.vllm._stats import Tally, counting
 
 _ENDINGS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
-"""The ends that an answer may have, by vLLM's names."""
+"""The normal ends of answers, by vLLM's names."""
 _PARAMETERS = {
     "frequency_penalty": "sampling.frequency_penalty",
     "logprobs": "output.top_logprobs",
@@ -31,7 +31,7 @@ _PARAMETERS = {
     "top_k": "sampling.top_k",
     "top_p": "sampling.top_p",
 }
-"""The fields of requests by what vLLM calls them in its errors."""
+"""The fields of requests, by the parameter names in vLLM's errors."""
 
 
 class VllmRequest(TokenRequest[VllmContext]):
@@ -41,12 +41,12 @@ class VllmRequest(TokenRequest[VllmContext]):
         super().__init__(request, context, owner)
         self._collector: Any = None
         self._output: Any = None
-        """vLLM's last one."""
+        """The latest output of vLLM."""
         self._cached_tokens: int | None = None
         self._tally = Tally()
 
     def collect(self) -> None:
-        """Takes what vLLM has produced since the last time: of a step, or of several if nobody fetched them."""
+        """Takes the outputs since the last call, of one or more steps."""
         if self._collector is None or self.is_over:
             return
         try:
@@ -55,7 +55,7 @@ class VllmRequest(TokenRequest[VllmContext]):
                 self._read(output)
         except self._context.library.VLLMClientError as error:
             self.fail(self._refusal(error))
-        except Exception as error:  # noqa: BLE001  vLLM puts whatever ended its own reading of outputs into every collector
+        except Exception as error:  # noqa: BLE001  if vLLM's output handler fails, every collector raises its exception
             self.fail(EngineFailedError(f"vLLM failed: {first_lines(error)}"))
 
     async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: CompiledConstraint | None) -> None:
@@ -70,8 +70,8 @@ class VllmRequest(TokenRequest[VllmContext]):
             return
         if context.speculates:
             collector.put = counting(collector.put, self._tally, context.board)
-        collector.ready = context.has_news
-        context.has_news.set()  # for what may be there already
+        collector.ready = context.has_outputs
+        context.has_outputs.set()  # there may already be outputs
 
     def _read(self, output: Any) -> None:
         (completion,) = output.outputs
@@ -85,15 +85,17 @@ class VllmRequest(TokenRequest[VllmContext]):
             return
         logprobs = None
         if completion.logprobs is not None:
-            places = [{token_id: entry.logprob for token_id, entry in place.items()} for place in completion.logprobs]
-            logprobs = self._logprobs(completion.token_ids, places)
+            positions = [
+                {token_id: entry.logprob for token_id, entry in entries.items()} for entries in completion.logprobs
+            ]
+            logprobs = self._logprobs(completion.token_ids, positions)
         self._take(completion.token_ids, logprobs, ended=None if reason is None else _ENDINGS[reason])
 
     def _run_out_of_time(self) -> None:
         self.collect()
         super()._run_out_of_time()
 
-    def _with_figures(self, finish: Finish) -> Finish:
+    def _add_counts(self, finish: Finish) -> Finish:
         if self._output is None:
             return finish
         speculation = None
@@ -106,8 +108,8 @@ class VllmRequest(TokenRequest[VllmContext]):
             self._owner.spawn(self._leave_vllm())
 
     async def _leave_vllm(self) -> None:
-        """Makes vLLM stop working on it."""
-        with suppress(self._context.library.EngineDeadError):  # every request fails of it anyway
+        """Aborts the request in vLLM."""
+        with suppress(self._context.library.EngineDeadError):  # all requests fail with it anyway
             await self._context.llm.abort(self.key)
 
     def _check(self) -> None:
@@ -129,21 +131,21 @@ class VllmRequest(TokenRequest[VllmContext]):
         if isinstance(error, library.VLLMClientError):
             return self._refusal(error)
         if isinstance(error, ValueError):
-            # Of a constraint this is vLLM's own check. All else has been checked before.
+            # With a constraint, the error comes from vLLM's check of it. Everything else was checked before.
             if self._request.constraint is not None:
                 return self._refusal(error)
             return EngineError(f"vLLM refused a request: {first_lines(error)}")
         return super()._explain(error)
 
     def _breakdown(self, reason: str) -> EngineError:
-        """Why vLLM gave the request up; where its grammar cannot continue, it gives up with an "error"."""
+        """The error for an abnormal end. vLLM ends with "error" if a constraint's grammar cannot continue."""
         if reason == "error" and self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
             return InvalidInputError(field, "it turned out too complex to be followed to the end of the answer")
-        return EngineFailedError(f"vLLM gave the request up: {reason}")
+        return EngineFailedError(f"vLLM gave up the request: {reason}")
 
     def _refusal(self, error: Exception) -> EngineError:
-        """What an error means that vLLM calls the caller's mistake."""
+        """Converts an error for which vLLM blames the request."""
         if self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
         else:
@@ -152,7 +154,7 @@ class VllmRequest(TokenRequest[VllmContext]):
 
 
 def _exact(tally: Tally, completion: Any) -> Speculation | None:
-    """The figures that vLLM itself keeps of a request, where it does (0.33 on); they come with its last output."""
+    """The counts that vLLM itself keeps for a request; they come with its last output. None before vLLM 0.33."""
     metrics = getattr(completion, "spec_decode_metrics", None)
     if metrics is None:
         return None
@@ -161,7 +163,7 @@ def _exact(tally: Tally, completion: Any) -> Speculation | None:
 
 
 def _queue(metrics: Any | None) -> float:
-    """Seconds between vLLM's taking a request in and beginning it; without figures it is not known to have waited."""
+    """Seconds between vLLM's acceptance and start of a request; 0 if unknown."""
     if metrics is None or not metrics.queued_ts or not metrics.scheduled_ts:
         return 0.0
     return max(0.0, float(metrics.scheduled_ts - metrics.queued_ts))

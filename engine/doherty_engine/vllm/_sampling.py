@@ -1,4 +1,4 @@
-"""Says to vLLM how to choose tokens and when to stop, leaving nothing to its own defaults."""
+"""Makes vLLM's SamplingParams. All values are set, so that none depends on vLLM's defaults."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,9 +8,9 @@ from doherty_engine.tokens import PreparedInput
 from doherty_engine.vllm._library import Library
 
 _WARNED_TEMPERATURE = 0.01
-"""vLLM raises a temperature between 0 and this one to it, with a warning each time."""
+"""vLLM raises a temperature between 0 and this value to it, and logs a warning each time."""
 _SEEDS = 2**63
-"""vLLM's GPU code keeps seeds in 64 bits with a sign, and one that is larger ends its process."""
+"""vLLM's GPU code stores seeds as signed 64-bit numbers. A larger seed would end its process."""
 
 
 def sampling_params(
@@ -20,10 +20,10 @@ def sampling_params(
 
     Args:
         library: vLLM.
-        request: the request.
-        prepared: how the model reads it.
-        stop_ids: the tokens that end the answer.
-        grammar: for llguidance; None leaves the form open.
+        request: The request.
+        prepared: The tokenized request.
+        stop_ids: The tokens that end the answer.
+        grammar: The constraint as a grammar for llguidance, if there is one.
     """
     sampling, stopping = request.sampling, request.stopping
     return library.SamplingParams(
@@ -35,13 +35,13 @@ def sampling_params(
         presence_penalty=sampling.presence_penalty,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed % _SEEDS,
-        max_tokens=prepared.left,
+        max_tokens=prepared.max_new_tokens,
         min_tokens=max(stopping.min_output_tokens - len(prepared.prefix_ids), 0),
         stop_token_ids=sorted(stop_ids),
         ignore_eos=stopping.ignore_eos,
         logprobs=request.top_logprobs,
         structured_outputs=None if grammar is None else library.StructuredOutputsParams(grammar=grammar),
-        detokenize=False,  # ours costs no more, and is exact about which ids a text came from
+        detokenize=False,  # our own detokenizer is as fast, and knows exactly which token ids make a text
         output_kind=library.RequestOutputKind.DELTA,
-        skip_clone=True,  # it is this request's alone
+        skip_clone=True,  # the object is used only for this request
     )

@@ -1,4 +1,4 @@
-"""What vLLM is told about drafts, and what a configuration of them costs."""
+"""Configures vLLM's speculative decoding."""
 
 from collections.abc import Mapping
 
@@ -15,46 +15,44 @@ _NGRAM_WINDOW = 4
 def speculative_config(
     options: Options, values: Mapping[str, object], model: ModelFolder, library: Library
 ) -> dict[str, object] | None:
-    """The fields of vLLM's SpeculativeConfig; None where nothing is drafted.
+    """The fields of vLLM's SpeculativeConfig; None without speculative decoding.
 
     Args:
-        options: those of the deployment.
-        values: what of them is set, by the profile or by the deployment.
-        model: the model.
+        options: The options of the deployment.
+        values: The values of the profile, overridden by the options that are set.
+        model: The model.
         library: vLLM.
 
     Raises:
-        EngineSetupError: the options contradict each other, or the head does not fit.
+        EngineSetupError: The options contradict each other, or the head does not fit.
     """
-    further = (options.engine_args or {}).get("speculative_config")
-    own = dict(further) if isinstance(further, dict) else {}
-    if own.get("rejection_sample_method") == "fly":
+    engine_args = (options.engine_args or {}).get("speculative_config")
+    overrides = dict(engine_args) if isinstance(engine_args, dict) else {}
+    if overrides.get("rejection_sample_method") == "fly":
         raise EngineSetupError(
-            "The rejection_sample_method fly changes what the model answers; leave it out, and drafts change its speed "
-            "alone."
+            "The rejection_sample_method fly changes the model's answers; leave it out, so that drafts change only "
+            "the speed."
         )
-    config = {**_own_config(options, values, model, library), **own}
+    config = {**_config(options, values, model, library), **overrides}
     return config or None
 
 
 def first_runner_warning(*, method: str, version: str) -> str:
-    """What to log where vLLM runs drafts on its first model runner.
+    """The warning to log if vLLM runs drafts on its first model runner.
 
-    The times are those of an 8B in FP8 on one H100 with vLLM 0.26 (benchmarks/gpu/NOTES.md).
+    The times are of an 8B model in FP8 on one H100 with vLLM 0.26 (benchmarks/gpu/NOTES.md).
     """
     cost = (
         f"vLLM {version} runs {method} on its first model runner, without asynchronous scheduling and with fewer CUDA "
-        "graphs: each step of an 8B on an H100 was 3 to 28 ms longer"
+        "graphs: each step of an 8B model on an H100 was 3 to 28 ms longer"
     )
     if method in ("ngram", "ngram_gpu"):
-        return f"{cost}, and a token took 8.4 ms in place of 4.2; leave ngram out, or use vLLM 0.33."
+        return f"{cost}, and a token took 8.4 ms instead of 4.2; leave ngram out, or use vLLM 0.33."
     return f"{cost}; a head of EAGLE-3 or DFlash (`draft`) runs on the second one."
 
 
-def _own_config(
-    options: Options, values: Mapping[str, object], model: ModelFolder, library: Library
-) -> dict[str, object]:
-    """What follows from the options, without `engine_args`."""
+def _config(options: Options, values: Mapping[str, object], model: ModelFolder, library: Library) -> dict[str, object]:
+    """The fields that follow from the options other than `engine_args`."""
     if not options.draft:
         _check_no_draft(options, values)
         return _ngram_config(values)
@@ -81,11 +79,11 @@ def _own_config(
 
 def _check_no_draft(options: Options, values: Mapping[str, object]) -> None:
     if options.draft_revision or options.draft_tokens is not None or options.draft_schedule is not None:
-        raise EngineSetupError("There is no head whose drafts could be set; name one with `draft`.")
+        raise EngineSetupError("The options for drafts need a draft head; name one with `draft`.")
     if values.get("draft_schedule") is not None:
         raise EngineSetupError(
-            f"The profile {options.profile} needs a head that drafts for this model; name one with `draft`, or choose "
-            "the profile fast."
+            f"The profile {options.profile} needs a draft head for this model; name one with `draft`, or choose the "
+            "profile fast."
         )
 
 
@@ -101,7 +99,7 @@ def _ngram_config(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _draft_tokens(options: Options, head: Head, schedule: Schedule) -> int:
-    """How many tokens are drafted a step, at the most."""
+    """The maximum number of tokens to draft per step."""
     scheduled = max((drafts for _, drafts in schedule), default=0)
     drafts = options.draft_tokens or scheduled or head.draft_tokens
     if scheduled > drafts:
@@ -110,20 +108,20 @@ def _draft_tokens(options: Options, head: Head, schedule: Schedule) -> int:
         )
     if head.max_draft_tokens is not None and drafts > head.max_draft_tokens:
         raise EngineSetupError(
-            f"The head {head.folder.model} drafts at most {head.max_draft_tokens} tokens a step; ask for no more."
+            f"The head {head.folder.model} drafts at most {head.max_draft_tokens} tokens per step; lower draft_tokens."
         )
     return drafts
 
 
 def _place(head: Head, context: int | None, library: Library) -> dict[str, object]:
-    """Where vLLM finds the head: where it is, or in a copy for a longer context."""
+    """The path of the head for vLLM: the head itself, or a copy for a longer context."""
     if head.positions is not None and context is not None and head.positions < context:
         if not head.can_extend_positions:
             raise EngineSetupError(
                 f"The head {head.folder.model} drafts up to position {head.positions}, and the context has {context}; "
                 f"set max_model_len={head.positions}."
             )
-        if not library.stretches_heads:
+        if not library.extends_head_positions:
             return {"model": str(extend_positions(head.folder, context))}
     if head.folder.revision:
         return {"model": head.folder.model, "revision": head.folder.revision}

@@ -1,4 +1,4 @@
-"""Who runs, who waits, and who is refused: decided before any work is done for a request."""
+"""Decides which requests run, wait or are refused, before any work is done for them."""
 
 from doherty_service.admission._admission import Admission
 from doherty_service.admission._pace import Pace

@@ -1,4 +1,4 @@
-"""An estimate of how long things last, from some that have ended and some that were cut off."""
+"""Estimates a distribution of durations or lengths from complete and cut-off samples."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
@@ -8,35 +8,35 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """How long something lasted."""
+    """A measured duration or length."""
 
     value: float
     """Above 0."""
     ended: bool
-    """Whether it ended there by itself. If not, it was cut off or still goes on, and `value` is a lower bound."""
+    """Whether the sample is complete. If not, it was cut off or still continues, and `value` is a lower bound."""
     weight: float = 1.0
 
 
 class SurvivalCurve:
-    """The share that lasts longer than a value: the estimate of Kaplan and Meier.
+    """The share of samples that exceed a value: the Kaplan-Meier estimator.
 
-    At each value at which samples ended, the share that is left falls by those that ended, as a part of those that
-    lasted so long:  left(x) = product over ends e <= x of (1 - ended(e) / reached(e)).  A sample that was cut off
-    counts among those that lasted so long, up to where it was cut off. So answers that are cut off again and again make
-    the estimate longer, while complete answers alone would make it shorter. Beyond the longest sample nothing is known:
-    what is left there is assumed to end at twice that value.
+    left(x) = product over the values e <= x at which samples ended of (1 - ended(e) / reached(e)), where ended(e) is
+    the number of samples that ended at e, and reached(e) the number of samples that are at least e. A cut-off sample
+    counts in reached(e) up to where it was cut off. So cut-off answers make the estimate longer; an average of the
+    complete ones alone would be too short. Beyond the largest sample nothing is known: the rest is assumed to end at
+    twice its value.
 
     Source: E. L. Kaplan and P. Meier, "Nonparametric Estimation from Incomplete Observations", 1958.
     """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
-        """Takes O(n log n) for n samples, at least one; each question afterwards O(log n)."""
+        """Takes O(n log n) for n samples (at least one); each method takes O(log n)."""
         ordered = sorted(samples)
         self._values = [0.0]
         self._ended = [0.0]
-        """The share that has ended by each of `_values`."""
+        """For each of `_values`: the share of samples that have ended there."""
         self._areas = [0.0]
-        """The area below the curve, up to each of `_values`."""
+        """For each of `_values`: the area below the curve up to it."""
         left, reached = 1.0, sum(sample.weight for sample in ordered)
         for value, group in groupby(ordered, key=attrgetter("value")):
             same = list(group)
@@ -54,16 +54,16 @@ class SurvivalCurve:
         self._values.append(value)
 
     def share_within(self, value: float) -> float:
-        """The share that ends by `value`."""
+        """The share of samples that end at or before `value`."""
         return self._ended[bisect_right(self._values, value) - 1] if value >= 0 else 0.0
 
     def mean(self, most: float) -> float:
-        """The mean, if what lasts as long as `most` ends there."""
+        """The mean, if everything longer than `most` is cut off there."""
         index = bisect_right(self._values, most) - 1
         return self._areas[index] + (1 - self._ended[index]) * (most - self._values[index])
 
     def quantile(self, share: float, beyond: float = 0.0) -> float:
-        """The value by which `share` of those have ended that last longer than `beyond`."""
+        """The quantile `share` of the samples that exceed `beyond`."""
         ended = self.share_within(beyond)
         index = bisect_left(self._ended, ended + share * (1 - ended) - 1e-9)
         return max(self._values[index], beyond)

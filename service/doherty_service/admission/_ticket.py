@@ -1,4 +1,4 @@
-"""A request as admission sees it, the shares of the slots that requests stand in, and how many may wait."""
+"""The data of admission: a request, a share of the slots, and the bounds of the queue."""
 
 import asyncio
 from collections.abc import Hashable
@@ -8,18 +8,18 @@ from operator import attrgetter
 from typing import Protocol
 
 SINCE = attrgetter("since")
-"""By what requests of one line are ordered."""
+"""The sort key of the requests of a line."""
 
 
 class Priority(IntEnum):
-    """Who goes first; lower goes first."""
+    """The priority of a request; lower values go first."""
 
     INTERACTIVE = 0
     BATCH = 1
 
 
 class Progress(Protocol):
-    """How far an answer has come. Times are by `time.monotonic()`."""
+    """The progress of an answer. Times are `time.monotonic()`."""
 
     first_token: float | None
     last_token: float | None
@@ -28,50 +28,50 @@ class Progress(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request that asks for a slot, waits for a slot, or has a slot. Times are by `time.monotonic()`."""
+    """A request that wants, awaits or has a slot. Times are `time.monotonic()`."""
 
     priority: Priority
     size: int
-    """Bytes of the request."""
+    """The size of the request in bytes."""
     key: str = ""
     """The name of the caller's API key; the empty name stands for all callers without a key."""
     weight: float = 1.0
-    """The share of this key while other keys wait, relative to theirs."""
+    """The weight of this key relative to other keys that wait."""
     most_tokens: int = 1024
-    """How many tokens may be generated for it."""
+    """Maximum number of tokens to generate."""
     deadline: float | None = None
-    """When the caller gives up; None if it never does."""
+    """The caller's deadline; None if there is none."""
     ends_at: float | None = None
-    """When the answer ends with what there is by then; None where it has no time limit."""
+    """When the answer's time limit ends; None if it has none."""
     whole: bool = False
     """Whether the caller waits for the whole answer (unary) rather than for the first token."""
     tried_for: float = 0.0
-    """For how many seconds the caller says that it has been trying."""
+    """The seconds since the caller's first attempt, as reported by the caller."""
     progress: Progress | None = None
 
     since: float = 0.0
-    """Since when it counts as waiting: requests of one line are in this order."""
+    """The arrival, minus `tried_for`. The requests of a line are in this order."""
     first_chance: float = 1.0
-    """How likely it was to be answered in time when it arrived, had it got a slot at once."""
+    """The probability on arrival that it is answered in time if it gets a slot at once."""
     tokens: float = 0.0
-    """How many tokens will probably be generated for it."""
+    """The expected number of tokens to generate."""
     admitted: asyncio.Future[None] | None = None
-    """Resolved when a waiting request gets its slot, or with the reason why it gets none."""
+    """Resolved when the waiting request gets a slot, or with the error if it gets none."""
     waits: bool = False
     """Whether it is in the queue."""
     line: "Share" = field(init=False)
-    """The line that it waits in, or that its slot is counted for; set by `WaitQueue.find_line`."""
+    """The line in which it waits or for which its slot is counted; set by `WaitQueue.find_line`."""
     charged: float = 0.0
     """The seconds of slot time that its line was charged when it got its slot."""
 
 
 class Share:
-    """A part of the slots' time: all of it, that of a priority, of a key within it, or of a line of a key.
+    """A share of the slots' time. The shares form a tree: all, a priority, a key of a priority, a line of a key.
 
-    Slots are given by start-time fair queueing. The child gets the next slot whose next request starts earliest in the
-    virtual time of its parent, and a request of s seconds moves the next start of its share by s / weight. A child that
-    did not wait starts at the virtual time of its parent. A key or priority starts earlier by the slots that it lacks
-    of its fair part: it is served first until it has them.
+    Slots are assigned by start-time fair queueing. The next slot goes to the child whose next request has the earliest
+    start in the virtual time of the parent. A request of s seconds moves the next start of its share by s / weight. A
+    child that did not wait starts at the parent's current virtual time. A key or priority that has fewer slots than its
+    fair part starts earlier, so that it is served first until it has them.
 
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing", IEEE/ACM Transactions on Networking, 1997.
     """
@@ -82,21 +82,22 @@ class Share:
         self.weight = 1.0
         self.children: dict[Hashable, Share] = {}
         self.tickets: list[Ticket] = []
-        """The requests of a line that wait, in the order of `since`."""
+        """The waiting requests of a line, in the order of `since`."""
         self.count = 0
-        """How many requests wait."""
+        """The number of waiting requests."""
         self.bytes = 0
+        """The size of the waiting requests."""
         self.tokens = 0.0
-        """How many tokens will probably be generated for those that wait."""
+        """The expected number of tokens of the waiting requests."""
         self.running = 0
-        """How many requests have a slot."""
+        """The number of requests that have a slot."""
         self.start = 0.0
-        """The virtual time of the parent at which the next request starts."""
+        """When the next request starts, in the parent's virtual time."""
         self.now = 0.0
-        """The virtual time of the children: the start of the last request that got a slot."""
+        """The current virtual time of the children: the start of the last request that got a slot."""
 
     def child(self, name: Hashable, weight: float, seconds: float = 0.0) -> "Share":
-        """The child of this name, made if there is none; it may start earlier by `seconds` for each slot it lacks."""
+        """Returns or creates the child of this name. It starts earlier by `seconds` per slot that it lacks."""
         child = self.children.get(name)
         if child is None:
             child = self.children[name] = Share(self, name)
@@ -107,35 +108,35 @@ class Share:
         return child
 
     def waiting(self) -> "list[Share]":
-        """The children that have requests that wait."""
+        """The children that have waiting requests."""
         return [child for child in self.children.values() if child.count]
 
     def youngest(self) -> Ticket:
-        """The request that came last of those that wait."""
+        """The waiting request that came last."""
         return self.tickets[-1] if self.tickets else max((child.youngest() for child in self.waiting()), key=SINCE)
 
     def fair_part(self) -> float:
-        """The part of its parent's slots that it gets while all its siblings want theirs."""
+        """The part of the parent's slots that it gets while all its siblings use theirs."""
         if self.parent is None:
             return 1.0
         weights: float = sum(map(attrgetter("weight"), self.parent.children.values()))
         return self.weight / weights
 
     def part(self) -> float:
-        """The part of its parent's slots that it gets while it waits.
+        """The part of the parent's slots that it gets at present.
 
-        That is its fair part, or what it has of the running requests, because others may not want theirs.
+        It is the fair part, or its part of the running requests if that is more: siblings may not use theirs.
         """
         return max(self.fair_part(), self.running / max(self.parent.running, 1) if self.parent else 1.0)
 
     def count_waiting(self, ticket: Ticket, sign: int) -> None:
-        """Counts one more request that waits (1), or one less (-1)."""
+        """Counts one more waiting request (1), or one less (-1)."""
         self.count += sign
         self.bytes += sign * ticket.size
         self.tokens += sign * ticket.tokens
 
     def charge(self, seconds: float, slots: int) -> None:
-        """Counts seconds of slot time, and a slot that is given to a request (1) or back (-1)."""
+        """Charges seconds of slot time, and counts a slot that is assigned (1) or free again (-1)."""
         self.running += slots
         if self.parent is not None:
             if slots > 0:
@@ -145,9 +146,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """How much may wait."""
+    """The maximum size of the queue."""
 
     requests: int
     bytes: int
     seconds: float
-    """How long the last request of a line may have to wait, by estimate."""
+    """Maximum estimated wait of the last request of a line."""

@@ -1,4 +1,7 @@
-"""The door for SMG, a gateway that speaks OpenAI's API to its callers and `vllm.grpc.engine.VllmEngine` to servers."""
+"""A second port for SMG, a gateway that translates OpenAI's HTTP API to `vllm.grpc.engine.VllmEngine`.
+
+The settings call this port the door.
+"""
 
 from doherty_service.gateway._server import check_door, run_door
 

@@ -1,4 +1,4 @@
-"""Answers as VllmEngine's messages."""
+"""Encodes answers as VllmEngine's messages."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ _FINISH_REASONS = {
 
 
 class GatewayStream(StreamedAnswer):
-    """An answer that is sent while it comes into being: chunks, and a message that completes it."""
+    """A streamed answer: chunks, then a `complete` message."""
 
     def __init__(self, record: RequestRecord) -> None:
         super().__init__(record)
         self._ids: list[int] = []
 
     def put(self, output: StepOutput) -> None:
-        """Takes what a step produced; its short way is for the contract's messages."""
+        """Takes an output. Skips the shortcut of StreamedAnswer, which encodes messages of the contract."""
         Answer.put(self, output)
 
     def _take(self) -> StepOutput:
@@ -45,34 +45,34 @@ class GatewayStream(StreamedAnswer):
         reply = vllm.GenerateResponse()
         reply.chunk.token_ids.extend(ids)
         reply.chunk.prompt_tokens = self.record.prompt_tokens or 0
-        reply.chunk.completion_tokens = len(ids)  # of this chunk, as vLLM's server has it: SMG adds them up
+        reply.chunk.completion_tokens = len(ids)  # of this chunk only, as in vLLM's server: SMG adds them up
         _put_logprobs(reply.chunk.output_logprobs, output.logprobs)
         return encode(reply)
 
 
 def encode(message: Message) -> bytes:
-    """A message as it goes to gRPC."""
+    """Encodes a message."""
     return message.SerializeToString()
 
 
 def whole_message(answer: WholeAnswer) -> bytes:
-    """The one message of an answer that is not streamed."""
+    """The `complete` message of an answer that is not streamed."""
     output = answer.output()
     if output.finish is None:
-        raise AssertionError("an answer without an end is not whole")
+        raise AssertionError("the answer has not ended")
     reply = _complete(output.finish, _known_ids(output), answer)
     _put_logprobs(reply.complete.output_logprobs, output.logprobs)
     return encode(reply)
 
 
 def _known_ids(output: StepOutput) -> Sequence[int]:
-    """The ids of an output, of which the gateway makes the text.
+    """The token ids of an output, which the gateway detokenizes.
 
     Raises:
-        RuntimeError: the engine does not know them.
+        RuntimeError: The engine does not report them.
     """
     if output.token_ids is None and output.token_count:
-        raise RuntimeError("the engine does not know the ids of what it generated, without which a gateway has no text")
+        raise RuntimeError("the engine does not report the token ids, which a gateway needs to make text")
     return output.token_ids or ()
 
 

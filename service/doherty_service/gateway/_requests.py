@@ -1,4 +1,4 @@
-"""From VllmEngine's requests to those of the contract."""
+"""Translates VllmEngine's requests to those of the contract."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
     from doherty_engine import ModelInfo
 
-_HONOURED = frozenset({"request_id", "tokenized", "text", "sampling_params", "stream"})
+_SUPPORTED = frozenset({"request_id", "tokenized", "text", "sampling_params", "stream"})
 _REFUSED = frozenset({"prompt_logprobs", "logit_bias", "truncate_prompt_tokens", "structural_tag"})
 _ANY_OBJECT = '{"type": "object"}'
 _NO_TOP_K = 1 << 31
-"""SMG may send -1, which is no top_k, as a number without a sign."""
+"""SMG may send -1 (no top_k) as an unsigned number."""
 _SEED_BITS = 32
 
 
 def to_contract(wire: "vllm.GenerateRequest", model: "ModelInfo") -> request_pb2.GenerateRequest:
-    """Translates a request. Values that mean "off" are left out, because SMG sends them unasked.
+    """Translates a request. Values that mean "off" are left out, because SMG always sends them.
 
-    What only concerns the text of special tokens has no effect, since SMG makes the text itself, and neither has
-    `grammar_from_first_token`: our constraints always begin there.
+    Fields about the text of special tokens have no effect, because SMG makes the text itself. Neither has
+    `grammar_from_first_token`: our constraints always apply from the first token.
 
     Raises:
-        UnsupportedFieldError: a field is set that has no counterpart; says which.
+        UnsupportedFieldError: A field is set that the contract does not have; names the first one.
     """
     translation.refuse_unknown(wire)
-    for path in _paths_without_counterpart(wire):
+    for path in _unsupported_paths(wire):
         raise UnsupportedFieldError(path)
     request = request_pb2.GenerateRequest(request_id=wire.request_id)
     request.output.token_ids = True
@@ -48,9 +48,9 @@ def to_contract(wire: "vllm.GenerateRequest", model: "ModelInfo") -> request_pb2
     return request
 
 
-def _paths_without_counterpart(wire: "vllm.GenerateRequest") -> Iterator[str]:
+def _unsupported_paths(wire: "vllm.GenerateRequest") -> Iterator[str]:
     for field, value in wire.ListFields():
-        if field.name not in _HONOURED and not (field.name == "data_parallel_rank" and value == 0):
+        if field.name not in _SUPPORTED and not (field.name == "data_parallel_rank" and value == 0):
             yield field.name
     params = wire.sampling_params
     yield from (f"sampling_params.{field.name}" for field, _ in params.ListFields() if field.name in _REFUSED)
@@ -83,7 +83,7 @@ _OFF = {
 
 
 def _put_stopping(stopping: request_pb2.Stopping, params: "vllm.SamplingParams", room: int) -> None:
-    """`room` is how many tokens the prompt leaves in the context: who asks for more gets as many."""
+    """`room` is the number of tokens that the prompt leaves in the context. A larger `max_tokens` is reduced to it."""
     if params.HasField("max_tokens"):
         stopping.max_output_tokens = min(params.max_tokens, max(1, room))
     if params.min_tokens:

@@ -1,4 +1,4 @@
-"""The server of the door: a port of its own, beside the one of the contract."""
+"""The gRPC server for gateways, on a port of its own."""
 
 from importlib.util import find_spec
 from typing import NoReturn
@@ -19,10 +19,10 @@ _PACKAGE = "smg_grpc_proto"
 
 
 def check_door() -> None:
-    """Makes sure that what the door needs is installed.
+    """Checks that the package that the door needs is installed.
 
     Raises:
-        EngineSetupError: it is not.
+        EngineSetupError: It is not.
     """
     if find_spec(_PACKAGE) is None:
         raise EngineSetupError(
@@ -37,10 +37,10 @@ async def run_door(
     reporter: Reporter,
     receive_watch: ReceiveWatch,
 ) -> NoReturn:
-    """Serves until it is cancelled. Callers need no key: SMG can send none.
+    """Serves until it is cancelled. Callers need no key, because SMG cannot send one.
 
     Raises:
-        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
+        EngineSetupError: The address cannot be bound, or is not a loopback address and --insecure is missing.
     """
     # Not installed everywhere.
     from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc  # noqa: PLC0415
@@ -48,7 +48,7 @@ async def run_door(
     from doherty_service.gateway._servicer import VllmEngineServicer  # noqa: PLC0415
 
     service = vllm_engine_pb2.DESCRIPTOR.services_by_name["VllmEngine"]
-    translation.know_service(service)
+    translation.register_service(service)
     interceptor = LatencyInterceptor(reporter, receive_watch, own_services=[service.full_name])
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     vllm_engine_pb2_grpc.add_VllmEngineServicer_to_server(VllmEngineServicer(generations, servicer), server)

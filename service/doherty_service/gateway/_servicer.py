@@ -1,4 +1,4 @@
-"""vllm.grpc.engine.VllmEngine, as far as SMG asks for it."""
+"""The parts of vllm.grpc.engine.VllmEngine that SMG uses."""
 
 import asyncio
 import time
@@ -28,20 +28,20 @@ _Task = asyncio.Task[object]
 
 
 class VllmEngineServicer:
-    """Serves what the contract serves, to gateways. Methods get the record of the RPC and return bytes, as ours do."""
+    """Serves gateways. Like those of our contract, its methods get the record of the RPC and return bytes."""
 
     def __init__(self, generations: "Generations", native: "GenerationServicer") -> None:
-        """Requests are accepted and read by `native`."""
+        """`native` accepts and reads the translated requests."""
         self._generations = generations
         self._native = native
         self._archive = TokenizerArchive()
         self._running: defaultdict[str, set[_Task]] = defaultdict(set)
-        """The tasks of the requests that are open, by the gateway's ids of them."""
+        """The tasks of the open requests, by the gateway's request id."""
         self._aborted: set[_Task] = set()
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
-    async def Generate(self, request: vllm.GenerateRequest, record: RequestRecord) -> None:  # noqa: N802 - gRPC's name; its context is ours, and replies are bytes
-        """Generates one answer: chunks and a complete message, or that alone."""
+    async def Generate(self, request: vllm.GenerateRequest, record: RequestRecord) -> None:  # noqa: N802 - gRPC's name
+        """Generates one answer: chunks and a `complete` message, or the latter alone."""
         record.method = STREAM_GENERATE if request.stream else GENERATE
         with self._abortable(request.request_id, record):
             if request.stream:
@@ -78,10 +78,10 @@ class VllmEngineServicer:
 
     @contextmanager
     def _abortable(self, name: str, record: RequestRecord) -> Iterator[None]:
-        """Lets `Abort` end the running RPC.
+        """Allows `Abort` to end the current RPC until the end of the block.
 
         Raises:
-            CallerLeftError: it did.
+            CallerLeftError: `Abort` has ended it.
         """
         task = asyncio.current_task()
         if task is None:
@@ -91,7 +91,7 @@ class VllmEngineServicer:
             yield
         except asyncio.CancelledError:
             if task not in self._aborted or task.uncancel():
-                raise  # its connection is gone
+                raise  # the caller has left
             record.abort_cause = AbortCause.CANCELLED
             raise CallerLeftError from None
         finally:
@@ -101,7 +101,7 @@ class VllmEngineServicer:
                 del self._running[name]
 
     async def Abort(self, request: vllm.AbortRequest, _: RequestRecord) -> bytes:  # noqa: N802 - as Generate
-        """Ends requests, whichever connection they came on; those that are over already are left alone."""
+        """Ends requests of any connection. Requests that have already ended are ignored."""
         for name in request.request_ids:
             for task in self._running.get(name, ()):
                 if task not in self._aborted:
@@ -110,12 +110,12 @@ class VllmEngineServicer:
         return encode(vllm.AbortResponse())
 
     async def HealthCheck(self, _: vllm.HealthCheckRequest, __: RequestRecord) -> bytes:  # noqa: N802 - as Generate
-        """Tells whether requests are accepted."""
+        """Returns whether requests are accepted."""
         is_open = self._generations.is_open
         return encode(vllm.HealthCheckResponse(healthy=is_open, message=self._generations.state.value))
 
     async def GetModelInfo(self, _: vllm.GetModelInfoRequest, __: RequestRecord) -> bytes:  # noqa: N802 - as Generate
-        """Tells what is served; only a model that has a path is asked for its tokenizer."""
+        """Describes the model. The gateway calls GetTokenizer only if the paths are not empty."""
         model = self._generations.model()
         folder = "" if model.tokenizer_folder is None else str(model.tokenizer_folder)
         return encode(
@@ -131,11 +131,11 @@ class VllmEngineServicer:
         )
 
     async def GetServerInfo(self, _: vllm.GetServerInfoRequest, __: RequestRecord) -> bytes:  # noqa: N802 - as Generate
-        """Tells of the server."""
+        """Describes the server."""
         return encode(
             vllm.GetServerInfoResponse(
                 active_requests=self._generations.in_flight,
-                uptime_seconds=time.monotonic() - self._began,
+                uptime_seconds=time.monotonic() - self._start,
                 server_type="doherty",
                 data_parallel_size=1,
                 max_num_seqs=self._generations.model().slots,
@@ -143,7 +143,7 @@ class VllmEngineServicer:
         )
 
     async def GetLoads(self, _: vllm.GetLoadsRequest, __: RequestRecord) -> bytes:  # noqa: N802 - as Generate
-        """Tells how busy the server is."""
+        """Returns the current load."""
         load = self._generations.load()
         scheduler = vllm.SchedulerLoad(
             num_running_reqs=load.running,
@@ -163,15 +163,15 @@ class VllmEngineServicer:
         """Sends the files of the tokenizer, as an archive in chunks.
 
         Raises:
-            UnsupportedMethodError: the engine has none in Hugging Face's format.
+            UnsupportedMethodError: The engine has no tokenizer in Hugging Face's format.
         """
         folder, context = self._generations.model().tokenizer_folder, record.rpc_context
         if folder is None or context is None:
             raise UnsupportedMethodError
-        data, digest = await self._archive.of(folder)
-        for at in range(0, len(data), CHUNK_BYTES):
-            is_last = at + CHUNK_BYTES >= len(data)
-            chunk = common_pb2.GetTokenizerChunk(data=data[at : at + CHUNK_BYTES], sha256=digest if is_last else "")
+        data, digest = await self._archive.get(folder)
+        for start in range(0, len(data), CHUNK_BYTES):
+            end = start + CHUNK_BYTES
+            chunk = common_pb2.GetTokenizerChunk(data=data[start:end], sha256=digest if end >= len(data) else "")
             await context.write(encode(chunk))
 
     async def _unsupported(self, _: object, __: RequestRecord) -> NoReturn:

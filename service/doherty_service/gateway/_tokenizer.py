@@ -1,4 +1,4 @@
-"""The files of a tokenizer as one archive, which gateways fetch to tokenize by themselves."""
+"""Packs the files of a tokenizer into an archive. Gateways fetch it, because they tokenize themselves."""
 
 import asyncio
 import hashlib
@@ -9,14 +9,14 @@ from pathlib import Path
 from doherty_engine import EngineFailedError
 
 _PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt")
-_LEFT_OUT = "*.index.json"
-"""Lists of weights."""
+_EXCLUDED = "*.index.json"
+"""Indexes of weight files."""
 CHUNK_BYTES = 64 << 10
-"""What SMG's own servers send in a message."""
+"""The chunk size of SMG's own servers."""
 
 
 class TokenizerArchive:
-    """The archive of one folder, made when it is first asked for."""
+    """The archive of a folder, made when it is first requested."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -24,11 +24,11 @@ class TokenizerArchive:
         self._digest = ""
         self._making = asyncio.Lock()
 
-    async def of(self, folder: Path) -> tuple[bytes, str]:
-        """The archive (zip) of a folder's files and its SHA-256 in hexadecimal digits.
+    async def get(self, folder: Path) -> tuple[bytes, str]:
+        """Returns the zip archive of a folder's files and its SHA-256 in hexadecimal.
 
         Raises:
-            EngineFailedError: the files cannot be read.
+            EngineFailedError: The files cannot be read.
         """
         async with self._making:
             if folder != self._folder:
@@ -45,6 +45,6 @@ def _pack(folder: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)}):
-            if path.is_file() and not path.match(_LEFT_OUT):
+            if path.is_file() and not path.match(_EXCLUDED):
                 archive.write(path, path.name)
     return buffer.getvalue()

@@ -1,8 +1,9 @@
-"""From a valid request to the last output of its answer."""
+"""The answers to requests: from the validated request to the engine's last output."""
 
 from doherty_service.generation._answer import Answer, StreamedAnswer, WholeAnswer, mark, merge, settle
-from doherty_service.generation._generations import RETRY_SECONDS, Generations, Load, State
+from doherty_service.generation._generations import RETRY_SECONDS, Generations
 from doherty_service.generation._session import EngineSession
+from doherty_service.generation._state import Load, State
 from doherty_service.generation._writes import MessageWriter, WriteWatch
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""An answer while it comes into being: what the engine gave, on its way to the caller."""
+"""Answers: they take the engine's outputs and deliver them to the caller."""
 
 import asyncio
 import time
@@ -21,10 +21,10 @@ from doherty_service.generation._writes import MessageWriter
 from doherty_service.telemetry import RequestRecord
 
 _MOST_UNREAD = 32_768
-"""Outputs of a streamed answer that wait for its caller to read."""
+"""Maximum number of outputs of a streamed answer that wait until the caller reads."""
 
 _MOST_WEIGHT = 16_384
-"""Tokens in one message, each counted with its alternatives: about 400 kB with 20 log probabilities a token."""
+"""Maximum number of tokens and alternatives in a message: about 400 kB with 20 log probabilities per token."""
 
 _REQUEST_ID = "doherty-request-id"
 """The initial metadata of an answer whose caller is told of its admission."""
@@ -39,13 +39,13 @@ Most answers begin sooner, which tells the same and costs nothing.
 class Answer(ABC):
     """One request from its admission to the engine's last output.
 
-    The engine's outputs come through `put`. A subclass decides in `deliver` when and how they leave, and in `end` what
-    becomes of the end. `Generations` admits it, and makes the engine drop what is left of it.
+    The engine's outputs arrive through `put`. A subclass decides in `deliver` when and how they are sent, and in `end`
+    how the RPC learns of the end. `Generations` admits the request, and aborts it in the engine if it has not ended.
 
-    fail        ends it with an error, behind the outputs that came before
-    break_off   ends it with an error at once
-    end         is called by either, and when all of it is delivered
-    leave       nobody waits for it any more
+    fail        ends the answer with an error, after the outputs that came before
+    break_off   ends the answer with an error at once
+    end         is called by both, and after all outputs are delivered
+    leave       is called when nobody waits for the answer any more
     """
 
     request: EngineRequest
@@ -55,16 +55,16 @@ class Answer(ABC):
     def __init__(self, record: RequestRecord) -> None:
         self.record = record
         self.is_submitted = False
-        """Whether the engine has got it."""
+        """Whether the request was submitted to the engine."""
         self.awaits: Admission | None = None
-        """Where it waits for a slot; None while it does not."""
+        """The admission in whose queue the request waits; None if it does not wait."""
         self.handle: RequestHandle | None = None
         self.aborted_at: float | None = None
-        """When the request was left, by `time.monotonic()`."""
+        """When the request was aborted (`time.monotonic()`)."""
         self.taken: float | None = None
-        """What its caller's limits are given back; None while it is not counted."""
+        """What to give back to the caller's limits at the end; None if the request is not counted."""
         self.is_over = False
-        """Whether nothing of it is delivered any more."""
+        """Whether no more outputs are delivered."""
         self._unread: list[StepOutput] = []
         self._failure: Exception | None = None
         self._has_begun = False
@@ -72,11 +72,11 @@ class Answer(ABC):
 
     @abstractmethod
     def deliver(self) -> None:
-        """Called when there is something to deliver: outputs, or a failure behind them."""
+        """Called when there is something to deliver: outputs, or a failure after them."""
 
     @abstractmethod
     def end(self, error: Exception | None) -> None:
-        """Called once, when all of the answer is delivered, or when it ends with an error."""
+        """Called once: when the whole answer is delivered, or when it ends with an error."""
 
     def submitted(self) -> None:
         """Called when the engine has got the request."""
@@ -94,14 +94,14 @@ class Answer(ABC):
             tell()
 
     def put(self, output: StepOutput) -> None:
-        """Takes what a step produced for the request."""
+        """Takes the output of one engine step for this request."""
         finish = output.finish
         if self.is_over or self._failure is not None:
             return
         if output.error is not None:
             self.fail(output.error)
         elif finish is not None and finish.reason is FinishReason.ABORTED:
-            self.fail(EngineFailedError("the engine dropped a request that is still read"))
+            self.fail(EngineFailedError("the engine aborted a request whose caller is still waiting"))
         elif len(self._unread) >= _MOST_UNREAD and not self.ticket.whole:
             self.break_off(StalledReaderError())
         else:
@@ -109,7 +109,7 @@ class Answer(ABC):
             self.deliver()
 
     def fail(self, error: Exception) -> None:
-        """Ends the answer with an error, behind what was put before it."""
+        """Ends the answer with an error, after the outputs that were put before."""
         if self._failure is None and not self.is_over:
             self._failure = error
             self.deliver()
@@ -120,7 +120,7 @@ class Answer(ABC):
             self._finish(error)
 
     def leave(self) -> None:
-        """Delivers nothing more, and lets the engine drop the request unless it has ended."""
+        """Delivers nothing more, and aborts the request in the engine unless it has ended."""
         self.is_over = True
         self._unread.clear()
         self._end_silence()
@@ -142,7 +142,7 @@ class Answer(ABC):
             self._silence = None
 
     def _take(self) -> StepOutput:
-        """All outputs that wait, merged into one that is not too large for a message."""
+        """Returns the waiting outputs, merged into one; only as many as fit into a message."""
         unread = self._unread
         if len(unread) == 1:
             self._unread = []
@@ -158,7 +158,7 @@ class Answer(ABC):
         return merge(unread[:count])
 
     def _message(self, output: StepOutput) -> bytes:
-        """The message for outputs that are handed to the transport now; empty where there is nothing to send."""
+        """Returns the message for an output that is handed to the transport now; empty if there is nothing to send."""
         mark(self.record, output)
         message = translation.stream_message(
             output, self.record, self.model, self.request, is_first=not self._has_begun
@@ -175,18 +175,18 @@ class AwaitedAnswer(Answer):
     def __init__(self, record: RequestRecord) -> None:
         super().__init__(record)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Resolved when all of the answer is delivered, or with its error."""
+        """Resolved when the whole answer is delivered, or with its error."""
 
     def end(self, error: Exception | None) -> None:
-        """Wakes whoever awaits the answer."""
+        """Resolves `done`."""
         settle(self.done, error)
 
 
 class WholeAnswer(AwaitedAnswer):
-    """An answer that its caller gets as a whole. Tokens are marked as the engine produces them."""
+    """An answer that is sent as one message. Tokens are recorded when the engine produces them."""
 
     def put(self, output: StepOutput) -> None:
-        """Takes what a step produced: a token in the middle of the answer is only kept."""
+        """Takes an output. One in the middle of the answer is only stored."""
         if output.finish is None and output.error is None and output.started is None and not self.is_over:
             self._unread.append(output)
             if output.token_count:
@@ -195,7 +195,7 @@ class WholeAnswer(AwaitedAnswer):
             super().put(output)
 
     def deliver(self) -> None:
-        """Marks what came, and ends with the last output or a failure."""
+        """Records the newest output; the last one or a failure ends the answer."""
         if self._failure is not None:
             self._finish(self._failure)
             return
@@ -205,19 +205,19 @@ class WholeAnswer(AwaitedAnswer):
             self._finish(None)
 
     def output(self) -> StepOutput:
-        """All of the answer."""
+        """The whole answer as one output."""
         return merge(self._unread)
 
     def reply(self) -> Generator[None, None, bytes]:
-        """Makes the GenerateResponse; yields after each piece of work."""
+        """Makes the GenerateResponse; yields after each slice of work."""
         return translation.whole_message(self.output(), self.record, self.model, self.request)
 
 
 class StreamedAnswer(AwaitedAnswer, MessageWriter):
-    """An answer that is written to its caller while it comes into being.
+    """An answer that is sent while it is generated.
 
-    Each output is written from within the engine's step, without a task, if the one before it has left; what comes
-    meanwhile is merged into the next message.
+    If the previous message has been sent, an output is written within the engine's step, without a task. Outputs that
+    arrive while a message is being sent are merged into the next one.
     """
 
     def __init__(self, record: RequestRecord) -> None:
@@ -226,7 +226,7 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
         self._is_last_written = False
 
     def put(self, output: StepOutput) -> None:
-        """Takes what a step produced: a token in the middle of the answer is written here if nothing is in its way."""
+        """Takes an output. One in the middle of the answer is written here directly, if no message is being sent."""
         if (
             self._has_begun
             and self.write_began is None
@@ -242,16 +242,16 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
             super().put(output)
 
     def deliver(self) -> None:
-        """Writes what there is, unless a message is still on its way."""
+        """Writes what there is, unless a message is still being sent."""
         if self.write_began is not None:
-            self.wants_word = True
+            self.calls_written = True
             return
         while self._unread:
             output = self._take()
             message = self._message(output)
             if message:
                 self._is_last_written = output.finish is not None
-                self.wants_word = self._is_last_written or bool(self._unread) or self._failure is not None
+                self.calls_written = self._is_last_written or bool(self._unread) or self._failure is not None
                 self.write(message)
                 return
         if self._failure is not None:
@@ -266,7 +266,7 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
         self.send_metadata(((_REQUEST_ID, self.record.request_id),))
 
     def written(self, error: Exception | None) -> None:
-        """Goes on when the transport has taken a message, or ends when it cannot."""
+        """Continues after a message was sent, or ends after an error."""
         if self.is_over:
             return
         if error is not None or self._is_last_written:
@@ -274,7 +274,7 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
         else:
             try:
                 self.deliver()
-            except Exception as failure:  # noqa: BLE001 - it is raised in the RPC's task, which maps and logs it
+            except Exception as failure:  # noqa: BLE001 - raised in the RPC's task, which maps and logs it
                 self.break_off(failure)
 
     def stall(self) -> None:
@@ -283,7 +283,7 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
 
 
 def settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
-    """Resolves a future, unless whoever awaited it has left."""
+    """Resolves a future, unless it is already done or cancelled."""
     if future.done():
         return
     if error is None:
@@ -293,7 +293,7 @@ def settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
 
 
 def mark(record: RequestRecord, output: StepOutput) -> None:
-    """Leaves the marks of an output on the record."""
+    """Writes the timestamps and counts of an output to the record."""
     if output.started is not None:
         record.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
         record.caller.charge(output.started.prompt_tokens)
@@ -308,7 +308,7 @@ def mark(record: RequestRecord, output: StepOutput) -> None:
 
 
 def merge(outputs: Sequence[StepOutput]) -> StepOutput:
-    """One output out of several that follow each other; what is unknown for one of them is unknown for all."""
+    """Merges consecutive outputs into one. What is unknown for one of them is unknown in the result."""
     if len(outputs) == 1:
         return outputs[0]
     last = outputs[-1]

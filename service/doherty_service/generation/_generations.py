@@ -1,11 +1,9 @@
-"""The way of a request through the server: admission, engine, answer; the engine always drops what is left of it."""
+"""Leads requests through admission and the engine, and makes sure that the engine ends each of them."""
 
 import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 
 from doherty_engine import (
     Drafting,
@@ -21,68 +19,43 @@ from doherty_service._errors import OverloadedError, UnavailableError
 from doherty_service.admission import Admission, Pace, QueueBounds, Shares
 from doherty_service.generation._answer import Answer, AwaitedAnswer
 from doherty_service.generation._session import EngineSession
+from doherty_service.generation._state import Load, State
 from doherty_service.generation._writes import WriteWatch
 from doherty_service.telemetry import LatencyRecorder
 
 RETRY_SECONDS = 1.0
-"""When to try again while the model is loaded or the server goes away."""
+"""Retry delay sent to callers while the model is loading or the server is shutting down."""
 
-_TELL_SECONDS = 1.0
-"""How long callers have to be told that the server shuts down."""
+_END_SECONDS = 1.0
+"""How long to wait at shutdown until the callers have received their errors."""
 
 _MOST_COUNTING = 8
-"""Inputs at a time that are only counted; tokenizing is the work of a thread."""
-
-
-class State(StrEnum):
-    """What the server is doing."""
-
-    LOADING = "loading"
-    """The first engine is being started."""
-    SERVING = "serving"
-    RESTARTING = "restarting"
-    """The engine failed, and another one is being started."""
-    DRAINING = "draining"
-    """New requests are refused, because the server shuts down."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is going on right now; all zero while there is no engine."""
-
-    running: int = 0
-    queued: int = 0
-    queued_bytes: int = 0
-    slots: int = 0
-
-    @property
-    def utilization(self) -> float:
-        """Requests that run or wait, divided by the engine's slots; 0 without an engine."""
-        return (self.running + self.queued) / self.slots if self.slots else 0.0
+"""Maximum number of inputs that are counted (CountTokens) at a time, each by a thread that tokenizes."""
 
 
 class Generations:
-    """Everything that is being generated, and whether more may come.
+    """All answers that are being generated, and whether new requests are accepted.
 
     A request goes through `begin_answer`, `serve` (or its two parts, `try_submit` and `wait_and_submit`), `end_answer`.
     """
 
     def __init__(self, recorder: LatencyRecorder, bounds: QueueBounds) -> None:
-        """Accepts nothing until `begin`."""
+        """Accepts nothing before `begin`."""
         self.writes = WriteWatch()
         self.draining = asyncio.Event()
-        """Set once no new requests are accepted because the server shuts down."""
+        """Set when the server begins to shut down and accepts no new requests."""
         self.in_flight = 0
-        """How many requests run or wait."""
+        """The number of running and waiting requests."""
         self._recorder = recorder
         self._bounds = bounds
         self._pace: Pace | None = None
         self._session: EngineSession | None = None
         self._model: ModelInfo | None = None
-        self._later: UnavailableError | None = None
+        self._no_engine_error: UnavailableError | None = None
+        """The error for requests that come while a lost engine is replaced."""
         self._counting = Shares(_MOST_COUNTING, recorder.refusals)
         self._waiting: Counter[str] = Counter()
-        """How many requests wait for a slot, by the name of the key."""
+        """The number of requests that wait for a slot, by the name of the key."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -91,11 +64,11 @@ class Generations:
         self._model = session.engine.info()
         self._pace = Pace(self._model.slots, self._pace)
         session.admission = Admission(self._bounds, pace=self._pace, refusals=self._recorder.refusals)
-        self._session, self._later = session, None
+        self._session, self._no_engine_error = session, None
 
     def lose_engine(self, failed: UnavailableError, later: UnavailableError) -> None:
-        """Ends all requests with `failed` at once, and answers those to come with `later` until the next `begin`."""
-        session, self._session, self._later = self._session, None, later
+        """Ends all requests with `failed` at once, and refuses new ones with `later` until the next `begin`."""
+        session, self._session, self._no_engine_error = self._session, None, later
         if session is not None:
             session.lose(failed)
 
@@ -119,61 +92,61 @@ class Generations:
         return State.LOADING if self._model is None else State.RESTARTING
 
     def step_age(self) -> float:
-        """Seconds since the engine's last sign of life; 0 while it has nothing to do."""
+        """Seconds since the engine last made progress; 0 while it has no work."""
         session = self._session
         return time.monotonic() - session.last_sign if session is not None and session.is_busy else 0.0
 
     def load(self) -> Load:
-        """What is going on right now."""
-        session = self._session  # once, because Prometheus reads it from a thread
+        """The current load."""
+        session = self._session  # read once, because the metrics are collected in another thread
         if session is None:
             return Load()
         admission = session.admission
         return Load(admission.running, admission.queued, admission.queued_bytes, admission.slots)
 
     def load_of_keys(self) -> "dict[str, tuple[int, int]]":
-        """How many requests of each key run and wait, by its name; without those that have none. Any thread may ask."""
+        """The numbers of running and waiting requests per key name, for keys that have any. Thread-safe."""
         session = self._session
         running = Counter() if session is None else session.running_by_key()
         waiting = self._waiting.copy()
         return {name: (running[name], waiting[name]) for name in running | waiting}
 
     def model(self) -> ModelInfo:
-        """What the engine serves, or served when it was last there.
+        """The model that the engine serves; while the engine is being replaced, the model of the previous one.
 
         Raises:
-            UnavailableError: the engine has not been ready yet.
+            UnavailableError: No engine has been ready yet.
         """
         if self._model is None:
-            raise self._absence()
+            raise self._unavailable()
         return self._model
 
     def kv_cache_use(self) -> float | None:
-        """The share of the KV cache in use, where the engine tells."""
+        """The share of the KV cache in use; None if the engine does not report it."""
         session = self._session
         return None if session is None else session.engine.health().kv_cache_use
 
     def drafting(self) -> Drafting | None:
-        """What speculative decoding brought since the engine started; None where nothing is drafted."""
+        """Counts of speculative decoding since the engine started; None if it is not used."""
         session = self._session
         return None if session is None else session.engine.health().drafting
 
     async def count_tokens(self, content: Input, key: str) -> int:
-        """Counts the tokens of an input as the model would read it, for the key of this name.
+        """Counts the tokens of an input as the model would read it. `key` is the name of the caller's key.
 
         Raises:
-            OverloadedError: the key has too many being counted already.
-            UnavailableError: there is no engine.
+            OverloadedError: Too many inputs of this key are being counted already.
+            UnavailableError: There is no engine.
         """
         engine = self._running_session().engine
         with self._counting.take(key):
             return await engine.count_tokens(content)
 
     def check_open(self) -> None:
-        """Makes sure that requests are accepted.
+        """Checks that requests are accepted.
 
         Raises:
-            UnavailableError: the model is being loaded, or the server shuts down.
+            UnavailableError: The model is loading, or the server is shutting down.
         """
         if self.draining.is_set():
             raise UnavailableError("DRAINING", "the server is shutting down", retry_after=RETRY_SECONDS)
@@ -181,30 +154,30 @@ class Generations:
 
     def _running_session(self) -> EngineSession:
         if self._session is None:
-            raise self._absence()
+            raise self._unavailable()
         return self._session
 
-    def _absence(self) -> UnavailableError:
-        """What callers are told while there is no engine."""
-        if self._later is None:
+    def _unavailable(self) -> UnavailableError:
+        """The error for requests that come while there is no engine."""
+        if self._no_engine_error is None:
             return UnavailableError("WARMING_UP", "the model is still being loaded", retry_after=RETRY_SECONDS)
-        return self._later.copy()
+        return self._no_engine_error.copy()
 
     async def serve(self, answer: AwaitedAnswer) -> None:
-        """Waits until a request is answered; `end_answer` must follow, however this ends.
+        """Waits until a request is answered. The caller must call `end_answer` afterwards, also after an error.
 
         Raises:
-            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
-            UnavailableError: the server accepts nothing, or the engine was lost.
-            StalledReaderError: the caller stopped reading.
-            EngineError: the engine could not complete the answer.
+            OverloadedError: The queue is full, or the wait would be too long for the caller.
+            UnavailableError: The server accepts no requests, or the engine was lost.
+            StalledReaderError: The caller stopped reading.
+            EngineError: The engine could not complete the answer.
         """
-        if (awaited := self.try_submit(answer)) is not None:
-            await self.wait_and_submit(answer, awaited)
+        if (session := self.try_submit(answer)) is not None:
+            await self.wait_and_submit(answer, session)
         await answer.done
 
-    def no_room(self) -> OverloadedError:
-        """What a request is told for which there is no room, not even to wait; counts it as refused."""
+    def refuse_full(self) -> OverloadedError:
+        """Counts a refusal, and returns the error for a request that there is not even room to queue."""
         self._recorder.refusals["QUEUE_FULL"] += 1
         return OverloadedError("QUEUE_FULL", "too many requests of this RPC wait already", retry_after=RETRY_SECONDS)
 
@@ -212,15 +185,15 @@ class Generations:
         """Counts a request as in flight, and against the limits of its caller, until `end_answer`.
 
         Raises:
-            OverloadedError: one more would be beyond a limit of its caller's key.
-            UnauthenticatedError: the key was revoked.
+            OverloadedError: The request would exceed a limit of the caller's key.
+            UnauthenticatedError: The key was revoked.
         """
         answer.taken = answer.record.caller.take()
         self.in_flight += 1
         self._idle.clear()
 
     def end_answer(self, answer: Answer) -> None:
-        """Makes sure that the engine drops a request, and counts it no longer. May be called more than once."""
+        """Aborts a request in the engine unless it has ended, and stops counting it. May be called repeatedly."""
         taken, answer.taken = answer.taken, None
         if taken is None:
             return
@@ -234,11 +207,14 @@ class Generations:
                 self._idle.set()
 
     def try_submit(self, answer: Answer) -> EngineSession | None:
-        """Gives a request to the engine if a slot is free and nobody waits for it; else returns whose slot it awaits.
+        """Submits a request to the engine if a slot is free and no other request waits. Otherwise queues it.
+
+        Returns:
+            None if it was submitted; otherwise the session for which `wait_and_submit` must be called.
 
         Raises:
-            OverloadedError: there is no room in the queue, or the wait would be too long for the caller.
-            UnavailableError: the engine was lost since `check_open`.
+            OverloadedError: The queue is full, or the wait would be too long for the caller.
+            UnavailableError: The engine was lost since `check_open`.
         """
         session = self._running_session()
         if not session.admission.enter(answer.ticket):
@@ -249,14 +225,14 @@ class Generations:
         return None
 
     async def wait_and_submit(self, answer: Answer, session: EngineSession) -> None:
-        """Waits for a slot, and gives a request that is in the queue to the engine; or ends it at its time limit.
+        """Waits until a queued request gets a slot, and submits it to the engine; or ends it at its time limit.
 
         Raises:
-            OverloadedError: it had to make room in the queue, or has waited too long for its caller.
-            UnavailableError: the engine was lost.
+            OverloadedError: The request had to make room for another one, or its deadline has become too close.
+            UnavailableError: The engine was lost.
         """
         if await self._admit(session.admission, answer):
-            if session.loss is not None:  # in the moment after the grant
+            if session.loss is not None:  # the engine was lost just after the slot was given
                 raise session.loss.copy()
             answer.awaits = None
             session.submit(answer)
@@ -264,53 +240,53 @@ class Generations:
             answer.put(await self._ended_in_queue(session, answer))
 
     async def _admit(self, admission: Admission, answer: Answer) -> bool:
-        """Waits for a slot; False when the request's time limit ran out before."""
+        """Waits for a slot. Returns False if the request's time limit ended before."""
         admitted = answer.ticket.admitted
         if admitted is None:
-            raise AssertionError("it is not in the queue")
+            raise AssertionError("the request is not in the queue")
         ends_at = answer.request.stopping.ends_at
-        begun = time.monotonic()
+        start = time.monotonic()
         self._waiting[answer.record.caller.name] += 1
         try:
-            async with asyncio.timeout(None if ends_at is None else ends_at - begun):
+            async with asyncio.timeout(None if ends_at is None else ends_at - start):
                 await admitted
         except TimeoutError:
             admission.leave(answer.ticket)
             return False
         finally:
             self._waiting[answer.record.caller.name] -= 1
-            answer.record.queue = time.monotonic() - begun
+            answer.record.queue = time.monotonic() - start
         return True
 
     async def _ended_in_queue(self, session: EngineSession, answer: Answer) -> StepOutput:
-        """The end of a request whose time limit ran out while it waited: no text, but truthful sizes.
+        """Returns the last output for a request whose time limit ended while it waited: no text, but correct counts.
 
         Raises:
-            EngineError: the request would have been refused in its turn, too.
+            EngineError: The engine would have refused the request.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         request = answer.request
-        count = session.engine.count_tokens  # unbounded here: the queue has bounded these requests
+        count = session.engine.count_tokens  # not bounded by `_counting`: the queue has bounded these requests
         prompt_tokens = await count(request.input)
         prefix_tokens = 0 if request.prefix is None else await count(request.prefix)
         budget = output_budget(request.input, prompt_tokens, answer.model.context_tokens, request.stopping)
         reason = FinishReason.TIME_LIMIT if prefix_tokens < budget else FinishReason.LENGTH
-        started = Started(prompt_tokens, time.monotonic() - begun)
+        started = Started(prompt_tokens, time.monotonic() - start)
         return StepOutput(request.key, started=started, finish=Finish(reason, output_tokens=prefix_tokens))
 
     def close(self) -> None:
-        """Refuses new requests from now on."""
+        """Refuses all new requests."""
         self.draining.set()
 
     async def finished(self) -> None:
-        """Returns when nothing is in flight."""
+        """Waits until no request is in flight."""
         await self._idle.wait()
 
     async def end(self) -> None:
-        """Ends all requests, and waits until their callers have been told."""
+        """Ends all requests with DRAINED, and waits until their callers have received it."""
         error = UnavailableError("DRAINED", "the server shut down", retry_after=RETRY_SECONDS)
         self.lose_engine(error, error)
         with suppress(TimeoutError):
-            # A caller that does not read is told nothing; its RPC ends with the server.
-            async with asyncio.timeout(_TELL_SECONDS):
+            # A caller that does not read receives nothing; its RPC ends with the server.
+            async with asyncio.timeout(_END_SECONDS):
                 await self._idle.wait()

@@ -1,4 +1,4 @@
-"""One start of an engine: what it works on, and the slots that it has."""
+"""One start of an engine: its running requests and its slots."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ from doherty_service.telemetry import LatencyRecorder
 
 
 class EngineSession:
-    """Hands requests to one engine, and what each of its steps produced to the answers that wait for it.
+    """Passes requests to one engine, and the outputs of the engine's steps to the answers.
 
-    `sink` is what the engine calls. A new engine gets a new session, so nothing that a lost one may still say matters.
+    The engine calls `sink`. A new engine gets a new session, so late outputs of a lost engine go nowhere.
     """
 
     admission: Admission
@@ -24,33 +24,33 @@ class EngineSession:
     def __init__(self, engine: Engine, recorder: LatencyRecorder) -> None:
         self.engine = engine
         self.last_step = time.monotonic()
-        """When the engine last gave a sign of life, or got work after it had none."""
+        """When the engine last finished a step, or got work after it had none."""
         self.request_failed = asyncio.Event()
-        """Set when a request has failed, which may mean that the engine has."""
+        """Set when a request has failed, which may mean that the engine has failed."""
         self.loss: UnavailableError | None = None
-        """What its requests were told when it was lost."""
+        """The error that ended its requests when the engine was lost."""
         self._recorder = recorder
         self._answers: dict[str, Answer] = {}
 
     @property
     def is_busy(self) -> bool:
-        """Whether the engine has something to do."""
+        """Whether the engine has work."""
         return bool(self._answers)
 
     @property
     def last_sign(self) -> float:
-        """When the engine last gave a sign of life, by `time.monotonic()`."""
+        """When the engine last made progress (`time.monotonic()`)."""
         return max(self.last_step, self.engine.health().last_progress or 0.0)
 
     def running_by_key(self) -> Counter[str]:
-        """How many requests of each key have a slot, by its name. Any thread may ask."""
+        """The number of running requests by key name. Thread-safe."""
         return Counter(answer.record.caller.name for answer in list(self._answers.values()))
 
     def submit(self, answer: Answer) -> None:
-        """Begins a request that has a slot.
+        """Submits a request that has a slot to the engine.
 
         Raises:
-            Exception: the engine failed before it began; the slot is free.
+            Exception: The engine could not begin it; the slot is free again.
         """
         if not self._answers:
             self.last_step = time.monotonic()
@@ -60,48 +60,48 @@ class EngineSession:
         try:
             answer.handle = self.engine.submit(answer.request)
         except BaseException:
-            # The engine will say nothing about it.
+            # The engine will produce no output for this request.
             self._release(answer, StepOutput(key, finish=Finish(FinishReason.ABORTED)))
             raise
 
     def sink(self, outputs: Sequence[StepOutput]) -> None:
-        """Hands the outputs of one step to the answers they belong to."""
+        """Passes the outputs of one step to their answers."""
         self.last_step = time.monotonic()
         answers = self._answers
         for output in outputs:
             answer = answers.get(output.key)
             if answer is None:
-                continue  # the engine's last word on it has been heard
+                continue  # its last output has already arrived
             try:
                 if output.finish is not None or output.error is not None:
                     self._release(answer, output)
                 answer.put(output)
-            except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; its RPC logs it
+            except Exception as error:  # noqa: BLE001 - an error in one answer must not stop the others; its RPC logs it
                 answer.break_off(error)
 
     def _release(self, answer: Answer, last: StepOutput) -> None:
-        """Frees the slot of a request on which the engine has said its last word."""
+        """Frees the slot of a request whose last output has arrived."""
         record = answer.record
         answer.handle = None
         del self._answers[answer.request.key]
         if last.error is not None:
             self.request_failed.set()
-        # A canary says nothing about how long people's answers take, nor does a request that failed.
-        tells = record.is_answer and last.error is None
+        # The durations of canaries and of failed requests say nothing about those of answers.
+        is_typical = record.is_answer and last.error is None
         self.admission.release(
             answer.ticket,
-            record.output_tokens + last.token_count if tells else None,
+            record.output_tokens + last.token_count if is_typical else None,
             ended=last.finish is not None and last.finish.reason is FinishReason.STOP,
         )
         if answer.aborted_at is not None:
             self._recorder.slot_freed(record.abort_cause, time.monotonic() - answer.aborted_at)
 
     def lose(self, error: UnavailableError) -> None:
-        """Ends the wait of all its requests; the engine is not coming back."""
+        """Ends all its requests, because the engine was lost."""
         self.loss = error
         self.admission.fail_waiting(error)
         for answer in tuple(self._answers.values()):
             try:
                 answer.fail(error.copy())
-            except Exception as fault:  # noqa: BLE001 - as in `sink`
-                answer.break_off(fault)
+            except Exception as failure:  # noqa: BLE001 - as in `sink`
+                answer.break_off(failure)

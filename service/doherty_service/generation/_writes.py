@@ -1,4 +1,4 @@
-"""Messages on their way to a caller: written without a task, and watched in case the caller stops reading."""
+"""Writes messages to callers without a task per message, and finds callers that stop reading."""
 
 import asyncio
 import time
@@ -12,52 +12,51 @@ from doherty_service.telemetry import awake
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-_LOOKS = 4
-"""How often the watch looks within the time for which a caller may stall."""
-
+_CHECKS = 4
+"""How often the watch checks within the timeout."""
 
 _MOST_BUFFERED = 32 << 10
-"""Bytes of a message that core surely takes at once, whether the caller reads or not: it has 64 kB for each call."""
+"""A message of this many bytes is always accepted at once: gRPC's core buffers 64 kB per call."""
 
 
 class MessageWriter:
     """Writes messages to one caller, one at a time.
 
-    A write of grpc.aio is a coroutine that waits for one future. Its first step runs at once, and its last one when the
-    future is resolved: a task for each message would cost more than the write.
+    grpc.aio's `write` is a coroutine that awaits one future. It is driven by hand here: the part before the future runs
+    at once, and the part after it when the future is resolved. A task per message would cost more than the write.
     """
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any] | None") -> None:
         if context is None:
-            raise AssertionError("only an RPC of its own can be written to")
+            raise AssertionError("the record of a multiplexed request has no RPC context")
         self._context = context
         self._has_written = False
         self._writing: Coroutine[Any, Any, None] | None = None
-        self._taken: asyncio.Future[None] | None = None
-        """What the write that is under way waits for."""
-        self.wants_word = False
-        """Whether `written` is to be called after the write that is under way; one that fails always calls it."""
+        self._awaited: asyncio.Future[None] | None = None
+        """The future that `_writing` awaits."""
+        self.calls_written = False
+        """Whether to call `written` after the current write. After a write that fails, it is always called."""
         self.write_began: float | None = None
-        """When the message that the transport has not taken yet was handed to it, by `time.monotonic()`."""
+        """When the current write began (`time.monotonic()`); None if no message is being sent."""
 
     @abstractmethod
     def written(self, error: Exception | None) -> None:
-        """Called when the transport has taken a message, if `wants_word` is set, or with an error.
+        """Called after a message was sent, if `calls_written` is set, or with the error of a failed write.
 
         It must not raise.
         """
 
     @abstractmethod
     def stall(self) -> None:
-        """Called when a message was not taken for too long."""
+        """Called when the current write has taken too long."""
 
     def write(self, message: bytes) -> None:
-        """Hands a message to the transport; the next one may follow once `write_began` is None again."""
+        """Sends a message. Must not be called while `write_began` is set."""
         self.write_began = time.monotonic()
         if self._has_written or len(message) <= _MOST_BUFFERED:
             self._writing = self._context.write(message)
         else:
-            self._writing = self._begin_with(message)
+            self._writing = self._write_first(message)
         self._has_written = True
         self._step(None)
 
@@ -68,44 +67,45 @@ class MessageWriter:
         self._writing = self._context.send_initial_metadata(metadata)
         self._step(None)
 
-    async def _begin_with(self, message: bytes) -> None:
-        """Writes a first message that may have to wait for the caller to read.
+    async def _write_first(self, message: bytes) -> None:
+        """Writes a first message that may have to wait until the caller reads.
 
-        grpc.aio sends the initial metadata together with the first message, and until that is taken it would send them
-        again with the status: core refuses the second ones, and the caller would never be told a status.
+        grpc.aio sends the initial metadata together with the first message. If the RPC ended before that message was
+        sent, grpc.aio would send the metadata again with the status, core would refuse it, and the caller would never
+        get a status.
         """
         await self._context.send_initial_metadata(())
         await self._context.write(message)
 
-    def let_go(self) -> None:
-        """Waits no longer for a write that is under way: gRPC would keep the RPC as long as somebody does."""
-        if self._taken is not None:
-            self._taken.cancel()
+    def stop(self) -> None:
+        """Stops waiting for the current write: gRPC keeps an RPC as long as something waits for it."""
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     def _step(self, _: object) -> None:
         error: Exception | None = None
         try:
-            taken = self._writing.send(None)  # type: ignore[union-attr]  # set by `write`
-            taken.add_done_callback(self._step)
-            self._taken = taken
+            awaited = self._writing.send(None)  # type: ignore[union-attr]  # set by `write`
+            awaited.add_done_callback(self._step)
+            self._awaited = awaited
         except StopIteration:
             pass
-        except (asyncio.CancelledError, grpc.aio.BaseError) as broken:
-            # Whatever gRPC raises in a write means that the caller is gone; it cancels the task of the RPC, too.
-            error = grpc.aio.InternalError(str(broken))
+        except (asyncio.CancelledError, grpc.aio.BaseError) as failure:
+            # Any error of a write means that the caller has left. gRPC also cancels the task of the RPC.
+            error = grpc.aio.InternalError(str(failure))
         else:
             return
-        self._writing = self._taken = self.write_began = None
-        if self.wants_word or error is not None:
-            self.wants_word = False
+        self._writing = self._awaited = self.write_began = None
+        if self.calls_written or error is not None:
+            self.calls_written = False
             self.written(error)
 
 
 class WriteWatch:
     """Finds callers that have stopped reading.
 
-    HTTP/2 and the sockets take some megabytes from the server before a write has to wait, so a caller is known to have
-    stalled when one has waited for long.
+    HTTP/2 and the sockets buffer some megabytes before a write has to wait. So a caller has stopped reading if a write
+    waits for a long time.
     """
 
     def __init__(self) -> None:
@@ -116,18 +116,18 @@ class WriteWatch:
         self._writers.add(writer)
 
     def remove(self, writer: MessageWriter) -> None:
-        """Watches a writer no longer, which has nothing more to write."""
+        """Stops watching a writer, which will write no more messages."""
         self._writers.discard(writer)
-        writer.let_go()
+        writer.stop()
 
-    async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - of the callers, not of this
-        """Stalls the writers whose message was not taken for `timeout` seconds; runs until it is cancelled."""
+    async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - the callers' timeout, not this coroutine's
+        """Calls `stall` of the writers whose write takes longer than `timeout` seconds. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(timeout / _LOOKS)
-            self._look(timeout)
+            await asyncio.sleep(timeout / _CHECKS)
+            self._check(timeout)
 
-    def _look(self, timeout: float) -> None:
-        # Not in `run`: gRPC keeps an RPC as long as a local variable has its context.
+    def _check(self, timeout: float) -> None:
+        # Not inlined into `run`: gRPC keeps an RPC as long as a local variable refers to its context.
         for writer in tuple(self._writers):
             if writer.write_began is not None and awake.seconds_since(writer.write_began) > timeout:
                 writer.stall()

@@ -125,7 +125,7 @@ async def _serve(
     _announce_address(address, settings.engine)
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
-        health_servicer.tell(serving=serving)
+        health_servicer.set_serving(serving=serving)
         if serving:
             log_event("ready", address=address, model=generations.model().model)
 

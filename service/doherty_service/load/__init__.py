@@ -1,4 +1,4 @@
-"""How busy the server is, as balancers want to be told: reports in ORCA's format."""
+"""Load reports for load balancers, in ORCA's format."""
 
 from doherty_service.load._meter import LoadMeter
 from doherty_service.load._service import LOAD_SERVICE, LoadServicer, add_load_service

@@ -1,4 +1,4 @@
-"""Measures the load."""
+"""Measures the load of the server."""
 
 import asyncio
 import math
@@ -11,43 +11,42 @@ if TYPE_CHECKING:
     from doherty_service.generation import Generations
     from doherty_service.telemetry import LatencyRecorder
 
-_LOOK_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.1
 
 _AVERAGE_SECONDS = 10.0
-"""Rates and utilization are averages that forget at this pace (exponentially). Balancers divide one by the other, so
-both are taken over the same time, which has to have some ends of answers in it."""
+"""Time constant of the exponential averages of rates and utilization. Balancers divide one by the other, so both need
+the same one; it must be long enough to include the ends of some answers."""
 
 
 class LoadMeter:
-    """Keeps the load of the last seconds, ready to be sent."""
+    """Keeps the load of the last seconds as an encoded report."""
 
     def __init__(self, generations: "Generations", recorder: "LatencyRecorder") -> None:
-        """Reads from both; nothing has happened yet."""
         self._generations = generations
         self._recorder = recorder
         self._utilization = 0.0
         self._answers = 0.0
         self._failures = 0.0
         self.encoded = self.report().encode()
-        """The last report as bytes, at most a tenth of a second old."""
+        """The encoded report, at most a tenth of a second old."""
 
     async def run(self) -> NoReturn:
-        """Looks again and again, until it is cancelled."""
+        """Updates the report every tenth of a second. Runs until it is cancelled."""
         last, answered, failed = time.monotonic(), self._recorder.answered, self._recorder.failed
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_INTERVAL_SECONDS)
             now = time.monotonic()
-            self._note(now - last, self._recorder.answered - answered, self._recorder.failed - failed)
+            self._average(now - last, self._recorder.answered - answered, self._recorder.failed - failed)
             last, answered, failed = now, self._recorder.answered, self._recorder.failed
             self.encoded = self.report().encode()
 
     def report(self) -> LoadReport:
-        """The load as of the last look."""
+        """The current load report."""
         load = self._generations.load()
         return LoadReport(self._utilization, self._answers, self._failures, load.running + load.queued)
 
-    def _note(self, seconds: float, answered: int, failed: int) -> None:
-        """Takes in what happened in the last `seconds`."""
+    def _average(self, seconds: float, answered: int, failed: int) -> None:
+        """Updates the averages with the counts of the last `seconds`."""
         share = 1 - math.exp(-seconds / _AVERAGE_SECONDS)
         self._utilization += share * (self._generations.load().utilization - self._utilization)
         self._answers += share * (answered / seconds - self._answers)

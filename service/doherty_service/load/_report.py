@@ -1,7 +1,7 @@
-"""The messages of ORCA, as bytes.
+"""Encodes and decodes ORCA's messages.
 
-The one package with their generated code (xds-protos) also has `google/__init__.py`, which hides the other packages
-under `google`. What is needed of the messages is small enough to be written here.
+The only package with generated code for them (xds-protos) contains `google/__init__.py`, which hides the other packages
+under `google`. The messages are small enough to be encoded by hand.
 https://github.com/cncf/xds/blob/main/xds/data/orca/v3/orca_load_report.proto
 """
 
@@ -21,16 +21,16 @@ class LoadReport:
     """How busy a server is."""
 
     utilization: float
-    """Requests that run or wait, divided by the engine's slots; above 1 where some wait."""
+    """Running and waiting requests, divided by the engine's slots; above 1 if some wait."""
     answers_per_second: float
-    """Answers that were completed."""
+    """Completed answers."""
     failures_per_second: float
-    """Requests that got no whole answer although their callers made no mistake and stayed; refused ones among them."""
+    """Valid requests whose callers stayed but got no complete answer, including refused ones."""
     in_flight: int
-    """Requests that run or wait at this moment."""
+    """The current number of running and waiting requests."""
 
     def encode(self) -> bytes:
-        """An xds.data.orca.v3.OrcaLoadReport."""
+        """Encodes an xds.data.orca.v3.OrcaLoadReport."""
         entry = b"".join((_bytes(1, _IN_FLIGHT), _double(2, self.in_flight)))
         return b"".join(
             (
@@ -43,12 +43,12 @@ class LoadReport:
 
 
 def decode_interval(request: bytes) -> float:
-    """The seconds between two reports that an xds.service.orca.v3.OrcaLoadReportRequest asks for; 0 if it does not.
+    """Returns the report interval in seconds from an xds.service.orca.v3.OrcaLoadReportRequest; 0 if it is not set.
 
     Raises:
-        google.protobuf.message.DecodeError: these bytes are no message.
+        google.protobuf.message.DecodeError: The bytes cannot be parsed.
     """
-    # Its first field is a Duration, as that of RetryInfo is; the second one names costs, which we do not report.
+    # Field 1 is a Duration, as in RetryInfo. Field 2 selects costs, which we do not report.
     interval = RetryInfo.FromString(request).retry_delay
     return float(interval.seconds + interval.nanos / 1e9)
 

@@ -1,4 +1,4 @@
-"""xds.service.orca.v3.OpenRcaService: tells balancers the load again and again, also while they send no calls."""
+"""xds.service.orca.v3.OpenRcaService: streams load reports to balancers, also while they send no calls."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,19 +14,19 @@ from doherty_service.load._report import decode_interval
 LOAD_SERVICE = "xds.service.orca.v3.OpenRcaService"
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 3600.0
-"""Between two reports, whatever the caller asks for; the shortest also for callers that do not say."""
+"""Minimum and maximum report interval. The minimum is also the default."""
 
 
 class LoadServicer:
-    """Sends reports of the load."""
+    """Streams load reports."""
 
     def __init__(self, meter: LoadMeter, ended: asyncio.Event) -> None:
-        """Reports what `meter` has measured, until `ended` is set."""
+        """The streams end when `ended` is set."""
         self._meter = meter
         self._ended = ended
 
     async def stream_core_metrics(self, interval: float, _: object) -> AsyncIterator[bytes]:
-        """Yields a report at once and then every `interval` seconds."""
+        """Yields a report immediately, and then every `interval` seconds."""
         seconds = min(max(interval, _SHORTEST_SECONDS), _LONGEST_SECONDS)
         while not self._ended.is_set():
             yield self._meter.encoded

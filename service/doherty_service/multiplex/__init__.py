@@ -1,4 +1,4 @@
-"""MultiplexGenerate: many requests on one RPC, each as if it were a call of its own."""
+"""MultiplexGenerate: many requests on one RPC, each treated like a separate call."""
 
 from doherty_service.multiplex._multiplex import Multiplex
 

@@ -1,4 +1,4 @@
-"""What comes from the caller of a MultiplexGenerate: messages with requests and cancels."""
+"""Receives the messages of a MultiplexGenerate, which contain requests and cancels."""
 
 import asyncio
 from collections import deque
@@ -17,20 +17,20 @@ else:
     Context = grpc.aio.ServicerContext
 
 _MOST_KEPT_BYTES = 4 << 20
-"""Of messages whose requests there is no room for yet. What comes when there are more is refused."""
+"""Maximum size of the messages that wait for room. Beyond it, new requests are refused."""
 _MESSAGE_BYTES = 128
-"""What a message takes besides its bytes, about."""
+"""The approximate memory of a message besides its bytes."""
 _SLICE = 32
-"""Requests or cancels that are handled in one go: some milliseconds."""
+"""Requests or cancels that are handled in one turn: some milliseconds."""
 _CHECKED_SLICE = 512
-"""Ids that are looked at in one go."""
+"""Ids that are checked in one turn."""
 
 
 class Requests(Protocol):
-    """Where requests go. None of it raises what is a single request's fault."""
+    """Takes the requests. Its methods do not raise the error of a single request."""
 
-    async def follow_key(self) -> None:
-        """Makes sure that what is known of the caller's key is new."""
+    async def refresh_key(self) -> None:
+        """Reads the keys file again if it has changed."""
         ...
 
     def is_full(self) -> bool:
@@ -41,12 +41,12 @@ class Requests(Protocol):
         """Whether there are no requests."""
         ...
 
-    def begin(self, start: wire.MultiplexStart, *, has_left: bool) -> None:
-        """Begins a request, or only answers it where its caller has cancelled it already."""
+    def begin(self, start: wire.MultiplexStart, *, is_cancelled: bool) -> None:
+        """Begins a request. If the caller has already cancelled it, only sends its status."""
         ...
 
     def refuse(self, start: wire.MultiplexStart) -> None:
-        """Answers a request for which there is no room at all."""
+        """Refuses a request for which there is no room."""
         ...
 
     def cancel(self, identifier: int) -> None:
@@ -54,23 +54,23 @@ class Requests(Protocol):
         ...
 
     async def changed(self) -> None:
-        """Waits until requests have ended, or their caller has read on."""
+        """Waits until requests have ended or a message was sent."""
         ...
 
     def is_unread(self) -> bool:
-        """Whether the caller leaves so much unread that nothing more should be taken in."""
+        """Whether the caller leaves so much unread that no more messages should be received."""
         ...
 
     def end_idle(self) -> None:
-        """Called when no message has come for too long, while there were no requests."""
+        """Called when there were no requests for too long."""
         ...
 
 
 class Intake:
-    """Reads the messages of one RPC.
+    """Receives the messages of one RPC.
 
-    It reads on when there is no room for more requests, because cancels may follow: requests are kept as they came, and
-    begun in their order when others have ended.
+    It continues to receive when there is no room for more requests, because cancels may follow. Messages with requests
+    are then kept, and their requests begin in order when others have ended.
     """
 
     def __init__(self, context: Context, requests: Requests, receive_watch: ReceiveWatch) -> None:
@@ -80,22 +80,22 @@ class Intake:
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._beginning: asyncio.Task[None] | None = None
-        """What begins the requests that were kept."""
+        """The task that begins the kept requests."""
         self._last_id = 0
         self._last_begun = 0
-        self._left: set[int] = set()
-        """Ids of requests that are kept and whose caller has cancelled them."""
+        self._cancelled: set[int] = set()
+        """Ids of kept requests that the caller has cancelled."""
         self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Takes in all that comes; returns when the caller has no more requests and all have begun.
+        """Receives messages; returns when the caller has sent its last one and all requests have begun.
 
         Raises:
-            InvalidRequestError: a message makes no sense.
-            UnsupportedFieldError: a message has a field of a newer contract.
+            InvalidRequestError: A message is invalid.
+            UnsupportedFieldError: A message has a field of a newer contract.
         """
         try:
-            while await self._take_message():
+            while await self._receive():
                 while self._requests.is_unread():
                     await self._requests.changed()
             if self._beginning is not None:
@@ -106,37 +106,37 @@ class Intake:
                 self._beginning.cancel()
 
     def rest(self) -> None:
-        """Notes that there may be no requests left. Then the next message has to come in time.
+        """Starts the timeout for the next message, if there are no requests left.
 
-        A message of which only a part has come is not told from one that nobody has begun to send.
+        A partly received message looks the same as none, so the timeout covers both.
         """
         if self._alarm is None and self._is_idle():
             self._alarm = asyncio.get_running_loop().call_later(self._watch.timeout, self._expire)
 
-    async def _take_message(self) -> bool:
-        """Takes in what the next message brings; False when there are no more."""
+    async def _receive(self) -> bool:
+        """Receives and handles the next message; False if there is none."""
         self.rest()
         data: Any = await self._context.read()
         self._stop_alarm()
         if data is grpc.aio.EOF:
             return False
-        await self._requests.follow_key()
+        await self._requests.refresh_key()
         message = await self._parse(data)
         if message.starts:
             await self._begin_or_keep(data, message.starts)
         for index, identifier in enumerate(message.cancels):
             await self._pause(index, _SLICE)
             if self._last_begun < identifier <= self._last_id:
-                self._left.add(identifier)
+                self._cancelled.add(identifier)
             else:
                 self._requests.cancel(identifier)
         return True
 
     async def _parse(self, data: bytes) -> wire.MultiplexGenerateRequest:
-        """Makes a message of bytes, all of it checked before the first of its requests begins."""
+        """Parses a message, and checks all of it before the first of its requests begins."""
         if len(data) > translation.SMALL_BYTES:
             await self._watch.turns.take()
-        await self._watch.turns.share(translation.check_multiplex_size(data))
+        await self._watch.turns.run(translation.check_multiplex_size(data))
         message: wire.MultiplexGenerateRequest = parse_message(wire.MultiplexGenerateRequest.FromString, data)
         translation.check_multiplex(message)
         for index, start in enumerate(message.starts):
@@ -173,12 +173,12 @@ class Intake:
         for index, start in enumerate(starts):
             await self._pause(index, _SLICE)
             self._last_begun = start.id
-            has_left = start.id in self._left
-            self._left.discard(start.id)
-            self._requests.begin(start, has_left=has_left)
+            is_cancelled = start.id in self._cancelled
+            self._cancelled.discard(start.id)
+            self._requests.begin(start, is_cancelled=is_cancelled)
 
     async def _pause(self, index: int, slice_size: int) -> None:
-        """Lets others have their turn after every slice of a long message."""
+        """Gives other work a turn after each slice of a long message."""
         if index % slice_size == slice_size - 1:
             await self._watch.turns.take()
 

@@ -13,11 +13,11 @@ from doherty_service.rpc import Turns, note_failure, note_leaving
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
 _MOST_PART_BYTES = (4 << 20) - 4096
-"""A message with one part must be taken by clients with gRPC's default limit: else it ends the RPC, and all on it."""
+"""A message with one part must fit into gRPC's default limit of clients: beyond it, the whole RPC would end."""
 
 
 class Rpc(Protocol):
-    """What a lane needs of the RPC that it is on."""
+    """What a lane needs from its RPC."""
 
     record: RequestRecord
     generations: Generations
@@ -26,33 +26,33 @@ class Rpc(Protocol):
     """Whether its caller wants to know when requests are admitted."""
 
     def line_up(self, lane: "Lane") -> None:
-        """Notes that a lane has something to send."""
+        """Records that a lane has something to send."""
         ...
 
     def stop_waiting(self, lane: "Lane") -> None:
-        """Notes that a lane is not to be served any more."""
+        """Records that a lane will not be served."""
         ...
 
 
 class Lane(Answer):
-    """One request and its answer on an RPC that they share with others.
+    """One request of a shared RPC, and its answer.
 
-    It tells the RPC when it has something to send, which fetches it with `take_part`. It has a task only
-    while it waits for a slot, and while a large whole answer is encoded.
+    When it has something to send, it calls `Rpc.line_up`; the RPC then calls `take_part`. It has a task only while it
+    waits for a slot and while a large whole answer is encoded.
     """
 
     def __init__(self, start: wire.MultiplexStart, rpc: Rpc) -> None:
-        """The request is received now."""
+        """The receive time of the request is now."""
         key = new_key()
         super().__init__(RequestRecord(MULTIPLEX, key, key, rpc.record.caller, rpc.record.peer))
         self.id = start.id
         self.whole = start.whole
         self.in_outbox = False
-        """Whether it stands in the outbox of its RPC."""
+        """Whether it is in the outbox of its RPC."""
         self.task: asyncio.Task[None] | None = None
-        """What waits for a slot, or encodes the answer; None when nothing does."""
+        """The task that waits for a slot or encodes the answer, if any."""
         self.status = ""
-        """The name of the status that it ended with; empty while more than one part is to come."""
+        """The name of its terminal status; empty until its last part is taken or ready."""
         self._rpc = rpc
         self._error_part: bytes | None = None
         self._whole_message: bytes | None = None
@@ -64,20 +64,20 @@ class Lane(Answer):
         record.ends_at = rpc.record.ends_at
         self._alarm: asyncio.TimerHandle | None = None
         if start.HasField("timeout"):
-            own = record.received + start.timeout.seconds + start.timeout.nanos / 1e9
-            record.ends_at = own if record.ends_at is None else min(own, record.ends_at)
+            ends_at = record.received + start.timeout.seconds + start.timeout.nanos / 1e9
+            record.ends_at = ends_at if record.ends_at is None else min(ends_at, record.ends_at)
         if record.ends_at is not None:
-            left = max(0.0, record.ends_at - time.monotonic())
-            self._alarm = asyncio.get_running_loop().call_later(left, self.expire)
+            seconds = max(0.0, record.ends_at - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self.expire)
 
     @property
     def has_part(self) -> bool:
         """Whether there is something to send."""
-        waits = self._unread or self._whole_message is not None or self._admission is not None
-        return self._error_part is not None or self._failure is not None or bool(waits)
+        has_outputs = self._unread or self._whole_message is not None or self._admission is not None
+        return self._error_part is not None or self._failure is not None or bool(has_outputs)
 
     def deliver(self) -> None:
-        """Marks what came, and gets in line once there is something to send."""
+        """Joins the outbox when there is something to send. For a whole answer, that is at its end."""
         if self.whole:
             if self._failure is not None:
                 self._unread.clear()
@@ -99,7 +99,7 @@ class Lane(Answer):
         self._rpc.line_up(self)
 
     def _encode(self) -> None:
-        """Makes the message of a whole answer: a large one in a task, so that others have their turns."""
+        """Encodes a whole answer. A large one is encoded in slices, by a task."""
         output = merge(self._unread)
         self._unread = []
         work = translation.whole_stream_message(output, self.record, self.model, self.request)
@@ -113,35 +113,38 @@ class Lane(Answer):
 
     async def _encode_on(self, work: Generator[None, None, bytes]) -> None:
         try:
-            self._whole_message = await self._rpc.turns.share(work)
+            self._whole_message = await self._rpc.turns.run(work)
             self._rpc.line_up(self)
-        except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
-            self.task = None  # its end must not cancel it
+        except Exception as error:  # noqa: BLE001 - an error in one answer must not stop the others; it is logged
+            self.task = None  # `break_off` would cancel it
             self.break_off(error)
         else:
             self.task = None
 
     def end(self, error: Exception | None) -> None:
-        """Makes an error the last part, and gets in line with it."""
+        """Makes an error the last part, and joins the outbox."""
         if error is not None:
             self.fail_now(error)
             self._rpc.line_up(self)
 
     def fail_now(self, error: Exception) -> None:
-        """Makes an error the last part, and lets the engine drop the request."""
-        # Its caller knows why it left: that is nothing for the log.
-        told = error if isinstance(error, CallerLeftError | DeadlinePassedError) else note_failure(error, self.record)
-        self.status = told.code.name
-        self._error_part = translation.multiplex_failure(self.id, to_status(told, self.record.request_id), self.record)
+        """Makes an error the last part, and aborts the request in the engine."""
+        if isinstance(error, CallerLeftError | DeadlinePassedError):  # not logged: it is the caller's decision
+            service_error: ServiceError = error
+        else:
+            service_error = note_failure(error, self.record)
+        self.status = service_error.code.name
+        status = to_status(service_error, self.record.request_id)
+        self._error_part = translation.multiplex_failure(self.id, status, self.record)
         self.close()
         self._rpc.generations.end_answer(self)
 
     def cancel(self) -> None:
-        """Ends it because its caller cancelled it."""
+        """Ends the request because its caller cancelled it."""
         self._leave_with(CallerLeftError())
 
     def expire(self) -> None:
-        """Ends it because its deadline has passed."""
+        """Ends the request because its deadline has passed."""
         self._leave_with(DeadlinePassedError())
 
     def close(self) -> None:
@@ -153,7 +156,7 @@ class Lane(Answer):
             self.task.cancel()
 
     def take_part(self) -> bytes:
-        """A MultiplexGenerateResponse with what there is to send, which may be nothing; `status` is set by the last."""
+        """Returns a MultiplexGenerateResponse with what there is to send, or nothing. The last one sets `status`."""
         unread = self._unread
         if len(unread) == 1 and self._has_begun and not self.whole:
             output = unread[0]
@@ -195,5 +198,5 @@ class Lane(Answer):
 def _too_large(size: int) -> ServiceError:
     return OverloadedError(
         "ANSWER_TOO_LARGE",
-        f"the whole answer has {size} bytes, more than one part may have: stream it, or ask for it with Generate",
+        f"the whole answer has {size} bytes, more than one part may have: stream it, or call Generate",
     )

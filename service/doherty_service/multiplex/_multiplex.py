@@ -15,10 +15,10 @@ from doherty_service.rpc import ReceiveWatch, Reporter, note_failure, note_leavi
 from doherty_service.telemetry import RequestRecord
 
 _MOST_MESSAGE_BYTES = 1 << 20
-"""A message is not filled beyond this, so that any caller takes it; a part that is larger goes by itself."""
+"""Parts are packed into messages of at most this size, which any caller accepts. A larger part is sent alone."""
 
 _MOST_WAITING_BYTES = 4 << 20
-"""Of requests that are not served yet. While there are more, those that come are not even begun."""
+"""Maximum size of the requests that wait. Beyond it, new requests are not begun."""
 
 
 _TELL_ADMISSION = "doherty-tell-admission"
@@ -26,7 +26,7 @@ _TELL_ADMISSION = "doherty-tell-admission"
 
 
 class Read(Protocol):
-    """Validates a request, or raises the error that its caller is told."""
+    """Validates a request, or raises the error for its caller."""
 
     def __call__(self, answer: Answer, wire_request: GenerateRequest, *, whole: bool) -> None:
         """Sets `answer.request`, `answer.ticket` and `answer.model`."""
@@ -40,9 +40,9 @@ class _Part(NamedTuple):
 
 
 class Multiplex(MessageWriter):
-    """The requests of one RPC, and the one writer that sends what there is of all of them in one message."""
+    """The requests of one RPC, and the writer that sends the outputs of all of them in shared messages."""
 
-    def __init__(  # noqa: PLR0913 - what a request needs on its way
+    def __init__(  # noqa: PLR0913 - the objects that a request needs
         self,
         record: RequestRecord,
         generations: Generations,
@@ -53,10 +53,10 @@ class Multiplex(MessageWriter):
         read: Read,
         most_open: int,
     ) -> None:
-        """`accept` finds out whether a request is allowed now, and `read` whether it is valid.
+        """`accept` checks whether a request is allowed now, `read` validates it.
 
-        No more than `most_open` requests are served at a time; those behind them wait. Once as many wait, or so many
-        bytes of them, no more are begun.
+        At most `most_open` requests are served at a time; further ones wait. No more are begun while as many requests
+        wait, or `_MOST_WAITING_BYTES` of them.
         """
         super().__init__(record.rpc_context)
         self.record = record
@@ -68,32 +68,32 @@ class Multiplex(MessageWriter):
         self._most_open = most_open
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[int, Lane] = {}
-        """All whose last part has not gone."""
+        """Lanes by id, until their last part is sent."""
         self._waiting: dict[Lane, bytes] = {}
-        """Those that are not served yet, each with its request: a copy, not the whole message that brought it."""
+        """Lanes that are not served yet, each with a copy of its request (not of the whole message)."""
         self._outbox: deque[Lane] = deque()
-        """Those that have something to send, each once."""
-        self._held_part: _Part | None = None
-        """A part that did not fit into the message before."""
+        """Lanes that have something to send, each once."""
+        self._postponed_part: _Part | None = None
+        """A part that did not fit into the previous message."""
         self._ending: list[Lane] = []
-        """Those whose last part is in the message that is being written."""
+        """Lanes whose last part is in the message that is being written."""
         self._is_flushing = False
         self._is_stalled = False
         self._is_idle = False
-        """Whether it ends because it had nothing to do."""
+        """Whether the RPC ends because it had no requests for too long."""
         self._intake = Intake(self._context, self, receive_watch)
         self._changed = asyncio.Event()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._receiving: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serves until all answers have ended and no more come, or the server drains.
+        """Serves until all answers have ended and the caller sends no more requests, or the server drains.
 
         Raises:
-            InvalidRequestError: a message makes no sense.
-            UnsupportedFieldError: a message has a field of a newer contract.
-            StalledReaderError: the caller does not read.
-            UnavailableError: the server goes away, and the caller might have begun more.
+            InvalidRequestError: A message is invalid.
+            UnsupportedFieldError: A message has a field of a newer contract.
+            StalledReaderError: The caller does not read.
+            UnavailableError: The server is shutting down, and the caller has not ended its side.
         """
         self._receiving = self._loop.create_task(self._intake.run())
         draining = self._loop.create_task(self.generations.draining.wait())
@@ -114,7 +114,7 @@ class Multiplex(MessageWriter):
                 self._drop(lane)
 
     def line_up(self, lane: Lane) -> None:
-        """Notes that a lane has something to send, which leaves with that of all others of this step."""
+        """Records that a lane has something to send. It is sent together with the other lanes of this engine step."""
         if lane.in_outbox:
             return
         lane.in_outbox = True
@@ -122,15 +122,15 @@ class Multiplex(MessageWriter):
         self._flush_soon()
 
     def written(self, error: Exception | None) -> None:
-        """Lets go of the lanes whose last part has left, and sends what has come meanwhile."""
+        """Closes the lanes whose last part was sent, and sends what has come in the meantime."""
         if error is not None:
             settle(self._over, error)
             return
         self._changed.set()
         try:
             self._close_ending()
-        except Exception as fault:  # noqa: BLE001 - it is raised in the RPC's task, which maps and logs it
-            settle(self._over, fault)
+        except Exception as failure:  # noqa: BLE001 - raised in the RPC's task, which maps and logs it
+            settle(self._over, failure)
             return
         self._flush_soon()
 
@@ -144,65 +144,65 @@ class Multiplex(MessageWriter):
             self._intake.rest()
 
     def stall(self) -> None:
-        """Ends the RPC, because its caller does not read."""
+        """Ends the RPC because its caller does not read."""
         self._is_stalled = True
         settle(self._over, StalledReaderError())
 
     def _flush_soon(self) -> None:
-        if not self._is_flushing and self.write_began is None and (self._outbox or self._held_part is not None):
+        if not self._is_flushing and self.write_began is None and (self._outbox or self._postponed_part is not None):
             self._is_flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Sends what there is of all answers in one message, and never waits for more."""
+        """Sends what there is from all lanes in one message."""
         self._is_flushing = False
         if self.write_began is not None or self._over.done():
             return
         parts: list[bytes] = []
         again: list[Lane] = []
-        held, self._held_part = self._held_part, None
-        size = 0 if held is None else self._add(held, parts)
+        postponed, self._postponed_part = self._postponed_part, None
+        size = 0 if postponed is None else self._add(postponed, parts)
         while self._outbox:
             lane = self._outbox.popleft()
             lane.in_outbox = False
-            if held is not None and lane is held.lane:  # a message has at most one part for each request
+            if postponed is not None and lane is postponed.lane:  # a message has at most one part per request
                 again.append(lane)
                 continue
-            taken = _Part(lane, self._message_of(lane), bool(lane.status))
-            if parts and size + len(taken.message) > _MOST_MESSAGE_BYTES:
-                self._held_part = taken
+            part = _Part(lane, self._take_part(lane), bool(lane.status))
+            if parts and size + len(part.message) > _MOST_MESSAGE_BYTES:
+                self._postponed_part = part
                 break
-            size += self._add(taken, parts)
-            if lane.has_part and not taken.is_last:
+            size += self._add(part, parts)
+            if lane.has_part and not part.is_last:
                 again.append(lane)
         for lane in again:
             self.line_up(lane)
         if parts:
-            self.wants_word = True
+            self.calls_written = True
             self.write(b"".join(parts))
 
-    def _add(self, taken: "_Part", parts: list[bytes]) -> int:
-        """Puts a part into the message, and returns its size; there may be nothing to send after all."""
-        if taken.message:
-            parts.append(taken.message)
-        if taken.is_last:
-            self._ending.append(taken.lane)
-        return len(taken.message)
+    def _add(self, part: "_Part", parts: list[bytes]) -> int:
+        """Adds a part, which may be empty, to the message, and returns its size."""
+        if part.message:
+            parts.append(part.message)
+        if part.is_last:
+            self._ending.append(part.lane)
+        return len(part.message)
 
     @staticmethod
-    def _message_of(lane: Lane) -> bytes:
+    def _take_part(lane: Lane) -> bytes:
         try:
             return lane.take_part()
-        except Exception as error:  # noqa: BLE001 - a fault in one answer must not stop the others; it is logged
+        except Exception as error:  # noqa: BLE001 - an error in one answer must not stop the others; it is logged
             lane.fail_now(error)
             return lane.take_part()
 
-    async def follow_key(self) -> None:
-        """Makes sure that what is known of the caller's key is new."""
+    async def refresh_key(self) -> None:
+        """Reads the keys file again if it has changed."""
         await self.record.caller.refresh()
 
     def is_full(self) -> bool:
-        """Whether those that wait are enough."""
+        """Whether no more requests should be begun now."""
         waiting_bytes = sum(map(len, self._waiting.values()))
         return len(self._lanes) >= 2 * self._most_open or waiting_bytes > _MOST_WAITING_BYTES
 
@@ -211,23 +211,23 @@ class Multiplex(MessageWriter):
         return not self._lanes
 
     def is_unread(self) -> bool:
-        """Whether a message is on its way, and much is behind it."""
+        """Whether a message is being sent, and many lanes wait behind it."""
         return self.write_began is not None and len(self._outbox) >= 2 * self._most_open
 
     async def changed(self) -> None:
-        """Waits until requests have ended, or their caller has read on."""
+        """Waits until requests have ended or a message was sent."""
         self._changed.clear()
         await self._changed.wait()
 
-    def begin(self, start: wire.MultiplexStart, *, has_left: bool) -> None:
-        """Takes a request in: it is served at once, or waits for others to end."""
+    def begin(self, start: wire.MultiplexStart, *, is_cancelled: bool) -> None:
+        """Begins a request: it is served at once, or waits for others to end."""
         lane = self._add_lane(start)
-        if has_left:
+        if is_cancelled:
             lane.cancel()
             return
         try:
-            self._accept(lane, start.request)  # what waits counts against the limits of its key, too
-        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the status of this request
+            self._accept(lane, start.request)  # waiting requests count against the limits of their key, too
+        except Exception as error:  # noqa: BLE001 - every exception becomes the status of this request
             lane.break_off(error)
             return
         if len(self._lanes) - len(self._waiting) > self._most_open:
@@ -236,8 +236,8 @@ class Multiplex(MessageWriter):
             self._serve(lane, start.request)
 
     def refuse(self, start: wire.MultiplexStart) -> None:
-        """Answers a request for which there is no room."""
-        self._add_lane(start).break_off(self.generations.no_room())
+        """Refuses a request for which there is no room."""
+        self._add_lane(start).break_off(self.generations.refuse_full())
 
     def cancel(self, identifier: int) -> None:
         """Cancels a request, if it has not ended."""
@@ -245,7 +245,7 @@ class Multiplex(MessageWriter):
             lane.cancel()
 
     def end_idle(self) -> None:
-        """Ends the RPC with OK: the caller begins another one when it has requests again."""
+        """Ends the RPC with OK. The caller begins a new one when it has requests again."""
         self._is_idle = True
         settle(self._over, None)
 
@@ -256,7 +256,7 @@ class Multiplex(MessageWriter):
         return lane
 
     def stop_waiting(self, lane: Lane) -> None:
-        """Notes that a lane is not to be served any more."""
+        """Records that a lane will not be served."""
         self._waiting.pop(lane, None)
 
     def _begin_waiting(self) -> None:
@@ -268,8 +268,8 @@ class Multiplex(MessageWriter):
     def _serve(self, lane: Lane, request: GenerateRequest) -> None:
         try:
             self._read(lane, request, whole=lane.whole)
-            if (awaited := self.generations.try_submit(lane)) is not None:
-                lane.task = self._loop.create_task(self._wait(lane, awaited))
+            if (session := self.generations.try_submit(lane)) is not None:
+                lane.task = self._loop.create_task(self._wait(lane, session))
         except Exception as error:  # noqa: BLE001 - as in `begin`
             lane.break_off(error)
 
@@ -277,16 +277,16 @@ class Multiplex(MessageWriter):
         try:
             await self.generations.wait_and_submit(lane, session)
         except Exception as error:  # noqa: BLE001 - as in `begin`
-            lane.task = None  # its end must not cancel it
+            lane.task = None  # `break_off` would cancel it
             lane.break_off(error)
         else:
             lane.task = None
 
     def _drop(self, lane: Lane) -> None:
-        """Lets go of a lane whose last part does not leave any more."""
+        """Closes a lane whose last part will not be sent."""
         if lane.status not in ("", "OK"):
             status = lane.status
-        elif self._is_stalled and lane.is_submitted:  # one that waits for a slot left nothing unread
+        elif self._is_stalled and lane.is_submitted:  # a lane that waits for a slot has sent nothing to read
             status = note_failure(StalledReaderError(), lane.record).code.name
         else:
             status = note_leaving(lane.record).name
@@ -299,7 +299,7 @@ class Multiplex(MessageWriter):
         self._reporter.end(lane.record, status)
 
     def _check_end(self, _: object = None) -> None:
-        """Ends the RPC if there is nothing more to do, or if its caller has sent something that makes no sense."""
+        """Ends the RPC if there is nothing more to do, or if receiving has failed."""
         if self._receiving is None:
             return
         is_received = self._receiving.done()
@@ -310,7 +310,7 @@ class Multiplex(MessageWriter):
 
 
 def _metadata(start: wire.MultiplexStart) -> list[tuple[str, str | bytes]]:
-    """The caller's part of a trace, as the metadata that a call of its own would have."""
+    """The caller's trace context, in the form of the metadata of a separate call."""
     if not start.traceparent:
         return []
     return [("traceparent", start.traceparent), ("tracestate", start.tracestate)]

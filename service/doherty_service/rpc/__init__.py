@@ -1,4 +1,4 @@
-"""What every RPC goes through, whatever its method."""
+"""What surrounds the handlers of all RPCs: the interceptor and its parts."""
 
 from doherty_service.rpc._end_watch import EndWatch, note_handler
 from doherty_service.rpc._failures import note_failure, note_leaving

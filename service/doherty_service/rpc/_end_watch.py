@@ -1,4 +1,4 @@
-"""Sees RPCs to their end, and hangs up on callers that do not read it."""
+"""Reports the ends of RPCs, and ends RPCs whose callers do not read their status."""
 
 import asyncio
 import time
@@ -10,19 +10,19 @@ from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.telemetry import RequestRecord, awake
 
-_LOOKS = 4
-"""How often the watch looks within the time for which a caller may stall."""
-_LEAST_SECONDS = 5.0
-"""At least for so long may a caller read the status of an answer that it has not read."""
+_CHECKS = 4
+"""How often the watch checks within the timeout."""
+_MIN_SECONDS = 5.0
+"""The minimum time for a caller to read the status of an answer whose handler was already reported."""
 
 Task = asyncio.Task[Any]
 
 _rpcs: "WeakKeyDictionary[Task, Task]" = WeakKeyDictionary()
-"""The tasks in which grpc.aio waits for the ends of RPCs, by those of their handlers."""
+"""By the task of a handler: the task in which grpc.aio waits for the end of its RPC."""
 
 
 def note_handler(handler: Task) -> None:
-    """Notes that the running task, in which grpc.aio will wait for the end of an RPC, has made that of its handler."""
+    """Records the task of a handler. Called in the task of its RPC, in which grpc.aio waits for the end of the RPC."""
     rpc = asyncio.current_task()
     if rpc is not None:
         _rpcs[handler] = rpc
@@ -31,19 +31,20 @@ def note_handler(handler: Task) -> None:
 class EndWatch:
     """The RPCs whose handlers are done.
 
-    gRPC sends what is left of an answer, and the status, only as the caller reads. So an RPC is reported when gRPC has
-    taken them, and one whose caller does not read is ended: gRPC's core would keep it as long as the connection lives.
+    gRPC sends the rest of an answer and the status only as fast as the caller reads. So an RPC is reported once gRPC
+    has accepted them. If the caller does not read, the RPC is ended: gRPC's core would keep it as long as the
+    connection.
     """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._unreported: dict[Task, tuple[RequestRecord, str]] = {}
-        """The records, and the names of their statuses, by the tasks of their handlers."""
+        """By the task of a handler: the record and the name of the status."""
         self._open: dict[Task, tuple[float, Task]] = {}
-        """Since when handlers are done, and their tasks, by the task of the RPC."""
+        """By the task of an RPC: when its handler was done, and the handler's task."""
 
     def add(self, record: RequestRecord, status: str) -> None:
-        """Notes that the handler of the running task is done."""
+        """Records that the handler that runs in the current task is done."""
         handler = asyncio.current_task()
         if handler is None:
             raise AssertionError("gRPC runs each RPC in a task")
@@ -54,42 +55,42 @@ class EndWatch:
             rpc.add_done_callback(self._forget)
 
     def follow_reply(self) -> None:
-        """Notes whether the caller leaves before gRPC has taken the reply, which the running task now returns.
+        """Finds out whether the caller leaves before gRPC accepts the reply that the current task is about to return.
 
-        grpc.aio keeps that to itself: the task ends in the same way. But what it waits for fails.
+        grpc.aio does not report this: the task ends in the same way. But the future that the task awaits fails.
         """
         handler = asyncio.current_task()
 
         def follow() -> None:
-            taking: asyncio.Future[Any] | None = getattr(handler, "_fut_waiter", None)
-            if taking is not None:
-                taking.add_done_callback(note)
+            sending: asyncio.Future[Any] | None = getattr(handler, "_fut_waiter", None)
+            if sending is not None:
+                sending.add_done_callback(check)
 
-        def note(taking: "asyncio.Future[Any]") -> None:
-            if not taking.cancelled() and taking.exception() is not None and handler in self._unreported:
+        def check(sending: "asyncio.Future[Any]") -> None:
+            if not sending.cancelled() and sending.exception() is not None and handler in self._unreported:
                 record, _ = self._unreported[handler]
                 self._unreported[handler] = record, note_leaving(record).name
 
         asyncio.get_running_loop().call_soon(follow)
 
-    async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - of the callers, not of this
-        """Hangs up on those that do not read for `timeout` seconds; runs until it is cancelled."""
+    async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - the callers' timeout, not this coroutine's
+        """Resets RPCs whose callers do not read for `timeout` seconds. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(timeout / _LOOKS)
-            self._look(timeout)
+            await asyncio.sleep(timeout / _CHECKS)
+            self._check(timeout)
 
-    def _look(self, timeout: float) -> None:
-        # Not in `run`: gRPC keeps an RPC as long as a local variable has its context.
+    def _check(self, timeout: float) -> None:
+        # Not inlined into `run`: gRPC keeps an RPC as long as a local variable refers to its context.
         for rpc, (since, handler) in self._open.items():
-            most = timeout if handler in self._unreported else max(timeout, _LEAST_SECONDS)
-            if awake.seconds_since(since) > most:
-                self._hang_up(rpc, handler)
+            limit = timeout if handler in self._unreported else max(timeout, _MIN_SECONDS)
+            if awake.seconds_since(since) > limit:
+                self._reset(rpc, handler)
 
-    def _hang_up(self, rpc: Task, handler: Task) -> None:
+    def _reset(self, rpc: Task, handler: Task) -> None:
         """Ends an RPC whose status is not read.
 
-        grpc.aio can only send a status, which waits behind what is not read. But it resets an RPC that no task holds
-        any more: neither its handler's, nor the one that waits for its end.
+        grpc.aio can only send a status, which would wait behind the unread messages. But it resets an RPC once no task
+        refers to it any more: neither the task of its handler nor the task that waits for its end.
         """
         if handler in self._unreported:
             record, _ = self._unreported[handler]

@@ -1,4 +1,4 @@
-"""Turns what a handler raises into a status with details."""
+"""Turns the exceptions of handlers into errors with a status, and logs them."""
 
 import logging
 
@@ -17,46 +17,47 @@ _CAUSES = {
     "ENGINE_FAILED": AbortCause.ENGINE,
     "STALLED_READER": AbortCause.STALLED_READER,
 }
-"""The reasons that mean that a request under way was ended early."""
+"""Error reasons that mean that a running request was ended early."""
 
 _stacks = Stacks()
 
 _CLOCK_SLACK = 0.05
-"""Seconds. A caller whose deadline passes resets the call, and its clock may be ahead of ours."""
+"""Seconds by which the caller's clock may be ahead of ours: it resets the call when its deadline passes."""
 
 
 def note_failure(error: Exception, record: RequestRecord) -> ServiceError:
-    """Notes in the record and the log why a request fails, and returns what its caller is told."""
-    told = as_service_error(error)
-    record.reason = told.reason
+    """Writes the cause of a failure to the record and the log, and returns the error to send to the caller."""
+    service_error = as_service_error(error)
+    record.reason = service_error.reason
     if record.is_answer and record.abort_cause is None:
-        record.abort_cause = _CAUSES.get(told.reason)
+        record.abort_cause = _CAUSES.get(service_error.reason)
     if not isinstance(error, ServiceError):
-        _log_error(error, told, record)
-    error.__traceback__ = None  # its frames have the request, and often the error: a cycle, which may hold megabytes
-    return told
+        _log_error(error, service_error, record)
+    error.__traceback__ = None  # its frames refer to the request and the error: a cycle that may keep megabytes
+    return service_error
 
 
 def note_leaving(record: RequestRecord) -> grpc.StatusCode:
-    """Finds out why a caller has left: it cancelled, or its deadline passed."""
-    left = record.time_left()
-    is_late = left is not None and left <= _CLOCK_SLACK
+    """Returns and records why a caller has left: it cancelled, or its deadline passed."""
+    time_left = record.time_left()
+    is_late = time_left is not None and time_left <= _CLOCK_SLACK
     if record.is_answer and record.summarized is None and record.abort_cause is None:
         record.abort_cause = AbortCause.DEADLINE if is_late else AbortCause.CANCELLED
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
 
-def _log_error(error: Exception, told: ServiceError, record: RequestRecord) -> None:
-    """Logs all of what failed on our side; of a wrong request only the fields, because a text may quote the prompt.
+def _log_error(error: Exception, service_error: ServiceError, record: RequestRecord) -> None:
+    """Logs failures on our side completely. Of an invalid request it logs only the fields: a text may quote the prompt.
 
-    An engine that dies fails for all its requests at once: the first one tells the stack, and the others have no more
-    than their `request` lines. Any other fault is told for every request, with its stack the first time.
+    When an engine dies, all its requests fail at once. Only the first one is logged as an error, with its stack trace;
+    the others have just their `request` lines. Other failures are logged for every request, the first with its stack.
     """
-    if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
+    if service_error.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
         is_new = _stacks.is_new(error)
         if is_new or not isinstance(error, EngineFailedError):
             fields = {**record.log_fields, "error": str(error)}
             _log.error("error", extra={"fields": fields}, exc_info=error if is_new else None)
     else:
-        fields = {**record.log_fields, "reason": told.reason, "fields": [where.field for where in told.violations]}
+        violations = [violation.field for violation in service_error.violations]
+        fields = {**record.log_fields, "reason": service_error.reason, "fields": violations}
         _log.debug("refused", extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""The one interceptor: what every RPC goes through, around the handler of its method."""
+"""The interceptor that wraps the handler of every method."""
 
 import asyncio
 import inspect
@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError, pushback, to_status
+from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError
 from doherty_service.admission import Shares
 from doherty_service.rpc._end_watch import EndWatch
-from doherty_service.rpc._failures import note_failure, note_leaving
+from doherty_service.rpc._failures import note_leaving
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
+from doherty_service.rpc._status import StatusNotReadError, abort, status_code, trailing_metadata
 from doherty_service.rpc._strangers import Strangers
 from doherty_service.security import ANYBODY, Caller, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
@@ -30,39 +31,31 @@ else:
     Context = grpc.aio.ServicerContext
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
-"""A handler's coroutine: takes the request, or the iterator of requests, and the record or context of the RPC."""
+"""The coroutine of a handler. It takes the request, or an iterator of requests, and the RPC's record or context."""
 
 Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
-"""Answers an RPC: takes the iterator of its requests, its context and its record, and returns the reply."""
+"""Answers an RPC. Takes the iterator of its requests, its context and its record, and returns the reply."""
 
 _NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
 _OWN_SERVICES = "/doherty."
-_LOAD = "endpoint-load-metrics-bin"
-"""The trailing metadata with the server's load, as gRPC's proposal A51 names it."""
 _ATTEMPTS = "doherty-attempts"
-"""The metadata of a request that was sent before. gRPC's core keeps what its own retries have for it to itself."""
+"""Metadata: how often the caller sent this request before. gRPC's core does not show us its own retry metadata."""
 _TRYING_SINCE = "doherty-trying-since-ms"
-"""The metadata that says for how many milliseconds the caller has been trying: clocks differ, so it is no time."""
+"""Metadata: the milliseconds since the caller's first attempt. It is a duration because clocks differ."""
 
 _MOST_DIGITS = 9
-_TELL_SECONDS = 1.0
-"""How long a handler stays for a status to leave."""
-
-
-class _StatusNotReadError(grpc.aio.AbortError):
-    """The caller has not read the messages before the status. It gets the status when it reads on."""
 
 
 class LatencyInterceptor(grpc.aio.ServerInterceptor):
-    """Measures every RPC to its terminal status.
+    """Measures every RPC up to its terminal status.
 
-    So that measuring costs little, one coroutine does all that an RPC needs besides its handler: it gives the RPC a
-    record, authenticates the caller, reads and parses the request, maps errors to a status, and reports how it ended.
+    One coroutine does everything that an RPC needs besides its handler, so that it costs little: it creates the record,
+    authenticates the caller, reads and parses the request, maps errors to a status, and reports the end.
     Each handler is wrapped once per method, not once per call.
     """
 
-    def __init__(  # noqa: PLR0913 - what an RPC meets on its way
+    def __init__(  # noqa: PLR0913 - the objects that an RPC needs besides its handler
         self,
         reporter: Reporter,
         receive_watch: ReceiveWatch,
@@ -75,13 +68,20 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         load: Callable[[], bytes] | None = None,
         own_services: Collection[str] = (),
     ) -> None:
-        """Asks for a key of `keyring`, if there is one, on all services but `open_services` (full names).
+        """Creates the interceptor. Services are named by their full names.
 
-        `accept` is told the peer (gRPC's name of a connection) of each call that was let in. Callers without a key who
-        ask for too much are counted in `refusals`. Of `costly_services`, every key has its share of calls at a time,
-        and they count against its limits; the servicers of the contract see to that themselves. What `load` returns
-        goes with the status of each RPC of the contract whose caller had a key, or needed none. The handlers of
-        `own_services` (full names) get the record and return bytes, as those of the contract do.
+        Args:
+            reporter: Gets the begin and the end of each RPC.
+            receive_watch: Receives the requests.
+            keyring: All services except `open_services` require a key of it. None: no service requires a key.
+            open_services: Services for which no key is required.
+            costly_services: Services whose calls are limited per key by the given shares, and count against the limits
+                of the key. The servicers of the contract do this themselves.
+            accept: Called with the peer (gRPC's name of a connection) of each call that passed authentication.
+            refusals: Counts refused calls of callers without a key.
+            load: Returns the load report that is sent with the status of each RPC of the contract, unless the caller
+                lacks a required key.
+            own_services: Services whose handlers get the record and return bytes, like those of the contract.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -100,7 +100,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Finds the handler of a method; for one that nobody serves, one that says so to those who may know."""
+        """Returns the wrapped handler of a method. For unknown methods it authenticates, then refuses."""
         name = handler_call_details.method
         if name in self._handlers:
             return self._handlers[name]
@@ -111,7 +111,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[name]
 
     def _wrap(self, handler: Handler, name: str) -> Handler:
-        """The handler with all that surrounds it. It gets the request as bytes that nobody has read yet."""
+        """Wraps a handler. The wrapper gets the request unread and unparsed."""
         is_own = name.startswith(self._own)
         serve = self._serving(handler, name, is_own=is_own)
         end_watch = self.end_watch
@@ -123,12 +123,12 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             try:
                 reply = await serve(messages, context, record)
                 code = grpc.StatusCode.OK
-                context.set_trailing_metadata(_trailing(record, load))
-            except _StatusNotReadError:
-                code = _status_code(context)
-                raise asyncio.CancelledError from None  # the one end that gRPC does not report as a fault of ours
+                context.set_trailing_metadata(trailing_metadata(record, load))
+            except StatusNotReadError:
+                code = status_code(context)
+                raise asyncio.CancelledError from None  # gRPC logs every other exception as our fault
             except grpc.aio.AbortError:
-                code = _status_code(context)
+                code = status_code(context)
                 raise
             except (asyncio.CancelledError, GeneratorExit):
                 code = note_leaving(record)
@@ -151,9 +151,9 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         return make(run, None, None if is_own else handler.response_serializer)
 
     def _serving(self, handler: Handler, name: str, *, is_own: bool) -> Respond:
-        """What authenticates the caller of a method and answers it, and makes a status of what is raised."""
+        """Returns a coroutine that authenticates the caller, answers the RPC, and maps exceptions to a status."""
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
-        lets_in = is_own or keyring is not None
+        accepts = is_own or keyring is not None
         respond = self._responding(handler, name) if is_own else self._responding_elsewhere(handler, name)
         load = self._load if is_own else None
         begin, accept = self._reporter.begin, self._accept
@@ -167,51 +167,50 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     await keyring.refresh()
                     record.caller = keyring.authenticate(metadata)
                     record.is_stranger = False
-                if lets_in:
+                if accepts:
                     accept(record.peer)
                 record.attempt = 1 + _number(metadata, _ATTEMPTS)
                 record.tried_for = _number(metadata, _TRYING_SINCE) / 1000
                 reply = await respond(messages, context, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
-                # The handler has set its own status, as the health service does, or the transport broke in a write.
+                # The handler has set its own status, as the health service does, or a write failed.
                 raise
             except NotImplementedError as error:
-                # The generated base of a service raises it for a method that its servicer lacks, as health's List.
-                is_lacking = context.code() is grpc.StatusCode.UNIMPLEMENTED
-                await _abort(UnsupportedMethodError() if is_lacking else error, record, context, load)
-            except Exception as error:  # noqa: BLE001 - the caller is told a status whatever it is, and the log all of it
-                await _abort(error, record, context, load)
+                # The generated base class raises it for a method that the servicer does not define (health's List).
+                is_undefined = context.code() is grpc.StatusCode.UNIMPLEMENTED
+                await abort(UnsupportedMethodError() if is_undefined else error, record, context, load)
+            except Exception as error:  # noqa: BLE001 - every exception becomes a status and is logged
+                await abort(error, record, context, load)
             else:
                 return reply
 
         return serve
 
     def _responding(self, handler: Handler, name: str) -> Respond:
-        """What reads and answers an RPC of the contract, whose handler gets the record."""
+        """Returns a coroutine that reads and answers an RPC of the contract. Its handler gets the record."""
         behavior, parse = _coroutine(handler), _parser(handler)
         receive_watch = self._receive_watch
 
         async def respond(messages: Any, context: Context, record: RequestRecord) -> Any:
             if handler.request_streaming:
-                # A MultiplexGenerate looks at the size of its messages before it parses them.
+                # MultiplexGenerate reads its messages itself, and checks their size before it parses them.
                 return await behavior(messages, record)
             request = await receive_watch.receive(context, name, parse)
-            # A request counts from when it is there, not from when its first byte is.
-            record.received = time.monotonic()
+            record.received = time.monotonic()  # when the whole request is there, not its first byte
             end = RequestEnd(context)
             try:
-                answering = behavior(request, record)
+                coroutine = behavior(request, record)
                 del request  # it may be megabytes
-                reply = await answering
+                reply = await coroutine
                 await receive_watch.check_end(end)
                 return reply
             finally:
-                end.let_go()
+                end.stop()
 
         return respond
 
     def _responding_elsewhere(self, handler: Handler, name: str) -> Respond:
-        """What reads and answers an RPC of another service, as the health service, which may be open to strangers."""
+        """Returns a coroutine that reads and answers an RPC of another service, such as health. It may need no key."""
         behavior, parse = _coroutine(handler), _parser(handler)
         receive_watch = self._receive_watch
         shares = self._costly_services.get(name[1:].partition("/")[0])
@@ -220,13 +219,13 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             with ExitStack() as stack:
                 stranger = None
                 if not await self._has_key(context):
-                    stranger = stack.enter_context(self._strangers.calling(record.peer))
+                    stranger = stack.enter_context(self._strangers.track_rpc(record.peer))
                 if handler.request_streaming:
                     return await behavior(receive_watch.receive_each(context, name, parse, stranger), context)
                 request = await receive_watch.receive(context, name, parse, stranger)
                 record.received = time.monotonic()
                 end = RequestEnd(context)
-                stack.callback(end.let_go)
+                stack.callback(end.stop)
                 if shares is not None:
                     stack.enter_context(_charged(record.caller, shares))
                 reply = await behavior(request, context)
@@ -236,7 +235,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         return respond
 
     async def _has_key(self, context: Context) -> bool:
-        """Whether a caller has shown a valid key, also where it need not."""
+        """Whether the caller sent a valid key, even if the service does not require one."""
         if self._keyring is None:
             return False
         metadata: Any = context.invocation_metadata()
@@ -249,20 +248,20 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _number(metadata: Any, name: str) -> int:
-    """The number that a caller says of itself; 0 if it does not say it, or what it says is no number."""
-    for one, value in metadata:
-        if one == name:
+    """Returns the number in a metadata entry; 0 if there is none, or if it is not a number."""
+    for key, value in metadata:
+        if key == name:
             return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 0
     return 0
 
 
 @contextmanager
 def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
-    """Counts a call against the caller's share and limits up to the end of the block.
+    """Counts a call against the caller's share and limits until the end of the block.
 
     Raises:
-        OverloadedError: one more would be beyond them.
-        UnauthenticatedError: the key was revoked.
+        OverloadedError: This call would exceed them.
+        UnauthenticatedError: The key was revoked.
     """
     with shares.take(caller.name):
         taken = caller.take()
@@ -275,52 +274,16 @@ def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
 def _begin(method: str, context: Context) -> RequestRecord:
     key = new_key()
     record = RequestRecord(method, key, key, ANYBODY, context.peer())
-    left: float | None = context.time_remaining()  # None without a deadline, whatever its types say
-    if left is not None:
-        record.ends_at = record.received + left
+    remaining: float | None = context.time_remaining()  # None without a deadline, although its type is float
+    if remaining is not None:
+        record.ends_at = record.received + remaining
     record.rpc_context = context
     record.carries_requests = method == MULTIPLEX
     return record
 
 
-def _trailing(record: RequestRecord, load: Callable[[], bytes] | None) -> tuple[tuple[str, str | bytes], ...]:
-    """The metadata that goes with every status: what was measured, and the load where it may be told."""
-    timing = record.server_timing()
-    timed: tuple[tuple[str, str | bytes], ...] = (("server-timing", timing),) if timing else ()
-    return timed if load is None or record.is_stranger else (*timed, (_LOAD, load()))
-
-
-async def _abort(
-    error: Exception, record: RequestRecord, context: Context, load: Callable[[], bytes] | None
-) -> NoReturn:
-    """Ends an RPC with the status that an error stands for.
-
-    Raises:
-        grpc.aio.AbortError: always.
-    """
-    told = note_failure(error, record)
-    status = to_status(told, record.request_id)
-    trailing = [("grpc-status-details-bin", status.SerializeToString()), *_trailing(record, load)]
-    if (after := pushback(told)) is not None:
-        trailing.append(("grpc-retry-pushback-ms", after))
-    try:
-        async with asyncio.timeout(_TELL_SECONDS):
-            await context.abort(told.code, status.message, tuple(trailing))
-    except TimeoutError:
-        raise _StatusNotReadError from None
-    raise AssertionError("abort always raises")
-
-
-def _status_code(context: Context) -> grpc.StatusCode:
-    """The code of an aborted RPC, which grpc.aio keeps as a number or as the enum's member."""
-    code: Any = context.code()
-    if isinstance(code, grpc.StatusCode):
-        return code
-    return next(member for member in grpc.StatusCode if member.value[0] == code)
-
-
 def _coroutine(handler: Handler) -> Behavior:
-    """The behavior of a handler as a coroutine; one that yields its replies writes them instead."""
+    """Returns the behavior of a handler as a coroutine. An async generator is wrapped: its replies are written."""
     behaviors: dict[tuple[bool, bool], Any] = {
         (False, False): handler.unary_unary,
         (False, True): handler.unary_stream,

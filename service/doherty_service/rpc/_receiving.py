@@ -1,4 +1,4 @@
-"""Waits for requests and makes them out of bytes."""
+"""Receives and parses requests."""
 
 import asyncio
 import time
@@ -19,34 +19,34 @@ if TYPE_CHECKING:  # generic for type checkers only
 else:
     Context = grpc.aio.ServicerContext
 
-_LOOKS = 4
-"""How often the watch looks within the time that a request may take to arrive."""
+_CHECKS = 4
+"""How often the watch checks within the timeout."""
 
 _PARSED_SIZE = 8
-"""How many times as large as its bytes a message may be in memory, roughly."""
+"""The approximate maximum size of a parsed message, as a multiple of its size on the wire."""
 _STRANGER_SECONDS = 5.0
-"""How long a request may take to arrive from a caller without a key."""
+"""The timeout for requests of callers without a key."""
 
 Parse = Callable[[bytes], Any]
 
 
 class ReceiveWatch:
-    """Ends RPCs whose messages do not arrive. gRPC's core would wait for them for ever."""
+    """Ends RPCs whose messages do not arrive. gRPC's core would wait for them forever."""
 
     def __init__(self, timeout: float) -> None:
-        """A message must have arrived `timeout` seconds after it is waited for."""
+        """A message must arrive within `timeout` seconds."""
         self.timeout = timeout
         self.turns = Turns()
         self._waiting: dict[asyncio.Task[Any], tuple[float, float]] = {}
-        """Since when a task waits for its message, by `time.monotonic()`, and for how many seconds at the most."""
+        """By task: when it began to wait for its message (`time.monotonic()`), and its timeout in seconds."""
         self._late: set[asyncio.Task[Any]] = set()
 
     async def receive(self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
-        """Waits for the only message of a request, and parses it; core has refused one that is too large.
+        """Receives and parses the only message of a request. Too large messages were refused by gRPC's core.
 
         Raises:
-            StalledSenderError: it did not arrive in time.
-            InvalidRequestError: there was none, there is too much in it, or it is not what the contract describes.
+            StalledSenderError: The message did not arrive in time.
+            InvalidRequestError: There was no message, it has too many fields, or it cannot be parsed.
         """
         message = await self._next(context, stranger)
         if message is grpc.aio.EOF:
@@ -56,11 +56,11 @@ class ReceiveWatch:
     async def receive_each(
         self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None
     ) -> AsyncIterator[Any]:
-        """Waits for one message after the other, and parses them.
+        """Receives and parses messages one by one.
 
         Raises:
-            StalledSenderError: one did not arrive in time.
-            InvalidRequestError: there is too much in one, or it is not what the contract describes.
+            StalledSenderError: A message did not arrive in time.
+            InvalidRequestError: A message has too many fields, or it cannot be parsed.
         """
         while True:
             message = await self._next(context, stranger)
@@ -69,49 +69,49 @@ class ReceiveWatch:
             yield await self._read(message, method, parse)
 
     async def check_end(self, end: "RequestEnd", stranger: Stranger | None = None) -> None:
-        """Makes sure that a request had only one message, and waits for its end if that has not come yet.
+        """Checks that a request had only one message. Waits for the end of the request if necessary.
 
         Raises:
-            StalledSenderError: it did not come in time.
-            InvalidRequestError: there was another message.
+            StalledSenderError: The end did not come in time.
+            InvalidRequestError: There was a second message.
         """
         if end.is_only is None:
-            await self._in_time(end.wait(), stranger)
+            await self._wait(end.wait(), stranger)
         if not end.is_only:
             raise _malformed("the call has more than one message")
 
     async def _next(self, context: Context, stranger: Stranger | None) -> Any:
         if stranger is None:
-            return await self._in_time(context.read(), None)
-        with stranger.sending():
-            return await self._in_time(context.read(), stranger)
+            return await self._wait(context.read(), None)
+        with stranger.track_message():
+            return await self._wait(context.read(), stranger)
 
     async def _read(self, message: bytes, method: str, parse: Parse) -> Any:
         if len(message) > translation.SMALL_BYTES:
             await self.turns.take()
-            await self.turns.share(translation.check_size(message, method))
+            await self.turns.run(translation.check_size(message, method))
         return parse_message(parse, message)
 
-    async def _in_time(self, arriving: Coroutine[Any, Any, Any], stranger: Stranger | None) -> Any:
+    async def _wait(self, receiving: Coroutine[Any, Any, Any], stranger: Stranger | None) -> Any:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
         timeout = self.timeout if stranger is None else min(self.timeout, _STRANGER_SECONDS)
         self._waiting[task] = time.monotonic(), timeout
         try:
-            return await arriving
+            return await receiving
         except asyncio.CancelledError:
             if task in self._late and not task.uncancel():
                 raise StalledSenderError from None
-            raise  # its caller has left, too
+            raise  # the caller has left
         finally:
             del self._waiting[task]
             self._late.discard(task)
 
     async def run(self) -> None:
-        """Looks for requests that are late; runs until it is cancelled."""
+        """Ends requests that are late. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(min(self.timeout, _STRANGER_SECONDS) / _LOOKS)
+            await asyncio.sleep(min(self.timeout, _STRANGER_SECONDS) / _CHECKS)
             for task, (since, timeout) in self._waiting.items():
                 if awake.seconds_since(since) > timeout and task not in self._late:
                     self._late.add(task)
@@ -119,18 +119,18 @@ class ReceiveWatch:
 
 
 class RequestEnd:
-    """Reads what is behind the only message of a request while the request is being answered.
+    """Receives the end of a request, after its only message, while the request is being answered.
 
-    To wait for it first would put a turn of the event loop before each first token. It is read without a task, as
-    messages are written (`generation.MessageWriter`).
+    Waiting for it first would delay each first token by a turn of the event loop. No task is needed for it: the
+    coroutine is driven by hand, as in `generation.MessageWriter`.
     """
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.is_only: bool | None = None
-        """Whether there was nothing behind the message; None while that is not known."""
+        """Whether the message was the only one; None while this is not known."""
         self._reading: Coroutine[Any, Any, Any] = context.read()
-        self._read: asyncio.Future[Any] | None = None
-        """What the reading waits for."""
+        self._awaited: asyncio.Future[Any] | None = None
+        """The future that `_reading` awaits."""
         self._arrival: asyncio.Future[None] | None = None
         self._step(None)
 
@@ -140,16 +140,16 @@ class RequestEnd:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
 
-    def let_go(self) -> None:
-        """Waits no longer: gRPC would keep the RPC as long as somebody does."""
-        if self._read is not None:
-            self._read.cancel()
+    def stop(self) -> None:
+        """Stops waiting: gRPC keeps an RPC as long as something waits for it."""
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     def _step(self, _: object) -> None:
         try:
-            read = self._reading.send(None)
-            read.add_done_callback(self._step)
-            self._read = read
+            awaited = self._reading.send(None)
+            awaited.add_done_callback(self._step)
+            self._awaited = awaited
         except StopIteration as ended:
             self.is_only = ended.value is grpc.aio.EOF
         except (asyncio.CancelledError, grpc.aio.BaseError):
@@ -159,22 +159,22 @@ class RequestEnd:
 
 
 def parse_message(parse: Parse, data: bytes) -> Any:
-    """Makes a message out of bytes.
+    """Parses a message.
 
     Raises:
-        InvalidRequestError: it is not what the contract describes.
-        UnavailableError: there is no memory for it.
+        InvalidRequestError: The message does not match the contract.
+        UnavailableError: There is not enough memory.
     """
     try:
         return parse(data)
     except DecodeError as error:
         if _lacked_memory(error, data):
             raise out_of_resources() from None
-        raise _malformed("the message is not one that the contract describes") from None
+        raise _malformed("the message cannot be parsed") from None
 
 
 def _lacked_memory(error: DecodeError, data: bytes) -> bool:
-    """Whether protobuf had no memory for a message: newer releases say so in a word, older ones not at all."""
+    """Whether protobuf lacked the memory for a message. Newer releases say so in the error, older ones do not."""
     if "alloc" in str(error):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Refusals in the log: a line each while there are few, and a sum each second beyond that."""
+"""Refusals in the log: one line each while there are few; beyond that, one summary line per second."""
 
 import asyncio
 from collections import Counter
@@ -17,35 +17,35 @@ _REASONS = frozenset(
         "WARMING_UP",
     }
 )
-"""Those of requests for which no work was done."""
+"""Error reasons of requests for which no work was done."""
 
-_LINES_A_SECOND = 20
-_SUM_SECONDS = 1.0
+_LINES_PER_SECOND = 20
+_SUMMARY_SECONDS = 1.0
 
 
 class RefusalLines:
-    """Decides which refusals have a line of their own, and sums up the others."""
+    """Decides which refusals get their own line, and counts the others."""
 
     def __init__(self) -> None:
-        self._limit = LineLimit(_LINES_A_SECOND, _LINES_A_SECOND)
-        self._sums: Counter[tuple[str, str, str]] = Counter()
-        """By rpc, reason and name of the key."""
+        self._limit = LineLimit(_LINES_PER_SECOND, _LINES_PER_SECOND)
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        """By RPC, reason and name of the key."""
         self._alarm: asyncio.TimerHandle | None = None
 
-    def sums_up(self, record: RequestRecord) -> bool:
-        """Whether a request is a refusal that is told in a sum, and has no line of its own."""
+    def absorb(self, record: RequestRecord) -> bool:
+        """Counts a request for the summary, if it is a refusal beyond the limit; returns whether it did."""
         if record.reason not in _REASONS or self._limit.allows():
             return False
-        self._sums[record.rpc, record.reason, record.caller.name] += 1
+        self._counts[record.rpc, record.reason, record.caller.name] += 1
         if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(_SUM_SECONDS, self.tell)
+            self._alarm = asyncio.get_running_loop().call_later(_SUMMARY_SECONDS, self.flush)
         return True
 
-    def tell(self) -> None:
-        """Writes the sums of now."""
-        sums, self._sums = self._sums, Counter()
+    def flush(self) -> None:
+        """Writes the summary lines."""
+        counts, self._counts = self._counts, Counter()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        for (rpc, reason, key), count in sums.items():
+        for (rpc, reason, key), count in counts.items():
             log_event("refusals", rpc=rpc, reason=reason, **({"key": key} if key else {}), count=count)

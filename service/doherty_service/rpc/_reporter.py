@@ -1,4 +1,4 @@
-"""What is told of every request when it begins and when it has ended: traces, metrics, the window and the log."""
+"""Reports the begin and the end of every request to traces, metrics, the rolling window and the log."""
 
 import logging
 from array import array
@@ -20,16 +20,16 @@ _log = logging.getLogger("doherty.request")
 
 _STRANGERS_BURST = 100
 _STRANGERS_PER_SECOND = 10.0
-"""Lines of calls that have shown no valid key: a caller without one must not fill the log."""
+"""Limits of log lines for calls without a valid key: a caller without a key must not fill the log."""
 
 
 class Reporter:
-    """Tells everybody who wants to know of a request."""
+    """Reports requests to everything that records them."""
 
     def __init__(
         self, recorder: LatencyRecorder, write_line: Callable[[str], None], tracing: Tracing | None = None
     ) -> None:
-        """`write_line` takes the log line of each request."""
+        """`write_line` is called with the log line of each request."""
         self._recorder = recorder
         self._write_line = write_line
         self._tracing = tracing
@@ -37,27 +37,27 @@ class Reporter:
         self._refusals = RefusalLines()
 
     def begin(self, record: RequestRecord, metadata: Metadata) -> None:
-        """Notes that a request has begun."""
+        """Reports that a request has begun."""
         if self._tracing is not None:
             self._tracing.begin(record, metadata)
 
     def end(self, record: RequestRecord, status: str) -> None:
-        """Notes that a request has ended, with the name of its status."""
+        """Reports that a request has ended, with the name of its status."""
         record.status = status
-        record.gaps = array("d", sorted(record.gaps))  # once for all who count them
+        record.gaps = array("d", sorted(record.gaps))  # sorted once, used several times
         self._recorder.finish(record)
         if self._tracing is not None:
             self._tracing.end(record)
-        # Health checks and reflection are logged only when debugging.
+        # Health checks and reflection are logged at level DEBUG only.
         if not _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
             return
         if record.is_stranger and not self._strangers.allows():
             return
         if suppressed := self._strangers.take_suppressed():
             log_warning("lines_suppressed", lines=suppressed)
-        if not self._refusals.sums_up(record):
+        if not self._refusals.absorb(record):
             self._write_line(request_line(record))
 
     def flush(self) -> None:
-        """Tells what waits to be told."""
-        self._refusals.tell()
+        """Writes log lines that are still being collected."""
+        self._refusals.flush()

@@ -1,4 +1,4 @@
-"""Which failures have been told with their stack of late: what fails for many requests at once is told once."""
+"""Remembers which failures were logged with their stack trace recently, so that each is logged only once."""
 
 import time
 from types import TracebackType
@@ -10,13 +10,13 @@ _Kind = tuple[type[BaseException], type[BaseException], str, int]
 
 
 class Stacks:
-    """Knows the kinds of errors whose stack is in the log already."""
+    """The kinds of errors whose stack trace was logged recently."""
 
     def __init__(self) -> None:
         self._until: dict[_Kind, float] = {}
 
     def is_new(self, error: BaseException) -> bool:
-        """Whether no error of this kind, raised at the same place, was asked about within the last ten seconds."""
+        """Whether no error of this kind, raised at the same place, was passed to this method in the last 10 seconds."""
         now = time.monotonic()
         self._until = {kind: until for kind, until in self._until.items() if until > now}
         kind = _kind(error)
@@ -33,7 +33,7 @@ def _kind(error: BaseException) -> _Kind:
 
 
 def _place(trace: TracebackType | None) -> tuple[str, int]:
-    """Where an error was raised."""
+    """The file and line where an error was raised."""
     if trace is None:
         return "", 0
     while trace.tb_next is not None:

@@ -1,4 +1,4 @@
-"""What callers without an accepted key may hold of the services that are open to them."""
+"""Bounds what callers without a valid key may occupy of the services that require no key."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,56 +13,56 @@ if TYPE_CHECKING:
 _MOST_ON_A_CONNECTION = 64
 _MOST_OPEN = 1024
 """About 25 kB each."""
-_MOST_ARRIVING = 32
-"""Messages, each of which may have as many bytes as any message before it is found to be too large."""
+_MOST_RECEIVING = 32
+"""Messages being received. Each may have the maximum message size before it is refused."""
 _RETRY_SECONDS = 1.0
 
 
 class Strangers:
-    """The RPCs of callers without an accepted key, bounded for each connection and altogether.
+    """The RPCs of callers without a valid key, limited per connection and in total.
 
-    Where there is no room, the connection that has most RPCs gives up its oldest: so whoever holds much cannot keep out
-    those who come for a moment, as health checks do.
+    If there is no room, the oldest RPC of the connection with the most RPCs is ended. So a caller with many RPCs cannot
+    keep out short ones such as health checks.
     """
 
     def __init__(self, refusals: "Counter[str]") -> None:
-        """Those that are refused or given up are counted in `refusals`."""
+        """`refusals` counts RPCs that are refused or ended."""
         self._refusals = refusals
-        self._open = _Held(_MOST_OPEN)
-        self._arriving = _Held(_MOST_ARRIVING)
+        self._open = _Tasks(_MOST_OPEN)
+        self._receiving = _Tasks(_MOST_RECEIVING)
 
     @contextmanager
-    def calling(self, connection: str) -> Iterator["Stranger"]:
-        """Counts the running RPC as open.
+    def track_rpc(self, connection: str) -> Iterator["Stranger"]:
+        """Counts the current RPC as open until the end of the block.
 
         Raises:
-            OverloadedError: its connection has too many, or it had to make room for another one.
+            OverloadedError: Its connection has too many RPCs, or it had to make room for another one.
         """
         if self._open.count(connection) >= _MOST_ON_A_CONNECTION:
             raise self._refusal(f"a connection may have {_MOST_ON_A_CONNECTION} calls without a key")
-        with self._held(self._open, connection):
+        with self._track(self._open, connection):
             yield Stranger(self, connection)
 
     @contextmanager
-    def sending(self, connection: str) -> Iterator[None]:
-        """Counts the running RPC as one whose message is on its way; raises as `calling` does."""
-        with self._held(self._arriving, connection):
+    def track_message(self, connection: str) -> Iterator[None]:
+        """Counts the current RPC as receiving a message until the end of the block; raises like `track_rpc`."""
+        with self._track(self._receiving, connection):
             yield
 
     @contextmanager
-    def _held(self, held: "_Held", connection: str) -> Iterator[None]:
+    def _track(self, tasks: "_Tasks", connection: str) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
-        held.add(connection, task)
+        tasks.add(connection, task)
         try:
             yield
         except asyncio.CancelledError:
-            if held.has(connection, task) or task.uncancel():
-                raise  # its caller has left
+            if tasks.has(connection, task) or task.uncancel():
+                raise  # the caller has left
             raise self._refusal("there are too many calls without a key") from None
         finally:
-            held.remove(connection, task)
+            tasks.remove(connection, task)
 
     def _refusal(self, message: str) -> OverloadedError:
         self._refusals["TOO_MANY_CALLS"] += 1
@@ -70,19 +70,19 @@ class Strangers:
 
 
 class Stranger:
-    """A caller without a key, and one of its RPCs."""
+    """One RPC of a caller without a valid key."""
 
     def __init__(self, strangers: Strangers, connection: str) -> None:
         self._strangers = strangers
         self._connection = connection
 
-    def sending(self) -> AbstractContextManager[None]:
-        """Counts the RPC as one whose message is on its way; raises as `Strangers.calling` does."""
-        return self._strangers.sending(self._connection)
+    def track_message(self) -> AbstractContextManager[None]:
+        """Counts the RPC as receiving a message until the end of the block; raises like `Strangers.track_rpc`."""
+        return self._strangers.track_message(self._connection)
 
 
-class _Held:
-    """Tasks of RPCs by their connections, the oldest first."""
+class _Tasks:
+    """The tasks of RPCs by connection, the oldest first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -96,7 +96,7 @@ class _Held:
         return task in self._tasks.get(connection, ())
 
     def add(self, connection: str, task: asyncio.Task[Any]) -> None:
-        """Adds a task, and cancels another one where there is no room."""
+        """Adds a task; if there is no room, cancels another one."""
         if self._all >= self._most:
             largest = max(self._tasks, key=self.count)
             oldest = next(iter(self._tasks[largest]))
@@ -106,7 +106,7 @@ class _Held:
         self._all += 1
 
     def remove(self, connection: str, task: asyncio.Task[Any]) -> None:
-        """Removes a task, unless it had to make room."""
+        """Removes a task, unless `add` has already removed it to make room."""
         tasks = self._tasks.get(connection, {})
         if task not in tasks:
             return

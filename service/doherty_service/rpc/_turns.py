@@ -1,4 +1,4 @@
-"""Keeps work that grows with messages from piling up on the event loop."""
+"""Divides work that grows with the size of a message into slices."""
 
 import asyncio
 from collections.abc import Generator
@@ -8,22 +8,22 @@ Result = TypeVar("Result")
 
 
 class Turns:
-    """Gives the pieces of such work their turns: one piece in a turn of the loop, whichever RPC it is for.
+    """Runs one slice of such work per turn of the event loop, over all RPCs together.
 
-    Between two pieces the loop does all else that has come. So what one message costs, and what a thousand of them cost
-    together, delays others by one piece.
+    Between two slices the event loop does everything else that is ready. So large messages delay other work by one
+    slice at most, even if there are a thousand of them.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # which lets those who wait have it in the order in which they came
+        self._turn = asyncio.Lock()  # first come, first served
 
     async def take(self) -> None:
-        """Waits for the turn of the caller's next piece, which must follow without another await."""
+        """Waits for a turn. The caller's next slice must follow without another await."""
         async with self._turn:
             await asyncio.sleep(0)
 
-    async def share(self, work: Generator[None, None, Result]) -> Result:
-        """Does work that yields after each piece, a piece in each turn; returns what it returns."""
+    async def run(self, work: Generator[None, None, Result]) -> Result:
+        """Runs a generator that yields after each slice, one slice per turn, and returns its result."""
         while True:
             try:
                 next(work)

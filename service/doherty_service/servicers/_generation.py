@@ -59,7 +59,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self.read(answer, request, whole=True)
             del request  # it may be megabytes
             await self._generations.serve(answer)
-            return await self._receive_watch.turns.share(answer.reply())
+            return await self._receive_watch.turns.run(answer.reply())
         finally:
             self._generations.end_answer(answer)
 

@@ -161,9 +161,6 @@ def set_up_logging(level: str) -> LogWriter:
     root.handlers[:] = [_Handler(writer)]
     root.setLevel(logging.WARNING)
     logging.getLogger("doherty").setLevel(level.upper())
-    # We do not log the place in the code. Python's logging guide recommends these switches to save time.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001
     return writer
 
 

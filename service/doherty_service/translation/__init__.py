@@ -1,4 +1,4 @@
-"""The one place where messages on the wire become dataclasses, and the other way."""
+"""Translates between protobuf messages and the engine's dataclasses. No other package knows both."""
 
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._model_and_latency import (
@@ -20,7 +20,7 @@ from doherty_service.translation._replies import (
     whole_stream_message,
 )
 from doherty_service.translation._requests import RequestReader, count_tokens_input, take_label
-from doherty_service.translation._size import SMALL_BYTES, check_size, know_service
+from doherty_service.translation._size import SMALL_BYTES, check_size, register_service
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
 
@@ -39,13 +39,13 @@ __all__ = [
     "delta_message",
     "duration",
     "features",
-    "know_service",
     "latency",
     "limits",
     "multiplex_admission",
     "multiplex_failure",
     "multiplex_part",
     "refuse_unknown",
+    "register_service",
     "stream_message",
     "take_label",
     "whole_message",

@@ -1,14 +1,14 @@
-"""Numbers of the wire as their senders wrote them."""
+"""Restores the decimals that callers wrote from the floats of the wire."""
 
 import math
 from ctypes import c_float
 
 _ENOUGH_DIGITS = 9
-"""So many tell any two floats of 32 bits apart."""
+"""Significant digits that distinguish any two 32-bit floats."""
 
 
 def shortest_decimal(value: float) -> float:
-    """The shortest decimal that a float of 32 bits stands for: 0.9, where its exact value is 0.89999998."""
+    """Returns the shortest decimal that rounds to a 32-bit float: 0.9 for 0.89999998."""
     if not math.isfinite(value):
         return value
     decimals = (float(f"{value:.{digits}g}") for digits in range(6, _ENOUGH_DIGITS + 1))

@@ -1,4 +1,4 @@
-"""What a deployment fills in where a request says nothing."""
+"""The values that a deployment uses for fields that a request leaves unset."""
 
 from dataclasses import dataclass, field
 
@@ -13,4 +13,4 @@ class Deployment:
     system_prompt: str = ""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     control_tokens: bool = False
-    """Whether control tokens that the contents of messages spell out are read as such."""
+    """Whether control tokens that are spelled out in the contents of messages are read as control tokens."""

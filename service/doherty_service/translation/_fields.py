@@ -1,4 +1,4 @@
-"""The groups of fields that more than one request shares, or that have rules of their own."""
+"""Translates groups of fields: inputs, sampling and constraints."""
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
@@ -28,13 +28,13 @@ _ROLES = {
     request_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
 }
 _LEAST_REPETITION_PENALTY = 0.01
-"""Logits are divided by it: below this they overflow."""
+"""Logits are divided by the penalty: below this value they overflow."""
 
 
 def text_input(
     wire: WireInput, deployment: Deployment, violations: Violations, *, has_token_ids: bool | None = None
 ) -> Input:
-    """The input that is text; `has_token_ids` says whether there is one that is not, None that there cannot be."""
+    """Translates the text input. `has_token_ids`: whether token ids are set; None if the message has no such field."""
     present = [wire.HasField("prompt"), len(wire.messages) > 0, wire.HasField("raw_text")]
     names = "prompt, messages or raw_text" if has_token_ids is None else "prompt, messages, raw_text or token_ids"
     violations.check(sum(present) + bool(has_token_ids) == 1, "prompt", f"exactly one input must be present: {names}")
@@ -53,13 +53,13 @@ def conversation(
     *,
     answered: bool,
 ) -> Conversation:
-    """A conversation, with the deployment's system prompt where it has none of its own.
+    """Translates a conversation. Without a system message, it gets the deployment's system prompt.
 
-    One that is to be answered ends with the user; one that is only counted may end with the assistant.
+    A conversation that is `answered` must end with the user; one that is only counted may end with the assistant.
     """
     for index, message in enumerate(wire):
-        known = message.role in _ROLES
-        violations.check(known, f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
+        is_known = message.role in _ROLES
+        violations.check(is_known, f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
         if index > 0:
             is_system = message.role == request_pb2.ROLE_SYSTEM
             violations.check(not is_system, f"messages[{index}].role", "a system message can only be the first one")
@@ -87,9 +87,9 @@ def sampling(
     drawn_seed: int,
     violations: Violations,
 ) -> Sampling:
-    """The sampling settings: the request's, else the deployment's, else the model's, else off."""
+    """Returns each sampling setting from the request, else from the deployment, else from the model, else off."""
     set_fields = {
-        # Callers and bounds mean decimals, and no float of 32 bits is 0.01 or 0.9.
+        # Callers and bounds mean decimals such as 0.01 or 0.9, which no 32-bit float equals.
         field.name: shortest_decimal(value) if field.type == field.TYPE_FLOAT else float(value)
         for field, value in wire.ListFields()
     }
@@ -103,7 +103,7 @@ def sampling(
                 return float(value)
         return off
 
-    chosen = Sampling(
+    result = Sampling(
         temperature=choose("temperature", 1.0),
         top_p=choose("top_p", 1.0),
         top_k=int(choose("top_k", 0)),
@@ -113,17 +113,17 @@ def sampling(
         repetition_penalty=choose("repetition_penalty", 1.0),
         seed=wire.seed if wire.HasField("seed") else drawn_seed,
     )
-    violations.within(chosen.temperature, 0, 2, "sampling.temperature")
-    violations.within(chosen.top_p, 0, 1, "sampling.top_p", above_low=True)
-    violations.within(chosen.min_p, 0, 1, "sampling.min_p")
-    violations.within(chosen.frequency_penalty, -2, 2, "sampling.frequency_penalty")
-    violations.within(chosen.presence_penalty, -2, 2, "sampling.presence_penalty")
-    violations.within(chosen.repetition_penalty, _LEAST_REPETITION_PENALTY, 2, "sampling.repetition_penalty")
-    return chosen
+    violations.check_range(result.temperature, 0, 2, "sampling.temperature")
+    violations.check_range(result.top_p, 0, 1, "sampling.top_p", exclude_low=True)
+    violations.check_range(result.min_p, 0, 1, "sampling.min_p")
+    violations.check_range(result.frequency_penalty, -2, 2, "sampling.frequency_penalty")
+    violations.check_range(result.presence_penalty, -2, 2, "sampling.presence_penalty")
+    violations.check_range(result.repetition_penalty, _LEAST_REPETITION_PENALTY, 2, "sampling.repetition_penalty")
+    return result
 
 
 def constraint(wire: request_pb2.Constraint, violations: Violations) -> Constraint | None:
-    """The form that the answer must have; whether it is one, only the engine can tell."""
+    """Translates the constraint. Only the engine can find out whether it is valid."""
     match wire.WhichOneof("form"):
         case "json_schema":
             return JsonSchema(wire.json_schema)

@@ -1,4 +1,4 @@
-"""How long the parts of a request may be, which is found out before any of them is looked at."""
+"""Checks the lengths of a request's parts before any of them is read."""
 
 from doherty.v1 import generation_service_pb2, request_pb2
 from doherty_engine import ModelInfo
@@ -11,14 +11,14 @@ _MOST_MESSAGES = 4096
 _MOST_CONSTRAINT_CHARACTERS = 32_768
 
 WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
-"""The two messages that have the inputs in common."""
+"""The two messages that have the same inputs."""
 
 
 def check_lengths(wire: WireInput, model: ModelInfo) -> None:
-    """Makes sure that no part of a request is longer than any context, or than the contract allows.
+    """Checks that no part of a request is longer than the context or longer than the contract allows.
 
     Raises:
-        InvalidRequestError: parts are longer; says which, all of them.
+        InvalidRequestError: Parts are too long; names all of them.
     """
     if wire.ByteSize() <= SMALL_BYTES:
         return
@@ -50,7 +50,7 @@ def _check_text(text: str, field: str, model: ModelInfo, violations: Violations)
 
 def _check_characters(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
     most = model.context_tokens * model.longest_token_bytes
-    violations.check(count <= most, field, f"has {count} characters, more than the context could ever hold")
+    violations.check(count <= most, field, f"has {count} characters, more than the context can ever hold")
 
 
 def _check_ids(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
@@ -70,4 +70,4 @@ def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> N
     else:
         count = len(getattr(wire, form))
     most = _MOST_CONSTRAINT_CHARACTERS
-    violations.check(count <= most, f"constraint.{form}", f"has {count} characters, and at most {most} are taken")
+    violations.check(count <= most, f"constraint.{form}", f"has {count} characters; the maximum is {most}")

@@ -1,4 +1,4 @@
-"""The replies of GetModel and GetLatency, part by part."""
+"""Builds the parts of the replies of GetModel and GetLatency."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from doherty_engine import ModelInfo, Sampling
 from doherty_service.telemetry import THRESHOLD, AbortCause, Quantiles, Snapshot, Tally
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import sampling
-from doherty_service.translation._requests import SERVER_FEATURES
+from doherty_service.translation._supported import SERVER_FEATURES
 from doherty_service.translation._violations import Violations
 
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
-_HOW, _WHOSE, _WHOLE = slice(0, 2), slice(2, 3), slice(None)
-"""Parts of an `Outcome`: status and reason, and the key; and all of a `Refusal`."""
+_STATUS_AND_REASON, _KEY, _ALL = slice(0, 2), slice(2, 3), slice(None)
+"""Parts of an `Outcome` or of a `Refusal`."""
 
 
 def duration(seconds: float | None) -> Duration | None:
-    """A span on the wire; absent stays absent."""
+    """Converts seconds to a Duration; None stays None."""
     if seconds is None:
         return None
     wire = Duration()
@@ -29,19 +29,19 @@ def duration(seconds: float | None) -> Duration | None:
 
 
 def default_sampling(model: ModelInfo, deployment: Deployment) -> request_pb2.Sampling:
-    """What the sampling fields are when a request leaves them unset; without those that are off."""
-    chosen = sampling(request_pb2.Sampling(), model.default_sampling, deployment, 0, Violations())
+    """The sampling settings of a request that sets none; without those that are off."""
+    defaults = sampling(request_pb2.Sampling(), model.default_sampling, deployment, 0, Violations())
     off = Sampling()
-    wire = request_pb2.Sampling(temperature=chosen.temperature)
+    wire = request_pb2.Sampling(temperature=defaults.temperature)
     for field in request_pb2.Sampling.DESCRIPTOR.fields:
-        value = getattr(chosen, field.name)
+        value = getattr(defaults, field.name)
         if value != getattr(off, field.name):
             setattr(wire, field.name, value)
     return wire
 
 
 def limits(model: ModelInfo, deployment: Deployment, *, max_queued: int, max_message_bytes: int) -> model_pb2.Limits:
-    """What the deployment can hold."""
+    """The limits of the deployment."""
     return model_pb2.Limits(
         context_tokens=model.context_tokens,
         default_max_output_tokens=min(deployment.max_output_tokens, model.context_tokens - 1),
@@ -54,19 +54,19 @@ def limits(model: ModelInfo, deployment: Deployment, *, max_queued: int, max_mes
 
 
 def features(model: ModelInfo) -> list[str]:
-    """The paths of the fields that are honoured."""
+    """The paths of the supported fields."""
     return sorted(model.features | SERVER_FEATURES)
 
 
-def quantiles(three: Quantiles) -> latency_service_pb2.Quantiles:
-    """Three quantiles, absent where nothing was measured."""
-    return latency_service_pb2.Quantiles(p50=duration(three.p50), p90=duration(three.p90), p99=duration(three.p99))
+def quantiles(values: Quantiles) -> latency_service_pb2.Quantiles:
+    """Converts quantiles; they are absent if nothing was measured."""
+    return latency_service_pb2.Quantiles(p50=duration(values.p50), p90=duration(values.p90), p99=duration(values.p99))
 
 
 def latency(
     snapshot: Snapshot, totals: Tally, may_see: Callable[[str], bool]
 ) -> latency_service_pb2.GetLatencyResponse:
-    """The part of GetLatency that the window tells, beside the totals; of keys only those that the caller may see."""
+    """The part of GetLatency's reply that comes from the window and the totals, with keys that the caller may see."""
     return latency_service_pb2.GetLatencyResponse(
         window=duration(snapshot.window),
         answers=snapshot.answers,
@@ -86,13 +86,13 @@ def _ended_requests(
 ) -> latency_service_pb2.EndedRequests:
     ended = snapshot.ended
     keys = {outcome.key for outcome in totals.outcomes} | {refusal.key for refusal in totals.refusals}
-    seen = {key for key in keys if may_see(key)}
+    visible = {key for key in keys if may_see(key)}
     return latency_service_pb2.EndedRequests(
         count=ended.outcomes.total(),
         total=totals.outcomes.total(),
         outcomes=[
             latency_service_pb2.Outcome(status=status, reason=reason, count=count, total=total)
-            for (status, reason), count, total in _rows(ended.outcomes, totals.outcomes, _HOW)
+            for (status, reason), count, total in _rows(ended.outcomes, totals.outcomes, _STATUS_AND_REASON)
         ],
         owed=snapshot.owed,
         first_token_share=snapshot.owed_share,
@@ -100,22 +100,22 @@ def _ended_requests(
         queue=quantiles(snapshot.waits),
         by_key=[
             latency_service_pb2.KeyRequests(key=key, count=count, total=total)
-            for (key,), count, total in _rows(ended.outcomes, totals.outcomes, _WHOSE)
-            if key in seen
+            for (key,), count, total in _rows(ended.outcomes, totals.outcomes, _KEY)
+            if key in visible
         ],
         refusals=[
             latency_service_pb2.KeyRefusals(reason=reason, key=key, count=count, total=total)
-            for (reason, key), count, total in _rows(ended.refusals, totals.refusals, _WHOLE)
-            if key in seen
+            for (reason, key), count, total in _rows(ended.refusals, totals.refusals, _ALL)
+            if key in visible
         ],
     )
 
 
 def _rows(window: Counter[_Labels], totals: Counter[_Labels], part: slice) -> list[tuple[tuple[str, ...], int, int]]:
-    """Counts in the window and since the start, by a part of their labels; those with most in the window first."""
-    now, all_time = _sums(window, part), _sums(totals, part)
-    ordered = sorted(all_time, key=lambda labels: (-now[labels], -all_time[labels], labels))
-    return [(labels, now[labels], all_time[labels]) for labels in ordered]
+    """Counts in the window and since the start, grouped by a part of the labels; largest count in the window first."""
+    recent, all_time = _sums(window, part), _sums(totals, part)
+    ordered = sorted(all_time, key=lambda labels: (-recent[labels], -all_time[labels], labels))
+    return [(labels, recent[labels], all_time[labels]) for labels in ordered]
 
 
 def _sums(counts: Counter[_Labels], part: slice) -> Counter[tuple[str, ...]]:
@@ -126,5 +126,5 @@ def _sums(counts: Counter[_Labels], part: slice) -> Counter[tuple[str, ...]]:
 
 
 def abort_count(cause: AbortCause, count: int) -> latency_service_pb2.AbortCount:
-    """How many requests ended early for one cause."""
+    """The number of requests that ended early for one cause."""
     return latency_service_pb2.AbortCount(cause=latency_service_pb2.AbortCause.Value(cause.value), count=count)

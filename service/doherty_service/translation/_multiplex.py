@@ -1,4 +1,4 @@
-"""The messages of MultiplexGenerate: their bounds, which are checked before anything is made of them."""
+"""Checks the messages of MultiplexGenerate."""
 
 from collections.abc import Generator, Iterator
 
@@ -10,7 +10,7 @@ from doherty_service._errors import InvalidRequestError, UnsupportedFieldError, 
 from doherty_service.translation._size import (
     BYTES,
     MOST_FIELDS,
-    PIECE,
+    SLICE,
     SMALL_BYTES,
     VARINT,
     Shape,
@@ -19,13 +19,13 @@ from doherty_service.translation._size import (
 )
 
 _MOST_ENTRIES = 16_384
-"""Starts and cancels in one message."""
+"""Maximum number of starts and cancels in one message."""
 _MOST_ALL_FIELDS = 16 * MOST_FIELDS
-"""Of one message, those of its requests included."""
+"""Maximum number of fields in one message, including those of its requests."""
 
 
 def _tags(descriptor: Descriptor) -> frozenset[int]:
-    """Those of the fields that a message around requests has; protobuf takes any other for unknown."""
+    """The tags of a message's fields. protobuf treats any other tag as an unknown field."""
     tags: set[int] = set()
     for field in descriptor.fields:
         is_bytes = field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING)
@@ -42,41 +42,41 @@ _REQUEST_SHAPE = Shape(request_pb2.GenerateRequest.DESCRIPTOR)
 
 
 def check_multiplex_size(data: bytes) -> Generator[None, None, None]:
-    """Makes sure that a message has not more in it than a server can take in, without parsing it.
+    """Checks without parsing that a message does not have too many entries and fields.
 
-    That is done in pieces of about a millisecond: after each of them, others may have their turn.
+    Yields after each slice of about a millisecond.
 
     Raises:
-        InvalidRequestError: it has more.
-        UnsupportedFieldError: around its requests, it has a field of a newer contract.
+        InvalidRequestError: It has too many.
+        UnsupportedFieldError: Outside of its requests, it has a field of a newer contract.
     """
-    told = 0
+    slice_start = 0
     for fields in _count(data):
         if fields > _MOST_ALL_FIELDS:
-            raise _refusal(f"a message may have at most {_MOST_ALL_FIELDS} fields; numbers are to be packed")
-        if fields >= told + PIECE:
-            told = fields
+            raise _invalid(f"a message may have at most {_MOST_ALL_FIELDS} fields; pack repeated numbers")
+        if fields >= slice_start + SLICE:
+            slice_start = fields
             yield
 
 
 def _count(data: bytes) -> Iterator[int]:
-    """Counts the fields of a message; those of its requests only in a large one."""
+    """Counts the fields of a message, and yields the count so far. Fields within requests count in large ones only."""
     position, entries, fields = 0, 0, 0
     while position < len(data):
         try:
             tag, length, position = read_field(data, position)
         except ValueError:
-            return  # it does not parse
+            return  # it cannot be parsed
         if tag not in _MESSAGE_TAGS:
             raise _unsupported("", tag)
         entries += 1
         if entries > _MOST_ENTRIES:
             raise _too_many_entries()
         if tag == _STARTS:
-            within = 0
-            for within in _count_start(data, position, position + length):
-                yield fields + within
-            fields += within
+            nested = 0
+            for nested in _count_start(data, position, position + length):
+                yield fields + nested
+            fields += nested
         position += length
         fields += 1
     yield fields
@@ -92,34 +92,34 @@ def _count_start(data: bytes, position: int, end: int) -> Iterator[int]:
         if tag not in _START_TAGS:
             raise _unsupported("starts.", tag)
         if tag == _REQUEST and len(data) > SMALL_BYTES:
-            within = 0
-            for within in count_fields(data, _REQUEST_SHAPE, position, position + length):
-                yield fields + within
-            fields += within
+            nested = 0
+            for nested in count_fields(data, _REQUEST_SHAPE, position, position + length):
+                yield fields + nested
+            fields += nested
         position += length
         fields += 1
     yield fields
 
 
 def check_multiplex(message: wire.MultiplexGenerateRequest) -> None:
-    """Makes sure that a message has not too many entries; in its bytes, any number of cancels may be one field.
+    """Checks the number of entries again after parsing, because any number of cancels may be packed into one field.
 
     Raises:
-        InvalidRequestError: it has.
+        InvalidRequestError: There are too many.
     """
     if len(message.starts) + len(message.cancels) > _MOST_ENTRIES:
         raise _too_many_entries()
 
 
 def check_start(start: wire.MultiplexStart, index: int, last_id: int) -> int:
-    """Makes sure that a request can be told from those before it, and returns its id.
+    """Checks and returns the id of a request.
 
     Raises:
-        InvalidRequestError: its id is not above `last_id`.
+        InvalidRequestError: It is not above `last_id`.
     """
     if start.id <= last_id:
-        what = f"must be above {last_id}, the one before it" if last_id else "must be at least 1"
-        raise InvalidRequestError([Violation(f"starts[{index}].id", what)])
+        rule = f"must be above {last_id}, the previous id" if last_id else "must be at least 1"
+        raise InvalidRequestError([Violation(f"starts[{index}].id", rule)])
     return start.id
 
 
@@ -128,8 +128,8 @@ def _unsupported(prefix: str, tag: int) -> UnsupportedFieldError:
 
 
 def _too_many_entries() -> InvalidRequestError:
-    return _refusal(f"a message may have at most {_MOST_ENTRIES} starts and cancels")
+    return _invalid(f"a message may have at most {_MOST_ENTRIES} starts and cancels")
 
 
-def _refusal(what: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation("", what)])
+def _invalid(description: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation("", description)])

@@ -1,7 +1,7 @@
-"""The messages of an answer, as bytes on the wire.
+"""Encodes the messages of answers.
 
-All messages go to gRPC as bytes. A delta in the middle of an answer, of which there is one per token, is encoded by
-hand; tests/service/test_replies.py holds it against protobuf.
+gRPC gets all messages as bytes. A delta in the middle of an answer (one per token) is encoded by hand, because that is
+faster; tests/service/test_replies.py compares the result with protobuf's.
 """
 
 from collections.abc import Generator
@@ -22,7 +22,7 @@ _FINISH_REASONS = {
     FinishReason.TIME_LIMIT: answer_pb2.FINISH_REASON_TIME_LIMIT,
 }
 
-# Tags on the wire: the field's number shifted left by three, and 0 for a varint or 2 for bytes of a given length.
+# Tags on the wire: the number of the field shifted left by 3, plus 0 for a varint or 2 for length-delimited bytes.
 _RESPONSE_DELTA = b"\x12"  # StreamGenerateResponse.delta = 2
 _DELTA_TEXT = b"\x0a"  # Delta.text = 1
 _DELTA_TOKEN_IDS = b"\x12"  # Delta.token_ids = 2, packed
@@ -31,8 +31,8 @@ _PART = b"\x0a"  # MultiplexGenerateResponse.parts = 1
 _PART_ID = b"\x08"  # MultiplexPart.id = 1
 _PART_RESPONSE = b"\x12"  # MultiplexPart.response = 2
 
-_PIECE_LOGPROBS = 1000
-"""How many log probabilities of a whole answer are encoded in one go, roughly: about a millisecond of work."""
+_SLICE_LOGPROBS = 1000
+"""The approximate number of log probabilities that are encoded in one slice, of about a millisecond."""
 
 _ONE_BYTE = 128
 _VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
@@ -41,9 +41,9 @@ _VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
 def stream_message(
     output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest, *, is_first: bool
 ) -> bytes:
-    """A StreamGenerateResponse with what the engine gave since the one before; empty where that is nothing to send.
+    """The StreamGenerateResponse for an output; empty if there is nothing to send.
 
-    That the prompt has been read is told together with the first token.
+    The start is sent together with the first delta.
     """
     finish = output.finish
     has_delta = bool(output.token_count or output.text)
@@ -68,7 +68,7 @@ def stream_message(
 
 
 def delta_message(output: StepOutput) -> bytes:
-    """The StreamGenerateResponse for an output that holds nothing but tokens, without log probabilities."""
+    """The StreamGenerateResponse for an output that has only tokens, without log probabilities."""
     text = output.text.encode()
     size = len(text)
     body = _DELTA_TEXT + (_VARINTS[size] if size < _ONE_BYTE else _varint(size)) + text if text else b""
@@ -85,12 +85,12 @@ def delta_message(output: StepOutput) -> bytes:
 def whole_message(
     output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest
 ) -> Generator[None, None, bytes]:
-    """Makes the GenerateResponse with all of an answer.
+    """Makes the GenerateResponse of a whole answer.
 
-    A generator, because the log probabilities of a long answer take long: it yields after each piece of work.
+    A generator that yields after each slice of work, because a long answer may have many log probabilities.
     """
     if output.finish is None:
-        raise AssertionError("an answer without an end is not whole")
+        raise AssertionError("the answer has not ended")
     reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
     _put_start(reply.start, record, model)
     _put_summary(reply.summary, output.finish, request, record, model)
@@ -101,9 +101,9 @@ def whole_message(
 def whole_stream_message(
     output: StepOutput, record: RequestRecord, model: ModelInfo, request: EngineRequest
 ) -> Generator[None, None, bytes]:
-    """Makes the only StreamGenerateResponse of an answer that is sent as a whole; yields as `whole_message` does."""
+    """Makes the single StreamGenerateResponse of an answer that is sent as a whole; yields like `whole_message`."""
     if output.finish is None:
-        raise AssertionError("an answer without an end is not whole")
+        raise AssertionError("the answer has not ended")
     reply = wire.StreamGenerateResponse()
     _put_start(reply.start, record, model)
     _put_summary(reply.summary, output.finish, request, record, model)
@@ -111,25 +111,25 @@ def whole_stream_message(
         return reply.SerializeToString()
     delta = answer_pb2.Delta(text=output.text, token_count=output.token_count, token_ids=output.token_ids or ())
     logprobs = yield from _logprob_fields(output, request)
-    # One field, because some libraries do not join the fields of a message that comes in two.
+    # One field `delta`, because some libraries do not merge a message field that occurs twice.
     fields = [delta.SerializeToString(), *logprobs]
     return b"".join((_RESPONSE_DELTA, _varint(sum(map(len, fields))), *fields, reply.SerializeToString()))
 
 
 def _logprob_fields(output: StepOutput, request: EngineRequest) -> Generator[None, None, list[bytes]]:
-    """The field `logprobs` of a GenerateResponse or of a Delta, in which it has the same number; to be joined."""
+    """Encodes the field `logprobs`, in pieces to be joined. It has the same number in GenerateResponse and Delta."""
     logprobs = output.logprobs or ()
-    size = max(1, _PIECE_LOGPROBS // (1 + (request.top_logprobs or 0)))
+    size = max(1, _SLICE_LOGPROBS // (1 + (request.top_logprobs or 0)))
     pieces: list[bytes] = []
-    for at in range(0, len(logprobs), size):
-        if at:
+    for start in range(0, len(logprobs), size):
+        if start:
             yield
-        pieces.append(answer_pb2.Delta(logprobs=_token_logprobs(logprobs[at : at + size])).SerializeToString())
+        pieces.append(answer_pb2.Delta(logprobs=_token_logprobs(logprobs[start : start + size])).SerializeToString())
     return pieces
 
 
 def multiplex_part(identifier: int, message: bytes) -> bytes:
-    """A MultiplexGenerateResponse with one part, which holds a StreamGenerateResponse; such messages can be joined."""
+    """A MultiplexGenerateResponse with one StreamGenerateResponse. Joined, such messages are one with several parts."""
     size = len(message)
     body = _PART_ID + _varint(identifier) + _PART_RESPONSE + (_VARINTS[size] if size < _ONE_BYTE else _varint(size))
     size += len(body)
@@ -144,7 +144,7 @@ def multiplex_admission(identifier: int, request_id: str) -> bytes:
 
 
 def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) -> bytes:
-    """A MultiplexGenerateResponse with one part, which says how a request failed."""
+    """A MultiplexGenerateResponse with the status of one failed request."""
     reply = wire.MultiplexGenerateResponse()
     part = reply.parts.add(id=identifier, status=status)
     _put_timings(part.timings, record)
@@ -152,7 +152,7 @@ def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) 
 
 
 def _varint(number: int) -> bytes:
-    """A number as protobuf encodes it: seven bits in a byte, the lowest first, the high bit where another follows."""
+    """Encodes a number like protobuf: seven bits per byte, lowest first; the high bit means that more bytes follow."""
     if number < _ONE_BYTE:
         return _VARINTS[number]
     encoded = bytearray()

@@ -1,29 +1,21 @@
-"""From the wire to validated dataclasses: every field is read here, or refused here."""
+"""Translates and validates requests. Every field is either read or refused."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from google.protobuf.message import Message as WireMessage
-
 from doherty.v1 import generation_service_pb2, request_pb2
 from doherty_engine import AnswerPrefix, EngineRequest, Input, ModelInfo, Sampling, Stopping, TokenIds
-from doherty_service._errors import NotFoundError, UnsupportedFieldError
+from doherty_service._errors import UnsupportedFieldError
 from doherty_service.admission import Priority, Ticket
 from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import constraint, sampling, text_input
 from doherty_service.translation._lengths import MOST_STOP_TOKENS, check_lengths
+from doherty_service.translation._supported import check_adapter, check_model, check_supported
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
-
-SERVER_FEATURES = frozenset({"model", "priority", "request_id"})
-"""The paths of the fields that the server honours whatever the engine."""
-
-_GROUPS = frozenset({"constraint", "continue_from", "output", "sampling", "stopping"})
-"""The fields that only group others: a feature is a field inside them."""
 
 _PRIORITIES = {
     request_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
@@ -34,16 +26,14 @@ _PRIORITIES = {
 _MOST_REQUEST_ID = 128
 _MOST_STOP_TEXTS = 16
 _LONGEST_STOP_TEXT = 1000
-_MOST_NAME = 100
-"""Characters of an unknown name that are told back."""
-_MOST_REMEMBERED = 1_000
+_MOST_CACHED = 1_000
 _MOST_KEY_BYTES = 1024
 _SEED_BITS = 32
-"""Of a seed that the server draws: short enough to be typed again."""
+"""The size of a seed that the server draws: short enough for people to type."""
 
 
 class _Settings(NamedTuple):
-    """What a request says beside its input, once it is known to be valid."""
+    """The validated settings of a request: everything except its input."""
 
     sampling: Sampling
     has_seed: bool
@@ -52,17 +42,17 @@ class _Settings(NamedTuple):
 
 
 class RequestReader:
-    """Reads requests for one deployment.
+    """Translates and validates the requests for one deployment.
 
-    Callers repeat their settings, so those that were valid are remembered by their bytes, and only the input is read
-    anew. Nothing is remembered of a request with a constraint, a part to continue from, an adapter or a time limit.
+    Callers repeat their settings. So valid settings are cached by their bytes, and only the input is validated for each
+    request. The settings of requests with a constraint, `continue_from`, an adapter or a time limit are not cached.
     """
 
     def __init__(self, deployment: Deployment, salts: CacheSalts) -> None:
         self._deployment = deployment
         self._salts = salts
         self._model: ModelInfo | None = None
-        self._valid: dict[tuple[object, ...], _Settings] = {}
+        self._cache: dict[tuple[object, ...], _Settings] = {}
 
     def read(
         self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo, *, whole: bool
@@ -71,28 +61,28 @@ class RequestReader:
 
         Args:
             wire: The request.
-            record: Its record, which says when it came and how long its caller waits.
-            model: What is served.
-            whole: Whether its caller waits for the whole answer.
+            record: Its record, with the receive time and the caller's deadline.
+            model: The model that is served.
+            whole: Whether the caller waits for the whole answer.
 
         Raises:
-            InvalidRequestError: fields are wrong; says which, all of them.
-            NotFoundError: the model or the adapter is not served.
-            UnsupportedFieldError: a field is set that this deployment cannot honour.
+            InvalidRequestError: Fields are invalid; names all of them.
+            NotFoundError: The model or the adapter is not served.
+            UnsupportedFieldError: A field is set that this deployment does not support.
         """
-        if model is not self._model:  # another engine, or the first one
+        if model is not self._model:  # a new engine
             self._model = model
-            self._valid.clear()
+            self._cache.clear()
         check_lengths(wire, model)
         refuse_unknown(wire)
         key = _settings_key(wire)
-        settings = self._valid.get(key) if key is not None else None
+        settings = self._cache.get(key) if key is not None else None
         request = self._with_settings(wire, record, settings) if settings else self._validate(wire, record, model)
         if key is not None and settings is None:
-            if len(self._valid) >= _MOST_REMEMBERED:
-                self._valid.clear()
+            if len(self._cache) >= _MOST_CACHED:
+                self._cache.clear()
             has_seed = wire.sampling.HasField("seed")
-            self._valid[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
+            self._cache[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
         return request, _ticket(wire, request, record, whole=whole)
 
     def _with_settings(
@@ -116,8 +106,9 @@ class RequestReader:
 
     def _validate(self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo) -> EngineRequest:
         violations = Violations()
-        _check_supported(wire, model)
-        _check_served(wire, model)
+        check_supported(wire, model)
+        check_model(wire.model, model)
+        check_adapter(wire.adapter, model)
         request = EngineRequest(
             key=record.key,
             input=_input(wire, self._deployment, violations),
@@ -132,13 +123,13 @@ class RequestReader:
             prefix=_prefix(wire.continue_from, violations),
             cache_salt=self._salts.of(record.caller),
         )
-        violations.check(wire.priority in _PRIORITIES, "priority", "is not a priority that the contract knows")
+        violations.check(wire.priority in _PRIORITIES, "priority", "is not a known priority")
         violations.raise_if_any()
         return request
 
 
 def _settings_key(wire: request_pb2.GenerateRequest) -> tuple[object, ...] | None:
-    """What the validity of all but the input's content depends on; None where it must be found out anew."""
+    """The key under which the settings of a request are cached; None if they must not be cached."""
     if wire.HasField("constraint") or wire.HasField("continue_from") or wire.adapter:
         return None
     stopping = wire.stopping
@@ -161,10 +152,10 @@ def _settings_key(wire: request_pb2.GenerateRequest) -> tuple[object, ...] | Non
 
 
 def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None:
-    """Leaves the caller's label on `record`, for the log and whatever error is to come.
+    """Writes the caller's label to `record`, so that the log and all errors contain it.
 
     Raises:
-        InvalidRequestError: it is none.
+        InvalidRequestError: The label is invalid.
     """
     label = wire.request_id
     if not label:
@@ -203,52 +194,20 @@ def count_tokens_input(
     """Translates the input of CountTokens.
 
     Raises:
-        InvalidRequestError: fields are wrong; says which, all of them.
-        NotFoundError: the model is not served.
-        UnsupportedFieldError: the model has no such input, or there is a field of a newer contract.
+        InvalidRequestError: Fields are invalid; names all of them.
+        NotFoundError: The model is not served.
+        UnsupportedFieldError: The model does not support this input, or there is a field of a newer contract.
     """
     violations = Violations()
     check_lengths(wire, model)
     refuse_unknown(wire)
-    _check_model(wire.model, model)
+    check_model(wire.model, model)
     for field, _ in wire.ListFields():
         if field.name != "model" and field.name not in model.features:
             raise UnsupportedFieldError(field.name)
     content = text_input(wire, deployment, violations)
     violations.raise_if_any()
     return content
-
-
-def _check_supported(wire: request_pb2.GenerateRequest, model: ModelInfo) -> None:
-    """Refuses a field that is set and that the engine does not honour."""
-    for path in _paths_set(wire):
-        if path not in model.features and path not in SERVER_FEATURES:
-            raise UnsupportedFieldError(path)
-
-
-def _paths_set(wire: WireMessage, prefix: str = "") -> Iterator[str]:
-    """The paths of all fields that a request sets, as GetModelResponse.features spells them."""
-    for field, value in wire.ListFields():
-        if not prefix and field.name in _GROUPS:
-            yield from _paths_set(value, f"{field.name}.")
-        else:
-            yield f"{prefix}{field.name}"
-
-
-def _check_served(wire: request_pb2.GenerateRequest, model: ModelInfo) -> None:
-    _check_model(wire.model, model)
-    if wire.adapter and wire.adapter not in model.adapters:
-        served = ", ".join(model.adapters) or "none"
-        raise NotFoundError(
-            "ADAPTER_NOT_FOUND", f"there is no adapter {wire.adapter[:_MOST_NAME]!r}; this server has {served}"
-        )
-
-
-def _check_model(name: str, model: ModelInfo) -> None:
-    if name and name != model.model:
-        raise NotFoundError(
-            "MODEL_NOT_FOUND", f"the model {name[:_MOST_NAME]!r} is not served here; {model.model!r} is"
-        )
 
 
 def _input(wire: request_pb2.GenerateRequest, deployment: Deployment, violations: Violations) -> Input:
@@ -282,7 +241,7 @@ def _stopping(
     if wire.HasField("time_limit"):
         limit = wire.time_limit.seconds + wire.time_limit.nanos / 1e9
         check(limit > 0, "stopping.time_limit", "must be above 0")
-        # The caller's clock is not ours: the limit counts from the receive time.
+        # It counts from the receive time, because the caller's clock may differ from ours.
         ends_at = record.received + limit
     return Stopping(
         max_output_tokens=most,

@@ -1,4 +1,4 @@
-"""How much there is in a message, by its bytes alone: before protobuf makes an object of every part of it."""
+"""Counts the fields of a message before protobuf parses it, because parsing makes an object of every part."""
 
 from collections.abc import Generator, Iterator
 
@@ -8,20 +8,20 @@ from doherty.v1 import generation_service_pb2, latency_service_pb2
 from doherty_service._errors import InvalidRequestError, Violation
 
 SMALL_BYTES = 4096
-"""Whatever a message of this size holds, it is read within a few milliseconds."""
+"""A message of this size is parsed within a few milliseconds, whatever it contains."""
 
 MOST_FIELDS = 16_384
-"""Of a request, those of its parts included. A conversation of 4,096 messages has 12,288."""
-PIECE = 1024
-"""Fields that are counted at a time: about a millisecond."""
+"""Maximum number of fields of a request, including nested ones. A conversation of 4,096 messages has 12,288."""
+SLICE = 1024
+"""The number of fields that are counted in one slice of about a millisecond."""
 
 _MOST_VARINT_BYTES = 10
 VARINT, FIXED_64, BYTES, GROUP, GROUP_END, FIXED_32 = range(6)
-"""Types of fields on the wire; the lowest three bits of a tag."""
+"""Wire types: the lowest three bits of a tag."""
 
 
 class Shape:
-    """Which fields of a type of message hold messages, by their tags, and what those hold."""
+    """The fields of a message type that contain messages, by their tags, with the shapes of those messages."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.parts = {
@@ -39,37 +39,37 @@ _SHAPES = {
 }
 
 
-def know_service(service: ServiceDescriptor) -> None:
-    """Lets the requests of another service be as large as those of the contract."""
+def register_service(service: ServiceDescriptor) -> None:
+    """Allows requests of another service to be as large as those of the contract."""
     for method in service.methods:
         _SHAPES[f"/{service.full_name}/{method.name}"] = Shape(method.input_type)
 
 
 def check_size(data: bytes, method: str) -> Generator[None, None, None]:
-    """Makes sure that the request of a method (its full name) has not more fields than any needs, without parsing it.
+    """Checks without parsing that a request does not have too many fields. `method` is the full name of its method.
 
-    That is done in pieces of about a millisecond: after each of them, others may have their turn.
+    Yields after each slice of about a millisecond.
 
     Raises:
-        InvalidRequestError: it has more.
+        InvalidRequestError: It has too many.
     """
     if len(data) <= SMALL_BYTES:
         return
     shape = _SHAPES.get(method)
     if shape is None:
-        raise _refusal(f"a message to this service may have at most {SMALL_BYTES} bytes")
+        raise _invalid(f"a message to this service may have at most {SMALL_BYTES} bytes")
     for fields in count_fields(data, shape):
         if fields > MOST_FIELDS:
-            raise _refusal(f"a request may have at most {MOST_FIELDS} fields; numbers are to be packed")
+            raise _invalid(f"a request may have at most {MOST_FIELDS} fields; pack repeated numbers")
         yield
 
 
 def count_fields(data: bytes, shape: Shape, begin: int = 0, end: int | None = None) -> Iterator[int]:
-    """Counts the fields of a message and of those within it; says after each piece how many there are so far.
+    """Counts the fields of a message and of the messages within it. Yields the count so far after each slice.
 
-    A message that does not parse has at least as many as protobuf would make something of.
+    For a message that cannot be parsed, it counts at least the fields that protobuf would parse.
     """
-    fields, told = 0, PIECE
+    fields, slice_end = 0, SLICE
     waiting = [(begin, len(data) if end is None else end, shape)]
     while waiting:
         position, end, shape = waiting.pop()
@@ -78,22 +78,22 @@ def count_fields(data: bytes, shape: Shape, begin: int = 0, end: int | None = No
             try:
                 tag, length, position = read_field(data, position)
             except ValueError:
-                break  # it does not parse beyond this
+                break  # the rest cannot be parsed
             if length and tag in parts:
                 waiting.append((position, position + length, parts[tag]))
             position += length
             fields += 1
-            if fields == told:
-                told += PIECE
+            if fields == slice_end:
+                slice_end += SLICE
                 yield fields
     yield fields
 
 
 def read_field(data: bytes, position: int) -> tuple[int, int, int]:
-    """The tag of a field, the length of what it holds, and where that begins; a number is passed over already.
+    """Returns the tag of a field, the length of its contents and their position. For a varint: 0, and its end.
 
     Raises:
-        ValueError: it is no field.
+        ValueError: There is no field at this position.
     """
     tag, position = _read_varint(data, position)
     kind = tag & 7
@@ -104,16 +104,16 @@ def read_field(data: bytes, position: int) -> tuple[int, int, int]:
         return tag, 0, _read_varint(data, position)[1]
     if kind in (FIXED_32, FIXED_64):
         return tag, 4 if kind == FIXED_32 else 8, position
-    if kind in (GROUP, GROUP_END):  # the contract has none: what is in one counts as if it were not
+    if kind in (GROUP, GROUP_END):  # the contract has no groups: the fields in a group count as if they were outside
         return tag, 0, position
-    raise ValueError("there is no such type")
+    raise ValueError("there is no such wire type")
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number, seven bits in a byte, and the position behind it.
+    """Returns a varint and the position after it.
 
     Raises:
-        ValueError: it is longer than any number may be, or the data ends within it.
+        ValueError: It has too many bytes, or the data ends within it.
     """
     if position < len(data) and data[position] < 0x80:  # noqa: PLR2004 - nearly always a single byte
         return data[position], position + 1
@@ -122,8 +122,8 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:  # noqa: PLR2004 - the high bit says whether another byte follows
             return number, position + shift + 1
-    raise ValueError("not a number")
+    raise ValueError("not a varint")
 
 
-def _refusal(what: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation("", what)])
+def _invalid(description: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation("", description)])

@@ -1,4 +1,4 @@
-"""Refuses fields of a newer contract: nothing that a caller asks for is ignored."""
+"""Refuses fields of a newer contract, so that no part of a request is ignored."""
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -7,14 +7,14 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from doherty_service._errors import UnsupportedFieldError
 
 _MOST_NAMED_BYTES = 4096
-"""If there are more unknown fields than this, none is named: listing them would take Python seconds."""
+"""If the unknown fields have more bytes than this, none is named: finding a name would take seconds."""
 
 
 def refuse_unknown(wire: Message) -> None:
-    """Makes sure that a message has no field that this server's contract does not know, however deep.
+    """Checks that a message, including nested messages, has no field that this server's contract does not know.
 
     Raises:
-        UnsupportedFieldError: it has one; says which, by the numbers of its path.
+        UnsupportedFieldError: It has one; names its path, with the number of the unknown field.
     """
     size = wire.ByteSize()
     known = type(wire)()

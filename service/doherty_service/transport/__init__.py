@@ -1,4 +1,4 @@
-"""The gRPC server: its options, its services, its address, and its event loop."""
+"""The gRPC server: options, services, address, connections and event loop."""
 
 from doherty_service.transport._connection_count import count_connections
 from doherty_service.transport._connections import ConnectionGuard, room_for_connections

@@ -1,4 +1,4 @@
-"""How many connections there are."""
+"""Counts the open connections."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from grpc_channelz.v1.channelz import ChannelzServicer
 
 _MOST = 1_000_000
 _NO_CONTEXT: Any = None
-"""Channelz uses the context of a call only to tell of errors, and there are none without a wrong id."""
+"""Channelz uses the context of a call only to report wrong ids, which cannot occur here."""
 
 
 def count_connections() -> int:
-    """The connections of all servers in this process, as channelz knows them. May be called from any thread."""
+    """Returns the number of connections of all servers in this process, from channelz. Thread-safe."""
     servers = ChannelzServicer.GetServers(channelz_pb2.GetServersRequest(), _NO_CONTEXT).server
     return sum(_count(server.ref.server_id) for server in servers)
 

@@ -1,7 +1,7 @@
-"""Keeps connections that have shown no key from using up those that there may be.
+"""Keeps connections without a valid key from using up the maximum number of connections.
 
-gRPC counts connections and refuses the newest ones, whoever holds the others, and has no hook to decide. So this looks
-at the process's own sockets, and shuts those down that are too many: gRPC then closes them as if the peer had left.
+gRPC limits connections by refusing new ones, and has no hook to choose which. So the guard inspects the sockets of the
+process and shuts down surplus ones; gRPC then closes them as if the peer had left.
 """
 
 import asyncio
@@ -20,27 +20,27 @@ from urllib.parse import unquote
 from doherty_service.telemetry import log_warning
 
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-_LOOK_SECONDS = 0.1
-_LOOK_AGAIN_SECONDS = 0.02
-"""While many come: whoever opens so many opens more."""
+_CHECK_SECONDS = 0.1
+_CROWDED_CHECK_SECONDS = 0.02
+"""The interval while many connections without a key are opened."""
 
-_MOST_SHARE = 0.5
-"""Of the CPU time of the event loop's thread, for looking."""
+_MAX_CPU_SHARE = 0.5
+"""Maximum share of the event loop thread's CPU time for the checks."""
 
 _SLICE = 32
-"""How many connections are looked at, or shut down, before others get a turn."""
+"""Connections that are inspected or shut down in one turn of the event loop."""
 
 _PEER_SHARE = 8
-_LEAST_OF_PEER = 4
-"""A peer may have an eighth of all connections without a key, but so many in any case."""
+_MIN_OF_PEER = 4
+"""A peer may have an eighth of all connections without a key, but at least this many."""
 
 _NEWCOMER_SECONDS = 1.0
-"""A connection has so long to show its key before the bound of its peer holds for it, if there is room."""
+"""A new connection is exempt from its peer's limit for this time, if there is room, so that it can send its key."""
 
-_TELL_SECONDS = 10.0
+_LOG_SECONDS = 10.0
 
 _OTHER_FILES = 512
-"""How many files the process may have open beside its connections."""
+"""Open files reserved for purposes other than connections."""
 
 _LARGEST = 2**31 - 1
 
@@ -50,81 +50,82 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    """A connection that was accepted."""
+    """An open connection."""
 
     descriptor: int
     endpoint: tuple[str, int]
-    """The address and the port of the peer, as the system tells them."""
+    """The peer's address and port, as the system reports them."""
     host: Address
     seen: float
-    """When a look first found it, by `time.monotonic()`."""
+    """When a check first found it (`time.monotonic()`)."""
     has_key: bool = False
 
     @property
     def peer(self) -> str:
-        """Whoever is counted as one: an address, or of IPv6 the /64 that a subscriber gets."""
+        """The unit to which limits apply: an IPv4 address, or an IPv6 /64, which is what a subscriber gets."""
         if isinstance(self.host, ipaddress.IPv6Address):
             return str(ipaddress.ip_network((self.host, 64), strict=False))
         return str(self.host)
 
 
 class ConnectionGuard:
-    """Shuts connections down that have shown no key, where a peer or all peers have too many of them."""
+    """Shuts down connections without a valid key if a peer, or all peers together, have too many of them."""
 
     def __init__(self, most: int, trusted: Sequence[Network] = ()) -> None:
-        """There may be `most` connections; peers in the networks of `trusted` may have any share of them."""
+        """At most `most` connections are allowed. Peers in `trusted` networks have no limit of their own."""
         self._most = most
-        self._most_of_peer = max(_LEAST_OF_PEER, most // _PEER_SHARE)
+        self._most_of_peer = max(_MIN_OF_PEER, most // _PEER_SHARE)
         self._most_newcomers = connections_to_accept(most) // 4
         self._trusted = tuple(trusted)
         self._with_key: set[str] = set()
         self._known: dict[tuple[str, int], _Connection] = {}
-        """The connections that the last look found, by their endpoints."""
+        """The connections that the last check found, by endpoint."""
         self._is_crowded = False
-        """Whether many without a key have come just now."""
+        """Whether many connections without a key were opened just now."""
         self._closed: Counter[str] = Counter()
-        self._told = 0.0
+        """Connections that were shut down since the last log line, by peer."""
+        self._logged = 0.0
 
     def accept(self, peer: str) -> None:
-        """Notes that a call of a connection (gRPC's name of its peer) was let in."""
+        """Records that a call from a peer (gRPC's name of a connection) passed authentication."""
         self._with_key.add(peer)
 
     async def run(self, address: str) -> None:
-        """Looks after the connections of `address` (HOST:PORT) until it is cancelled."""
+        """Guards the connections of `address` (HOST:PORT). Runs until it is cancelled."""
         port = int(address.rpartition(":")[2])
         while True:
-            begun = time.thread_time()
-            surplus = await self._look(port)
+            start = time.thread_time()
+            surplus = await self._check(port)
             await _shut_down(surplus)
-            spent = time.thread_time() - begun
-            pause = _LOOK_AGAIN_SECONDS if self._is_crowded else _LOOK_SECONDS
-            await asyncio.sleep(max(pause, spent / _MOST_SHARE))
+            cpu_seconds = time.thread_time() - start
+            pause = _CROWDED_CHECK_SECONDS if self._is_crowded else _CHECK_SECONDS
+            await asyncio.sleep(max(pause, cpu_seconds / _MAX_CPU_SHARE))
 
-    async def _look(self, port: int) -> list[_Connection]:
-        """Finds those that are too many."""
+    async def _check(self, port: int) -> list[_Connection]:
+        """Returns the surplus connections."""
         descriptors = _open_descriptors()
         if len(descriptors) <= self._most_of_peer and len(self._with_key) <= 2 * self._most:
             self._is_crowded = False
-            return []  # the usual case: nobody can have too many
+            return []  # the usual case: no peer can have too many
         self._known = await self._find(descriptors, port)
-        fresh, self._with_key = self._with_key, set()
-        accepted = {_endpoint(peer) for peer in fresh}
-        for one in self._known.values():
-            one.has_key = one.has_key or (one.host, one.endpoint[1]) in accepted
+        with_key, self._with_key = self._with_key, set()
+        accepted = {_endpoint(peer) for peer in with_key}
+        for connection in self._known.values():
+            connection.has_key = connection.has_key or (connection.host, connection.endpoint[1]) in accepted
         now = time.monotonic()
-        newcomers = sum(not one.has_key and _is_newcomer(one, now) for one in self._known.values())
+        newcomers = sum(not known.has_key and _is_newcomer(known, now) for known in self._known.values())
         surplus = self.surplus(list(self._known.values()), now)
         self._is_crowded = bool(surplus) or newcomers > self._most_of_peer
-        self._closed.update(one.peer for one in surplus)
-        self._tell()
+        self._closed.update(connection.peer for connection in surplus)
+        self._log()
         return surplus
 
     async def _find(self, descriptors: Iterable[int], port: int) -> dict[tuple[str, int], _Connection]:
-        """All connections of the port; those that were there before as they were known."""
-        found: dict[tuple[str, int], _Connection] = {}
+        """Returns all connections of the port. Known connections keep their object."""
+        connections: dict[tuple[str, int], _Connection] = {}
         now = time.monotonic()
         for index, descriptor in enumerate(descriptors):
-            await _let_others_in(index)
+            await _yield_after_slice(index)
             if (borrowed := _borrow(descriptor)) is None:
                 continue
             try:
@@ -132,34 +133,36 @@ class ConnectionGuard:
                 known = self._known.get(endpoint)
                 if known is not None:
                     known.descriptor = descriptor
-                    found[endpoint] = known
+                    connections[endpoint] = known
                 elif borrowed.getsockname()[1:2] == (port,):
-                    found[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), now)
+                    connections[endpoint] = _Connection(descriptor, endpoint, _address(endpoint[0]), now)
             except OSError:
-                pass  # it listens, or is closed by now
+                pass  # the socket listens, or it is closed by now
             finally:
                 borrowed.detach()
-        return found
+        return connections
 
     def surplus(self, connections: Sequence[_Connection], now: float) -> list[_Connection]:
-        """Those that are too many: without a key the oldest, for a newcomer is about to show its key; else the newest.
+        """Returns the connections to shut down.
 
-        As long as those without a key are no more than a quarter of what gRPC accepts, newcomers are not held to the
-        bound of their peer: somebody behind the same address may open them faster than others can show their key.
+        Of those without a key, these are the oldest ones, because a new one is about to send its key; of those with a
+        key, the newest ones. New connections are exempt from the limit of their peer as long as the kept connections
+        without a key are at most a quarter of what gRPC accepts. Otherwise, one client could open connections faster
+        than others behind the same address can send their keys.
         """
-        newest_first = sorted(connections, key=lambda one: -one.seen)
-        strangers = [one for one in newest_first if not one.has_key]
-        with_key = [one for one in newest_first if one.has_key]
+        newest_first = sorted(connections, key=lambda connection: -connection.seen)
+        without_key = [connection for connection in newest_first if not connection.has_key]
+        with_key = [connection for connection in newest_first if connection.has_key]
         by_peer: defaultdict[str, int] = defaultdict(int)
-        # A quarter of all stays free, as far as those with a key leave it; an eighth is always for those without.
+        # A quarter of all connections stays free for callers with a key, but an eighth is always for those without.
         most = max(self._most // _PEER_SHARE, self._most * 3 // 4 - len(with_key))
         kept, surplus = 0, with_key[: max(0, len(with_key) - self._most)]
-        for one in strangers:
-            by_peer[one.peer] += 1
-            is_spared = kept < self._most_newcomers and _is_newcomer(one, now)
-            is_bound = by_peer[one.peer] > self._most_of_peer and not self._is_trusted(one.host)
-            if kept >= most or (is_bound and not is_spared):
-                surplus.append(one)
+        for connection in without_key:
+            by_peer[connection.peer] += 1
+            is_exempt = kept < self._most_newcomers and _is_newcomer(connection, now)
+            exceeds = by_peer[connection.peer] > self._most_of_peer and not self._is_trusted(connection.host)
+            if kept >= most or (exceeds and not is_exempt):
+                surplus.append(connection)
             else:
                 kept += 1
         return surplus
@@ -167,13 +170,13 @@ class ConnectionGuard:
     def _is_trusted(self, host: Address) -> bool:
         return any(host in network for network in self._trusted)
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         now = time.monotonic()
-        if self._closed and now - self._told > _TELL_SECONDS:
+        if self._closed and now - self._logged > _LOG_SECONDS:
             peers = [peer for peer, _ in self._closed.most_common(3)]
             log_warning("connections_closed", connections=self._closed.total(), peers=peers)
             self._closed.clear()
-            self._told = now
+            self._logged = now
 
 
 def _is_newcomer(connection: _Connection, now: float) -> bool:
@@ -181,9 +184,9 @@ def _is_newcomer(connection: _Connection, now: float) -> bool:
 
 
 def room_for_connections(wanted: int) -> int:
-    """How many connections the process's limit of open files leaves room for, up to `wanted`.
+    """Returns how many connections the process's limit of open files allows, at most `wanted`.
 
-    Raises the soft limit as far as it may be: many systems have 1024, which the engine needs, too.
+    Raises the soft limit if possible: on many systems it is 1024, and the engine needs files, too.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * wanted + _OTHER_FILES  # `connections_to_accept`
@@ -192,7 +195,7 @@ def room_for_connections(wanted: int) -> int:
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (OSError, ValueError):  # macOS has another limit, which it does not tell
+    except (OSError, ValueError):  # macOS has a further limit, which it does not report
         limit = soft
     if _room(limit) >= wanted:
         return wanted
@@ -201,30 +204,31 @@ def room_for_connections(wanted: int) -> int:
 
 
 def connections_to_accept(most: int) -> int:
-    """How many connections gRPC may accept where there may be `most`.
+    """Returns how many connections gRPC may accept if at most `most` are to stay.
 
-    It refuses the newest of more, so there is room for those that come until the oldest are found and closed.
+    gRPC refuses new connections beyond its limit. With a higher limit, it accepts new ones until the guard has shut
+    down the surplus.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(2 * most, _LARGEST if soft == resource.RLIM_INFINITY else max(most, _room(soft)), _LARGEST)
 
 
 def _room(limit: int) -> int:
-    """How many connections there may be where so many files may be open."""
+    """Returns how many connections are possible with `limit` open files."""
     return max(1, limit - min(_OTHER_FILES, limit // 2))
 
 
 def _open_descriptors() -> Sequence[int]:
     try:
         return [int(name) for name in os.listdir(_DESCRIPTORS)]  # noqa: PTH208 - Path.iterdir costs several times as much
-    except OSError:  # there is no descriptor left to list them with, or no /proc
+    except OSError:  # no descriptor is left to open the directory, or there is no /proc
         return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _borrow(descriptor: int) -> socket.SocketType | None:
-    """A descriptor of core's as a socket, which is to be detached and not closed; None if it is no socket.
+    """Wraps a descriptor of gRPC's core in a socket object; None if it is no socket. Detach it, do not close it.
 
-    The plain type and no context manager: together they would cost three times as much.
+    `socket.socket` with a context manager would cost three times as much.
     """
     try:
         return socket.SocketType(socket.AF_INET6, socket.SOCK_STREAM, 0, descriptor)
@@ -232,28 +236,28 @@ def _borrow(descriptor: int) -> socket.SocketType | None:
         return None
 
 
-async def _let_others_in(index: int) -> None:
+async def _yield_after_slice(index: int) -> None:
     if index % _SLICE == _SLICE - 1:
         await asyncio.sleep(0)
 
 
 async def _shut_down(connections: Sequence[_Connection]) -> None:
-    """Ends connections in both directions, those whose descriptor is still their own."""
-    for index, one in enumerate(connections):
-        await _let_others_in(index)
-        if (borrowed := _borrow(one.descriptor)) is None:
+    """Shuts down connections, unless their descriptor has been closed or reused."""
+    for index, connection in enumerate(connections):
+        await _yield_after_slice(index)
+        if (borrowed := _borrow(connection.descriptor)) is None:
             continue
         try:
-            if borrowed.getpeername()[:2] == one.endpoint:
+            if borrowed.getpeername()[:2] == connection.endpoint:
                 borrowed.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is closed by now
+            pass  # already closed
         finally:
             borrowed.detach()
 
 
 def _endpoint(peer: str) -> tuple[Address, int]:
-    """The address and the port of gRPC's name of a peer, as "ipv4:127.0.0.1:50000" or "ipv6:%5B::1%5D:50000"."""
+    """Parses gRPC's name of a peer, for example "ipv4:127.0.0.1:50000" or "ipv6:%5B::1%5D:50000"."""
     host, _, port = unquote(peer.partition(":")[2]).rpartition(":")
     return _address(host.strip("[]")), int(port)
 

@@ -1,4 +1,4 @@
-"""The doors for tools: reflection in both its versions, and channelz."""
+"""The services for debugging tools: both versions of reflection, and channelz."""
 
 import asyncio
 import time
@@ -14,60 +14,58 @@ from grpc_channelz.v1.channelz import ChannelzServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
-_REST = 10
-"""After a reply of channelz, no other one is made for so many times as long."""
+_PAUSE_FACTOR = 10
+"""After a channelz call we pause for this many times its duration."""
 
-_OLD = "grpc.reflection.v1alpha"
-_NEW = "grpc.reflection.v1"
-_NEW_SERVICE = f"{_NEW}.ServerReflection"
+_V1_SERVICE = "grpc.reflection.v1.ServerReflection"
 
-
-REFLECTION_SERVICES = (reflection.SERVICE_NAME, _NEW_SERVICE)
+REFLECTION_SERVICES = (reflection.SERVICE_NAME, _V1_SERVICE)
 CHANNELZ_SERVICE = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 
 def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
-    """Adds reflection for the named services, which should be all that the server has."""
+    """Adds reflection for the named services."""
     _add_v1_descriptor()
     reflection.enable_server_reflection(service_names, server)
-    # grpcio-reflection speaks v1alpha only, and new tools ask for v1 first: on the wire the two differ in name alone.
+    # grpcio-reflection implements only v1alpha, but new tools try v1 first. The versions differ only in their names.
     method = grpc.stream_stream_rpc_method_handler(
         reflection_aio.ReflectionServicer(service_names).ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    handler = grpc.method_handlers_generic_handler(_NEW_SERVICE, {"ServerReflectionInfo": method})
+    handler = grpc.method_handlers_generic_handler(_V1_SERVICE, {"ServerReflectionInfo": method})
     server.add_generic_rpc_handlers((handler,))
 
 
 def add_channelz(server: grpc.aio.Server) -> None:
-    """Adds channelz.
+    """Adds channelz, with pauses between calls.
 
-    With 800 connections core takes 0.1 s to make a reply, in which no Python runs: then others wait for ten times that.
+    With 800 connections, gRPC's core needs 0.1 s for a reply and holds the GIL meanwhile. So calls run one by one in a
+    thread, and the next one has to wait.
     """
-    turn = asyncio.Lock()
+    lock = asyncio.Lock()
 
-    def aside(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[Any]]:
+    def in_thread(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def run(request: Any, context: Any) -> Any:
-            await turn.acquire()
-            begun = time.monotonic()
+            await lock.acquire()
+            start = time.monotonic()
             try:
-                return await asyncio.to_thread(answer, request, context)
+                return await asyncio.to_thread(method, request, context)
             finally:
-                asyncio.get_running_loop().call_later(_REST * (time.monotonic() - begun), turn.release)
+                asyncio.get_running_loop().call_later(_PAUSE_FACTOR * (time.monotonic() - start), lock.release)
 
         return run
 
     servicer = channelz_pb2_grpc.ChannelzServicer()
     for method in channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].methods:
-        setattr(servicer, method.name, aside(getattr(ChannelzServicer, method.name)))
+        setattr(servicer, method.name, in_thread(getattr(ChannelzServicer, method.name)))
     channelz_pb2_grpc.add_ChannelzServicer_to_server(servicer, server)
 
 
 def _add_v1_descriptor() -> None:
-    """Makes the v1 service known to the descriptor pool, so that tools can describe it too."""
-    old = FileDescriptorProto()
-    reflection_pb2.DESCRIPTOR.CopyToProto(old)
-    new = FileDescriptorProto()
-    json_format.Parse(json_format.MessageToJson(old).replace("v1alpha", "v1"), new)
-    descriptor_pool.Default().AddSerializedFile(new.SerializeToString())
+    """Adds the v1 service to the descriptor pool, so that tools can describe it."""
+    v1alpha = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(v1alpha)
+    v1 = FileDescriptorProto()
+    json_format.Parse(json_format.MessageToJson(v1alpha).replace("v1alpha", "v1"), v1)
+    descriptor_pool.Default().AddSerializedFile(v1.SerializeToString())

@@ -1,7 +1,7 @@
-"""Two adjustments to grpc.aio's poller that halve what a token costs in system calls and context switches.
+"""Two adjustments to grpc.aio's poller that halve the system calls and context switches per token.
 
-grpc.aio has one thread that waits for events of gRPC's core and tells the event loop of each by a byte in a socket.
-Where its internals are not the ones known here (grpcio 1.71 to 1.85), nothing is changed.
+grpc.aio has a thread that waits for events of gRPC's core, and writes a byte to a socket for each event to wake the
+event loop. The adjustments fit the internals of grpcio 1.71 to 1.85; with other internals, nothing is changed.
 """
 
 import functools
@@ -25,12 +25,12 @@ _MOST_BYTES = 4096
 class Loop(uvloop.Loop):
     """An event loop that wakes up once for a burst of gRPC's events.
 
-    gRPC's reader takes one byte per wake-up, although it handles all events that have come. In a burst of 32, the loop
-    would wake up 31 times for nothing. So all bytes but one are read before gRPC's reader runs.
+    gRPC's reader reads one byte per wake-up, but handles all events that are ready. In a burst of 32 events, the loop
+    would wake up 31 times for nothing. So we read all bytes but one before gRPC's reader runs.
     """
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]  # plainer
-        """Watches a file descriptor; gRPC's own gets the reader that is described above."""
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]  # simpler types
+        """Watches a file descriptor. gRPC's reader is wrapped as described above."""
         if _is_poller_reader(callback) and isinstance(fd, socket.socket):
             callback = _read_all_but_one(fd, callback)
             _log.debug("poller_drained")
@@ -38,7 +38,7 @@ class Loop(uvloop.Loop):
 
 
 def _is_poller_reader(callback: Callable[..., Any]) -> bool:
-    """Whether a callback is the reader that grpc.aio registers: a bound method, wrapped with its loop."""
+    """Whether a callback is the reader that grpc.aio registers: a bound method, possibly in a `partial`."""
     method = callback.func if isinstance(callback, functools.partial) else callback
     return type(getattr(method, "__self__", None)).__name__ == _POLLER
 
@@ -52,16 +52,16 @@ def _read_all_but_one(read_socket: socket.socket, callback: Callable[..., Any]) 
             if waiting > 1:
                 receive(waiting - 1)
         except OSError:
-            pass  # nothing is there, or the socket is closed: gRPC's reader deals with that
+            pass  # there is nothing to read, or the socket is closed: gRPC's reader handles this
         callback(*args)
 
     return read
 
 
 def calm_poller() -> None:
-    """Keeps the poller thread from preempting the event loop after every event, where the platform can (Linux).
+    """Keeps the poller thread from preempting the event loop after every event (on Linux only).
 
-    A thread with the policy SCHED_BATCH does not preempt another one when it wakes up. That needs no privilege.
+    A thread with the policy SCHED_BATCH does not preempt another one when it wakes up. Setting it needs no privilege.
     """
     if sys.platform != "linux":
         return
@@ -69,7 +69,7 @@ def calm_poller() -> None:
         if _POLLER_THREAD in thread.name and thread.native_id is not None:
             try:
                 if os.sched_getscheduler(thread.native_id) != os.SCHED_OTHER:
-                    return  # somebody has chosen another policy
+                    return  # the operator has chosen another policy
                 os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))
             except OSError as error:
                 _log.debug("poller_not_calmed", extra={"fields": {"error": str(error)}})

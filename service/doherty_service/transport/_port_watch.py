@@ -1,41 +1,41 @@
-"""Watches the transport as the supervisor watches the engine: a server whose port is closed is of no use."""
+"""Watches the server's own port: a server whose port is closed must be restarted."""
 
 import asyncio
 import socket
 from typing import Any
 
-_LOOK_SECONDS = 0.4
-_MOST_CLOSED = 2
-"""How many looks in a row must find the port closed."""
+_CHECK_SECONDS = 0.4
+_CLOSED_CHECKS = 2
+"""How many checks in a row must find the port closed."""
 
 
 class TransportLostError(Exception):
-    """Nothing accepts connections any more; the message is one sentence for the log."""
+    """The port is closed. The message is a sentence for the log."""
 
 
 async def watch_port(address: str) -> None:
-    """Runs until it is cancelled, as long as something listens on `address` (HOST:PORT).
+    """Checks that something listens on `address` (HOST:PORT). Runs until it is cancelled.
 
-    grpcio closes its port when its accept loop fails, and tells nobody. Only an attempt to bind the port finds that out
-    without a connection, which would count against the limit of connections and leave a line in core's log.
+    grpcio closes its port when its accept loop fails, without reporting it. We check by trying to bind the port: a
+    connection would count against the limit of connections and leave a line in core's log.
 
     Raises:
-        TransportLostError: nothing has listened for about a second.
+        TransportLostError: Nothing has listened for about a second.
     """
     host, _, port = address.rpartition(":")
-    addresses = _resolve(host.strip("[]"), int(port))  # once: asking DNS would block the event loop
+    addresses = _resolve(host.strip("[]"), int(port))  # only once, because a DNS query would block the event loop
     closed = 0
-    while closed < _MOST_CLOSED:
-        await asyncio.sleep(_LOOK_SECONDS)
+    while closed < _CLOSED_CHECKS:
+        await asyncio.sleep(_CHECK_SECONDS)
         closed = 0 if _is_taken(addresses) else closed + 1
     raise TransportLostError(f"gRPC does not listen on {address} any more; the process must be started again.")
 
 
 def try_to_bind(host: str, port: int) -> None:
-    """Finds out whether an address can be had, and why not: core says it only to its own log.
+    """Tries to bind an address, because core writes the reason of a failure only to its own log.
 
     Raises:
-        OSError: it cannot.
+        OSError: The address cannot be bound.
     """
     for address in _resolve(host, port):
         _bind(address)
@@ -45,12 +45,12 @@ _Address = tuple[socket.AddressFamily, socket.SocketKind, int, Any]
 
 
 def _resolve(host: str, port: int) -> list[_Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, kind, protocol, address) for family, kind, protocol, _, address in infos]
 
 
 def _is_taken(addresses: list[_Address]) -> bool:
-    """Whether something listens there."""
+    """Whether something listens on one of the addresses."""
     try:
         for address in addresses:
             _bind(address)
@@ -59,9 +59,9 @@ def _is_taken(addresses: list[_Address]) -> bool:
     return False
 
 
-def _bind(found: _Address) -> None:
-    family, kind, protocol, address = found
+def _bind(resolved: _Address) -> None:
+    family, kind, protocol, address = resolved
     with socket.socket(family, kind, protocol) as probe:
-        # With this option, only a socket that listens is in the way, not connections that were accepted before.
+        # With this option, only a listening socket prevents the bind, not connections that were accepted before.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)

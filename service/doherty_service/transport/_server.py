@@ -1,4 +1,4 @@
-"""Puts the gRPC server together: options, interceptors and services."""
+"""Builds the gRPC server: options, interceptor and services."""
 
 from collections.abc import Callable
 
@@ -32,11 +32,11 @@ from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
 from doherty_service.transport._services import SERVICES
 
-_MOST_DEBUGGING = 4
-"""Calls of channelz that wait for their turn."""
+_MAX_CHANNELZ_CALLS = 4
+"""Maximum number of concurrent calls of channelz, most of which wait."""
 
 
-def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
+def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
     settings: Settings,
     generations: Generations,
     servicer: GenerationServicer,
@@ -48,11 +48,11 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     keyring: Keyring | None,
     load_meter: LoadMeter,
 ) -> tuple[grpc.aio.Server, EndWatch]:
-    """Makes a server that is not yet bound to an address, and the watch over the ends of its RPCs.
+    """Returns a server that is not yet bound to an address, and the watch of its RPCs' ends.
 
-    With a keyring, callers must have a key.
+    With a keyring, callers need a key.
     """
-    doors = {
+    access = {
         health.SERVICE_NAME: settings.health,
         **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
         CHANNELZ_SERVICE: settings.channelz,
@@ -62,10 +62,10 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
         reporter,
         receive_watch,
         keyring=keyring,
-        open_services=[name for name, door in doors.items() if door == "open"],
+        open_services=[name for name, who in access.items() if who == "open"],
         accept=guard.accept,
         refusals=recorder.refusals,
-        costly_services={CHANNELZ_SERVICE: Shares(_MOST_DEBUGGING, recorder.refusals)},
+        costly_services={CHANNELZ_SERVICE: Shares(_MAX_CHANNELZ_CALLS, recorder.refusals)},
         load=None if settings.load_reports == "off" else lambda: load_meter.encoded,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
@@ -78,8 +78,8 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
     if settings.load_reports != "off":
         add_load_service(server, LoadServicer(load_meter, generations.draining))
     if settings.reflection != "off":
-        # The load service has no descriptor, so that tools could not describe it.
-        described = [name for name, door in doors.items() if door != "off" and name != LOAD_SERVICE]
+        # Reflection cannot describe the load service, because it has no descriptor.
+        described = [name for name, who in access.items() if who != "off" and name != LOAD_SERVICE]
         add_reflection(server, [*SERVICES, *described])
     return server, interceptor.end_watch
 
@@ -87,7 +87,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts that it puts together
 def generation_servicer(
     settings: Settings, generations: Generations, reporter: Reporter, receive_watch: ReceiveWatch
 ) -> GenerationServicer:
-    """What answers requests, whichever way they come."""
+    """Returns the servicer that answers requests, both of callers and of gateways."""
     deployment = Deployment(
         max_output_tokens=settings.max_output_tokens,
         system_prompt=settings.system_prompt,
@@ -105,10 +105,10 @@ def generation_servicer(
 
 
 def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | None:
-    """The keys that callers must have, if they must have one.
+    """Reads the keys file; returns None if callers need no key.
 
     Raises:
-        EngineSetupError: the file of keys cannot be used.
+        EngineSetupError: The keys file cannot be used.
     """
     if settings.keys_file is None:
         return None
@@ -120,10 +120,10 @@ def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | Non
 
 
 def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> str:
-    """Binds the server to its address, and returns it with the port that was picked.
+    """Binds the server to its address, and returns the address with the actual port.
 
     Raises:
-        EngineSetupError: the address cannot be had, or would be open to everybody without a word.
+        EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
     """
     if certificates is None:
         return bind_plaintext(
@@ -133,15 +133,15 @@ def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates
 
 
 def bind_plaintext(server: grpc.aio.Server, address: str, *, insecure: bool, instead: str = "") -> str:
-    """Binds a server to an address without encryption, and returns it with the port that was picked.
+    """Binds a server to an address without encryption, and returns the address with the actual port.
 
     Raises:
-        EngineSetupError: the address cannot be had, or would be open to everybody without a word; `instead` is what
-            else could be done than to allow it.
+        EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
+            `instead` is an alternative to --insecure that the message mentions.
     """
     if not is_loopback(address) and not insecure:
         raise EngineSetupError(
-            f"Listening on {address} would offer plaintext to other machines; {instead}say --insecure to allow it."
+            f"Listening on {address} would offer plaintext to other machines; {instead}use --insecure to allow it."
         )
     return _bind(address, lambda: server.add_insecure_port(address))
 
@@ -152,15 +152,15 @@ def _bind(address: str, add_port: Callable[[], int]) -> str:
         try_to_bind(host.strip("[]"), int(port))
         return f"{host}:{add_port()}"
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be had"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the address cannot be bound"
         raise EngineSetupError(f"Cannot listen on {address}: {reason}.") from error
 
 
 def read_certificates(settings: Settings) -> Certificates | None:
-    """Those that the settings name; None for plaintext.
+    """Reads the certificates that the settings name; returns None for plaintext.
 
     Raises:
-        EngineSetupError: they cannot be used.
+        EngineSetupError: They cannot be used.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None

@@ -6,4 +6,4 @@ SERVICES = (
     generation_service_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
     latency_service_pb2.DESCRIPTOR.services_by_name["LatencyService"].full_name,
 )
-"""The services of the contract, which are healthy once the engine is."""
+"""The services of the contract. They are healthy while the engine is."""

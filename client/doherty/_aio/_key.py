@@ -1,0 +1,25 @@
+"""Asks for an API key without blocking the event loop."""
+
+import asyncio
+import inspect
+
+import grpc
+
+from doherty._core._actions import FetchKey
+from doherty._core._errors import DeadlineExceededError
+
+
+async def fetch_key(action: FetchKey) -> object:
+    """What the callable returned, or the exception that it raised."""
+    limit = asyncio.timeout(action.timeout)
+    try:
+        async with limit:
+            if inspect.iscoroutinefunction(action.source):
+                return await action.source()
+            key = await asyncio.to_thread(action.source)
+            return await key if inspect.isawaitable(key) else key
+    except Exception as error:  # noqa: BLE001 - the call raises it
+        if not limit.expired():
+            return error
+        message = f"api_key= did not return a key within the call's {action.timeout:.3g} s"
+        return DeadlineExceededError(message, code=grpc.StatusCode.DEADLINE_EXCEEDED)

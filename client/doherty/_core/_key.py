@@ -1,0 +1,76 @@
+"""The API key of a client."""
+
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from doherty._core._actions import Actions, FetchKey
+from doherty._core._channel import is_loopback
+from doherty._core._metadata import NO_PAIRS, Pairs
+
+KeySource = Callable[[], str | Awaitable[str]]
+"""Gives the key for one attempt."""
+
+
+class ApiKey:
+    """A key, or the callable that gives one for each attempt, or neither. Its repr does not show it."""
+
+    def __init__(self, key: str | KeySource | None) -> None:
+        """None takes the environment's.
+
+        Raises:
+            TypeError: It is neither a str nor a callable.
+            ValueError: It cannot be sent in a header.
+        """
+        chosen = os.environ.get("DOHERTY_API_KEY") if key is None else key
+        self._source = chosen if callable(chosen) else None
+        self._pairs = NO_PAIRS if callable(chosen) or not chosen else _pairs(chosen)
+
+    def __bool__(self) -> bool:
+        return self._source is not None or bool(self._pairs)
+
+    def pairs(self, timeout: float | None) -> Actions[Pairs]:
+        """The metadata with the key.
+
+        Args:
+            timeout: The seconds that a callable may take, where it can be interrupted.
+
+        Raises:
+            TypeError: A callable returned no str.
+            ValueError: What it returned cannot be sent in a header.
+        """
+        if self._source is None:
+            return self._pairs
+        key = yield FetchKey(self._source, timeout)
+        if isinstance(key, BaseException):
+            raise key
+        if inspect.isawaitable(key):
+            if inspect.iscoroutine(key):
+                key.close()
+            raise TypeError("api_key= returned an awaitable, which only an AsyncClient can wait for.")
+        return _pairs(key)
+
+    def check_exposure(self, targets: Sequence[str], *, encrypted: bool, insecure: bool) -> None:
+        """Checks that the key does not leave this machine unencrypted.
+
+        Raises:
+            ValueError: It would.
+        """
+        exposed = [target for target in targets if not is_loopback(target)]
+        if self and exposed and not encrypted and not insecure:
+            raise ValueError(
+                f"The API key would go to {', '.join(exposed)} unencrypted. Use tls=True or TLSConfig(...); where the "
+                "whole network in between is trusted, insecure=True."
+            )
+
+
+def _pairs(key: Any) -> Pairs:
+    if not isinstance(key, str):
+        raise TypeError(f"api_key= is a str, or a callable that returns one, not {type(key).__name__}.")
+    if not key:
+        return NO_PAIRS
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        # The message may be logged, so it does not contain the key.
+        raise ValueError("The API key has characters that keys cannot have, such as a line break at its end.")
+    return Pairs((("authorization", f"Bearer {key}"),))

@@ -1,0 +1,86 @@
+"""The answers that a fake server is working on."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+
+
+class Calls:
+    """The answers in progress. Threads share it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: set[threading.Event] = set()
+        self._when_closed: set[Callable[[], None]] = set()
+        self.answers = 0
+        """How many have ended."""
+        self.closed = False
+        """Whether the server has died."""
+
+    @property
+    def running(self) -> int:
+        """How many are in progress."""
+        return len(self._running)
+
+    def begin(self) -> threading.Event:
+        """Counts an answer until `end`. The result ends it early, and is set when the server dies."""
+        ended = threading.Event()
+        with self._changed:
+            self._running.add(ended)
+            if self.closed:
+                ended.set()
+        return ended
+
+    def end(self, ended: threading.Event) -> None:
+        """Notes that an answer has ended."""
+        with self._changed:
+            self._running.discard(ended)
+            self.answers += 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def running_call(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:
+        """Counts an answer during the block; the event is also set when its caller leaves."""
+        ended = self.begin()
+        try:
+            if not context.add_callback(ended.set):
+                ended.set()
+            yield ended
+        finally:
+            self.end(ended)
+
+    @contextmanager
+    def running_rpc(self, context: grpc.ServicerContext, cut_off: Callable[[], None]) -> Iterator[None]:
+        """Has `cut_off` called if the caller leaves, or the server dies, during the block."""
+        with self._changed:
+            self._when_closed.add(cut_off)
+            gone = self.closed
+        try:
+            if not context.add_callback(cut_off) or gone:
+                cut_off()
+            yield
+        finally:
+            with self._changed:
+                self._when_closed.discard(cut_off)
+
+    def close(self) -> None:
+        """Ends all of them, and each that begins later."""
+        with self._changed:
+            self.closed = True
+            for ended in self._running:
+                ended.set()
+            when_closed = tuple(self._when_closed)
+        for cut_off in when_closed:
+            cut_off()
+
+    def wait_idle(self, seconds: float) -> None:
+        """Returns when none is in progress.
+
+        Raises:
+            TimeoutError: One still is.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._running, seconds):
+                raise TimeoutError(f"{len(self._running)} answers are still in progress after {seconds:g} s")

@@ -1,0 +1,381 @@
+"""`doherty.testing`: scripted answers to the real clients."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from pydantic import BaseModel
+
+from doherty import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    Delta,
+    FieldViolation,
+    FinishReason,
+    GenerateOptions,
+    Generation,
+    Health,
+    InternalError,
+    InvalidRequestError,
+    Latency,
+    Limits,
+    Message,
+    ModelInfo,
+    NotFoundError,
+    OverloadedError,
+    Quantiles,
+    RawText,
+    RetryPolicy,
+    RpcError,
+    Speculation,
+    Timings,
+    TokenIds,
+    TokenLogprob,
+    UnavailableError,
+    Usage,
+    testing,
+)
+from doherty.testing import FakeServer, Reply, Request
+from doherty.testing.fixtures import doherty_server
+from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
+from doherty.v1.request_pb2 import GenerateRequest
+from support.twins import Kind, Twin, open_twin
+
+__all__ = ["doherty_server"]
+
+SKY = "The sky is blue."
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as started:
+        yield started
+
+
+@pytest.fixture
+async def twin(kind: Kind, server: FakeServer) -> AsyncIterator[Twin]:
+    async with open_twin(kind, server.target, timeout=20) as client:
+        yield client
+
+
+def test_the_public_names_are_these() -> None:
+    assert testing.__all__ == ["Answer", "FakeServer", "Reply", "Request", "Script"]
+
+
+async def test_replies_are_given_in_their_order_then_the_default(kind: Kind) -> None:
+    with FakeServer("default") as server:
+        server.reply("first", lambda request: f"second to {request.prompt}")
+        async with open_twin(kind, server.target) as twin:
+            assert [str(await twin.generate(name)) for name in "abc"] == ["first", "second to b", "default"]
+
+
+async def test_a_request_without_a_reply_says_so(twin: Twin) -> None:
+    with pytest.raises(InternalError, match="No reply is scripted for this request"):
+        await twin.generate("Hello")
+
+
+async def test_a_text_is_streamed_by_words_and_is_the_unary_text(twin: Twin, server: FakeServer) -> None:
+    text = " One  two\nthree "
+    server.reply(text, text)
+    stream = twin.stream("Count.")
+    assert [delta.text for delta in await stream.rest()] == [" One", "  two", "\nthree "]
+    streamed, unary = await stream.result(), await twin.generate("Count.")
+    assert streamed.text == unary.text == text
+    assert streamed.usage == unary.usage == Usage(prompt_tokens=1, output_tokens=3)
+    assert streamed.model == unary.model == "fake"
+
+
+async def test_all_that_a_generation_tells_arrives(twin: Twin, server: FakeServer) -> None:
+    told = Generation(
+        text="hi",
+        token_ids=(7,),
+        logprobs=(TokenLogprob(7, b"hi", -0.25),),
+        finish_reason=FinishReason.LENGTH,
+        stop_text="x",
+        usage=Usage(11, 12, 3),
+        timings=Timings(queue=0.25, total=0.5),
+        request_id="me",
+        model="llama",
+        seed=5,
+        speculation=Speculation(3, 2, 1),
+    )
+    server.reply(told, told)
+    options = GenerateOptions(token_ids=True, top_logprobs=0)
+    stream = twin.stream("Hello", options=options)
+    for answer in (await twin.generate("Hello", options=options), await stream.result()):
+        assert answer == Generation(**{name: getattr(told, name) for name in KEPT}, network=answer.network)
+
+
+KEPT = set(Generation.__dataclass_fields__) - {"network"}
+
+
+async def test_what_was_not_asked_for_is_not_told(twin: Twin, server: FakeServer) -> None:
+    server.reply([Delta("hi", (7,), (TokenLogprob(7, b"hi", -0.25),))])
+    answer = await twin.generate("Hello")
+    assert (answer.token_ids, answer.logprobs) == (None, None)
+
+
+async def test_a_request_is_recorded_as_it_was_made(twin: Twin, server: FakeServer, kind: Kind) -> None:
+    server.reply("ok")
+    options = GenerateOptions(model="m", top_k=5, min_p=0.1, choices=("a", "b"), priority="batch", stop_token_ids=(1,))
+    parameters: dict[str, Any] = {
+        "system": "Be brief.", "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 9, "seed": 3, "adapter": "poet",
+        "time_limit": 1.5, "request_id": "me", "options": options,
+    }  # fmt: skip
+    await twin.generate("Hello", stop=["x", "y"], **parameters, timeout=30)
+    [request] = server.requests
+    assert request.timeout is not None
+    assert 0 < request.timeout <= 30
+    rpc: Any = "MultiplexGenerate" if kind == "multiplex" else "Generate"
+    expected = Request(
+        rpc=rpc, prompt="Hello", stop=("x", "y"), **parameters, timeout=request.timeout, metadata=request.metadata
+    )
+    assert request == expected
+    assert request.messages == [Message("system", "Be brief."), Message("user", "Hello")]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Hello", [Message("user", "Hi"), Message("assistant", "Ho")], RawText("Hi"), TokenIds((1, 2))], ids=type
+)
+def test_a_prompt_is_recorded_in_its_form(prompt: Any, server: FakeServer) -> None:
+    server.reply("ok")
+    with Client(server.target) as client:
+        client.generate(prompt)
+    assert server.requests[0].prompt == prompt
+
+
+def test_a_schema_is_recorded_and_an_answer_is_parsed(server: FakeServer) -> None:
+    class Person(BaseModel):
+        name: str
+
+    server.reply('{"name":"Ada"}')
+    with Client(server.target) as client:
+        assert client.generate("Who?", schema=Person).parsed == Person(name="Ada")
+    assert server.requests[0].schema["properties"] == {"name": {"title": "Name", "type": "string"}}
+
+
+async def test_the_key_is_recorded_and_not_shown(kind: Kind, server: FakeServer) -> None:
+    server.reply("ok")
+    async with open_twin(kind, server.target, api_key="dh_secret") as twin:
+        await twin.generate("Hello")
+    assert server.requests[0].metadata["authorization"] == "Bearer dh_secret"
+    assert "dh_secret" not in repr(server.requests)
+
+
+async def test_an_error_is_raised_as_it_was_scripted(twin: Twin, server: FakeServer) -> None:
+    violations = (FieldViolation("sampling.top_p", "must be above 0"),)
+    scripted = InvalidRequestError(
+        "no", reason="ODD", request_id="me", field_violations=violations, timings=Timings(total=0.5)
+    )
+    server.reply(scripted, NotFoundError("not here"), OverloadedError("full"))
+    with pytest.raises(InvalidRequestError) as raised:
+        await twin.generate("Hello")
+    assert vars(raised.value) == vars(scripted)
+    with pytest.raises(NotFoundError) as usual:
+        await twin.generate("Hello")
+    assert (usual.value.code, usual.value.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    with pytest.raises(OverloadedError):  # without retry_after it is not tried again
+        await twin.generate("Hello")
+    assert len(server.requests) == 3
+
+
+async def test_a_refusal_with_a_time_is_tried_again(twin: Twin, server: FakeServer) -> None:
+    server.reply(OverloadedError("full", retry_after=0.01), UnavailableError("soon", retry_after=0.01), SKY)
+    assert str(await twin.generate("Why?")) == SKY
+    assert len(server.requests) == 3
+
+
+async def test_an_error_may_come_in_mid_stream(twin: Twin, server: FakeServer) -> None:
+    server.reply(Reply("The sky", error=InternalError("broken")))
+    stream = twin.stream("Why?")
+    assert [await stream.next(), await stream.next()] == [Delta("The"), Delta(" sky")]
+    with pytest.raises(InternalError, match="broken"):
+        await stream.next()
+
+
+async def test_a_stream_that_is_cut_off_goes_on(twin: Twin, server: FakeServer) -> None:
+    server.reply(Reply("The sky", cut_off=True), SKY)
+    stream = twin.stream("Why?")
+    answer = await stream.result()
+    assert (answer.text, answer.usage.output_tokens, stream.stream.resumed) == (SKY, 4, 1)
+    assert [request.options.continue_from for request in server.requests] == [None, "The sky"]
+
+
+async def test_a_part_is_continued_by_its_ids_or_by_any_other_text(twin: Twin, server: FakeServer) -> None:
+    words = [Delta("The", (1,)), Delta(" sky", (2,)), Delta(" is", (3,)), Delta(" blue.", (4,))]
+    server.reply(words, words, " is high.", words)
+    expected: list[tuple[str | TokenIds, str, int]] = [
+        (TokenIds((1, 2)), " is blue.", 4),
+        ("The sk", "y is blue.", 4),
+        ("The sky", " is high.", 4),
+        (TokenIds((1, 9)), SKY, 6),
+    ]
+    for held, rest, tokens in expected:
+        answer = await twin.generate("Why?", options=GenerateOptions(continue_from=held))
+        assert (answer.text, answer.usage.output_tokens) == (rest, tokens)
+
+
+async def test_a_stream_outlives_its_server(kind: Kind) -> None:
+    slow = Reply(SKY, token_delay=0.2)
+    with FakeServer(slow) as one, FakeServer(slow) as other:
+        async with open_twin(kind, [one.target, other.target]) as twin:
+            stream = twin.stream("Why?")
+            await stream.next()
+            busy, idle = (one, other) if one.requests else (other, one)
+            busy.close()
+            assert (await stream.result()).text == SKY
+            assert stream.stream.resumed == len(idle.requests) == 1
+
+
+async def test_a_generator_writes_an_answer(twin: Twin, server: FakeServer) -> None:
+    def write(request: Request) -> Iterator[str]:
+        yield f"{request.prompt}:"
+        yield " one"
+        raise UnavailableError("gone", retry_after=0.01)
+
+    server.reply(write, "Count: one two")
+    stream = twin.stream("Count")
+    assert (await stream.result()).text == "Count: one two"
+    assert stream.stream.resumed == 1
+
+
+async def test_a_bug_in_a_reply_is_told(twin: Twin, server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: Request) -> str:
+        raise AssertionError("mine")
+
+    server.reply(broken)
+    with pytest.raises(InternalError, match="the test's reply failed: AssertionError: mine"):
+        await twin.generate("Hello")
+    assert caplog.records[0].exc_info is not None
+
+
+@pytest.mark.parametrize("reply", [5, None, b"bytes", str])
+def test_what_is_no_reply_is_refused(reply: Any, server: FakeServer) -> None:
+    with pytest.raises(TypeError, match="is no reply"):
+        server.reply(reply)
+    with pytest.raises(ValueError, match="exclude each other"):
+        Reply(error=InternalError("x"), cut_off=True)
+
+
+async def test_delays_are_kept_and_measured(twin: Twin, server: FakeServer) -> None:
+    server.reply(Reply("a b", queue_delay=0.02, first_token_delay=0.03, token_delay=0.04))
+    timings = (await twin.stream("Hello").result()).timings
+    assert (timings.queue or 0) >= 0.02
+    assert (timings.time_to_first_token or 0) >= 0.05
+    assert (timings.time_per_output_token or 0) >= 0.04
+
+
+async def test_a_caller_who_leaves_ends_the_answer(twin: Twin, server: FakeServer) -> None:
+    closed = threading.Event()
+
+    def endless(_: Request) -> Reply:
+        return Reply(forever(closed), token_delay=0.001)
+
+    server.reply(endless)
+    stream = twin.stream("Hello")
+    await stream.next()
+    await stream.close()
+    await asyncio.to_thread(server.wait_idle)
+    assert closed.wait(10)
+
+
+def forever(closed: threading.Event) -> Iterator[str]:
+    try:
+        while True:
+            yield "x"
+    finally:
+        closed.set()
+
+
+async def test_a_deadline_ends_the_answer(twin: Twin, server: FakeServer) -> None:
+    server.reply(Reply("late", first_token_delay=60))
+    with pytest.raises(DeadlineExceededError):
+        await twin.generate("Hello", timeout=0.1)
+    await asyncio.to_thread(server.wait_idle)
+
+
+async def test_a_wait_for_the_end_of_answers_ends(twin: Twin, server: FakeServer) -> None:
+    server.reply(Reply("never ends", token_delay=60))
+    stream = twin.stream("Hello")
+    await stream.next()
+    with pytest.raises(TimeoutError, match="1 answers are still in progress after 0 s"):
+        await asyncio.to_thread(server.wait_idle, 0)
+    with pytest.raises(RuntimeError, match="blocks the event loop"):
+        server.wait_idle()
+    await stream.close()
+
+
+def test_a_stream_is_admitted_before_its_first_token(server: FakeServer) -> None:
+    server.reply(Reply("late", first_token_delay=60))
+    with grpc.insecure_channel(server.target) as channel:
+        call = GenerationServiceStub(channel).StreamGenerate(GenerateRequest(prompt="Hello"), timeout=30)
+        assert call.initial_metadata() is not None
+        call.cancel()
+
+
+async def test_tokens_are_counted_by_words_or_as_the_test_says(twin: Twin, server: FakeServer) -> None:
+    conversation = [Message("user", "one two"), Message("assistant", "three")]
+    assert await twin("count_tokens", conversation, system="zero") == 4
+    assert await twin("count_tokens", RawText("a b c")) == 3
+    server.count_tokens = lambda request: 100 * len(request.messages)
+    assert await twin("count_tokens", conversation) == 200
+    assert [request.prompt for request in server.count_requests] == [conversation, RawText("a b c"), conversation]
+    server.reply("ok")
+    assert (await twin.generate("Hello")).usage.prompt_tokens == 100
+
+
+async def test_a_model_its_latency_and_its_health_are_what_a_test_says(twin: Twin, server: FakeServer) -> None:
+    model = await twin("model")
+    assert {"sampling.top_k", "constraint.choices", "messages", "continue_from.text"} <= set(model.features)
+    server.model = ModelInfo(model="m", adapters=("a", "b"), limits=Limits(context_tokens=5))
+    assert await twin("model") == server.model
+    assert (await twin("latency")).answers == 0
+    server.latency = Latency(window=60.0, queue=Quantiles(p50=0.5), aborts={"deadline": 2}, uptime=9.0)
+    assert await twin("latency") == server.latency
+    assert await twin("health") is Health.SERVING
+    server.health = Health.NOT_SERVING
+    assert await twin("health") is Health.NOT_SERVING
+
+
+async def test_every_call_can_fail(kind: Kind, server: FakeServer) -> None:
+    error = UnavailableError("loading", reason="WARMING_UP")
+
+    def refuse(_: Request) -> int:
+        raise error
+
+    server.model = server.latency = error
+    server.count_tokens = refuse
+    async with open_twin(kind, server.target, retry=None) as twin:
+        for method, *arguments in (["model"], ["latency"], ["count_tokens", "x"]):
+            with pytest.raises(RpcError) as raised:
+                await twin(method, *arguments)
+            assert raised.value.reason == "WARMING_UP"
+
+
+async def test_a_closed_server_is_not_there(kind: Kind) -> None:
+    with FakeServer(SKY) as server:
+        async with open_twin(kind, server.target, retry=RetryPolicy(max_attempts=2)) as twin:
+            await twin.generate("Why?")
+            server.close()
+            with pytest.raises(UnavailableError):
+                await twin.generate("Why?", timeout=5)
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_the_fixture_is_a_server_of_its_own_that_clients_find(turn: int, doherty_server: FakeServer) -> None:
+    doherty_server.reply("Hello!")
+    with Client() as client:
+        assert client.generate(f"Hi {turn}").text == "Hello!"
+    assert [request.prompt for request in doherty_server.requests] == [f"Hi {turn}"]
+
+
+async def test_many_streams_at_a_time() -> None:
+    with FakeServer(Reply(SKY, token_delay=0.01)) as server:
+        async with AsyncClient(server.target) as client:
+            answers = await asyncio.gather(*(client.stream_generate(str(n)).result() for n in range(200)))
+    assert {answer.text for answer in answers} == {SKY}
+    assert len(server.requests) == 200
