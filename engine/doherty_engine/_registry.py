@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from doherty_engine._engine import Engine
@@ -15,6 +16,9 @@ _MODULES = {
     "vllm": "doherty_engine.vllm",
 }
 
+_PACKAGES = {"llamacpp": "xllamacpp", "trtllm": "tensorrt_llm", "vllm": "vllm"}
+"""The packages that engines run on; the others need none."""
+
 DEFAULT_ENGINE = "llamacpp"
 """The engine that needs no GPU."""
 
@@ -22,6 +26,11 @@ DEFAULT_ENGINE = "llamacpp"
 def engine_names() -> list[str]:
     """The names for `create_engine`, sorted."""
     return sorted(_MODULES)
+
+
+def is_engine_installed(name: str) -> bool:
+    """Whether the package that an engine runs on is installed. It is not imported for that."""
+    return name not in _PACKAGES or find_spec(_PACKAGES[name]) is not None
 
 
 def engine_options(name: str) -> dict[str, str]:

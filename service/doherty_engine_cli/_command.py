@@ -17,7 +17,36 @@ _GPU_ENGINE = "trtllm"
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
-@click.group(name="engine")
+_EXAMPLES = """\
+\b
+Examples:
+  doherty engine show
+  doherty engine prepare --profile fast
+  doherty engine verify --output verify
+"""
+_EXAMPLES_OF_SHOW = """\
+\b
+Examples:
+  doherty engine show
+  doherty engine show interactive > mine.toml
+  doherty engine show fast --engine vllm --json
+"""
+_EXAMPLES_OF_PREPARE = """\
+\b
+Examples:
+  doherty engine prepare --profile fast
+  doherty engine prepare --engine vllm --model meta-llama/Llama-3.1-8B-Instruct -o checkpoint_cache=checkpoints
+"""
+_EXAMPLES_OF_VERIFY = """\
+\b
+Examples:
+  doherty engine verify --output verify
+  doherty engine verify --contract-only
+  doherty engine verify --engine vllm --model meta-llama/Llama-3.1-8B-Instruct --skip-quality --json
+"""
+
+
+@click.group(name="engine", epilog=_EXAMPLES)
 def engine() -> None:
     """Show an engine's profiles, prepare a model for it, and verify that it works on this machine."""
 
@@ -63,10 +92,11 @@ def stop(error: EngineSetupError) -> None:
     sys.exit(_USAGE)
 
 
-@engine.command()
+@engine.command(epilog=_EXAMPLES_OF_SHOW)
 @click.argument("profile", required=False)
 @click.option("--engine", "name", type=click.Choice(engine_names()), default=_GPU_ENGINE, show_default=True)
-def show(profile: str | None, name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(profile: str | None, name: str, *, as_json: bool) -> None:
     """Print PROFILE as TOML, or without PROFILE the names of all profiles.
 
     You can save the output to a file, change it, and use the file with the engine option profile_file.
@@ -75,16 +105,19 @@ def show(profile: str | None, name: str) -> None:
     if not profiles:
         raise click.UsageError(f"The engine {name} has no profiles.")
     if profile is None:
-        click.echo("\n".join(profiles))
+        click.echo(json.dumps(list(profiles), indent=2) if as_json else "\n".join(profiles))
         return
     if profile not in profiles:
         raise click.UsageError(f"The engine {name} has no profile {profile!r}; it has {', '.join(profiles)}.")
+    if as_json:
+        click.echo(json.dumps(profiles[profile], indent=2))
+        return
     click.echo(f"# profile {profile} of the engine {name}")
     for option, value in profiles[profile].items():
         click.echo(f"{option} = {json.dumps(value)}")  # for these values, JSON is valid TOML
 
 
-@engine.command()
+@engine.command(epilog=_EXAMPLES_OF_PREPARE)
 @click.option("--engine", "name", type=click.Choice(engine_names()), default=_GPU_ENGINE, show_default=True)
 @takes_options
 def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str, ...]) -> None:
@@ -102,7 +135,7 @@ def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str
         click.echo(result)
 
 
-@engine.command()
+@engine.command(epilog=_EXAMPLES_OF_VERIFY)
 @click.option("--engine", "name", type=click.Choice(("trtllm", "vllm")), default=_GPU_ENGINE, show_default=True)
 @takes_options
 @click.option(
@@ -121,6 +154,7 @@ def prepare(name: str, model: str, revision: str, profile: str, pairs: tuple[str
 @click.option(
     "--skip-quality", is_flag=True, help="Do not measure the quality loss of FP8, which takes two more starts."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of report.md.")
 def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     name: str,
     model: str,
@@ -131,6 +165,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     checkpoint: str,
     contract_only: bool,  # noqa: FBT001 - click's
     skip_quality: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
 ) -> None:
     """Verify on this machine's GPU that an engine does what Doherty relies on, and measure it.
 
@@ -160,6 +195,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     except EngineSetupError as error:
         stop(error)
     else:
-        click.echo((output / "report.md").read_text(encoding="utf-8"))
+        shown = output / ("report.json" if as_json else "report.md")
+        click.echo(shown.read_text(encoding="utf-8"))
         if problems:
             sys.exit(1)

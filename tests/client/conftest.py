@@ -1,10 +1,12 @@
-"""Both clients, and both transports, for each test that asks for one."""
+"""Both clients, and both transports, for each test that asks for one; servers for the tests of `doherty chat`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, start_server
+from support.serving import Serving, answer, serve
 from support.twins import Kind, Twin, open_twin
 
 
@@ -18,3 +20,23 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 async def twin(kind: Kind, synthetic_server: ServerProcess) -> AsyncIterator[Twin]:
     async with open_twin(kind, synthetic_server.target) as client:
         yield client
+
+
+@pytest.fixture
+def slow_server() -> Iterator[ServerProcess]:
+    with start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server:
+        yield server
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `doherty chat` keeps its history."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def recorder() -> Iterator[Serving]:
+    """A server that keeps its requests, and answers "fine"."""
+    with serve(lambda _, __: iter(answer())) as serving:
+        yield serving

@@ -15,7 +15,7 @@ from support.command import DOHERTY, SECONDS, environment, run_doherty
 from support.server import ServerProcess, start_server
 
 NOBODY = "127.0.0.1:1"
-CALLING = ("generate", "chat", "bench", "health", "model", "latency")
+CALLING = ("generate", "chat", "count", "bench", "health", "model", "latency")
 COMMANDS = (*CALLING, "completion")
 
 
@@ -53,9 +53,9 @@ def test_version() -> None:
     assert run_doherty("--version").stdout == f"doherty {__version__}\n"
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
+@pytest.mark.parametrize("missing", ["click", "rich", "prompt_toolkit"])
 def test_without_its_extra_the_command_names_it(missing: str) -> None:
-    finished = run_doherty("model", without=missing)
+    finished = run_doherty("chat", without=missing)
     assert finished.returncode == 2
     assert "pip install 'doherty[cli]'" in one_line(finished)
 
@@ -95,7 +95,7 @@ def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(arguments: tupl
 
 @pytest.mark.parametrize("name", CALLING)
 def test_a_server_that_is_not_there_ends_with_3(name: str) -> None:
-    finished = run_doherty(name, *(["Hi"] if name == "generate" else []), "--target", NOBODY, text="Hi\n")
+    finished = run_doherty(name, *(["Hi"] if name in ("generate", "count") else []), "--target", NOBODY, text="Hi\n")
     assert finished.returncode == 3
     assert NOBODY in one_line(finished)
     assert finished.stdout == ""
@@ -127,7 +127,12 @@ def test_ctrl_c_ends_with_130() -> None:
     with start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server:
         command = (*DOHERTY, "generate", "Hi", "--target", server.target)
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
         )
         assert process.stdout is not None
         assert process.stdout.read(1)
@@ -137,9 +142,26 @@ def test_ctrl_c_ends_with_130() -> None:
     assert b"Traceback" not in said
 
 
+@pytest.mark.parametrize("arguments", [("generate", "Hi"), ("latency", "--watch", "0.1"), ("generate", "--help")])
+def test_a_reader_that_goes_away_ends_it_quietly(synthetic_server: ServerProcess, arguments: tuple[str, ...]) -> None:
+    process = subprocess.Popen(
+        (*DOHERTY, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(DOHERTY_TARGET=synthetic_server.target),
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (141, b"")
+
+
 def test_health_of_a_server_that_serves(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("health", DOHERTY_TARGET=synthetic_server.target)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "SERVING\n", "")
+    printed = run_doherty("health", "--json", DOHERTY_TARGET=synthetic_server.target).stdout
+    assert json.loads(printed) == {"status": "SERVING"}
 
 
 def test_a_server_that_still_loads() -> None:

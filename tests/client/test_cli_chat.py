@@ -1,39 +1,18 @@
+"""The conversation of `doherty chat`."""
+
 import json
-import re
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from doherty import Client, Message
-from doherty.cli._keyboard import Keyboard
-from support.command import DOHERTY, run_doherty
-from support.screen import Screen
+from support.chat import ask, chat_with
+from support.command import run_doherty
 from support.server import ServerProcess, start_server
-from support.terminal import Terminal, on_a_terminal
+from support.serving import Serving
+from support.terminal import on_a_terminal
 
-
-@pytest.fixture
-def slow_server() -> Iterator[ServerProcess]:
-    with start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the history goes."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return tmp_path / "state"
-
-
-def chat_with(server: ServerProcess, *flags: str) -> tuple[str, ...]:
-    return (*DOHERTY, "chat", *flags, "--target", server.target)
-
-
-def ask(terminal: Terminal, question: str) -> None:
-    terminal.type(question + "\n")
-    terminal.read_until(question + "\n")
+pytestmark = pytest.mark.usefixtures("state")
 
 
 def test_piped_it_remembers_the_conversation(synthetic_server: ServerProcess) -> None:
@@ -77,61 +56,98 @@ def test_ctrl_c_stops_the_answer_which_stays_in_the_conversation(slow_server: Se
     assert slow_server.wait_for("request", rpc="StreamGenerate", prompt_tokens=expected)
 
 
-@pytest.mark.parametrize("leave", [":q\n", "/quit\n", "\x03", "\x04"])
-def test_at_the_prompt_it_is_left(synthetic_server: ServerProcess, leave: str) -> None:
+def test_piped_several_lines_in_quotes_are_one_question(recorder: Serving) -> None:
+    finished = run_doherty("chat", "--target", recorder.target, text='"""One,\ntwo.\n"""\nThree.\n"""Four,\nfive')
+    assert (finished.returncode, finished.stdout) == (0, "fine\n" * 3)
+    first, second, third = recorder.requests
+    assert [turn.content for turn in first.messages] == ["One,\ntwo."]
+    assert [turn.content for turn in second.messages] == ["One,\ntwo.", "fine", "Three."]
+    assert third.messages[-1].content == "Four,\nfive"
+
+
+def test_piped_answers_as_json_are_one_line_each(synthetic_server: ServerProcess) -> None:
+    finished = run_doherty("chat", "--json", "--target", synthetic_server.target, text="Hello.\nAnd you?\n")
+    first, second = map(json.loads, finished.stdout.splitlines())
+    with Client(synthetic_server.target) as client:
+        assert first["text"] == client.generate("Hello.").text
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
+
+
+def test_what_is_set_goes_into_the_requests(recorder: Serving) -> None:
+    lines = (
+        "/set temperature 0.5",
+        "/set top_p 0.9",
+        "/set max_output_tokens 7",
+        "/set seed 3",
+        "One?",
+        "/set temperature -",
+        "/set seed",
+        "/set seed -1",
+        "/set max_output_tokens many",
+        "/set length 5",
+        "Two?",
+        "/set",
+    )
+    finished = run_doherty("chat", "--target", recorder.target, text="\n".join(lines) + "\n")
+    assert finished.returncode == 0
+    first, second = recorder.requests
+    assert (first.sampling.temperature, first.sampling.seed, first.stopping.max_output_tokens) == (0.5, 3, 7)
+    assert first.sampling.top_p == pytest.approx(0.9)
+    assert not second.sampling.HasField("temperature")
+    assert (second.sampling.seed, second.stopping.max_output_tokens) == (3, 7)
+    printed = finished.stderr.splitlines()
+    assert printed[4:6] == ["temperature is the deployment's", "seed 3"]
+    assert printed[6].startswith("seed stays as it is: ")
+    assert printed[7].startswith("max_output_tokens stays as it is: ")
+    assert printed[8] == "There is no length to set, only temperature, top_p, max_output_tokens, seed."
+    assert printed[9:] == ["temperature is the deployment's", "top_p 0.9", "max_output_tokens 7", "seed 3"]
+
+
+def test_a_value_that_the_server_refuses_can_be_changed(synthetic_server: ServerProcess) -> None:
     with on_a_terminal(*chat_with(synthetic_server)) as terminal:
-        assert "synthetic at " in terminal.read_until("> ")
-        ask(terminal, "Hello.")
-        terminal.read_until("\nfirst after ")
-        assert re.fullmatch(r"\d+ ms, \d+ tokens/s > ", terminal.read_until("> "))
-        terminal.type(leave)
-        assert terminal.wait() == 0
-
-
-def test_no_ctrl_c_is_lost_while_the_prompt_appears(synthetic_server: ServerProcess) -> None:
-    for _ in range(5):
-        with on_a_terminal(*chat_with(synthetic_server)) as terminal:
-            terminal.read_until("> ")
-            terminal.type("\x03")
-            assert terminal.wait() == 0
-
-
-def test_an_answer_is_shown_as_markdown_and_in_whole(synthetic_server: ServerProcess) -> None:
-    rows, columns = 8, 60
-    with on_a_terminal(*chat_with(synthetic_server), rows=rows, columns=columns, TERM="xterm") as terminal:
         terminal.read_until("> ")
-        terminal.type("Hello.\n")
-        terminal.read_until("tokens/s > ")
+        ask(terminal, "/set temperature 9")
+        terminal.read_until("> ")
+        ask(terminal, "Hello.")
+        terminal.read_until("sampling.temperature")
+        terminal.read_until("\n> ")
+        ask(terminal, "/set temperature 0")
+        terminal.read_until("> ")
+        ask(terminal, "/retry")
+        terminal.read_until(" tokens, first after ")
+        terminal.read_until("\n> ")
         terminal.type("\x04")
         assert terminal.wait() == 0
-    screen = Screen(rows, columns)
-    screen.feed(terminal.output)
-    with Client(synthetic_server.target) as client:
-        answer = client.generate("Hello.").text
-    assert "\x1b[?25l" in terminal.output
-    assert len(answer) > rows * columns
-    _, _, behind = screen.text.partition("> Hello.\n")
-    shown, _, _ = behind.partition("\nfirst after ")
-    assert shown.split() == answer.split()
 
 
-def test_ctrl_c_keeps_the_part_that_was_shown_as_markdown(slow_server: ServerProcess) -> None:
-    rows, columns = 24, 80
-    with on_a_terminal(*chat_with(slow_server), rows=rows, columns=columns, TERM="xterm") as terminal:
-        terminal.read_until("> ")
-        terminal.type("Tell me a story.\n")
-        terminal.read_until("\n")
-        terminal.read_until(" ")
-        terminal.type("\x03")
-        terminal.read_until("stopped\n")
-        slow_server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")
-        terminal.read_until("> ")
-        terminal.type("/quit\n")
-        assert terminal.wait() == 0
-    screen = Screen(rows, columns)
-    screen.feed(terminal.output)
-    _, _, behind = screen.text.partition("> Tell me a story.\n")
-    assert behind.partition("stopped")[0].strip()
+def test_a_conversation_is_loaded_and_its_last_question_asked_again(recorder: Serving, tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    lines = (
+        "/retry",
+        "/system Be brief.",
+        "One?",
+        "Two?",
+        f"/save {path}",
+        "/clear",
+        "/system -",
+        f"/load {path}",
+        "/retry",
+        "/load",
+        f"/load {tmp_path / 'nothing.json'}",
+        "/edit",
+    )
+    finished = run_doherty("chat", "--target", recorder.target, text="\n".join(lines) + "\n")
+    assert (finished.returncode, finished.stdout) == (0, "fine\n" * 3)
+    assert recorder.requests[2] == recorder.requests[1]
+    assert [turn.content for turn in recorder.requests[2].messages] == ["Be brief.", "One?", "fine", "Two?"]
+    printed = finished.stderr.splitlines()
+    assert printed[0] == "There is no question yet."
+    assert f"Loaded 4 messages from {path}." in printed
+    assert printed[-3:-1] == [
+        "From which file? /load FILE",
+        f"Not loaded: [Errno 2] No such file or directory: '{tmp_path / 'nothing.json'}'",
+    ]
+    assert printed[-1] == "/edit needs a terminal."
 
 
 def test_slash_commands(slow_server: ServerProcess, tmp_path: Path) -> None:
@@ -191,57 +207,6 @@ def test_piped_commands_work_and_stdout_has_the_answers_alone(synthetic_server: 
         "# A conversation with synthetic\n\n## Instructions\n\nBe brief.\n\n"
         f"## You\n\nHello.\n\n## synthetic\n\n{answer}\n"
     )
-
-
-def test_what_was_typed_is_recalled_and_private(synthetic_server: ServerProcess, state: Path) -> None:
-    path = state / "doherty" / "chat_history"
-    for line in ("/system One.", "/system Two."):
-        with on_a_terminal(*chat_with(synthetic_server)) as terminal:
-            terminal.read_until("> ")
-            ask(terminal, line)
-            terminal.read_until("\n> ")
-            terminal.type("\x04")
-            assert terminal.wait() == 0
-    assert path.read_text() == "/system One.\n/system Two.\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with on_a_terminal(*chat_with(synthetic_server), TERM="xterm") as terminal:
-        terminal.read_until("> ")
-        terminal.type("\x1b[A\x1b[A\n")
-        terminal.read_until("Instructions: One.")
-        terminal.read_until("> ")
-        terminal.type("\x04")
-        assert terminal.wait() == 0
-
-
-def test_without_history_nothing_is_kept(synthetic_server: ServerProcess, state: Path) -> None:
-    with on_a_terminal(*chat_with(synthetic_server, "--no-history")) as terminal:
-        terminal.read_until("> ")
-        ask(terminal, "/system One.")
-        terminal.read_until("\n> ")
-        terminal.type("\x04")
-        assert terminal.wait() == 0
-    assert not state.exists()
-
-
-def test_a_history_that_cannot_be_kept_is_told_once(synthetic_server: ServerProcess, state: Path) -> None:
-    state.write_text("a file where a folder should be")
-    with on_a_terminal(*chat_with(synthetic_server)) as terminal:
-        terminal.read_until("The history is not kept: ")
-        terminal.read_until("> ")
-        ask(terminal, "/system")
-        terminal.read_until("deployment's.\n> ")
-        terminal.type("\x04")
-        assert terminal.wait() == 0
-    assert terminal.screen.count("The history is not kept") == 1
-
-
-def test_a_long_history_is_cut(state: Path) -> None:
-    path = state / "doherty" / "chat_history"
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(f"line {number}\n" for number in range(2001)))
-    Keyboard(path)
-    assert path.read_text().splitlines() == [f"line {number}" for number in range(1001, 2001)]
 
 
 def test_on_a_terminal_a_call_that_fails_leaves_the_conversation_as_it_is() -> None:

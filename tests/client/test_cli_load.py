@@ -1,13 +1,21 @@
 import json
 import re
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from doherty import Client
+from doherty import AsyncClient, Client, __version__
 from doherty.cli._load._json import SCHEMA
+from doherty.cli._load._plot import draw
+from doherty.cli._load._run import LoadOptions, LoadResult, run_load
+from doherty.cli._load._statistics import quantiles
+from doherty.cli._reference import QUESTIONS
 from support.command import DOHERTY, run_doherty
 from support.server import ServerProcess, start_server
 from support.terminal import on_a_terminal
@@ -147,7 +155,8 @@ def test_two_servers_are_compared(quick: ServerProcess) -> None:
 def test_for_people_it_prints_tables(quick: ServerProcess) -> None:
     finished = run_doherty("bench", "--requests", "5", "--target", quick.target)
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert finished.stdout.startswith(f"{quick.target}: closed loop of 1, 5 requests, streaming, answers as long as")
+    assert finished.stdout.startswith("closed loop of 1, 5 requests, streaming, answers as long as")
+    assert f"at {quick.target}\n" in finished.stdout
     rows = {line.split("  ")[0]: line.split("  ")[1:] for line in finished.stdout.splitlines() if "  " in line}
     assert {"queue", "first token (TTFT)", "between messages (ITL)", "per token (TPOT)", "total"} <= set(rows)
     assert "5 of 5 requests answered" in finished.stdout
@@ -160,6 +169,59 @@ def test_a_picture(quick: ServerProcess, tmp_path: Path) -> None:
     finished = run_doherty("bench", "--requests", "5", "--unary", "--plot", str(path), "--target", quick.target)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def points(axes: Axes) -> Iterator[tuple[float, float]]:
+    """Of all curves and clouds of points; a curve of shares begins at minus infinity."""
+    for line in axes.get_lines():
+        if line.get_label() != "400 ms":
+            yield from ((x, y) for x, y in np.asarray(line.get_xydata()) if isfinite(x))
+    for cloud in axes.collections:
+        yield from np.asarray(cloud.get_offsets())
+
+
+async def draw_load(*targets: str, **options: Any) -> tuple[LoadResult, Figure]:
+    load = LoadOptions(prompts=QUESTIONS, **options)
+    run = await run_load([AsyncClient(target, retry=None, resume=False) for target in targets], load, lambda _: None)
+    figure = draw(run)
+    figure.canvas.draw()
+    return run, figure
+
+
+async def test_a_picture_of_two_servers_says_what_was_measured_where(quick: ServerProcess) -> None:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
+        run, figure = await draw_load(quick.target, slow.target, requests=12, block=3, concurrency=3)
+    load, *servers = figure.get_suptitle().splitlines()
+    assert load.startswith("closed loop of 3, 12 requests, in blocks of 3 in turn, streaming, ")
+    assert load.endswith(f"{run.begun:%Y-%m-%d %H:%M}, doherty {__version__}")
+    assert [line.partition(": ")[0] for line in servers] == [quick.target, slow.target]
+    assert all(re.search(r"server \S+; 12 of 12 .* answers/s, \d+ tokens/s$", line) for line in servers)
+    first, between, total, over_time = figure.axes
+    assert len(over_time.collections) == 2
+    for axes in (first, between, total):
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert all(left < x < right and bottom <= y < top for x, y in points(axes))
+        ticks = [label.get_text() for label in axes.get_xticklabels() if label.get_text()]
+        assert ticks
+        assert all(re.fullmatch(r"[\d.]+", tick) for tick in ticks)
+    assert all(over_time.get_ylim()[0] <= y < over_time.get_ylim()[1] for _, y in points(over_time))
+    for side in run.sides:
+        times = quantiles(sample.time_to_first_token for sample in side.answers)
+        assert times.p99 is not None
+        legend = first.get_legend()
+        assert legend is not None
+        labels = [text.get_text() for text in legend.get_texts()]
+        (of_side,) = (label for label in labels if label.startswith(f"{side.target}, client: p50 "))
+        assert float(re.findall(r"p99 ([\d.]+) ms", of_side)[0]) == pytest.approx(times.p99 * 1000, rel=0.01)
+        assert any(y == 0.99 and x == pytest.approx(times.p99 * 1000) for x, y in points(first))
+
+
+async def test_a_picture_shows_what_failed() -> None:
+    with start_server("--engine", "synthetic", "-o", "fail_after_tokens=1") as server:
+        run, figure = await draw_load(server.target, requests=5)
+    over_time = figure.axes[-1]
+    (failed,) = over_time.collections
+    assert (failed.get_label(), len(list(points(over_time)))) == ("failed", len(run.sides[0].samples))
 
 
 def test_a_picture_needs_its_extra(quick: ServerProcess, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
 from support.command import DOHERTY, run_doherty
+from support.server import ServerProcess
 from support.serving import Serving, delta, serve, summary
 from support.terminal import on_a_terminal
 
@@ -67,3 +68,30 @@ def test_an_error_is_one_line(hostile: Serving) -> None:
     finished = run_doherty("generate", "fail", "--target", hostile.target)
     assert len(finished.stderr.splitlines()) == 1
     assert not [one for one in DRIVING if one in finished.stderr]
+
+
+@pytest.mark.parametrize(("term", "no_color"), [("xterm", "1"), ("dumb", "")])
+@pytest.mark.parametrize("arguments", [("generate", "Hi"), ("model",), ("generate", "fail"), ("latency", "--nonsense")])
+def test_a_plain_terminal_gets_no_escape_sequences(
+    hostile: Serving, arguments: tuple[str, ...], term: str, no_color: str
+) -> None:
+    with on_a_terminal(*DOHERTY, *arguments, "--target", hostile.target, TERM=term, NO_COLOR=no_color) as terminal:
+        terminal.wait()
+    assert terminal.output.strip()
+    assert "\x1b" not in terminal.output
+
+
+def test_a_dumb_terminal_gets_a_chat_and_a_watch_without_escape_sequences(synthetic_server: ServerProcess) -> None:
+    with on_a_terminal(*DOHERTY, "chat", "--target", synthetic_server.target) as terminal:
+        terminal.read_until("> ")
+        terminal.type("Hello.\n")
+        terminal.read_until(" tokens/s, stop\n> ")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
+    assert "\x1b" not in terminal.output
+    with on_a_terminal(*DOHERTY, "latency", "--watch", "0.1", "--target", synthetic_server.target) as terminal:
+        terminal.read_until("answers, ms at p50/p90/p99")
+        terminal.read_until("\n")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+    assert "\x1b" not in terminal.output

@@ -106,6 +106,7 @@ def test_on_a_terminal_it_is_one_table_that_is_drawn_anew() -> None:
         command = (*DOHERTY, "latency", "--watch", "0.2", "--target", server.target)
         with on_a_terminal(*command, rows=rows, columns=columns, TERM="xterm") as terminal:
             terminal.read_until("0 answers in the last ")
+            terminal.type("keys\n\n")
             with Client(server.target) as client:
                 client.generate("Hello.", max_output_tokens=3)
             terminal.read_until("1 answers in the last ")
@@ -118,6 +119,7 @@ def test_on_a_terminal_it_is_one_table_that_is_drawn_anew() -> None:
     screen = Screen(rows, columns)
     screen.feed(terminal.output)
     assert screen.text.count("first token (TTFT)") == 1
+    assert "keys" not in screen.text
     assert "1 answers in the last 300 s" in screen.text
     assert re.search(r"^refused +0 \(0\.0/s\)$", screen.text, re.MULTILINE)
 

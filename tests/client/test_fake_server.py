@@ -29,6 +29,7 @@ from doherty import (
     OverloadedError,
     Quantiles,
     RawText,
+    ReplyMetadata,
     RetryPolicy,
     RpcError,
     Speculation,
@@ -111,6 +112,17 @@ async def test_all_that_a_generation_tells_arrives(twin: Twin, server: FakeServe
 
 
 KEPT = set(Generation.__dataclass_fields__) - {"network"}
+
+
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+async def test_metadata_arrives(twin: Twin, server: FakeServer) -> None:
+    told = Generation(text="hi", metadata=ReplyMetadata({"x-proxy": "a"}, {"x-load-bin": b"\xff"}))
+    server.reply(told, told)
+    for answer in (await twin.generate("Hello", request_id="me"), await twin.stream("Hello", request_id="me").result()):
+        assert answer.metadata.initial["x-proxy"] == "a"
+        assert answer.metadata.initial["doherty-request-id"] == "me"
+        assert answer.metadata.trailing["x-load-bin"] == b"\xff"
+        assert "total;dur=" in str(answer.metadata.trailing["server-timing"])
 
 
 async def test_what_was_not_asked_for_is_not_told(twin: Twin, server: FakeServer) -> None:

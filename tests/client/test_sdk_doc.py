@@ -94,6 +94,7 @@ def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     Path("real.txt").write_text("Hello\n")
     Path("person.json").write_text("{}")
+    Path("talk.json").write_text('[{"role": "user", "content": "Hello"}]')
     lines = "\n".join(blocks("bash")).splitlines()
     commands = [part for line in lines for part in re.findall(r"\bdoherty (?:[^&|<#)]|&(?!&))+", line)]
     assert len(commands) > len(lines)

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from doherty import GenerateOptions, RawText, RetryPolicy, UnavailableError
+from doherty import GenerateOptions, InvalidRequestError, RawText, RetryPolicy, UnavailableError
+from support.server import ServerProcess
 from support.serving import answer, delta, serve, summary
 from support.twins import Kind, open_twin
 
@@ -72,7 +73,9 @@ async def test_a_span_covers_all_attempts(kind: Kind, spans: Spans) -> None:
     (span,) = spans()
     assert span.attributes is not None
     assert (span.attributes["doherty.attempts"], span.attributes["doherty.resumed"]) == (2, 1)
-    assert [event.name for event in span.events] == ["doherty.attempt"]
+    assert [event.name for event in span.events] == ["doherty.attempt_failed", "doherty.attempt"]
+    assert span.events[0].attributes is not None
+    assert span.events[0].attributes["rpc.response.status_code"] == "UNAVAILABLE"
     assert serving.metadata[0]["traceparent"] == serving.metadata[1]["traceparent"]
 
 
@@ -89,6 +92,29 @@ async def test_a_span_tells_of_what_went_wrong(kind: Kind, spans: Spans) -> None
     for span in spans():
         assert span.attributes is not None
         assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "UNAVAILABLE")
+
+
+async def test_a_span_of_a_failed_call_leads_to_the_log_of_the_server(
+    kind: Kind, spans: Spans, synthetic_server: ServerProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "doherty")
+    async with open_twin(kind, synthetic_server.target) as twin:
+        for read in (twin.generate("Hi", temperature=9), twin.stream("Hi", temperature=9).result()):
+            with pytest.raises(InvalidRequestError) as raised:
+                await read
+            span = spans()[-1]
+            assert span.attributes is not None
+            assert span.context is not None
+            told = synthetic_server.wait_for("request", request_id=raised.value.request_id)
+            assert (span.attributes["rpc.response.status_code"], span.attributes["doherty.attempts"]) == (
+                told["code"],
+                1,
+            )
+            assert span.attributes["doherty.request_id"] == told["request_id"]
+            assert span.attributes["doherty.reason"] == told["reason"]
+            line = vars(caplog.records[-1])
+            assert line["trace_id"] == f"{span.context.trace_id:032x}" == told.get("trace_id", line["trace_id"])
+            assert line["span_id"] == f"{span.context.span_id:016x}"
 
 
 async def test_a_stream_that_is_closed_ends_its_span(kind: Kind, spans: Spans) -> None:

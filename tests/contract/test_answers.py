@@ -76,8 +76,8 @@ def test_every_delta_counts_its_tokens_and_names_all_of_them_or_none(caller: Cal
         assert len(delta.logprobs) in {0, delta.token_count}
         assert "�" not in delta.text
         if delta.logprobs:
-            said = b"".join(one.token for one in delta.logprobs)  # may end within a character
-            assert said.startswith(delta.text.encode())
+            token_bytes = b"".join(one.token for one in delta.logprobs)  # may end within a character
+            assert token_bytes.startswith(delta.text.encode())
     usage = parts[-1].summary.usage
     assert sum(part.delta.token_count for part in parts) == usage.output_tokens
 

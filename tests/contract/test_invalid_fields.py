@@ -93,8 +93,8 @@ def test_the_bounds_of_the_contract_are_decimals(synthetic_server: ServerProcess
 
 def test_a_default_is_reported_as_it_was_set(vllm_server: ServerProcess) -> None:
     with Client(vllm_server.target) as client:
-        told = client.model().default_sampling
-    assert (told.temperature, told.top_p) == (0.6, 0.9)
+        defaults = client.model().default_sampling
+    assert (defaults.temperature, defaults.top_p) == (0.6, 0.9)
 
 
 @pytest.mark.parametrize(

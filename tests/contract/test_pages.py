@@ -80,6 +80,7 @@ def test_the_command_takes_its_options(
     for name in ("real.txt", "person.json", "secrets/ca.pem"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("{}")
+    Path("talk.json").write_text('[{"role": "user", "content": "Hello."}]')
     _, name, *arguments = command
     loaded = [entry.load() for entry in entry_points(group="doherty.commands", name=name)]
     chosen: click.Command = loaded[0] if loaded else getattr(import_module(f"doherty.cli._{name}"), name)

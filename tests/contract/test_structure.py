@@ -15,7 +15,7 @@ PUBLIC = {
         EngineRequest EngineSetupError Finish FinishReason Grammar Health Input InvalidInputError JsonSchema Message
         ModelInfo OutOfResourcesError RawText Regex RequestHandle Role Sampling SamplingDefaults Speculation Started
         StepOutput StepSink Stopping TokenIds TokenLogprob UnsupportedError create_engine engine_names engine_options
-        engine_profiles input_field is_shortage output_budget prepare_engine read_engine_options
+        engine_profiles input_field is_engine_installed is_shortage output_budget prepare_engine read_engine_options
     """,
     "doherty_engine.constraints": """
         CompiledConstraint ConstraintCompiler check_combination check_size constraint_field write_for_xgrammar

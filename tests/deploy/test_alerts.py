@@ -239,11 +239,11 @@ def test_every_alert_fires_in_one_of_them() -> None:
 
 def test_a_summary_tells_the_share(promtool: str, tmp_path: Path) -> None:
     situation = next(one for one in SITUATIONS if one.fires == ("DohertyRefusing",))
-    told = {
+    annotations = {
         "summary": "a refuses 50% of what it is asked for",
         "runbook": "docs/operations.md#dohertyrefusing",
     }
-    alert = {"exp_labels": {"severity": "warning", "instance": "a"}, "exp_annotations": told}
+    alert = {"exp_labels": {"severity": "warning", "instance": "a"}, "exp_annotations": annotations}
     rule = {"alertname": "DohertyRefusing", "eval_time": f"{situation.minutes}m", "exp_alerts": [alert]}
     run_tests(promtool, tmp_path, [case(situation, alert_rule_test=[rule])])
 

@@ -13,5 +13,5 @@ STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)$(.*?)(?=^FROM |\Z)", TEXT, re.MULT
 
 @pytest.mark.parametrize("target", ["trtllm", "vllm"])
 def test_on_a_gpu_all_caches_lie_on_the_volume(target: str) -> None:
-    told = dict(re.findall(r"^(?:ENV |    )(\w+)=(\S+)", STAGES[target], re.MULTILINE))
-    assert (told["HOME"], told["XDG_CACHE_HOME"]) == ("/cache", "/cache")
+    variables = dict(re.findall(r"^(?:ENV |    )(\w+)=(\S+)", STAGES[target], re.MULTILINE))
+    assert (variables["HOME"], variables["XDG_CACHE_HOME"]) == ("/cache", "/cache")

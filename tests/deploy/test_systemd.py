@@ -42,9 +42,9 @@ def test_systemd_takes_the_unit(unit: Path) -> None:
 
 def test_the_unit_exposes_little(unit: Path) -> None:
     """Of 10, which is a process that may do everything."""
-    told = systemd_analyze("security", "--offline=true", "--threshold=30", "--no-pager", unit)
-    found = re.search(r"Overall exposure level for doherty.service: ([\d.]+)", told)
-    assert found is not None, told
+    output = systemd_analyze("security", "--offline=true", "--threshold=30", "--no-pager", unit)
+    found = re.search(r"Overall exposure level for doherty.service: ([\d.]+)", output)
+    assert found is not None, output
     assert float(found[1]) < 3
 
 

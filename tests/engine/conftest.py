@@ -51,8 +51,8 @@ def trtllm(gpu: FakeGpu, llama: Folder) -> Start:
     async def starting(kind: str, *options: str, **scenario: Any) -> AsyncIterator[EngineLab]:
         gpu.be(**scenario)
         fast = ("profile=fast", f"calib_dataset={calibration_set(gpu.folder / 'texts')}")
-        told = [*(fast if kind == "fast" else ENGINES[kind]), *options, f"engine_cache={gpu.folder / 'engines'}"]
-        async with running("trtllm", model=str(llama.path), **dict(one.split("=", 1) for one in told)) as lab:
+        assignments = [*(fast if kind == "fast" else ENGINES[kind]), *options, f"engine_cache={gpu.folder / 'engines'}"]
+        async with running("trtllm", model=str(llama.path), **dict(one.split("=", 1) for one in assignments)) as lab:
             yield lab
 
     return starting

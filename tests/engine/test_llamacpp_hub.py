@@ -101,10 +101,10 @@ def test_downloads_are_found_without_the_hub(
     go_offline(hub, monkeypatch, how)
     assert {form: find_model(f"{MODEL}{form}", revision) for form in FORMS} == online
     assert hub.requests - requests == (len(FORMS) if how == "it fails" else 0)  # each is tried once
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(told) == len(FORMS)
-    assert told[0].startswith(f"The hub could not be reached for {MODEL} (")
-    assert told[0].endswith(f"): commit {COMMIT} is taken from the cache.")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == len(FORMS)
+    assert warnings[0].startswith(f"The hub could not be reached for {MODEL} (")
+    assert warnings[0].endswith(f"): commit {COMMIT} is taken from the cache.")
 
 
 def test_offline_the_only_file_there_is_meant(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

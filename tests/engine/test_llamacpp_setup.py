@@ -199,5 +199,5 @@ async def test_without_a_chat_template_texts_are_served_and_conversations_are_no
         assert not lab.engine.info().features & {"prompt", "messages"}
         short = Stopping(max_output_tokens=2, ignore_eos=True)
         assert (await asking(lab)(input=RawText("Hello"), stopping=short)).finish.output_tokens == 2
-    told = ["The model's chat template cannot render a conversation: prompt and messages are not supported."]
-    assert [record.message for record in caplog.records] == ([] if template is None else told)
+    warnings = ["The model's chat template cannot render a conversation: prompt and messages are not supported."]
+    assert [record.message for record in caplog.records] == ([] if template is None else warnings)

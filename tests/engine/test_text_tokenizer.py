@@ -147,8 +147,8 @@ def test_ends_come_from_three_files(
 
 def test_default_sampling_comes_from_the_generation_config(tmp_path: Path) -> None:
     folder = write_llama3(tmp_path, top_k=50, min_p=0.05, repetition_penalty=1, do_sample=True)
-    said = SamplingDefaults(temperature=0.6, top_p=0.9, top_k=50, min_p=0.05, repetition_penalty=1.0)
-    assert load(folder).default_sampling == said
+    expected = SamplingDefaults(temperature=0.6, top_p=0.9, top_k=50, min_p=0.05, repetition_penalty=1.0)
+    assert load(folder).default_sampling == expected
     (tmp_path / "generation_config.json").unlink()
     assert load(folder).default_sampling == SamplingDefaults()
 

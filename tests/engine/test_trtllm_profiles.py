@@ -96,8 +96,10 @@ async def passed(gpu: FakeGpu, profile: str) -> tuple[list[dict[str, Any]], dict
     async with running(
         "trtllm", model=str(model.path), profile=profile, engine_cache=str(gpu.folder / "engines"), **texts
     ) as lab:
-        said = lab.engine.info().default_sampling
-        sampling = Sampling(temperature=said.temperature or 0.0, top_p=1.0 if said.top_p is None else said.top_p)
+        defaults = lab.engine.info().default_sampling
+        sampling = Sampling(
+            temperature=defaults.temperature or 0.0, top_p=1.0 if defaults.top_p is None else defaults.top_p
+        )
         question = Conversation((Message(Role.USER, "Hello"),))
         await lab.ask(EngineRequest("q", question, sampling, Stopping()))
     return [one["arguments"] for one in gpu.calls("constructor")], gpu.calls("request")[-1]["request"]
@@ -131,8 +133,10 @@ def test_each_difference_has_its_reason(name: str) -> None:
 
 
 def test_the_page_has_the_profiles_as_they_are() -> None:
-    told = dict(re.findall(r"```toml\n# profile (\w+) of the engine trtllm\n(.*?)```", PAGE.read_text(), re.DOTALL))
-    assert {name: tomllib.loads(text) for name, text in told.items()} == {
+    profiles_on_page = dict(
+        re.findall(r"```toml\n# profile (\w+) of the engine trtllm\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    )
+    assert {name: tomllib.loads(text) for name, text in profiles_on_page.items()} == {
         name: {knob: list(value) if isinstance(value, tuple) else value for knob, value in knobs.items()}
         for name, knobs in engine_profiles("trtllm").items()
     }
@@ -266,9 +270,9 @@ async def test_a_head_that_ends_early_is_copied_with_the_models_length(
     options = {"model": str(model.path), "profile": "interactive", "draft": str(head), "draft_tokens": "5"}
     async with running("trtllm", **options):
         pass
-    told = gpu.calls("constructor")[0]["arguments"]["speculative_config"]
-    copy = Path(told["speculative_model"])
-    assert (told["max_draft_len"], copy.parent) == (5, gpu.folder / "cache" / "doherty" / "heads")
+    speculation = gpu.calls("constructor")[0]["arguments"]["speculative_config"]
+    copy = Path(speculation["speculative_model"])
+    assert (speculation["max_draft_len"], copy.parent) == (5, gpu.folder / "cache" / "doherty" / "heads")
     assert json.loads((copy / "config.json").read_text())["max_position_embeddings"] == 8192
 
 
@@ -288,9 +292,9 @@ async def test_heads_that_cannot_draft(
 ) -> None:
     model = write_model(gpu.folder / "model")
     head = write_head(model.path, gpu.folder / "head", **changes)
-    told = {"model": str(model.path), "profile": "interactive", "draft": str(head), **options}
+    values = {"model": str(model.path), "profile": "interactive", "draft": str(head), **options}
     with pytest.raises(EngineSetupError, match=re.escape(says)):
-        await asyncio.wait_for(create_engine("trtllm", told).start(lambda _: None), 30)
+        await asyncio.wait_for(create_engine("trtllm", values).start(lambda _: None), 30)
     assert gpu.calls("constructor") == []
 
 

@@ -156,8 +156,8 @@ async def test_what_vllm_would_get_wrong_is_refused(vllm: VllmLab, fields: dict[
 
 async def test_an_answer_goes_on_behind_the_held_part(vllm: VllmLab) -> None:
     whole = await vllm.ask()
-    for told in (1, 5, 20):
-        ids = ids_of(whole.outputs[:told])
+    for count in (1, 5, 20):
+        ids = ids_of(whole.outputs[:count])
         rest = await vllm.ask(prefix=AnswerPrefix(token_ids=ids))
         assert ids + rest.token_ids == whole.token_ids
         assert rest.started.prompt_tokens == whole.started.prompt_tokens

@@ -20,7 +20,7 @@ DFLASH = {"architectures": ["DFlashDraftModel"], "draft_vocab_size": None, "bloc
 ENDLESS = Stopping(max_output_tokens=40, ignore_eos=True)
 
 
-async def told(tmp_path: Path, head: Path, **options: str) -> dict[str, Any]:
+async def draft_config(tmp_path: Path, head: Path, **options: str) -> dict[str, Any]:
     """What vLLM is told of drafts."""
     async with vllm_lab(tmp_path / "model", draft=str(head), **options) as vllm:
         config: dict[str, Any] = vllm.llm.vllm_config.arguments["speculative_config"]
@@ -40,7 +40,7 @@ async def test_the_heads_own_config_says_how_it_drafts(
     tmp_path: Path, changes: dict[str, Any], method: str, drafts: int
 ) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", **changes)
-    assert await told(tmp_path, head) == {
+    assert await draft_config(tmp_path, head) == {
         "method": method,
         "model": str(head),
         "num_speculative_tokens": drafts,
@@ -53,7 +53,7 @@ async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
     layers = {name: config.pop(name) for name in ("max_position_embeddings", "num_hidden_layers")}
     kind = {"speculators_model_type": "eagle3", "transformer_layer_config": layers, "target_hidden_size": 64}
     (head / "config.json").write_text(json.dumps(config | kind))
-    assert (await told(tmp_path, head))["method"] == "eagle3"
+    assert (await draft_config(tmp_path, head))["method"] == "eagle3"
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,16 @@ async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
 async def test_how_many_tokens_are_drafted(
     tmp_path: Path, options: dict[str, str], drafts: int, ranges: list[list[int]] | None
 ) -> None:
-    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head", **DFLASH), **options)
+    config = await draft_config(tmp_path, write_head(tmp_path / "model", tmp_path / "head", **DFLASH), **options)
     assert config["num_speculative_tokens"] == drafts
     assert config.get("num_speculative_tokens_per_batch_size") == ranges
 
 
 @pytest.mark.parametrize("options", [{}, {"draft_schedule": "64:3"}, {"slots": "256"}])
 async def test_an_eagle_head_always_drafts_the_same_number(tmp_path: Path, options: dict[str, str]) -> None:
-    config = await told(tmp_path, write_head(tmp_path / "model", tmp_path / "head"), profile="fastest", **options)
+    config = await draft_config(
+        tmp_path, write_head(tmp_path / "model", tmp_path / "head"), profile="fastest", **options
+    )
     assert config["num_speculative_tokens"] == 3
     assert "num_speculative_tokens_per_batch_size" not in config
 
@@ -170,7 +172,7 @@ async def test_a_short_head_serves_a_long_context(tmp_path: Path, monkeypatch: p
     assert json.loads((place / "config.json").read_text())["max_position_embeddings"] == 8192
     assert (place / "model.safetensors").readlink() == head / "model.safetensors"
     assert json.loads((head / "config.json").read_text())["max_position_embeddings"] == 32
-    assert (await told(tmp_path, head))["model"] == str(place)  # the same, for vLLM's compiled graphs go by it
+    assert (await draft_config(tmp_path, head))["model"] == str(place)  # the same, for vLLM's compiled graphs go by it
 
 
 def test_a_short_head_on_the_hub_is_fetched_for_its_copy(tmp_path: Path) -> None:
@@ -190,13 +192,13 @@ def test_a_short_head_on_the_hub_is_fetched_for_its_copy(tmp_path: Path) -> None
 
 async def test_a_context_that_a_head_reaches_needs_no_copy(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=64)
-    assert (await told(tmp_path, head, max_model_len="64"))["model"] == str(head)
+    assert (await draft_config(tmp_path, head, max_model_len="64"))["model"] == str(head)
 
 
 async def test_a_later_vllm_extends_a_heads_positions_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_VLLM_VERSION", "0.33.0")
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
-    assert (await told(tmp_path, head))["model"] == str(head)
+    assert (await draft_config(tmp_path, head))["model"] == str(head)
 
 
 async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +231,7 @@ async def test_n_grams_warn_on_the_first_runner(
 async def test_what_is_given_to_vllm_beside_a_head_is_kept(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head")
     drawn = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.8, 0.6, 0.4]}
-    given = await told(tmp_path, head, engine_args=json.dumps({"speculative_config": drawn}))
+    given = await draft_config(tmp_path, head, engine_args=json.dumps({"speculative_config": drawn}))
     assert given == {"method": "eagle3", "model": str(head), "num_speculative_tokens": 3, **drawn}
 
 

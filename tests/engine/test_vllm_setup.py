@@ -63,8 +63,8 @@ def test_the_page_on_vllm_has_every_option_and_profile() -> None:
     for name, text in engine_options("vllm").items():
         assert (name, text) in rows
     for name, values in profiles().items():
-        said = dict(rows)[name].strip("`").split()
-        assert said == [f"{option}={value}" for option, value in values.items()]
+        documented = dict(rows)[name].strip("`").split()
+        assert documented == [f"{option}={value}" for option, value in values.items()]
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ def ask(server: ServerProcess, headers: bytes, message: bytes = EMPTY_MESSAGE) -
         connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS, 1, headers))
         if message:
             connection.send(frame(Kind.DATA, END_STREAM, 1, message))
-        decoder, told = Decoder(), dict[str, str]()
+        decoder, received_headers = Decoder(), dict[str, str]()
         for received in connection.frames():
             if received.stream == 1 and received.kind == Kind.HEADERS:
-                told |= {str(name): str(value) for name, value in decoder.decode(received.payload)}
+                received_headers |= {str(name): str(value) for name, value in decoder.decode(received.payload)}
             if received.stream == 1 and (received.kind == Kind.RST_STREAM or received.flags & END_STREAM):
                 break
-    code = CODES[int(told["grpc-status"])] if "grpc-status" in told else None
-    return Answer(code, told.get("grpc-message", ""), "grpc-status-details-bin" not in told)
+    code = CODES[int(received_headers["grpc-status"])] if "grpc-status" in received_headers else None
+    return Answer(code, received_headers.get("grpc-message", ""), "grpc-status-details-bin" not in received_headers)
 
 
 def call(*more: tuple[str, str], **other: str) -> bytes:
@@ -69,7 +69,7 @@ LIMIT = "received metadata size exceeds hard limit"
 
 
 @pytest.mark.parametrize(
-    ("headers", "message", "code", "said"),
+    ("headers", "message", "code", "expected"),
     [
         (call(("X-Name", "a")), EMPTY_MESSAGE, grpc.StatusCode.INTERNAL, "Illegal header key: X-Name"),
         (call(("", "a")), EMPTY_MESSAGE, grpc.StatusCode.INTERNAL, "Metadata keys cannot be zero length"),
@@ -85,12 +85,12 @@ LIMIT = "received metadata size exceeds hard limit"
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_status_of_core_is_listed(
-    synthetic_server: ServerProcess, headers: bytes, message: bytes, code: grpc.StatusCode, said: str
+    synthetic_server: ServerProcess, headers: bytes, message: bytes, code: grpc.StatusCode, expected: str
 ) -> None:
     answer = ask(synthetic_server, headers, message)
     assert (answer.code, answer.is_of_core) == (code, True)
-    assert answer.message.startswith(said)
-    assert [row for row in ROWS if row[0] == code.name and row[1].startswith(said)], (
+    assert answer.message.startswith(expected)
+    assert [row for row in ROWS if row[0] == code.name and row[1].startswith(expected)], (
         "docs/operations.md does not list it"
     )
 

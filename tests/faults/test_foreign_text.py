@@ -64,8 +64,8 @@ def test_a_caller_without_a_key_cannot_fill_the_log(tmp_path: Path) -> None:
     lines = len(server.log)
     assert lines < CALLS / 4
     suppressed = [int(str(line["lines"])) for line in server.log if line["event"] == "lines_suppressed"]
-    told = sum(line["event"] == "request" for line in server.log)
-    assert sum(suppressed) + told >= CALLS
+    logged = sum(line["event"] == "request" for line in server.log)
+    assert sum(suppressed) + logged >= CALLS
     assert server.log[-1]["event"] == "stopped"
 
 

@@ -72,14 +72,14 @@ def message(data: bytes) -> bytes:
 
 def until_ended(connection: RawConnection, streams: set[int]) -> list[Frame]:
     """Reads until the server has ended some calls, and returns what it said of them."""
-    said: list[Frame] = []
+    ended_frames: list[Frame] = []
     for one in connection.frames():
         if one.stream in streams:
-            said.append(one)
+            ended_frames.append(one)
             if one.kind == Kind.RST_STREAM or (one.flags & END_STREAM and one.kind in (Kind.HEADERS, Kind.DATA)):
                 streams = streams - {one.stream}
         if not streams:
-            return said
+            return ended_frames
     raise AssertionError(f"the connection ended before {streams}")
 
 
@@ -99,8 +99,8 @@ def until_hung_up(server: ServerProcess, connection: RawConnection) -> None:
 def test_half_a_message_on_a_multiplexed_call_ends_it(impatient: ServerProcess, key: tuple[Path, str]) -> None:
     with raw_connection(impatient.target) as connection:
         connection.send(GREETING, begin(MULTIPLEX, 1, HALF_MESSAGE, token=key[1], flags=0))
-        said = until_ended(connection, {1})
-    assert said
+        ended_frames = until_ended(connection, {1})
+    assert ended_frames
     assert impatient.wait_for("request", rpc="MultiplexGenerate", code="OK")
 
 

@@ -105,6 +105,6 @@ def test_lines_that_are_dropped_are_counted_and_reported() -> None:
     assert 0 < dropped < 1000
     with os.fdopen(reader, "rb") as lines:
         seen = list(iter(lines.readline, b"last\n"))
-    told = [json.loads(one) for one in seen if b"log_lines_dropped" in one]
-    assert sum(one["lines"] for one in told) == dropped
+    reports = [json.loads(one) for one in seen if b"log_lines_dropped" in one]
+    assert sum(one["lines"] for one in reports) == dropped
     assert seen.count(line) == 1000 - dropped

@@ -94,8 +94,8 @@ def test_a_server_tells_when_its_certificate_expires(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.renew("server", begins=now - 2 * DAY, ends=now - DAY)
     with start_server(*SYNTHETIC, *LISTEN, *authority.flags) as server:
-        told = server.wait_for("certificate_not_valid")
-        assert (told["path"], told["expires"]) == (str(authority.chain), (now - DAY).isoformat())
+        event = server.wait_for("certificate_not_valid")
+        assert (event["path"], event["expires"]) == (str(authority.chain), (now - DAY).isoformat())
         assert scrape(server).value("doherty_certificate_expiry_timestamp_seconds") == (now - DAY).timestamp()
 
 

@@ -167,11 +167,11 @@ def test_retry_info_and_pushback_agree() -> None:
             assert failure.retry_seconds is not None
             return failure.reason, failure.retry_seconds, int(dict(call.trailing_metadata())["grpc-retry-pushback-ms"])
 
-        told = [refused() for _ in range(5)]
-        for reason, seconds, pushback in told:
+        refusals = [refused() for _ in range(5)]
+        for reason, seconds, pushback in refusals:
             assert reason == "QUEUE_FULL"
             assert pushback == pytest.approx(seconds * 1000, abs=1)
-        assert len({seconds for _, seconds, _ in told}) > 1  # not all shall come back at one moment
+        assert len({seconds for _, seconds, _ in refusals}) > 1  # not all shall come back at one moment
         reason, _, pushback = refused(timeout=0.3)
         assert (reason, pushback) == ("DEADLINE_TOO_SHORT", -1)
         running.cancel()

@@ -82,8 +82,8 @@ def test_no_text_of_an_exception_reaches_a_caller(tmp_path: Path, monkeypatch: p
                 call()
             failure = read_failure(caught.value)
             assert (failure.code, failure.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-            told = repr((failure, caught.value.trailing_metadata()))
-            assert not any(word in told for word in ("secret", "Traceback", "RuntimeError", ".py"))
+            text = repr((failure, caught.value.trailing_metadata()))
+            assert not any(word in text for word in ("secret", "Traceback", "RuntimeError", ".py"))
         logged = server.wait_for("error", request_id="unlucky")
         assert logged["error"] == "secret"
         assert "Traceback" in str(logged["exception"])

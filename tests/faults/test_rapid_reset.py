@@ -37,10 +37,10 @@ def test_others_are_served_and_all_resources_are_freed(whole: bool) -> None:  # 
             answers = pool.submit(lambda: [caller.generate(**SHORT) for _ in range(50)])
             for first in range(1, 2 * CALLS, 200):
                 attacker.send(resets(first, whole=whole))
-            told = pool.submit(lambda: Counter(one.kind for one in attacker.frames()))
+            kinds = pool.submit(lambda: Counter(one.kind for one in attacker.frames()))
             assert len(answers.result()) == 50
             caller.wait_until(lambda now: now.running == 0 and now.queued == 0)
             attacker.shut()
             # Core has refused most of them before they cost anything here.
-            assert told.result()[Kind.RST_STREAM] > CALLS / 2
+            assert kinds.result()[Kind.RST_STREAM] > CALLS / 2
         caller.generate(**SHORT)

@@ -18,7 +18,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 import doherty
-from doherty import AsyncClient, Client, InvalidRequestError
+from doherty import AsyncClient, Client, InvalidRequestError, OverloadedError
+from doherty.testing import FakeServer, Reply
 from doherty.v1 import answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, request_pb2
 
 LIBRARIES = ("googleapis-common-protos", "grpcio", "grpcio-status", "protobuf")
@@ -107,6 +108,18 @@ async def answer_asynchronously(target: str) -> str:
     return answer.text
 
 
+def test_against_a_fake() -> None:
+    """Has the server for tests refuse a request, lose a stream and go on."""
+    with FakeServer("Both.") as server, Client(server.target) as client:
+        server.reply(OverloadedError("full", retry_after=0.01), "One.", Reply("An", cut_off=True), "An other.")
+        assert client.generate("Hello").text == "One."
+        with client.stream_generate("Hello") as stream:
+            assert stream.result().text == "An other."
+        assert asyncio.run(answer_asynchronously(server.target)) == "Both."
+        server.wait_idle()
+
+
 round_trip()
+test_against_a_fake()
 assert answer(sys.argv[1]) == asyncio.run(answer_asynchronously(sys.argv[1]))
 json.dump({"doherty": doherty.__file__} | {name: version(name) for name in LIBRARIES}, sys.stdout)

@@ -39,12 +39,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_mypy(environment: Environment, project: Path) -> None:
     cache = ("--config-file=", "--cache-dir", project / ".mypy_cache")
-    told = run(
+    output = run(
         sys.executable, "-m", "mypy", "--strict", *cache, "--python-executable", environment.python, ".", cwd=project
     )
-    assert told.startswith("Success: no issues found in ")
+    assert output.startswith("Success: no issues found in ")
 
 
 def test_pyright(environment: Environment, project: Path) -> None:
-    told = run(sys.executable, "-m", "pyright", "--pythonpath", environment.python, cwd=project)
-    assert told.startswith("0 errors, 0 warnings")
+    output = run(sys.executable, "-m", "pyright", "--pythonpath", environment.python, cwd=project)
+    assert output.startswith("0 errors, 0 warnings")

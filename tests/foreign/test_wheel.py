@@ -37,9 +37,9 @@ def installed(wheel: Path, name: str, folder: Path) -> Environment:
 
 def versions(environment: Environment, target: str) -> dict[str, str]:
     """Runs compatibility.py; gives the versions that it ran on."""
-    told = json.loads(run(environment.python, "-I", "-W", "error", PROGRAM, target))
-    assert Path(told.pop("doherty")).is_relative_to(environment.site)
-    found: dict[str, str] = told
+    report = json.loads(run(environment.python, "-I", "-W", "error", PROGRAM, target))
+    assert Path(report.pop("doherty")).is_relative_to(environment.site)
+    found: dict[str, str] = report
     return found
 
 
@@ -56,7 +56,8 @@ def test_the_wheel_needs_its_dependencies_alone(
     assert found == {name: pins[name] for name in found}
     command = subprocess.run([environment.bin / "doherty"], capture_output=True, text=True, check=False)
     assert (command.returncode, command.stdout) == (2, "")
-    assert command.stderr == f"doherty: the command needs click and rich: {install_command(environment, 'cli')}\n"
+    needs = "doherty: the command needs click, prompt_toolkit and rich"
+    assert command.stderr == f"{needs}: {install_command(environment, 'cli')}\n"
     server = subprocess.run(
         [environment.python, "-I", "-c", "import doherty_service"], capture_output=True, text=True, check=False
     )

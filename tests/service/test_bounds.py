@@ -73,10 +73,10 @@ def test_a_burst_of_calls_waits_to_be_accepted(synthetic_server: ServerProcess) 
 
 def _fates(connection: RawConnection) -> Iterator[bool]:
     """Whether each call has a reply: without, its first frame is its last, or a reset."""
-    told = set[int]()
+    answered = set[int]()
     for one in connection.frames():
-        if one.stream and one.stream not in told:
-            told.add(one.stream)
+        if one.stream and one.stream not in answered:
+            answered.add(one.stream)
             yield one.kind == Kind.HEADERS and not one.flags & END_STREAM
 
 

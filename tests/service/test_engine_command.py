@@ -80,7 +80,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(hub, tmp_path)
 
 
-def said(done: "subprocess.CompletedProcess[str]") -> str:
+def last_line(done: "subprocess.CompletedProcess[str]") -> str:
     """The last thing that was said, which is a sentence."""
     return done.stderr.strip().splitlines()[-1]
 
@@ -100,11 +100,14 @@ def assert_whole(desk: Desk) -> None:
 @pytest.mark.parametrize("profile", engine_profiles("trtllm"))
 def test_a_profile_is_shown_as_toml(profile: str, desk: Desk) -> None:
     shown = desk.run("show", profile)
-    assert tomllib.loads(shown.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
+    as_json = desk.run("show", profile, "--json")
+    assert tomllib.loads(shown.stdout) == json.loads(as_json.stdout)
+    assert json.loads(as_json.stdout) == json.loads(json.dumps(engine_profiles("trtllm")[profile]))
 
 
 def test_showing_an_unknown_profile_fails(desk: Desk) -> None:
     assert desk.run("show").stdout.split() == list(engine_profiles("trtllm"))
+    assert json.loads(desk.run("show", "--json").stdout) == list(engine_profiles("trtllm"))
     assert "it has fast, slow, interactive, throughput" in desk.run("show", "quick").stderr
     assert "has no profiles" in desk.run("show", "--engine", "synthetic").stderr
     assert "needs no preparation" in desk.run("prepare", "--engine", "llamacpp").stderr
@@ -172,7 +175,7 @@ def test_interrupted_while_it_builds(desk: Desk) -> None:
 def test_a_build_that_fails_says_why_and_leaves_nothing(desk: Desk) -> None:
     done = desk.prepare(fail_at="build")
     assert done.returncode == 2
-    assert "The engine cannot be built (RuntimeError: CUDA error: out of memory while it did build)" in said(done)
+    assert "The engine cannot be built (RuntimeError: CUDA error: out of memory while it did build)" in last_line(done)
     assert desk.kept() == []
 
 
@@ -195,11 +198,11 @@ def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
 
 def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
     small = desk.prepare(cards=[SMALL])
-    assert (small.returncode, "use a larger card" in said(small)) == (2, True)
+    assert (small.returncode, "use a larger card" in last_line(small)) == (2, True)
     desk.hub.datasets = ()
     offline = desk.prepare()
     assert offline.returncode == 2
-    assert "The calibration dataset cnn_dailymail is neither on the hub" in said(offline)
+    assert "The calibration dataset cnn_dailymail is neither on the hub" in last_line(offline)
     assert BIG not in {name for _, name, _ in desk.hub.asked}
     calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     assert calibrated.returncode == 0, calibrated.stderr
@@ -214,7 +217,7 @@ def test_a_cached_calibration_dataset_is_sufficient(desk: Desk) -> None:
 def test_weights_that_differ_from_the_hub_are_refused(desk: Desk) -> None:
     desk.hub.digests[BIG] = "0" * 64
     done = desk.prepare()
-    assert (done.returncode, " differs from the file on the hub; delete " in said(done)) == (2, True)
+    assert (done.returncode, " differs from the file on the hub; delete " in last_line(done)) == (2, True)
 
 
 def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
@@ -314,6 +317,8 @@ def test_verify_can_check_only_the_contract(desk: Desk) -> None:
     done = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"))
     assert done.returncode == 0, done.stderr
     assert "no problems found" in done.stdout
+    as_json = desk.run("verify", "--contract-only", "--output", str(desk.folder / "out"), "--json")
+    assert json.loads(as_json.stdout)["problems"] == []
     with_profile = desk.run("verify", "--profile", "fast")
     assert "does not accept --profile" in with_profile.stderr
 
@@ -327,4 +332,4 @@ def test_verify_needs_the_package(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert said(done).startswith("TensorRT-LLM is not installed")
+    assert last_line(done).startswith("TensorRT-LLM is not installed")

@@ -1,5 +1,6 @@
 """`doherty keys set` and the server's default limits, on a running server."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ def test_a_limit_holds_from_the_next_call_on_and_use_is_told(server: ServerProce
         (line,) = (line for line in run_keys(keys, "list", "--metrics", metrics).splitlines() if "alice" in line)
         assert "4 at a time, 100 a minute" in line
         assert "[2 running, 2 waiting, 100% of max-concurrent, " in line
+        listed = json.loads(run_keys(keys, "list", "--metrics", metrics, "--json"))
+        use = {key["name"]: key["use"] for key in listed}["alice"]
+        assert (use["running"], use["queued"], use["shares"]["max_concurrent"]) == (2, 2, 1)
         for stream in streams:
             stream.cancel()
     run_keys(keys, "set", "alice", "--max-concurrent", "default", "--per-minute", "unlimited")
@@ -81,8 +85,8 @@ def test_tokens_of_prompts_and_answers_are_charged_and_counting_is_not(server: S
         usage = bob.generate(prompt="Count.", stopping={"max_output_tokens": 60, "ignore_eos": True}).summary.usage
         used = (usage.prompt_tokens + usage.output_tokens) / 100
         assert used > 0.6
-        told = scrape_until(server, lambda _: True)
-        share = told.value("doherty_key_limit_use_ratio", key="bob", limit="tokens_per_minute")
+        metrics = scrape_until(server, lambda _: True)
+        share = metrics.value("doherty_key_limit_use_ratio", key="bob", limit="tokens_per_minute")
         assert share == pytest.approx(used, abs=0.3)  # less by what has been forgiven since
         bob.generate(
             prompt="Count.", stopping={"max_output_tokens": 200, "ignore_eos": True}

@@ -125,8 +125,8 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path) -> None
         assert not guarded.lets_in(token)  # the file is a new one, in which it is not
         server.process.terminate()
         server.wait_for("stopped")
-    told = [str(line["error"]) for line in server.log if line["event"] == "keys_not_read"]
-    assert len(told) == 3
+    errors = [str(line["error"]) for line in server.log if line["event"] == "keys_not_read"]
+    assert len(errors) == 3
 
 
 def test_a_file_that_could_not_be_opened_is_read_as_soon_as_it_can_be(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command `doherty keys` and the file that it writes."""
 
+import json
 import os
 import stat
 import subprocess
@@ -40,6 +41,20 @@ def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
     listed = run_keys(file, "list").stdout
     assert all(word in listed for word in (identifier, "alice", "adapters one two", "4 at a time"))
     assert secret not in listed
+
+
+def test_json_has_all_but_the_secret(file: Path) -> None:
+    added = json.loads(run_keys(file, "add", "alice", "--per-minute", "600", "--json").stdout)
+    prefix, identifier, secret = added.pop("key").split("_")
+    assert (prefix, added["id"], added["name"], added["per_minute"]) == ("dh", identifier, "alice", 600)
+    assert added["max_concurrent"] is None
+    assert json.loads(run_keys(file, "list", "--json").stdout) == [added]
+    changed = json.loads(run_keys(file, "set", "alice", "--weight", "2", "--json").stdout)
+    assert changed == {**added, "weight": 2.0}
+    revoked = run_keys(file, "revoke", "alice", "--json").stdout
+    assert json.loads(revoked) == changed
+    assert secret not in revoked
+    assert json.loads(run_keys(file, "list", "--json").stdout) == []
 
 
 def test_an_operators_key_is_shown_as_one(file: Path) -> None:

@@ -60,12 +60,12 @@ def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
     assert {line["instance"] for line in after} == {f"{socket.gethostname()}:{port}"}
     assert {line["version"] for line in lines} == {server_version()}
     for event in ("received", "request"):
-        told = {str(line["request_id"]): line for line in lines if line["event"] == event and "request_id" in line}
-        attempts = {label: line["attempt"] for label, line in told.items()}
+        logged = {str(line["request_id"]): line for line in lines if line["event"] == event and "request_id" in line}
+        attempts = {label: line["attempt"] for label, line in logged.items()}
         assert attempts.items() >= {"ids": 3, "text": 3, "nonsense": 1, "lane": 2}.items()
-        assert told["ids"]["continued_tokens"] == continued["ids"] == 5
-        assert "continued_tokens" not in told["nonsense"]
-    assert told["text"]["continued_tokens"] == continued["text"] > 0  # known once the engine has read the text
+        assert logged["ids"]["continued_tokens"] == continued["ids"] == 5
+        assert "continued_tokens" not in logged["nonsense"]
+    assert logged["text"]["continued_tokens"] == continued["text"] > 0  # known once the engine has read the text
 
 
 def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:

@@ -93,8 +93,8 @@ def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller)
         for span in SPANS:
             name = f"doherty_{span}_seconds"
             assert difference(before, after, f"{name}_count", rpc=rpc) == 1
-            told = getattr(timings, span).ToNanoseconds() / 1e9
-            assert difference(before, after, f"{name}_sum", rpc=rpc) == pytest.approx(told, abs=1e-6)
+            seconds = getattr(timings, span).ToNanoseconds() / 1e9
+            assert difference(before, after, f"{name}_sum", rpc=rpc) == pytest.approx(seconds, abs=1e-6)
         gaps = difference(before, after, "doherty_inter_token_seconds_count", rpc=rpc)
         assert 1 <= gaps <= 19  # a busy machine merges tokens into one message
         if rpc == "StreamGenerate":
@@ -127,8 +127,8 @@ def test_load_and_refusals_are_measured(server: ServerProcess, caller: Caller) -
     waits = difference(before, after, "doherty_queue_seconds_count", rpc="StreamGenerate")
     assert waits == 1  # of the one that ran, and none of the one that was refused
     after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="cancelled") == 2)
-    told = caller.wait_until(lambda now: now.running == 0)
-    assert told.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")
+    seconds = caller.wait_until(lambda now: now.running == 0)
+    assert seconds.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")
 
 
 def test_a_deadline_is_a_cause_of_its_own() -> None:
@@ -220,7 +220,7 @@ def test_accepted_drafts_are_counted(tmp_path: Path) -> None:
     flags = ("--engine", "vllm", "--model", str(tmp_path / "model"), "-o", f"draft={head}")
     with start_server(*flags, *LISTEN, PYTHONPATH=FAKE_PATH) as server, connect(server.target) as caller:
         before = scrape(server)
-        told = caller.generate(**SHORT).summary.speculation
+        seconds = caller.generate(**SHORT).summary.speculation
         after = scrape(server)
     positions = [labels["position"] for labels in after.labels("doherty_accepted_draft_tokens_total")]
     accepted = [
@@ -228,9 +228,9 @@ def test_accepted_drafts_are_counted(tmp_path: Path) -> None:
     ]
     assert positions == ["1", "2", "3"]
     assert accepted == sorted(accepted, reverse=True)
-    assert sum(accepted) >= told.accepted_tokens > 0
-    assert difference(before, after, "doherty_drafts_total") == told.steps - 1
-    assert difference(before, after, "doherty_draft_tokens_total") == told.draft_tokens
+    assert sum(accepted) >= seconds.accepted_tokens > 0
+    assert difference(before, after, "doherty_drafts_total") == seconds.steps - 1
+    assert difference(before, after, "doherty_draft_tokens_total") == seconds.draft_tokens
 
 
 def test_an_address_that_is_taken_is_one_sentence(server: ServerProcess) -> None:

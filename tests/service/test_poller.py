@@ -17,8 +17,8 @@ CALLS = 32
 
 def probe(python: str, how: str) -> dict[str, Any]:
     """What a burst of 32 messages costs."""
-    told: dict[str, Any] = json.loads(subprocess.check_output([PYTHONS[python], PROBE, POLLER, how], text=True))
-    return told
+    counts: dict[str, Any] = json.loads(subprocess.check_output([PYTHONS[python], PROBE, POLLER, how], text=True))
+    return counts
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -32,7 +32,7 @@ def test_a_burst_of_events_wakes_the_loop_a_few_times(python: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_unknown_internals_are_not_changed(python: str) -> None:
-    told = probe(python, "unknown")
-    assert told["wakes"] >= CALLS / 2
-    assert not told["batch"]
-    assert told["debug"] == ["poller_not_calmed"]
+    counts = probe(python, "unknown")
+    assert counts["wakes"] >= CALLS / 2
+    assert not counts["batch"]
+    assert counts["debug"] == ["poller_not_calmed"]

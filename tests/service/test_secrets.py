@@ -62,9 +62,9 @@ def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list
             list(stream)  # a stream ends only once it is read
     failed = [call for call in (*streams, *calls) if call.exception() is not None]
     assert len(failed) > 20
-    told = [f"{call.details()} {call.trailing_metadata()}" for call in failed]
-    told.append(str(caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)))
-    return told
+    replies = [f"{call.details()} {call.trailing_metadata()}" for call in failed]
+    replies.append(str(caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)))
+    return replies
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_no_key_and_no_prompt_leaves_the_server(tmp_path: Path, engine: tuple[st
         start_server(*flags, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{collector.address}") as server,
     ):
         with connect_with(server.target, known) as caller, grpc.insecure_channel(server.target) as channel:
-            told = provoke(caller, channel, keys)
+            replies = provoke(caller, channel, keys)
         file.write_text(json.dumps({"keys": [{"id": known, "secret": known}]}))
         with grpc.insecure_channel(server.target) as channel:
             raw: Any = channel.unary_unary("/doherty.v1.GenerationService/GetModel")
@@ -108,7 +108,7 @@ def test_no_key_and_no_prompt_leaves_the_server(tmp_path: Path, engine: tuple[st
     assert "'limited'" in metrics
     assert "limited" in traces
     secrets = {token.split("_")[2][:32] for token in keys.values()}
-    for text in (log, metrics, traces, *told):
+    for text in (log, metrics, traces, *replies):
         assert not any(secret in text for secret in secrets), text
     for text in (log, metrics, traces):
         assert PROMPT not in text

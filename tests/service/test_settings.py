@@ -103,15 +103,34 @@ def test_every_setting_is_a_flag_with_its_description() -> None:
         assert str(field.description) in text
 
 
-def test_the_help_lists_the_options_of_the_engines() -> None:
-    def unwrapped(text: str) -> str:
-        return "".join(text.split())  # click breaks lines behind hyphens too
+def unwrapped(text: str) -> str:
+    return "".join(text.split())  # click breaks lines behind hyphens too
 
-    text = unwrapped(click.testing.CliRunner().invoke(serve, ["--help"]).output)
-    for name in engine_names():
-        assert unwrapped(f"Options of the engine {name}") in text
-        for option, description in engine_options(name).items():
-            assert unwrapped(f"{option} {description}") in text
+
+def shows_options(text: str, engine: str) -> bool:
+    """Whether a help text has the heading of an engine, with each of its options below."""
+    if unwrapped(f"Options of the engine {engine}, as") not in unwrapped(text):
+        return False
+    for option, description in engine_options(engine).items():
+        assert unwrapped(f"{option} {description}") in unwrapped(text)
+    return True
+
+
+def test_the_help_lists_the_options_of_the_engines_that_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "vllm.py").write_text("raise ImportError('the help imports no engine\\'s package')")
+    text = click.testing.CliRunner().invoke(serve, ["--help"]).output
+    assert [name for name in engine_names() if shows_options(text, name)] == ["llamacpp", "synthetic", "vllm"]
+    assert "trtllm; `doherty serve --help-engine NAME` shows their options" in text
+
+
+@pytest.mark.parametrize("engine", engine_names())
+def test_the_options_of_any_engine_can_be_seen(engine: str) -> None:
+    shown = click.testing.CliRunner().invoke(serve, ["--help-engine", engine])
+    assert shown.exit_code == 0
+    assert [name for name in engine_names() if shows_options(shown.output, name)] == [engine]
 
 
 def test_a_wrong_setting_is_one_sentence_and_exit_code_2() -> None:

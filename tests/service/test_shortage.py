@@ -35,10 +35,10 @@ print(reason(large), reason(b"\\xff"))
     ids=lambda error: type(error).__name__,
 )
 def test_it_is_unavailable(error: Exception) -> None:
-    told = as_service_error(error)
-    assert isinstance(told, UnavailableError)
-    assert told.reason == "OUT_OF_RESOURCES"
-    assert told.retry_after
+    service_error = as_service_error(error)
+    assert isinstance(service_error, UnavailableError)
+    assert service_error.reason == "OUT_OF_RESOURCES"
+    assert service_error.retry_after
 
 
 def test_other_system_errors_are_internal() -> None:

@@ -59,7 +59,7 @@ def test_a_unary_call_is_one_span(server: ServerProcess, caller: Caller, collect
     span = collector.next()
     assert (span.name, span.kind) == ("doherty.v1.GenerationService/Generate", Span.SPAN_KIND_SERVER)
     assert (span.parent_span_id, span.status.code) == (b"", Status.STATUS_CODE_UNSET)
-    told = attributes(span.attributes)
+    span_attributes = attributes(span.attributes)
     line = server.wait_for("request", request_id="unary")
     assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
     expected = {
@@ -82,22 +82,24 @@ def test_a_unary_call_is_one_span(server: ServerProcess, caller: Caller, collect
         "gen_ai.usage.output_tokens": 20,
         "doherty.request_id": "unary",
     }
-    assert {name: told.get(name) for name in expected} == expected
+    assert {name: span_attributes.get(name) for name in expected} == expected
     timings = answer.summary.timings
     for name in ("queue", "preprocess", "time_to_first_token", "time_to_last_token", "total", "time_per_output_token"):
-        assert told[f"doherty.{name}"] == pytest.approx(getattr(timings, name).ToNanoseconds() / 1e9, abs=1e-6)
+        assert span_attributes[f"doherty.{name}"] == pytest.approx(
+            getattr(timings, name).ToNanoseconds() / 1e9, abs=1e-6
+        )
     assert timings.total.ToNanoseconds() / 1e9 <= seconds(span)
 
 
 def test_a_stream_is_one_span_with_its_first_token(caller: Caller, collector: Collector) -> None:
     parts = caller.stream(raw_text=SECRET, constraint={"json_schema": '{"type": "object"}'})
     span = collector.next()
-    told = attributes(span.attributes)
-    assert told["gen_ai.operation.name"] == "text_completion"
-    assert told["gen_ai.output.type"] == "json"
-    assert told["gen_ai.request.stream"] is True
+    span_attributes = attributes(span.attributes)
+    assert span_attributes["gen_ai.operation.name"] == "text_completion"
+    assert span_attributes["gen_ai.output.type"] == "json"
+    assert span_attributes["gen_ai.request.stream"] is True
     first = parts[-1].summary.timings.time_to_first_token.ToNanoseconds()
-    assert told["gen_ai.response.time_to_first_chunk"] == pytest.approx(first / 1e9, abs=1e-6)
+    assert span_attributes["gen_ai.response.time_to_first_chunk"] == pytest.approx(first / 1e9, abs=1e-6)
     (event,) = span.events
     assert event.name == "first_token"
     assert first - 1_000 <= event.time_unix_nano - span.start_time_unix_nano <= seconds(span) * 1e9
@@ -123,9 +125,12 @@ def test_a_parent_that_is_not_sampled_is_honoured(server: ServerProcess, caller:
 def test_a_refusal_is_not_the_servers_fault(caller: Caller, collector: Collector) -> None:
     caller.failure(prompt=SECRET, stopping={"stop_texts": [""]})
     for span in (collector.next(), collector.next()):
-        told = attributes(span.attributes)
-        assert (told["rpc.response.status_code"], told["doherty.reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
-        assert "error.type" not in told
+        span_attributes = attributes(span.attributes)
+        assert (span_attributes["rpc.response.status_code"], span_attributes["doherty.reason"]) == (
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+        )
+        assert "error.type" not in span_attributes
         assert span.status.code == Status.STATUS_CODE_UNSET
 
 
@@ -133,10 +138,13 @@ def test_a_cancelled_stream_says_so(caller: Caller, collector: Collector) -> Non
     stream = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
     next(stream)
     stream.cancel()
-    told = attributes(collector.next().attributes)
-    assert (told["rpc.response.status_code"], told["doherty.abort_cause"]) == ("CANCELLED", "cancelled")
-    assert told["gen_ai.usage.output_tokens"] >= 1
-    assert "gen_ai.response.finish_reasons" not in told
+    span_attributes = attributes(collector.next().attributes)
+    assert (span_attributes["rpc.response.status_code"], span_attributes["doherty.abort_cause"]) == (
+        "CANCELLED",
+        "cancelled",
+    )
+    assert span_attributes["gen_ai.usage.output_tokens"] >= 1
+    assert "gen_ai.response.finish_reasons" not in span_attributes
 
 
 def test_a_deadline_is_an_error(caller: Caller, collector: Collector) -> None:
@@ -235,8 +243,8 @@ def test_a_server_that_cannot_trace_serves(missing: str, tmp_path: Path) -> None
         variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     with start_server("--engine", "synthetic", **variables) as server, connect(server.target) as caller:
         assert caller.generate(**ASKED).text
-        told = str(server.wait_for("traces_off")["error"])
-        assert ("opentelemetry is not here" if missing == "opentelemetry" else "no_such") in told
+        span_attributes = str(server.wait_for("traces_off")["error"])
+        assert ("opentelemetry is not here" if missing == "opentelemetry" else "no_such") in span_attributes
         assert server.stop(signal.SIGTERM) == 0
 
 

@@ -38,21 +38,21 @@ def model(tmp_path: Path) -> Folder:
 
 def refused(model: Path, *values: str, variables: dict[str, str] | None = None, **scenario: Any) -> str:
     """What a server says that cannot start."""
-    told = (f"engine_cache={model.parent / 'engines'}", *values)
+    assignments = (f"engine_cache={model.parent / 'engines'}", *values)
     command = [sys.executable, "-m", "doherty_service", "--engine", "trtllm", "--listen", "127.0.0.1:0"]
     found = environment(**scenario) if variables is None else variables
     done = subprocess.run(
-        [*command, "--model", str(model), *options(*told)],
+        [*command, "--model", str(model), *options(*assignments)],
         env=clean_environment(**found),
         capture_output=True,
         text=True,
         check=False,
     )
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("{", "[transformers]"))]
+    message = [line for line in done.stderr.splitlines() if not line.startswith(("{", "[transformers]"))]
     assert done.returncode == 2, done.stderr
-    assert len(said) == 1, done.stderr
-    assert said[0].endswith(".")
-    return said[0]
+    assert len(message) == 1, done.stderr
+    assert message[0].endswith(".")
+    return message[0]
 
 
 def broken_engine(model: Path, texts: str) -> str:
@@ -65,8 +65,8 @@ def broken_engine(model: Path, texts: str) -> str:
 
 
 def test_without_the_package(model: Folder) -> None:
-    said = refused(model.path, variables={})
-    assert said == "TensorRT-LLM is not installed; run in NVIDIA's image nvcr.io/nvidia/tensorrt-llm/release:1.2.1."
+    message = refused(model.path, variables={})
+    assert message == "TensorRT-LLM is not installed; run in NVIDIA's image nvcr.io/nvidia/tensorrt-llm/release:1.2.1."
 
 
 def test_without_a_driver(model: Folder) -> None:
@@ -78,9 +78,9 @@ def test_without_a_card(model: Folder) -> None:
 
 
 def test_with_too_small_a_card(model: Folder) -> None:
-    said = refused(model.path, cards=[SMALL])
-    assert "NVIDIA H100 MIG 1g.10gb has 10.0 GiB" in said
-    assert "use a larger card" in said
+    message = refused(model.path, cards=[SMALL])
+    assert "NVIDIA H100 MIG 1g.10gb has 10.0 GiB" in message
+    assert "use a larger card" in message
 
 
 def test_with_a_card_without_fp8(model: Folder) -> None:
@@ -94,9 +94,9 @@ def test_with_no_model(tmp_path: Path) -> None:
 def test_with_a_broken_engine_nothing_is_lost(model: Folder) -> None:
     texts = f"calib_dataset={calibration_set(model.path.parent / 'texts')}"
     name = broken_engine(model.path, texts)
-    said = refused(model.path, "profile=fast", texts)
-    assert f"{name} is damaged (rank0.engine is not " in said
-    assert "doherty engine prepare" in said
+    message = refused(model.path, "profile=fast", texts)
+    assert f"{name} is damaged (rank0.engine is not " in message
+    assert "doherty engine prepare" in message
     assert (model.path.parent / "engines" / name / "rank0.engine").read_bytes() == b"half"
 
 

@@ -26,9 +26,9 @@ class Bench:
         self.record = folder / "record.jsonl"
 
     def begin(self, *values: str, **scenario: Any) -> "subprocess.Popen[str]":
-        told = (f"checkpoint_cache={self.made}", *values)
+        assignments = (f"checkpoint_cache={self.made}", *values)
         return subprocess.Popen(
-            [*COMMAND, "--model", str(self.model), *options(*told)],
+            [*COMMAND, "--model", str(self.model), *options(*assignments)],
             env=clean_environment(**environment(record=str(self.record), **scenario)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

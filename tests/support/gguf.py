@@ -143,8 +143,8 @@ def write_tiny_folder(path: Path, template: str | None = CHATML) -> Folder:
     tokenizer.add_tokens([AddedToken(WORD, normalized=False)])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    said = {} if template is None else {"chat_template": template}
-    return write_folder(path, tokenizer, tokenizer_config={"eos_token": CONTROLS[1], **said})
+    metadata = {} if template is None else {"chat_template": template}
+    return write_folder(path, tokenizer, tokenizer_config={"eos_token": CONTROLS[1], **metadata})
 
 
 def _tokens() -> list[str]:

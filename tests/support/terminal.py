@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from support.command import SECONDS, environment
+from support.screen import Screen
 
 _CONTROL = re.compile(r"\r|\x1b(\[[0-9;?]*([A-Za-z]|$)|$)")
 """Also an escape sequence whose end has not come yet."""
@@ -19,8 +20,10 @@ _CONTROL = re.compile(r"\r|\x1b(\[[0-9;?]*([A-Za-z]|$)|$)")
 class Terminal:
     """What a person at the terminal of a program sees and types."""
 
-    def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], controller: int, rows: int, columns: int) -> None:
         self.process = process
+        self._drawn = Screen(rows, columns)
+        self._drawn_up_to = 0
         self._raw = ""
         self._controller = controller
         self._seen = 0
@@ -35,6 +38,23 @@ class Terminal:
     def screen(self) -> str:
         """All that was shown so far, without colours and the like."""
         return _CONTROL.sub("", self._raw)
+
+    @property
+    def lines(self) -> list[str]:
+        """What a person sees, line by line, and could scroll back to."""
+        self._drawn.feed(self._raw[self._drawn_up_to :])
+        self._drawn_up_to = len(self._raw)
+        return self._drawn.text.splitlines()
+
+    def see(self, text: str, *, times: int = 1) -> None:
+        """Waits until a person sees `text` so many times."""
+        while "\n".join(self.lines).count(text) < times:
+            assert self._read(), f"the program ended without {text!r}: {self.lines!r}"
+
+    def see_prompt(self) -> None:
+        """Waits until the last line is a prompt at which nothing is typed."""
+        while self.lines[-1:] != [">"]:
+            assert self._read(), f"the program ended without a prompt: {self.lines!r}"
 
     def type(self, text: str) -> None:
         """Types; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
@@ -77,7 +97,7 @@ def on_a_terminal(*command: str, rows: int = 24, columns: int = 80, **more: str)
     )
     os.close(ours)
     try:
-        yield Terminal(process, controller)
+        yield Terminal(process, controller, rows, columns)
     finally:
         if process.poll() is None:
             process.kill()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from doherty._aio._map import AsyncMap
+    from doherty._core._actions import KeySource
     from doherty._core._channel import ChannelOptions
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
-    from doherty._core._key import KeySource
     from doherty._core._metadata import Metadata
     from doherty._core._options import Parameters
     from doherty._core._schema import ParsedT, SchemaAdapter

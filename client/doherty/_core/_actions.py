@@ -4,18 +4,20 @@ A call is a generator of actions. It decides what to send, when to pause, where 
 I/O. The client carries each action out and sends the result back into the generator.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from doherty._core._balance import Target
-    from doherty._core._key import KeySource
     from doherty._core._metadata import Pairs
     from doherty._core._results import RawMetadata
 
 ResultT = TypeVar("ResultT")
+
+KeySource = Callable[[], str | Awaitable[str]]
+"""Gives the key for one attempt."""
 
 Rpc = Literal["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "Check"]
 """The method of the contract, or `Check` of the health service."""
@@ -58,7 +60,7 @@ class Pause(NamedTuple):
 class FetchKey(NamedTuple):
     """Ask the caller for the API key. The result is what the callable returned, or the exception that it raised."""
 
-    source: "KeySource"
+    source: KeySource
     timeout: float | None
     """The seconds after which to give up, where that is possible; None for no end."""
 

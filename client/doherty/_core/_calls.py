@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._actions import Actions, Pause, Rpc
-from doherty._core._dispatch import Dispatch, log_attempt, start_trace
+from doherty._core._dispatch import Dispatch, start_trace
 from doherty._core._errors import DohertyError
 from doherty._core._from_wire import generation_from_reply
 from doherty._core._request import count_request, latency_request
@@ -61,15 +61,15 @@ def latency(dispatch: Dispatch, window: float | None, *, options: "CallOptions")
 def _call(dispatch: Dispatch, rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:
     while True:
         target = yield from dispatch.begin_attempt(attempts)
-        started = perf_counter()
         try:
             reply = yield dispatch.send(rpc, target, shortened(request, attempts), attempts)
             if not isinstance(reply, BaseException):
-                log_attempt(request, target.name, started)
+                if rpc == "Generate":
+                    attempts.log.request_id = reply.start.request_id
+                attempts.log.succeed()
                 dispatch.targets.worked(target)
                 attempts.succeeded()
                 return reply
-            log_attempt(request, target.name, started, reply)
             pause = yield from dispatch.after(reply, target, attempts)
         finally:
             dispatch.targets.end(target)

@@ -1,12 +1,10 @@
 """What the calls of one client share: targets, retry budget, and the decision what follows a failed attempt."""
 
-import logging
 import os
 import sys
 from dataclasses import replace
 from math import inf
-from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from doherty.v1.request_pb2 import GenerateRequest
-
-_LOG: Final = logging.getLogger("doherty")
 
 
 class Shared:
@@ -120,6 +116,8 @@ class Dispatch:
 
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
         """The action that sends a request within what is left of the call's time."""
+        label = getattr(request, "request_id", None)
+        attempts.log.begin(rpc, target.name, max(attempts.count, 1), label, attempts.trace)
         return Send(
             rpc,
             target,
@@ -155,6 +153,7 @@ class Dispatch:
         status = read_status(error, timed_out=attempts.remaining() == 0)
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
         pause = attempts.pause(status, begun=begun, free_in=free_in)
+        attempts.log.fail(status, pause)
         if pause is None:
             state = "READY"
             if not status.answered and status.may_pass(begun=begun):
@@ -162,29 +161,8 @@ class Dispatch:
                 status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
                 state = yield ChannelState(target)
             return explain(status, target=target.name, connectivity=state, begun=begun, attempts=attempts.count)
-        _LOG.info(
-            "%s: %s (%s), attempt %d follows in %.3f s",
-            target.name,
-            status.code.name,
-            status.message,
-            attempts.count + 1,
-            pause,
-        )
+        attempts.trace.attempt_failed(target.name, status)
         return pause
-
-
-def log_attempt(request: "Message", target: str, started: float, error: BaseException | None = None) -> None:
-    """Logs an attempt that ended, at level DEBUG.
-
-    Args:
-        request: The request. Only its type is logged.
-        target: The server's address.
-        started: When the attempt began, by `perf_counter`.
-        error: What gRPC raised, if it did.
-    """
-    if _LOG.isEnabledFor(logging.DEBUG):
-        outcome = "OK" if error is None else error.code().name if isinstance(error, grpc.RpcError) else "closed"
-        _LOG.debug("%s to %s: %s after %.3f s", request.DESCRIPTOR.name, target, outcome, perf_counter() - started)
 
 
 _NO_TRACE = Trace()

@@ -83,6 +83,7 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[Health]
             if not isinstance(failure, RpcError):
                 raise failure
             continue
+        attempts.log.succeed()
         health = health_from_wire(reply)
         if health is Health.SERVING:
             dispatch.targets.worked(target)

@@ -2,15 +2,12 @@
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from doherty._core._actions import Actions, FetchKey
+from doherty._core._actions import Actions, FetchKey, KeySource
 from doherty._core._channel import is_loopback
 from doherty._core._metadata import NO_PAIRS, Pairs
-
-KeySource = Callable[[], str | Awaitable[str]]
-"""Gives the key for one attempt."""
 
 
 class ApiKey:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from doherty._core._log import AttemptLog
 from doherty._core._metadata import NO_PAIRS, Pairs, merge
 from doherty._core._results import ReplyMetadata, reply_metadata
 from doherty._core._trace import Trace
@@ -114,6 +115,8 @@ class CallAttempts:
         """How many attempts were begun."""
         self.trace = Trace()
         """The trace of the call."""
+        self.log = AttemptLog()
+        """Writes the log lines of the call."""
         self.shared_metadata = NO_PAIRS
         """The metadata of all calls of the client, with the key."""
         self.own_metadata = NO_PAIRS

@@ -7,8 +7,9 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from doherty._core._actions import KeySource
 from doherty._core._channel import ChannelOptions, check_channel_options, choose_targets
-from doherty._core._key import ApiKey, KeySource
+from doherty._core._key import ApiKey
 from doherty._core._metadata import NO_PAIRS, Metadata, Pairs, check_metadata, merge
 from doherty._core._retry import RetryPolicy, limit_retries
 

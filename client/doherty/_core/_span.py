@@ -7,15 +7,17 @@ Neither prompts nor answers are in a span.
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+import grpc
 from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer, set_span_in_context
 
-from doherty._core._errors import RpcError
+from doherty._core._errors import RpcError, StreamError
 from doherty._core._from_wire import finish_reason
 from doherty._core._trace import Trace
 from doherty._version import __version__
 
 if TYPE_CHECKING:
+    from doherty._core._status import Status as Failure
     from doherty.v1.answer_pb2 import Start, Summary
     from doherty.v1.request_pb2 import GenerateRequest
 
@@ -40,6 +42,9 @@ class SpanTrace(Trace):
         }
         name = f"{operation} {request.model}" if request.model else operation
         self._span = get_tracer("doherty", __version__).start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        context = self._span.get_span_context()
+        if context.is_valid:
+            self.ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
         carrier: dict[str, str] = {}
         inject(carrier, set_span_in_context(self._span))
         self.metadata = tuple((key.lower(), value) for key, value in carrier.items())
@@ -50,9 +55,14 @@ class SpanTrace(Trace):
         self._span.set_attribute("server.address", address)
         if port.isdigit():
             self._span.set_attribute("server.port", int(port))
+        self._span.set_attribute("doherty.attempts", number)
         if number > 1:
-            self._span.set_attribute("doherty.attempts", number)
             self._span.add_event("doherty.attempt", {"server.address": target})
+
+    def attempt_failed(self, target: str, status: "Failure") -> None:
+        """Notes how an attempt failed that is not the last one."""
+        attributes = {"server.address": target, **_failure(status.code, status.reason, status.request_id)}
+        self._span.add_event("doherty.attempt_failed", attributes)
 
     def begin(self) -> None:
         """Notes that the first of the answer has come."""
@@ -67,8 +77,13 @@ class SpanTrace(Trace):
 
     def fail(self, error: BaseException) -> None:
         """Ends the span of a call that failed, or that its caller ended."""
-        kind = error.code.name if isinstance(error, RpcError) else type(error).__qualname__
-        self._span.set_attribute("error.type", kind)
+        if isinstance(error, RpcError):
+            self._span.set_attributes(_failure(error.code, error.reason, error.request_id))
+            self._span.set_attribute("error.type", error.code.name)
+        else:
+            self._span.set_attribute("error.type", type(error).__qualname__)
+        if isinstance(error, StreamError) and error.request_id:
+            self._span.set_attribute("doherty.request_id", error.request_id)
         self._span.set_status(Status(StatusCode.ERROR, str(error)))
         self._span.end()
 
@@ -89,8 +104,15 @@ def _request(request: "GenerateRequest") -> dict[str, _Value]:
     return attributes
 
 
+def _failure(code: grpc.StatusCode, reason: str | None, request_id: str | None) -> dict[str, str]:
+    """The attributes of what failed, with the names that they have in the server's spans."""
+    known = {"doherty.reason": reason, "doherty.request_id": request_id}
+    return {"rpc.response.status_code": code.name, **{name: value for name, value in known.items() if value}}
+
+
 def _response(start: "Start", summary: "Summary") -> dict[str, _Value]:
     attributes: dict[str, _Value] = {
+        "rpc.response.status_code": "OK",
         "gen_ai.response.model": start.model,
         "doherty.request_id": start.request_id,
         "gen_ai.usage.input_tokens": summary.usage.prompt_tokens,

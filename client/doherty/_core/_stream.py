@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from doherty._core._actions import Actions, Pause, Receive
-from doherty._core._dispatch import Dispatch, log_attempt, start_trace
+from doherty._core._dispatch import Dispatch, start_trace
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._event_log import EventLog
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
@@ -46,6 +46,8 @@ class StreamState:
             self._request.CopyFrom(request)
             self._request.output.token_ids = True
         self._target: Target | None = None
+        self._runs = False
+        """Whether an attempt is running."""
         self._awaits_start = True
         self._start: Start | None = None
         self._summary: Summary | None = None
@@ -131,13 +133,13 @@ class StreamState:
             request = shortened(request, attempts)
             self._awaits_start = self.awaits_metadata = True
             self.events.begin_attempt(target.name)
-            started = perf_counter()
             error = yield self._dispatch.send("StreamGenerate", target, request, attempts)
             if error is None:
+                self._runs = True
                 error = yield Receive()
+                self._runs = False
             else:
                 targets.end(target)
-            log_attempt(request, target.name, started, error)
             if self.complete:
                 # An error after the summary does not matter.
                 self.ended = True
@@ -221,6 +223,7 @@ class StreamState:
         self.events.admit(start.request_id)
         self._start = type(start)()
         self._start.CopyFrom(start)
+        self._attempts.log.request_id = start.request_id
         self._attempts.progressed()
 
     def _complete(self, summary: "Summary") -> None:
@@ -228,6 +231,7 @@ class StreamState:
         self._summary.CopyFrom(summary)
         self._elapsed = perf_counter() - self._started
         self._attempts.succeeded()
+        self._attempts.log.succeed()
         if self._start is not None:
             self._trace.complete(self._start, self._summary, resumed=self.resumed)
 
@@ -237,6 +241,8 @@ class StreamState:
             return
         self.failure = failure
         self.ended = True
+        if self._runs:
+            self._attempts.log.cancel(getattr(failure, "reason", None))
         self._trace.fail(failure)
 
     def close(self) -> bool:

@@ -1,9 +1,12 @@
 """Reports calls to OpenTelemetry in programs that use it."""
 
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from doherty._core._status import Status
     from doherty.v1.answer_pb2 import Start, Summary
 
 
@@ -16,6 +19,9 @@ class Trace:
     metadata: tuple[tuple[str, str], ...] = ()
     """Makes the server's spans part of this trace."""
 
+    ids: "Mapping[str, str]" = MappingProxyType({})
+    """The fields of log lines that lead to the span: `trace_id` and `span_id`."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -27,6 +33,9 @@ class Trace:
 
     def attempt(self, target: str, number: int) -> None:
         """Reports where the next attempt goes."""
+
+    def attempt_failed(self, target: str, status: "Status") -> None:
+        """Reports how an attempt failed that is not the last one."""
 
     def begin(self) -> None:
         """Reports that the first message was received."""

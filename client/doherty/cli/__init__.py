@@ -14,11 +14,12 @@ def main() -> None:
             import rich as _  # noqa: F401, PLC0415 - an extra of the SDK, so are the imports of `_group`
 
             from doherty.cli._group import run  # noqa: PLC0415
+
+            sys.exit(run())  # it imports the command
         except ModuleNotFoundError as error:
-            if error.name not in ("click", "rich"):
+            if error.name not in ("click", "prompt_toolkit", "rich"):
                 raise
-            sys.stderr.write(f"doherty: the command needs click and rich: {install_command('cli')}\n")
+            sys.stderr.write(f"doherty: the command needs click, prompt_toolkit and rich: {install_command('cli')}\n")
             sys.exit(2)
-        sys.exit(run())
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

@@ -3,9 +3,9 @@
 import sys
 
 import click
-from rich.console import Console
 
 from doherty import FinishReason, Generation, GenerationStream
+from doherty.cli._console import make_console
 from doherty.cli._terminal import harmless
 
 
@@ -16,7 +16,7 @@ def show(stream: GenerationStream, *, live: bool = False) -> Generation:
         stream: The answer.
         live: Whether to show it as Markdown, where stdout is a terminal that can move its cursor.
     """
-    console = Console()
+    console = make_console()
     if live and console.is_terminal and not console.is_dumb_terminal:
         from doherty.cli._live import LiveMarkdown  # noqa: PLC0415 - it takes a tenth of a second
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from doherty.cli._connect import ServerOptions, failure, failures_told, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, failure, failures_told, server_options
 from doherty.cli._exit import INTERRUPTED, Missing
 from doherty.cli._load._json import SCHEMA, run_as_json
 from doherty.cli._load._progress import progress
@@ -42,7 +42,17 @@ _POSITIVE: Final = click.IntRange(min=1)
 _SPAN: Final = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(epilog=SCHEMA)
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty bench
+  doherty bench --concurrency 16 --requests 500
+  doherty bench --rate 20 --duration 60 --prompts real.txt --plot times.png
+  doherty bench --concurrency 8 --compare old:50051 new:50051 --json
+"""
+
+
+@click.command(cls=ServerCommand, epilog=f"{_EXAMPLES}\n{SCHEMA}")
 @click.option("--concurrency", type=_POSITIVE, metavar="N", help="Load: keep N requests under way (a closed loop).")
 @click.option(
     "--rate",

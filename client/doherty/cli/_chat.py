@@ -1,107 +1,132 @@
 """The command `doherty chat`."""
 
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Final
 
 import click
 
-from doherty import Client, DohertyError, Generation, Message
-from doherty.cli._answer import show, speed, tell_cut
-from doherty.cli._connect import ServerOptions, failure, server_options
+from doherty import Client, DohertyError, Generation, GenerationStream, Message
+from doherty.cli._answer import show, tell_cut, tell_end
+from doherty.cli._connect import ServerCommand, ServerOptions, failure, server_options
 from doherty.cli._conversation import Conversation
+from doherty.cli._echo import silenced
 from doherty.cli._exit import tell
-from doherty.cli._keyboard import Keyboard, history_file
+from doherty.cli._history import history_file
+from doherty.cli._keyboard import Keyboard, read_entry, unquoted
 from doherty.cli._slash import SlashCommands
+from doherty.cli._tables import print_json
 from doherty.cli._terminal import brief
 
-if TYPE_CHECKING:
-    from doherty import GenerationStream
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty chat
+  doherty chat --system "You are brief." --target gpu1:50051,gpu2:50051
+  doherty chat --json < questions.txt
+"""
 
 
-@click.command()
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @click.option("--system", help="The instructions to the model.")
 @click.option("--no-history", is_flag=True, help="Keep nothing of what is typed, and recall nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print each answer to what is piped in as one line of JSON.")
 @server_options(timeout=60)
-def chat(*, server: ServerOptions, system: str | None, no_history: bool) -> None:
+def chat(*, server: ServerOptions, system: str | None, no_history: bool, as_json: bool) -> None:
     """Talk with the model.
 
     Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and /quit leave,
-    and /help lists what else can be typed. On a terminal an answer is shown as Markdown, and the prompt tells how fast
-    the last one was. What is typed is kept in $XDG_STATE_HOME/doherty/chat_history, for the arrow keys.
+    and /help lists what else can be typed. Several lines are one question if they are pasted, or stand between two
+    lines of \"\"\". On a terminal an answer is shown as Markdown, and below it how fast it was. What is typed is kept
+    in $XDG_STATE_HOME/doherty/chat_history, for the arrow keys. Each line that is piped in is a question, and an error
+    ends the chat.
     """
+    if as_json and sys.stdin.isatty():
+        raise click.UsageError("--json is for questions that are piped in.")
     with server.connect() as client:
         conversation = Conversation(client.model().model, system)
-        try:
-            if sys.stdin.isatty():
-                keyboard = Keyboard(None if no_history else history_file())
-                click.secho(f"{brief(conversation.model)} at {client.target}; /help", err=True, dim=True)
-                _talk(client, conversation, keyboard)
-            else:
-                _answer_lines(client, conversation)
-        except ValueError as error:  # a line cannot be decoded, or the SDK not encode what a lenient locale let through
-            raise click.UsageError(f"What was typed or piped in is not UTF-8: {str(error).rstrip('.')}.") from error
+        if sys.stdin.isatty():
+            keyboard = Keyboard(None if no_history else history_file())
+            click.secho(f"{brief(conversation.model)} at {client.target}; /help", err=True, dim=True)
+            _talk(client, conversation, keyboard)
+        else:
+            _answer_lines(client, conversation, as_json=as_json)
 
 
-def _answer_lines(client: Client, conversation: Conversation) -> None:
-    """Answers piped input line by line. Any error ends it."""
+def _answer_lines(client: Client, conversation: Conversation, *, as_json: bool) -> None:
+    """Answers what is piped in. Any error ends it."""
     commands = SlashCommands(conversation)
-    for line in iter(sys.stdin.readline, ""):
-        if _is_end(line):
-            break
-        if line.startswith("/"):
-            commands.run(line.strip())
-        elif line.strip():
-            tell_cut(_ask(client, conversation, line.strip()))
+    try:
+        while not _is_end(entry := read_entry(_read_piped)):
+            if question := _question(entry, commands):
+                generation = _ask(client, conversation, question, is_shown=not as_json)
+                if as_json:
+                    print_json(generation, indent=None)
+                else:
+                    tell_cut(generation)
+    except EOFError:
+        pass
+    except ValueError as error:  # a line cannot be decoded, or the SDK not encode what a lenient locale let through
+        raise _not_text(error) from error
+
+
+def _read_piped(_: str) -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
 
 
 def _talk(client: Client, conversation: Conversation, keyboard: Keyboard) -> None:
     """Talks with a person. Neither Ctrl-C during an answer nor a failed call ends the chat."""
     commands = SlashCommands(conversation)
-    last: Generation | None = None
-    while (line := _read(keyboard, last)) is not None:
+    while (entry := _read(keyboard)) is not None:
         try:
-            if line.startswith("/"):
-                commands.run(line.strip())
-            elif line.strip():
-                last = None
-                last = _ask(client, conversation, line.strip())
-                tell_cut(last)
+            if question := _question(entry, commands):
+                with silenced():
+                    generation = _ask(client, conversation, question)
+                tell_end(generation)
         except KeyboardInterrupt:
             click.secho("stopped", err=True, dim=True)
         except DohertyError as error:
             tell(failure(error))
+        except ValueError as error:
+            tell(_not_text(error))
 
 
-def _read(keyboard: Keyboard, last: Generation | None) -> str | None:
-    """The next line; None to leave."""
-    with suppress(EOFError, KeyboardInterrupt):
-        line = keyboard.read(_prompt(last))
-        return None if _is_end(line) else line
-    click.echo(err=True)
-    return None
-
-
-def _is_end(line: str) -> bool:
-    return line.strip() in (":q", "/quit")
-
-
-def _prompt(last: Generation | None) -> str:
-    """The prompt, with the speed of the last answer."""
-    pace = ", ".join(speed(last)) if last else ""
-    return f"{click.style(pace, dim=True)} > " if pace else "> "
-
-
-def _ask(client: Client, conversation: Conversation, question: str) -> Generation:
-    """Shows the next answer, and adds the question and what was received to the conversation.
-
-    A question without any answer is not added: many chat templates refuse two questions in a row.
-    """
-    stream: GenerationStream | None = None
-    asked = Message("user", question)
+def _read(keyboard: Keyboard) -> str | None:
+    """What is typed next; None to leave."""
     try:
-        with client.stream_generate([*conversation.turns, asked], system=conversation.system) as stream:
-            return show(stream, live=True)
+        entry = keyboard.read()
+    except (EOFError, KeyboardInterrupt):
+        click.echo(err=True)
+        return None
+    return None if _is_end(entry) else entry
+
+
+def _is_end(entry: str) -> bool:
+    return entry.strip() in (":q", "/quit")
+
+
+def _question(entry: str, commands: SlashCommands) -> str | None:
+    """The question in what was typed. A command is carried out; some ask a question, too."""
+    quoted = unquoted(entry)
+    if quoted is not None:
+        return quoted
+    if entry.startswith("/") and "\n" not in entry.strip():
+        return commands.run(entry.strip())
+    return entry.strip()
+
+
+def _not_text(error: ValueError) -> click.UsageError:
+    return click.UsageError(f"What was typed or piped in is not UTF-8: {str(error).rstrip('.')}.")
+
+
+def _ask(client: Client, conversation: Conversation, question: str, *, is_shown: bool = True) -> Generation:
+    """Shows the next answer, and adds the question and what was received to the conversation."""
+    stream: GenerationStream | None = None
+    turns = [*conversation.turns, Message("user", question)]
+    try:
+        with client.stream_generate(turns, system=conversation.system, **conversation.parameters) as stream:
+            return show(stream, live=True) if is_shown else stream.result()
     finally:
-        if stream is not None and stream.text:
-            conversation.turns += (asked, Message("assistant", stream.text))
+        conversation.add(question, "" if stream is None else stream.text)

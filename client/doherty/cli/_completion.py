@@ -7,16 +7,16 @@ from click.shell_completion import get_completion_class
 
 from doherty.cli._exit import Failed
 
-_INSTALL: Final = """\
+_EXAMPLES: Final = """\
 \b
-To have it in every new shell:
-  bash  echo 'eval "$(doherty completion bash)"' >> ~/.bashrc
-  zsh   echo 'eval "$(doherty completion zsh)"' >> ~/.zshrc
-  fish  doherty completion fish > ~/.config/fish/completions/doherty.fish
+Examples, to have it in every new shell:
+  echo 'eval "$(doherty completion bash)"' >> ~/.bashrc
+  echo 'eval "$(doherty completion zsh)"' >> ~/.zshrc
+  doherty completion fish > ~/.config/fish/completions/doherty.fish
 """
 
 
-@click.command(epilog=_INSTALL)
+@click.command(epilog=_EXAMPLES)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, /, *, shell: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +82,23 @@ class ServerOptions:
             )
 
 
+class ServerCommand(click.Command):
+    """A command whose help has the options of the connection in a section of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Connection": []}
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None:
+                sections["Connection" if isinstance(parameter, _ConnectionOption) else "Options"].append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class _ConnectionOption(click.Option):
+    """An option of the connection."""
+
+
 def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
     """Adds the options of a connection to a command, which gets them as `server`; `timeout` is a default."""
 
@@ -114,8 +131,9 @@ def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
 
 def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    option = partial(click.option, cls=_ConnectionOption)
     return (
-        click.option(
+        option(
             "--target",
             envvar="DOHERTY_TARGET",
             default=_DEFAULT_TARGET,
@@ -124,7 +142,7 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             metavar="HOST:PORT[,...]",
             help="The server, or several; modal:NAME is that of an app on Modal.",
         ),
-        click.option(
+        option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
             default=timeout,
@@ -132,23 +150,23 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             metavar="SECONDS",
             help="How long a call may take.",
         ),
-        click.option(
+        option(
             "--api-key-file",
             type=file,
             help="A file with the API key alone. By default the variable DOHERTY_API_KEY has the key; no flag has it, "
             "for every user of a machine can read the flags of its programs.",
         ),
-        click.option("--tls/--no-tls", default=None, help="Encrypt the connection; implied by the flags below."),
-        click.option(
+        option("--tls/--no-tls", default=None, help="Encrypt the connection; implied by the flags below."),
+        option(
             "--tls-ca",
             type=file,
             envvar="DOHERTY_TLS_CA",
             show_envvar=True,
             help="The certificates to trust; by default those that gRPC trusts.",
         ),
-        click.option("--tls-cert", type=file, help="The certificate to show, where the server asks for one."),
-        click.option("--tls-key", type=file, help="The private key of --tls-cert."),
-        click.option("--insecure", is_flag=True, help="Send the API key unencrypted, even to another machine."),
+        option("--tls-cert", type=file, help="The certificate to show, where the server asks for one."),
+        option("--tls-key", type=file, help="The private key of --tls-cert."),
+        option("--insecure", is_flag=True, help="Send the API key unencrypted, even to another machine."),
     )
 
 

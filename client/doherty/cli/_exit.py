@@ -1,16 +1,22 @@
 """How the command ends."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import click
 
-from doherty.cli._terminal import brief
+from doherty.cli._terminal import brief, wants_color
 
 FAILED: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
 NOT_SERVING: Final = 4
 INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""What a shell reports of a program that SIGPIPE ended."""
 
 EPILOG: Final = """\
 \b
@@ -21,6 +27,7 @@ Exit codes:
   3    the server was not reached, is not ready, is full or took too long
   4    health: the server answers, but does not serve
   130  interrupted by Ctrl-C
+  141  the reader of the output went away (a broken pipe)
 """
 
 
@@ -47,4 +54,22 @@ def tell(error: click.ClickException) -> None:
     context = getattr(error, "ctx", None)
     hint = f" See '{context.command_path} --help'." if context else ""
     sentence = brief(error.format_message())
-    click.echo(f"{click.style('doherty:', fg='red', bold=True)} {sentence}{hint}", err=True)
+    name = click.style("doherty:", fg="red", bold=True)
+    click.echo(f"{name} {sentence}{hint}", err=True, color=wants_color())
+
+
+@contextmanager
+def ending_with_the_reader() -> Iterator[None]:
+    """Ends the command without a word when nobody reads its output any more, as in `doherty generate ... | head -1`.
+
+    Raises:
+        click.exceptions.Exit: A write found the pipe broken.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        # What is still buffered would fail again when Python flushes it at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())
+        raise click.exceptions.Exit(BROKEN_PIPE) from error

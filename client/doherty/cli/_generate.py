@@ -1,18 +1,21 @@
 """The command `doherty generate`."""
 
-import sys
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from doherty import Client
+from doherty import Client, GenerateOptions, Prompt
 from doherty.cli._answer import show, tell_end
-from doherty.cli._connect import ServerOptions, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, server_options
+from doherty.cli._details import log_attempts, print_details, print_logprobs, with_token_texts
+from doherty.cli._prompt import prompt_options
 from doherty.cli._tables import print_json
 
 
-def _read_schema(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def _read_file(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The text itself, or that of the file after an @."""
     if value is None or not value.startswith("@"):
         return value
     try:
@@ -21,52 +24,98 @@ def _read_schema(context: click.Context, parameter: click.Parameter, value: str 
         raise click.BadParameter(str(error), ctx=context, param=parameter) from error
 
 
-def _read_prompt(prompt: str | None) -> str:
-    if prompt not in (None, "-"):
-        if not prompt.strip():
-            raise click.UsageError("The prompt is empty.")
-        return prompt
-    if prompt is None and sys.stdin.isatty():
-        raise click.UsageError("There is no prompt: give one, or pipe one in.")
+def _split_choices(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """A JSON list of texts, for choices with commas in them, or texts with commas between them."""
+    if value is None:
+        return None
+    if not value.lstrip().startswith("["):
+        return [choice.strip() for choice in value.split(",")]
     try:
-        piped = sys.stdin.buffer.read().decode()
-    except UnicodeError as error:
-        raise click.UsageError(f"The prompt on stdin is not UTF-8: {error}.") from error
-    if not piped.strip():
-        raise click.UsageError("There is no prompt on stdin.")
-    return piped
+        choices = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"this is not a JSON list: {error}", ctx=context, param=parameter) from error
+    if not all(isinstance(choice, str) for choice in choices):
+        raise click.BadParameter("every choice is a text", ctx=context, param=parameter)
+    return list(choices)
 
 
-@click.command()
-@click.argument("prompt", required=False)
-@click.option("--system", help="The instructions to the model.")
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty generate "What atoms are in water?" --temperature 0 --max-output-tokens 60
+  doherty generate "Summarize this:" < report.txt
+  git diff | doherty generate "Write a commit message:" --system "You are brief."
+  doherty generate "Ada is 36." --schema @person.json --json | jq .text
+  doherty generate "Is this spam?" --choices yes,no --logprobs 2 < mail.txt
+  doherty generate "And in one word?" --messages talk.json --verbose
+"""
+
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
+@prompt_options
 @click.option("--temperature", type=float, help="0 always takes the most probable token.")
 @click.option("--top-p", type=float, help="Sample from the most probable tokens that add up to this.")
+@click.option("--top-k", type=int, help="Sample from this many of the most probable tokens.")
 @click.option("--max-output-tokens", type=int, help="The most tokens that the answer may have.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 @click.option("--seed", type=int, help="Make sampling repeatable.")
-@click.option("--schema", callback=_read_schema, metavar="JSON|@FILE", help="A JSON Schema that the answer fits.")
+@click.option("--schema", callback=_read_file, metavar="JSON|@FILE", help="A JSON Schema that the answer fits.")
+@click.option("--regex", help="A regular expression that the whole answer matches.")
+@click.option("--grammar", callback=_read_file, metavar="GBNF|@FILE", help="A grammar in GBNF that the answer matches.")
+@click.option(
+    "--choices", callback=_split_choices, metavar="A,B,...|JSON", help="The answer is one of these, or of a JSON list."
+)
+@click.option(
+    "--logprobs",
+    type=int,
+    metavar="N",
+    help="Print the log probability of each token too, and with N above 0 those of the N most probable ones.",
+)
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End the answer then with what there is.")
 @click.option("--adapter", help="The name of a LoRA adapter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON object, times in seconds.")
+@click.option("--verbose", is_flag=True, help="Print on stderr each attempt, and what the server said of the answer.")
 @server_options(timeout=60)
-def generate(*, server: ServerOptions, prompt: str | None, as_json: bool, **request: Any) -> None:
+def generate(  # noqa: PLR0913 - the options
+    *,
+    server: ServerOptions,
+    prompt: Prompt,
+    as_json: bool,
+    verbose: bool,
+    top_k: int | None,
+    regex: str | None,
+    grammar: str | None,
+    choices: list[str] | None,
+    logprobs: int | None,
+    **request: Any,
+) -> None:
     """Generate one answer and stream it to stdout.
 
-    Without PROMPT, or for "-", the prompt is read from stdin. What is not given takes the deployment's default.
+    The prompt is PROMPT, then what is piped in. For "-" it is stdin alone, also from a terminal. In a loop of a shell
+    that reads its own stdin, "< /dev/null" keeps that from becoming part of the prompt. What is not given takes the
+    deployment's default.
     """
-    text = _read_prompt(prompt)
+    options = GenerateOptions(top_k=top_k, regex=regex, grammar=grammar, choices=choices, top_logprobs=logprobs)
+    if verbose:
+        log_attempts()
     with server.connect() as client:
         try:
-            _generate(client, text, request, as_json=as_json)
+            _generate(client, prompt, {**request, "options": options}, as_json=as_json, verbose=verbose)
         except (TypeError, ValueError) as error:
             # The SDK refused the parameters.
             raise click.UsageError(str(error)) from error
 
 
-def _generate(client: Client, prompt: str, request: dict[str, Any], *, as_json: bool) -> None:
+def _generate(client: Client, prompt: Prompt, request: dict[str, Any], *, as_json: bool, verbose: bool) -> None:
     if as_json:
-        print_json(client.generate(prompt, **request))
-        return
-    with client.stream_generate(prompt, **request) as stream:
-        tell_end(show(stream))
+        generation = client.generate(prompt, **request)
+        print_json(with_token_texts(generation))
+    else:
+        with client.stream_generate(prompt, **request) as stream:
+            generation = show(stream)
+        if generation.logprobs is not None:
+            print_logprobs(generation.logprobs)
+    if verbose:
+        print_details(generation)
+    elif not as_json:
+        tell_end(generation)

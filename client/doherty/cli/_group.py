@@ -2,18 +2,20 @@
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import click
 from click.shell_completion import CompletionItem
 
 from doherty import __version__
-from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, tell
+from doherty.cli._exit import EPILOG, INTERRUPTED, Missing, ending_with_the_reader, tell
+from doherty.cli._terminal import wants_color
 from doherty_extras import install_command
 
 _OWN: Final = {
     "generate": "_generate",
     "chat": "_chat",
+    "count": "_count",
     "bench": "_bench",
     "health": "_health",
     "model": "_model",
@@ -25,6 +27,7 @@ _OWN: Final = {
 SUMMARIES: Final = {
     "generate": "Generate one answer and stream it to stdout.",
     "chat": "Talk with the model.",
+    "count": "Count the tokens of a prompt as the model reads it.",
     "bench": "Run the reference benchmark, or a load of your own.",
     "health": "Tell whether the server serves.",
     "model": "Tell what the server serves and what it can do.",
@@ -47,6 +50,18 @@ class _Group(click.Group):
             return cast("click.Command", getattr(import_module(f"doherty.cli.{_OWN[cmd_name]}"), cmd_name))
         entry_point = _entry_point(cmd_name)
         return _load(entry_point) if entry_point else None
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parses the command line; a help text is printed here."""
+        with ending_with_the_reader():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        with ending_with_the_reader():
+            return super().invoke(ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Completes names without loading the commands, which would take seconds."""
@@ -73,7 +88,16 @@ def _load(entry_point: EntryPoint) -> click.Command:
         raise Missing(sentence) from error
 
 
-@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty serve
+  doherty generate "What atoms are in water?"
+  doherty chat --target gpu1:50051
+"""
+
+
+@click.group(cls=_Group, epilog=f"{_EXAMPLES}\n{EPILOG}", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def _doherty() -> None:
     """Ask an LLM server that answers within the Doherty threshold of 400 ms, or run one."""
@@ -83,7 +107,7 @@ def run() -> int:
     """Runs the command line, and returns the exit code."""
     try:
         # A command returns None; a number comes from `Context.exit`.
-        code: int | None = _doherty.main(prog_name="doherty", standalone_mode=False)
+        code: int | None = _doherty.main(prog_name="doherty", standalone_mode=False, color=wants_color())
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code

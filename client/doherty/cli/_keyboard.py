@@ -1,114 +1,110 @@
-"""Reading lines from a person, with editing and a history."""
+"""Reading from a person at a terminal."""
 
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
+from prompt_toolkit import PromptSession
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.output import create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from doherty.cli._history import ChatHistory
 
 if TYPE_CHECKING:
     from types import FrameType
 
-_KEPT_LINES: Final = 1000
+_PROMPT: Final = "> "
+_CONTINUATION: Final = ". "
 _NUDGE_SECONDS: Final = 0.2
-_STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
+_QUOTES: Final = '"""'
 
 
 class Keyboard:
-    """Reads lines."""
+    """Reads what a person types: a line, or several that are pasted, or that stand between triple quotes."""
 
     def __init__(self, history: Path | None) -> None:
         """`history` is the file to load the history from and to save it to; None keeps no history."""
-        self._history = history
-        try:
-            self._readline: Any = import_module("readline")
-        except ModuleNotFoundError:  # Windows has line editing of its own
-            self._readline = None
-        self._recall()
+        self._history = ChatHistory(history)
+        self._session = None if os.environ.get("TERM") == "dumb" else _make_session(self._history)
 
-    def read(self, prompt: str) -> str:
-        """The next line.
+    def read(self) -> str:
+        """What is typed next.
 
         Raises:
             EOFError: The person typed Ctrl-D.
             KeyboardInterrupt: The person typed Ctrl-C.
         """
-        if not sys.stdout.isatty():
-            click.echo(prompt, nl=False, err=True)
-            prompt = ""
-        with _nudged():
-            line = input(prompt if self._readline is None else _measurable(prompt))
-        self._keep(line)
-        return line
-
-    def _recall(self) -> None:
-        if self._readline is None or self._history is None:
-            return
-        self._readline.clear_history()
-        try:
-            lines = self._history.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self._give_history_up(error)
-            return
-        for line in lines[-_KEPT_LINES:]:
-            self._readline.add_history(line)
-        if len(lines) > 2 * _KEPT_LINES:
-            self._write("w", lines[-_KEPT_LINES:])
-
-    def _keep(self, line: str) -> None:
-        if line.strip():
-            self._write("a", [line])
-
-    def _write(self, mode: str, lines: list[str]) -> None:
-        if self._history is None:
-            return
-        try:
-            self._history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(self._history, mode, encoding="utf-8", opener=_private) as file:
-                file.writelines(f"{line}\n" for line in lines)
-        except (OSError, UnicodeError) as error:
-            self._give_history_up(error)
-
-    def _give_history_up(self, error: Exception) -> None:
-        click.secho(f"The history is not kept: {error}", err=True, dim=True)
-        self._history = None
+        if self._session is not None:
+            return self._session.prompt(_PROMPT)
+        text = read_entry(_read_plainly)
+        self._history.store_string(text)
+        return text
 
 
-def history_file() -> Path | None:
-    """The state folder of the freedesktop.org specification.
+def read_entry(read_line: Callable[[str], str]) -> str:
+    """A line, or all lines up to the end of a block of triple quotes, or of the input.
 
-    None if there is no home folder.
+    Args:
+        read_line: Reads a line after a prompt; raises EOFError if there is none.
+
+    Raises:
+        EOFError: There is no line.
     """
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    try:
-        return (state if state.is_absolute() else Path.home() / ".local/state") / "doherty/chat_history"
-    except RuntimeError:
+    text = read_line(_PROMPT)
+    with suppress(EOFError):
+        while _is_open_block(text):
+            text += "\n" + read_line(_CONTINUATION)
+    return text
+
+
+def unquoted(text: str) -> str | None:
+    """What stands between triple quotes; None if nothing does."""
+    text = text.strip()
+    if not text.startswith(_QUOTES):
         return None
+    return text.removeprefix(_QUOTES).removesuffix(_QUOTES).strip()
 
 
-def _private(path: str, flags: int) -> int:
-    """Opens a file that only its owner can read, because questions are private."""
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
+def _is_open_block(text: str) -> bool:
+    text = text.strip()
+    return text.startswith(_QUOTES) and not text.removeprefix(_QUOTES).endswith(_QUOTES)
 
 
-def _measurable(prompt: str) -> str:
-    """Marks for readline the parts of the prompt that take no space on the screen."""
-    return _STYLE.sub("\x01\\g<0>\x02", prompt)
+def _make_session(history: ChatHistory) -> "PromptSession[str]":
+    output = create_output(always_prefer_tty=True)
+    if isinstance(output, Vt100_Output):
+        # Nothing is shown below the line, so where it stands need not be asked for. A late reply would become input.
+        output.enable_cpr = False
+    session: PromptSession[str] = PromptSession(
+        history=history,
+        output=output,
+        reserve_space_for_menu=0,
+        # Enter ends a line, but not a block.
+        multiline=Condition(lambda: _is_open_block(session.default_buffer.text)),
+        prompt_continuation=_CONTINUATION,
+    )
+    return session
+
+
+def _read_plainly(prompt: str) -> str:
+    """A line from a terminal that cannot move its cursor."""
+    click.echo(prompt, nl=False, err=not sys.stdout.isatty())
+    with _nudged():
+        line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
 
 
 @contextmanager
 def _nudged() -> Iterator[None]:
-    """Keeps a Ctrl-C from being lost between two waits of `input`.
+    """Keeps a Ctrl-C from being lost before a wait.
 
     Python takes note of a signal at once, and acts on it when a wait is interrupted; one that comes just before a wait
     begins does not interrupt it. So the wait is interrupted every now and then.

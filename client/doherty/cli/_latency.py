@@ -1,15 +1,27 @@
 """The command `doherty latency`."""
 
+from typing import Final
+
 import click
 
-from doherty.cli._connect import ServerOptions, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, server_options
 from doherty.cli._latency_tables import print_latency
 from doherty.cli._tables import print_json
 
 _WATCH_SECONDS = 2.0
 
 
-@click.command()
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty latency
+  doherty latency --window 60 --json
+  doherty latency --watch
+  doherty latency --watch 10 --json >> latency.jsonl
+"""
+
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @click.option(
     "--window",
     type=click.FloatRange(min=0, min_open=True),

@@ -1,14 +1,22 @@
 """The command `doherty model`."""
 
 from dataclasses import asdict
+from typing import Final
 
 import click
 
-from doherty.cli._connect import ServerOptions, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, server_options
 from doherty.cli._tables import print_json, print_table
 
+_EXAMPLES: Final = """\
+\b
+Examples:
+  doherty model
+  doherty model --json | jq -r .features[]
+"""
 
-@click.command()
+
+@click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @server_options(timeout=10)
 def model(*, server: ServerOptions, as_json: bool) -> None:

@@ -2,16 +2,17 @@
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from doherty.cli._console import make_console
 from doherty.cli._terminal import brief, harmless_json
 
 if TYPE_CHECKING:
@@ -23,10 +24,17 @@ _UNBOUNDED = 10_000
 """Columns where no terminal limits them: each row stays one line."""
 
 
-def print_json(value: "DataclassInstance | dict[str, object]") -> None:
-    """Prints one JSON object; a dataclass becomes one with its fields."""
+def print_json(value: "DataclassInstance | dict[str, object]", *, indent: int | None = 2) -> None:
+    """Prints one JSON object; a dataclass becomes one with its fields. Without `indent` it is one line."""
     plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=2)))
+    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=indent, default=_as_base64)))
+
+
+def _as_base64(value: object) -> str:
+    """Bytes, as protobuf writes them in JSON."""
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
@@ -40,13 +48,14 @@ def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
     return table
 
 
-def print_table(rows: Sequence[Row], *, headings: Row = ()) -> None:
-    """Prints the same."""
-    console = Console(markup=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
+def print_table(rows: Sequence[Row], *, headings: Row = (), err: bool = False) -> None:
+    """Prints the same, on stderr if `err`."""
+    stream = sys.stderr if err else sys.stdout
+    console = make_console(stderr=err, width=None if stream.isatty() else _UNBOUNDED)
     with console.capture() as captured:
         console.print(make_table(rows, headings=headings))
     # Rich fills the last column up with spaces.
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), err=err)
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -1,5 +1,6 @@
 """Makes what a server has sent harmless on a terminal: a model's answer, a name, or the message of an error."""
 
+import os
 from typing import Final
 
 _CONTROLS: Final = {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}
@@ -25,3 +26,13 @@ def brief(text: str) -> str:
 def harmless_json(text: str) -> str:
     """JSON with the same characters escaped, of which it has none outside of its texts."""
     return text.translate(_ESCAPED)
+
+
+def is_plain() -> bool:
+    """Whether the environment asks for text without colours and other styles (https://no-color.org)."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def wants_color() -> bool | None:
+    """What click takes as `color`: False is never, None is on a terminal."""
+    return False if is_plain() else None

@@ -9,11 +9,13 @@ from datetime import datetime
 from time import monotonic, sleep
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from doherty import Client, DeadlineExceededError, OverloadedError, UnavailableError
+from doherty.cli._console import make_console
+from doherty.cli._echo import silenced
 from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
 from doherty.cli._tables import make_table
 from doherty.cli._terminal import brief, harmless_json
@@ -44,13 +46,13 @@ def run_watch(client: Client, window: float | None, seconds: float, *, as_json: 
 @contextmanager
 def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
     """A table that is redrawn, on a terminal that can do that; otherwise one line for each look."""
-    console = Console()
+    console = make_console()
     if as_json:
         yield _print_json
     elif not sys.stdout.isatty() or console.is_dumb_terminal:
         yield _print_line
     else:
-        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        with silenced(), Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             yield _Table(live, target).show
 
 

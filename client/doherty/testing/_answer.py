@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from doherty._core._results import Delta, Generation, Timings, Usage
+from doherty._core._results import Delta, Generation, ReplyMetadata, Timings, Usage
 from doherty.testing._script import Reply, behind, deltas
 from doherty.testing._to_wire import fill
 from doherty.v1.answer_pb2 import Start, Summary
@@ -15,6 +15,10 @@ from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 
 if TYPE_CHECKING:
     from doherty.testing._request import Request
+
+
+Admit = Callable[[str, ReplyMetadata], None]
+"""Is called with the id of a request, and the metadata to send, when the request is admitted."""
 
 
 class CutOffError(Exception):
@@ -45,14 +49,15 @@ class PlayedAnswer:
         self._tokens = 0
         answer = reply.answer
         self._told = answer if isinstance(answer, Generation) else Generation()
+        self._request_id = request.request_id or self._told.request_id or uuid4().hex
 
-    def messages(self, model: str, prompt_tokens: int, admit: Callable[[], None]) -> Iterator[StreamGenerateResponse]:
+    def messages(self, model: str, prompt_tokens: int, admit: Admit) -> Iterator[StreamGenerateResponse]:
         """The messages of a stream.
 
         Args:
             model: The id of the model, unless the reply or the request names one.
             prompt_tokens: The size of the prompt, unless the reply says it.
-            admit: Is called when the request is admitted.
+            admit: Is called before the first message.
 
         Raises:
             CutOffError: The answer ends here.
@@ -64,38 +69,23 @@ class PlayedAnswer:
         scripted = deltas(reply.answer)
         if reply.error is not None and scripted == []:
             raise reply.error
-        admit()
+        admit(self._request_id, self._told.metadata)
         start = Start(
-            request_id=self._request.request_id or self._told.request_id or uuid4().hex,
+            request_id=self._request_id,
             model=self._told.model or self._request.options.model or model,
             prompt_tokens=usage.prompt_tokens or prompt_tokens,
         )
-        self._held, parts = behind(self._request.options.continue_from, iter(scripted))
-        if isinstance(scripted, list):
-            yield from self._known(list(parts), start)
-        else:
-            yield from self._unknown(parts, start)
-
-    def _known(self, parts: list[Delta], start: Start) -> Iterator[StreamGenerateResponse]:
-        """Deltas whose end is known: the last one and the summary are one message."""
+        self._held, rest = behind(self._request.options.continue_from, iter(scripted))
+        parts = list(rest) if isinstance(scripted, list) else rest
+        last = len(parts) if isinstance(parts, list) else None
         message = StreamGenerateResponse(start=start)
-        for left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        for number, part in enumerate(parts, start=1):
             self._wait_for_token()
             self._add(message, part)
-            if left or self._breaks:
+            # The last delta and the summary are one message, where it is known to be the last one.
+            if number != last or self._breaks:
                 yield message
                 message = StreamGenerateResponse()
-        self._complete(message, start)
-        yield message
-
-    def _unknown(self, parts: Iterator[Delta], start: Start) -> Iterator[StreamGenerateResponse]:
-        """Deltas that come into being while they are sent."""
-        message = StreamGenerateResponse(start=start)
-        for part in parts:
-            self._wait_for_token()
-            self._add(message, part)
-            yield message
-            message = StreamGenerateResponse()
         self._complete(message, start)
         yield message
 

@@ -47,10 +47,12 @@ the server; it may be a generator of deltas, and may raise an RpcError."""
 
 
 class Replies:
-    """What the next requests get. Threads may share it."""
+    """The requests that came, and what the next ones get. Threads may share it."""
 
     def __init__(self, default: Script | None) -> None:
         """`default` is for all requests for which there is nothing else; None refuses them."""
+        self.requests: list[Request] = []
+        """Those that came, in their order."""
         self._default = default
         self._queue: deque[Script] = deque()
         self._lock = threading.Lock()
@@ -68,12 +70,13 @@ class Replies:
             self._queue.append(script)
 
     def take(self, request: Request) -> Reply:
-        """The reply to a request.
+        """The reply to a request, which is recorded.
 
         Raises:
             RpcError: There is none, or the function raised it.
         """
         with self._lock:
+            self.requests.append(request)
             script = self._queue.popleft() if self._queue else self._default
         if script is None:
             raise InternalError("No reply is scripted for this request: use server.reply(...), or FakeServer(...)")

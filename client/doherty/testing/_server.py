@@ -57,7 +57,8 @@ class FakeServer:
         Raises:
             TypeError: It is no reply.
         """
-        self.requests: list[Request] = []
+        self._replies = Replies(reply)
+        self.requests = self._replies.requests
         """The requests for an answer, in the order in which they came."""
         self.count_requests: list[Request] = []
         """The requests to count tokens."""
@@ -68,7 +69,6 @@ class FakeServer:
         self.health = Health.SERVING
         """What `client.health()` and `client.wait_ready()` get."""
         self._latency: Latency | RpcError | None = None
-        self._replies = Replies(reply)
         self._calls = Calls()
         self._started = monotonic()
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "doherty-fake")

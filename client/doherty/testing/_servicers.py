@@ -2,18 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from doherty._core._deployment import Latency, ModelInfo
 from doherty._core._errors import RpcError
 from doherty._core._from_wire import optional
 from doherty._core._health import Health
-from doherty.testing._answer import CutOffError, PlayedAnswer, joined
+from doherty._core._results import ReplyMetadata
+from doherty.testing._answer import Admit, CutOffError, PlayedAnswer, joined
 from doherty.testing._multiplex import MultiplexedCalls
-from doherty.testing._request import Rpc, count_request_from_wire, request_from_wire
+from doherty.testing._request import Request, Rpc, count_request_from_wire, request_from_wire
 from doherty.testing._to_wire import (
     as_rpc_error,
     fill,
@@ -30,7 +33,6 @@ from doherty.v1.model_pb2 import GetModelResponse
 if TYPE_CHECKING:
     from doherty.testing._calls import Calls
     from doherty.testing._script import Replies
-    from doherty.testing._server import FakeServer
     from doherty.v1.latency_service_pb2 import GetLatencyRequest, GetLatencyResponse
     from doherty.v1.model_pb2 import GetModelRequest
     from doherty.v1.request_pb2 import GenerateRequest
@@ -38,11 +40,22 @@ if TYPE_CHECKING:
 _HEALTH: Final = {Health.SERVING: 1, Health.NOT_SERVING: 2}
 
 
+class Scripted(Protocol):
+    """What a fake server says besides answers. Its attributes are read for each call, because a test may set them."""
+
+    model: ModelInfo | RpcError
+    health: Health
+    count_requests: list[Request]
+    count_tokens: Callable[[Request], int]
+
+    @property
+    def latency(self) -> Latency | RpcError: ...
+
+
 class Generation(GenerationServiceServicer):
     """Answers what is scripted."""
 
-    def __init__(self, server: "FakeServer", replies: "Replies", calls: "Calls") -> None:
-        """Reads the server's attributes when they are needed, for a test may change them."""
+    def __init__(self, server: Scripted, replies: "Replies", calls: "Calls") -> None:
         self._server = server
         self._replies = replies
         self._calls = calls
@@ -50,12 +63,14 @@ class Generation(GenerationServiceServicer):
     def Generate(  # noqa: N802 - as the contract has it
         self, request: "GenerateRequest", context: grpc.ServicerContext
     ) -> wire.GenerateResponse:
+        trailing: list[tuple[str, str | bytes]] = []
+        admit = partial(begin_reply, context, trailing)
         with self._calls.running_call(context) as ended:
             try:
-                answer = joined(self._play(request, "Generate", ended, context))
+                answer = joined(self._play(request, "Generate", ended, context, admit=admit))
             except Exception as error:  # noqa: BLE001 - whatever a test's function raises is told to the caller
                 fail(context, error, request.request_id)
-        context.set_trailing_metadata((server_timing(answer.summary.timings),))
+        context.set_trailing_metadata((*trailing, server_timing(answer.summary.timings)))
         delta = answer.delta
         return wire.GenerateResponse(
             start=answer.start,
@@ -68,14 +83,13 @@ class Generation(GenerationServiceServicer):
     def StreamGenerate(  # noqa: N802
         self, request: "GenerateRequest", context: grpc.ServicerContext
     ) -> Iterator[wire.StreamGenerateResponse]:
-        def admit() -> None:
-            context.send_initial_metadata(())
-
+        trailing: list[tuple[str, str | bytes]] = []
+        admit = partial(begin_reply, context, trailing)
         with self._calls.running_call(context) as ended:
             try:
                 for message in self._play(request, "StreamGenerate", ended, context, admit=admit):
                     if message.HasField("summary"):
-                        context.set_trailing_metadata((server_timing(message.summary.timings),))
+                        context.set_trailing_metadata((*trailing, server_timing(message.summary.timings)))
                     yield message
             except Exception as error:  # noqa: BLE001
                 fail(context, error, request.request_id)
@@ -121,14 +135,13 @@ class Generation(GenerationServiceServicer):
         context: grpc.ServicerContext,
         *,
         timeout: float | None = None,
-        admit: Callable[[], None] = lambda: None,
+        admit: Admit = lambda _id, _metadata: None,
     ) -> Iterator[wire.StreamGenerateResponse]:
         received = monotonic()
         if rpc != "MultiplexGenerate":
             timeout = context.time_remaining()
         server = self._server
         asked = request_from_wire(request, rpc, timeout=timeout, metadata=metadata_of(context))
-        server.requests.append(asked)
         answer = PlayedAnswer(asked, self._replies.take(asked), ended, received)
         model = "" if isinstance(server.model, RpcError) else server.model.model
         yield from answer.messages(model, server.count_tokens(asked), admit)
@@ -137,8 +150,7 @@ class Generation(GenerationServiceServicer):
 class LatencyService(LatencyServiceServicer):
     """Tells what the test says, or what happened."""
 
-    def __init__(self, server: "FakeServer") -> None:
-        """Reads the server's attributes when they are needed."""
+    def __init__(self, server: Scripted) -> None:
         self._server = server
 
     def GetLatency(  # noqa: N802
@@ -150,7 +162,7 @@ class LatencyService(LatencyServiceServicer):
         return latency_to_wire(self._server.latency)
 
 
-def health_handler(server: "FakeServer") -> grpc.GenericRpcHandler:
+def health_handler(server: Scripted) -> grpc.GenericRpcHandler:
     """grpc.health.v1, whose messages have the bytes of well-known ones."""
 
     def check(request: StringValue, context: grpc.ServicerContext) -> Int32Value:
@@ -159,6 +171,14 @@ def health_handler(server: "FakeServer") -> grpc.GenericRpcHandler:
 
     method = grpc.unary_unary_rpc_method_handler(check, StringValue.FromString, Int32Value.SerializeToString)
     return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
+
+
+def begin_reply(
+    context: grpc.ServicerContext, trailing: list[tuple[str, str | bytes]], request_id: str, metadata: ReplyMetadata
+) -> None:
+    """Sends the initial metadata, and notes the trailing metadata."""
+    context.send_initial_metadata((("doherty-request-id", request_id), *metadata.initial.items()))
+    trailing += metadata.trailing.items()
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, str | bytes]:

@@ -125,13 +125,13 @@ def _check_kind(data: mmap.mmap) -> None:
 
 
 def _check_weights(cursor: "_Cursor", tensors: int, alignment: int) -> None:
-    """Reads the tensor table, and checks that the file reaches to the end of the last tensor."""
+    """Reads the tensor table, and checks that the file is long enough to contain all tensors."""
     end = 0
     for _ in range(tensors):
         cursor.string()
         size = math.prod(cursor.scalar("<Q") for _ in range(cursor.scalar("<I")))
-        numbers, block_bytes = _BLOCKS.get(cursor.scalar("<I"), (1, 0))  # an unknown type is left to llama.cpp
-        end = max(end, cursor.scalar("<Q") + size // numbers * block_bytes)
+        block_size, block_bytes = _BLOCKS.get(cursor.scalar("<I"), (1, 0))  # unknown types are not checked
+        end = max(end, cursor.scalar("<Q") + size // block_size * block_bytes)
     begin = -(-cursor.position // alignment) * alignment
     if tensors and cursor.size < begin + end:
         raise _CutOffError(f"it has {cursor.size} of {begin + end} bytes")

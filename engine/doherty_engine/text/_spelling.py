@@ -37,8 +37,8 @@ def spell_sentence_piece(token: str) -> bytes:
 def spelling(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
     """Chooses the function that converts tokens to bytes, by the decoder in tokenizer.json.
 
-    Without a decoder, every token is a word. Some decoders change the start of a text, for example remove a space. This
-    is ignored, because an answer follows its prompt.
+    Without a decoder, every token is a word. Some decoders also change the beginning of a text, for example by removing
+    a space. We ignore this, because an answer is never the beginning of a text: it follows its prompt.
 
     Raises:
         EngineSetupError: The kind of decoder is not supported.

@@ -1,5 +1,6 @@
 """The command `doherty keys`, which manages the file of API keys."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TypeVar
 import click
 from pydantic import ValidationError
 
+from doherty_service.command._key_display import key_as_json, key_line
 from doherty_service.metrics import KeyUse, UseUnknownError, read_key_use
 from doherty_service.security import UNLIMITED, ApiKey, KeysFileError, changed_key, changing_keys, new_key, read_keys
 
@@ -18,7 +20,39 @@ _DEFAULT = "default"
 _LIMIT = f"[N|{UNLIMITED}|{_DEFAULT}]"
 
 
-@click.group(name="keys")
+_EXAMPLES = """\
+\b
+Examples:
+  doherty keys add alice --per-minute 600 --keys-file keys.json
+  doherty keys list --keys-file keys.json
+  doherty serve --keys-file keys.json
+"""
+_EXAMPLES_OF_ADD = """\
+\b
+Examples:
+  doherty keys add batch --highest-priority batch --max-concurrent 64 --keys-file keys.json
+  DOHERTY_KEYS_FILE=keys.json doherty keys add ops --operator --json
+"""
+_EXAMPLES_OF_SET = """\
+\b
+Examples:
+  doherty keys set alice --tokens-per-minute 200000 --weight 2 --keys-file keys.json
+  doherty keys set alice --per-minute default --keys-file keys.json
+"""
+_EXAMPLES_OF_LIST = """\
+\b
+Examples:
+  doherty keys list --keys-file keys.json
+  doherty keys list --metrics localhost:9464 --json --keys-file keys.json
+"""
+_EXAMPLES_OF_REVOKE = """\
+\b
+Examples:
+  doherty keys revoke alice --keys-file keys.json
+"""
+
+
+@click.group(name="keys", epilog=_EXAMPLES)
 def keys() -> None:
     """Add, change, list and revoke the API keys of a server.
 
@@ -47,6 +81,10 @@ def _takes_file(command: _Command) -> _Command:
         required=True,
         help="The file of keys. [DOHERTY_KEYS_FILE]",
     )(command)
+
+
+def _takes_json(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def _takes_settings(command: _Command) -> _Command:
@@ -113,13 +151,22 @@ def _settings(context: click.Context, adapters: tuple[str, ...], *, all_adapters
     return settings
 
 
-@keys.command()
+@keys.command(epilog=_EXAMPLES_OF_ADD)
 @click.argument("name")
 @_takes_settings
+@_takes_json
 @_takes_file
 @click.pass_context
-def add(
-    context: click.Context, /, path: Path, name: str, adapters: tuple[str, ...], *, all_adapters: bool, **_: object
+def add(  # noqa: PLR0913 - the options
+    context: click.Context,
+    /,
+    path: Path,
+    name: str,
+    adapters: tuple[str, ...],
+    *,
+    all_adapters: bool,
+    as_json: bool,
+    **_: object,
 ) -> None:
     """Create a key for NAME and print it.
 
@@ -132,16 +179,17 @@ def add(
             if any(other.name == name for other in stored_keys):
                 raise click.UsageError(f"A key with the name {name!r} already exists.")
             stored_keys.append(key)
-    click.echo(token)
+    click.echo(json.dumps({"key": token, **key_as_json(key)}, indent=2) if as_json else token)
     click.echo("This is the only time that the key is shown.", err=True)
 
 
-@keys.command(name="set")
+@keys.command(name="set", epilog=_EXAMPLES_OF_SET)
 @click.argument("name_or_id")
 @_takes_settings
+@_takes_json
 @_takes_file
 @click.pass_context
-def set_key(
+def set_key(  # noqa: PLR0913 - the options
     context: click.Context,
     /,
     path: Path,
@@ -149,6 +197,7 @@ def set_key(
     adapters: tuple[str, ...],
     *,
     all_adapters: bool,
+    as_json: bool,
     **_: object,
 ) -> None:
     """Change the permissions of a key, which NAME_OR_ID selects.
@@ -163,31 +212,40 @@ def set_key(
         index = stored_keys.index(_find(stored_keys, name_or_id))
         stored_keys[index] = changed_key(stored_keys[index], settings)
         changed = stored_keys[index]
-    click.echo(_line(changed, len(changed.name)), err=True)
+    if as_json:
+        click.echo(json.dumps(key_as_json(changed), indent=2))
+    else:
+        click.echo(key_line(changed, len(changed.name)), err=True)
 
 
-@keys.command(name="list")
+@keys.command(name="list", epilog=_EXAMPLES_OF_LIST)
 @click.option(
     "--metrics",
     metavar="HOST:PORT",
     envvar="DOHERTY_METRICS_LISTEN",
     help="The server's metrics address; adds how much each key uses now. [DOHERTY_METRICS_LISTEN]",
 )
+@_takes_json
 @_takes_file
-def list_keys(path: Path, metrics: str | None) -> None:
+def list_keys(path: Path, metrics: str | None, *, as_json: bool) -> None:
     """List the keys: id, name, date, permissions, and with --metrics what each uses now."""
     with _reporting_errors():
         stored_keys = read_keys(path)
         use = read_key_use(metrics) if metrics else {}
+    if as_json:
+        shown = [key_as_json(key, use.get(key.name, KeyUse()) if metrics else None) for key in stored_keys]
+        click.echo(json.dumps(shown, indent=2))
+        return
     width = max((len(key.name) for key in stored_keys), default=0)
     for key in stored_keys:
-        click.echo(_line(key, width, use.get(key.name)))
+        click.echo(key_line(key, width, use.get(key.name)))
 
 
-@keys.command()
+@keys.command(epilog=_EXAMPLES_OF_REVOKE)
 @click.argument("name_or_id")
+@_takes_json
 @_takes_file
-def revoke(path: Path, name_or_id: str) -> None:
+def revoke(path: Path, name_or_id: str, *, as_json: bool) -> None:
     """Revoke a key, which NAME_OR_ID selects.
 
     Requests that are running may finish.
@@ -195,37 +253,10 @@ def revoke(path: Path, name_or_id: str) -> None:
     with _changing(path) as stored_keys:
         key = _find(stored_keys, name_or_id)
         stored_keys.remove(key)
-    click.echo(f"revoked {key.id}  {key.name}", err=True)
-
-
-def _line(key: ApiKey, width: int, use: KeyUse | None = None) -> str:
-    line = f"{key.id}  {key.name:<{width}}  {key.created:%Y-%m-%d}  {', '.join(_permissions(key)) or 'no limits'}"
-    return line if use is None else f"{line}  [{', '.join(_current_use(use))}]"
-
-
-def _permissions(key: ApiKey) -> Iterator[str]:
-    """Yields the permissions of a key that differ from those of a new key."""
-    if key.adapters is not None:
-        yield f"adapters {' '.join(key.adapters) or 'none'}"
-    if key.max_concurrent is not None:
-        yield f"{key.max_concurrent} at a time"
-    if key.per_minute is not None:
-        yield f"{key.per_minute} a minute"
-    if key.operator:
-        yield "operator"
-    if key.tokens_per_minute is not None:
-        yield f"{key.tokens_per_minute} tokens a minute"
-    if key.weight != ApiKey.model_fields["weight"].default:
-        yield f"weight {key.weight:g}"
-    if key.highest_priority != ApiKey.model_fields["highest_priority"].default:
-        yield f"at most {key.highest_priority}"
-
-
-def _current_use(use: KeyUse) -> Iterator[str]:
-    yield f"{use.running} running"
-    yield f"{use.queued} waiting"
-    for limit, share in use.shares.items():
-        yield f"{share:.0%} of {limit.replace('_', '-')}"
+    if as_json:
+        click.echo(json.dumps(key_as_json(key), indent=2))
+    else:
+        click.echo(f"revoked {key.id}  {key.name}", err=True)
 
 
 def _find(stored_keys: list[ApiKey], name_or_id: str) -> ApiKey:

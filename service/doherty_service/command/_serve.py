@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from doherty_engine import EngineSetupError, engine_names, engine_options
+from doherty_engine import EngineSetupError, engine_names, engine_options, is_engine_installed
 from doherty_service.lifecycle import run
 from doherty_service.process import UnfitFileError, prepare_process
 from doherty_service.settings import CONFIG_VARIABLE, PREFIX, Settings, as_toml, sources, variable_of
@@ -81,13 +81,45 @@ def _stop(sentence: str) -> NoReturn:
 
 
 class _Serve(click.Command):
-    """Appends the options of all engines to the help text. The engines are imported only for this."""
+    """Appends the options of the installed engines to the help text. The engines are imported only for this."""
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = []
         for name in engine_names():
-            with formatter.section(f"Options of the engine {name}, as -o KEY=VALUE"):
-                formatter.write_dl(list(engine_options(name).items()))
+            if is_engine_installed(name):
+                _write_options(name, formatter)
+            else:
+                others.append(name)
+        if others:
+            with formatter.section("Engines that are not installed"):
+                formatter.write_text(f"{', '.join(others)}; `doherty serve --help-engine NAME` shows their options.")
+        super().format_epilog(ctx, formatter)
 
+
+def _write_options(engine: str, formatter: click.HelpFormatter) -> None:
+    with formatter.section(f"Options of the engine {engine}, as -o KEY=VALUE"):
+        formatter.write_dl(list(engine_options(engine).items()))
+
+
+def _show_engine(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is None or context.resilient_parsing:
+        return
+    formatter = context.make_formatter()
+    _write_options(name, formatter)
+    click.echo(formatter.getvalue(), nl=False)
+    context.exit()
+
+
+_EXAMPLES = """\
+\b
+Examples:
+  doherty serve
+  doherty serve --model ~/models/qwen.gguf -o threads=8
+  doherty serve --engine synthetic --listen 127.0.0.1:0
+  doherty serve --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --keys-file keys.json
+  doherty serve --config doherty.toml --print-config
+  doherty serve --help-engine vllm
+"""
 
 serve = _Serve(
     "serve",
@@ -95,8 +127,17 @@ serve = _Serve(
     params=[
         click.Option(["--config"], type=click.Path(exists=True, dir_okay=False), help="A TOML file of settings."),
         click.Option(["--print-config"], is_flag=True, help="Print the effective settings as TOML and exit."),
+        click.Option(
+            ["--help-engine"],
+            type=click.Choice(engine_names()),
+            callback=_show_engine,
+            expose_value=False,
+            is_eager=True,
+            help="Show the options of an engine, installed or not, and exit.",
+        ),
         *(_option(name, field) for name, field in Settings.model_fields.items()),
     ],
     help="Serve a model over gRPC, until SIGTERM or SIGINT.",
+    epilog=_EXAMPLES,
 )
 """The command that the entry point `doherty.commands` refers to."""

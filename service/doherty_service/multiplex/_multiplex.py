@@ -202,7 +202,7 @@ class Multiplex(MessageWriter):
         await self.record.caller.refresh()
 
     def is_full(self) -> bool:
-        """Whether no more requests should be begun now."""
+        """Whether enough requests are open or waiting, so that no more may begin."""
         waiting_bytes = sum(map(len, self._waiting.values()))
         return len(self._lanes) >= 2 * self._most_open or waiting_bytes > _MOST_WAITING_BYTES
 

@@ -8,7 +8,7 @@ PREFIX = "DOHERTY_"
 CONFIG_VARIABLE = "DOHERTY_CONFIG"
 """The path of the TOML file; the flag --config sets the same."""
 
-CLIENT_VARIABLES = frozenset({"DOHERTY_API_KEY", "DOHERTY_TARGET", "DOHERTY_TLS_CA"})
+CLIENT_VARIABLES = frozenset({"DOHERTY_API_KEY", "DOHERTY_LOG", "DOHERTY_TARGET", "DOHERTY_TLS_CA"})
 """Variables of the SDK and the command line. A server's environment may contain them, too."""
 
 _SERVICE_LINK = re.compile(

@@ -66,7 +66,7 @@ def quantiles(values: Quantiles) -> latency_service_pb2.Quantiles:
 def latency(
     snapshot: Snapshot, totals: Tally, may_see: Callable[[str], bool]
 ) -> latency_service_pb2.GetLatencyResponse:
-    """The part of GetLatency's reply that comes from the window and the totals, with keys that the caller may see."""
+    """Builds GetLatency's reply from the window and the totals. It names only keys that the caller may see."""
     return latency_service_pb2.GetLatencyResponse(
         window=duration(snapshot.window),
         answers=snapshot.answers,

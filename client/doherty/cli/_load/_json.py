@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Final
 
+from doherty import __version__
 from doherty.cli._load._run import LoadOptions, LoadResult, Side
 from doherty.cli._load._statistics import quantiles
 from doherty.cli._load._summary import (
@@ -22,6 +23,7 @@ SCHEMA: Final = """\
 \b
 load          loop ("closed" or "open"), concurrency, rate, requests, duration,
               block, warm_up, seed, streaming, max_output_tokens, prompts
+begun         when, as ISO 8601; client_version is that of this command
 interrupted   whether Ctrl-C ended it early
 targets       one object for each target:
   target, model, engine, engine_version, server_version
@@ -52,6 +54,8 @@ def run_as_json(run: LoadResult) -> dict[str, Any]:
     """All of it; SCHEMA says what is what."""
     result: dict[str, Any] = {
         "load": _load(run.load),
+        "begun": run.begun.isoformat(timespec="seconds"),
+        "client_version": __version__,
         "interrupted": run.interrupted,
         "targets": [_side(side) for side in run.sides],
     }

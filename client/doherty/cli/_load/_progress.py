@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from doherty.cli._console import make_console
+from doherty.cli._echo import silenced
 from doherty.cli._load._run import LoadOptions
 from doherty.cli._load._sample import Sample
 
@@ -15,7 +16,7 @@ from doherty.cli._load._sample import Sample
 @contextmanager
 def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], None]]:
     """Shows a bar on stderr, if that is a terminal; gives what is to be called with each request that has ended."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -28,7 +29,7 @@ def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], Non
         # Drawing takes from the same processor as measuring.
         refresh_per_second=4,
     )
-    with bar:
+    with silenced(), bar:
         yield _Bar(bar, load, targets).advance
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from doherty import Message
+from doherty.cli._conversation import parse_messages, parse_text
 
 LoadPrompt = str | tuple[Message, ...]
 """One user message, or a conversation."""
@@ -42,20 +43,5 @@ def _parse_object(line: str) -> LoadPrompt:
     if not isinstance(entry, dict) or ("prompt" in entry) == ("messages" in entry):
         raise ValueError('it is no JSON object with either "prompt" or "messages"')
     if "prompt" in entry:
-        return _text(entry["prompt"])
-    if not isinstance(entry["messages"], list) or not entry["messages"]:
-        raise TypeError('"messages" is not a list of messages')
-    return tuple(map(_parse_message, entry["messages"]))
-
-
-def _parse_message(message: Any) -> Message:
-    if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-        raise TypeError('a message has "role" and "content"')
-    return Message(message["role"], _text(message["content"]))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    value.encode()  # JSON can escape half a character, which cannot be sent
-    return value
+        return parse_text(entry["prompt"])
+    return tuple(parse_messages(entry["messages"]))

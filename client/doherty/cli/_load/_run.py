@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import count, islice
 from math import inf
 from time import perf_counter
@@ -82,6 +83,8 @@ class LoadResult:
     load: LoadOptions
     sides: tuple[Side, ...]
     overhead: Overhead
+    begun: datetime
+    """When its first measured request was made, in local time."""
     interrupted: bool
     """Whether Ctrl-C ended it early."""
 
@@ -104,13 +107,14 @@ async def run_load(
     """
     async with AsyncExitStack() as stack:
         sides = [await _prepare(await stack.enter_async_context(client), load, on_sample) for client in clients]
+        begun = datetime.now().astimezone()
         with OverheadMeter() as meter:
             interrupted = await _stoppable(_measure(load, sides))
         for side in sides:
             side.after = await _look(side.asker.client)
     samples = [sample for side in sides for sample in side.samples]
     overhead = meter.overhead(sum(sample.messages for sample in samples), (sample.send_wait for sample in samples))
-    return LoadResult(load, tuple(sides), overhead, interrupted)
+    return LoadResult(load, tuple(sides), overhead, begun, interrupted)
 
 
 async def _prepare(client: AsyncClient, load: LoadOptions, on_sample: Callable[[Sample], None]) -> Side:

@@ -5,16 +5,17 @@ from typing import Final
 import click
 
 from doherty import Quantiles
-from doherty.cli._load._run import LoadOptions, LoadResult, Side
+from doherty.cli._load._run import LoadResult, Side
 from doherty.cli._load._statistics import Ratio, percentile, quantiles
 from doherty.cli._load._summary import (
     ITL,
     begun_and_complete,
     client_quantiles,
+    describe_load,
+    describe_throughput,
     errors,
     ratios,
     server_quantiles,
-    throughput,
     turned_away,
 )
 from doherty.cli._report import THRESHOLD
@@ -37,7 +38,7 @@ _VISIBLE: Final = 0.1
 
 def print_run(run: LoadResult) -> None:
     """Says what was done, and what came of it."""
-    _print_head(run.load, tuple(side.target for side in run.sides))
+    click.echo(describe_load(run))
     if run.interrupted:
         click.secho("\nInterrupted; this is what was measured until then.", fg="yellow")
     for letter, side in zip("AB", run.sides, strict=False):
@@ -47,25 +48,10 @@ def print_run(run: LoadResult) -> None:
     _print_overhead(run)
 
 
-def _print_head(load: LoadOptions, targets: tuple[str, ...]) -> None:
-    arrivals = f"closed loop of {load.concurrency}" if load.rate is None else f"open loop, {load.rate:g} requests/s"
-    amount = [f"{load.requests} requests" if load.requests else "", f"{load.duration:g} s" if load.duration else ""]
-    cut = f"cut at {load.max_output_tokens} tokens" if load.max_output_tokens else "as long as the server allows"
-    blocks = f", in blocks of {load.block} in turn" if len(targets) > 1 else ""
-    click.echo(
-        f"{' and '.join(targets)}: {arrivals}, {' or '.join(filter(None, amount))}{blocks}, "
-        f"{'streaming' if load.streaming else 'unary'}, answers {cut}"
-    )
-
-
 def _print_side(side: Side, name: str) -> None:
     answers, model = side.answers, side.model
     click.secho(f"\n{name}{brief(model.model)} on {brief(model.engine)} at {side.target}", bold=True)
-    answers_per_second, tokens_per_second = throughput(side)
-    click.echo(
-        f"{len(answers)} of {len(side.samples)} requests answered in {side.seconds:.1f} s: "
-        f"{answers_per_second:.1f} answers/s, {tokens_per_second:.0f} tokens/s\n"
-    )
+    click.echo(f"{describe_throughput(side)}\n")
     client, server = client_quantiles(answers), server_quantiles(answers)
     print_table(
         [(label, *_cells(client.get(name)), *_cells(server.get(name))) for name, label in _LABELS.items()],

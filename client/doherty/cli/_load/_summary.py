@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from doherty import Quantiles, Timings
+from doherty import Quantiles, Timings, __version__
 from doherty.cli._load._run import LoadResult, Side
 from doherty.cli._load._sample import Sample
 from doherty.cli._load._statistics import Ratio, quantiles, ratio_of_medians
@@ -78,6 +78,35 @@ def throughput(side: Side) -> tuple[float, float]:
     if not side.seconds:
         return 0.0, 0.0
     return len(side.answers) / side.seconds, sum(sample.output_tokens for sample in side.answers) / side.seconds
+
+
+def describe_load(run: LoadResult) -> str:
+    """Which requests were made, when, and by which version of this package, on one line."""
+    load = run.load
+    arrivals = f"closed loop of {load.concurrency}" if load.rate is None else f"open loop, {load.rate:g} requests/s"
+    amount = [f"{load.requests} requests" if load.requests else "", f"{load.duration:g} s" if load.duration else ""]
+    cut = f"cut at {load.max_output_tokens} tokens" if load.max_output_tokens else "as long as the server allows"
+    blocks = f", in blocks of {load.block} in turn" if len(run.sides) > 1 else ""
+    return (
+        f"{arrivals}, {' or '.join(filter(None, amount))}{blocks}, {'streaming' if load.streaming else 'unary'}, "
+        f"answers {cut}; {run.begun:%Y-%m-%d %H:%M}, doherty {__version__}"
+    )
+
+
+def describe_side(side: Side) -> str:
+    """What was measured at which server, on one line."""
+    model = side.model
+    server = f"{model.model} on {model.engine} {model.engine_version}, server {model.server_version}"
+    return f"{side.target}: {server}; {describe_throughput(side)}"
+
+
+def describe_throughput(side: Side) -> str:
+    """How many answers came, and how fast."""
+    answers_per_second, tokens_per_second = throughput(side)
+    return (
+        f"{len(side.answers)} of {len(side.samples)} requests answered in {side.seconds:.1f} s: "
+        f"{answers_per_second:.1f} answers/s, {tokens_per_second:.0f} tokens/s"
+    )
 
 
 def ratios(run: LoadResult) -> dict[str, Ratio | None]:

@@ -38,5 +38,5 @@ def export_hf_checkpoint(
     weights = struct.pack("<Q", len(header)) + header + bytes(8) + struct.pack("<f", scale)
     (folder / "model.safetensors").write_bytes(weights)
     scenario().reach("save")
-    told = {"quant_algo": "FP8", "quant_method": "modelopt", "ignore": left_out}
-    (folder / "config.json").write_text(json.dumps(model.config | {"quantization_config": told}))
+    quantization_config = {"quant_algo": "FP8", "quant_method": "modelopt", "ignore": left_out}
+    (folder / "config.json").write_text(json.dumps(model.config | {"quantization_config": quantization_config}))

@@ -101,8 +101,8 @@ class AsyncLLM:
         assert isinstance(usage_context, UsageContext)
         assert start_engine_loop
         config = engine_args.create_engine_config(usage_context)
-        told = json.loads((Path(config.model_config.model) / "config.json").read_text())
-        is_fp8 = "quantization" in engine_args.arguments or "quantization_config" in told
+        model_config = json.loads((Path(config.model_config.model) / "config.json").read_text())
+        is_fp8 = "quantization" in engine_args.arguments or "quantization_config" in model_config
         if "FAKE_VLLM_HANGS_IN_LOAD" in os.environ:
             _start_process().join()
             raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
@@ -254,10 +254,10 @@ class AsyncLLM:
             stats.first_token_ts = stats.first_token_ts or now
             stats.last_token_ts = now
             stats.num_generation_tokens += len(output.new_token_ids)
-            told = _output(output, stats)
+            request_output = _output(output, stats)
             if request.params.prompt_logprobs is not None:
-                told.prompt_logprobs = self._prompt_logprobs(request.prompt_token_ids)
-            collector.put(told)
+                request_output.prompt_logprobs = self._prompt_logprobs(request.prompt_token_ids)
+            collector.put(request_output)
             if output.finish_reason is not None:
                 del self._states[output.request_id]
                 self._external.pop(output.request_id.rpartition("-")[0], None)

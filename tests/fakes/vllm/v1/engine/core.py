@@ -190,8 +190,8 @@ class EngineCore:
             if outputs[-1].finish_reason is not None:
                 del self._running[request.request_id]
         used = sum(-(-(len(one.prompt_token_ids) + len(one.output)) // _BLOCK) for one in self._running.values())
-        told = stats if stats.num_drafts else None
-        return Step(outputs, len(self._running), len(self._waiting), used / _BLOCKS, told)
+        reported = stats if stats.num_drafts else None
+        return Step(outputs, len(self._running), len(self._waiting), used / _BLOCKS, reported)
 
     def _drafts(self, batch_size: int) -> int:
         """How many tokens are drafted for each of so many requests."""

@@ -1,0 +1,108 @@
+"""The log lines of the SDK. Their fields have the names that they have in the server's log."""
+
+import logging
+import os
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from doherty._core._status import Status
+    from doherty._core._trace import Trace
+
+_LOG: Final = logging.getLogger("doherty")
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class AttemptLog:
+    """Writes one line for each attempt of a call: at level INFO if another one follows, else DEBUG."""
+
+    def __init__(self) -> None:
+        self.request_id: str | None = None
+        """The id in the server's log; before it is known, that of the caller."""
+        self._rpc = ""
+        self._target = ""
+        self._attempt = 1
+        self._began = 0.0
+        self._trace_ids: Mapping[str, str] = {}
+
+    def begin(self, rpc: str, target: str, attempt: int, request_id: str | None, trace: "Trace") -> None:
+        """Notes what the next attempt is."""
+        self.request_id = request_id or self.request_id
+        self._rpc = rpc
+        self._target = target
+        self._attempt = attempt
+        self._trace_ids = trace.ids
+        self._began = perf_counter()
+
+    def succeed(self) -> None:
+        """Logs that the attempt was the last one and ended with OK."""
+        if _LOG.isEnabledFor(logging.DEBUG):
+            self._write(logging.DEBUG, "OK", None, "")
+
+    def cancel(self, reason: str | None) -> None:
+        """Logs that this process ended the attempt: its caller did, or a timeout, whose reason is given."""
+        if _LOG.isEnabledFor(logging.DEBUG):
+            self._write(logging.DEBUG, "CANCELLED", reason, " (by the client)")
+
+    def fail(self, status: "Status", pause: float | None) -> None:
+        """Logs that the attempt failed.
+
+        Args:
+            status: How it ended.
+            pause: The seconds until the next attempt; None if none follows.
+        """
+        level = logging.DEBUG if pause is None else logging.INFO
+        if not _LOG.isEnabledFor(level):
+            return
+        self.request_id = status.request_id or self.request_id
+        more = f" ({status.message})"
+        if pause is not None:
+            more += f", attempt {self._attempt + 1} follows in {pause:.3f} s"
+        self._write(level, status.code.name, status.reason, more, pause=pause)
+
+    def _write(self, level: int, code: str, reason: str | None, more: str, *, pause: float | None = None) -> None:
+        seconds = perf_counter() - self._began
+        fields = {
+            "rpc": self._rpc,
+            "target": self._target,
+            "request_id": self.request_id,
+            "attempt": self._attempt,
+            "code": code,
+            "reason": reason,
+            "duration_ms": round(seconds * 1000, 3),
+            "pause_ms": None if pause is None else round(pause * 1000, 3),
+            "trace_id": None,
+            "span_id": None,
+            **self._trace_ids,
+        }
+        request = f", request {self.request_id}" if self.request_id else ""
+        text = "%s at %s: %s after %.3f s%s%s"
+        _LOG.log(level, text, self._rpc, self._target, code, seconds, request, more, extra=fields)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to standard error as long as the program has no handler of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if all(handler is self for handler in (*_LOG.handlers, *logging.getLogger().handlers)):
+            super().emit(record)
+
+
+def _follow_environment() -> None:
+    """Sets the level that the environment's DOHERTY_LOG says."""
+    level = os.environ.get("DOHERTY_LOG")
+    if not level:
+        return
+    if level.lower() not in _LEVELS:
+        _LOG.warning("DOHERTY_LOG is one of %s, not %r", ", ".join(_LEVELS), level)
+        return
+    _LOG.setLevel(level.upper())
+    handler = _StandardError()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _LOG.addHandler(handler)
+
+
+_follow_environment()

@@ -1,0 +1,93 @@
+"""What there is to say of an answer besides its text."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import click
+
+from doherty import Generation, TokenLogprob
+from doherty.cli._tables import Row, milliseconds, print_table
+from doherty.cli._terminal import brief
+
+
+class _OneLine(logging.Formatter):
+    """A server's error message is in some of the lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return brief(super().format(record))
+
+
+def log_attempts() -> None:
+    """Writes the SDK's log lines, one for each attempt of a call, to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s"))
+    logger = logging.getLogger("doherty")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+def print_details(generation: Generation) -> None:
+    """Prints on stderr what the server said of an answer."""
+    print_table(list(_detail_rows(generation)), err=True)
+
+
+def _detail_rows(generation: Generation) -> Iterator[Row]:
+    usage, timings = generation.usage, generation.timings
+    cached = "" if usage.cached_tokens is None else f", {usage.cached_tokens} of them from the cache"
+    stop = "" if generation.stop_text is None else f", at {generation.stop_text!r}"
+    yield "request", generation.request_id
+    yield "model", generation.model
+    yield "prompt", f"{usage.prompt_tokens} tokens{cached}"
+    yield "answer", f"{usage.output_tokens} tokens, {generation.finish_reason}{stop}"
+    if generation.seed is not None:
+        yield "seed", str(generation.seed)
+    if generation.speculation is not None:
+        drafts = generation.speculation
+        yield "drafts", f"{drafts.accepted_tokens} of {drafts.draft_tokens} accepted, in {drafts.steps} steps"
+    for name, seconds in (
+        ("queue", timings.queue),
+        ("preprocess", timings.preprocess),
+        ("first token (TTFT)", timings.time_to_first_token),
+        ("per token (TPOT)", timings.time_per_output_token),
+        ("last token (TTLT)", timings.time_to_last_token),
+        ("total", timings.total),
+        ("network", generation.network),
+    ):
+        yield name, f"{milliseconds(seconds)} ms" if seconds is not None else "-"
+
+
+def with_token_texts(generation: Generation) -> dict[str, object]:
+    """The fields of an answer, in which each token has its text beside its bytes."""
+    fields = asdict(generation)
+    for entry in fields["logprobs"] or ():
+        for token in (entry, *entry["top"]):
+            token["text"] = token["token"].decode(errors="replace")
+    return fields
+
+
+def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:
+    """Prints a table of the tokens, how probable each was, and the most probable ones at its place."""
+    click.echo()
+    print_table(
+        [
+            (
+                _quoted(entry.token),
+                f"{entry.logprob:.3f}",
+                f"{math.exp(entry.logprob):.1%}",
+                ", ".join(f"{_quoted(top.token)} {math.exp(top.logprob):.1%}" for top in entry.top),
+            )
+            for entry in logprobs
+        ]
+        or [("-", "-", "-", "-")],
+        headings=("token", "log probability", "probability", "most probable"),
+    )
+
+
+def _quoted(token: bytes) -> str:
+    """A token as text; as bytes where it is not a whole code point."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)

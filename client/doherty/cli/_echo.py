@@ -1,0 +1,33 @@
+"""What a terminal shows of the keys that are typed while the command draws on it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps the terminal from showing what is typed in the meantime; the next prompt gets it.
+
+    A key that is shown moves the cursor, also the ^C of Ctrl-C. What is then drawn on the same lines again starts at a
+    wrong place, so that lines stand there twice.
+    """
+    try:
+        termios: Any = import_module("termios")
+    except ModuleNotFoundError:  # Windows shows no keys by itself
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    changed = list(before)
+    changed[3] &= ~termios.ECHO  # the local modes
+    termios.tcsetattr(terminal, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
