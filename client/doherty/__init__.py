@@ -16,6 +16,7 @@ from doherty._version import __version__
 
 if TYPE_CHECKING:
     from doherty._aio._client import AsyncClient
+    from doherty._aio._map import AsyncMap
     from doherty._aio._stream import AsyncGenerationStream
     from doherty._core._deployment import (
         EndedRequests,
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
         UnavailableError,
         UnsupportedError,
     )
+    from doherty._core._events import ServerLost, StreamEvent, StreamFinished, StreamResumed, StreamStarted
     from doherty._core._health import Health
+    from doherty._core._map import MapResult
     from doherty._core._metadata import Metadata
     from doherty._core._options import GenerateOptions
     from doherty._core._prompt import Message, Prompt, RawText, Role, TokenIds
@@ -64,6 +67,7 @@ __all__ = [
     "NOT_GIVEN",
     "AsyncClient",
     "AsyncGenerationStream",
+    "AsyncMap",
     "AuthenticationError",
     "CancelledByServerError",
     "Client",
@@ -86,6 +90,7 @@ __all__ = [
     "KeyRequests",
     "Latency",
     "Limits",
+    "MapResult",
     "Message",
     "Metadata",
     "ModelInfo",
@@ -103,8 +108,13 @@ __all__ = [
     "Role",
     "RpcError",
     "SamplingDefaults",
+    "ServerLost",
     "Speculation",
     "StreamError",
+    "StreamEvent",
+    "StreamFinished",
+    "StreamResumed",
+    "StreamStarted",
     "TLSConfig",
     "Timings",
     "TokenIds",
@@ -118,6 +128,7 @@ __all__ = [
 
 _NAMES = {
     "doherty._aio._client": ("AsyncClient",),
+    "doherty._aio._map": ("AsyncMap",),
     "doherty._aio._stream": ("AsyncGenerationStream",),
     "doherty._core._deployment": (
         "EndedRequests",
@@ -151,7 +162,9 @@ _NAMES = {
         "UnavailableError",
         "UnsupportedError",
     ),
+    "doherty._core._events": ("ServerLost", "StreamEvent", "StreamFinished", "StreamResumed", "StreamStarted"),
     "doherty._core._health": ("Health",),
+    "doherty._core._map": ("MapResult",),
     "doherty._core._metadata": ("Metadata",),
     "doherty._core._options": ("GenerateOptions",),
     "doherty._core._prompt": ("Message", "Prompt", "RawText", "Role", "TokenIds"),

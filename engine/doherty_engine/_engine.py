@@ -89,6 +89,11 @@ class Health:
 class RequestHandle(Protocol):
     """A request that an engine is working on."""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the engine has read the request, and found nothing wrong with it."""
+        ...
+
     def abort(self) -> None:
         """Makes the engine drop the request within one step or prompt batch. Does nothing if it has already ended.
 

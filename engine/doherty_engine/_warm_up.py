@@ -57,6 +57,8 @@ class WarmUp:
 class RefusedHandle:
     """The handle of a request that was refused."""
 
+    is_read = False
+
     def abort(self) -> None:
         """Does nothing, because the request has already ended."""
 

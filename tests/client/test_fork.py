@@ -77,3 +77,32 @@ def test_a_client_says_that_it_did_not_come_along(synthetic_server: ServerProces
     command = [sys.executable, "-c", program, synthetic_server.target]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     assert finished.returncode == 0, finished.stderr
+
+
+USE_UNUSED = """
+import os, sys, warnings
+from doherty import Client
+
+warnings.simplefilter("ignore", DeprecationWarning)
+clients = [Client(sys.argv[1]), Client("localhost:1", tls=True, retry=None)]
+children = [os.fork()]
+if children[0]:
+    children.append(os.fork())
+clients[0].generate("Hi", max_output_tokens=1)
+clients[0].stream_generate("Hi", max_output_tokens=1, idle_timeout=30).result()
+try:
+    clients[1].generate("Hi", timeout=5)
+except ConnectionError:
+    pass
+for client in clients:
+    client.close()
+if 0 in children:
+    os._exit(0)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_a_client_that_was_not_used_survives_a_fork(synthetic_server: ServerProcess) -> None:
+    command = [sys.executable, "-c", USE_UNUSED, synthetic_server.target]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert finished.returncode == 0, finished.stderr

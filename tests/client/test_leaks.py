@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doherty import DeadlineExceededError
+from doherty import ClientClosedError, DeadlineExceededError
 from support.proxy import proxy
 from support.server import ServerProcess
 from support.twins import ENDLESS, Kind, Twin, open_twin
@@ -63,3 +63,29 @@ async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synt
             assert not thread.is_alive(), thread
     while asyncio.all_tasks() - tasks or _sockets() > sockets:  # noqa: ASYNC110 - gRPC tells nobody
         await asyncio.sleep(0.01)
+
+
+def _threads() -> set[threading.Thread]:
+    """The threads but those that run the synchronous client in these tests."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+
+
+async def test_everything_has_ended_when_close_returns(synthetic_server: ServerProcess) -> None:
+    threads = _threads()
+    async with open_twin("Client", synthetic_server.target) as twin:
+        left = twin.stream("Hi", idle_timeout=60, **ENDLESS)
+        for _ in range(2):  # the timeout begins with the first delta
+            await left.next()
+        reading = asyncio.create_task(twin.stream("Hi", idle_timeout=60, **ENDLESS).rest())
+        waiting = asyncio.create_task(twin.generate("Hi", **ENDLESS))
+        while (await twin("latency")).running < 3:
+            pass
+        while len(_threads() - threads) < 3:  # gRPC's, and one for each timeout
+            await twin("latency")
+        await twin("close")
+        assert not _threads() - threads
+    for task in (reading, waiting):
+        with pytest.raises(ClientClosedError):
+            await task
+    with pytest.raises(ClientClosedError):
+        await left.next()

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from doherty import AsyncClient, ClientClosedError, DeadlineExceededError
-from doherty._sync._alarm import Alarm
+from doherty._sync._alarm import Alarm, Alarms
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
 from support.server import ServerProcess
@@ -146,14 +146,14 @@ def test_an_alarm_rings_once_and_in_time() -> None:
         def ring(self) -> None:
             self.rung.set()
 
-    bell = Bell()
-    alarm = Alarm(bell.ring)
+    bell, alarms = Bell(), Alarms()
+    alarm = Alarm(bell.ring, alarms)
     for _ in range(3):
         with alarm.limit(30):
             pass
     with alarm.limit(0.05):
         assert bell.rung.wait(10)
-    quiet = Alarm(Bell().ring)
+    quiet = Alarm(Bell().ring, alarms)
     with quiet.limit(None):
         pass
     with quiet.limit(30):

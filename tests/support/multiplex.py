@@ -135,6 +135,10 @@ class Rpc:
         assert not self.ended & set(identifiers), "a part behind the last"
         assert set(identifiers) <= self._begun
         for part in message.parts:
+            if part.HasField("admission"):
+                assert [field.name for field, _ in part.ListFields()] == ["id", "admission"]
+                assert part.id not in self._seen
+                continue
             assert part.HasField("response") is not part.HasField("status")
             assert part.HasField("status") or not part.HasField("timings")
             if part.HasField("response"):
@@ -142,7 +146,7 @@ class Rpc:
                 assert part.response.HasField("delta") or part.response.HasField("summary")
             else:
                 assert part.status.code
-        self._seen |= set(identifiers)
+        self._seen |= {part.id for part in message.parts if not part.HasField("admission")}
         self.ended |= {part.id for part in message.parts if is_last(part)}
 
 

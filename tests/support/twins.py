@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from doherty import AsyncClient, AsyncGenerationStream, Client, Delta, GenerateOptions, Generation, GenerationStream
+from doherty import (
+    AsyncClient,
+    AsyncGenerationStream,
+    Client,
+    Delta,
+    GenerateOptions,
+    Generation,
+    GenerationStream,
+    StreamEvent,
+)
 
 Kind = Literal["Client", "AsyncClient", "multiplex"]
 """The two clients, and the second one with all requests on one RPC."""
@@ -27,6 +36,23 @@ class StreamTwin:
 
     def __init__(self, stream: GenerationStream | AsyncGenerationStream) -> None:
         self.stream: GenerationStream | AsyncGenerationStream = stream
+
+    async def enter(self) -> None:
+        """Enters its block, which is not left by this."""
+        if isinstance(self.stream, AsyncGenerationStream):
+            await self.stream.__aenter__()
+        else:
+            await asyncio.to_thread(self.stream.__enter__)
+
+    async def events(self) -> AsyncIterator[StreamEvent]:
+        """The rest as `events` gives it."""
+        if isinstance(self.stream, AsyncGenerationStream):
+            async for event in self.stream.events():
+                yield event
+            return
+        events = self.stream.events()
+        while (following := await asyncio.to_thread(next, events, None)) is not None:
+            yield following
 
     async def next(self) -> Delta | None:
         """The next delta, None at the end."""

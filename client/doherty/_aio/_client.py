@@ -2,7 +2,7 @@
 
 # ruff: noqa: ASYNC109 - the timeout is the call's deadline, which gRPC keeps and the server gets to know
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
@@ -20,6 +20,7 @@ from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from doherty._aio._map import AsyncMap
     from doherty._core._actions import KeySource
     from doherty._core._channel import ChannelOptions
     from doherty._core._deployment import Latency, ModelInfo
@@ -210,8 +211,11 @@ class AsyncClient:
         planned = plan_request(prompt, schema=schema, **parameters)
         pool = self._pool.connected()
         if planned.needs_stream:
-            async with AsyncGenerationStream[Any](pool, planned) as stream:
+            stream = AsyncGenerationStream[Any](pool, planned)
+            try:
                 return await stream.result()
+            finally:
+                await stream.close()
         return await pool.run(_calls.generate(pool.dispatch, planned))
 
     @overload
@@ -235,11 +239,78 @@ class AsyncClient:
     ) -> AsyncGenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
-        The request is sent at once; its failure is raised by reading the stream. The parameters are those of
+        The request is sent at once; its failure is raised by entering the stream's block, which waits until the server
+        has admitted it, or by reading the stream. The parameters are those of
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """
         return AsyncGenerationStream(self._pool.connected(), plan_request(prompt, schema=schema, **parameters))
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: None = None,
+        **parameters: "Unpack[Parameters]",
+    ) -> "AsyncMap[None]": ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: "type[ParsedT] | SchemaAdapter[ParsedT]",
+        **parameters: "Unpack[Parameters]",
+    ) -> "AsyncMap[ParsedT]": ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: object,
+        **parameters: "Unpack[Parameters]",
+    ) -> "AsyncMap[Any]": ...
+
+    def map(  # noqa: D417 - `generate` describes **parameters
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        schema: object = None,
+        **parameters: "Unpack[Parameters]",
+    ) -> "AsyncMap[Any]":
+        """Generates one whole answer to each of many prompts, a bounded number at a time.
+
+        Iterate over it with `async for`; each `MapResult` has the answer to a prompt, or the error in its place. What
+        all requests would fail of, as a parameter of a wrong type or a closed client, is raised instead. The first
+        step begins the requests; when the iteration ends early, those that run are cancelled.
+
+        Args:
+            prompts: Taken one by one as they are needed, so they may be many, or without end.
+            concurrency: How many requests run at the same time. Four times as many may have been begun and not been
+                read by the caller.
+            ordered: Whether the results come in the order of the prompts, rather than as they are ready.
+            schema: As for `generate`, and so are the other parameters.
+
+        Raises:
+            TypeError: `prompts` is no iterable, or one str.
+            ValueError: `concurrency` is less than 1.
+        """
+        from doherty._aio._map import AsyncMap  # noqa: PLC0415 - most programs never ask
+
+        def ask(prompt: Prompt) -> Awaitable[Generation[Any]]:
+            return self.generate(prompt, schema=schema, **parameters)
+
+        return AsyncMap(ask, prompts, concurrency=concurrency, ordered=ordered)
 
     async def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
         self,

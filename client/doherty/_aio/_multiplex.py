@@ -28,6 +28,9 @@ _FRAME_BYTES: Final = 64
 _CANCEL_BYTES: Final = 8
 """The most bytes that a cancel adds."""
 
+_TELL_ADMISSION: Final = ("doherty-tell-admission", "1")
+"""Asks the server to tell when requests are admitted. One that does not know it ignores it."""
+
 TURN: Final = 64
 """The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
@@ -85,7 +88,8 @@ class Multiplexer:
         if self._carrier is not None and self._carrier.metadata != send.shared:
             self._end_carrier()
         if self._carrier is None:
-            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=send.shared), send.shared, self._bound)
+            shared = (*send.shared, _TELL_ADMISSION)
+            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=shared), send.shared, self._bound)
         metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
         call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
         if self._carrier.requests >= self._most_requests:

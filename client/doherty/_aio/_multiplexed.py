@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
+from doherty._core._event_log import REQUEST_ID
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
@@ -60,19 +61,35 @@ class MultiplexedCall:
 
         `initial_metadata` is that of the RPC.
         """
-        self.initial_metadata = initial_metadata
+        self._rpc_metadata = initial_metadata
+        self._has_part = False
+        """Whether something of it has come, and the RPC's initial metadata before."""
         self._id = identifier
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._kept: deque[bytes] = deque()
         """The messages that came while nobody waited, encoded: a part of a message keeps all of it in memory, with the
         parts of all other requests."""
+        self._metadata: tuple[tuple[str, str], ...] | None = None
+        """What says that the request was admitted; empty if its first message or its end came without that."""
+        self._awaits_metadata: asyncio.Future[None] | None = None
         self._is_over = False
         self._error: BaseException | None = None
         self._arrival: asyncio.Future[wire.StreamGenerateResponse | None] | None = None
         """What the reader waits for: the next message, None where there is none."""
         self._callbacks: list[Callable[[MultiplexedCall], object]] = []
         self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
+
+    async def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Waits for the admission of the request, its first message or its end.
+
+        Returns:
+            The initial metadata of the RPC, and what those of a call of its own would say of the admission.
+        """
+        if self._metadata is None:
+            self._awaits_metadata = self._loop.create_future()
+            await self._awaits_metadata
+        return (*(await self._rpc_metadata()), *(self._metadata or ())) if self._has_part else ()
 
     async def read(self) -> Any:
         """Waits for the next message; grpc.aio.EOF after the last one.
@@ -143,6 +160,12 @@ class MultiplexedCall:
 
     def feed(self, part: wire.MultiplexPart) -> bool:
         """Takes in a part, and returns whether it was the last one."""
+        if self._metadata is None:
+            self._has_part = True
+            if part.HasField("admission"):
+                self._set_metadata(((REQUEST_ID, part.admission.request_id),))
+                return False
+            self._set_metadata(())
         if part.HasField("status"):
             self.end(_error(part.status, part.timings))
             return True
@@ -162,6 +185,8 @@ class MultiplexedCall:
             return
         self._is_over = True
         self._error = error
+        if self._metadata is None:
+            self._set_metadata(())
         if self._alarm is not None:
             self._alarm.cancel()
         callbacks, self._callbacks = self._callbacks, []
@@ -169,6 +194,11 @@ class MultiplexedCall:
             callback(self)
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+    def _set_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+        if self._awaits_metadata is not None and not self._awaits_metadata.done():
+            self._awaits_metadata.set_result(None)
 
     def _expire(self) -> None:
         self.end(MultiplexedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
-from doherty._aio._loop import cancels_task, running_loop
+from doherty._aio._loop import cancels_task, running_loop, wait_for_call
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import EventLoopError
@@ -144,7 +144,7 @@ class AsyncPool:
             grpc.aio.UsageError: The channel is closed.
         """
         call = self.call(send)
-        reply = await call
+        reply = await wait_for_call(call)
         if send.on_metadata is not None:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply

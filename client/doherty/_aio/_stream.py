@@ -1,7 +1,7 @@
 """A stream of deltas on an event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self
@@ -18,6 +18,7 @@ from doherty._core._stream import StreamState
 if TYPE_CHECKING:
     from doherty._aio._pool import AsyncPool
     from doherty._core._actions import Action
+    from doherty._core._events import StreamEvent
     from doherty._core._request import PlannedRequest
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 
@@ -43,18 +44,28 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._stopped = asyncio.Event()
         self._patience = Patience(pool.loop, self._lose_patience)
         self._pending = self._advance(None)
-        """The action to carry out before the request can be sent: nobody awaits the constructor."""
+        """What is to be carried out before there is an attempt to read."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Delta:
+        if (first := self._state.take_first_delta()) is not None:
+            return first
         while (message := await self._read()) is not None:
             if (delta := self._state.feed(message)) is not None:
                 return delta
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Self:
+        """Waits until the server has admitted the request, in as many attempts as that takes.
+
+        Raises:
+            RpcError: It was refused, or the call failed.
+            StreamError: The stream was closed.
+        """
+        if not self._state.events.is_admitted:
+            self._state.keep(await self._read(until_event=True))
         return self
 
     async def __aexit__(
@@ -102,6 +113,16 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         """How many times the answer was cut off and went on, at another server or at the same one."""
         return self._state.resumed
 
+    def events(self) -> "AsyncIterator[StreamEvent[ParsedT_co]]":
+        """The rest of the stream as an asynchronous iterator of events, deltas included.
+
+        It begins with StreamStarted, also where that has happened before, and ends with StreamFinished. In between,
+        each ServerLost is followed by StreamResumed, unless the stream fails.
+
+        Raises what reading the stream and `result` raise.
+        """
+        return _Events(self._next_event)
+
     async def result(self) -> Generation[ParsedT_co]:
         """Reads the rest, and returns the whole answer.
 
@@ -133,48 +154,76 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         if self._state.run_out_of_patience():
             self._stop()
 
-    async def _read(self) -> "StreamGenerateResponse | None":
-        """Waits for the next message, in as many attempts as it takes; None behind the last one."""
+    async def _next_event(self) -> "StreamEvent[ParsedT_co]":
+        """Waits for the next event, the last one being StreamFinished."""
+        from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
+
+        state = self._state
+        while not state.events.unread:
+            if (first := state.take_first_delta()) is not None:
+                return first
+            if (message := await self._read(until_event=True)) is not None:
+                state.keep(message)
+            elif not state.events.unread:
+                return StreamFinished(state.generation())
+        return make_event(state.events.unread.popleft())
+
+    async def _hear_admission(self) -> bool:
+        """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
+        events = self._state.events
+        return not events.is_admitted and events.read_metadata(await self._call.initial_metadata())
+
+    async def _read(self, *, until_event: bool = False) -> "StreamGenerateResponse | None":
+        """Waits for the next message, in as many attempts as it takes; None after the last one.
+
+        Args:
+            until_event: Whether to return None also when an event is there.
+        """
         if not self._state.ended:
             self._pool.check_loop()
+        begun = self._pool.loop.time()
         self._patience.begin(self._state.patience)
         try:
-            await self._carry_out_pending()
-            while not self._state.ended:
-                try:
-                    message: Any = await self._call.read()
-                except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
-                    if cancels_task(error):
-                        raise
-                    await self._proceed(error)
-                else:
-                    if message is not _EOF:
-                        if self._state.awaits_metadata:
-                            self._state.keep_metadata(await self._call.initial_metadata(), ())
-                        received: StreamGenerateResponse = message
-                        return received
-                    self._state.keep_metadata(await self._call.initial_metadata(), await self._call.trailing_metadata())
-                    await self._proceed(None)
+            message = await self._next_message(until_event=until_event)
         except asyncio.CancelledError:
             # gRPC does not cancel a call whose request is still being sent.
             self._cancel()
             raise
         finally:
             self._patience.end()
+        if message is not None:
+            return message
+        if not self._state.ended:
+            self._state.waited(self._pool.loop.time() - begun)
+            return None
         self._patience.stop()
         if self._state.failure is not None:
             raise self._state.failure
         return None
 
-    async def _carry_out_pending(self) -> None:
-        if (pending := self._pending) is not None and not self._state.ended:
-            self._pending = None
-            await self._proceed(await self._pool.carry_out(pending, self._stopped))
-
-    async def _proceed(self, result: object) -> None:
-        """Carries out actions until there is a call to read, or the stream has ended."""
-        while (action := self._advance(result)) is not None:
-            result = await self._pool.carry_out(action, self._stopped)
+    async def _next_message(self, *, until_event: bool) -> "StreamGenerateResponse | None":
+        state = self._state
+        while not state.ended and not (until_event and state.events.unread):
+            if self._pending is not None:
+                self._pending = self._advance(await self._pool.carry_out(self._pending, self._stopped))
+                continue
+            try:
+                if until_event and await self._hear_admission():
+                    continue
+                message: Any = await self._call.read()
+            except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
+                if cancels_task(error):
+                    raise
+                self._pending = self._advance(error)
+            else:
+                if message is not _EOF:
+                    if state.awaits_metadata:
+                        state.keep_metadata(await self._call.initial_metadata(), ())
+                    received: StreamGenerateResponse = message
+                    return received
+                state.keep_metadata(await self._call.initial_metadata(), await self._call.trailing_metadata())
+                self._pending = self._advance(None)
+        return None
 
     def _advance(self, result: object) -> "Action | None":
         """Begins the next attempt if it is time for it, else returns the next action."""
@@ -192,6 +241,26 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         targets = self._pool.dispatch.targets
         self._call.add_done_callback(lambda _: targets.end(send.target))
         return None
+
+
+class _Events(Generic[ParsedT_co]):
+    """The events of a stream. It is no asynchronous generator, for the same reason as `_Texts`."""
+
+    def __init__(self, next_event: "Callable[[], Awaitable[StreamEvent[ParsedT_co]]]") -> None:
+        self._next_event = next_event
+        self._is_finished = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> "StreamEvent[ParsedT_co]":
+        if self._is_finished:
+            raise StopAsyncIteration
+        from doherty._core._events import StreamFinished  # noqa: PLC0415 - few programs ask for events
+
+        event = await self._next_event()
+        self._is_finished = isinstance(event, StreamFinished)
+        return event
 
 
 class _Texts:

@@ -35,7 +35,8 @@ class Shared:
         self.budget = Budget((settings.retry or RetryPolicy()).budget)
         self.disconnected = False
         """Whether the connections were closed: no call goes on."""
-        self.pid = os.getpid()
+        self.pid: int | None = None
+        """The process of the first call; None before that."""
 
 
 class Dispatch:
@@ -88,23 +89,25 @@ class Dispatch:
     def _check_connected(self) -> None:
         if self.shared.disconnected:
             raise ClientClosedError("The client is closed: make a new one.")
+        if self.shared.pid is None:
+            self.shared.pid = os.getpid()
         self.check_process()
 
     def check_process(self) -> None:
-        """Checks that the process is the one that made the client.
+        """Checks that the process is the one that made the client's first call.
 
         Raises:
             ForkError: It is not.
         """
         if not self.is_of_this_process():
             raise ForkError(
-                "The client was made before the process was forked, and a fork has no connections: make a client in "
+                "The client was used before the process was forked, and a fork has no connections: make a client in "
                 "each process."
             )
 
     def is_of_this_process(self) -> bool:
-        """Tells whether the client was made in the running process: in a fork of it, gRPC must be left alone."""
-        return os.getpid() == self.shared.pid
+        """Tells whether the client was first used in the running process: in a fork of it, gRPC must be left alone."""
+        return self.shared.pid in (None, os.getpid())
 
     def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""

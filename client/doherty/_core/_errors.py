@@ -15,7 +15,7 @@
     ├── StreamError                  a stream ended before its answer was complete; carries what was received
     ├── ParseError                   an answer does not fit its schema=; carries the answer (also a ValueError)
     ├── ClientClosedError            the client was used after its close()
-    ├── ForkError                    the client was made before a fork of the process (also a RuntimeError)
+    ├── ForkError                    the client was used before a fork of the process (also a RuntimeError)
     └── EventLoopError               an AsyncClient was used outside its event loop (also a RuntimeError)
 
 If a request cannot be sent at all, the call raises TypeError or ValueError.
@@ -179,7 +179,7 @@ class ClientClosedError(DohertyError):
 
 
 class ForkError(DohertyError, RuntimeError):
-    """A client was used in a fork of the process that made it."""
+    """A client was used in a fork of the process that it was used in before."""
 
 
 class EventLoopError(DohertyError, RuntimeError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from doherty._core._actions import Actions, Pause, Receive
 from doherty._core._dispatch import Dispatch, start_trace
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
+from doherty._core._event_log import EventLog
 from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
 from doherty._core._results import Delta, Generation, ReplyMetadata, Timings
 from doherty._core._resume import resumed_request, shortened
@@ -55,6 +56,10 @@ class StreamState:
         self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_known = True
+        self.events = EventLog()
+        """What happens besides deltas."""
+        self.first_delta: Delta | None = None
+        """A delta that came while the caller waited for the admission."""
         self.awaits_metadata = True
         """Whether the metadata of the running attempt is not known yet. It comes before its first message."""
         self.patience = planned.first_token_timeout
@@ -87,7 +92,9 @@ class StreamState:
     @property
     def request_id(self) -> str | None:
         """The id from the server; before its first message, the caller's own."""
-        return self._start.request_id if self._start else self._planned.request.request_id or None
+        if self._start is not None:
+            return self._start.request_id
+        return self.events.request_id or self._planned.request.request_id or None
 
     @property
     def timings(self) -> Timings | None:
@@ -125,6 +132,7 @@ class StreamState:
                 return
             request = shortened(request, attempts)
             self._awaits_start = self.awaits_metadata = True
+            self.events.begin_attempt(target.name)
             error = yield self._dispatch.send("StreamGenerate", target, request, attempts)
             if error is None:
                 self._runs = True
@@ -141,6 +149,7 @@ class StreamState:
             if isinstance(pause, DohertyError):
                 self._give_up(pause, error)
                 return
+            self.events.lose(error)
             yield Pause(pause)
 
     def _missing_part(self) -> "GenerateRequest":
@@ -189,6 +198,21 @@ class StreamState:
             self._logprobs_known = False
         return Delta(text, token_ids if self._wants_ids else None, logprobs, count)
 
+    def keep(self, message: "StreamGenerateResponse | None") -> None:
+        """Adds a message that came while the caller waited for the admission; None if none came."""
+        if message is not None:
+            self.first_delta = self.feed(message)
+
+    def take_first_delta(self) -> Delta | None:
+        """The delta that came while the caller waited for the admission; None if there is none."""
+        delta, self.first_delta = self.first_delta, None
+        return delta
+
+    def waited(self, seconds: float) -> None:
+        """Notes that the caller waited in vain for a message, and goes on with it."""
+        if self.patience is not None:
+            self.patience = max(0.0, self.patience - seconds)
+
     def _begin(self, start: "Start") -> None:
         if self._start is None:
             self._trace.begin()
@@ -196,6 +220,7 @@ class StreamState:
         if self._target is not None:
             self._dispatch.targets.worked(self._target)
         self.patience = self._planned.idle_timeout
+        self.events.admit(start.request_id)
         self._start = type(start)()
         self._start.CopyFrom(start)
         self._attempts.log.request_id = start.request_id
@@ -247,12 +272,16 @@ class StreamState:
         """Ends the stream because of its timeout. Returns whether there is a call to cancel."""
         if self.ended or self.complete:
             return False
-        what, reason = ("next", "IDLE_TIMEOUT") if self.begun else ("first", "FIRST_TOKEN_TIMEOUT")
+        what, reason, seconds = (
+            ("next", "IDLE_TIMEOUT", self._planned.idle_timeout)
+            if self.begun
+            else ("first", "FIRST_TOKEN_TIMEOUT", self._planned.first_token_timeout)
+        )
         before = self._attempts.last_failure if self._awaits_start else None
         failed = f"; the attempt before failed with: {before}" if before else ""
         self.fail(
             DeadlineExceededError(
-                f"The {what} token did not come within {self.patience:g} s; allow more with {reason.lower()}={failed}",
+                f"The {what} token did not come within {seconds:g} s; allow more with {reason.lower()}={failed}",
                 reason=reason,
                 request_id=self.request_id,
             )

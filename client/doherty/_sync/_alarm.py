@@ -13,8 +13,9 @@ class Alarm:
     The thread starts with the first block, and ends with `stop` and when the method's object is dropped.
     """
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, ring: Callable[[], None], alarms: "Alarms") -> None:
         """`ring` is a bound method, whose object is not kept alive."""
+        self._alarms = alarms
         self._ring = WeakMethod(ring)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -30,6 +31,7 @@ class Alarm:
             self._rings_at = monotonic() + seconds
             if self._thread is None:
                 self._thread = threading.Thread(target=self._wait, name="doherty-alarm", daemon=True)
+                self._alarms.add(self)
                 self._thread.start()
             elif self._wakes_at is None or self._rings_at < self._wakes_at:
                 # Otherwise the thread wakes up early enough, as for nearly every token.
@@ -50,7 +52,18 @@ class Alarm:
             self._stopped = True
             self._changed.notify()
 
+    def join(self) -> None:
+        """Returns when the thread of an alarm that was stopped has ended."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
     def _wait(self) -> None:
+        try:
+            self._wait_and_ring()
+        finally:
+            self._alarms.remove(self)
+
+    def _wait_and_ring(self) -> None:
         with self._changed:
             while not self._stopped:
                 # Read once: the end of a block sets it without the lock.
@@ -61,3 +74,29 @@ class Alarm:
                 self._changed.wait(None if rings_at is None else rings_at - now)
         if not self._stopped and (ring := self._ring()) is not None:
             ring()
+
+
+class Alarms:
+    """The alarms of a client that have a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[Alarm] = set()
+
+    def add(self, alarm: Alarm) -> None:
+        """Notes that the thread of an alarm starts."""
+        with self._lock:
+            self._running.add(alarm)
+
+    def remove(self, alarm: Alarm) -> None:
+        """Notes that the thread of an alarm ends."""
+        with self._lock:
+            self._running.discard(alarm)
+
+    def stop(self) -> None:
+        """Stops all alarms, and returns when their threads have ended."""
+        with self._lock:
+            running = tuple(self._running)
+        for alarm in running:
+            alarm.stop()
+            alarm.join()

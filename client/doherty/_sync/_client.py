@@ -1,6 +1,7 @@
 """The client for ordinary code."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
@@ -193,7 +194,7 @@ class Client:
         """
         planned = plan_request(prompt, schema=schema, **parameters)
         if planned.needs_stream:
-            with GenerationStream[Any](self._pool, planned) as stream:
+            with closing(GenerationStream[Any](self._pool, planned)) as stream:
                 return stream.result()
         return self._pool.run(_calls.generate(self._pool.dispatch, planned))
 
@@ -218,7 +219,8 @@ class Client:
     ) -> GenerationStream[Any]:
         """Generates one answer and hands it out while it comes into being.
 
-        The request is sent at once; its failure is raised by reading the stream. The parameters are those of
+        The request is sent at once; its failure is raised by entering the stream's block, which waits until the server
+        has admitted it, or by reading the stream. The parameters are those of
         `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
         caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
         """

@@ -1,8 +1,10 @@
 """One channel to one target."""
 
 import os
+import threading
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
@@ -11,15 +13,63 @@ from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from doherty._core._actions import Rpc
     from doherty._core._channel import Interceptor
     from doherty._core._settings import Settings
 
+_END_TIMEOUT: Final = 5.0
+"""How many seconds `close` waits for gRPC."""
+
 
 class Connection:
-    """The channel to one target."""
+    """The channel to one target. Threads may share it."""
+
+    def __init__(self, target: str, settings: "Settings") -> None:
+        """Makes nothing of gRPC yet: until the first call, the process may fork."""
+        self._target = target
+        self._settings = settings
+        self._opened: _Opened | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def rpc(self, name: "Rpc") -> Any:
+        """The callable for a method.
+
+        Raises:
+            ValueError: The connection is closed.
+        """
+        opened = self._opened or self._open()
+        if name == "Check":
+            from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
+
+            return opened.channel.unary_unary(CHECK, encode_service, decode_status)
+        return getattr(opened.latency if name == "GetLatency" else opened.generation, name)
+
+    def follow(self, call: Any, on_end: Callable[[], None]) -> None:
+        """Calls `on_end` when a stream ends, and has `close` wait for that."""
+        if self._opened is None:
+            raise AssertionError("a call has a channel")
+        self._opened.streams.follow(call, on_end)
+
+    def close(self) -> None:
+        """Cancels all calls, closes the channel, and returns when gRPC's thread has ended."""
+        with self._lock:
+            self._is_closed = True
+        if self._opened is not None:
+            self._opened.close()
+            self._opened.streams.wait_for_end()
+
+    def _open(self) -> "_Opened":
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("The connection is closed.")
+            if self._opened is None:
+                self._opened = _Opened(self._target, self._settings)
+            return self._opened
+
+
+class _Opened:
+    """What a connection has of gRPC."""
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
@@ -30,19 +80,49 @@ class Connection:
             else grpc.secure_channel(target, settings.credentials, options)
         )
         interceptors = cast("Sequence[Interceptor]", settings.interceptors)
-        self._channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
-        self._generation = GenerationServiceStub(self._channel)
-        self._latency = LatencyServiceStub(self._channel)
-        # Also closes the channel when the client is dropped, and at the end of the program.
-        self.close = weakref.finalize(self, _close, self._channel, os.getpid())
+        self.channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+        self.generation = GenerationServiceStub(self.channel)
+        self.latency = LatencyServiceStub(self.channel)
+        self.streams = _Streams()
+        # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
+        # thread that is gone. This closes the channel before that, or when the client is dropped.
+        self.close = weakref.finalize(self, _close, self.channel, os.getpid())
 
-    def rpc(self, name: "Rpc") -> Any:
-        """The callable for a method."""
-        if name == "Check":
-            from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
-            return self._channel.unary_unary(CHECK, encode_service, decode_status)
-        return getattr(self._latency if name == "GetLatency" else self._generation, name)
+class _Streams:
+    """The running streams of a channel. One thread of gRPC serves them, and ends with the last of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def follow(self, call: Any, on_end: Callable[[], None]) -> None:
+        """Calls `on_end` when a stream ends."""
+
+        def end(thread: threading.Thread | None = None) -> None:
+            on_end()
+            with self._changed:
+                self._running -= 1
+                self._thread = thread or self._thread
+                self._changed.notify_all()
+
+        with self._changed:
+            self._running += 1
+        # gRPC calls this in its thread however the call ends, also when the stream is dropped.
+        if not call.add_callback(lambda: end(threading.current_thread())):
+            end()
+
+    def wait_for_end(self) -> None:
+        """Returns when the streams of a channel that was closed, and the thread, have ended."""
+        if os.getpid() != self._pid:
+            return  # a fork does not have the thread
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, _END_TIMEOUT)
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_TIMEOUT)
 
 
 def _close(channel: grpc.Channel, pid: int) -> None:

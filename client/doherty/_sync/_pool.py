@@ -1,15 +1,18 @@
 """The connections of one client, and what carries out the actions of its calls."""
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
+from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
 
 if TYPE_CHECKING:
+    from doherty._core._balance import Target
     from doherty._core._settings import Settings
 
 
@@ -22,13 +25,15 @@ class Pool:
         self.dispatch: Dispatch
         self.connections: tuple[Connection, ...]
         self.pauses: set[threading.Event]
+        self.alarms: Alarms
         if owner is not None:
             self.dispatch = Dispatch(settings, owner.dispatch.shared)
-            self.connections, self.pauses = owner.connections, owner.pauses
+            self.connections, self.pauses, self.alarms = owner.connections, owner.pauses, owner.alarms
         else:
             self.dispatch = Dispatch(settings)
             self.connections = tuple(Connection(target, settings) for target in settings.targets)
             self.pauses = set()
+            self.alarms = Alarms()
 
     def derive(self, settings: "Settings") -> "Pool":
         """Other settings on the same connections."""
@@ -84,6 +89,10 @@ class Pool:
         rpc = self.connections[send.target.index].rpc(send.rpc)
         return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
 
+    def follow(self, call: Any, target: "Target") -> None:
+        """Counts a stream that was begun as running until it ends, however that happens."""
+        self.connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
+
     def _reply(self, send: Send) -> Any:
         """Makes a call with one reply.
 
@@ -107,7 +116,10 @@ class Pool:
             self.pauses.discard(stopped)
 
     def close(self) -> None:
-        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
+        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls.
+
+        Returns when the threads behind the connections have ended.
+        """
         self.dispatch.closed = True
         if self.owner is not None:
             return
@@ -116,3 +128,4 @@ class Pool:
             stopped.set()
         for connection in self.connections:
             connection.close()
+        self.alarms.stop()

@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Iterator
-from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc
 
-from doherty._core._actions import Receive, Send, next_action
+from doherty._core._actions import FetchKey, Receive, Send, next_action
 from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
 
 if TYPE_CHECKING:
+    from doherty._core._actions import Action
+    from doherty._core._events import StreamEvent
     from doherty._core._request import PlannedRequest
     from doherty._sync._pool import Pool
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
@@ -36,19 +38,36 @@ class GenerationStream(Generic[ParsedT_co]):
         self._state = StreamState(pool.dispatch, planned)
         self._actions = self._state.actions()
         self._stopped = threading.Event()
-        self._alarm = Alarm(self._lose_patience)
-        self._proceed(None)
+        self._alarm = Alarm(self._lose_patience, pool.alarms)
+        self._pending = self._advance(None)
+        """What is to be carried out before there is an attempt to read."""
+        while isinstance(self._pending, FetchKey):
+            self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Delta:
+        if (first := self._state.take_first_delta()) is not None:
+            return first
         while (message := self._read()) is not None:
             if (delta := self._state.feed(message)) is not None:
                 return delta
         raise StopIteration
 
     def __enter__(self) -> Self:
+        """Waits until the server has admitted the request, in as many attempts as that takes.
+
+        Raises:
+            RpcError: It was refused, or the call failed.
+            StreamError: The stream was closed.
+        """
+        try:
+            if not self._state.events.is_admitted:
+                self._state.keep(self._read(until_event=True))
+        except BaseException:
+            self.close()  # also after a Ctrl-C
+            raise
         return self
 
     def __exit__(
@@ -93,6 +112,22 @@ class GenerationStream(Generic[ParsedT_co]):
         """How many times the answer was cut off and went on, at another server or at the same one."""
         return self._state.resumed
 
+    def events(self) -> "Iterator[StreamEvent[ParsedT_co]]":
+        """The rest of the stream as an iterator of events, deltas included.
+
+        It begins with StreamStarted, also where that has happened before, and ends with StreamFinished. In between,
+        each ServerLost is followed by StreamResumed, unless the stream fails.
+
+        Raises what reading the stream and `result` raise.
+        """
+        from doherty._core._events import StreamFinished  # noqa: PLC0415 - few programs ask for events
+
+        while True:
+            event = self._next_event()
+            yield event
+            if isinstance(event, StreamFinished):
+                return
+
     def result(self) -> Generation[ParsedT_co]:
         """Reads the rest, and returns the whole answer.
 
@@ -120,31 +155,71 @@ class GenerationStream(Generic[ParsedT_co]):
         if self._state.run_out_of_patience():
             self._stop()
 
-    def _read(self) -> "StreamGenerateResponse | None":
-        """Waits for the next message, in as many attempts as it takes; None after the last one."""
+    def _next_event(self) -> "StreamEvent[ParsedT_co]":
+        """Waits for the next event, the last one being StreamFinished."""
+        from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
+
+        state = self._state
+        while not state.events.unread:
+            if (first := state.take_first_delta()) is not None:
+                return first
+            if (message := self._read(until_event=True)) is not None:
+                state.keep(message)
+            elif not state.events.unread:
+                return StreamFinished(state.generation())
+        return make_event(state.events.unread.popleft())
+
+    def _hear_admission(self) -> bool:
+        """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
+        events = self._state.events
+        return not events.is_admitted and events.read_metadata(self._call.initial_metadata())
+
+    def _read(self, *, until_event: bool = False) -> "StreamGenerateResponse | None":
+        """Waits for the next message, in as many attempts as it takes; None after the last one.
+
+        Args:
+            until_event: Whether to return None also when an event is there.
+        """
+        begun = monotonic()
         with self._alarm.limit(self._state.patience):
-            while not self._state.ended:
-                self._pool.dispatch.check_process()
-                try:
-                    message: StreamGenerateResponse | None = next(self._call, None)
-                except grpc.RpcError as error:
-                    self._proceed(error)
-                else:
-                    if message is not None:
-                        if self._state.awaits_metadata:
-                            self._state.keep_metadata(self._call.initial_metadata(), ())
-                        return message
-                    self._state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
-                    self._proceed(None)
+            message = self._next_message(until_event=until_event)
+        if message is not None:
+            return message
+        if not self._state.ended:
+            self._state.waited(monotonic() - begun)
+            return None
         self._alarm.stop()
         if self._state.failure is not None:
             raise self._state.failure
         return None
 
-    def _proceed(self, result: object) -> None:
-        """Carries out actions until there is a call to read, or the stream has ended."""
-        while (action := next_action(self._actions, result)) is not None and not isinstance(action, Receive):
-            result = self._begin(action) if isinstance(action, Send) else self._pool.carry_out(action, self._stopped)
+    def _next_message(self, *, until_event: bool) -> "StreamGenerateResponse | None":
+        state = self._state
+        while not state.ended and not (until_event and state.events.unread):
+            self._pool.dispatch.check_process()
+            if self._pending is not None:
+                self._pending = self._advance(self._pool.carry_out(self._pending, self._stopped))
+                continue
+            try:
+                if until_event and self._hear_admission():
+                    continue
+                message: StreamGenerateResponse | None = next(self._call, None)
+            except grpc.RpcError as error:
+                self._pending = self._advance(error)
+            else:
+                if message is not None:
+                    if state.awaits_metadata:
+                        state.keep_metadata(self._call.initial_metadata(), ())
+                    return message
+                state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
+                self._pending = self._advance(None)
+        return None
+
+    def _advance(self, result: object) -> "Action | None":
+        """Begins the next attempt if it is time for it, else returns the next action."""
+        while isinstance(action := next_action(self._actions, result), Send):
+            result = self._begin(action)
+        return None if isinstance(action, Receive) else action
 
     def _begin(self, send: Send) -> Exception | None:
         try:
@@ -154,10 +229,7 @@ class GenerationStream(Generic[ParsedT_co]):
         if not hasattr(call, "add_callback"):
             return TypeError(f"An interceptor returned a {type(call).__name__} for a stream: gRPC asks for a Call.")
         self._call = call
-        # gRPC calls this however the call ends, also when the stream is dropped.
-        end_attempt = partial(self._pool.dispatch.targets.end, send.target)
-        if not self._call.add_callback(end_attempt):
-            end_attempt()
+        self._pool.follow(self._call, send.target)
         if self._state.ended:
             # Another thread closed the stream in the meantime, and knew only the call before this one.
             self._call.cancel()

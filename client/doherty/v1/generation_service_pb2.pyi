@@ -220,6 +220,7 @@ class MultiplexPart(google.protobuf.message.Message):
     RESPONSE_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    ADMISSION_FIELD_NUMBER: builtins.int
     id: builtins.int
     """MultiplexStart.id."""
     @property
@@ -236,6 +237,12 @@ class MultiplexPart(google.protobuf.message.Message):
     def timings(self) -> doherty.v1.answer_pb2.Timings:
         """With `status`: the latency of the request until then, as far as it is known."""
 
+    @property
+    def admission(self) -> Global___Admission:
+        """The request has a slot, and there is nothing of its answer yet. Only if the caller asked for it, only in a part before
+        the first `response`, and at most once. A part that has it has nothing else.
+        """
+
     def __init__(
         self,
         *,
@@ -243,11 +250,30 @@ class MultiplexPart(google.protobuf.message.Message):
         response: Global___StreamGenerateResponse | None = ...,
         status: google.rpc.status_pb2.Status | None = ...,
         timings: doherty.v1.answer_pb2.Timings | None = ...,
+        admission: Global___Admission | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["response", b"response", "status", b"status", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id", "response", b"response", "status", b"status", "timings", b"timings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["admission", b"admission", "response", b"response", "status", b"status", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["admission", b"admission", "id", b"id", "response", b"response", "status", b"status", "timings", b"timings"]) -> None: ...
 
 Global___MultiplexPart: typing_extensions.TypeAlias = MultiplexPart
+
+@typing.final
+class Admission(google.protobuf.message.Message):
+    """A request was admitted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Start.request_id of the answer to come."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id"]) -> None: ...
+
+Global___Admission: typing_extensions.TypeAlias = Admission
 
 @typing.final
 class CountTokensRequest(google.protobuf.message.Message):

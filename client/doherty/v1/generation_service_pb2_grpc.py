@@ -173,6 +173,11 @@ class GenerationServiceServicer(object):
         The deltas of all messages, joined, are the text that Generate would return. The first message contains `start`.
         The last one, and no other, contains `summary`: a stream that ends without a summary was cut off. Errors are
         those of Generate. A status other than OK may also come after some of the text.
+
+        The initial metadata leave with the first message. If a request has had its slot for 0.1 seconds, the engine has found
+        nothing wrong with it, and there is no message yet, the server sends them then: a caller that has them knows that its
+        request was admitted. In that case they contain `doherty-request-id`, which is Start.request_id. A refused call has no
+        such metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +194,9 @@ class GenerationServiceServicer(object):
         some time (the server's `receive_timeout`, 30 seconds by default) ends with OK; begin a new RPC for the next
         request. Requests for which there is no room wait. They fail with RESOURCE_EXHAUSTED (QUEUE_FULL) if more than 4
         MiB of them wait. Cancels are processed even then.
+
+        A caller that sends the metadata `doherty-tell-admission` with the value `1` is told of the admission of its streamed
+        requests, as the callers of StreamGenerate are: MultiplexPart.admission.
 
         Errors of the RPC itself: INVALID_ARGUMENT (a message is invalid in a way that does not concern a single
         request), UNAUTHENTICATED (no valid key), UNAVAILABLE (the server drains, and the caller had not closed its

@@ -51,6 +51,8 @@ class LlamaCppRequest:
         self._failure: Exception | None = None
         self._has_prompt_turn = False
         self.aborted = False
+        self.is_read = False
+        """Whether it was read, and nothing is wrong with it."""
         self.last_progress = self._submitted_at
         """When llama.cpp last called back for this request, by `time.monotonic()`."""
 
@@ -84,6 +86,7 @@ class LlamaCppRequest:
         constraint = None if request.constraint is None else context.compiler.compile(request.constraint)
         answer = LlamaCppAnswer(request, context.vocabulary, prefix, budget, constraint)
         preprocess = time.monotonic() - self._submitted_at
+        self.is_read = True
         if answer.end_if_prefix_is_complete():
             self._start(len(prompt), preprocess, queue=0.0)
             return answer.final_output()

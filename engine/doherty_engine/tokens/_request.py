@@ -84,6 +84,11 @@ class TokenRequest(ABC, Generic[ContextT]):
     def _drop(self) -> None:
         """Makes the library stop working on the request, which has ended."""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it was read, and nothing is wrong with it."""
+        return self._answer is not None
+
     def abort(self) -> None:
         """Ends the request. Its next output is the last one."""
         self.end(FinishReason.ABORTED)

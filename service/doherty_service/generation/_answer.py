@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from doherty_engine import (
     EngineFailedError,
@@ -25,6 +25,15 @@ _MOST_UNREAD = 32_768
 
 _MOST_WEIGHT = 16_384
 """Maximum number of tokens and alternatives in a message: about 400 kB with 20 log probabilities per token."""
+
+_REQUEST_ID = "doherty-request-id"
+"""The initial metadata of an answer whose caller is told of its admission."""
+
+_SILENT_SECONDS = 0.1
+"""How long the engine may work on a streamed answer in silence before its caller is told that it was admitted.
+
+Most answers begin sooner, which tells the same and costs nothing.
+"""
 
 
 class Answer(ABC):
@@ -59,6 +68,7 @@ class Answer(ABC):
         self._unread: list[StepOutput] = []
         self._failure: Exception | None = None
         self._has_begun = False
+        self._silence: asyncio.TimerHandle | None = None
 
     @abstractmethod
     def deliver(self) -> None:
@@ -67,6 +77,21 @@ class Answer(ABC):
     @abstractmethod
     def end(self, error: Exception | None) -> None:
         """Called once: when the whole answer is delivered, or when it ends with an error."""
+
+    def submitted(self) -> None:
+        """Called when the engine has got the request."""
+        self.is_submitted = True
+
+    def _tell_after_silence(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` when the engine has read the request, and there is nothing of the answer for a while."""
+        self._silence = asyncio.get_running_loop().call_later(_SILENT_SECONDS, self._break_silence, tell)
+
+    def _break_silence(self, tell: Callable[[], None]) -> None:
+        if self.handle is not None and not self.handle.is_read:
+            self._tell_after_silence(tell)
+        else:
+            self._silence = None
+            tell()
 
     def put(self, output: StepOutput) -> None:
         """Takes the output of one engine step for this request."""
@@ -98,6 +123,7 @@ class Answer(ABC):
         """Delivers nothing more, and aborts the request in the engine unless it has ended."""
         self.is_over = True
         self._unread.clear()
+        self._end_silence()
         if self.awaits is not None:
             self.awaits.leave(self.ticket)
             self.awaits = None
@@ -107,7 +133,13 @@ class Answer(ABC):
 
     def _finish(self, error: Exception | None) -> None:
         self.is_over = True
+        self._end_silence()
         self.end(error)
+
+    def _end_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def _take(self) -> StepOutput:
         """Returns the waiting outputs, merged into one; only as many as fit into a message."""
@@ -133,6 +165,7 @@ class Answer(ABC):
         )
         if message:
             self._has_begun = True
+            self._end_silence()
         return message
 
 
@@ -223,6 +256,14 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
                 return
         if self._failure is not None:
             self._finish(self._failure)
+
+    def submitted(self) -> None:
+        """Sends the initial metadata soon, unless they leave with the first message before."""
+        super().submitted()
+        self._tell_after_silence(self._send_metadata)
+
+    def _send_metadata(self) -> None:
+        self.send_metadata(((_REQUEST_ID, self.record.request_id),))
 
     def written(self, error: Exception | None) -> None:
         """Continues after a message was sent, or ends after an error."""

@@ -56,7 +56,7 @@ class EngineSession:
             self.last_step = time.monotonic()
         key = answer.request.key
         self._answers[key] = answer
-        answer.is_submitted = True
+        answer.submitted()
         try:
             answer.handle = self.engine.submit(answer.request)
         except BaseException:

@@ -60,6 +60,13 @@ class MessageWriter:
         self._has_written = True
         self._step(None)
 
+    def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
+        """Hands the initial metadata to the transport before there is a message; called once at the most."""
+        self.write_began = time.monotonic()
+        self._has_written = True
+        self._writing = self._context.send_initial_metadata(metadata)
+        self._step(None)
+
     async def _write_first(self, message: bytes) -> None:
         """Writes a first message that may have to wait until the caller reads.
 

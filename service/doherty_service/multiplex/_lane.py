@@ -22,6 +22,8 @@ class Rpc(Protocol):
     record: RequestRecord
     generations: Generations
     turns: Turns
+    tells_admission: bool
+    """Whether its caller wants to know when requests are admitted."""
 
     def line_up(self, lane: "Lane") -> None:
         """Records that a lane has something to send."""
@@ -54,6 +56,8 @@ class Lane(Answer):
         self._rpc = rpc
         self._error_part: bytes | None = None
         self._whole_message: bytes | None = None
+        self._admission: bytes | None = None
+        """The part that says that it was admitted, until it is sent or something of the answer is there."""
         record = self.record
         record.attempt = 1 + start.attempts
         record.tried_for = max(0.0, start.trying_for.seconds + start.trying_for.nanos / 1e9)
@@ -69,7 +73,7 @@ class Lane(Answer):
     @property
     def has_part(self) -> bool:
         """Whether there is something to send."""
-        has_outputs = self._unread or self._whole_message is not None
+        has_outputs = self._unread or self._whole_message is not None or self._admission is not None
         return self._error_part is not None or self._failure is not None or bool(has_outputs)
 
     def deliver(self) -> None:
@@ -82,6 +86,16 @@ class Lane(Answer):
                 if self._unread[-1].finish is not None:
                     self._encode()
                 return
+        self._rpc.line_up(self)
+
+    def submitted(self) -> None:
+        """Tells the caller soon, if it wants to know and nothing of the answer is there before."""
+        super().submitted()
+        if self._rpc.tells_admission and not self.whole:
+            self._tell_after_silence(self._tell_admission)
+
+    def _tell_admission(self) -> None:
+        self._admission = translation.multiplex_admission(self.id, self.record.request_id)
         self._rpc.line_up(self)
 
     def _encode(self) -> None:
@@ -160,7 +174,8 @@ class Lane(Answer):
         elif unread:
             message, is_last = self._next_message()
         else:
-            return b""
+            admission, self._admission = self._admission, None
+            return admission or b""
         if len(message) > _MOST_PART_BYTES:
             self.fail_now(_too_large(len(message)))
             return self.take_part()
@@ -170,6 +185,7 @@ class Lane(Answer):
         return translation.multiplex_part(self.id, message) if message else b""
 
     def _next_message(self) -> tuple[bytes, bool]:
+        self._admission = None
         output = self._take()
         return self._message(output), output.finish is not None
 

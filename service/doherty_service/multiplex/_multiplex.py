@@ -21,6 +21,10 @@ _MOST_WAITING_BYTES = 4 << 20
 """Maximum size of the requests that wait. Beyond it, new requests are not begun."""
 
 
+_TELL_ADMISSION = "doherty-tell-admission"
+"""The metadata with which a caller asks to be told when its requests are admitted."""
+
+
 class Read(Protocol):
     """Validates a request, or raises the error for its caller."""
 
@@ -58,6 +62,7 @@ class Multiplex(MessageWriter):
         self.record = record
         self.generations = generations
         self.turns = receive_watch.turns
+        self.tells_admission = (_TELL_ADMISSION, "1") in tuple(self._context.invocation_metadata() or ())
         self._reporter = reporter
         self._accept, self._read = accept, read
         self._most_open = most_open

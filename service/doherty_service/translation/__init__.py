@@ -12,6 +12,7 @@ from doherty_service.translation._model_and_latency import (
 from doherty_service.translation._multiplex import check_multiplex, check_multiplex_size, check_start
 from doherty_service.translation._replies import (
     delta_message,
+    multiplex_admission,
     multiplex_failure,
     multiplex_part,
     stream_message,
@@ -40,6 +41,7 @@ __all__ = [
     "features",
     "latency",
     "limits",
+    "multiplex_admission",
     "multiplex_failure",
     "multiplex_part",
     "refuse_unknown",

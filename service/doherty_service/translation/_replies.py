@@ -136,6 +136,13 @@ def multiplex_part(identifier: int, message: bytes) -> bytes:
     return b"".join((_PART, _VARINTS[size] if size < _ONE_BYTE else _varint(size), body, message))
 
 
+def multiplex_admission(identifier: int, request_id: str) -> bytes:
+    """A MultiplexGenerateResponse with one part, which says that a request was admitted."""
+    reply = wire.MultiplexGenerateResponse()
+    reply.parts.add(id=identifier).admission.request_id = request_id
+    return reply.SerializeToString()
+
+
 def multiplex_failure(identifier: int, status: "Status", record: RequestRecord) -> bytes:
     """A MultiplexGenerateResponse with the status of one failed request."""
     reply = wire.MultiplexGenerateResponse()
