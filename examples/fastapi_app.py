@@ -1,19 +1,22 @@
 """Streams answers to browsers: `python examples/fastapi_app.py`, then open http://127.0.0.1:8000.
 
-The server is the environment's DOHERTY_TARGET, else localhost:50051. It needs fastapi and uvicorn. When a browser goes
-away, FastAPI cancels the handler, that leaves the stream's block, and so the request ends at the server as well.
+The server is the environment's DOHERTY_TARGET, else localhost:50051. It needs fastapi and uvicorn. What the server
+refuses is an HTTP error, 429 where it is full. When a browser goes away, FastAPI cancels the handler, and with that the
+request ends at the server as well.
 """
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from doherty import AsyncClient, DohertyError
+from doherty import AsyncClient, AsyncGenerationStream, DohertyError, InvalidRequestError, OverloadedError
 
 PAGE = """
 <!doctype html><title>Doherty</title>
@@ -30,7 +33,7 @@ PAGE = """
     source.onmessage = (message) => answer.append(JSON.parse(message.data))
     source.addEventListener("failure", (message) => answer.append(" [" + JSON.parse(message.data) + "]"))
     source.addEventListener("end", () => source.close())
-    source.onerror = () => source.close()
+    source.onerror = () => { source.close(); answer.append(" [no answer now, ask again]") }
   }
 </script>
 """
@@ -38,13 +41,37 @@ PAGE = """
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    """One client for the whole process, made on its event loop."""
-    async with AsyncClient() as client:
+    """One client for the whole process, made on its event loop.
+
+    It does not try again by itself: the browser is told at once, and for when.
+    """
+    async with AsyncClient(retry=None) as client:
         app.state.client = client
         yield
 
 
 app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(DohertyError)
+async def refuse(request: Request, error: DohertyError) -> JSONResponse:
+    """The HTTP error for what is refused before an answer begins."""
+    del request
+    status = 429 if isinstance(error, OverloadedError) else 400 if isinstance(error, InvalidRequestError) else 503
+    after = error.retry_after if isinstance(error, OverloadedError) else None
+    headers = None if after is None else {"Retry-After": str(ceil(after))}
+    return JSONResponse({"detail": str(error)}, status, headers)
+
+
+Begun = tuple[str, AsyncGenerationStream]
+"""The first text of an answer, and the stream with the rest."""
+
+
+async def begun(prompt: str, request: Request) -> AsyncIterator[Begun]:
+    """Waits for the first text of an answer. What the server refuses is raised here, before the response begins."""
+    client: AsyncClient = request.app.state.client
+    async with client.stream_generate(prompt, first_token_timeout=10) as stream:
+        yield await anext(stream.text_stream, ""), stream
 
 
 @app.get("/")
@@ -54,14 +81,16 @@ async def page() -> HTMLResponse:
 
 
 @app.get("/answers", response_class=EventSourceResponse)
-async def answers(prompt: str, request: Request) -> AsyncIterator[ServerSentEvent]:
+async def answers(
+    answer: Annotated[Begun, Depends(begun)],
+) -> AsyncIterator[ServerSentEvent]:
     """One answer as server-sent events: its texts, and at the end its finish reason or what failed."""
-    client: AsyncClient = request.app.state.client
+    beginning, stream = answer
     try:
-        async with client.stream_generate(prompt, first_token_timeout=10) as stream:
-            async for text in stream.text_stream:
-                yield ServerSentEvent(data=text)
-            result = await stream.result()
+        yield ServerSentEvent(data=beginning)
+        async for text in stream.text_stream:
+            yield ServerSentEvent(data=text)
+        result = await stream.result()
     except DohertyError as error:
         yield ServerSentEvent(event="failure", data=str(error))
     else:

@@ -11,6 +11,8 @@ from support import guide
 from support.pages import blocks
 from support.wheel import ROOT, Environment, install, run
 
+pytestmark = pytest.mark.timeout(180)  # both type checkers start without a cache, and read pytest, too
+
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
@@ -22,8 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own: out of this repository's, whose settings it must not have."""
     folder = tmp_path_factory.mktemp("project")
     examples = (path for path in (ROOT / "examples").glob("*.py") if path.name != "demo.py")  # which is no caller
-    tests = (ROOT / "examples" / "tests").glob("*.py")
-    for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples, *tests):
+    for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples):
         shutil.copy(path, folder)
     (folder / "guide.py").write_text(guide.program())
     page = (block.text for block in blocks(ROOT / "docs" / "testing.md") if block.language == "python")
