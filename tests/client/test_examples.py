@@ -29,7 +29,7 @@ PRINTS = {
         r"use what is there, synthetic: the model 'no-such-model' is not served .+\n"
         r"allow more time, .+ did not finish within 0\.001 s \(the timeout of the call\).+\n"
         r"mend the program: The prompt has no messages\.\n"
-        r"come back in some seconds: localhost:1 was not reached: .+ \(after \d+ attempts\)\n"
+        r"come back in some seconds: localhost:1 was not reached: .+ \(after \d+ attempts in [\d.]+ s\)\n"
     ),
     "many_requests.py": r"500 of 500 answered: \d+ tokens in \d+\.\d\d s\n",
     "structured_output.py": (
