@@ -63,15 +63,11 @@ async def refuse(request: Request, error: DohertyError) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status, headers)
 
 
-Begun = tuple[str, AsyncGenerationStream]
-"""The first text of an answer, and the stream with the rest."""
-
-
-async def begun(prompt: str, request: Request) -> AsyncIterator[Begun]:
-    """Waits for the first text of an answer. What the server refuses is raised here, before the response begins."""
+async def admitted(prompt: str, request: Request) -> AsyncIterator[AsyncGenerationStream]:
+    """The stream of an answer, once the server has admitted the request: before that, the response has not begun."""
     client: AsyncClient = request.app.state.client
     async with client.stream_generate(prompt, first_token_timeout=10) as stream:
-        yield await anext(stream.text_stream, ""), stream
+        yield stream
 
 
 @app.get("/")
@@ -82,12 +78,10 @@ async def page() -> HTMLResponse:
 
 @app.get("/answers", response_class=EventSourceResponse)
 async def answers(
-    answer: Annotated[Begun, Depends(begun)],
+    stream: Annotated[AsyncGenerationStream, Depends(admitted)],
 ) -> AsyncIterator[ServerSentEvent]:
     """One answer as server-sent events: its texts, and at the end its finish reason or what failed."""
-    beginning, stream = answer
     try:
-        yield ServerSentEvent(data=beginning)
         async for text in stream.text_stream:
             yield ServerSentEvent(data=text)
         result = await stream.result()

@@ -11,43 +11,35 @@ import time
 from rich.console import Console
 from rich.progress import Progress
 
-from doherty import AsyncClient, GenerateOptions, Generation, RpcError
+from doherty import AsyncClient, GenerateOptions, Generation
 
 QUESTIONS = [f"What is {number} times {number}?" for number in range(1, 501)]
 AT_ONCE = 32
 BATCH = GenerateOptions(priority="batch")
 
 
-async def ask_all(client: AsyncClient, progress: Progress) -> list[Generation | RpcError]:
-    """The answers in the order of the questions; one that failed leaves the others alone."""
-    turns = asyncio.Semaphore(AT_ONCE)
-    task = progress.add_task("questions", total=len(QUESTIONS))
-
-    async def ask(question: str) -> Generation | RpcError:
-        async with turns:
-            try:
-                return await client.generate(question, max_output_tokens=20, options=BATCH)
-            except RpcError as error:
-                return error
-            finally:
-                progress.advance(task)
-
-    return await asyncio.gather(*map(ask, QUESTIONS))
-
-
 async def main() -> None:
     """Asks all questions, and sums up."""
+    answers: list[Generation] = []
+    failures: set[str] = set()
     console = Console(stderr=True)
     began = time.perf_counter()
     with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("questions", total=len(QUESTIONS))
         async with AsyncClient(timeout=120) as client:
-            answers = await ask_all(client, progress)
+            # As they come; ordered=True, the default, is in the order of the questions.
+            results = client.map(QUESTIONS, concurrency=AT_ONCE, ordered=False, max_output_tokens=20, options=BATCH)
+            async for item in results:
+                progress.advance(task)
+                if item.error is None:
+                    answers.append(item.result())
+                else:  # one that fails leaves the others alone
+                    failures.add(str(item.error))
     seconds = time.perf_counter() - began
-    whole = [answer for answer in answers if isinstance(answer, Generation)]
-    tokens = sum(answer.usage.output_tokens for answer in whole)
-    print(f"{len(whole)} of {len(answers)} answered: {tokens} tokens in {seconds:.2f} s")
-    for error in {str(answer) for answer in answers if isinstance(answer, RpcError)}:
-        print(f"failed: {error}")
+    tokens = sum(answer.usage.output_tokens for answer in answers)
+    print(f"{len(answers)} of {len(QUESTIONS)} answered: {tokens} tokens in {seconds:.2f} s")
+    for failure in failures:
+        print(f"failed: {failure}")
 
 
 if __name__ == "__main__":

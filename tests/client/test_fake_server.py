@@ -33,6 +33,7 @@ from doherty import (
     RetryPolicy,
     RpcError,
     Speculation,
+    StreamStarted,
     Timings,
     TokenIds,
     TokenLogprob,
@@ -42,8 +43,6 @@ from doherty import (
 )
 from doherty.testing import FakeServer, Reply, Request
 from doherty.testing.fixtures import doherty_server
-from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
-from doherty.v1.request_pb2 import GenerateRequest
 from support.twins import Kind, Twin, open_twin
 
 __all__ = ["doherty_server"]
@@ -321,12 +320,18 @@ async def test_a_wait_for_the_end_of_answers_ends(twin: Twin, server: FakeServer
     await stream.close()
 
 
-def test_a_stream_is_admitted_before_its_first_token(server: FakeServer) -> None:
+async def test_a_block_is_entered_before_the_first_token(twin: Twin, server: FakeServer) -> None:
     server.reply(Reply("late", first_token_delay=60))
-    with grpc.insecure_channel(server.target) as channel:
-        call = GenerationServiceStub(channel).StreamGenerate(GenerateRequest(prompt="Hello"), timeout=30)
-        assert call.initial_metadata() is not None
-        call.cancel()
+    stream = twin.stream("Hello", request_id="me")
+    await stream.enter()
+    assert await anext(stream.events()) == StreamStarted(target=server.target, request_id="me")
+    await stream.close()
+
+
+async def test_a_block_is_not_entered_where_the_request_is_refused(twin: Twin, server: FakeServer) -> None:
+    server.reply(OverloadedError("full"))
+    with pytest.raises(OverloadedError):
+        await twin.stream("Hello").enter()
 
 
 async def test_tokens_are_counted_by_words_or_as_the_test_says(twin: Twin, server: FakeServer) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import grpc
 
 from doherty._core._errors import CancelledByServerError
-from doherty.testing._answer import CutOffError, joined
+from doherty._core._results import ReplyMetadata
+from doherty.testing._answer import Admit, CutOffError, joined
 from doherty.testing._to_wire import as_rpc_error, fill, status_of
 from doherty.v1.generation_service_pb2 import (
+    Admission,
     MultiplexGenerateRequest,
     MultiplexGenerateResponse,
     MultiplexPart,
@@ -21,17 +23,18 @@ from doherty.v1.generation_service_pb2 import (
 if TYPE_CHECKING:
     from doherty.testing._calls import Calls
 
-Play = Callable[[MultiplexStart, threading.Event], Iterator[StreamGenerateResponse]]
+Play = Callable[[MultiplexStart, threading.Event, Admit], Iterator[StreamGenerateResponse]]
 """Makes the messages that answer a request, until the event is set."""
 
 
 class MultiplexedCalls:
     """Answers each request in a thread of its own. The RPC ends when the caller sends no more and all have ended."""
 
-    def __init__(self, play: Play, calls: "Calls") -> None:
-        """Does not read anything yet."""
+    def __init__(self, play: Play, calls: "Calls", *, tells_admission: bool) -> None:
+        """Does not read anything yet. `tells_admission` is whether the caller asked for it."""
         self._play = play
         self._calls = calls
+        self._tells_admission = tells_admission
         self._parts: SimpleQueue[MultiplexPart | CutOffError | None] = SimpleQueue()
         self._lock = threading.Lock()  # for what follows
         self._running: dict[int, threading.Event] = {}
@@ -88,8 +91,12 @@ class MultiplexedCalls:
                 ended.set()
 
     def _answer(self, start: MultiplexStart, ended: threading.Event) -> None:
+        def admit(request_id: str, _: ReplyMetadata) -> None:
+            if self._tells_admission and not start.whole:
+                self._parts.put(MultiplexPart(id=start.id, admission=Admission(request_id=request_id)))
+
         try:
-            messages = self._play(start, ended)
+            messages = self._play(start, ended, admit)
             for message in (joined(messages),) if start.whole else messages:
                 self._parts.put(MultiplexPart(id=start.id, response=message))
         except CutOffError as cut_off:

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from doherty._core._deployment import Latency, ModelInfo
 from doherty._core._errors import RpcError
+from doherty._core._event_log import REQUEST_ID
 from doherty._core._from_wire import optional
 from doherty._core._health import Health
 from doherty._core._results import ReplyMetadata
@@ -97,11 +98,14 @@ class Generation(GenerationServiceServicer):
     def MultiplexGenerate(  # noqa: N802
         self, request_iterator: Iterator[wire.MultiplexGenerateRequest], context: grpc.ServicerContext
     ) -> Iterator[wire.MultiplexGenerateResponse]:
-        def play(start: wire.MultiplexStart, ended: threading.Event) -> Iterator[wire.StreamGenerateResponse]:
+        def play(
+            start: wire.MultiplexStart, ended: threading.Event, admit: Admit
+        ) -> Iterator[wire.StreamGenerateResponse]:
             timeout: float | None = optional(start, "timeout")
-            return self._play(start.request, "MultiplexGenerate", ended, context, timeout=timeout)
+            return self._play(start.request, "MultiplexGenerate", ended, context, timeout=timeout, admit=admit)
 
-        calls = MultiplexedCalls(play, self._calls)
+        tells_admission = metadata_of(context).get("doherty-tell-admission") == "1"
+        calls = MultiplexedCalls(play, self._calls, tells_admission=tells_admission)
         with self._calls.running_rpc(context, calls.cut_off):
             try:
                 yield from calls.responses(request_iterator)
@@ -135,7 +139,7 @@ class Generation(GenerationServiceServicer):
         context: grpc.ServicerContext,
         *,
         timeout: float | None = None,
-        admit: Admit = lambda _id, _metadata: None,
+        admit: Admit,
     ) -> Iterator[wire.StreamGenerateResponse]:
         received = monotonic()
         if rpc != "MultiplexGenerate":
@@ -177,7 +181,7 @@ def begin_reply(
     context: grpc.ServicerContext, trailing: list[tuple[str, str | bytes]], request_id: str, metadata: ReplyMetadata
 ) -> None:
     """Sends the initial metadata, and notes the trailing metadata."""
-    context.send_initial_metadata((("doherty-request-id", request_id), *metadata.initial.items()))
+    context.send_initial_metadata(((REQUEST_ID, request_id), *metadata.initial.items()))
     trailing += metadata.trailing.items()
 
 
