@@ -60,7 +60,7 @@ def _answer_lines(client: Client, conversation: Conversation, *, as_json: bool) 
             if question := _question(entry, commands):
                 generation = _ask(client, conversation, question, is_shown=not as_json)
                 if as_json:
-                    print_json(generation, indent=None)
+                    print_json(generation.to_dict(), indent=None)
                 else:
                     tell_cut(generation)
     except EOFError:

@@ -3,11 +3,11 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from typing import Any
 
 import click
 
-from doherty import Generation, TokenLogprob
+from doherty import Generation, TokenLogprob, TopLogprob
 from doherty.cli._tables import Row, milliseconds, print_table
 from doherty.cli._terminal import brief
 
@@ -58,13 +58,18 @@ def _detail_rows(generation: Generation) -> Iterator[Row]:
         yield name, f"{milliseconds(seconds)} ms" if seconds is not None else "-"
 
 
-def with_token_texts(generation: Generation) -> dict[str, object]:
+def with_token_texts(generation: Generation) -> dict[str, Any]:
     """The fields of an answer, in which each token has its text beside its bytes."""
-    fields = asdict(generation)
-    for entry in fields["logprobs"] or ():
-        for token in (entry, *entry["top"]):
-            token["text"] = token["token"].decode(errors="replace")
+    fields = generation.to_dict()
+    if generation.logprobs is not None:
+        fields["logprobs"] = [
+            {**_with_text(entry), "top": [_with_text(top) for top in entry.top]} for entry in generation.logprobs
+        ]
     return fields
+
+
+def _with_text(entry: TokenLogprob | TopLogprob) -> dict[str, Any]:
+    return {**entry.to_dict(), "text": entry.token.decode(errors="replace")}
 
 
 def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:

@@ -56,6 +56,6 @@ def latency(*, server: ServerOptions, window: float | None, watch: float | None,
             return
         measured = client.latency(window)
     if as_json:
-        print_json(measured)
+        print_json(measured.to_dict())
     else:
         print_latency(measured)

@@ -24,7 +24,7 @@ def model(*, server: ServerOptions, as_json: bool) -> None:
     with server.connect() as client:
         info = client.model()
     if as_json:
-        print_json(info)
+        print_json(info.to_dict())
         return
     sampling = {name: value for name, value in asdict(info.default_sampling).items() if value is not None}
     print_table(

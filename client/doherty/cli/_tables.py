@@ -2,10 +2,8 @@
 
 import json
 import sys
-from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 from rich import box
@@ -15,26 +13,15 @@ from rich.text import Text
 from doherty.cli._console import make_console
 from doherty.cli._terminal import brief, harmless_json
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 Row = tuple[str, ...]
 
 _UNBOUNDED = 10_000
 """Columns where no terminal limits them: each row stays one line."""
 
 
-def print_json(value: "DataclassInstance | dict[str, object]", *, indent: int | None = 2) -> None:
-    """Prints one JSON object; a dataclass becomes one with its fields. Without `indent` it is one line."""
-    plain = value if isinstance(value, dict) else asdict(value)
-    click.echo(harmless_json(json.dumps(plain, ensure_ascii=False, indent=indent, default=_as_base64)))
-
-
-def _as_base64(value: object) -> str:
-    """Bytes, as protobuf writes them in JSON."""
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+def print_json(value: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Prints one JSON object; without `indent` on one line."""
+    click.echo(harmless_json(json.dumps(value, ensure_ascii=False, indent=indent)))
 
 
 def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
