@@ -1,7 +1,9 @@
 """What a person types and sees in `doherty chat`."""
 
 import re
+import signal
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -78,14 +80,33 @@ def test_what_is_typed_during_an_answer_is_at_the_next_prompt() -> None:
         with on_a_terminal(*chat_with(server), columns=40, TERM="xterm") as terminal:
             terminal.see_prompt()
             terminal.type("Hello.\r")
-            terminal.see(" ")
-            server.wait_for("request", rpc="GetModel")
+            terminal.see_below("> Hello.")
             terminal.type("later")
             terminal.see("\n> later")
             terminal.type("\x03")
             assert terminal.wait() == 0
         with Client(server.target) as client:
             expected = client.generate("Hello.").text
+    assert answer_on_screen(terminal, "Hello.").split() == expected.split()
+
+
+def test_a_search_for_a_lost_server_is_shown() -> None:
+    flags = ("--engine", "synthetic", "-o", "answer_tokens=40", "-o", "tokens_per_second=20")
+    with ExitStack() as stack:
+        server = stack.enter_context(start_server(*flags))
+        with Client(server.target) as client:
+            expected = client.generate("Hello.").text
+        terminal = stack.enter_context(on_a_terminal(*chat_with(server), columns=100, TERM="xterm"))
+        terminal.see_prompt()
+        terminal.type("Hello.\r")
+        terminal.see(" ".join(expected.split()[1:3]))
+        server.stop(signal.SIGKILL)
+        terminal.see(f"{server.target} was lost; looking for a server that goes on")
+        stack.enter_context(start_server(*flags, "--listen", server.target))
+        terminal.see("tokens/s, stop")
+        terminal.see_prompt()
+        terminal.type("\x04")
+        assert terminal.wait() == 0
     assert answer_on_screen(terminal, "Hello.").split() == expected.split()
 
 

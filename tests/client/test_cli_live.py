@@ -119,3 +119,21 @@ def test_an_empty_answer_leaves_nothing() -> None:
     with LiveMarkdown(console) as display:
         display.write("\n\n")
     assert shown(output) == ""
+
+
+def test_a_status_is_below_the_answer_until_more_of_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_live, "_PATIENCE_SECONDS", 0)
+    console, output = terminal()
+    with LiveMarkdown(console, "waiting") as display:
+        display.draw()
+        assert shown(output) == "waiting"
+        display.set_status("")
+        display.write("Water and")
+        display.draw()
+        assert shown(output) == "Water and"
+        display.set_status("looking for a server, whose name may well be longer than a line")
+        display.draw()
+        first, second = shown(output).splitlines()
+        assert (first, second[-1]) == ("Water and", "…")
+        assert len(second) == COLUMNS
+    assert shown(output) == "Water and"

@@ -51,6 +51,11 @@ class Terminal:
         while "\n".join(self.lines).count(text) < times:
             assert self._read(), f"the program ended without {text!r}: {self.lines!r}"
 
+    def see_below(self, line: str) -> None:
+        """Waits until there is something below a line."""
+        while line not in self.lines[:-1]:
+            assert self._read(), f"the program ended with nothing below {line!r}: {self.lines!r}"
+
     def see_prompt(self) -> None:
         """Waits until the last line is a prompt at which nothing is typed."""
         while self.lines[-1:] != [">"]:

@@ -1,43 +1,96 @@
 """Shows an answer on the terminal."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import click
 
-from doherty import FinishReason, Generation, GenerationStream
+from doherty import (
+    Delta,
+    FinishReason,
+    Generation,
+    GenerationStream,
+    ServerLost,
+    StreamResumed,
+    StreamStarted,
+)
 from doherty.cli._console import make_console
-from doherty.cli._terminal import harmless
+from doherty.cli._terminal import brief, harmless
+
+
+class _Display(Protocol):
+    """Where an answer is shown."""
+
+    def write(self, text: str) -> None:
+        """Appends a part of the answer."""
+
+    def set_status(self, status: str) -> None:
+        """Says what is waited for; "" is the next part of the answer."""
 
 
 def show(stream: GenerationStream, *, live: bool = False) -> Generation:
     """Writes an answer to stdout while it comes in, and ends the line even when the answer is cut off.
 
+    On a terminal it also says when the server is lost, and another one is looked for.
+
     Args:
         stream: The answer.
         live: Whether to show it as Markdown, where stdout is a terminal that can move its cursor.
     """
+    with _open_display(live=live) as display:
+        for event in stream.events():
+            match event:
+                case Delta():
+                    display.write(event.text)
+                case ServerLost():
+                    display.set_status(f"{event.target} was lost; looking for a server that goes on")
+                case StreamStarted() | StreamResumed():
+                    display.set_status("")
+    return stream.result()
+
+
+def _open_display(*, live: bool) -> AbstractContextManager[_Display]:
     console = make_console()
     if live and console.is_terminal and not console.is_dumb_terminal:
         from doherty.cli._live import LiveMarkdown  # noqa: PLC0415 - it takes a tenth of a second
 
-        with LiveMarkdown(console) as display:
-            for text in stream.text_stream:
-                display.write(harmless(text))
-    else:
-        _write(stream)
-    return stream.result()
+        return LiveMarkdown(console, "waiting for the server")
+    return _plain_display()
 
 
-def _write(stream: GenerationStream) -> None:
-    clean = harmless if sys.stdout.isatty() else str
-    shown = False
+@contextmanager
+def _plain_display() -> Iterator[_Display]:
+    display = _PlainDisplay()
     try:
-        for text in stream.text_stream:
-            shown = True
-            click.echo(clean(text), nl=False)
+        yield display
     finally:
-        if shown:
+        display.end_line()
+
+
+class _PlainDisplay:
+    """Writes the text as it is; on a terminal without what would drive it."""
+
+    def __init__(self) -> None:
+        self._clean = harmless if sys.stdout.isatty() else str
+        self._is_within_line = False
+
+    def write(self, text: str) -> None:
+        if text:
+            self._is_within_line = True
+            click.echo(self._clean(text), nl=False)
+
+    def set_status(self, status: str) -> None:
+        if status and sys.stderr.isatty():
+            if sys.stdout.isatty():
+                self.end_line()
+            click.secho(brief(status), err=True, dim=True)
+
+    def end_line(self) -> None:
+        if self._is_within_line:
             click.echo()
+        self._is_within_line = False
 
 
 def tell_end(generation: Generation) -> None:

@@ -1,6 +1,7 @@
 """The command `doherty chat`."""
 
 import sys
+from contextlib import closing
 from typing import Final
 
 import click
@@ -126,7 +127,8 @@ def _ask(client: Client, conversation: Conversation, question: str, *, is_shown:
     stream: GenerationStream | None = None
     turns = [*conversation.turns, Message("user", question)]
     try:
-        with client.stream_generate(turns, system=conversation.system, **conversation.parameters) as stream:
+        # Entering the stream itself would wait for a server that admits the request, and say nothing meanwhile.
+        with closing(client.stream_generate(turns, system=conversation.system, **conversation.parameters)) as stream:
             return show(stream, live=True) if is_shown else stream.result()
     finally:
         conversation.add(question, "" if stream is None else stream.text)

@@ -2,6 +2,7 @@
 
 import threading
 from itertools import dropwhile
+from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,8 +11,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
+from rich.text import Text
+
+from doherty.cli._terminal import brief, harmless
 
 _FRAME_SECONDS: Final = 0.1
+_PATIENCE_SECONDS: Final = 0.5
+"""After which a status is shown."""
 
 # As rich's own Markdown reads it.
 _PARSER: Final = MarkdownIt().enable("strikethrough").enable("table")
@@ -24,10 +30,10 @@ class LiveMarkdown:
     as much of its end as fits the screen, because a terminal cannot redraw what it has scrolled away.
     """
 
-    def __init__(self, console: Console) -> None:
-        """Shows on `console`, which is a terminal that can move its cursor."""
+    def __init__(self, console: Console, status: str = "") -> None:
+        """Shows on `console`, which is a terminal that can move its cursor; `status` says what is waited for."""
         self._console = console
-        self._tail = _Tail()
+        self._tail = _Tail(status)
         self._live = Live(
             self._tail,
             console=console,
@@ -51,14 +57,21 @@ class LiveMarkdown:
     ) -> None:
         self._ended.set()
         self._painter.join()
+        self.set_status("")
         # The text stays on the screen, however the answer ended.
         try:
             self._settle(len(self._tail.text))
         finally:
             self._live.stop()
 
+    def set_status(self, status: str) -> None:
+        """Shows a line below the answer if it stays so for a moment; "" shows none."""
+        with self._drawing:
+            self._tail.set_status(status)
+
     def write(self, text: str) -> None:
         """Appends a part of the answer."""
+        text = harmless(text)
         with self._drawing:
             self._tail.text += text
         if "\n" in text:
@@ -104,10 +117,21 @@ class _Part:
 
 
 class _Tail(_Part):
-    """The end of a part, as much of it as fits the screen."""
+    """The end of a part, as much of it as fits the screen, and the status."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self.set_status(status)
+
+    def set_status(self, status: str) -> None:
+        self._status = brief(status)
+        self._status_since = monotonic()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(_Part(self.text, spaced=self.spaced), options, pad=False)
+        if self._status and monotonic() - self._status_since >= _PATIENCE_SECONDS:
+            status = Text(self._status, style="dim", no_wrap=True, overflow="ellipsis")
+            lines += console.render_lines(status, options.reset_height(), pad=False)
         # One line less than the screen has, because the cursor needs a line.
         for line in lines[-(console.size.height - 1) :]:
             yield from line
