@@ -53,8 +53,9 @@ async def test_a_scope_that_is_cancelled_ends_a_call(client: AsyncClient, name: 
             pass
         scope.cancel()
 
-    with anyio.CancelScope() as scope:
-        cancelling = asyncio.create_task(cancel_when_it_runs())
+    scope = anyio.CancelScope()
+    cancelling = asyncio.create_task(cancel_when_it_runs())
+    with scope:
         await CALLS[name](client)
     assert scope.cancelled_caught
     await cancelling

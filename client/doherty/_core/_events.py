@@ -1,7 +1,7 @@
 """What happens to a stream."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Generic
 
 from doherty._core._results import Delta, Generation, ParsedT_co
 
@@ -52,7 +52,7 @@ class StreamFinished(Generic[ParsedT_co]):
 StreamEvent: "TypeAlias" = StreamStarted | Delta | ServerLost | StreamResumed | StreamFinished[ParsedT_co]
 """An event of a stream; a `Delta` is what a stream's own iterator gives."""
 
-_CLASSES: "Final[dict[Kind, type[StreamStarted | ServerLost | StreamResumed]]]" = {
+_CLASSES: "dict[Kind, type[StreamStarted | ServerLost | StreamResumed]]" = {
     "started": StreamStarted,
     "lost": ServerLost,
     "resumed": StreamResumed,
