@@ -61,11 +61,15 @@ def _detail_rows(generation: Generation) -> Iterator[Row]:
 def with_token_texts(generation: Generation) -> dict[str, Any]:
     """The fields of an answer, in which each token has its text beside its bytes."""
     fields = generation.to_dict()
-    for entry, logprob in zip(fields["logprobs"] or (), generation.logprobs or (), strict=True):
-        tokens: list[TokenLogprob | TopLogprob] = [logprob, *logprob.top]
-        for shown, token in zip((entry, *entry["top"]), tokens, strict=True):
-            shown["text"] = token.token.decode(errors="replace")
+    if generation.logprobs is not None:
+        fields["logprobs"] = [
+            {**_with_text(entry), "top": [_with_text(top) for top in entry.top]} for entry in generation.logprobs
+        ]
     return fields
+
+
+def _with_text(entry: TokenLogprob | TopLogprob) -> dict[str, Any]:
+    return {**entry.to_dict(), "text": entry.text}
 
 
 def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:
