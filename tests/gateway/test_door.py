@@ -74,6 +74,11 @@ def test_both_kinds_of_answer_have_the_ids_that_the_contract_gives(server: DoorS
         assert (complete.finish_reason, complete.prompt_tokens, complete.completion_tokens) == ("length", 2, 20)
 
 
+def test_a_stream_that_takes_longer_than_the_wait_for_its_first_message_is_whole(stub: Any) -> None:
+    replies = list(stub.Generate(asked(max_tokens=30, ignore_eos=True), timeout=SECONDS))
+    assert sum(len(reply.chunk.token_ids) for reply in replies) == 30
+
+
 def test_an_absurd_maximum_is_clamped_and_a_long_prompt_is_taken(stub: Any) -> None:
     (whole,) = stub.Generate(asked(stream=False, ids=PROMPT * 3000, max_tokens=2**31, stop=["e"]), timeout=SECONDS)
     assert whole.complete.matched_stop_str == "e"

@@ -61,7 +61,9 @@ class MessageWriter:
         self._step(None)
 
     def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
-        """Hands the initial metadata to the transport before there is a message; called once at the most."""
+        """Sends the initial metadata before the first message; does nothing if they are sent already."""
+        if self._has_written:
+            return
         self.write_began = time.monotonic()
         self._has_written = True
         self._writing = self._context.send_initial_metadata(metadata)
