@@ -109,7 +109,7 @@ def test_a_value_that_the_server_refuses_can_be_changed(synthetic_server: Server
         ask(terminal, "/set temperature 9")
         terminal.read_until("> ")
         ask(terminal, "Hello.")
-        terminal.read_until("sampling.temperature")
+        terminal.read_until("temperature: must be from 0 to 2")
         terminal.read_until("\n> ")
         ask(terminal, "/set temperature 0")
         terminal.read_until("> ")
