@@ -88,8 +88,7 @@ async def test_interceptors_see_every_call(kind: Kind, synthetic_server: ServerP
         endless = twin.stream("Hi", **ENDLESS)
         await endless.next()
         await endless.close()
-        while await twin.aborts() == aborts:
-            pass
+        await twin.wait_for_aborts(aborts + 1)
     assert whole.text == again.text == streamed.text
     seen = [name for name in seen if name not in ("GetLatency", "GetModel")]
     separate = ["Generate", "Generate", "StreamGenerate", "StreamGenerate"]
