@@ -126,10 +126,20 @@ async def test_an_error_of_an_interceptor_is_raised_as_it_is(kind: Kind, synthet
         async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:  # noqa: ARG002
             raise LookupError("not today")
 
-    refusing = Refusing([]) if kind == "Client" else AsyncRefusing([])
-    async with open_twin(kind, synthetic_server.target, interceptors=[refusing]) as twin:
-        with pytest.raises(LookupError, match="not today"):
-            await twin("model")
+    class MultiplexRefusing(AsyncMultiplex):
+        async def intercept_stream_stream(
+            self,
+            continuation: Any,  # noqa: ARG002
+            client_call_details: Any,  # noqa: ARG002
+            request_iterator: Any,  # noqa: ARG002
+        ) -> Any:
+            raise LookupError("not today")
+
+    refusing = [Refusing([])] if kind == "Client" else [AsyncRefusing([]), MultiplexRefusing([])]
+    async with open_twin(kind, synthetic_server.target, interceptors=refusing) as twin:
+        for method, *arguments in (["model"], ["generate", "Hi"]):
+            with pytest.raises(LookupError, match="not today"):
+                await twin(method, *arguments)
 
 
 def test_interceptors_of_the_other_kind_are_refused() -> None:

@@ -34,8 +34,8 @@ _TELL_ADMISSION: Final = ("doherty-tell-admission", "1")
 TURN: Final = 64
 """The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
-_BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
-"""What gRPC raises if an RPC has ended, or ends during a write."""
+_OF_GRPC: Final = (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError)
+"""Errors of gRPC."""
 
 
 def most_requests(target: str, *, multiplex: bool | int) -> float:
@@ -202,8 +202,8 @@ class _Carrier:
                     return
                 self._has_outgoing.clear()
                 await self._has_outgoing.wait()
-        except _BROKEN:
-            pass  # the reading task gets the reason
+        except Exception:  # noqa: BLE001, S110 - the reading task gets the reason, which may be any error of an interceptor
+            pass
 
     async def _read(self) -> None:
         error: BaseException | None = None
@@ -212,11 +212,10 @@ class _Carrier:
                 for part in cast("wire.MultiplexGenerateResponse", message).parts:
                     if (call := self._calls.get(part.id)) is not None and call.feed(part):
                         self._forget(part.id)
-        except (asyncio.CancelledError, *_BROKEN) as broken:
-            if cancels_task(broken):
-                error = broken
-                raise
+        except (asyncio.CancelledError, Exception) as broken:
             error = broken
+            if cancels_task(broken):
+                raise
             if _broke_in_a_write(broken):
                 error = _lost("the connection broke while requests were sent")
             elif self._bound.learn(broken):
@@ -226,8 +225,8 @@ class _Carrier:
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
-                # Raising an error adds frames to it, so each call gets a copy.
-                call.end(copy.copy(error))
+                # Raising an error adds frames to it, so each call gets a copy. Not all errors of callers can be copied.
+                call.end(copy.copy(error) if isinstance(error, _OF_GRPC) else error)
 
 
 def _broke_in_a_write(error: BaseException) -> bool:
