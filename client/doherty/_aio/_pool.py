@@ -1,7 +1,7 @@
 """The connections of one client on one event loop, and what carries out the actions of its calls."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +11,7 @@ from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop, wait_for_call
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
-from doherty._core._errors import EventLoopError
+from doherty._core._errors import ClientClosedError, EventLoopError
 
 if TYPE_CHECKING:
     from doherty._aio._multiplex import Multiplexer
@@ -116,14 +116,13 @@ class AsyncPool:
             case FetchKey():
                 from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
 
-                return await fetch_key(action)
+                return await self._unless_closed(fetch_key(action), stopped)
             case AskForTls():
                 from doherty._probe import speaks_tls_async  # noqa: PLC0415 - few calls need it
 
                 return await speaks_tls_async(action.address, action.seconds)
             case Pause():
-                await self._pause(action.seconds, stopped)
-        return None
+                return await self._unless_closed(asyncio.sleep(action.seconds), stopped)
 
     def call(self, send: Send) -> Any:
         """Begins a call.
@@ -149,15 +148,19 @@ class AsyncPool:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply
 
-    async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
+    async def _unless_closed(self, work: Coroutine[Any, Any, object], stopped: asyncio.Event) -> object:
+        """The result of `work`; a ClientClosedError as soon as the client is closed, or `stopped` is set."""
+        if self.dispatch.shared.disconnected:
+            stopped.set()
         self.pauses.add(stopped)
+        working, closing = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
         try:
-            if not self.dispatch.shared.disconnected:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await stopped.wait()
+            await asyncio.wait((working, closing), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else ClientClosedError("The client was closed.")
         finally:
             self.pauses.discard(stopped)
+            working.cancel()
+            closing.cancel()
 
     async def close(self) -> None:
         """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
