@@ -64,8 +64,12 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             RpcError: It was refused, or the call failed.
             StreamError: The stream was closed.
         """
-        if not self._state.events.is_admitted:
-            self._state.keep(await self._read(until_event=True))
+        try:
+            if not self._state.events.is_admitted:
+                self._state.keep(await self._read(until_event=True))
+        except BaseException:
+            await self.close()  # also after an error of an interceptor
+            raise
         return self
 
     async def __aexit__(

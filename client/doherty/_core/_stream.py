@@ -56,7 +56,7 @@ class StreamState:
         self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_known = True
-        self.events = EventLog()
+        self.events = EventLog(self._attempts.log)
         """What happens besides deltas."""
         self.first_delta: Delta | None = None
         """A delta that came while the caller waited for the admission."""
@@ -223,7 +223,6 @@ class StreamState:
         self.events.admit(start.request_id)
         self._start = type(start)()
         self._start.CopyFrom(start)
-        self._attempts.log.request_id = start.request_id
         self._attempts.progressed()
 
     def _complete(self, summary: "Summary") -> None:
