@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -91,6 +92,22 @@ def test_a_call_without_a_timeout_waits_a_minute(monkeypatch: pytest.MonkeyPatch
         assert pause <= 2
     monkeypatch.setattr("doherty._core._retry.monotonic", lambda: now + 61)
     assert attempts.pause(UNREACHED, begun=False, free_in=0.2) is None
+
+
+@pytest.mark.parametrize(("left", "reached"), [(0.5, False), (5.0, True)])
+def test_a_last_attempt_that_has_no_time_says_nothing(
+    left: float, *, reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = CallAttempts(RetryPolicy(), Budget(0), 10.0, resume=False)
+    end = time.monotonic() + 10
+    attempts.begin_attempt()
+    assert attempts.pause(UNREACHED, begun=False, free_in=0.2) is not None
+    monkeypatch.setattr("doherty._core._retry.monotonic", lambda: end - left)
+    attempts.begin_attempt()
+    monkeypatch.setattr("doherty._core._retry.monotonic", lambda: end)
+    over = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    assert attempts.final_status(over) is (over if reached else UNREACHED)
+    assert attempts.final_status(answered := replace(over, answered=True)) is answered
 
 
 @pytest.mark.parametrize(
