@@ -91,7 +91,7 @@ class StreamState:
 
     @property
     def request_id(self) -> str | None:
-        """The id from the server; before its first message, the caller's own."""
+        """The id from the server; before the admission is known, the caller's own."""
         if self._start is not None:
             return self._start.request_id
         return self.events.request_id or self._planned.request.request_id or None
