@@ -104,6 +104,16 @@ async def test_many_requests_at_a_time_pass_interceptors(synthetic_server: Serve
     assert seen.count("MultiplexGenerate") == 1
 
 
+async def test_one_request_an_rpc_is_not_all_of_them(synthetic_server: ServerProcess) -> None:
+    seen: list[str] = []
+    interceptors = _interceptors("multiplex", seen)
+    async with AsyncClient(synthetic_server.target, interceptors=interceptors, multiplex=True) as client:
+        one_each = client.with_options(multiplex=1)
+        for _ in range(2):
+            await one_each.generate("Hi", max_output_tokens=1)
+    assert seen == ["MultiplexGenerate"] * 2
+
+
 async def test_an_attempt_is_a_call_of_its_own(kind: Kind) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if len(serving.requests) == 1:

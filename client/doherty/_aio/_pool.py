@@ -50,7 +50,7 @@ class AsyncPool:
         if not self.multiplex:
             return ()
         settings, owner = self.dispatch.settings, self._owner
-        if owner and owner.multiplex == self.multiplex and owner.dispatch.settings.has_metadata_of(settings):
+        if owner and self._is_multiplexed_as(owner) and owner.dispatch.settings.has_metadata_of(settings):
             return owner.multiplexers
         from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
 
@@ -59,6 +59,10 @@ class AsyncPool:
             Multiplexer(one.generation, most_requests(name, multiplex=self.multiplex))
             for name, one in names_and_connections
         )
+
+    def _is_multiplexed_as(self, other: "AsyncPool") -> bool:
+        # True equals 1, which is one request an RPC.
+        return self.multiplex == other.multiplex and (self.multiplex is True) is (other.multiplex is True)
 
     def connection(self, target: "Target") -> AsyncConnection:
         """The connection to a target."""
