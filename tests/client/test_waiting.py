@@ -44,12 +44,12 @@ async def test_a_server_that_is_started_later_gets_the_calls_that_wait(
     assert whole.text == streamed.text
 
 
-async def test_how_long_a_call_waits_is_its_timeout(kind: Kind) -> None:
+async def test_how_long_a_call_waits_is_its_timeout(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "doherty")
     async with open_twin(kind, _free_target()) as twin:
-        begun = time.monotonic()
         with pytest.raises(UnavailableError, match=r"was not reached: .*Connection refused.*attempts"):
             await twin.generate("Hi", timeout=1)
-        assert time.monotonic() - begun < 30
+    assert 0 < sum(vars(record)["pause_ms"] for record in caplog.records) < 1000
 
 
 @pytest.mark.parametrize("retry", [RetryPolicy(wait_for_ready=False), RetryPolicy(max_attempts=1), None])
