@@ -56,8 +56,7 @@ class AsyncPool:
 
         names_and_connections = zip(settings.targets, self.connections, strict=True)
         return tuple(
-            Multiplexer(one.generation, most_requests(name, multiplex=self.multiplex))
-            for name, one in names_and_connections
+            Multiplexer(one, most_requests(name, multiplex=self.multiplex)) for name, one in names_and_connections
         )
 
     def _is_multiplexed_as(self, other: "AsyncPool") -> bool:
@@ -177,7 +176,5 @@ class AsyncPool:
         self.dispatch.shared.disconnected = True
         for stopped in self.pauses:
             stopped.set()
-        for multiplexer in self.multiplexers:
-            multiplexer.close()
         for connection in self.connections:
             await connection.close()
