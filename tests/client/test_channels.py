@@ -88,8 +88,7 @@ async def test_interceptors_see_every_call(kind: Kind, synthetic_server: ServerP
         endless = twin.stream("Hi", **ENDLESS)
         await endless.next()
         await endless.close()
-        while await twin.aborts() == aborts:
-            pass
+        await twin.wait_for_aborts(aborts + 1)
     assert whole.text == again.text == streamed.text
     seen = [name for name in seen if name not in ("GetLatency", "GetModel")]
     separate = ["Generate", "Generate", "StreamGenerate", "StreamGenerate"]
@@ -103,6 +102,16 @@ async def test_many_requests_at_a_time_pass_interceptors(synthetic_server: Serve
         answers = await asyncio.gather(*(client.generate("Hi", seed=1, max_output_tokens=8) for _ in range(20)))
     assert len({answer.text for answer in answers}) == 1
     assert seen.count("MultiplexGenerate") == 1
+
+
+async def test_one_request_an_rpc_is_not_all_of_them(synthetic_server: ServerProcess) -> None:
+    seen: list[str] = []
+    interceptors = _interceptors("multiplex", seen)
+    async with AsyncClient(synthetic_server.target, interceptors=interceptors, multiplex=True) as client:
+        one_each = client.with_options(multiplex=1)
+        for _ in range(2):
+            await one_each.generate("Hi", max_output_tokens=1)
+    assert seen == ["MultiplexGenerate"] * 2
 
 
 async def test_an_attempt_is_a_call_of_its_own(kind: Kind) -> None:
@@ -127,10 +136,20 @@ async def test_an_error_of_an_interceptor_is_raised_as_it_is(kind: Kind, synthet
         async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:  # noqa: ARG002
             raise LookupError("not today")
 
-    refusing = Refusing([]) if kind == "Client" else AsyncRefusing([])
-    async with open_twin(kind, synthetic_server.target, interceptors=[refusing]) as twin:
-        with pytest.raises(LookupError, match="not today"):
-            await twin("model")
+    class MultiplexRefusing(AsyncMultiplex):
+        async def intercept_stream_stream(
+            self,
+            continuation: Any,  # noqa: ARG002
+            client_call_details: Any,  # noqa: ARG002
+            request_iterator: Any,  # noqa: ARG002
+        ) -> Any:
+            raise LookupError("not today")
+
+    refusing = [Refusing([])] if kind == "Client" else [AsyncRefusing([]), MultiplexRefusing([])]
+    async with open_twin(kind, synthetic_server.target, interceptors=refusing) as twin:
+        for method, *arguments in (["model"], ["generate", "Hi"]):
+            with pytest.raises(LookupError, match="not today"):
+                await twin(method, *arguments)
 
 
 def test_interceptors_of_the_other_kind_are_refused() -> None:

@@ -123,17 +123,20 @@ async def test_an_open_loop_waits_for_no_answer_and_counts_from_when_a_request_w
     async with asyncio.timeout(30):
         await open_loop(ask, range(6), arrivals)
     assert [due - dues[0] for due in dues] == pytest.approx(arrivals)
-    assert dues[0] - started < 0.05
+    assert dues[0] >= started
 
 
 async def test_an_open_loop_makes_no_request_that_is_due_after_its_end() -> None:
-    asked: list[int] = []
+    dues: list[float] = []
 
-    async def ask(number: int, _due: float | None) -> None:
-        asked.append(number)
+    async def ask(number: int, due: float | None) -> None:
+        assert due is not None
+        assert number == len(dues)
+        dues.append(due)
 
-    await open_loop(ask, count(), (0.01 * number for number in count()), ends_at=perf_counter() + 0.055)
-    assert asked == list(range(6))
+    ends_at = perf_counter() + 0.5
+    await open_loop(ask, count(), (0.01 * number for number in count()), ends_at=ends_at)
+    assert ends_at - 0.0101 < dues[-1] < ends_at
 
 
 async def test_a_blocked_event_loop_is_seen_in_its_lag() -> None:

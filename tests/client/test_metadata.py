@@ -9,7 +9,16 @@ from typing import Any
 import grpc
 import pytest
 
-from doherty import AsyncClient, AuthenticationError, Client, DeadlineExceededError, ReplyMetadata, RetryPolicy
+from doherty import (
+    AsyncClient,
+    AuthenticationError,
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    ReplyMetadata,
+    RetryPolicy,
+    StreamError,
+)
 from doherty._core._actions import Send
 from doherty._core._balance import Target
 from doherty._core._metadata import check_metadata
@@ -199,6 +208,29 @@ async def test_a_key_that_does_not_come_is_waited_for_within_the_timeout(serving
             with pytest.raises(DeadlineExceededError, match="api_key= did not return a key within"):
                 await client.generate("Hi", timeout=0.05)
     released.set()
+
+
+async def test_a_key_that_does_not_come_holds_nothing_up(serving: Serving) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def never() -> str:
+        asked.put_nowait(None)
+        await asyncio.Event().wait()
+        return ""
+
+    async with AsyncClient(serving.target, api_key=never, timeout=None) as client:
+        with pytest.raises(DeadlineExceededError, match="first_token_timeout="):
+            await client.stream_generate("Hi", first_token_timeout=0.05).result()
+        stream = client.stream_generate("Hi")
+        reading, waiting = asyncio.create_task(stream.result()), asyncio.create_task(client.generate("Hi"))
+        for _ in range(3):
+            await asked.get()
+        await stream.close()
+        with pytest.raises(StreamError, match="closed"):
+            await reading
+    with pytest.raises(ClientClosedError):
+        await waiting
+    assert not serving.requests
 
 
 def test_a_callable_is_a_key_that_does_not_leave_the_machine_unencrypted() -> None:

@@ -14,7 +14,7 @@ from doherty import AsyncClient, ClientClosedError, GenerateOptions, InvalidRequ
 from doherty._aio._multiplexed import MultiplexedCall
 from support.server import ServerProcess, start_server
 from support.serving import answer, serve
-from support.twins import ENDLESS
+from support.twins import ENDLESS, Twin
 
 MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 """The fields of glibc's struct mallinfo2."""
@@ -158,9 +158,7 @@ async def test_closing_one_of_many_cancels_just_that_one(synthetic_server: Serve
         while (await client.latency()).running > len(left):
             pass
         await asyncio.gather(*(stream.close() for stream in left))
-        while (latency := await client.latency()).running:
-            pass
-        assert latency.aborts["cancelled"] == before + 9
+        await Twin(client).wait_for_aborts(before + 9)
 
 
 async def test_what_is_buffered_is_gone_once_the_client_is_closed(synthetic_server: ServerProcess) -> None:

@@ -9,6 +9,7 @@ import uvicorn
 from doherty import AsyncClient
 from support.pages import ROOT, blocks
 from support.server import start_server
+from support.twins import Twin
 
 
 def _app(target: str) -> Any:
@@ -47,9 +48,7 @@ async def test_a_handler_answers_before_the_first_token_and_stops_with_the_brows
         assert int(headers["retry-after"]) >= 1
         await admitted.leave()
         async with AsyncClient(server.target) as client:
-            while (await client.latency()).running:
-                pass
-            assert (await client.latency()).aborts["cancelled"] == 1
+            await Twin(client).wait_for_aborts(1)
         assert (await wrong.send(port, "Hi+" * 10_000))[0] == 400
         for request in (refused, wrong):
             await request.leave()

@@ -140,6 +140,11 @@ async def test_closing_the_owner_ends_the_calls_of_both(kind: Kind, synthetic_se
         streams = [other.stream("Hi", **ENDLESS) for other in others]
         for stream in streams:
             await stream.next()
+        waiting = asyncio.create_task(others[0].generate("Hi", **ENDLESS))
+        while (await twin("latency")).running < 3:
+            pass
+    with pytest.raises(ClientClosedError):
+        await waiting
     for stream in streams:
         with pytest.raises((ClientClosedError, StreamError)):
             await stream.result()

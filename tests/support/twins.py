@@ -103,6 +103,14 @@ class Twin:
             pass
         return int(latency.aborts.get("cancelled", 0))
 
+    async def wait_for_aborts(self, count: int) -> None:
+        """Returns when so many requests were cancelled.
+
+        A server counts a request of a MultiplexGenerate when its last part is written: at times a little after its end.
+        """
+        while await self.aborts() < count:
+            pass
+
 
 @asynccontextmanager
 async def open_twin(kind: Kind, target: str | Sequence[str] | None, **parameters: Any) -> AsyncIterator[Twin]:

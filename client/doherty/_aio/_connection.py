@@ -34,7 +34,7 @@ class AsyncConnection:
         self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
         self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
-        """The running streams, which `close` cancels."""
+        """The running streams and the RPCs that requests share, which `close` cancels."""
 
     def rpc(self, name: "Rpc") -> Any:
         """The callable for a method."""

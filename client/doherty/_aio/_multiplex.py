@@ -17,9 +17,9 @@ from doherty._core._channel import is_several
 from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
+    from doherty._aio._connection import AsyncConnection
     from doherty._core._actions import Send
     from doherty._core._metadata import Pairs
-    from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
     from doherty.v1.request_pb2 import GenerateRequest
 
 _FRAME_BYTES: Final = 64
@@ -34,8 +34,8 @@ _TELL_ADMISSION: Final = ("doherty-tell-admission", "1")
 TURN: Final = 64
 """The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
 
-_BROKEN: Final = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
-"""What gRPC raises if an RPC has ended, or ends during a write."""
+_OF_GRPC: Final = (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError)
+"""Errors of gRPC."""
 
 
 def most_requests(target: str, *, multiplex: bool | int) -> float:
@@ -51,16 +51,16 @@ class Multiplexer:
     After that RPC has ended, the next request opens another, and so does one with another key.
     """
 
-    def __init__(self, stub: "GenerationServiceAsyncStub", most_requests: float) -> None:
+    def __init__(self, connection: "AsyncConnection", most_requests: float) -> None:
         """Does not connect yet.
 
         Args:
-            stub: Makes the RPCs.
+            connection: Has the RPCs, and cancels them when it is closed.
             most_requests: How many requests an RPC carries.
         """
-        self._stub = stub
+        self._connection = connection
         self._most_requests = most_requests
-        self._bound = MessageBound(stub)
+        self._bound = MessageBound(connection.generation)
         self._carrier: _Carrier | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -80,7 +80,7 @@ class Multiplexer:
         size = request.ByteSize() + _FRAME_BYTES + sum(len(value) for _, value in send.metadata)
         self._bound.want(size, send.shared)
         if size > self._bound.bytes:
-            rpc = self._stub.Generate if send.rpc == "Generate" else self._stub.StreamGenerate
+            rpc = self._connection.rpc(send.rpc)
             return rpc(request, timeout=send.timeout, metadata=send.metadata)
         return self._share(request, size, send)
 
@@ -89,7 +89,9 @@ class Multiplexer:
             self._end_carrier()
         if self._carrier is None:
             shared = (*send.shared, _TELL_ADMISSION)
-            self._carrier = _Carrier(self._stub.MultiplexGenerate(metadata=shared), send.shared, self._bound)
+            rpc = self._connection.generation.MultiplexGenerate(metadata=shared)
+            self._connection.streams.add(rpc)
+            self._carrier = _Carrier(rpc, send.shared, self._bound)
         metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
         call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
         if self._carrier.requests >= self._most_requests:
@@ -107,12 +109,6 @@ class Multiplexer:
         if self._carrier is not None:
             self._carrier.retire()
             self._carrier = None
-
-    def close(self) -> None:
-        """Cancels the current RPC. Earlier RPCs end with their requests."""
-        self._bound.close()
-        if self._carrier is not None:
-            self._carrier.cancel()
 
 
 class _Carrier:
@@ -166,10 +162,6 @@ class _Carrier:
         self._retired = True
         self._has_outgoing.set()
 
-    def cancel(self) -> None:
-        """Cancels the RPC with all its calls."""
-        self._rpc.cancel()
-
     def _leave(self, identifier: int) -> None:
         """Cancels a call at the server."""
         if self._forget(identifier):
@@ -202,8 +194,8 @@ class _Carrier:
                     return
                 self._has_outgoing.clear()
                 await self._has_outgoing.wait()
-        except _BROKEN:
-            pass  # the reading task gets the reason
+        except Exception:  # noqa: BLE001, S110 - the reading task gets the reason, which may be any error of an interceptor
+            pass
 
     async def _read(self) -> None:
         error: BaseException | None = None
@@ -212,11 +204,10 @@ class _Carrier:
                 for part in cast("wire.MultiplexGenerateResponse", message).parts:
                     if (call := self._calls.get(part.id)) is not None and call.feed(part):
                         self._forget(part.id)
-        except (asyncio.CancelledError, *_BROKEN) as broken:
-            if cancels_task(broken):
-                error = broken
-                raise
+        except (asyncio.CancelledError, Exception) as broken:
             error = broken
+            if cancels_task(broken):
+                raise
             if _broke_in_a_write(broken):
                 error = _lost("the connection broke while requests were sent")
             elif self._bound.learn(broken):
@@ -226,8 +217,8 @@ class _Carrier:
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
-                # Raising an error adds frames to it, so each call gets a copy.
-                call.end(copy.copy(error))
+                # Raising an error adds frames to it, so each call gets a copy. Not all errors of callers can be copied.
+                call.end(copy.copy(error) if isinstance(error, _OF_GRPC) else error)
 
 
 def _broke_in_a_write(error: BaseException) -> bool:

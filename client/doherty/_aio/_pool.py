@@ -1,7 +1,7 @@
 """The connections of one client on one event loop, and what carries out the actions of its calls."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +11,7 @@ from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop, wait_for_call
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
-from doherty._core._errors import EventLoopError
+from doherty._core._errors import ClientClosedError, EventLoopError
 
 if TYPE_CHECKING:
     from doherty._aio._multiplex import Multiplexer
@@ -50,15 +50,18 @@ class AsyncPool:
         if not self.multiplex:
             return ()
         settings, owner = self.dispatch.settings, self._owner
-        if owner and owner.multiplex == self.multiplex and owner.dispatch.settings.has_metadata_of(settings):
+        if owner and self._is_multiplexed_as(owner) and owner.dispatch.settings.has_metadata_of(settings):
             return owner.multiplexers
         from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
 
         names_and_connections = zip(settings.targets, self.connections, strict=True)
         return tuple(
-            Multiplexer(one.generation, most_requests(name, multiplex=self.multiplex))
-            for name, one in names_and_connections
+            Multiplexer(one, most_requests(name, multiplex=self.multiplex)) for name, one in names_and_connections
         )
+
+    def _is_multiplexed_as(self, other: "AsyncPool") -> bool:
+        # True equals 1, which is one request an RPC.
+        return self.multiplex == other.multiplex and (self.multiplex is True) is (other.multiplex is True)
 
     def connection(self, target: "Target") -> AsyncConnection:
         """The connection to a target."""
@@ -116,14 +119,13 @@ class AsyncPool:
             case FetchKey():
                 from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
 
-                return await fetch_key(action)
+                return await self._unless_closed(fetch_key(action), stopped)
             case AskForTls():
                 from doherty._probe import speaks_tls_async  # noqa: PLC0415 - few calls need it
 
                 return await speaks_tls_async(action.address, action.seconds)
             case Pause():
-                await self._pause(action.seconds, stopped)
-        return None
+                return await self._unless_closed(asyncio.sleep(action.seconds), stopped)
 
     def call(self, send: Send) -> Any:
         """Begins a call.
@@ -149,15 +151,19 @@ class AsyncPool:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply
 
-    async def _pause(self, seconds: float, stopped: asyncio.Event) -> None:
+    async def _unless_closed(self, work: Coroutine[Any, Any, object], stopped: asyncio.Event) -> object:
+        """The result of `work`; a ClientClosedError as soon as the client is closed, or `stopped` is set."""
+        if self.dispatch.shared.disconnected:
+            stopped.set()
         self.pauses.add(stopped)
+        working, closing = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
         try:
-            if not self.dispatch.shared.disconnected:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await stopped.wait()
+            await asyncio.wait((working, closing), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else ClientClosedError("The client was closed.")
         finally:
             self.pauses.discard(stopped)
+            working.cancel()
+            closing.cancel()
 
     async def close(self) -> None:
         """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
@@ -170,7 +176,5 @@ class AsyncPool:
         self.dispatch.shared.disconnected = True
         for stopped in self.pauses:
             stopped.set()
-        for multiplexer in self.multiplexers:
-            multiplexer.close()
         for connection in self.connections:
             await connection.close()

@@ -64,8 +64,12 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             RpcError: It was refused, or the call failed.
             StreamError: The stream was closed.
         """
-        if not self._state.events.is_admitted:
-            self._state.keep(await self._read(until_event=True))
+        try:
+            if not self._state.events.is_admitted:
+                self._state.keep(await self._read(until_event=True))
+        except BaseException:
+            await self.close()  # also after an error of an interceptor
+            raise
         return self
 
     async def __aexit__(
@@ -92,7 +96,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
 
     @property
     def request_id(self) -> str | None:
-        """The id under which the server logs the request; before its first message, the caller's own or None."""
+        """The id under which the server logs the request; before the admission is known, the caller's own or None."""
         return self._state.request_id
 
     @property

@@ -113,7 +113,7 @@ class Dispatch:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
         self._check_connected()
         yield from self.authorize(attempts)
-        attempts.count += 1
+        attempts.begin_attempt()
         target = self.targets.begin()
         attempts.trace.attempt(target.name, attempts.count)
         return target
@@ -167,6 +167,7 @@ class Dispatch:
         pause = attempts.pause(status, begun=begun, free_in=free_in)
         attempts.log.fail(status, pause)
         if pause is None:
+            status = attempts.final_status(status)
             if not status.answered and status.may_pass(begun=begun):
                 # Core and proxies have several codes for a broken connection. Callers get one for all of them.
                 status = replace(status, code=grpc.StatusCode.UNAVAILABLE)

@@ -2,9 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import grpc
+
+if TYPE_CHECKING:
+    from doherty._core._log import AttemptLog
 
 Kind = Literal["started", "lost", "resumed"]
 
@@ -24,7 +27,9 @@ class Happened(NamedTuple):
 class EventLog:
     """Notes what happens to a stream besides its deltas, over all its attempts."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: "AttemptLog") -> None:
+        """`log` has the log lines of the call."""
+        self._log = log
         self.unread: deque[Happened] = deque()
         """What was not reported yet."""
         self.is_admitted = False
@@ -56,7 +61,7 @@ class EventLog:
         self.is_admitted = True
         kind: Kind = "started" if self.request_id is None else "resumed"
         self.unread.append(Happened(kind, self._target, request_id))
-        self.request_id = request_id
+        self.request_id = self._log.request_id = request_id
 
     def lose(self, error: BaseException | None) -> None:
         """Notes that the running attempt failed and another one follows.

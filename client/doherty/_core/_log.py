@@ -21,7 +21,7 @@ class AttemptLog:
 
     def __init__(self) -> None:
         self.request_id: str | None = None
-        """The id in the server's log; before it is known, that of the caller."""
+        """The id of the running attempt in the server's log; before it is known, that of the caller."""
         self._rpc = ""
         self._target = ""
         self._attempt = 1
@@ -30,7 +30,7 @@ class AttemptLog:
 
     def begin(self, rpc: str, target: str, attempt: int, request_id: str | None, trace: "Trace") -> None:
         """Notes what the next attempt is."""
-        self.request_id = request_id or self.request_id
+        self.request_id = request_id or None
         self._rpc = rpc
         self._target = target
         self._attempt = attempt

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import grpc
+
 from doherty._core._log import AttemptLog
 from doherty._core._metadata import NO_PAIRS, Pairs, merge
 from doherty._core._obstacle import MISTAKES, Obstacle
@@ -26,6 +28,9 @@ _WAIT_SECONDS: Final = 60.0
 
 _CLOCK_SECONDS: Final = 0.05
 """How much earlier than we gRPC may find that a deadline has passed."""
+
+_LEAST_SHARE: Final = 0.1
+"""An attempt that has less than this share of the call's time says nothing if that runs out."""
 
 _ATTEMPTS: Final = "doherty-attempts"
 """Metadata: the number of attempts before this one."""
@@ -134,6 +139,10 @@ class CallAttempts:
         self._in_vain = 0
         self._retried = False
         self._waited = 0
+        self._not_ready: Status | None = None
+        """How the last attempt ended, if the call waits for its server."""
+        self._allowance: float | None = None
+        """The seconds that the running attempt has; None is no end."""
         self.count = 0
         """How many attempts were begun."""
         self.last_failure: str | None = None
@@ -190,6 +199,23 @@ class CallAttempts:
             return None
         return f"{self._timeout:g} s ({self._whose_timeout})"
 
+    def begin_attempt(self) -> None:
+        """Counts an attempt."""
+        self.count += 1
+        self._allowance = self.remaining()
+
+    def final_status(self, status: "Status") -> "Status":
+        """How the call ended, where `status` is how its last attempt did.
+
+        A call that waited for a server until its time was over did not reach it, also if its last attempt had no time
+        to find that out.
+        """
+        before, timeout, allowance = self._not_ready, self._timeout, self._allowance
+        if before is None or timeout is None or allowance is None or allowance >= _LEAST_SHARE * timeout:
+            return status
+        is_ours = status.code is grpc.StatusCode.DEADLINE_EXCEEDED and not status.answered and self.passed_deadline()
+        return before if is_ours else status
+
     def progressed(self) -> None:
         """Notes that the running attempt has received its first message."""
         self._in_vain = 0
@@ -222,6 +248,7 @@ class CallAttempts:
         remaining = self.remaining()
         if remaining is not None and pause >= remaining:
             return None
+        self._not_ready = status if waits else None
         if waits:
             # Waiting does not use the budget: no server worked on the call.
             self._waited += 1

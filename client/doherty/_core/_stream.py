@@ -56,7 +56,7 @@ class StreamState:
         self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_known = True
-        self.events = EventLog()
+        self.events = EventLog(self._attempts.log)
         """What happens besides deltas."""
         self.first_delta: Delta | None = None
         """A delta that came while the caller waited for the admission."""
@@ -91,7 +91,7 @@ class StreamState:
 
     @property
     def request_id(self) -> str | None:
-        """The id from the server; before its first message, the caller's own."""
+        """The id from the server; before the admission is known, the caller's own."""
         if self._start is not None:
             return self._start.request_id
         return self.events.request_id or self._planned.request.request_id or None
@@ -223,7 +223,6 @@ class StreamState:
         self.events.admit(start.request_id)
         self._start = type(start)()
         self._start.CopyFrom(start)
-        self._attempts.log.request_id = start.request_id
         self._attempts.progressed()
 
     def _complete(self, summary: "Summary") -> None:

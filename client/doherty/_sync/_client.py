@@ -66,7 +66,8 @@ class Client:
             tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
                 DOHERTY_TLS_CA, the path of the certificates to trust.
             insecure: Allows that a key is sent unencrypted to another machine.
-            timeout: The seconds after which a call is given up, for calls that do not say; None waits without end.
+            timeout: The seconds after which a call is given up, for calls that do not say; None waits without end. As
+                long, a call waits for a server that is not there: see `RetryPolicy.wait_for_ready`.
             retry: When a call that failed is made again; None never does.
             resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
             weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in

@@ -91,7 +91,7 @@ class GenerationStream(Generic[ParsedT_co]):
 
     @property
     def request_id(self) -> str | None:
-        """The id under which the server logs the request; before its first message, the caller's own or None."""
+        """The id under which the server logs the request; before the admission is known, the caller's own or None."""
         return self._state.request_id
 
     @property

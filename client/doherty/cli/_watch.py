@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from time import monotonic, sleep
 
@@ -93,7 +92,7 @@ def _print_line(look: View | Exception) -> None:
 
 
 def _print_json(look: View | Exception) -> None:
-    content = {**asdict(look.latency), **_since(look)} if isinstance(look, View) else {"error": str(look)}
+    content = {**look.latency.to_dict(), **_since(look)} if isinstance(look, View) else {"error": str(look)}
     line = json.dumps({"time": datetime.now().astimezone().isoformat(), **content}, ensure_ascii=False)
     click.echo(harmless_json(line))
 

@@ -45,7 +45,7 @@ class Request:
     adapter: str | None = None
     time_limit: float | None = None
     timeout: float | None = None
-    """The seconds that were left when it came."""
+    """The seconds that were left when it came. gRPC sends about three digits of them, and rounds up."""
     request_id: str | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
     """A stream asks for `token_ids` by itself, in order to go on after a loss; not with `Client(resume=False)`."""
