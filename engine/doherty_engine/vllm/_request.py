@@ -31,11 +31,11 @@ _PARAMETERS = {
     "top_k": "sampling.top_k",
     "top_p": "sampling.top_p",
 }
-"""The fields of requests, by the parameter names in vLLM's errors."""
+"""Maps the parameter names in vLLM's errors to fields of a request."""
 
 
 class VllmRequest(TokenRequest[VllmContext]):
-    """One request."""
+    """A request that vLLM answers."""
 
     def __init__(self, request: EngineRequest, context: VllmContext, owner: RequestOwner) -> None:
         super().__init__(request, context, owner)
@@ -46,7 +46,7 @@ class VllmRequest(TokenRequest[VllmContext]):
         self._tally = Tally()
 
     def collect(self) -> None:
-        """Takes the outputs since the last call, of one or more steps."""
+        """Reads what vLLM generated since the last call, which may be the output of several steps."""
         if self._collector is None or self.is_over:
             return
         try:
