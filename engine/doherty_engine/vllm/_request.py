@@ -16,7 +16,7 @@ from doherty_engine.vllm._sampling import sampling_params
 from doherty_engine.vllm._stats import Tally, counting
 
 _ENDINGS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
-"""The normal ends of answers, by vLLM's names."""
+"""Maps vLLM's names for the normal ends of answers to ours."""
 _PARAMETERS = {
     "frequency_penalty": "sampling.frequency_penalty",
     "logprobs": "output.top_logprobs",
@@ -138,14 +138,14 @@ class VllmRequest(TokenRequest[VllmContext]):
         return super()._explain(error)
 
     def _breakdown(self, reason: str) -> EngineError:
-        """The error for an abnormal end. vLLM ends with "error" if a constraint's grammar cannot continue."""
+        """Returns the error for an abnormal end. vLLM reports "error" if no token fits the grammar of a constraint."""
         if reason == "error" and self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
             return InvalidInputError(field, "it turned out too complex to be followed to the end of the answer")
         return EngineFailedError(f"vLLM gave up the request: {reason}")
 
     def _refusal(self, error: Exception) -> EngineError:
-        """Converts an error for which vLLM blames the request."""
+        """Converts an error that, according to vLLM, the request caused."""
         if self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
         else:
