@@ -120,9 +120,7 @@ class VllmRequest(TokenRequest[VllmContext]):
                 "continue_from", "this engine's frequency and presence penalties cannot count the prefix"
             )
         if self._request.constraint is not None and stopping.min_output_tokens:
-            raise UnsupportedError(
-                "stopping.min_output_tokens", "with a constraint its form says when the answer may end"
-            )
+            raise UnsupportedError("stopping.min_output_tokens", "a constraint determines when the answer may end")
 
     def _explain(self, error: Exception) -> EngineError:
         library = self._context.library
@@ -138,11 +136,13 @@ class VllmRequest(TokenRequest[VllmContext]):
         return super()._explain(error)
 
     def _breakdown(self, reason: str) -> EngineError:
-        """Returns the error for an abnormal end. vLLM reports "error" if no token fits the grammar of a constraint."""
+        """Returns the error for an abnormal end. vLLM reports "error" if it cannot follow a grammar."""
         if reason == "error" and self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
-            return InvalidInputError(field, "it turned out too complex to be followed to the end of the answer")
-        return EngineFailedError(f"vLLM gave up the request: {reason}")
+            return InvalidInputError(
+                field, "it is too complex: the engine could not follow it to the end of the answer"
+            )
+        return EngineFailedError(f"vLLM ended the request abnormally: {reason}")
 
     def _refusal(self, error: Exception) -> EngineError:
         """Converts an error that, according to vLLM, the request caused."""
