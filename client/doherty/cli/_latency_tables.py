@@ -29,7 +29,7 @@ def print_latency(latency: Latency) -> None:
 def head(latency: Latency) -> str:
     """Which requests the times belong to."""
     of_all = "" if latency.requests is None else f", of {latency.requests.count} requests that ended"
-    return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms as the server saw them"
+    return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms, measured by the server"
 
 
 def quantile_rows(latency: Latency) -> list[Row]:

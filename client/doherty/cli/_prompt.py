@@ -31,7 +31,7 @@ def prompt_options(callback: _Callback) -> _Callback:
             "--messages",
             callback=_read_messages,
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A JSON file with the conversation so far, as /save of chat writes it. The prompt comes after it.",
+            help="A JSON file with the conversation before the prompt, as written by /save in chat.",
         ),
         click.option("--system", help="The instructions to the model."),
         click.argument("prompt", required=False),

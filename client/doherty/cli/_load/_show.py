@@ -58,10 +58,10 @@ def _print_side(side: Side, name: str) -> None:
         headings=("times in ms", "client p50", "p90", "p99", "server p50", "p90", "p99"),
     )
     begun, complete = begun_and_complete(side)
-    began = "" if begun is None else f"{begun} began and "
+    first = "" if begun is None else f"first token in {begun}, "
     click.echo(
-        f"Of {len(answers)} answers {began}{complete} were complete for the client within "
-        f"the Doherty threshold of {THRESHOLD * 1000:g} ms."
+        f"Within the Doherty threshold of {THRESHOLD * 1000:g} ms, measured by the client, of {len(answers)} answers: "
+        f"{first}whole answer in {complete}."
     )
     _print_errors(side)
 
