@@ -111,7 +111,7 @@ class InvalidRequestError(ServiceError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     def __init__(self, violations: Sequence[Violation], reason: str = "INVALID_FIELD") -> None:
-        """`violations` are all invalid fields, so that the caller can correct them at once."""
+        """`violations` are all invalid fields, so that the caller can correct all of them together."""
         parts = (f"{item.field}: {item.description}" if item.field else item.description for item in violations)
         super().__init__(reason, "; ".join(parts), violations=violations)
 

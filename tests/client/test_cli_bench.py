@@ -105,7 +105,7 @@ def test_for_people_it_prints_answers_and_a_table(synthetic_server: ServerProces
         assert f". {question}\n" in finished.stdout
     assert finished.stdout.count("ms to the last token  (2 tokens, ") == 10
     assert re.search(
-        r"^Of 10 answers \d+ began and \d+ were complete within the Doherty threshold of 400 ms\.$",
+        r"^Within the Doherty threshold of 400 ms: first token in \d+ of 10 answers, last token in \d+\.$",
         finished.stdout,
         re.MULTILINE,
     )

@@ -105,5 +105,5 @@ def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monke
 
 @pytest.mark.parametrize("kind", [doherty.ModelInfo, doherty.Latency, doherty.Limits])
 def test_what_a_server_tells_is_explained(kind: type[Any]) -> None:
-    section = TEXT.partition("## What a server tells of itself")[2].partition("\n## ")[0]
+    section = TEXT.partition("## What a server reports about itself")[2].partition("\n## ")[0]
     assert {field.name for field in fields(kind)} - set(re.findall(r"`(\w+)`", section)) == set()

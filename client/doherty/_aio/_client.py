@@ -37,11 +37,11 @@ _DEFAULT_RETRY = RetryPolicy()
 
 
 class AsyncClient:
-    """Talks to one Doherty server, or to several that serve the same, from one event loop.
+    """Calls one Doherty server, or several that serve the same model, from one event loop.
 
-    The loop is the one that runs when it is first used. It is an asynchronous context manager; without one, `close` it
-    when it is not needed any more. Every method raises a DohertyError for what goes wrong beyond this process, and
-    TypeError or ValueError for what cannot be sent.
+    It belongs to the event loop in which it is first used. It is an asynchronous context manager. If you use no `async
+    with` block, call `close` when you no longer need it. Every method raises a DohertyError if the call fails, and
+    TypeError or ValueError if the request cannot be sent.
     """
 
     def __init__(  # noqa: PLR0913 - what a connection has, by name
@@ -61,38 +61,39 @@ class AsyncClient:
         credentials: "grpc.ChannelCredentials | None" = None,
         multiplex: bool | int = False,
     ) -> None:
-        """Does nothing yet: the first call connects, and binds the client to its event loop.
+        """Stores the options. The first call connects, and binds the client to its event loop.
 
         Args:
-            target: The server, as "host:port", or several of them as a sequence or separated by commas: a call goes to
-                the one with the fewest in flight, and one that is not available is left out. Several servers behind one
-                name in DNS take turns. By default the environment's DOHERTY_TARGET, else localhost:50051.
-            api_key: Says who calls; or a callable that returns it, for a key that changes: called for every attempt,
-                a coroutine function on the event loop, any other in a thread, so that it may block. By default the
-                environment's DOHERTY_API_KEY.
-            tls: True encrypts the connection, TLSConfig says how. By default it is encrypted if the environment has
-                DOHERTY_TLS_CA, the path of the certificates to trust.
-            insecure: Allows that a key is sent unencrypted to another machine.
-            timeout: The seconds after which a call is given up, for calls that do not say; None waits without end. As
-                long, a call waits for a server that is not there: see `RetryPolicy.wait_for_ready`.
-            retry: When a call that failed is made again; None never does.
-            resume: Whether a stream that loses its server goes on at another one, or at the same one started again.
-            weighted: Whether several servers behind one name get calls by how busy they say they are, rather than in
-                turn: a slow one then gets fewer.
-            metadata: Goes with every call, as a mapping or as pairs. The value of a name that ends with "-bin" is
-                bytes, any other is printable ASCII. It is not kept from going unencrypted, as the key is.
-            interceptors: gRPC's, of which the first is the outermost. They see every attempt of a call.
-            channel_options: gRPC's, as a mapping or as pairs. They stand in place of ours of the same name.
-            credentials: gRPC's, in place of `tls`, for what that cannot say.
-            multiplex: Whether all requests to a target share one RPC, MultiplexGenerate: with many at a time, that
-                costs both sides a fraction. A number is how many requests an RPC carries before another one is opened:
-                a proxy, or a name with several servers, sends each RPC to one server. True is 64 where the target is
-                a name, else without end.
+            target: The server, as "host:port", or several servers, as a sequence or separated by commas. Each call goes
+                to the server with the fewest calls in flight; unavailable servers are skipped. Servers with the same
+                DNS name take turns. The default is the environment variable DOHERTY_TARGET, or else localhost:50051.
+            api_key: The key, or a callable that returns it, for keys that change. The callable is called for every
+                attempt: a coroutine function on the event loop, any other in a thread, so that it may block. The
+                default is the environment variable DOHERTY_API_KEY.
+            tls: True encrypts the connection; a TLSConfig also sets certificates. By default, the connection is
+                encrypted if the environment variable DOHERTY_TLS_CA has the path of the certificates to trust.
+            insecure: Whether the key may be sent to another machine without encryption.
+            timeout: The default timeout of calls, in seconds; None means no limit. A call also waits this long for a
+                server that is not there: see `RetryPolicy.wait_for_ready`.
+            retry: When failed calls are retried; None means never.
+            resume: Whether a stream that loses its server continues on another server, or on the same one after a
+                restart.
+            weighted: Whether servers with the same DNS name get calls according to the load that they report, so that a
+                slow server gets fewer calls, instead of in turn.
+            metadata: Metadata to send with every call, as a mapping or as pairs. If a name ends with "-bin", its value
+                is bytes; all others are printable ASCII. Unlike the key, metadata may be sent without encryption.
+            interceptors: gRPC interceptors, the outermost one first. They see every attempt of a call.
+            channel_options: gRPC channel options, as a mapping or as pairs. They override our options of the same name.
+            credentials: gRPC channel credentials, in place of `tls`, for settings that TLSConfig does not have.
+            multiplex: Whether all requests to a target share one RPC, MultiplexGenerate. With many concurrent requests,
+                this costs both sides much less CPU time. A number sets how many requests an RPC carries before another
+                one is opened, because proxies and DNS names with several servers send each RPC to one server. True
+                means 64 if the target is a name, else no limit.
 
         Raises:
             OSError: A certificate or its key cannot be read.
             TypeError: A parameter has a wrong type.
-            ValueError: A parameter cannot be used, or the key would be sent unencrypted.
+            ValueError: A parameter has an invalid value, or the key would be sent without encryption.
         """
         settings = Settings(
             target,
@@ -123,7 +124,7 @@ class AsyncClient:
 
     @property
     def target(self) -> str:
-        """The server that the client talks to, or several separated by commas."""
+        """The server that the client calls, or several servers separated by commas."""
         return ",".join(self._pool.settings.targets)
 
     def with_options(  # noqa: PLR0913 - what a client may have otherwise, by name
@@ -136,22 +137,22 @@ class AsyncClient:
         api_key: "ApiKey | NotGiven" = NOT_GIVEN,
         multiplex: bool | int | NotGiven = NOT_GIVEN,
     ) -> Self:
-        """A client with other options on the same connections; what is left out stays as it is.
+        """Returns a client with other options on the same connections. Options that are left out do not change.
 
-        This client owns the connections: closing it ends the calls of both. Closing the other one ends no call, and
-        only has it refuse new ones.
+        This client owns the connections: closing it cancels the calls of both. Closing the new client cancels no calls,
+        but the new client then refuses new calls.
 
         Args:
             timeout: As in the constructor.
             retry: As in the constructor.
-            max_retries: How many more times a call that failed may be made, in place of what `retry` says.
-            metadata: Is added to this client's, and stands in place of what that has under the same name.
+            max_retries: Maximum number of retries of a call, in place of the number in `retry`.
+            metadata: Metadata to add to this client's. It overrides entries with the same names.
             api_key: As in the constructor.
             multiplex: As in the constructor.
 
         Raises:
             TypeError: An option has a wrong type.
-            ValueError: An option cannot be used, or the key would be sent unencrypted.
+            ValueError: An option has an invalid value, or the key would be sent without encryption.
         """
         settings = self._pool.settings.with_options(
             timeout=timeout, retry=retry, max_retries=max_retries, metadata=metadata, api_key=api_key
@@ -184,29 +185,30 @@ class AsyncClient:
 
         Args:
             prompt: A str is one user message. A sequence of `Message` (or of mappings with role and content) is a
-                conversation. `RawText` and `TokenIds` go around the chat template.
-            system: The instructions to the model; by default the deployment's.
-            temperature: 0 always takes the most probable token; by default the deployment's, and so is what follows.
-            top_p: Samples from the smallest set of tokens whose probabilities add up to this. 1 is off.
-            max_output_tokens: The most tokens that the answer may have.
-            stop: A text, or several, that ends the answer and is cut off.
+                conversation. `RawText` and `TokenIds` bypass the chat template.
+            system: The instructions to the model. The default is the deployment's.
+            temperature: 0 always takes the most probable token. The default is the deployment's, as for `top_p` and
+                `max_output_tokens`.
+            top_p: Samples from the smallest set of tokens whose probabilities add up to this. 1 turns it off.
+            max_output_tokens: Maximum number of tokens in the answer.
+            stop: One or more texts that end the answer. The stop text itself is removed.
             seed: Makes sampling repeatable.
-            schema: What the answer fits, and what `parsed` of the result is: a pydantic model or any other type that
-                pydantic knows (`list[Person]`, a dataclass, a Literal), or a JSON Schema as a mapping or as JSON text.
-                Names that a class does not list are not generated, unless its model says `extra="allow"`.
+            schema: The type of `parsed` in the result, which the answer must fit: a pydantic model or any other type
+                that pydantic supports (`list[Person]`, a dataclass, a Literal), or a JSON Schema as a mapping or as
+                text. Fields that a class does not define are not generated, unless its model has `extra="allow"`.
             adapter: The name of a LoRA adapter.
-            time_limit: The seconds after which the answer ends with what there is.
-            timeout: The seconds after which the call fails; None waits without end. By default the client's.
-            first_token_timeout: The seconds after which the call fails if nothing of the answer has come.
-            idle_timeout: The seconds after which the call fails if no more of the answer comes. With either of these
-                two, the answer is streamed to this process, for only there its progress is seen.
-            max_retries: How many more times a call that failed may be made; by default as the client's `retry` says.
-            request_id: A label for the server's log; by default the server makes one up.
-            metadata: Goes with this call besides the client's, and in place of what that has under the same name.
-            options: What else can be asked for.
+            time_limit: The seconds after which the server ends the answer and returns the part that it has generated.
+            timeout: The seconds after which the call fails; None means no limit. The default is the client's.
+            first_token_timeout: The seconds after which the call fails if no part of the answer has arrived.
+            idle_timeout: The seconds after which the call fails if no further part of the answer arrives. If one of
+                these two is set, the answer is streamed to this process, because only a stream shows its progress.
+            max_retries: Maximum number of retries. The default is set by the client's `retry`.
+            request_id: A label for the server's log. By default, the server creates one.
+            metadata: Metadata to add to the client's for this call. It overrides entries with the same names.
+            options: The less common parameters.
 
         Raises:
-            RpcError: The call failed; its subclasses say how.
+            RpcError: The call failed. Its subclasses show the cause.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
         planned = plan_request(prompt, schema=schema, **parameters)
@@ -238,12 +240,12 @@ class AsyncClient:
     def stream_generate(
         self, prompt: Prompt, *, schema: object = None, **parameters: "Unpack[Parameters]"
     ) -> AsyncGenerationStream[Any]:
-        """Generates one answer and hands it out while it comes into being.
+        """Generates one answer, and streams it while it is generated.
 
-        The request is sent at once; its failure is raised by entering the stream's block, which waits until the server
-        has admitted it, or by reading the stream. The parameters are those of
-        `generate`, and the timeout is that of the whole answer. The first token's and the idle timeout run while the
-        caller waits for a delta, whatever happens in the meantime: also while the stream looks for another server.
+        The request is sent immediately. Errors are raised when you enter the stream's `with` block, which waits until
+        the server has admitted the request, or when you read the stream. The parameters are those of `generate`. The
+        timeout covers the whole answer. The first-token timeout and the idle timeout count while the caller waits for a
+        delta, even while the stream looks for another server.
         """
         return AsyncGenerationStream(self._pool.connected(), plan_request(prompt, schema=schema, **parameters))
 
@@ -289,21 +291,21 @@ class AsyncClient:
         schema: object = None,
         **parameters: "Unpack[Parameters]",
     ) -> "AsyncMap[Any]":
-        """Generates one whole answer to each of many prompts, a bounded number at a time.
+        """Generates one whole answer to each of many prompts, a limited number at a time.
 
-        Iterate over it with `async for`; each `MapResult` has the answer to a prompt, or the error in its place. What
-        all requests would fail of, as a parameter of a wrong type or a closed client, is raised instead. The first
-        step begins the requests; when the iteration ends early, those that run are cancelled.
+        Iterate over it with `async for`. Each `MapResult` has the answer to a prompt, or its error. An error that would
+        affect all requests, such as a parameter of a wrong type or a closed client, is raised instead. The first step
+        of the iteration starts the requests. If the iteration ends early, running requests are cancelled.
 
         Args:
-            prompts: Taken one by one as they are needed, so they may be many, or without end.
-            concurrency: How many requests run at the same time. Four times as many may have been begun and not been
-                read by the caller.
-            ordered: Whether the results come in the order of the prompts, rather than as they are ready.
-            schema: As for `generate`, and so are the other parameters.
+            prompts: Read one by one when they are needed, so the iterable may be long or infinite.
+            concurrency: Maximum number of requests that run at the same time. Up to four times as many may have been
+                started without their results having been read.
+            ordered: Whether results come in the order of the prompts, instead of as soon as they are ready.
+            schema: As in `generate`, like all other parameters.
 
         Raises:
-            TypeError: `prompts` is no iterable, or one str.
+            TypeError: `prompts` is not an iterable, or is a single str.
             ValueError: `concurrency` is less than 1.
         """
         from doherty._aio._map import AsyncMap  # noqa: PLC0415 - most programs never ask
@@ -323,7 +325,7 @@ class AsyncClient:
         max_retries: int | None = None,
         metadata: "Metadata | None" = None,
     ) -> int:
-        """Counts the tokens of a prompt as the model would read it, with the chat template where one applies."""
+        """Counts the tokens of a prompt as the model would read it, including the chat template if one is used."""
         options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
         call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, options=options)
@@ -336,7 +338,7 @@ class AsyncClient:
         max_retries: int | None = None,
         metadata: "Metadata | None" = None,
     ) -> "ModelInfo":
-        """Tells what the server serves and what it can do; of several servers, one of them."""
+        """Returns the server's model and features. If there are several servers, one of them is asked."""
         options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
         return await pool.run(_calls.model(pool.dispatch, options=options))
@@ -349,16 +351,16 @@ class AsyncClient:
         max_retries: int | None = None,
         metadata: "Metadata | None" = None,
     ) -> "Latency":
-        """Tells how fast the server has been over the last `window` seconds, by default over all that it keeps.
+        """Returns the latency of the server over the last `window` seconds, or over all that it keeps.
 
-        Of several servers, one of them tells.
+        If there are several servers, one of them is asked.
         """
         options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
         return await pool.run(_calls.latency(pool.dispatch, window, options=options))
 
     async def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
-        """Asks the server once what it says of its health; several servers in turn, until one serves.
+        """Asks the server for its health once. If there are several servers, asks them in turn until one is healthy.
 
         Raises:
             UnavailableError: No server was reached.
@@ -369,10 +371,10 @@ class AsyncClient:
         return await pool.run(check_health(pool.dispatch, timeout=timeout))
 
     async def wait_ready(self, timeout: Timeout = NOT_GIVEN) -> None:
-        """Returns when the server, or one of several, says that it serves.
+        """Waits until the server, or one of several, reports that it is healthy.
 
         Raises:
-            DeadlineExceededError: It did not within the timeout; the message has what was seen last.
+            DeadlineExceededError: No server did so within the timeout. The message contains the last error or state.
         """
         from doherty._core._health import wait_ready  # noqa: PLC0415 - most programs never wait
 
@@ -380,5 +382,5 @@ class AsyncClient:
         await pool.run(wait_ready(pool.dispatch, timeout=timeout))
 
     async def close(self) -> None:
-        """Cancels what runs and gives the connections up. A second time does nothing."""
+        """Cancels all calls and closes the connections. Calling it again has no effect."""
         await self._pool.close()

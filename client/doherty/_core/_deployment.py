@@ -1,6 +1,6 @@
-"""What a deployment tells of itself.
+"""The results that describe a deployment and its latency.
 
-Every field has a default, so that a test makes a result of the fields that it is about.
+Every field has a default, so that a test can create a result with only the fields that it needs.
 """
 
 from collections.abc import Mapping
@@ -11,24 +11,24 @@ from doherty._core._result import Result
 
 @dataclass(frozen=True, slots=True)
 class Limits(Result):
-    """What a deployment can hold."""
+    """The limits of a deployment."""
 
     context_tokens: int = 0
-    """Prompt and answer together."""
+    """Maximum number of tokens of a prompt and its answer together."""
     default_max_output_tokens: int = 0
     vocabulary_size: int = 0
-    """Every token id is below it."""
+    """All token ids are lower than this."""
     max_top_logprobs: int = 0
     slots: int = 0
-    """How many answers are generated at the same time."""
+    """Maximum number of answers that are generated at the same time."""
     max_queued_requests: int = 0
     max_message_bytes: int = 0
-    """The largest message that the server takes."""
+    """Maximum size of a message that the server accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults(Result):
-    """What the sampling parameters are when a call leaves them out; None is off."""
+    """The values of sampling parameters that a call does not set. None means off."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -41,19 +41,19 @@ class SamplingDefaults(Result):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo(Result):
-    """What a deployment serves and what it can do."""
+    """Describes a deployment: its model, its engine, and the features that it supports."""
 
     model: str = ""
     """The id that requests may name."""
     revision: str | None = None
-    """A commit on the hub, or "sha256:" and the digest of the file; None if not known."""
+    """A commit on the Hugging Face Hub, or "sha256:" and the digest of the file. None if unknown."""
     engine: str = ""
     engine_version: str = ""
     profile: str | None = None
-    """What the engine was started with; None for an engine that has no profiles."""
+    """The profile that the engine was started with. None if the engine has no profiles."""
     server_version: str = ""
     features: tuple[str, ...] = ()
-    """The paths of the request's fields that the deployment honours, as "sampling.top_k"."""
+    """The paths of the supported fields of a request, for example "sampling.top_k"."""
     limits: Limits = Limits()
     default_sampling: SamplingDefaults = SamplingDefaults()
     adapters: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class ModelInfo(Result):
 
 @dataclass(frozen=True, slots=True)
 class Quantiles(Result):
-    """Three quantiles in seconds; one is None where nothing was measured at its rank."""
+    """Three quantiles in seconds. A quantile is None if nothing was measured at its rank."""
 
     p50: float | None = None
     p90: float | None = None
@@ -71,24 +71,25 @@ class Quantiles(Result):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Result):
-    """One way in which requests ended."""
+    """The number of requests that ended with the same status and reason."""
 
     status: str = ""
-    """The name of the status, as "OK" or "RESOURCE_EXHAUSTED"."""
+    """The name of the status, for example "OK" or "RESOURCE_EXHAUSTED"."""
     reason: str | None = None
-    """What the caller was told, as "QUEUE_FULL"; None with OK, and where the caller left or its deadline passed."""
+    """The reason that the caller received, for example "QUEUE_FULL". None if the status is OK, the caller left, or its
+    deadline passed."""
     count: int = 0
-    """How many ended so in the window."""
+    """The number in the window."""
     total: int = 0
-    """How many ended so since the server started."""
+    """The number since the server started."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRequests(Result):
-    """How many requests of one API key ended."""
+    """The number of requests of one API key that ended."""
 
     key: str | None = None
-    """The key's name; None where the server asks for no keys, and for callers without a valid one."""
+    """The key's name. None if the server does not require keys, and for callers without a valid key."""
     count: int = 0
     """In the window."""
     total: int = 0
@@ -97,12 +98,12 @@ class KeyRequests(Result):
 
 @dataclass(frozen=True, slots=True)
 class KeyRefusals(Result):
-    """How many requests of one API key were refused for one reason before any work was done for them."""
+    """The number of requests of one API key that were refused for one reason, before any work was done for them."""
 
     reason: str = ""
-    """What the caller was told, as "QUEUE_FULL"."""
+    """The reason that the caller received, for example "QUEUE_FULL"."""
     key: str | None = None
-    """The key's name; None where the server asks for no keys."""
+    """The key's name. None if the server does not require keys."""
     count: int = 0
     """In the window."""
     total: int = 0
@@ -111,36 +112,37 @@ class KeyRefusals(Result):
 
 @dataclass(frozen=True, slots=True)
 class EndedRequests(Result):
-    """All requests for an answer that ended in the window, whatever way they ended; durations in seconds."""
+    """All requests for an answer that ended in the window, with any status. Durations are in seconds."""
 
     count: int = 0
     total: int = 0
     """Since the server started."""
     outcomes: tuple[Outcome, ...] = ()
-    """Those with most requests in the window first."""
+    """Sorted by the number of requests in the window, the largest first."""
     owed: int = 0
-    """How many of those in the window the server should have given a first token: all but those that the caller got
-    wrong and those beyond a limit of their key."""
+    """The number of requests in the window that should have got a first token: all except invalid requests and those
+    that exceeded a limit of their key."""
     first_token_share: float | None = None
-    """The share of the owed requests whose first token came within the threshold; one that never got one is outside."""
+    """The share of the owed requests whose first token came within the threshold. Requests that never got a first token
+    count as too late."""
     time_to_first_token: Quantiles = Quantiles()
-    """Of the owed requests; None where the request at that rank never got a first token."""
+    """The quantiles over the owed requests. None if the request at that rank never got a first token."""
     queue: Quantiles = Quantiles()
-    """The wait for a slot of all requests that waited, also of those that ended while they did."""
+    """The time that requests waited for a slot, including requests that ended while they waited."""
     by_key: tuple[KeyRequests, ...] = ()
-    """Of the caller's own key; of all keys where that is an operator's."""
+    """The figures of the caller's own key, or of all keys if it is an operator's key."""
     refusals: tuple[KeyRefusals, ...] = ()
-    """As `by_key`, and with the refusals of token counts."""
+    """For the same keys as `by_key`. Includes the refusals of CountTokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency(Result):
-    """How fast a server has been, durations in seconds."""
+    """The latency of a server. Durations are in seconds."""
 
     window: float = 0.0
-    """How far back this looks."""
+    """The period that the figures cover, up to now."""
     answers: int = 0
-    """How many answers ended well in the window; the quantiles and the shares beside it are over these."""
+    """The number of answers that ended with OK in the window. The quantiles and shares of this class cover these."""
     queue: Quantiles = Quantiles()
     time_to_first_token: Quantiles = Quantiles()
     time_to_last_token: Quantiles = Quantiles()
@@ -152,19 +154,20 @@ class Latency(Result):
     last_token_share: float | None = None
     """The share of the answers whose last token came within the threshold; None without answers."""
     running: int = 0
-    """How many requests the engine works on right now."""
+    """The number of requests that the engine is processing now."""
     queued: int = 0
-    """How many requests wait right now."""
+    """The number of requests that are waiting now."""
     slots: int = 0
-    """How many requests the engine can work on at the same time."""
+    """Maximum number of requests that the engine processes at the same time."""
     kv_cache_use: float | None = None
-    """The share of the KV cache that is in use right now; None where the engine does not tell."""
+    """The share of the KV cache that is in use now. None if the engine does not report it."""
     refusals: int = 0
-    """How many requests were refused before any work was done for them since the server started."""
+    """The number of requests since the server started that were refused before the server did any work for them."""
     aborts: Mapping[str, int] = field(default_factory=dict[str, int])
-    """How many requests ended early since the server started, by cause: "cancelled", "deadline", "engine", ...."""
+    """The number of requests that ended early since the server started, by cause ("cancelled", "deadline", "engine" and
+    others)."""
     engine_restarts: int = 0
-    """How often the engine was started anew since the server started, because it had died or stalled."""
+    """The number of restarts of the engine, because it died or stalled, since the server started."""
     uptime: float = 0.0
     requests: EndedRequests | None = None
-    """All requests that ended in the window, also those that were refused or cut off; None from an older server."""
+    """All requests that ended in the window, including those that were refused or cut off. None from older servers."""

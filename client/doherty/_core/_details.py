@@ -1,4 +1,4 @@
-"""What an answer tells besides its text where it is asked for, or where an engine has it."""
+"""The optional parts of an answer: log probabilities, and the counts of speculative decoding."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from doherty._core._result import Result
 
 @dataclass(frozen=True, slots=True)
 class TopLogprob(Result):
-    """One of the most probable tokens at some place."""
+    """One of the most probable tokens at a position."""
 
     token_id: int = 0
     token: bytes = b""
@@ -29,7 +29,7 @@ class TokenLogprob(Result):
     """Its bytes, which need not be a whole code point."""
     logprob: float = 0.0
     top: tuple[TopLogprob, ...] = ()
-    """The most probable tokens at this place, the most probable one first; as many as were asked for."""
+    """The most probable tokens at this position, as many as were requested, the most probable one first."""
 
     @property
     def text(self) -> str:

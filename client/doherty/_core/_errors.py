@@ -9,9 +9,9 @@
     │   ├── OverloadedError          RESOURCE_EXHAUSTED: full; try again after retry_after
     │   ├── UnavailableError         UNAVAILABLE: not reached, or not ready (also a ConnectionError)
     │   ├── DeadlineExceededError    DEADLINE_EXCEEDED: the timeout passed (also a TimeoutError)
-    │   ├── UnsupportedError         UNIMPLEMENTED: this deployment cannot do it
+    │   ├── UnsupportedError         UNIMPLEMENTED: not supported by this deployment
     │   ├── CancelledByServerError   CANCELLED, and not by this client
-    │   └── InternalError            INTERNAL and what no server of ours sends
+    │   └── InternalError            INTERNAL, and all statuses that our servers never send
     ├── StreamError                  a stream ended before its answer was complete; carries what was received
     ├── ParseError                   an answer does not fit its schema=; carries the answer (also a ValueError)
     ├── ClientClosedError            the client was used after its close()
@@ -36,7 +36,7 @@ class FieldViolation:
     """What is wrong with one field of a request."""
 
     field: str
-    """Its path, as "sampling.temperature"."""
+    """The path of the field, for example "sampling.temperature"."""
     description: str
 
 
@@ -75,7 +75,7 @@ class RpcError(DohertyError):
         self.retry_after = retry_after
         """The seconds after which to try again; None if the server did not say."""
         self.timings = timings
-        """How long the server took; None if it did not say."""
+        """The timings that the server measured; None if it did not send them."""
 
     def __str__(self) -> str:
         request = f", request {self.request_id}" if self.request_id else ""
@@ -95,7 +95,7 @@ class AuthenticationError(RpcError):
 
 
 class PermissionDeniedError(RpcError):
-    """The key does not allow it."""
+    """The key does not allow the call."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
@@ -125,7 +125,7 @@ class DeadlineExceededError(RpcError, TimeoutError):
 
 
 class UnsupportedError(RpcError):
-    """The deployment cannot do what was asked for."""
+    """The deployment does not support the request, or one of its fields."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
@@ -137,7 +137,7 @@ class CancelledByServerError(RpcError):
 
 
 class InternalError(RpcError):
-    """The server failed; or, without a `reason`, gRPC or a proxy could not make sense of the call."""
+    """The server failed. If there is no `reason`, gRPC or a proxy could not process the call."""
 
     code = grpc.StatusCode.INTERNAL
 
@@ -163,12 +163,12 @@ class StreamError(DohertyError):
 
 
 class ParseError(DohertyError, ValueError):
-    """An answer does not fit the schema that was asked for, most often because it was cut off."""
+    """An answer does not fit the requested schema, most often because it was cut off."""
 
     def __init__(self, message: str, generation: "Generation[None]") -> None:
         super().__init__(message, generation)
         self.generation = generation
-        """The answer as received; its `finish_reason` tells whether it was cut off."""
+        """The answer as received; its `finish_reason` shows whether it was cut off."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -179,7 +179,7 @@ class ClientClosedError(DohertyError):
 
 
 class ForkError(DohertyError, RuntimeError):
-    """A client was used in a fork of the process that it was used in before."""
+    """A client was used before a fork of the process, and again in the forked process."""
 
 
 class EventLoopError(DohertyError, RuntimeError):

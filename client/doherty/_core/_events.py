@@ -1,4 +1,4 @@
-"""What happens to a stream."""
+"""The events of a stream."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
@@ -23,17 +23,17 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class ServerLost:
-    """The server that had admitted the request is gone, or cannot go on. The client looks for another one."""
+    """The server that had admitted the request was lost or cannot continue. The client looks for another one."""
 
     target: str = ""
     """The server, as the client knows it."""
     message: str = ""
-    """What gRPC or the server said."""
+    """The error message of gRPC or of the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamResumed:
-    """A server goes on with the answer, right behind what was received."""
+    """A server continues the answer, exactly after the part that was received."""
 
     target: str = ""
     """The server, as the client knows it: another one, or the same one again."""
@@ -46,11 +46,11 @@ class StreamFinished(Generic[ParsedT_co]):
     """The answer is complete."""
 
     generation: Generation[ParsedT_co] = field(default_factory=Generation)
-    """What `result()` returns."""
+    """The answer, as returned by `result()`."""
 
 
 StreamEvent: "TypeAlias" = StreamStarted | Delta | ServerLost | StreamResumed | StreamFinished[ParsedT_co]
-"""An event of a stream; a `Delta` is what a stream's own iterator gives."""
+"""An event of a stream. The stream's own iterator yields only the `Delta` events."""
 
 _CLASSES: "dict[Kind, type[StreamStarted | ServerLost | StreamResumed]]" = {
     "started": StreamStarted,

@@ -49,11 +49,11 @@ class Health(StrEnum):
     """The health that a server reports."""
 
     SERVING = "SERVING"
-    """It takes requests."""
+    """The server accepts requests."""
     NOT_SERVING = "NOT_SERVING"
-    """It does not: it loads its model, shuts down, or its engine failed."""
+    """The server does not accept requests: it is loading its model, is shutting down, or its engine failed."""
     UNKNOWN = "UNKNOWN"
-    """It does not say."""
+    """The server does not report its health."""
 
 
 _REQUEST: Final = StringValue()

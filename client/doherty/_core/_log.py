@@ -1,4 +1,4 @@
-"""The log lines of the SDK. Their fields have the names that they have in the server's log."""
+"""The log lines of the SDK. Their fields have the same names as in the server's log."""
 
 import logging
 import os
@@ -17,11 +17,11 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class AttemptLog:
-    """Writes one line for each attempt of a call: at level INFO if another one follows, else DEBUG."""
+    """Writes one line for each attempt of a call, at level INFO if another attempt follows, else at level DEBUG."""
 
     def __init__(self) -> None:
         self.request_id: str | None = None
-        """The id of the running attempt in the server's log; before it is known, that of the caller."""
+        """The id of the running attempt in the server's log; before that is known, the id that the caller chose."""
         self._rpc = ""
         self._target = ""
         self._attempt = 1
@@ -29,7 +29,7 @@ class AttemptLog:
         self._trace_ids: Mapping[str, str] = {}
 
     def begin(self, rpc: str, target: str, attempt: int, request_id: str | None, trace: "Trace") -> None:
-        """Notes what the next attempt is."""
+        """Starts the line of the next attempt."""
         self.request_id = request_id or None
         self._rpc = rpc
         self._target = target
@@ -43,7 +43,7 @@ class AttemptLog:
             self._write(logging.DEBUG, "OK", None, "")
 
     def cancel(self, reason: str | None) -> None:
-        """Logs that this process ended the attempt: its caller did, or a timeout, whose reason is given."""
+        """Logs that the client ended the attempt, because the caller cancelled it or a timeout (`reason`) expired."""
         if _LOG.isEnabledFor(logging.DEBUG):
             self._write(logging.DEBUG, "CANCELLED", reason, " (by the client)")
 
@@ -51,19 +51,19 @@ class AttemptLog:
         """Logs that the attempt failed.
 
         Args:
-            status: How it ended.
+            status: The status of the attempt.
             pause: The seconds until the next attempt; None if none follows.
         """
         level = logging.DEBUG if pause is None else logging.INFO
         if not _LOG.isEnabledFor(level):
             return
         self.request_id = status.request_id or self.request_id
-        more = f" ({status.message})"
+        details = f" ({status.message})"
         if pause is not None:
-            more += f", attempt {self._attempt + 1} follows in {pause:.3f} s"
-        self._write(level, status.code.name, status.reason, more, pause=pause)
+            details += f", attempt {self._attempt + 1} follows in {pause:.3f} s"
+        self._write(level, status.code.name, status.reason, details, pause=pause)
 
-    def _write(self, level: int, code: str, reason: str | None, more: str, *, pause: float | None = None) -> None:
+    def _write(self, level: int, code: str, reason: str | None, details: str, *, pause: float | None = None) -> None:
         seconds = perf_counter() - self._began
         fields = {
             "rpc": self._rpc,
@@ -80,7 +80,7 @@ class AttemptLog:
         }
         request = f", request {self.request_id}" if self.request_id else ""
         text = "%s at %s: %s after %.3f s%s%s"
-        _LOG.log(level, text, self._rpc, self._target, code, seconds, request, more, extra=fields)
+        _LOG.log(level, text, self._rpc, self._target, code, seconds, request, details, extra=fields)
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -92,7 +92,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def _follow_environment() -> None:
-    """Sets the level that the environment's DOHERTY_LOG says."""
+    """Sets the level to the value of the environment variable DOHERTY_LOG."""
     level = os.environ.get("DOHERTY_LOG")
     if not level:
         return

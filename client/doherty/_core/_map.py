@@ -1,4 +1,4 @@
-"""What came of one of many requests."""
+"""The result of one of many requests."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapResult(Generic[ParsedT_co]):
-    """The answer to one of the prompts of `AsyncClient.map`, or the error in its place."""
+    """The answer to one of the prompts of `AsyncClient.map`, or the error of its request."""
 
     index: int = 0
-    """The place of the prompt, from 0."""
+    """The position of the prompt, starting at 0."""
     prompt: "Prompt" = ""
     generation: Generation[ParsedT_co] | None = None
     """The answer; None if there is an error."""
     error: DohertyError | None = None
 
     def result(self) -> Generation[ParsedT_co]:
-        """The answer.
+        """Returns the answer.
 
         Raises:
-            DohertyError: There is an error in its place.
+            DohertyError: The request failed.
         """
         if self.generation is None:
             raise self.error or DohertyError("There is neither an answer nor an error.")

@@ -13,47 +13,49 @@ from doherty._core._settings import Timeout
 class GenerateOptions:
     """The less common fields of a request; None leaves the choice to the deployment.
 
-    The server refuses what it cannot honour: `client.model().features` lists what it can.
+    The server refuses fields that it does not support. `client.model().features` lists the supported ones.
     """
 
     model: str | None = None
-    """The id of the model that the caller expects; any other is NotFoundError."""
+    """The id of the model that the caller expects. If the server has another model, it raises NotFoundError."""
     top_k: int | None = None
-    """Samples from this many of the most probable tokens. 0 is off."""
+    """The number of most probable tokens to sample from. 0 turns it off."""
     min_p: float | None = None
-    """Samples only from tokens at least this times as probable as the most probable one. 0 is off."""
+    """The lowest probability of a token to sample from, as a ratio to the most probable one. 0 turns it off."""
     frequency_penalty: float | None = None
-    """Is taken off a token's logit for every time that it already stands in the text. -2 to 2."""
+    """Subtracted from a token's logit once for each of its occurrences in the text. From -2 to 2."""
     presence_penalty: float | None = None
-    """Is taken off a token's logit once if it already stands in the text. -2 to 2."""
+    """Subtracted from a token's logit once if the token occurs in the text. From -2 to 2."""
     repetition_penalty: float | None = None
-    """Divides or multiplies the logit of a token that already stands in the text. 1 is off."""
+    """A factor that reduces the logits of tokens that occur in the text: it divides positive logits and multiplies
+    negative ones. 1 turns it off."""
     min_output_tokens: int | None = None
-    """The fewest tokens that the answer must have."""
+    """Minimum number of tokens in the answer."""
     stop_token_ids: Sequence[int] = ()
     """Tokens that end the answer besides the model's own end of sequence."""
     include_stop_text: bool = False
     """Whether the stop text that ended the answer is delivered as its last part."""
     ignore_eos: bool = False
-    """Whether the answer goes on past the model's own end of sequence, for load tests."""
+    """Whether to ignore the model's end of sequence and continue the answer, for load tests."""
     token_ids: bool = False
-    """Whether the ids of the generated tokens are wanted."""
+    """Whether the answer should contain the ids of the generated tokens."""
     top_logprobs: int | None = None
-    """0 wants the log probabilities of the generated tokens, N those of the N most probable ones at each place too."""
+    """0 requests the log probabilities of the generated tokens; N also requests those of the N most probable tokens at
+    each position."""
     regex: str | None = None
-    """A regular expression that the whole answer matches."""
+    """A regular expression that the whole answer must match."""
     grammar: str | None = None
-    """A grammar in GBNF whose `root` rule the answer matches."""
+    """A grammar in GBNF, whose rule `root` the answer must match."""
     choices: Sequence[str] | None = None
-    """The answer is one of these."""
+    """Texts, one of which must be the answer."""
     priority: Literal["interactive", "batch"] | None = None
-    """Whether a person waits for the answer. What is "batch" goes behind what is not."""
+    """Whether a person waits for the answer. "batch" requests wait for "interactive" ones, which are the default."""
     continue_from: str | TokenIds | None = None
-    """The part of this very answer that the caller already holds: the answer goes on right behind it."""
+    """The part of this answer that the caller already has. The server generates only the text after it."""
 
 
 class Parameters(TypedDict, total=False):
-    """All parameters of `generate` but the prompt and the schema, for the type checkers: its overloads share them."""
+    """For type checkers: the parameters of all overloads of `generate` (all except the prompt and the schema)."""
 
     system: str | None
     temperature: float | None

@@ -1,4 +1,4 @@
-"""What all results have in common."""
+"""The base class of all results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ class Result:
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as what JSON can hold.
+        """Returns all fields as plain data that can be encoded as JSON.
 
-        As in protobuf's mapping to JSON, bytes are base64, and numbers that JSON does not have are "NaN", "Infinity"
-        and "-Infinity". Objects that pydantic made are as pydantic writes them.
+        As in protobuf's JSON mapping, bytes are encoded as base64, and numbers that JSON cannot represent as "NaN",
+        "Infinity" and "-Infinity". Objects that pydantic created are converted by pydantic.
         """
         fields: dict[str, Any] = vars(type(self))["__dataclass_fields__"]
         return {name: _plain(getattr(self, name)) for name in fields}
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """`to_dict` as JSON text, on one line unless `indent` says by how many spaces to indent."""
+        """Returns `to_dict` as JSON text: on one line, or indented by `indent` spaces."""
         import json  # noqa: PLC0415 - most programs write no JSON
 
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)

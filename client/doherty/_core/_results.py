@@ -1,6 +1,6 @@
-"""What an answer is made of.
+"""An answer and its parts.
 
-Every field has a default, so that a test makes a result of the fields that it is about.
+Every field has a default, so that a test can create a result with only the fields that it needs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,27 +27,27 @@ class FinishReason(StrEnum):
     """Why an answer ended."""
 
     STOP = "stop"
-    """The model ended it, or a stop text, a stop token or the end of a constraint did."""
+    """The model ended the answer, or it reached a stop text, a stop token or the end of a constraint."""
     LENGTH = "length"
-    """It reached max_output_tokens, or what the context holds."""
+    """The answer reached max_output_tokens or the end of the context."""
     TIME_LIMIT = "time_limit"
-    """Its time_limit ran out."""
+    """The time_limit of the request expired."""
     OTHER = "other"
-    """The server is newer than this package and told a reason that is not known here."""
+    """A newer server sent a reason that this version of the package does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta(Result):
-    """What is new in a stream since the delta before; its str is its text."""
+    """The part of a stream that is new since the previous delta. `str()` returns its text."""
 
     text: str = ""
-    """Whole code points. May be empty."""
+    """Contains only whole code points. May be empty."""
     token_ids: tuple[int, ...] | None = None
-    """The ids of the tokens of the text; None where they were not asked for or the engine cannot tell them."""
+    """The ids of the text's tokens. None if they were not requested, or if the engine does not know them."""
     logprobs: "tuple[TokenLogprob, ...] | None" = None
-    """One entry a token; None where they were not asked for or the engine cannot tell them."""
+    """One entry per token. None if they were not requested, or if the engine does not know them."""
     token_count: int = 1
-    """How many generated tokens this delta stands for."""
+    """The number of generated tokens that this delta represents."""
 
     def __str__(self) -> str:
         return self.text
@@ -58,28 +58,28 @@ class Delta(Result):
 
 @dataclass(frozen=True, slots=True)
 class Usage(Result):
-    """How many tokens an answer took."""
+    """The numbers of tokens of a request and its answer."""
 
     prompt_tokens: int = 0
-    """The prompt as the model read it, template included."""
+    """The tokens of the prompt as the model reads it, including the template."""
     output_tokens: int = 0
-    """All generated tokens, also those whose text was cut off."""
+    """All generated tokens, including those whose text was cut off."""
     cached_tokens: int | None = None
-    """How many of the tokens to read were still in the KV cache; None where the engine does not tell."""
+    """The number of input tokens that were still in the KV cache. None if the engine does not report it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings(Result):
-    """How long an answer took as the server saw it, in seconds; None where that is not known.
+    """The times of an answer in seconds, measured by the server. None means unknown.
 
-    All are counted from the moment at which the server had the whole request, but preprocess, queue and
-    time_per_output_token, which are spans.
+    `preprocess`, `queue` and `time_per_output_token` are durations. The others are measured from the moment at which
+    the server had received the whole request.
     """
 
     preprocess: float | None = None
-    """Template and tokenizing."""
+    """The time to apply the template and to tokenize."""
     queue: float | None = None
-    """The wait for a slot of the engine."""
+    """The time that the request waited for a slot of the engine."""
     time_to_first_token: float | None = None
     """TTFT: until the first token was on its way, or would have been in a stream."""
     time_to_last_token: float | None = None
@@ -91,20 +91,20 @@ class Timings(Result):
 
 
 RawMetadata = Iterable[tuple[str, str | bytes]] | None
-"""Metadata as gRPC gives it; some of its calls have None for none."""
+"""Metadata as gRPC returns it. Some of its calls return None instead of empty metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyMetadata(Result):
-    """The metadata of a reply, as names in lower case and values: bytes where the name ends with "-bin", else str.
+    """The metadata of a reply. Names are in lower case. A value is bytes if its name ends with "-bin", else str.
 
-    Texts that came under the same name are joined with a comma. Of bytes, the last ones count.
+    If a name occurs several times, texts are joined with commas, and of bytes only the last value is kept.
     """
 
     initial: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
-    """What came before the answer."""
+    """The initial metadata, which precedes the answer."""
     trailing: Mapping[str, str | bytes] = field(default_factory=dict[str, str | bytes])
-    """What came with the status. Empty for a request that shared an RPC with others (`multiplex`)."""
+    """The trailing metadata, which comes with the status. Empty if the request shared an RPC (`multiplex`)."""
 
 
 def reply_metadata(initial: RawMetadata, trailing: RawMetadata) -> ReplyMetadata:
@@ -122,15 +122,15 @@ def _join(raw: RawMetadata) -> dict[str, str | bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Result, Generic[ParsedT_co]):
-    """A whole answer; its str is its text."""
+    """A whole answer. `str()` returns its text."""
 
     text: str = ""
     parsed: ParsedT_co = cast("Any", None)  # noqa: RUF009 - a type variable has no default value
-    """The answer as `schema=` asked for it: an object of the model, or what the JSON stands for; None without one."""
+    """With `schema=`, an instance of the model, or the value of the JSON text. Without it, None."""
     token_ids: tuple[int, ...] | None = None
-    """The ids of the generated tokens; None where they were not asked for or the engine cannot tell all of them."""
+    """The ids of the generated tokens. None if they were not requested, or if the engine does not know all of them."""
     logprobs: "tuple[TokenLogprob, ...] | None" = None
-    """One entry a token; None where they were not asked for or the engine cannot tell all of them."""
+    """One entry per token. None if they were not requested, or if the engine does not know all of them."""
     finish_reason: FinishReason = FinishReason.STOP
     stop_text: str | None = None
     """The stop text that ended the answer."""
@@ -138,21 +138,21 @@ class Generation(Result, Generic[ParsedT_co]):
     """The end-of-sequence or stop token that ended the answer."""
     usage: Usage = Usage()
     timings: Timings = Timings()
-    """How long it took as the server saw it; after a retry, how long its last attempt took."""
+    """The times that the server measured; after a retry, those of the last attempt."""
     network: float | None = None
-    """The caller's total less the server's, in seconds; None if the server told no total, or after a retry.
+    """The total measured by the client minus the server's, in seconds. None if the server sent none, or after a retry.
 
-    It is what the way there and back took, and what this process took. A stream that was read more slowly than the
-    server sent it has that in here too.
+    It includes the time on the network and in this process. If a stream was read more slowly than the server sent it,
+    it also includes that delay.
     """
     request_id: str = ""
     model: str = ""
     seed: int | None = None
-    """The seed that was used; None at temperature 0, and where a stream went on at another server with another seed."""
+    """The seed that was used. None at temperature 0, or if a stream continued on another server with another seed."""
     speculation: "Speculation | None" = None
-    """None where the engine does not speculate."""
+    """The counts of speculative decoding. None if the engine does not use it."""
     metadata: ReplyMetadata = field(default_factory=ReplyMetadata, repr=False, compare=False)
-    """The metadata that came with the answer; of a stream, with its last part."""
+    """The metadata that came with the answer, or with the last part of a stream."""
 
     def __str__(self) -> str:
         return self.text

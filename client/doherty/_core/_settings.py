@@ -29,10 +29,10 @@ class NotGiven(Enum):
 
 
 NOT_GIVEN: Final = NotGiven.NOT_GIVEN
-"""Stands for a parameter that was left out, where None means something else."""
+"""The default of parameters for which None has a meaning of its own."""
 
 Timeout = float | NotGiven | None
-"""Seconds until a call is given up; None never gives it up."""
+"""The timeout of a call in seconds. None means no limit."""
 
 _LONGEST: Final = 1e8
 """Three years. gRPC treats much longer timeouts as expired."""
@@ -60,7 +60,7 @@ def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
 
 
 class CallOptions(NamedTuple):
-    """What a call has otherwise than its client."""
+    """The options of a call that override those of its client."""
 
     timeout: Timeout = NOT_GIVEN
     max_retries: int | None = None

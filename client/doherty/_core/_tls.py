@@ -1,4 +1,4 @@
-"""How connections are encrypted."""
+"""The encryption of connections."""
 
 import os
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Pem = str | os.PathLike[str] | bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSConfig:
-    """How a connection is encrypted, and what the two sides prove to each other.
+    """The certificates for an encrypted connection.
 
-    Files are read when a client is made.
+    Files are read when a client is created.
     """
 
     ca: Pem | None = None
-    """The certificates that the server's must be signed by; by default those that gRPC trusts."""
+    """The certificates of the authorities that may have issued the server's certificate. The default is gRPC's list."""
     cert: Pem | None = None
-    """The certificate chain that this side shows, where the server asks for one (mTLS)."""
+    """The client's certificate chain, for servers that require one (mTLS)."""
     key: Pem | None = None
     """The private key of `cert`."""
 

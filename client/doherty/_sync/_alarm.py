@@ -1,4 +1,4 @@
-"""Ends a wait that gRPC alone would not end."""
+"""An alarm, which ends waits that gRPC would not end."""
 
 import threading
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from weakref import WeakMethod
 class Alarm:
     """Calls a method from another thread when a block of code takes too long.
 
-    The thread starts with the first block, and ends with `stop` and when the method's object is dropped.
+    The thread starts with the first block. It ends when `stop` is called or the method's object is garbage-collected.
     """
 
     def __init__(self, ring: Callable[[], None], alarms: "Alarms") -> None:
-        """`ring` is a bound method, whose object is not kept alive."""
+        """`ring` must be a bound method. Only a weak reference to its object is kept."""
         self._alarms = alarms
         self._ring = WeakMethod(ring)
         self._changed = threading.Condition()
@@ -24,7 +24,7 @@ class Alarm:
         self._stopped = False
 
     def limit(self, seconds: float | None) -> "Alarm":
-        """Rings if the following block takes longer; None means no limit."""
+        """Limits the duration of a `with` block: if the block takes longer, `ring` is called. None means no limit."""
         if seconds is None:
             return self
         with self._changed:
@@ -47,7 +47,7 @@ class Alarm:
         self._rings_at = None
 
     def stop(self) -> None:
-        """Never rings again."""
+        """Ends the thread. The alarm does not ring again."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -66,7 +66,7 @@ class Alarm:
     def _wait_and_ring(self) -> None:
         with self._changed:
             while not self._stopped:
-                # Read once: the end of a block sets it without the lock.
+                # Read `_rings_at` only once, because `__exit__` changes it without the lock.
                 self._wakes_at = rings_at = self._rings_at
                 now = monotonic()
                 if rings_at is not None and rings_at <= now:
@@ -77,19 +77,19 @@ class Alarm:
 
 
 class Alarms:
-    """The alarms of a client that have a thread."""
+    """Those alarms of a client whose threads are running."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[Alarm] = set()
 
     def add(self, alarm: Alarm) -> None:
-        """Notes that the thread of an alarm starts."""
+        """Adds an alarm whose thread is about to start."""
         with self._lock:
             self._running.add(alarm)
 
     def remove(self, alarm: Alarm) -> None:
-        """Notes that the thread of an alarm ends."""
+        """Removes an alarm whose thread is about to end."""
         with self._lock:
             self._running.discard(alarm)
 

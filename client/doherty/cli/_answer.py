@@ -21,17 +21,17 @@ from doherty.cli._terminal import brief, harmless
 
 
 class _Display(Protocol):
-    """Where an answer is shown."""
+    """The place where an answer is shown."""
 
     def write(self, text: str) -> None:
         """Appends a part of the answer."""
 
     def set_status(self, status: str) -> None:
-        """Says what is waited for; "" is the next part of the answer."""
+        """Shows what the command is waiting for; "" means the next part of the answer."""
 
 
 def show(stream: GenerationStream, *, live: bool = False) -> Generation:
-    """Writes an answer to stdout while it comes in, and ends the line even when the answer is cut off.
+    """Writes an answer to stdout while it is received, and ends the line even if the answer is cut off.
 
     On a terminal it also says when the server is lost, and another one is looked for.
 
@@ -70,7 +70,7 @@ def _plain_display() -> Iterator[_Display]:
 
 
 class _PlainDisplay:
-    """Writes the text as it is; on a terminal without what would drive it."""
+    """Writes the text unchanged, except that a terminal gets no control characters."""
 
     def __init__(self) -> None:
         self._clean = harmless if sys.stdout.isatty() else str
@@ -94,7 +94,7 @@ class _PlainDisplay:
 
 
 def tell_end(generation: Generation) -> None:
-    """Prints on stderr how fast an answer was, if that is a terminal; otherwise only whether the answer was cut off."""
+    """Prints the speed of an answer to stderr if that is a terminal, otherwise only whether the answer was cut off."""
     if sys.stderr.isatty():
         click.secho(f"{pace(generation)}, {generation.finish_reason}", err=True, dim=True)
     else:
@@ -102,7 +102,7 @@ def tell_end(generation: Generation) -> None:
 
 
 def tell_cut(generation: Generation) -> None:
-    """Prints on stderr that an answer was cut off, if it was."""
+    """Prints to stderr if an answer was cut off."""
     if generation.finish_reason is not FinishReason.STOP:
         click.echo(f"doherty: the answer was cut off ({generation.finish_reason})", err=True)
 

@@ -53,45 +53,50 @@ Examples:
 
 
 @click.command(cls=ServerCommand, epilog=f"{_EXAMPLES}\n{SCHEMA}")
-@click.option("--concurrency", type=_POSITIVE, metavar="N", help="Load: keep N requests under way (a closed loop).")
+@click.option("--concurrency", type=_POSITIVE, metavar="N", help="Load: keep N requests in flight (a closed loop).")
 @click.option(
     "--rate",
     type=_SPAN,
     metavar="R",
-    help="Load: R requests a second on average, as from independent callers (an open loop, Poisson).",
+    help="Load: send R requests per second on average, like independent callers (an open loop, Poisson).",
 )
-@click.option("--requests", type=_POSITIVE, metavar="N", help=f"Load: make N requests; {_REQUESTS} by default.")
-@click.option("--duration", type=_SPAN, metavar="SECONDS", help="Load: make requests for so long.")
+@click.option("--requests", type=_POSITIVE, metavar="N", help=f"Load: send N requests. The default is {_REQUESTS}.")
+@click.option("--duration", type=_SPAN, metavar="SECONDS", help="Load: send requests for this long.")
 @click.option(
     "--prompts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='Load: one prompt a line, or a .jsonl file whose objects have "prompt" or "messages"; taken in turn.',
+    help='Load: a file with one prompt per line, or a .jsonl file of objects with "prompt" or "messages".',
 )
-@click.option("--warm-up", type=click.IntRange(min=0), metavar="N", help="Load: requests before, not measured; 1.")
-@click.option("--unary", is_flag=True, help="Load: whole answers instead of streams, without the client's TTFT.")
-@click.option("--seed", type=int, metavar="N", help="Load: of the arrivals of --rate; 0 by default.")
-@click.option("--compare", nargs=2, metavar="A B", help="Load: put each request to two servers, and tell the ratio.")
-@click.option("--block", type=_POSITIVE, metavar="N", help="Of --compare: N requests each in turn; --concurrency.")
+@click.option(
+    "--warm-up",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Load: unmeasured requests at the start. The default is 1.",
+)
+@click.option("--unary", is_flag=True, help="Load: request whole answers, not streams; without the client's TTFT.")
+@click.option("--seed", type=int, metavar="N", help="Load: the random seed of --rate. The default is 0.")
+@click.option("--compare", nargs=2, metavar="A B", help="Load: send each request to two servers, and compare them.")
+@click.option("--block", type=_POSITIVE, metavar="N", help="With --compare: send N requests to each in turn.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_check_plot,
-    help="Load: draw the times into this file: .png, .svg or .pdf.",
+    help="Load: plot the times to this file (.png, .svg or .pdf).",
 )
-@click.option("--max-output-tokens", type=_POSITIVE, help="Cut every answer; by default the server's.")
+@click.option("--max-output-tokens", type=_POSITIVE, help="Maximum length of each answer. The default is the server's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, times in seconds.")
 @server_options(timeout=60)
 @click.pass_context
 def bench(context: click.Context, /, *, server: ServerOptions, max_output_tokens: int | None, **flags: Any) -> None:
     """Run the reference benchmark, or a load of your own.
 
-    Without any of the options marked Load, ten questions are asked one after the other, behind a warm-up call, with the
-    deployment's sampling; the percentiles are over the server's time to last token, by the reference's formula: the
-    5th and the 9th of the ten.
+    Without any of the options marked Load, ten questions are asked one after the other, after a warm-up call, with the
+    deployment's sampling. The percentiles are those of the server's time to last token, by the reference's formula: the
+    5th and the 9th of the ten values.
 
-    A load measures as its caller sees it, with the server's own view beside it. Times count from the moment at which a
-    request was due, also when the generator or the connection was late (no coordinated omission); percentiles are
-    by nearest rank, over the answers that came. It ends well when there was at least one.
+    A load shows the times measured by the client and by the server. Times start at the moment at which a request was
+    due, even if the generator or the connection was late (no coordinated omission). Percentiles use the nearest rank of
+    all received answers. The exit code is 0 if there was at least one answer.
     """
     as_json = flags.pop("as_json")
     if all(value is None or value is False for value in flags.values()):

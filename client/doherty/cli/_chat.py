@@ -29,17 +29,22 @@ Examples:
 
 @click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @click.option("--system", help="The instructions to the model.")
-@click.option("--no-history", is_flag=True, help="Keep nothing of what is typed, and recall nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print each answer to what is piped in as one line of JSON.")
+@click.option("--no-history", is_flag=True, help="Do not save or load the history of typed lines.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print each answer as one line of JSON. The questions must come from a pipe.",
+)
 @server_options(timeout=60)
 def chat(*, server: ServerOptions, system: str | None, no_history: bool, as_json: bool) -> None:
-    """Talk with the model.
+    """Chat with the model.
 
-    Ctrl-C stops an answer; what there is of it stays in the conversation. At the prompt Ctrl-C, Ctrl-D and /quit leave,
-    and /help lists what else can be typed. Several lines are one question if they are pasted, or stand between two
-    lines of \"\"\". On a terminal an answer is shown as Markdown, and below it how fast it was. What is typed is kept
-    in $XDG_STATE_HOME/doherty/chat_history, for the arrow keys. Each line that is piped in is a question, and an error
-    ends the chat.
+    Ctrl-C stops an answer; the part that was received stays in the conversation. At the prompt, Ctrl-C, Ctrl-D and
+    /quit end the chat, and /help lists all commands. Several lines are one question if they are pasted, or are between
+    two lines of \"\"\". A terminal shows an answer as Markdown, with its speed below it. Typed lines are saved in
+    $XDG_STATE_HOME/doherty/chat_history, for the arrow keys. If the input comes from a pipe, each line is a question,
+    and an error ends the chat.
     """
     if as_json and sys.stdin.isatty():
         raise click.UsageError("--json is for questions that are piped in.")

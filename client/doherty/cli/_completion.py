@@ -9,7 +9,7 @@ from doherty.cli._exit import Failed
 
 _EXAMPLES: Final = """\
 \b
-Examples, to have it in every new shell:
+Examples that enable completion in every new shell:
   echo 'eval "$(doherty completion bash)"' >> ~/.bashrc
   echo 'eval "$(doherty completion zsh)"' >> ~/.zshrc
   doherty completion fish > ~/.config/fish/completions/doherty.fish
@@ -20,9 +20,9 @@ Examples, to have it in every new shell:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, /, *, shell: str) -> None:
-    """Print what makes a shell complete this command.
+    """Print the completion script for a shell.
 
-    bash needs to be 4.4 or newer.
+    It needs bash 4.4 or newer.
     """
     kind = get_completion_class(shell)
     if kind is None:

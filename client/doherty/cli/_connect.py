@@ -141,7 +141,7 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             show_default=True,
             show_envvar=True,
             metavar="HOST:PORT[,...]",
-            help="The server, or several; modal:NAME is that of an app on Modal.",
+            help="One server, or several separated by commas. modal:NAME is the server of an app on Modal.",
         ),
         option(
             "--timeout",
@@ -149,25 +149,25 @@ def _options(timeout: float) -> tuple[Callable[[_Callback], _Callback], ...]:
             default=timeout,
             show_default=True,
             metavar="SECONDS",
-            help="How long a call may take.",
+            help="The timeout of each call.",
         ),
         option(
             "--api-key-file",
             type=file,
-            help="A file with the API key alone. By default the variable DOHERTY_API_KEY has the key; no flag has it, "
-            "for every user of a machine can read the flags of its programs.",
+            help="A file that contains only the API key. The default is the variable DOHERTY_API_KEY. There is no flag "
+            "for the key itself, because every user of a machine can read the flags of its programs.",
         ),
-        option("--tls/--no-tls", default=None, help="Encrypt the connection; implied by the flags below."),
+        option("--tls/--no-tls", default=None, help="Encrypt the connection. The flags below imply it."),
         option(
             "--tls-ca",
             type=file,
             envvar="DOHERTY_TLS_CA",
             show_envvar=True,
-            help="The certificates to trust; by default those that gRPC trusts.",
+            help="The certificates to trust. The default is gRPC's list.",
         ),
-        option("--tls-cert", type=file, help="The certificate to show, where the server asks for one."),
+        option("--tls-cert", type=file, help="The client's certificate, for servers that require one."),
         option("--tls-key", type=file, help="The private key of --tls-cert."),
-        option("--insecure", is_flag=True, help="Send the API key unencrypted, even to another machine."),
+        option("--insecure", is_flag=True, help="Allow sending the API key to another machine without encryption."),
     )
 
 

@@ -25,7 +25,7 @@ Examples:
 def count(*, server: ServerOptions, prompt: str | list[Message], system: str | None, as_json: bool) -> None:
     """Count the tokens of a prompt as the model reads it.
 
-    The prompt is that of generate, and the chat template counts, too.
+    The prompt is given as for generate. The tokens of the chat template are included.
     """
     with server.connect() as client:
         try:

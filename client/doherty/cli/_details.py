@@ -1,4 +1,4 @@
-"""What there is to say of an answer besides its text."""
+"""Prints details of an answer: its numbers, its log probabilities, and the attempts."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ def log_attempts() -> None:
 
 
 def print_details(generation: Generation) -> None:
-    """Prints on stderr what the server said of an answer."""
+    """Prints the details of an answer to stderr."""
     print_table(list(_detail_rows(generation)), err=True)
 
 
@@ -59,7 +59,7 @@ def _detail_rows(generation: Generation) -> Iterator[Row]:
 
 
 def with_token_texts(generation: Generation) -> dict[str, Any]:
-    """The fields of an answer, in which each token has its text beside its bytes."""
+    """Returns the fields of an answer. Each token has its text in addition to its bytes."""
     fields = generation.to_dict()
     if generation.logprobs is not None:
         fields["logprobs"] = [
@@ -73,7 +73,7 @@ def _with_text(entry: TokenLogprob | TopLogprob) -> dict[str, Any]:
 
 
 def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:
-    """Prints a table of the tokens, how probable each was, and the most probable ones at its place."""
+    """Prints a table of the tokens, their probabilities, and the most probable tokens at each position."""
     click.echo()
     print_table(
         [
@@ -91,7 +91,7 @@ def print_logprobs(logprobs: Sequence[TokenLogprob]) -> None:
 
 
 def _quoted(token: bytes) -> str:
-    """A token as text; as bytes where it is not a whole code point."""
+    """Returns a token as text, or as bytes if it is not a whole code point."""
     try:
         return repr(token.decode())
     except UnicodeDecodeError:

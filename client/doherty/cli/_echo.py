@@ -1,4 +1,4 @@
-"""What a terminal shows of the keys that are typed while the command draws on it."""
+"""Turns off the terminal's echo while the command draws on it."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Keeps the terminal from showing what is typed in the meantime; the next prompt gets it.
+    """Prevents the terminal from showing keys that are typed during the block. The next prompt receives them.
 
     A key that is shown moves the cursor, also the ^C of Ctrl-C. What is then drawn on the same lines again starts at a
     wrong place, so that lines stand there twice.

@@ -1,4 +1,4 @@
-"""How the command ends."""
+"""The exit codes of the command, and its last line on stderr."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ UNAVAILABLE: Final = 3
 NOT_SERVING: Final = 4
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""What a shell reports of a program that SIGPIPE ended."""
+"""The exit code that shells report for a program that SIGPIPE ended."""
 
 EPILOG: Final = """\
 \b
@@ -32,19 +32,19 @@ Exit codes:
 
 
 class Failed(click.ClickException):
-    """Ends the command with what failed."""
+    """Ends the command because a call failed."""
 
     exit_code = FAILED
 
 
 class Missing(click.ClickException):
-    """Ends the command with what is to be installed."""
+    """Ends the command because a package is missing. The message says how to install it."""
 
     exit_code = USAGE
 
 
 class Unavailable(click.ClickException):
-    """Ends the command with why the server cannot be used now."""
+    """Ends the command because the server cannot be used at the moment."""
 
     exit_code = UNAVAILABLE
 

@@ -54,27 +54,32 @@ Examples:
 @click.command(cls=ServerCommand, epilog=_EXAMPLES)
 @prompt_options
 @click.option("--temperature", type=float, help="0 always takes the most probable token.")
-@click.option("--top-p", type=float, help="Sample from the most probable tokens that add up to this.")
+@click.option("--top-p", type=float, help="Sample from the most probable tokens whose probabilities add up to this.")
 @click.option("--top-k", type=int, help="Sample from this many of the most probable tokens.")
-@click.option("--max-output-tokens", type=int, help="The most tokens that the answer may have.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
+@click.option("--max-output-tokens", type=int, help="Maximum number of tokens in the answer.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. Can be repeated.")
 @click.option("--seed", type=int, help="Make sampling repeatable.")
-@click.option("--schema", callback=_read_file, metavar="JSON|@FILE", help="A JSON Schema that the answer fits.")
-@click.option("--regex", help="A regular expression that the whole answer matches.")
-@click.option("--grammar", callback=_read_file, metavar="GBNF|@FILE", help="A grammar in GBNF that the answer matches.")
+@click.option("--schema", callback=_read_file, metavar="JSON|@FILE", help="A JSON Schema that the answer must fit.")
+@click.option("--regex", help="A regular expression that the whole answer must match.")
+@click.option("--grammar", callback=_read_file, metavar="GBNF|@FILE", help="A GBNF grammar that the answer must match.")
 @click.option(
-    "--choices", callback=_split_choices, metavar="A,B,...|JSON", help="The answer is one of these, or of a JSON list."
+    "--choices", callback=_split_choices, metavar="A,B,...|JSON", help="The texts from which the answer is chosen."
 )
 @click.option(
     "--logprobs",
     type=int,
     metavar="N",
-    help="Print the log probability of each token too, and with N above 0 those of the N most probable ones.",
+    help="Also print the log probability of each token, and of the N most probable tokens at its position.",
 )
-@click.option("--time-limit", type=float, metavar="SECONDS", help="End the answer then with what there is.")
+@click.option(
+    "--time-limit",
+    type=float,
+    metavar="SECONDS",
+    help="End the answer after this time, and print the part that was generated.",
+)
 @click.option("--adapter", help="The name of a LoRA adapter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON object, times in seconds.")
-@click.option("--verbose", is_flag=True, help="Print on stderr each attempt, and what the server said of the answer.")
+@click.option("--verbose", is_flag=True, help="Print each attempt, and details of the answer, to stderr.")
 @server_options(timeout=60)
 def generate(  # noqa: PLR0913 - the options
     *,
@@ -91,9 +96,9 @@ def generate(  # noqa: PLR0913 - the options
 ) -> None:
     """Generate one answer and stream it to stdout.
 
-    The prompt is PROMPT, then what is piped in. For "-" it is stdin alone, also from a terminal. In a loop of a shell
-    that reads its own stdin, "< /dev/null" keeps that from becoming part of the prompt. What is not given takes the
-    deployment's default.
+    The prompt is PROMPT, followed by the text from a pipe. If PROMPT is "-", the prompt is stdin, even on a terminal.
+    In a shell loop that reads stdin itself, use "< /dev/null", so that the loop's input does not become part of the
+    prompt. Options that are not given have the deployment's defaults.
     """
     options = GenerateOptions(top_k=top_k, regex=regex, grammar=grammar, choices=choices, top_logprobs=logprobs)
     if verbose:

@@ -26,13 +26,13 @@ _OWN: Final = {
 # The help of each command, so that showing it does not import gRPC and the server, which takes a second.
 SUMMARIES: Final = {
     "generate": "Generate one answer and stream it to stdout.",
-    "chat": "Talk with the model.",
+    "chat": "Chat with the model.",
     "count": "Count the tokens of a prompt as the model reads it.",
     "bench": "Run the reference benchmark, or a load of your own.",
-    "health": "Tell whether the server serves.",
-    "model": "Tell what the server serves and what it can do.",
-    "latency": "Tell how fast the server has been.",
-    "completion": "Print what makes a shell complete this command.",
+    "health": "Show whether the server accepts requests.",
+    "model": "Show the server's model and the features that it supports.",
+    "latency": "Show the latency of the server.",
+    "completion": "Print the completion script for a shell.",
     "engine": "Show an engine's profiles, prepare a model for it, and verify that it works on this machine.",
     "keys": "Add, change, list and revoke the API keys of a server.",
     "serve": "Serve a model over gRPC, until SIGTERM or SIGINT.",
@@ -100,7 +100,7 @@ Examples:
 @click.group(cls=_Group, epilog=f"{_EXAMPLES}\n{EPILOG}", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def _doherty() -> None:
-    """Ask an LLM server that answers within the Doherty threshold of 400 ms, or run one."""
+    """Call an LLM server that answers within the Doherty threshold of 400 ms, or run one."""
 
 
 def run() -> int:

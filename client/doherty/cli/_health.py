@@ -22,7 +22,7 @@ Examples:
 @server_options(timeout=5)
 @click.pass_context
 def health(context: click.Context, *, server: ServerOptions, as_json: bool) -> None:
-    """Tell whether the server serves.
+    """Show whether the server accepts requests.
 
     Prints the status of the server's health service, and exits with 0 only for SERVING.
     """

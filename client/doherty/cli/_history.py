@@ -23,11 +23,11 @@ class ChatHistory(History):
         self._earlier = self._read()
 
     def load_history_strings(self) -> Iterable[str]:
-        """What was typed in earlier chats, the newest first."""
+        """Returns the questions of earlier chats, the newest first."""
         return reversed(self._earlier)
 
     def store_string(self, string: str) -> None:
-        """Keeps what was typed."""
+        """Saves a question."""
         if string.strip():
             self._write("a", [string])
 

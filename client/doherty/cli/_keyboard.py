@@ -1,4 +1,4 @@
-"""Reading from a person at a terminal."""
+"""Reads what a person types at a terminal."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ class Keyboard:
         self._session = None if os.environ.get("TERM") == "dumb" else _make_session(self._history)
 
     def read(self) -> str:
-        """What is typed next.
+        """Returns the next input.
 
         Raises:
             EOFError: The person typed Ctrl-D.
@@ -64,7 +64,7 @@ def read_entry(read_line: Callable[[str], str]) -> str:
 
 
 def unquoted(text: str) -> str | None:
-    """What stands between triple quotes; None if nothing does."""
+    """Returns the text between triple quotes; None if there are none."""
     text = text.strip()
     if not text.startswith(_QUOTES):
         return None
@@ -122,4 +122,4 @@ def _nudged() -> Iterator[None]:
 
 
 def _do_nothing(number: int, frame: "FrameType | None") -> None:
-    """What interrupts a wait and nothing else."""
+    """A signal handler that only interrupts a wait."""

@@ -26,7 +26,7 @@ Examples:
     "--window",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="How far to look back; by default all that the server keeps.",
+    help="The period to report. The default is everything that the server keeps.",
 )
 @click.option(
     "--watch",
@@ -34,19 +34,21 @@ Examples:
     is_flag=False,
     flag_value=_WATCH_SECONDS,
     metavar="[SECONDS]",
-    help=f"Look again and again, every {_WATCH_SECONDS:g} s by default, until Ctrl-C.",
+    help=f"Repeat the report until Ctrl-C, by default every {_WATCH_SECONDS:g} s.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, times in seconds; --watch, one a line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object (with --watch, one per line). Times are in seconds."
+)
 @server_options(timeout=10)
 def latency(*, server: ServerOptions, window: float | None, watch: float | None, as_json: bool) -> None:
-    """Tell how fast the server has been.
+    """Show the latency of the server.
 
-    The times are the server's own. Queue and first token are those of all requests that ended in the window, however
-    they ended: "never" is where a request got no first token. The others are those of the answers that ended well.
-    Names of keys are told to the holder of an operator's key, and to others their own.
+    The server measures the times. Those for queue and first token cover all requests that ended in the window, with any
+    status; "never" means that a request got no first token. The others cover the answers that ended with OK. The holder
+    of an operator's key sees the names of all keys, others only their own.
 
-    --watch also tells how many requests a second were refused and aborted since the look before, and goes on when the
-    server goes away and comes back.
+    --watch also shows how many requests per second were refused and aborted since the previous report. It continues if
+    the server goes away and comes back.
     """
     with server.connect() as client:
         if watch is not None:

@@ -13,11 +13,11 @@ from doherty.cli._trend import View
 QUANTILE_HEADINGS = ("", "p50", "p90", "p99")
 
 _MOST_SHOWN: Final = 8
-"""How many keys, and refusals by key, are listed; the rest is counted."""
+"""Maximum number of keys, and of refusals by key, that are listed. The others are only counted."""
 
 
 def print_latency(latency: Latency) -> None:
-    """Prints one look."""
+    """Prints one report."""
     click.echo(f"{head(latency)}\n")
     print_table(quantile_rows(latency), headings=QUANTILE_HEADINGS)
     click.echo()
@@ -27,13 +27,13 @@ def print_latency(latency: Latency) -> None:
 
 
 def head(latency: Latency) -> str:
-    """Which requests the times belong to."""
+    """Describes the requests that the times cover."""
     of_all = "" if latency.requests is None else f", of {latency.requests.count} requests that ended"
-    return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms as the server saw them"
+    return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms, measured by the server"
 
 
 def quantile_rows(latency: Latency) -> list[Row]:
-    """The times: queue and first token of all requests, if the server reports them, the others of answers."""
+    """Returns the times. Queue and first token cover all requests if the server reports them, the others answers."""
     ended = latency.requests
     if ended is None:
         first = [("queue", *_three(latency.queue)), ("first token (TTFT)", *_three(latency.time_to_first_token))]
@@ -55,7 +55,7 @@ def _three(times: Quantiles, *, unknown: str = "-") -> list[str]:
 
 
 def state_rows(latency: Latency) -> list[Row]:
-    """The shares within the threshold, and what goes on right now."""
+    """Returns the shares within the threshold, and the current state."""
     ended = latency.requests
     if ended is None:
         first = percent(latency.first_token_share)
@@ -73,7 +73,7 @@ def state_rows(latency: Latency) -> list[Row]:
 
 
 def _ended_rows(ended: EndedRequests) -> Iterator[Row]:
-    """How the requests of the window ended, by key if the server reports keys."""
+    """Returns how the requests of the window ended, by key if the server reports keys."""
     outcomes = [
         " ".join(filter(None, (str(outcome.count), outcome.status, outcome.reason)))
         for outcome in ended.outcomes
@@ -98,7 +98,7 @@ def _first(parts: Sequence[str]) -> str:
 
 
 def view_rows(view: View) -> list[Row]:
-    """The state at one look, with what changed since the look before it."""
+    """Returns the state in a report, and what changed since the previous report."""
     latency, rates = view.latency, view.aborts_per_second or {}
     aborts = ", ".join(f"{cause} {count}{_rate(rates.get(cause))}" for cause, count in latency.aborts.items())
     restarts = f"; restarted {view.restarts}x since the first look" if view.restarts else ""

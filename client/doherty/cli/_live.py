@@ -17,21 +17,21 @@ from doherty.cli._terminal import brief, harmless
 
 _FRAME_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 0.5
-"""After which a status is shown."""
+"""The seconds after which a status is shown."""
 
 # As rich's own Markdown reads it.
 _PARSER: Final = MarkdownIt().enable("strikethrough").enable("table")
 
 
 class LiveMarkdown:
-    """Shows growing Markdown.
+    """Shows Markdown that grows.
 
     All blocks but the last one are printed once and scroll away like any text. Only the last block is redrawn, and only
     as much of its end as fits the screen, because a terminal cannot redraw what it has scrolled away.
     """
 
     def __init__(self, console: Console, status: str = "") -> None:
-        """Shows on `console`, which is a terminal that can move its cursor; `status` says what is waited for."""
+        """`console` is a terminal that can move its cursor. `status` describes what the command is waiting for."""
         self._console = console
         self._tail = _Tail(status)
         self._live = Live(
@@ -65,7 +65,7 @@ class LiveMarkdown:
             self._live.stop()
 
     def set_status(self, status: str) -> None:
-        """Shows a line below the answer if it stays so for a moment; "" shows none."""
+        """Shows a line below the answer, after a moment without changes; "" removes it."""
         with self._drawing:
             self._tail.set_status(status)
 

@@ -20,7 +20,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @server_options(timeout=10)
 def model(*, server: ServerOptions, as_json: bool) -> None:
-    """Tell what the server serves and what it can do."""
+    """Show the server's model and the features that it supports."""
     with server.connect() as client:
         info = client.model()
     if as_json:

@@ -19,7 +19,7 @@ _PATIENCE_SECONDS: Final = 2.0
 
 
 def prompt_options(callback: _Callback) -> _Callback:
-    """Adds what a prompt is made of to a command, which gets it as `prompt`."""
+    """Adds the options and the argument for a prompt to a command, which receives it as `prompt`."""
 
     @wraps(callback)
     def with_prompt(*arguments: Any, prompt: str | None, messages: list[Message] | None, **rest: Any) -> Any:
@@ -31,7 +31,7 @@ def prompt_options(callback: _Callback) -> _Callback:
             "--messages",
             callback=_read_messages,
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A JSON file with the conversation so far, as /save of chat writes it. The prompt comes after it.",
+            help="A JSON file with the conversation before the prompt, as written by /save in chat.",
         ),
         click.option("--system", help="The instructions to the model."),
         click.argument("prompt", required=False),
@@ -50,7 +50,7 @@ def _read_messages(context: click.Context, parameter: click.Parameter, path: Pat
 
 
 def _read_prompt(argument: str | None, messages: list[Message] | None) -> str | list[Message]:
-    """The argument and then stdin, as the next message of the conversation if there is one."""
+    """Returns the argument followed by stdin, as the next message if there is a conversation."""
     text = _join(argument)
     if messages is not None:
         return [*messages, Message("user", text)] if text else messages
@@ -72,7 +72,7 @@ def _join(argument: str | None) -> str:
 
 @contextmanager
 def _hint() -> Iterator[None]:
-    """Says what is waited for, where a program was started with a pipe that nobody writes to or closes."""
+    """Prints a hint if the command waits for a pipe that nobody writes to or closes."""
     hint = "doherty: reading the rest of the prompt from stdin; '< /dev/null' leaves it out"
     timer = Timer(_PATIENCE_SECONDS, lambda: click.echo(hint, err=True))
     timer.daemon = True
@@ -84,7 +84,7 @@ def _hint() -> Iterator[None]:
 
 
 def _read_stdin() -> str:
-    """What is on stdin; "" if that is only white space, or stdin is closed."""
+    """Returns the text from stdin; "" if it is only white space, or stdin is closed."""
     if sys.stdin is None:
         return ""
     try:

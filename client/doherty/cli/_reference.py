@@ -88,13 +88,13 @@ def _print_measurement(measured: Measurement) -> None:
 
 
 def _print_end(measurements: Sequence[Measurement]) -> None:
-    click.secho("\nTimes in ms, as the server saw them but for the client's total", bold=True)
+    click.secho("\nTimes in ms, measured by the server except for the client's total", bold=True)
     rows = [(_LABELS[name], *map(milliseconds, values)) for name, values in percentiles(measurements).items()]
     print_table(rows, headings=("", "p50", "p90"))
     begun, complete = (within_threshold(map(FIGURES[name], measurements)) for name in THRESHOLD_FIGURES)
     click.echo(
-        f"Of {len(measurements)} answers {begun} began and {complete} were complete within "
-        f"the Doherty threshold of {THRESHOLD * 1000:g} ms."
+        f"Within the Doherty threshold of {THRESHOLD * 1000:g} ms: "
+        f"first token in {begun} of {len(measurements)} answers, last token in {complete}."
     )
     click.secho(
         "For orientation, the reference with another model on other hardware (LLaMA 3 8B on one H100): last token\n"

@@ -1,4 +1,4 @@
-"""What commands print besides answers."""
+"""Prints tables and JSON."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from doherty.cli._terminal import brief, harmless_json
 Row = tuple[str, ...]
 
 _UNBOUNDED = 10_000
-"""Columns where no terminal limits them: each row stays one line."""
+"""The number of columns without a terminal, so large that each row is one line."""
 
 
 def print_json(value: dict[str, Any], *, indent: int | None = 2) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from doherty import Latency
 
 _CLOCKS_DIFFER: Final = 2e-4
-"""How much faster one machine's clock may be than another's."""
+"""The maximum relative difference between the speeds of two machines' clocks."""
 _SLACK: Final = 0.01
 
 
@@ -28,7 +28,7 @@ class View:
 
     latency: Latency
     restarts: int
-    """How often the server was restarted since the first report."""
+    """The number of restarts of the server since the first report."""
     refusals_per_second: float | None
     """None for the first report."""
     aborts_per_second: Mapping[str, float] | None

@@ -1,4 +1,4 @@
-"""Looking at a server's latency again and again."""
+"""Shows a server's latency repeatedly."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def run_watch(client: Client, window: float | None, seconds: float, *, as_json: 
 
 @contextmanager
 def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
-    """A table that is redrawn, on a terminal that can do that; otherwise one line for each look."""
+    """Draws a table repeatedly if the terminal supports it, otherwise prints one line per report."""
     console = make_console()
     if as_json:
         yield _print_json
@@ -56,7 +56,7 @@ def _display(target: str, *, as_json: bool) -> Iterator[_Show]:
 
 
 class _Table:
-    """The last look that succeeded, and how old it is."""
+    """The last report that was received, and its age."""
 
     def __init__(self, live: Live, target: str) -> None:
         self._live = live

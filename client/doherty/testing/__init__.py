@@ -1,4 +1,4 @@
-"""A server to test programs against: in this process, on a real socket, and with answers that a test scripts.
+"""A fake server for tests of programs. It runs in the test's process, on a real socket, and sends scripted answers.
 
     from doherty import Client
     from doherty.testing import FakeServer

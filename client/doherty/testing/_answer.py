@@ -26,7 +26,7 @@ class CutOffError(Exception):
 
 
 class PlayedAnswer:
-    """Sends what a test scripted, when it is due, and measures it as a server does."""
+    """Sends the answer that a test defined, with its delays, and measures it like a server."""
 
     def __init__(self, request: "Request", reply: Reply, ended: threading.Event, received: float) -> None:
         """Begins now.
@@ -101,7 +101,7 @@ class PlayedAnswer:
             raise CutOffError
 
     def _add(self, message: StreamGenerateResponse, part: Delta) -> None:
-        """Adds a delta, without what the request does not ask for."""
+        """Adds a delta, without the fields that were not requested."""
         options = self._request.options
         token_ids = part.token_ids if options.token_ids else None
         logprobs = part.logprobs if options.top_logprobs is not None else None

@@ -15,17 +15,17 @@ class Calls:
         self._running: set[threading.Event] = set()
         self._when_closed: set[Callable[[], None]] = set()
         self.answers = 0
-        """How many have ended."""
+        """The number of answers that have ended."""
         self.closed = False
         """Whether the server has died."""
 
     @property
     def running(self) -> int:
-        """How many are in progress."""
+        """The number of answers in progress."""
         return len(self._running)
 
     def begin(self) -> threading.Event:
-        """Counts an answer until `end`. The result ends it early, and is set when the server dies."""
+        """Counts an answer until `end`. Returns an event that ends the answer early; it is set when the server dies."""
         ended = threading.Event()
         with self._changed:
             self._running.add(ended)
@@ -34,7 +34,7 @@ class Calls:
         return ended
 
     def end(self, ended: threading.Event) -> None:
-        """Notes that an answer has ended."""
+        """Counts an answer as ended."""
         with self._changed:
             self._running.discard(ended)
             self.answers += 1
@@ -53,7 +53,7 @@ class Calls:
 
     @contextmanager
     def running_rpc(self, context: grpc.ServicerContext, cut_off: Callable[[], None]) -> Iterator[None]:
-        """Has `cut_off` called if the caller leaves, or the server dies, during the block."""
+        """Calls `cut_off` if the caller leaves or the server dies during the block."""
         with self._changed:
             self._when_closed.add(cut_off)
             gone = self.closed
@@ -66,7 +66,7 @@ class Calls:
                 self._when_closed.discard(cut_off)
 
     def close(self) -> None:
-        """Ends all of them, and each that begins later."""
+        """Ends all answers, including those that begin later."""
         with self._changed:
             self.closed = True
             for ended in self._running:
@@ -76,10 +76,10 @@ class Calls:
             cut_off()
 
     def wait_idle(self, seconds: float) -> None:
-        """Returns when none is in progress.
+        """Waits until no answer is in progress.
 
         Raises:
-            TimeoutError: One still is.
+            TimeoutError: An answer is still in progress.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._running, seconds):

@@ -28,10 +28,10 @@ Play = Callable[[MultiplexStart, threading.Event, Admit], Iterator[StreamGenerat
 
 
 class MultiplexedCalls:
-    """Answers each request in a thread of its own. The RPC ends when the caller sends no more and all have ended."""
+    """Answers each request in its own thread. The RPC ends when the caller sends no more and all requests are over."""
 
     def __init__(self, play: Play, calls: "Calls", *, tells_admission: bool) -> None:
-        """Does not read anything yet. `tells_admission` is whether the caller asked for it."""
+        """`tells_admission` is whether the caller wants to know when requests are admitted."""
         self._play = play
         self._calls = calls
         self._tells_admission = tells_admission

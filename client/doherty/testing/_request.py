@@ -1,4 +1,4 @@
-"""What a fake server received, in the terms of the SDK."""
+"""The requests that a fake server received, with the names of the SDK."""
 
 import json
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ _PRIORITIES: Final[dict[int, Literal["interactive", "batch"]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request that a server received, under the names of the parameters of `generate`; None was not given."""
+    """A request that a server received. Fields have the names of the parameters of `generate`; None means not given."""
 
     rpc: Rpc = "Generate"
-    """How it came."""
+    """The method that was called."""
     prompt: Prompt = ""
     """A conversation is a list of `Message`. With `system=`, a single message of the user is a str."""
     system: str | None = None
@@ -48,7 +48,7 @@ class Request:
     """The seconds that were left when it came. gRPC sends about three digits of them, and rounds up."""
     request_id: str | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
-    """A stream asks for `token_ids` by itself, in order to go on after a loss; not with `Client(resume=False)`."""
+    """For streams, the client sets `token_ids` itself, to continue after a loss, unless it has `resume=False`."""
     metadata: Mapping[str, str | bytes] = field(default_factory=dict[str, "str | bytes"], repr=False)
     """The metadata of the RPC, with the API key as `authorization`. Not in the repr, which may be printed."""
 

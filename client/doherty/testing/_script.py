@@ -1,4 +1,4 @@
-"""What a test has a fake server answer."""
+"""The replies that a test defines for a fake server."""
 
 import re
 import threading
@@ -14,26 +14,26 @@ from doherty._core._results import Delta, Generation
 from doherty.testing._request import Request
 
 Answer = str | Generation | Iterable[str | Delta]
-"""A text, a whole answer, or the deltas of a stream. A text is streamed word by word, and each word is a token. What a
-Generation leaves at its default is filled in by the server."""
+"""A text, a whole answer, or the deltas of a stream. A text is streamed word by word, and each word is a token. The
+server fills in the fields of a Generation that have their default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that takes its time, or ends early. Delays are in seconds."""
+    """An answer with delays, or one that ends early. Delays are in seconds."""
 
     answer: Answer = ""
     _: KW_ONLY
     queue_delay: float = 0.0
-    """Until the server admits the request."""
+    """The time until the server admits the request."""
     first_token_delay: float = 0.0
-    """From then to the first token."""
+    """The time from the admission to the first token."""
     token_delay: float = 0.0
-    """From one delta to the next, and from the last one to the error or the loss, if there is one."""
+    """The time from one delta to the next, and from the last delta to the error or the loss, if there is one."""
     error: RpcError | None = None
-    """What the request fails with, after the deltas if there are any. A reason that it lacks is that of its class."""
+    """The error that ends the answer after the deltas. If it has no reason, its class determines the reason."""
     cut_off: bool = False
-    """Whether the connection is lost after the deltas, as when a server dies. The next request finds the server."""
+    """Whether the connection is closed after the deltas, as if the server had died. It accepts the next request."""
 
     def __post_init__(self) -> None:
         if self.error is not None and self.cut_off:
@@ -42,17 +42,17 @@ class Reply:
 
 
 Script = Answer | Reply | RpcError | Callable[[Request], Answer | Reply | RpcError]
-"""An answer, a Reply, an error, or a function that makes one of these of the request. The function runs in a thread of
-the server; it may be a generator of deltas, and may raise an RpcError."""
+"""An answer, a Reply, an error, or a function that returns one of these for a Request. The function runs in a thread of
+the server. It may be a generator of deltas, and may raise an RpcError."""
 
 
 class Replies:
-    """The requests that came, and what the next ones get. Threads may share it."""
+    """The received requests, and the replies to the next ones. Threads may share it."""
 
     def __init__(self, default: Script | None) -> None:
-        """`default` is for all requests for which there is nothing else; None refuses them."""
+        """`default` is the reply to all requests without a reply of their own. With None, such requests fail."""
         self.requests: list[Request] = []
-        """Those that came, in their order."""
+        """The received requests, in order."""
         self._default = default
         self._queue: deque[Script] = deque()
         self._lock = threading.Lock()
@@ -63,17 +63,17 @@ class Replies:
         """Adds the replies to the next requests.
 
         Raises:
-            TypeError: One of them is no reply.
+            TypeError: One of them is not a reply.
         """
         for script in scripts:
             _check(script)
             self._queue.append(script)
 
     def take(self, request: Request) -> Reply:
-        """The reply to a request, which is recorded.
+        """Records a request, and returns the reply to it.
 
         Raises:
-            RpcError: There is none, or the function raised it.
+            RpcError: There is no reply, or the function raised the error.
         """
         with self._lock:
             self.requests.append(request)
@@ -95,12 +95,12 @@ def _check(script: object) -> None:
 
 
 def words(text: str) -> list[str]:
-    """A text as its tokens: words, each with the white space before it, and the last one also with that behind it."""
+    """Splits a text into its tokens, which are words with the white space before them (and after the last one)."""
     return re.findall(r"\s*\S+(?:\s+\Z)?|\A\s+\Z", text)
 
 
 def deltas(answer: Answer) -> Iterable[Delta]:
-    """The deltas of an answer: a list, where the answer is not an iterator."""
+    """Returns the deltas of an answer, as a list unless the answer is an iterator."""
     if isinstance(answer, Generation) and (answer.token_ids or answer.logprobs):
         # Which of them belong to which word is not known.
         count = len(answer.token_ids or answer.logprobs or ())
@@ -112,7 +112,10 @@ def deltas(answer: Answer) -> Iterable[Delta]:
 
 
 def behind(held: str | TokenIds | None, parts: Iterator[Delta]) -> tuple[int, Iterator[Delta]]:
-    """The tokens that the caller holds, and the deltas behind them: all deltas, if they do not begin with that part."""
+    """Returns the number of tokens that the caller holds, and the deltas after them.
+
+    If the deltas do not begin with the part that the caller holds, returns all of them.
+    """
     if held is None:
         return 0, parts
     skipped: list[Delta] = []
@@ -132,7 +135,7 @@ _MORE_IS_HELD: Final = Delta()
 
 
 def _rest(held: str | TokenIds, parts: list[Delta]) -> Delta | None:
-    """What is new of the last delta; None if the deltas are another answer's."""
+    """Returns the part of the last delta that the caller does not hold; None if the deltas belong to another answer."""
     if isinstance(held, TokenIds):
         known = [token for part in parts for token in part.token_ids or ()]
         if known != list(held.ids)[: len(known)]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_THREADS: Final = 1000
-"""The most calls at a time; further ones wait. A thread is made when a call needs it."""
+"""Maximum number of concurrent calls. Further calls wait. A thread is created when a call needs it."""
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
@@ -40,34 +40,34 @@ _CONTEXT_TOKENS: Final = 8192
 
 
 class FakeServer:
-    """A server in this process, which answers what a test scripts and keeps what it was asked.
+    """A server in this process that sends the replies of a test, and records the requests.
 
-    It serves from when it is made to `close`, which is the end of its `with` block. It changes nothing of what is
-    scripted: `max_output_tokens`, stop texts and schemas are recorded and do not cut or check the reply. Only
-    `continue_from` counts: of a reply that begins with the held part, what is behind it is sent.
+    It serves from its creation to `close`, which the end of its `with` block calls. It does not change replies:
+    `max_output_tokens`, stop texts and schemas are recorded, but neither shorten nor check the reply. `continue_from`
+    is the only exception: if a reply begins with the part that the caller has, only the rest is sent.
     """
 
     def __init__(self, reply: Script | None = None) -> None:
-        """Starts it, on a free port of loopback.
+        """Starts the server on a free loopback port.
 
         Args:
-            reply: What each request gets for which `reply` has added nothing. Without it, such a request fails with
-                INTERNAL.
+            reply: The reply to each request for which the method `reply` has not added one. Without it, such a request
+                fails with INTERNAL.
 
         Raises:
             TypeError: It is no reply.
         """
         self._replies = Replies(reply)
         self.requests = self._replies.requests
-        """The requests for an answer, in the order in which they came."""
+        """The received requests for an answer, in order."""
         self.count_requests: list[Request] = []
-        """The requests to count tokens."""
+        """The received requests to count tokens, in order."""
         self.count_tokens: Callable[[Request], int] = count_words
-        """Counts the tokens of a prompt: by default its words, without roles and templates."""
+        """Counts the tokens of a prompt. By default, these are its words, without roles and templates."""
         self.model: ModelInfo | RpcError = _model()
-        """What `client.model()` gets."""
+        """The result of `client.model()`."""
         self.health = Health.SERVING
-        """What `client.health()` and `client.wait_ready()` get."""
+        """The result of `client.health()`, which `client.wait_ready()` also uses."""
         self._latency: Latency | RpcError | None = None
         self._calls = Calls()
         self._started = monotonic()
@@ -77,7 +77,7 @@ class FakeServer:
         add_LatencyServiceServicer_to_server(LatencyService(self), self._grpc)
         self._grpc.add_generic_rpc_handlers((health_handler(self),))
         self.target = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
-        """The address, as a client takes it."""
+        """The address to pass to a client."""
         self._grpc.start()
 
     def __enter__(self) -> Self:
@@ -92,18 +92,18 @@ class FakeServer:
         return f"FakeServer({self.target!r})"
 
     def reply(self, *replies: Script) -> None:
-        """Adds what the next requests get, one for each in the order in which they come.
+        """Adds replies to the next requests, one per request, in the order in which the requests arrive.
 
         The client's retries and resumptions are requests, too.
 
         Raises:
-            TypeError: One of them is no reply.
+            TypeError: One of them is not a reply.
         """
         self._replies.add(replies)
 
     @property
     def latency(self) -> Latency | RpcError:
-        """What `client.latency()` gets: by default how many answers run and have ended, and for how long it serves."""
+        """The result of `client.latency()`: by default the numbers of running and ended answers, and the uptime."""
         if self._latency is not None:
             return self._latency
         calls = self._calls
@@ -115,11 +115,11 @@ class FakeServer:
         self._latency = latency
 
     def wait_idle(self, timeout: float = 10.0) -> None:
-        """Returns when no answer is in progress: whatever a caller left has ended here, too.
+        """Waits until no answer is in progress, including those whose caller has left.
 
         Raises:
-            RuntimeError: An event loop runs in this thread: `await asyncio.to_thread(server.wait_idle)` there.
-            TimeoutError: An answer is still in progress after so many seconds.
+            RuntimeError: An event loop runs in this thread. Use `await asyncio.to_thread(server.wait_idle)` there.
+            TimeoutError: After `timeout` seconds, an answer is still in progress.
         """
         try:
             asyncio.get_running_loop()
@@ -129,14 +129,14 @@ class FakeServer:
             raise RuntimeError("wait_idle blocks the event loop: await asyncio.to_thread(server.wait_idle)")
 
     def close(self) -> None:
-        """Dies: answers in progress are cut off, and its port is closed. A second time does nothing."""
+        """Cuts off the answers in progress, and closes the port, like a server that dies. It may be called twice."""
         self._calls.close()
         self._grpc.stop(_GRACE_SECONDS).wait()
         self._threads.shutdown(wait=False)
 
 
 def count_words(request: Request) -> int:
-    """The size of a prompt in tokens, where a word is a token."""
+    """Counts the tokens of a prompt. Each word is a token."""
     if isinstance(request.prompt, TokenIds):
         return len(request.prompt.ids)
     if isinstance(request.prompt, RawText):
@@ -145,7 +145,7 @@ def count_words(request: Request) -> int:
 
 
 def _model() -> ModelInfo:
-    """A model that can do everything."""
+    """Returns a model that supports every feature."""
     return ModelInfo(
         model="fake",
         engine="fake",
@@ -164,7 +164,7 @@ def _model() -> ModelInfo:
 
 
 def _features(message: Descriptor = GenerateRequest.DESCRIPTOR, prefix: str = "") -> tuple[str, ...]:
-    """The paths of all fields of a request."""
+    """Returns the paths of all fields of a request."""
     paths: list[str] = []
     for field in message.fields:
         name = prefix + field.name

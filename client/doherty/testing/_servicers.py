@@ -42,7 +42,7 @@ _HEALTH: Final = {Health.SERVING: 1, Health.NOT_SERVING: 2}
 
 
 class Scripted(Protocol):
-    """What a fake server says besides answers. Its attributes are read for each call, because a test may set them."""
+    """The results of a fake server other than answers. They are read for each call, because a test may set them."""
 
     model: ModelInfo | RpcError
     health: Health
@@ -54,7 +54,7 @@ class Scripted(Protocol):
 
 
 class Generation(GenerationServiceServicer):
-    """Answers what is scripted."""
+    """Sends the replies that the test defined."""
 
     def __init__(self, server: Scripted, replies: "Replies", calls: "Calls") -> None:
         self._server = server
@@ -152,7 +152,7 @@ class Generation(GenerationServiceServicer):
 
 
 class LatencyService(LatencyServiceServicer):
-    """Tells what the test says, or what happened."""
+    """Sends the latency that the test set, or else the real figures."""
 
     def __init__(self, server: Scripted) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""Turns results and errors of the SDK into messages of the contract."""
+"""Converts results and errors of the SDK to messages of the contract."""
 
 import logging
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ _REASONS: Final = {
 
 
 def fill(message: MessageT, result: object) -> MessageT:
-    """Sets the fields of a message that a result has, too; None stays absent."""
+    """Copies the fields of a result to the fields of a message with the same names. None leaves a field unset."""
     for name in (field.name for field in fields(cast("Any", result))):
         value = getattr(result, name)
         if value is not None and name in message.DESCRIPTOR.fields_by_name:
@@ -73,7 +73,7 @@ def _put(message: Message, name: str, value: Any) -> None:
 
 
 def latency_to_wire(latency: Latency) -> GetLatencyResponse:
-    """What GetLatency answers."""
+    """Returns the reply of GetLatency."""
     reply = fill(GetLatencyResponse(), latency)
     for cause, count in latency.aborts.items():
         reply.aborts.add(cause=AbortCause.Value(f"ABORT_CAUSE_{cause.upper()}"), count=count)
@@ -87,7 +87,7 @@ def server_timing(timings: WireTimings) -> tuple[str, str]:
 
 
 def as_rpc_error(error: Exception) -> RpcError:
-    """The error to answer with, for what the function of a test raised."""
+    """Returns the error to send, for an exception that the function of a test raised."""
     if isinstance(error, RpcError):
         return error
     _LOG.error("The reply to a request failed", exc_info=error)

@@ -11,7 +11,7 @@ __all__ = ["doherty_server"]
 
 @pytest.fixture
 def doherty_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    """A server for one test, which is also the default target of each client that the test makes."""
+    """A fake server for one test. It is also the default target of all clients that the test creates."""
     with FakeServer() as server:
         monkeypatch.setenv("DOHERTY_TARGET", server.target)
         for name in ("DOHERTY_API_KEY", "DOHERTY_TLS_CA"):

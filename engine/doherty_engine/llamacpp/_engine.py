@@ -149,8 +149,8 @@ class LlamaCppEngine:
             request.abort()
         running = [asyncio.wrap_future(future) for _, future in self._running.values()]
         await asyncio.gather(*running, return_exceptions=True)
-        # Stop counting first. llama.cpp's destructor holds the GIL while it waits for its HTTP listener to send its
-        # last responses, and the thread that counts could not receive one.
+        # Stop counting first. llama.cpp's destructor holds the GIL while it waits for its HTTP listener to send the
+        # last responses. Without the GIL, the counting thread could not receive its response, and both would wait.
         await asyncio.to_thread(self._counters.shutdown, cancel_futures=True)
         if context is not None:
             self._batcher.flush()

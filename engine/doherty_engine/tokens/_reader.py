@@ -48,14 +48,14 @@ class PromptReader:
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self.vocabulary_size = min(vocabulary_size or tokenizer.vocabulary_size, tokenizer.vocabulary_size)
-        """Token ids must be below it: only then do both the tokenizer and the model have the token."""
+        """Token ids must be lower than this. Then both the tokenizer and the model know the token."""
         self._max_bytes = context_tokens * tokenizer.longest_token_bytes
 
     async def read(self, request: EngineRequest) -> PreparedInput:
         """Tokenizes a request.
 
         Raises:
-            InvalidInputError: The input, the prefix, a stop token or the maximum is invalid for this model.
+            InvalidInputError: The input, the prefix, a stop token or `max_output_tokens` is invalid for this model.
             UnsupportedError: The tokenizer changes the text of a prefix, so that the answer cannot continue after it.
         """
         start = time.monotonic()

@@ -15,10 +15,10 @@ from doherty_engine.vllm._options import Options
 
 
 def measure_quality(fast: Options, slow: Options, report: Callable[[str], None]) -> Quality:
-    """Evaluates the text with two deployments, one after the other. Blocks while vLLM starts.
+    """Evaluates `models.TEXT` with two deployments, one after the other. Blocks until both are done.
 
     Raises:
-        EngineSetupError: One of them cannot start.
+        EngineSetupError: One of the deployments cannot start.
     """
     report("reading a text in FP8")
     with_fp8 = _read(fast)
@@ -27,7 +27,10 @@ def measure_quality(fast: Options, slow: Options, report: Callable[[str], None])
 
 
 def _read(options: Options) -> tuple[float, tuple[int, ...]]:
-    """The perplexity, and the most probable token at each position. Without drafts, which change neither."""
+    """Returns the perplexity, and the most probable token at each position.
+
+    Drafts are turned off, because they change neither.
+    """
     plain = replace(
         options, draft="", draft_revision="", draft_tokens=None, draft_schedule=None, ngram=None, prefix_caching=False
     )
@@ -47,7 +50,7 @@ def _read(options: Options) -> tuple[float, tuple[int, ...]]:
 
 
 async def _prompt_logprobs(context: VllmContext, ids: list[int]) -> list[Any]:
-    """The log probabilities of the tokens of a prompt, except its first one."""
+    """Returns the log probabilities of all tokens of a prompt except the first one."""
     library = context.library
     params = library.SamplingParams(
         max_tokens=1,

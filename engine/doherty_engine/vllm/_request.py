@@ -16,7 +16,7 @@ from doherty_engine.vllm._sampling import sampling_params
 from doherty_engine.vllm._stats import Tally, counting
 
 _ENDINGS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
-"""The normal ends of answers, by vLLM's names."""
+"""Maps vLLM's names for the normal ends of answers to ours."""
 _PARAMETERS = {
     "frequency_penalty": "sampling.frequency_penalty",
     "logprobs": "output.top_logprobs",
@@ -31,11 +31,11 @@ _PARAMETERS = {
     "top_k": "sampling.top_k",
     "top_p": "sampling.top_p",
 }
-"""The fields of requests, by the parameter names in vLLM's errors."""
+"""Maps the parameter names in vLLM's errors to fields of a request."""
 
 
 class VllmRequest(TokenRequest[VllmContext]):
-    """One request."""
+    """A request that vLLM answers."""
 
     def __init__(self, request: EngineRequest, context: VllmContext, owner: RequestOwner) -> None:
         super().__init__(request, context, owner)
@@ -46,7 +46,7 @@ class VllmRequest(TokenRequest[VllmContext]):
         self._tally = Tally()
 
     def collect(self) -> None:
-        """Takes the outputs since the last call, of one or more steps."""
+        """Reads what vLLM generated since the last call, which may be the output of several steps."""
         if self._collector is None or self.is_over:
             return
         try:
@@ -120,9 +120,7 @@ class VllmRequest(TokenRequest[VllmContext]):
                 "continue_from", "this engine's frequency and presence penalties cannot count the prefix"
             )
         if self._request.constraint is not None and stopping.min_output_tokens:
-            raise UnsupportedError(
-                "stopping.min_output_tokens", "with a constraint its form says when the answer may end"
-            )
+            raise UnsupportedError("stopping.min_output_tokens", "a constraint determines when the answer may end")
 
     def _explain(self, error: Exception) -> EngineError:
         library = self._context.library
@@ -138,14 +136,16 @@ class VllmRequest(TokenRequest[VllmContext]):
         return super()._explain(error)
 
     def _breakdown(self, reason: str) -> EngineError:
-        """The error for an abnormal end. vLLM ends with "error" if a constraint's grammar cannot continue."""
+        """Returns the error for an abnormal end. vLLM reports "error" if it cannot follow a grammar."""
         if reason == "error" and self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
-            return InvalidInputError(field, "it turned out too complex to be followed to the end of the answer")
-        return EngineFailedError(f"vLLM gave up the request: {reason}")
+            return InvalidInputError(
+                field, "it is too complex: the engine could not follow it to the end of the answer"
+            )
+        return EngineFailedError(f"vLLM ended the request abnormally: {reason}")
 
     def _refusal(self, error: Exception) -> EngineError:
-        """Converts an error for which vLLM blames the request."""
+        """Converts an error that, according to vLLM, the request caused."""
         if self._request.constraint is not None:
             field = constraint_field(self._request.constraint)
         else:

@@ -34,7 +34,7 @@ class Requests(Protocol):
         ...
 
     def is_full(self) -> bool:
-        """Whether no more requests should be begun now."""
+        """Whether further requests must wait."""
         ...
 
     def is_empty(self) -> bool:
@@ -58,11 +58,11 @@ class Requests(Protocol):
         ...
 
     def is_unread(self) -> bool:
-        """Whether the caller leaves so much unread that no more messages should be received."""
+        """Whether the caller has so many unread messages that the server should not receive more."""
         ...
 
     def end_idle(self) -> None:
-        """Called when there were no requests for too long."""
+        """Ends the RPC, because it had no requests for too long."""
         ...
 
 

@@ -11,14 +11,14 @@ _MOST_MESSAGES = 4096
 _MOST_CONSTRAINT_CHARACTERS = 32_768
 
 WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
-"""The two messages that have the same inputs."""
+"""The two messages that contain a prompt, in the same fields."""
 
 
 def check_lengths(wire: WireInput, model: ModelInfo) -> None:
     """Checks that no part of a request is longer than the context or longer than the contract allows.
 
     Raises:
-        InvalidRequestError: Parts are too long; names all of them.
+        InvalidRequestError: Some parts are too long. The error names all of them.
     """
     if wire.ByteSize() <= SMALL_BYTES:
         return
@@ -32,14 +32,14 @@ def check_lengths(wire: WireInput, model: ModelInfo) -> None:
         _check_text(wire.continue_from.text, "continue_from.text", model, violations)
         stop_tokens = len(wire.stopping.stop_token_ids)
         violations.check(
-            stop_tokens <= MOST_STOP_TOKENS, "stopping.stop_token_ids", f"must be at most {MOST_STOP_TOKENS}"
+            stop_tokens <= MOST_STOP_TOKENS, "stopping.stop_token_ids", f"may have at most {MOST_STOP_TOKENS} items"
         )
         _check_constraint(wire.constraint, violations)
     violations.raise_if_any()
 
 
 def _check_conversation(wire: WireInput, model: ModelInfo, violations: Violations) -> None:
-    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"must be at most {_MOST_MESSAGES}")
+    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"may have at most {_MOST_MESSAGES} items")
     violations.raise_if_any()
     _check_characters(sum(len(message.content) for message in wire.messages), "messages", model, violations)
 
@@ -55,7 +55,7 @@ def _check_characters(count: int, field: str, model: ModelInfo, violations: Viol
 
 def _check_ids(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
     most = model.context_tokens - 1
-    violations.check(count <= most, field, f"has {count} tokens, and the context leaves room for {most}")
+    violations.check(count <= most, field, f"has {count} tokens, but the context has room for at most {most}")
 
 
 def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> None:
@@ -64,7 +64,7 @@ def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> N
         return
     if form == "choices":
         choices = wire.choices.choices
-        violations.check(len(choices) <= MOST_CHOICES, "constraint.choices", f"must be at most {MOST_CHOICES}")
+        violations.check(len(choices) <= MOST_CHOICES, "constraint.choices", f"may have at most {MOST_CHOICES} items")
         violations.raise_if_any()
         count = sum(map(len, choices))
     else:

@@ -226,7 +226,7 @@ def _stopping(
         "stopping.min_output_tokens",
         "must be at most max_output_tokens",
     )
-    check(len(wire.stop_texts) <= _MOST_STOP_TEXTS, "stopping.stop_texts", f"must be at most {_MOST_STOP_TEXTS}")
+    check(len(wire.stop_texts) <= _MOST_STOP_TEXTS, "stopping.stop_texts", f"may have at most {_MOST_STOP_TEXTS} items")
     check(
         all(1 <= len(text) <= _LONGEST_STOP_TEXT for text in wire.stop_texts),
         "stopping.stop_texts",
@@ -235,7 +235,7 @@ def _stopping(
     check(
         len(wire.stop_token_ids) <= MOST_STOP_TOKENS,
         "stopping.stop_token_ids",
-        f"must be at most {MOST_STOP_TOKENS}",
+        f"may have at most {MOST_STOP_TOKENS} items",
     )
     ends_at = None
     if wire.HasField("time_limit"):

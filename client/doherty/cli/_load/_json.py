@@ -18,34 +18,34 @@ from doherty.cli._load._summary import (
 from doherty.cli._report import THRESHOLD
 
 SCHEMA: Final = """\
---json of a load: one object, times in seconds, null for what is not known.
+--json of a load: one object. Times are in seconds; unknown values are null.
 
 \b
 load          loop ("closed" or "open"), concurrency, rate, requests, duration,
               block, warm_up, seed, streaming, max_output_tokens, prompts
-begun         when, as ISO 8601; client_version is that of this command
+begun         the start, as ISO 8601; client_version is that of this command
 interrupted   whether Ctrl-C ended it early
 targets       one object for each target:
   target, model, engine, engine_version, server_version
   requests, answers, output_tokens, seconds, answers_per_second, tokens_per_second
   client      time_to_first_token, inter_token_latency, time_per_output_token,
-              time_to_last_token, total: p50, p90 and p99 of each, counted from
-              when the request was due
+              time_to_last_token, total: p50, p90 and p99 of each, measured from
+              the moment at which the request was due
   server      queue, time_to_first_token, time_per_output_token,
-              time_to_last_token, total: the same of the same answers, as the
-              server told it
-  outside_server    p50, p90, p99 of the client's total, from when the request
-              was made, less the server's
-  late        p50, p90, p99 of how long after it was due a request was made
-  within_threshold  threshold, and of how many answers time_to_first_token and
-              total, as the client saw them, were within it
+              time_to_last_token, total: the same of the same answers, as
+              measured by the server
+  outside_server    p50, p90, p99 of the client's total, measured from when the
+              request was sent, minus the server's total
+  late        p50, p90, p99 of the time between when a request was due and sent
+  within_threshold  threshold, and the numbers of answers whose
+              time_to_first_token and total (the client's) were within it
   errors      a list of code, reason and count
-  turned_away refusals, and aborts by cause, of all the server's callers
-ratios        of --compare: B over A of the medians of the client's times, each
-              with ratio, low and high (the 95 % interval)
+  turned_away refusals, and aborts by cause, of all callers of the server
+ratios        with --compare: medians of the client's times, B over A; each has
+              ratio, low and high (the 95 % interval)
 generator     messages, cpu, cpu_share (of one core), cpu_per_message, send_wait
-              and loop_lag (p50, p90, p99), mean_loop_lag, per_time (what the
-              generator adds to a time that it measures: an estimate)
+              and loop_lag (p50, p90, p99), mean_loop_lag, per_time (an
+              estimate of what the generator adds to each measured time)
 """
 """What the help says of it."""
 

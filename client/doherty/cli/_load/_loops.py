@@ -15,7 +15,7 @@ Ask = Callable[[int, float | None], Awaitable[None]]
 
 
 async def closed_loop(ask: Ask, numbers: Iterable[int], *, concurrency: int, ends_at: float = inf) -> None:
-    """Keeps `concurrency` requests under way until the numbers run out, or until `ends_at` by `perf_counter`."""
+    """Keeps `concurrency` requests in flight until the numbers run out, or until `ends_at` by `perf_counter`."""
     left = iter(numbers)
 
     async def work() -> None:
@@ -28,7 +28,7 @@ async def closed_loop(ask: Ask, numbers: Iterable[int], *, concurrency: int, end
 
 
 async def open_loop(ask: Ask, numbers: Iterable[int], arrivals: Iterable[float], *, ends_at: float = inf) -> None:
-    """Makes each request at its arrival, whatever became of those before it, and waits for all of them.
+    """Sends each request at its arrival time, without waiting for earlier ones, and then waits for all of them.
 
     Args:
         ask: Makes a request.
@@ -52,7 +52,7 @@ async def _as_coroutine(asking: Awaitable[None]) -> None:
 
 
 def poisson_arrivals(rate: float, seed: int) -> Iterator[float]:
-    """The arrivals of callers who know nothing of each other, `rate` of them a second on average, without end."""
+    """Yields the arrival times of independent callers without end, on average `rate` per second."""
     # No secret depends on it: the same seed has to give the same arrivals.
     random = Random(seed)  # noqa: S311
     at = 0.0

@@ -23,22 +23,22 @@ _PERIOD: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What the load generator took, in seconds."""
+    """The time that the load generator itself needed, in seconds."""
 
     wall: float
     cpu: float
-    """The CPU time of the process, all its threads together."""
+    """The CPU time of all threads of the process."""
     messages: int
-    """How many messages the client got."""
+    """The number of messages that the client received."""
     loop_lag: Quantiles
-    """How long an event from another thread, as gRPC's are, waited for the event loop."""
+    """The time that events from another thread, such as gRPC's, waited for the event loop."""
     mean_loop_lag: float | None
     send_wait: Quantiles
-    """How long requests waited for the event loop before they were sent; long where many are made at once."""
+    """The time that requests waited for the event loop before they were sent. It is long if many are made together."""
 
     @property
     def cpu_share(self) -> float:
-        """The share of one core that the process had."""
+        """The share of one core that the process used."""
         return self.cpu / self.wall if self.wall else 0.0
 
     @property
@@ -55,7 +55,7 @@ class Overhead:
 
 
 class OverheadMeter:
-    """Measures while its context lasts, on the running event loop."""
+    """Measures the overhead on the running event loop, during a `with` block."""
 
     def __enter__(self) -> Self:
         self._lags: array[float] = array("d")
@@ -75,11 +75,11 @@ class OverheadMeter:
         self._thread.join()
 
     def overhead(self, messages: int, send_waits: Iterable[float | None]) -> Overhead:
-        """What was measured, after the context has ended.
+        """Returns the measurements, after the `with` block has ended.
 
         Args:
-            messages: How many messages the client got in that time.
-            send_waits: How long each request waited before it was sent, in seconds.
+            messages: The number of messages that the client received in that time.
+            send_waits: The time in seconds that each request waited before it was sent.
         """
         lags = quantiles(self._lags)
         return Overhead(self._wall, self._cpu, messages, lags, mean(self._lags), quantiles(send_waits))

@@ -1,4 +1,4 @@
-"""A load as a picture."""
+"""Plots a load."""
 
 from array import array
 from collections.abc import Iterable
@@ -25,12 +25,12 @@ _DECADE: Final = 10
 
 
 def picture_kinds() -> tuple[str, ...]:
-    """The suffixes of the pictures that can be drawn."""
+    """Returns the supported suffixes of plot files."""
     return tuple(sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 
 def plot(run: LoadResult, path: Path) -> None:
-    """Draws how the times are distributed, and how they went over the load.
+    """Plots the distribution of the times, and their course during the load.
 
     Args:
         run: What was measured.
@@ -76,7 +76,7 @@ def _title(run: LoadResult) -> str:
 
 
 def _name(run: LoadResult, place: int) -> str:
-    """What a side is called in the legends; nothing if there is only one."""
+    """Returns the name of a side in the legends; "" if there is only one."""
     targets = [side.target for side in run.sides]
     if len(targets) == 1:
         return ""

@@ -1,4 +1,4 @@
-"""How far a load has come, on a terminal."""
+"""Shows the progress of a load on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from doherty.cli._load._sample import Sample
 
 @contextmanager
 def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], None]]:
-    """Shows a bar on stderr, if that is a terminal; gives what is to be called with each request that has ended."""
+    """Shows a progress bar on stderr if that is a terminal. Yields a function to call when a request has ended."""
     console = make_console(stderr=True)
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -43,7 +43,7 @@ class _Bar:
         self._task: TaskID = progress.add_task("", total=1)
 
     def advance(self, sample: Sample) -> None:
-        """Takes one more request in."""
+        """Counts one more request."""
         self._done += 1
         self._failed += sample.failure is not None
         self._tokens += sample.output_tokens

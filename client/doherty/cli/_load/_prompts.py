@@ -12,7 +12,7 @@ LoadPrompt = str | tuple[Message, ...]
 
 
 def read_prompts(path: Path) -> tuple[LoadPrompt, ...]:
-    """Reads one prompt a line; of a file whose name ends in .jsonl, one JSON object a line.
+    """Reads one prompt per line or, if the file's name ends in .jsonl, one JSON object per line.
 
     An object has either "prompt", a text, or "messages", a list of objects with "role" and "content"; what else it has
     is left alone, as in the files of other tools. Empty lines are skipped.

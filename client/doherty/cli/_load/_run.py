@@ -1,4 +1,4 @@
-"""A load from its first request to its last."""
+"""Runs a load, from its first request to its last."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -21,21 +21,21 @@ class LoadOptions:
     """Which requests are made, and when."""
 
     prompts: tuple[LoadPrompt, ...]
-    """Taken in turn."""
+    """The prompts, used in turn."""
     concurrency: int = 1
-    """How many requests a closed loop keeps under way."""
+    """The number of requests that a closed loop keeps in flight."""
     rate: float | None = None
-    """The arrivals a second of an open loop; None is a closed one."""
+    """The number of requests per second of an open loop; None means a closed loop."""
     requests: int | None = None
-    """How many requests, at each target."""
+    """The number of requests for each target."""
     duration: float | None = None
-    """Seconds after which no more are made."""
+    """The time in seconds after which no more requests are sent."""
     block: int | None = None
-    """How many requests go to one target before another's turn; None is all of them."""
+    """The number of requests that go to one target before the next one's turn; None means all of them."""
     warm_up: int = 0
-    """How many requests are made before, and not measured."""
+    """The number of unmeasured requests at the start."""
     seed: int = 0
-    """Of the arrivals."""
+    """The seed of the random arrivals."""
     streaming: bool = True
     max_output_tokens: int | None = None
 
@@ -57,9 +57,9 @@ class Side:
     model: ModelInfo
     asker: Asker
     blocks: list[list[Sample]] = field(default_factory=list)
-    """What was measured, block by block."""
+    """The measurements of each block."""
     seconds: float = 0.0
-    """How long its blocks took together."""
+    """The duration of all blocks together, in seconds."""
     first_error: DohertyError | None = None
     before: Latency | None = None
     after: Latency | None = None
@@ -67,12 +67,12 @@ class Side:
 
     @property
     def samples(self) -> list[Sample]:
-        """What was measured."""
+        """All measurements."""
         return [sample for block in self.blocks for sample in block]
 
     @property
     def answers(self) -> list[Sample]:
-        """What was measured of the requests that were answered."""
+        """The measurements of the requests that were answered."""
         return [sample for sample in self.samples if sample.failure is None]
 
 

@@ -1,4 +1,4 @@
-"""One request of a load, and how it went."""
+"""The measurements of one request of a load."""
 
 import asyncio
 from array import array
@@ -17,25 +17,25 @@ class Sample:
 
     number: int
     due: float
-    """By `perf_counter`."""
+    """When the request was due, by `perf_counter`."""
     late: float
-    """How long after that it was made."""
+    """The time from when the request was due until it was made."""
     send_wait: float | None = None
-    """How long the event loop was busy with others when the request was made, before it could be sent."""
+    """The time that the request waited for the event loop, which was busy with others, before it was sent."""
     total: float
-    """Until the call had ended."""
+    """The time until the end of the call."""
     time_to_first_token: float | None = None
-    """None where there was none, and of a unary call."""
+    """None if there was no token, or the call was unary."""
     time_to_last_token: float | None = None
     gaps: "array[float]"
-    """Between the messages that carry tokens: the inter-token latencies."""
+    """The times between messages that carry tokens (inter-token latencies)."""
     messages: int = 0
-    """How many messages the client got."""
+    """The number of messages that the client received."""
     output_tokens: int = 0
     server: Timings | None = None
     """The server's timings; None without an answer."""
     failure: tuple[str, str] | None = None
-    """The code and the reason of its error."""
+    """The code and the reason of the error, if the request failed."""
 
     @property
     def time_per_output_token(self) -> float | None:

@@ -1,4 +1,4 @@
-"""A load as tables, for people."""
+"""Prints the results of a load as tables."""
 
 from typing import Final
 
@@ -31,13 +31,13 @@ _LABELS: Final = {
     "total": "total",
 }
 _BUSY: Final = 0.8
-"""The share of a core from which on one event loop no longer keeps up."""
+"""The share of a core above which one event loop is too slow."""
 _VISIBLE: Final = 0.1
-"""The share of a time from which on what the generator adds is worth a word."""
+"""The share of a measured time above which the generator's own part is reported."""
 
 
 def print_run(run: LoadResult) -> None:
-    """Says what was done, and what came of it."""
+    """Prints a description of the load, and its results."""
     click.echo(describe_load(run))
     if run.interrupted:
         click.secho("\nInterrupted; this is what was measured until then.", fg="yellow")
@@ -58,10 +58,10 @@ def _print_side(side: Side, name: str) -> None:
         headings=("times in ms", "client p50", "p90", "p99", "server p50", "p90", "p99"),
     )
     begun, complete = begun_and_complete(side)
-    began = "" if begun is None else f"{begun} began and "
+    first = "" if begun is None else f"first token in {begun}, "
     click.echo(
-        f"Of {len(answers)} answers {began}{complete} were complete for the client within "
-        f"the Doherty threshold of {THRESHOLD * 1000:g} ms."
+        f"Within the Doherty threshold of {THRESHOLD * 1000:g} ms, measured by the client, of {len(answers)} answers: "
+        f"{first}whole answer in {complete}."
     )
     _print_errors(side)
 
@@ -90,7 +90,7 @@ def _print_ratios(run: LoadResult) -> None:
 
 
 def _print_overhead(run: LoadResult) -> None:
-    """Prints what the load generator took, and its share of the measured latency."""
+    """Prints the time that the load generator itself needed, and its share of the measured latency."""
     overhead = run.overhead
     answers = [sample for side in run.sides for sample in side.answers]
     outside = percentile((sample.outside for sample in answers if sample.outside is not None), 0.5)

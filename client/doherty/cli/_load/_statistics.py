@@ -1,4 +1,4 @@
-"""What is said of many measurements."""
+"""Statistics of many measurements."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ _CONFIDENCE: Final = 0.95
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """The percentile by nearest rank, as the server has it: of ten values the 5th for p50 and the 9th for p90."""
+    """Returns the percentile by nearest rank, like the server: of ten values, p50 is the 5th and p90 the 9th."""
     ranked = sorted(values)
     return _at_rank(ranked, share) if ranked else None
 
 
 def quantiles(values: Iterable[float | None]) -> Quantiles:
-    """The three quantiles of those values that are known."""
+    """Returns the three quantiles of the known values."""
     ranked = sorted(value for value in values if value is not None)
     if not ranked:
         return Quantiles(None, None, None)
@@ -27,36 +27,36 @@ def quantiles(values: Iterable[float | None]) -> Quantiles:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean, None of nothing."""
+    """Returns the mean; None if there are no values."""
     return math.fsum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as large something is at B as at A, and the 95 % interval of that."""
+    """The ratio of a figure of B to that of A, with its 95 % interval."""
 
     ratio: float
     low: float | None
-    """None where there are too few blocks to tell."""
+    """None if there are too few blocks for an interval."""
     high: float | None
 
 
 Pair = tuple[float, float]
-"""What one request took at A and at B."""
+"""The times of one request at A and at B."""
 
 
 def ratio_of_medians(blocks: Sequence[Sequence[Pair]], seed: int) -> Ratio | None:
-    """The median of B over the median of A, with a bootstrap interval.
+    """Returns the median of B divided by the median of A, with a bootstrap interval.
 
-    Whole blocks are drawn: the requests of a block ran at the same time and are not independent of each other. A pair
-    stays together: it is the same prompt at both.
+    The bootstrap draws whole blocks, because the requests of a block ran at the same time and depend on each other.
+    Pairs stay together, because both requests of a pair have the same prompt.
 
     Args:
         blocks: The pairs of each block.
         seed: Makes the draws repeatable.
 
     Returns:
-        None where there are no pairs, or A took no time.
+        None if there are no pairs, or if the median of A is zero.
     """
     ratio = _ratio(blocks)
     if ratio is None:

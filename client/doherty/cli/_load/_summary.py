@@ -17,7 +17,7 @@ CLIENT_FIGURES: Final[dict[str, Callable[[Sample], float | None]]] = {
     "time_to_last_token": lambda sample: sample.time_to_last_token,
     "total": lambda sample: sample.total,
 }
-"""What the client measured of each answer."""
+"""The times of an answer that the client measures."""
 
 SERVER_FIGURES: Final[dict[str, Callable[[Timings], float | None]]] = {
     "queue": lambda timings: timings.queue,
@@ -26,43 +26,43 @@ SERVER_FIGURES: Final[dict[str, Callable[[Timings], float | None]]] = {
     "time_to_last_token": lambda timings: timings.time_to_last_token,
     "total": lambda timings: timings.total,
 }
-"""What the server measured of each answer."""
+"""The times of an answer that the server measures."""
 
 ITL: Final = "inter_token_latency"
 
 
 def client_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
-    """The quantiles of what the client measured; the inter-token latency is over all gaps of all answers."""
+    """Returns the quantiles of the client's times. Those of the inter-token latency cover all gaps of all answers."""
     answers = list(samples)
     times = {name: quantiles(map(figure, answers)) for name, figure in CLIENT_FIGURES.items()}
     return {**times, ITL: quantiles(gap for sample in answers for gap in sample.gaps)}
 
 
 def server_quantiles(samples: Iterable[Sample]) -> dict[str, Quantiles]:
-    """The quantiles of what the server measured of the same answers."""
+    """Returns the quantiles of the server's times for the same answers."""
     timings = [sample.server for sample in samples if sample.server is not None]
     return {name: quantiles(map(figure, timings)) for name, figure in SERVER_FIGURES.items()}
 
 
 def errors(side: Side) -> list[tuple[str, str, int]]:
-    """Code, reason and number of the failures, the most frequent first."""
+    """Returns code, reason and number of the failures, the most frequent first."""
     counted = Counter(sample.failure for sample in side.samples if sample.failure is not None)
     return [(code, reason, number) for (code, reason), number in counted.most_common()]
 
 
 def begun_and_complete(side: Side) -> tuple[int | None, int]:
-    """How many answers began, and how many were complete, within the threshold as the client saw it.
+    """Returns the numbers of answers that began, and that were complete, within the threshold, measured by the client.
 
-    The first is None of unary calls, whose beginning the client does not see.
+    The first number is None for unary calls, because the client cannot see when their answers begin.
     """
     begun = within_threshold(sample.time_to_first_token for sample in side.answers)
     return begun if side.asker.streaming else None, within_threshold(sample.total for sample in side.answers)
 
 
 def turned_away(side: Side) -> tuple[int, dict[str, int]] | None:
-    """How many requests the server refused, and aborted by cause, under the load; None if it did not report that.
+    """Returns the numbers of refused and (by cause) aborted requests during the load; None if the server reports none.
 
-    They are those of all its callers. A server that was restarted has counted from then on.
+    The numbers include all callers. If the server was restarted, they begin at the restart.
     """
     before, after = side.before, side.after
     if before is None or after is None:
@@ -74,14 +74,14 @@ def turned_away(side: Side) -> tuple[int, dict[str, int]] | None:
 
 
 def throughput(side: Side) -> tuple[float, float]:
-    """Answers and tokens a second."""
+    """Returns answers per second and tokens per second."""
     if not side.seconds:
         return 0.0, 0.0
     return len(side.answers) / side.seconds, sum(sample.output_tokens for sample in side.answers) / side.seconds
 
 
 def describe_load(run: LoadResult) -> str:
-    """Which requests were made, when, and by which version of this package, on one line."""
+    """Describes the load on one line: the requests, the date, and the version of this package."""
     load = run.load
     arrivals = f"closed loop of {load.concurrency}" if load.rate is None else f"open loop, {load.rate:g} requests/s"
     amount = [f"{load.requests} requests" if load.requests else "", f"{load.duration:g} s" if load.duration else ""]
@@ -94,14 +94,14 @@ def describe_load(run: LoadResult) -> str:
 
 
 def describe_side(side: Side) -> str:
-    """What was measured at which server, on one line."""
+    """Describes a server and its throughput on one line."""
     model = side.model
     server = f"{model.model} on {model.engine} {model.engine_version}, server {model.server_version}"
     return f"{side.target}: {server}; {describe_throughput(side)}"
 
 
 def describe_throughput(side: Side) -> str:
-    """How many answers came, and how fast."""
+    """Describes the number of answers and the throughput."""
     answers_per_second, tokens_per_second = throughput(side)
     return (
         f"{len(side.answers)} of {len(side.samples)} requests answered in {side.seconds:.1f} s: "
