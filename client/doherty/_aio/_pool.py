@@ -125,7 +125,8 @@ class AsyncPool:
 
                 return await speaks_tls_async(action.address, action.seconds)
             case Pause():
-                return await self._unless_closed(asyncio.sleep(action.seconds), stopped)
+                await self._unless_closed(asyncio.sleep(action.seconds), stopped)
+        return None
 
     def call(self, send: Send) -> Any:
         """Begins a call.
