@@ -57,7 +57,8 @@ _MEMBERS = {
     ("tensorrt_llm.models.modeling_utils", "SpeculativeDecodingMode"): "LOOKAHEAD_DECODING",
     ("tensorrt_llm.executor", "RequestError"): "with_traceback",
     ("xgrammar", "TokenizerInfo"): "_detect_metadata_from_hf",
-    ("xgrammar", "GrammarCompiler"): "compile_json_schema compile_regex compile_grammar",
+    ("xgrammar", "Grammar"): "from_json_schema",
+    ("xgrammar", "GrammarCompiler"): "compile_regex compile_grammar",
 }
 """The required members of classes and enumerations."""
 
