@@ -57,8 +57,8 @@ class VllmEngineServicer:
             del request  # it may be megabytes
             await self._generations.serve(answer)
         finally:
-            self._generations.writes.remove(answer)
             self._generations.end_answer(answer)
+            await self._generations.writes.remove(answer)
 
     async def _whole(self, request: vllm.GenerateRequest, record: RequestRecord) -> None:
         answer = WholeAnswer(record)

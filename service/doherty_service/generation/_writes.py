@@ -18,6 +18,9 @@ _CHECKS = 4
 _MOST_BUFFERED = 32 << 10
 """A message of this many bytes is always accepted at once: gRPC's core buffers 64 kB per call."""
 
+_METADATA_SECONDS = 1.0
+"""Core takes the initial metadata at once; this bounds the wait if it does not."""
+
 
 class MessageWriter:
     """Writes messages to one caller, one at a time.
@@ -34,6 +37,8 @@ class MessageWriter:
         self._writing: Coroutine[Any, Any, None] | None = None
         self._awaited: asyncio.Future[None] | None = None
         """The future that `_writing` awaits."""
+        self._metadata_sent: asyncio.Future[None] | None = None
+        """Resolved when the initial metadata were sent, alone or with the first message."""
         self.calls_written = False
         """Whether to call `written` after the current write. After a write that fails, it is always called."""
         self.write_began: float | None = None
@@ -57,8 +62,10 @@ class MessageWriter:
             self._writing = self._context.write(message)
         else:
             self._writing = self._write_first(message)
-        self._has_written = True
+        is_first, self._has_written = not self._has_written, True
         self._step(None)
+        if is_first:
+            self._metadata_sent = self._awaited
 
     def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
         """Sends the initial metadata before the first message; does nothing if they are sent already."""
@@ -68,19 +75,22 @@ class MessageWriter:
         self._has_written = True
         self._writing = self._context.send_initial_metadata(metadata)
         self._step(None)
+        self._metadata_sent = self._awaited
 
     async def _write_first(self, message: bytes) -> None:
-        """Writes a first message that may have to wait until the caller reads.
-
-        grpc.aio sends the initial metadata together with the first message. If the RPC ended before that message was
-        sent, grpc.aio would send the metadata again with the status, core would refuse it, and the caller would never
-        get a status.
-        """
+        """Writes a first message that may have to wait until the caller reads: `stop` only waits for the metadata."""
         await self._context.send_initial_metadata(())
         await self._context.write(message)
 
-    def stop(self) -> None:
-        """Stops waiting for the current write: gRPC keeps an RPC as long as something waits for it."""
+    async def stop(self) -> None:
+        """Stops waiting for the current write: gRPC keeps an RPC as long as something waits for it.
+
+        But first waits until the initial metadata were sent. If the RPC ended before, grpc.aio would send them again
+        with the status, core would refuse that, and the caller would never get a status.
+        """
+        sent = self._metadata_sent
+        if sent is not None and not sent.done():
+            await asyncio.wait((sent,), timeout=_METADATA_SECONDS)
         if self._awaited is not None:
             self._awaited.cancel()
 
@@ -117,10 +127,10 @@ class WriteWatch:
         """Watches a writer until `remove`."""
         self._writers.add(writer)
 
-    def remove(self, writer: MessageWriter) -> None:
+    async def remove(self, writer: MessageWriter) -> None:
         """Stops watching a writer, which will write no more messages."""
         self._writers.discard(writer)
-        writer.stop()
+        await writer.stop()
 
     async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - the callers' timeout, not this coroutine's
         """Calls `stall` of the writers whose write takes longer than `timeout` seconds. Runs until it is cancelled."""

@@ -107,11 +107,11 @@ class Multiplex(MessageWriter):
             elif not self._is_idle:
                 self.generations.check_open()
         finally:
-            self.generations.writes.remove(self)
             self._receiving.cancel()
             draining.cancel()
             for lane in tuple(self._lanes.values()):
                 self._drop(lane)
+            await self.generations.writes.remove(self)
 
     def line_up(self, lane: Lane) -> None:
         """Records that a lane has something to send. It is sent together with the other lanes of this engine step."""

@@ -73,8 +73,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             del request
             await self._generations.serve(answer)
         finally:
-            self._generations.writes.remove(answer)
             self._generations.end_answer(answer)
+            await self._generations.writes.remove(answer)
 
     async def MultiplexGenerate(self, _: object, record: RequestRecord) -> None:  # type: ignore[override]  # noqa: N802 - as Generate
         """Generates many answers over one RPC."""
