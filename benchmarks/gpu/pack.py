@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 PART_BYTES = 52 << 20
@@ -72,7 +73,7 @@ def main() -> None:
         for wheel in sorted(wheels.glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
-        thin_out(site)
+        thin_out(site, LEFT_OUT)
         for file in arguments.files:
             (site / "files").mkdir(exist_ok=True)
             shutil.copy(file, site / "files")
@@ -104,10 +105,10 @@ def download(folder: Path) -> None:
         )
 
 
-def thin_out(site: Path) -> None:
+def thin_out(site: Path, patterns: Iterable[str]) -> None:
     """Deletes what is not needed, and makes vLLM's Rust front-end a program again, which a wheel does not say."""
-    for pattern in LEFT_OUT:
-        for path in site.glob(pattern):
+    for pattern in patterns:
+        for path in list(site.glob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

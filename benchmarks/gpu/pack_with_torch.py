@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from _fatbin import empty_other_architectures
-from pack import OURS, compress
+from pack import OURS, compress, thin_out
 
 HOPPER = 90
 REQUIREMENTS = ("vllm==0.33.0", "gguf", "nvidia-modelopt==0.47.0")
@@ -56,7 +56,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         installed, site = install(arguments.python, Path(work, "environment")), Path(work, "site")
         take_along(installed, site)
-        thin_out(site)
+        for name in FOR_ALL_GPUS:
+            empty_other_architectures(site / name, HOPPER)
+        thin_out(site, LEFT_OUT)
         compress(site, arguments.folder)
 
 
@@ -85,24 +87,6 @@ def take_along(installed: Path, site: Path) -> None:
         else:
             shutil.copy(path, site)
     shutil.copytree(installed / "nvidia" / "nccl", site / "nvidia" / "nccl")
-
-
-def thin_out(site: Path) -> None:
-    """Deletes what is not loaded, and empties the code for other GPUs."""
-    for pattern in LEFT_OUT:
-        for path in list(site.glob(pattern)):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    for name in FOR_ALL_GPUS:
-        empty_other_architectures(site / name, HOPPER)
-    libraries = [path for path in site.rglob("*.so*") if path.is_file() and not path.is_symlink()]
-    for library in (*libraries, site / "vllm" / "vllm-rs"):
-        # Some libraries of auditwheel cannot be stripped; they stay as they are.
-        subprocess.run(["strip", "--strip-unneeded", library], check=False, stderr=subprocess.DEVNULL)
-    front_end = site / "vllm" / "vllm-rs"
-    front_end.chmod(0o755)
 
 
 if __name__ == "__main__":
