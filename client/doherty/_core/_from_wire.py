@@ -22,7 +22,7 @@ _FLOAT: Final = struct.Struct("f")
 _ENOUGH_DIGITS: Final = 9
 """Enough digits to distinguish any two 32-bit floats."""
 
-_FINISH_REASONS: Final = {
+FINISH_REASONS: Final = {
     answer_pb2.FINISH_REASON_STOP: FinishReason.STOP,
     answer_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     answer_pb2.FINISH_REASON_TIME_LIMIT: FinishReason.TIME_LIMIT,
@@ -104,7 +104,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
 
 def finish_reason(summary: answer_pb2.Summary) -> FinishReason:
     """Why an answer ended."""
-    return _FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER)
+    return FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER)
 
 
 def timings_from_wire(timings: answer_pb2.Timings) -> Timings:

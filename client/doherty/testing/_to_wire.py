@@ -15,8 +15,8 @@ from google.rpc.status_pb2 import Status
 
 from doherty._core._deployment import Latency
 from doherty._core._errors import InternalError, RpcError
+from doherty._core._from_wire import FINISH_REASONS
 from doherty._core._results import FinishReason
-from doherty.v1.answer_pb2 import FinishReason as WireFinishReason
 from doherty.v1.answer_pb2 import Timings as WireTimings
 from doherty.v1.latency_service_pb2 import AbortCause, GetLatencyResponse
 
@@ -24,11 +24,7 @@ _LOG: Final = logging.getLogger("doherty.testing")
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-_FINISH_REASONS: Final = {
-    FinishReason.STOP: WireFinishReason.FINISH_REASON_STOP,
-    FinishReason.LENGTH: WireFinishReason.FINISH_REASON_LENGTH,
-    FinishReason.TIME_LIMIT: WireFinishReason.FINISH_REASON_TIME_LIMIT,
-}
+_FINISH_REASONS: Final = {reason: wire for wire, reason in FINISH_REASONS.items()}
 _OF_A_NEWER_CONTRACT: Final = 99
 
 _REASONS: Final = {
