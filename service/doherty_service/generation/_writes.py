@@ -57,23 +57,24 @@ class MessageWriter:
 
     def write(self, message: bytes) -> None:
         """Sends a message. Must not be called while `write_began` is set."""
+        if not self._has_written:
+            is_small = len(message) <= _MOST_BUFFERED
+            self._send_first(self._context.write(message) if is_small else self._write_first(message))
+            return
         self.write_began = time.monotonic()
-        if self._has_written or len(message) <= _MOST_BUFFERED:
-            self._writing = self._context.write(message)
-        else:
-            self._writing = self._write_first(message)
-        is_first, self._has_written = not self._has_written, True
+        self._writing = self._context.write(message)
         self._step(None)
-        if is_first:
-            self._metadata_sent = self._awaited
 
     def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
         """Sends the initial metadata before the first message; does nothing if they are sent already."""
-        if self._has_written:
-            return
-        self.write_began = time.monotonic()
+        if not self._has_written:
+            self._send_first(self._context.send_initial_metadata(metadata))
+
+    def _send_first(self, operation: "Coroutine[Any, Any, None]") -> None:
+        """Begins the operation that sends the initial metadata, alone or with the first message."""
         self._has_written = True
-        self._writing = self._context.send_initial_metadata(metadata)
+        self.write_began = time.monotonic()
+        self._writing = operation
         self._step(None)
         self._metadata_sent = self._awaited
 
