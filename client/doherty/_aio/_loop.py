@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from doherty._core._errors import EventLoopError
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 ResultT = TypeVar("ResultT")
 
@@ -29,12 +33,24 @@ def cancels_task(error: BaseException) -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def wait_for_call(call: Awaitable[ResultT]) -> ResultT:
-    """Waits for what gRPC returns.
+async def wait_for_reply(call: "grpc.aio.UnaryUnaryCall[Any, ResultT]") -> ResultT:
+    """Waits for the reply of a call that has no interceptors.
 
     gRPC awaits tasks of its own. When the running task is cancelled, it gets the CancelledError of such a task, which
     lacks the message with which `cancel` was called. By that message anyio knows which of its scopes was cancelled.
     """
+    ended = asyncio.get_running_loop().create_future()
+    call.add_done_callback(partial(_set_result, ended))
+    try:
+        await ended
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    return await call
+
+
+async def wait_for_intercepted(call: Awaitable[ResultT]) -> ResultT:
+    """Does the same for a call with interceptors. gRPC does not report its end if one of them raises an exception."""
     waiting = asyncio.ensure_future(call)
     try:
         await asyncio.wait((waiting,))
@@ -42,3 +58,8 @@ async def wait_for_call(call: Awaitable[ResultT]) -> ResultT:
         waiting.cancel()
         raise
     return waiting.result()
+
+
+def _set_result(future: asyncio.Future[None], _: object) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -8,7 +8,8 @@ import grpc
 import grpc.aio
 
 from doherty._aio._connection import AsyncConnection
-from doherty._aio._loop import cancels_task, running_loop, wait_for_call
+from doherty._aio._loop import cancels_task, running_loop, wait_for_intercepted, wait_for_reply
+from doherty._aio._multiplexed import MultiplexedCall
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import ClientClosedError, EventLoopError
@@ -92,13 +93,12 @@ class AsyncPool:
         Raises:
             DohertyError: It failed.
         """
-        stopped = asyncio.Event()
         result: object = None
         try:
             while True:
                 action = actions.send(result)
                 try:
-                    result = await self.carry_out(action, stopped)
+                    result = await self.carry_out(action)
                 except BaseException as interruption:
                     actions.throw(interruption)
                     raise
@@ -106,7 +106,7 @@ class AsyncPool:
             returned: ResultT = end.value
             return returned
 
-    async def carry_out(self, action: Action, stopped: asyncio.Event) -> object:
+    async def carry_out(self, action: Action, stopped: asyncio.Event | None = None) -> object:
         """Carries out one action, and returns its result; setting `stopped` ends a pause."""
         match action:
             case Send():
@@ -147,13 +147,19 @@ class AsyncPool:
             grpc.aio.UsageError: The channel is closed.
         """
         call = self.call(send)
-        reply = await wait_for_call(call)
+        if isinstance(call, MultiplexedCall):
+            reply = await call
+        elif self.dispatch.settings.interceptors:
+            reply = await wait_for_intercepted(call)
+        else:
+            reply = await wait_for_reply(call)
         if send.on_metadata is not None:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply
 
-    async def _unless_closed(self, work: Coroutine[Any, Any, object], stopped: asyncio.Event) -> object:
+    async def _unless_closed(self, work: Coroutine[Any, Any, object], stopped: asyncio.Event | None) -> object:
         """The result of `work`; a ClientClosedError as soon as the client is closed, or `stopped` is set."""
+        stopped = stopped or asyncio.Event()
         if self.dispatch.shared.disconnected:
             stopped.set()
         self.pauses.add(stopped)

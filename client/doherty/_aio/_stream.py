@@ -42,7 +42,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._state = StreamState(pool.dispatch, planned)
         self._actions = self._state.actions()
         self._stopped = asyncio.Event()
-        self._patience = Patience(pool.loop, self._lose_patience)
+        self._patience = Patience(pool.loop, self._lose_patience) if planned.needs_stream else None
+        """Ends waits that take too long, if the caller limits them."""
         self._pending = self._advance(None)
         """What is to be carried out before there is an attempt to read."""
 
@@ -82,7 +83,8 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             # The garbage collector runs in any thread. A loop that is closed has lost its calls with its channels.
             with suppress(RuntimeError):
                 self._pool.loop.call_soon_threadsafe(self._stop)
-                self._pool.loop.call_soon_threadsafe(self._patience.stop)
+                if self._patience is not None:
+                    self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
     def text(self) -> str:
@@ -142,7 +144,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
     async def close(self) -> None:
         """Ends the request at the server at once, unless the answer is complete."""
         self._cancel()
-        self._patience.stop()
+        self._end_patience()
 
     def _cancel(self) -> None:
         if self._state.close():
@@ -153,6 +155,10 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._stopped.set()
         if self._call is not None:
             self._call.cancel()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.stop()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
@@ -185,25 +191,32 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         """
         if not self._state.ended:
             self._pool.check_loop()
-        begun = self._pool.loop.time()
-        self._patience.begin(self._state.patience)
         try:
-            message = await self._next_message(until_event=until_event)
+            if self._patience is None:
+                message = await self._next_message(until_event=until_event)
+            else:
+                message = await self._wait_patiently(self._patience, until_event=until_event)
         except asyncio.CancelledError:
             # gRPC does not cancel a call whose request is still being sent.
             self._cancel()
             raise
-        finally:
-            self._patience.end()
-        if message is not None:
+        if message is not None or not self._state.ended:
             return message
-        if not self._state.ended:
-            self._state.waited(self._pool.loop.time() - begun)
-            return None
-        self._patience.stop()
+        self._end_patience()
         if self._state.failure is not None:
             raise self._state.failure
         return None
+
+    async def _wait_patiently(self, patience: Patience, *, until_event: bool) -> "StreamGenerateResponse | None":
+        begun = self._pool.loop.time()
+        patience.begin(self._state.patience)
+        try:
+            message = await self._next_message(until_event=until_event)
+        finally:
+            patience.end()
+        if message is None and not self._state.ended:
+            self._state.waited(self._pool.loop.time() - begun)
+        return message
 
     async def _next_message(self, *, until_event: bool) -> "StreamGenerateResponse | None":
         state = self._state

@@ -33,6 +33,7 @@ class Targets:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._targets = [Target(index, name) for index, name in enumerate(names)]
+        self._only = self._targets[0] if len(self._targets) == 1 else None
         self._lock = threading.Lock()
         self._turn = 0
 
@@ -41,6 +42,10 @@ class Targets:
 
     def begin(self) -> Target:
         """Chooses a target for an attempt, which then counts as running on it."""
+        if self._only is not None:
+            with self._lock:
+                self._only.in_flight += 1
+            return self._only
         now = monotonic()
         with self._lock:
             # Targets with equal loads take turns.

@@ -15,7 +15,7 @@ from doherty._core._metadata import Pairs
 from doherty._core._obstacle import Obstacle
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
 from doherty._core._settings import CallOptions, Settings, choose_timeout, whose_timeout
-from doherty._core._trace import Trace
+from doherty._core._trace import NO_TRACE, Trace
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -49,6 +49,8 @@ class Dispatch:
         self.targets = self.shared.targets
         self.closed = False
         """Whether the client was closed: it begins no more calls."""
+        self._metadata = settings.fixed_metadata()
+        """What every attempt sends; None if a callable gives the key."""
         size = (settings.retry or RetryPolicy()).budget
         self._budget = self.shared.budget if self.shared.budget.size == size else Budget(size)
 
@@ -82,12 +84,7 @@ class Dispatch:
             ClientClosedError: The client is closed.
             ForkError: This is another process.
         """
-        if self.closed:
-            raise ClientClosedError("The client is closed: make a new one.")
-        self._check_connected()
-
-    def _check_connected(self) -> None:
-        if self.shared.disconnected:
+        if self.closed or self.shared.disconnected:
             raise ClientClosedError("The client is closed: make a new one.")
         if self.shared.pid is None:
             self.shared.pid = os.getpid()
@@ -99,7 +96,7 @@ class Dispatch:
         Raises:
             ForkError: It is not.
         """
-        if not self.is_of_this_process():
+        if self.shared.pid != os.getpid() and self.shared.pid is not None:
             raise ForkError(
                 "The client was used before the process was forked, and a fork has no connections: make a client in "
                 "each process."
@@ -111,17 +108,23 @@ class Dispatch:
 
     def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
         """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
-        self._check_connected()
-        yield from self.authorize(attempts)
+        if self.shared.disconnected:
+            raise ClientClosedError("The client was closed.")
+        attempts.shared_metadata = (
+            self._metadata if self._metadata is not None else (yield from self.fetch_metadata(attempts))
+        )
         attempts.begin_attempt()
         target = self.targets.begin()
         attempts.trace.attempt(target.name, attempts.count)
         return target
 
-    def authorize(self, attempts: CallAttempts) -> Actions[None]:
-        """Gets the key for a call's next attempt. An exception of the caller's callable is raised as it is."""
+    def fetch_metadata(self, attempts: CallAttempts) -> Actions[Pairs]:
+        """Gets the key for a call's next attempt, and returns the metadata of the client's calls.
+
+        An exception of the caller's callable is raised as it is.
+        """
         key = yield from self.settings.key.pairs(attempts.remaining())
-        attempts.shared_metadata = Pairs((*key, *self.settings.metadata)) if key else self.settings.metadata
+        return Pairs((*key, *self.settings.metadata))
 
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
         """The action that sends a request within what is left of the call's time."""
@@ -134,8 +137,8 @@ class Dispatch:
             attempts.remaining(),
             attempts.metadata,
             attempts.shared_metadata,
-            alone=bool(attempts.own_metadata),
-            on_metadata=attempts.keep_reply_metadata if rpc == "Generate" else None,
+            bool(attempts.own_metadata),
+            attempts.keep_reply_metadata if rpc == "Generate" else None,
         )
 
     def after(
@@ -202,14 +205,11 @@ class Dispatch:
         return Obstacle.TLS_REQUIRED if target.speaks_tls else obstacle
 
 
-_NO_TRACE = Trace()
-
-
 def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:
     """Begins the trace of a call."""
     # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all other programs time.
     if "opentelemetry.trace" not in sys.modules:
-        return _NO_TRACE
+        return NO_TRACE
     from doherty._core._span import SpanTrace  # noqa: PLC0415 - optional
 
     return SpanTrace(request, stream=stream)

@@ -27,16 +27,17 @@ class Happened(NamedTuple):
 class EventLog:
     """Notes what happens to a stream besides its deltas, over all its attempts."""
 
+    is_admitted = False
+    """Whether the server of the running attempt has admitted the request."""
+    request_id: str | None = None
+    """The id from the last server that admitted the request; None if none has."""
+    _target = ""
+
     def __init__(self, log: "AttemptLog") -> None:
         """`log` has the log lines of the call."""
         self._log = log
         self.unread: deque[Happened] = deque()
         """What was not reported yet."""
-        self.is_admitted = False
-        """Whether the server of the running attempt has admitted the request."""
-        self.request_id: str | None = None
-        """The id from the last server that admitted the request; None if none has."""
-        self._target = ""
 
     def begin_attempt(self, target: str) -> None:
         """Notes where the next attempt goes."""

@@ -77,26 +77,26 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     logprobs: "tuple[TokenLogprob, ...] | None",
 ) -> Generation[None]:
     """A whole answer from how it began and ended, and what came between."""
-    timings = timings_from_wire(summary.timings)
+    timings, usage = timings_from_wire(summary.timings), summary.usage
     return Generation(
         text=text,
         parsed=None,
         token_ids=token_ids,
         logprobs=logprobs,
         finish_reason=finish_reason(summary),
-        stop_text=optional(summary, "stop_text"),
-        stop_token_id=optional(summary, "stop_token_id"),
+        stop_text=summary.stop_text if summary.HasField("stop_text") else None,
+        stop_token_id=summary.stop_token_id if summary.HasField("stop_token_id") else None,
         usage=Usage(
-            summary.usage.prompt_tokens,
-            summary.usage.output_tokens,
-            optional(summary.usage, "cached_tokens"),
+            usage.prompt_tokens,
+            usage.output_tokens,
+            usage.cached_tokens if usage.HasField("cached_tokens") else None,
         ),
         timings=timings,
         # The totals come from two clocks, so a negative difference is measurement error.
         network=None if timings.total is None or elapsed is None else max(0.0, elapsed - timings.total),
         request_id=start.request_id,
         model=start.model,
-        seed=optional(summary, "seed"),
+        seed=summary.seed if summary.HasField("seed") else None,
         speculation=_speculation(summary),
         metadata=metadata,
     )
@@ -109,13 +109,15 @@ def finish_reason(summary: answer_pb2.Summary) -> FinishReason:
 
 def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
     """The server's timings."""
+    # Every answer has these, so they are read as cheaply as possible.
+    has = timings.HasField
     return Timings(
-        preprocess=optional(timings, "preprocess"),
-        queue=optional(timings, "queue"),
-        time_to_first_token=optional(timings, "time_to_first_token"),
-        time_to_last_token=optional(timings, "time_to_last_token"),
-        total=optional(timings, "total"),
-        time_per_output_token=optional(timings, "time_per_output_token"),
+        preprocess=seconds(timings.preprocess) if has("preprocess") else None,
+        queue=seconds(timings.queue) if has("queue") else None,
+        time_to_first_token=seconds(timings.time_to_first_token) if has("time_to_first_token") else None,
+        time_to_last_token=seconds(timings.time_to_last_token) if has("time_to_last_token") else None,
+        total=seconds(timings.total) if has("total") else None,
+        time_per_output_token=seconds(timings.time_per_output_token) if has("time_per_output_token") else None,
     )
 
 

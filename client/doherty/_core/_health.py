@@ -104,7 +104,7 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout", accept_model: bool
 def _check(
     dispatch: "Dispatch", target: "Target", attempts: "CallAttempts", *, accept_model: bool
 ) -> Actions[Health | RpcError]:
-    yield from dispatch.authorize(attempts)
+    attempts.shared_metadata = yield from dispatch.fetch_metadata(attempts)
     reply = yield dispatch.send("Check", target, _REQUEST, attempts)
     if accept_model and isinstance(reply, grpc.RpcError) and reply.code() is grpc.StatusCode.UNIMPLEMENTED:
         reply = yield dispatch.send("GetModel", target, GetModelRequest(), attempts)

@@ -22,10 +22,11 @@ class ApiKey:
         """
         chosen = os.environ.get("DOHERTY_API_KEY") if key is None else key
         self._source = chosen if callable(chosen) else None
-        self._pairs = NO_PAIRS if callable(chosen) or not chosen else _pairs(chosen)
+        self.fixed = None if callable(chosen) else _pairs(chosen or "")
+        """The metadata with the key; None if a callable gives it."""
 
     def __bool__(self) -> bool:
-        return self._source is not None or bool(self._pairs)
+        return self._source is not None or bool(self.fixed)
 
     def pairs(self, timeout: float | None) -> Actions[Pairs]:
         """The metadata with the key.
@@ -38,7 +39,7 @@ class ApiKey:
             ValueError: What it returned cannot be sent in a header.
         """
         if self._source is None:
-            return self._pairs
+            return self.fixed or NO_PAIRS
         key = yield FetchKey(self._source, timeout)
         if isinstance(key, BaseException):
             raise key

@@ -5,6 +5,8 @@ import os
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TextIO
 
+from doherty._core._trace import NO_TRACE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,14 +21,13 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 class AttemptLog:
     """Writes one line for each attempt of a call, at level INFO if another attempt follows, else at level DEBUG."""
 
-    def __init__(self) -> None:
-        self.request_id: str | None = None
-        """The id of the running attempt in the server's log; before that is known, the id that the caller chose."""
-        self._rpc = ""
-        self._target = ""
-        self._attempt = 1
-        self._began = 0.0
-        self._trace_ids: Mapping[str, str] = {}
+    request_id: str | None = None
+    """The id of the running attempt in the server's log; before that is known, the id that the caller chose."""
+    _rpc = ""
+    _target = ""
+    _attempt = 1
+    _began = 0.0
+    _trace_ids: "Mapping[str, str]" = NO_TRACE.ids
 
     def begin(self, rpc: str, target: str, attempt: int, request_id: str | None, trace: "Trace") -> None:
         """Starts the line of the next attempt."""

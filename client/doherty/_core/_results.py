@@ -113,8 +113,12 @@ def reply_metadata(initial: RawMetadata, trailing: RawMetadata) -> ReplyMetadata
 
 
 def _join(raw: RawMetadata) -> dict[str, str | bytes]:
-    joined: dict[str, str | bytes] = {}
-    for name, value in raw or ():
+    pairs = tuple(raw or ())
+    joined = dict(pairs)
+    if len(joined) == len(pairs):
+        return joined
+    joined.clear()
+    for name, value in pairs:
         before = joined.get(name)
         joined[name] = f"{before}, {value}" if isinstance(before, str) and isinstance(value, str) else value
     return joined

@@ -11,7 +11,7 @@ from doherty._core._log import AttemptLog
 from doherty._core._metadata import NO_PAIRS, Pairs, merge
 from doherty._core._obstacle import MISTAKES, Obstacle
 from doherty._core._results import ReplyMetadata, reply_metadata
-from doherty._core._trace import Trace
+from doherty._core._trace import NO_TRACE
 
 if TYPE_CHECKING:
     from doherty._core._results import RawMetadata
@@ -109,6 +109,29 @@ class Budget:
 class CallAttempts:
     """The attempts of one call, and the time that they have together."""
 
+    # Defaults are attributes of the class: every call makes one of these objects, and few calls change all of them.
+    count = 0
+    """How many attempts were begun."""
+    resumed = 0
+    """How many times the answer was resumed."""
+    last_failure: str | None = None
+    """What the last attempt that was followed by another one failed with."""
+    trace = NO_TRACE
+    """The trace of the call."""
+    shared_metadata = NO_PAIRS
+    """The metadata of all calls of the client, with the key."""
+    own_metadata = NO_PAIRS
+    """The metadata of this call alone."""
+    _reply_metadata: "tuple[RawMetadata, RawMetadata]" = (None, None)
+    _lost_at: float | None = None
+    _in_vain = 0
+    _retried = False
+    _waited = 0
+    _not_ready: "Status | None" = None
+    """How the last attempt ended, if the call waits for its server."""
+    _allowance: float | None = None
+    """The seconds that the running attempt has; None is no end."""
+
     def __init__(
         self,
         policy: RetryPolicy | None,
@@ -135,29 +158,8 @@ class CallAttempts:
         self._whose_timeout = whose_timeout
         self._begun_at = monotonic()
         self._ends_at = None if timeout is None else self._begun_at + timeout
-        self._lost_at: float | None = None
-        self._in_vain = 0
-        self._retried = False
-        self._waited = 0
-        self._not_ready: Status | None = None
-        """How the last attempt ended, if the call waits for its server."""
-        self._allowance: float | None = None
-        """The seconds that the running attempt has; None is no end."""
-        self.count = 0
-        """How many attempts were begun."""
-        self.last_failure: str | None = None
-        """What the last attempt that was followed by another one failed with."""
-        self.trace = Trace()
-        """The trace of the call."""
         self.log = AttemptLog()
         """Writes the log lines of the call."""
-        self.shared_metadata = NO_PAIRS
-        """The metadata of all calls of the client, with the key."""
-        self.own_metadata = NO_PAIRS
-        """The metadata of this call alone."""
-        self._reply_metadata: tuple[RawMetadata, RawMetadata] = (None, None)
-        self.resumed = 0
-        """How many times the answer was resumed."""
 
     @property
     def is_resuming(self) -> bool:

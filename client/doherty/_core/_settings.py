@@ -74,6 +74,8 @@ class CallOptions(NamedTuple):
             TypeError: One has a wrong type.
             ValueError: One has a value that cannot be used.
         """
+        if max_retries is None and metadata is None:
+            return cls(timeout)
         return cls(timeout, check_max_retries(max_retries), check_metadata(metadata))
 
 
@@ -166,6 +168,11 @@ class Settings:
             derived.key = ApiKey(api_key)
             derived.check_exposure()
         return derived
+
+    def fixed_metadata(self) -> Pairs | None:
+        """The metadata of every call, with the key; None if a callable gives the key."""
+        key = self.key.fixed
+        return None if key is None else Pairs((*key, *self.metadata))
 
     def has_metadata_of(self, other: "Settings") -> bool:
         """Whether calls have the same metadata and key, so that they can share an RPC."""

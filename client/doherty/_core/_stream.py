@@ -28,6 +28,25 @@ class StreamState:
     The client that carries out `actions` passes each message to `feed`.
     """
 
+    # Defaults are attributes of the class, as in CallAttempts.
+    first_delta: Delta | None = None
+    """A delta that came while the caller waited for the admission."""
+    awaits_metadata = True
+    """Whether the metadata of the running attempt is not known yet. It comes before its first message."""
+    ended = False
+    """Whether there is nothing more to read."""
+    failure: Exception | None = None
+    """The error that the stream ended with; None if the answer is complete."""
+    _target: "Target | None" = None
+    _runs = False
+    """Whether an attempt is running."""
+    _awaits_start = True
+    _start: "Start | None" = None
+    _summary: "Summary | None" = None
+    _elapsed = 0.0
+    _token_ids_known = True
+    _logprobs_known = True
+
     def __init__(self, dispatch: Dispatch, planned: "PlannedRequest") -> None:
         """Begins the call: its timeout runs from now on."""
         self._dispatch = dispatch
@@ -35,39 +54,20 @@ class StreamState:
         self._attempts = dispatch.begin_call(planned.options, resume=True)
         self._trace = self._attempts.trace = start_trace(planned.request, stream=True)
         self._started = perf_counter()
-        self._elapsed = 0.0
         request = planned.request
         self._wants_ids = request.output.token_ids
         self._wants_logprobs = request.output.HasField("top_logprobs")
         self._request = request
         if dispatch.settings.resume and not self._wants_ids and not request.continue_from.text:
             # An answer is resumed by the ids of its tokens.
-            self._request = type(request)()
-            self._request.CopyFrom(request)
-            self._request.output.token_ids = True
-        self._target: Target | None = None
-        self._runs = False
-        """Whether an attempt is running."""
-        self._awaits_start = True
-        self._start: Start | None = None
-        self._summary: Summary | None = None
+            request.output.token_ids = True
         self._texts: list[str] = []
         self._token_ids: list[int] = []
-        self._token_ids_known = True
         self._logprobs: list[TokenLogprob] = []
-        self._logprobs_known = True
         self.events = EventLog(self._attempts.log)
         """What happens besides deltas."""
-        self.first_delta: Delta | None = None
-        """A delta that came while the caller waited for the admission."""
-        self.awaits_metadata = True
-        """Whether the metadata of the running attempt is not known yet. It comes before its first message."""
         self.patience = planned.first_token_timeout
         """How many seconds the reader waits for the next message; None is without end."""
-        self.ended = False
-        """Whether there is nothing more to read."""
-        self.failure: Exception | None = None
-        """The error that the stream ended with; None if the answer is complete."""
 
     @property
     def complete(self) -> bool:

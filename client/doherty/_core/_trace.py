@@ -1,7 +1,7 @@
 """Reports calls to OpenTelemetry in programs that use it."""
 
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,3 +45,7 @@ class Trace:
 
     def fail(self, error: BaseException) -> None:
         """Reports that the call failed or was ended by its caller."""
+
+
+NO_TRACE: Final = Trace()
+"""The trace of calls in programs that do not use OpenTelemetry."""

@@ -93,34 +93,39 @@ class _Streams:
     """The running streams of a channel. One thread of gRPC serves them, and ends with the last of them."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
+        self._running: set[Callable[[], None]] = set()
+        """For each of them, what notes its end."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._closing: threading.Event | None = None
+        """Is set when the last stream has ended, if somebody waits for that."""
 
     def follow(self, call: Any, on_end: Callable[[], None]) -> None:
         """Calls `on_end` when a stream ends."""
 
-        def end(thread: threading.Thread | None = None) -> None:
-            on_end()
-            with self._changed:
-                self._running -= 1
-                self._thread = thread or self._thread
-                self._changed.notify_all()
+        def end() -> None:
+            self._thread = threading.current_thread()
+            note_end()
 
-        with self._changed:
-            self._running += 1
+        def note_end() -> None:
+            on_end()
+            self._running.discard(end)
+            if self._closing is not None and not self._running:
+                self._closing.set()
+
+        self._running.add(end)
         # gRPC calls this in its thread however the call ends, also when the stream is dropped.
-        if not call.add_callback(lambda: end(threading.current_thread())):
-            end()
+        if not call.add_callback(end):
+            note_end()
 
     def wait_for_end(self) -> None:
         """Returns when the streams of a channel that was closed, and the thread, have ended."""
         if os.getpid() != self._pid:
             return  # a fork does not have the thread
-        with self._changed:
-            self._changed.wait_for(lambda: not self._running, _END_TIMEOUT)
-            thread = self._thread
+        self._closing = self._closing or threading.Event()
+        if self._running:
+            self._closing.wait(_END_TIMEOUT)
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_TIMEOUT)
 

@@ -45,13 +45,12 @@ class Pool:
         Raises:
             DohertyError: It failed.
         """
-        stopped = threading.Event()
         result: object = None
         try:
             while True:
                 action = actions.send(result)
                 try:
-                    result = self.carry_out(action, stopped)
+                    result = self.carry_out(action)
                 except BaseException as interruption:
                     actions.throw(interruption)
                     raise
@@ -59,7 +58,7 @@ class Pool:
             returned: ResultT = end.value
             return returned
 
-    def carry_out(self, action: Action, stopped: threading.Event) -> object:
+    def carry_out(self, action: Action, stopped: threading.Event | None = None) -> object:
         """Carries out one action, and returns its result; setting `stopped` ends a pause."""
         match action:
             case Send():
@@ -77,7 +76,7 @@ class Pool:
 
                 return speaks_tls(action.address, action.seconds)
             case Pause():
-                self._pause(action.seconds, stopped)
+                self._pause(action.seconds, stopped or threading.Event())
         return None
 
     def call(self, send: Send) -> Any:

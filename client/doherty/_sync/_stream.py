@@ -31,14 +31,18 @@ class GenerationStream(Generic[ParsedT_co]):
 
     _call: Any
     """The attempt that runs, an iterator of messages. There is none if the constructor failed."""
+    _stopped: threading.Event | None = None
+    """Ends a pause. There is one from the first pause on."""
+    _alarm: Alarm | None = None
+    """Ends waits that take too long. There is one if the caller limits them."""
 
     def __init__(self, pool: "Pool", planned: "PlannedRequest") -> None:
         """Sends the request."""
         self._pool = pool
         self._state = StreamState(pool.dispatch, planned)
         self._actions = self._state.actions()
-        self._stopped = threading.Event()
-        self._alarm = Alarm(self._lose_patience, pool.alarms)
+        if planned.needs_stream:
+            self._alarm = Alarm(self._lose_patience, pool.alarms)
         self._pending = self._advance(None)
         """What is to be carried out before there is an attempt to read."""
         while isinstance(self._pending, FetchKey):
@@ -144,11 +148,13 @@ class GenerationStream(Generic[ParsedT_co]):
         """Ends the request at the server at once, unless the answer is complete."""
         if self._state.close():
             self._stop()
-        self._alarm.stop()
+        if self._alarm is not None:
+            self._alarm.stop()
 
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
-        self._stopped.set()
+        if self._stopped is not None:
+            self._stopped.set()
         self._call.cancel()
 
     def _lose_patience(self) -> None:
@@ -180,15 +186,18 @@ class GenerationStream(Generic[ParsedT_co]):
         Args:
             until_event: Whether to return None also when an event is there.
         """
-        begun = monotonic()
-        with self._alarm.limit(self._state.patience):
+        if self._alarm is None:
             message = self._next_message(until_event=until_event)
-        if message is not None:
+        else:
+            begun = monotonic()
+            with self._alarm.limit(self._state.patience):
+                message = self._next_message(until_event=until_event)
+            if message is None and not self._state.ended:
+                self._state.waited(monotonic() - begun)
+        if message is not None or not self._state.ended:
             return message
-        if not self._state.ended:
-            self._state.waited(monotonic() - begun)
-            return None
-        self._alarm.stop()
+        if self._alarm is not None:
+            self._alarm.stop()
         if self._state.failure is not None:
             raise self._state.failure
         return None
@@ -219,7 +228,11 @@ class GenerationStream(Generic[ParsedT_co]):
         """Begins the next attempt if it is time for it, else returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send):
             result = self._begin(action)
-        return None if isinstance(action, Receive) else action
+        if isinstance(action, Receive):
+            return None
+        # Whoever closes the stream first notes its end, and then sets this.
+        self._stopped = self._stopped or threading.Event()
+        return action
 
     def _begin(self, send: Send) -> Exception | None:
         try:
