@@ -76,9 +76,7 @@ class Pool:
                 from doherty._probe import speaks_tls  # noqa: PLC0415 - few calls need it
 
                 return speaks_tls(action.address, action.seconds)
-            case Pause():
-                self._pause(action.seconds, stopped)
-        return None
+        return self._pause(action.seconds, stopped) if isinstance(action, Pause) else None
 
     def call(self, send: Send) -> Any:
         """Begins a stream.
@@ -107,11 +105,10 @@ class Pool:
         send.on_metadata(call.initial_metadata(), call.trailing_metadata())
         return reply
 
-    def _pause(self, seconds: float, stopped: threading.Event) -> None:
+    def _pause(self, seconds: float, stopped: threading.Event) -> bool:
         self.pauses.add(stopped)
         try:
-            if not self.dispatch.shared.disconnected:
-                stopped.wait(seconds)
+            return self.dispatch.shared.disconnected or stopped.wait(seconds)
         finally:
             self.pauses.discard(stopped)
 
