@@ -1,5 +1,6 @@
-"""Servers that are added behind a name reach clients that run already."""
+"""Servers behind one name: bursts are spread over them, and clients that run already find added ones."""
 
+import asyncio
 from collections import Counter
 from contextlib import ExitStack
 
@@ -22,12 +23,15 @@ def _answered(servers: list[ServerProcess]) -> list[int]:
     return [Counter(str(line["event"]) for line in server.read())["request"] for server in servers]
 
 
-async def test_a_server_added_to_a_name_gets_its_share_and_no_call_fails() -> None:
+async def test_calls_are_spread_over_the_servers_behind_a_name_also_when_one_is_added() -> None:
     with ExitStack() as stack:
         servers = [_start(stack, HOSTS[0], "0")]
         port = servers[0].target.rpartition(":")[2]
         servers.append(_start(stack, HOSTS[1], port))
         names = stack.enter_context(serve_names(*HOSTS[:2]))
+        async with AsyncClient(names.target(int(port))) as client:  # not connected yet
+            await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(WINDOW)))
+        assert min(_answered(servers)) > WINDOW / 4
         async with AsyncClient(names.target(int(port)), retry=None) as client:
             await client.wait_ready()
             outlasts_its_connection = client.stream_generate(

@@ -125,7 +125,7 @@ class AsyncPool:
 
                 return await speaks_tls_async(action.address, action.seconds)
             case Pause():
-                await self._unless_closed(asyncio.sleep(action.seconds), stopped)
+                return await self._unless_closed(asyncio.sleep(action.seconds), stopped) is not None
         return None
 
     def call(self, send: Send) -> Any:

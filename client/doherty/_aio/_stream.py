@@ -244,7 +244,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
 
     def _advance(self, result: object) -> "Action | None":
         """Begins the next attempt if it is time for it, else returns the next action."""
-        while isinstance(action := next_action(self._actions, result), Send):
+        while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
             result = self._begin(action)
         return None if isinstance(action, Receive) else action
 

@@ -53,7 +53,7 @@ class Receive:
 
 
 class Pause(NamedTuple):
-    """Wait, unless the client or the stream is closed in the meantime. The result is None."""
+    """Wait, unless the client or the stream is closed in the meantime. The result is whether it was."""
 
     seconds: float
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Final
 
+from doherty._core._channel import is_several
+
 _FIRST_REST: Final = 0.1
 _LONGEST_REST: Final = 5.0
 
@@ -23,6 +25,10 @@ class Target:
         """Until when other targets are preferred, by `monotonic`."""
         self.speaks_tls: bool | None = None
         """Whether it does, where it ended connections in plaintext; None if that was not asked."""
+        self.settled = not is_several(name)
+        """Whether all servers behind it have had the time to be connected."""
+        self.settling = False
+        """Whether a call is waiting for their connections."""
 
 
 class Targets:

@@ -115,6 +115,14 @@ class Dispatch:
         )
         attempts.begin_attempt()
         target = self.targets.begin()
+        if not target.settled and target.in_flight > 1:
+            from doherty._core._settling import settle  # noqa: PLC0415 - only bursts to several servers need it
+
+            try:
+                yield from settle(target, attempts)
+            except BaseException:  # the call was cancelled
+                self.targets.end(target)
+                raise
         attempts.trace.attempt(target.name, attempts.count)
         return target
 

@@ -10,7 +10,6 @@ import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from doherty._core._actions import Actions, Pause
-from doherty._core._channel import is_several
 from doherty._core._errors import (
     CancelledByServerError,
     DeadlineExceededError,
@@ -56,8 +55,13 @@ class Health(StrEnum):
     """The server does not report its health."""
 
 
-_REQUEST: Final = StringValue()
+HEALTH_REQUEST: Final = StringValue()
 """Asks for the health of the whole server, which is the service with the empty name."""
+
+
+def settling_seconds(connecting_seconds: float) -> float:
+    """How long the other servers behind a target may still need to be connected when the first one is."""
+    return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
 
 
 def health_from_wire(reply: Int32Value) -> Health:
@@ -105,7 +109,7 @@ def _check(
     dispatch: "Dispatch", target: "Target", attempts: "CallAttempts", *, accept_model: bool
 ) -> Actions[Health | RpcError]:
     attempts.shared_metadata = yield from dispatch.fetch_metadata(attempts)
-    reply = yield dispatch.send("Check", target, _REQUEST, attempts)
+    reply = yield dispatch.send("Check", target, HEALTH_REQUEST, attempts)
     if accept_model and isinstance(reply, grpc.RpcError) and reply.code() is grpc.StatusCode.UNIMPLEMENTED:
         reply = yield dispatch.send("GetModel", target, GetModelRequest(), attempts)
     if not isinstance(reply, BaseException):
@@ -135,11 +139,12 @@ def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
             check_seconds = min(_LONGEST_CHECK, max(0.0, ends_at - began))
             health = yield from check_health(dispatch, timeout=check_seconds, accept_model=True)
             if health is Health.SERVING:
-                if any(map(is_several, dispatch.settings.targets)):
-                    # The first of several servers is connected. Until the others are, which takes about as long again,
-                    # gRPC would send all calls of a burst to the first one.
-                    settling = min(max(monotonic() - began, _LEAST_SETTLING), _MOST_SETTLING)
+                unsettled = [target for target in dispatch.targets if not target.settled]
+                if unsettled:
+                    settling = settling_seconds(monotonic() - began)
                     yield Pause(max(0.0, min(settling, ends_at - monotonic())))
+                    for target in unsettled:
+                        target.settled = True
                 return
             seen = health
         except (UnavailableError, CancelledByServerError) as error:

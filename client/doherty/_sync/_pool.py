@@ -76,7 +76,7 @@ class Pool:
 
                 return speaks_tls(action.address, action.seconds)
             case Pause():
-                self._pause(action.seconds, stopped or threading.Event())
+                return self._pause(action.seconds, stopped or threading.Event())
         return None
 
     def call(self, send: Send) -> Any:
@@ -106,11 +106,10 @@ class Pool:
         send.on_metadata(call.initial_metadata(), call.trailing_metadata())
         return reply
 
-    def _pause(self, seconds: float, stopped: threading.Event) -> None:
+    def _pause(self, seconds: float, stopped: threading.Event) -> bool:
         self.pauses.add(stopped)
         try:
-            if not self.dispatch.shared.disconnected:
-                stopped.wait(seconds)
+            return self.dispatch.shared.disconnected or stopped.wait(seconds)
         finally:
             self.pauses.discard(stopped)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc
 
-from doherty._core._actions import FetchKey, Receive, Send, next_action
+from doherty._core._actions import Receive, Send, next_action
 from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
 from doherty._sync._alarm import Alarm
@@ -45,7 +45,7 @@ class GenerationStream(Generic[ParsedT_co]):
             self._alarm = Alarm(self._lose_patience, pool.alarms)
         self._pending = self._advance(None)
         """What is to be carried out before there is an attempt to read."""
-        while isinstance(self._pending, FetchKey):
+        while self._pending is not None:
             self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
 
     def __iter__(self) -> Self:
@@ -226,7 +226,7 @@ class GenerationStream(Generic[ParsedT_co]):
 
     def _advance(self, result: object) -> "Action | None":
         """Begins the next attempt if it is time for it, else returns the next action."""
-        while isinstance(action := next_action(self._actions, result), Send):
+        while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
             result = self._begin(action)
         if isinstance(action, Receive):
             return None

@@ -1,0 +1,52 @@
+"""Holds back a burst of calls until the servers behind one target are connected.
+
+gRPC connects to all addresses of a target at the same time, but sends all calls that wait for a connection to the first
+server that is connected.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from doherty._core._actions import Actions, Pause, Send
+from doherty._core._health import HEALTH_REQUEST, settling_seconds
+
+if TYPE_CHECKING:
+    from doherty._core._balance import Target
+    from doherty._core._retry import CallAttempts
+
+_LONGEST_CONNECT: Final = 1.0
+"""How many seconds a burst waits for the first connection."""
+
+_STEP: Final = 0.02
+"""The seconds after which the other calls of a burst look whether it may go on."""
+
+_SHARE: Final = 4
+"""After the first connection, a call waits at most for this part of its remaining time."""
+
+
+def settle(target: "Target", attempts: "CallAttempts") -> Actions[None]:
+    """Waits until the servers behind a target are connected, at most two seconds. This happens once for each target."""
+    while not target.settled:
+        if not target.settling:
+            target.settling = True
+            try:
+                yield from _connect(target, attempts)
+            finally:
+                target.settling = False
+            target.settled = True
+        elif attempts.remaining() == 0:
+            return  # gRPC reports the deadline
+        elif (yield Pause(_STEP)):
+            return
+
+
+def _connect(target: "Target", attempts: "CallAttempts") -> Actions[None]:
+    """Waits until one server is connected, and then for as long as the others may still need."""
+    began = monotonic()
+    remaining = attempts.remaining()
+    timeout = _LONGEST_CONNECT if remaining is None else min(remaining, _LONGEST_CONNECT)
+    # Any result will do: an error means that a call would fail, too, and the call reports it.
+    yield Send("Check", target, HEALTH_REQUEST, timeout, attempts.shared_metadata, attempts.shared_metadata)
+    seconds = settling_seconds(monotonic() - began)
+    remaining = attempts.remaining()
+    yield Pause(seconds if remaining is None else min(seconds, remaining / _SHARE))
