@@ -3,6 +3,7 @@
 import asyncio
 import time
 from abc import abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -37,8 +38,11 @@ class MessageWriter:
         self._writing: Coroutine[Any, Any, None] | None = None
         self._awaited: asyncio.Future[None] | None = None
         """The future that `_writing` awaits."""
-        self._metadata_sent: asyncio.Future[None] | None = None
-        """Resolved when the initial metadata were sent, alone or with the first message."""
+        self._metadata_sent = asyncio.Event()
+        """Set once grpc.aio knows that the initial metadata were sent, alone or with the first message.
+
+        It learns this when it resumes the coroutine, one turn of the loop after the future that the coroutine awaits.
+        """
         self.calls_written = False
         """Whether to call `written` after the current write. After a write that fails, it is always called."""
         self.write_began: float | None = None
@@ -57,30 +61,24 @@ class MessageWriter:
 
     def write(self, message: bytes) -> None:
         """Sends a message. Must not be called while `write_began` is set."""
-        if not self._has_written:
-            is_small = len(message) <= _MOST_BUFFERED
-            self._send_first(self._context.write(message) if is_small else self._write_first(message))
-            return
-        self.write_began = time.monotonic()
-        self._writing = self._context.write(message)
-        self._step(None)
+        self._begin(self._context.write(message) if self._has_written else self._write_first(message))
 
     def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
         """Sends the initial metadata before the first message; does nothing if they are sent already."""
         if not self._has_written:
-            self._send_first(self._context.send_initial_metadata(metadata))
+            self._begin(self._context.send_initial_metadata(metadata))
 
-    def _send_first(self, operation: "Coroutine[Any, Any, None]") -> None:
-        """Begins the operation that sends the initial metadata, alone or with the first message."""
+    def _begin(self, operation: "Coroutine[Any, Any, None]") -> None:
         self._has_written = True
         self.write_began = time.monotonic()
         self._writing = operation
         self._step(None)
-        self._metadata_sent = self._awaited
 
     async def _write_first(self, message: bytes) -> None:
-        """Writes a first message that may have to wait until the caller reads: `stop` only waits for the metadata."""
-        await self._context.send_initial_metadata(())
+        """Writes a first message. One that may have to wait until the caller reads follows its metadata."""
+        if len(message) > _MOST_BUFFERED:
+            await self._context.send_initial_metadata(())
+            self._metadata_sent.set()
         await self._context.write(message)
 
     async def stop(self) -> None:
@@ -89,9 +87,10 @@ class MessageWriter:
         But first waits until the initial metadata were sent. If the RPC ended before, grpc.aio would send them again
         with the status, core would refuse that, and the caller would never get a status.
         """
-        sent = self._metadata_sent
-        if sent is not None and not sent.done():
-            await asyncio.wait((sent,), timeout=_METADATA_SECONDS)
+        if self.write_began is not None and not self._metadata_sent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_METADATA_SECONDS):
+                    await self._metadata_sent.wait()
         if self._awaited is not None:
             self._awaited.cancel()
 
@@ -109,6 +108,7 @@ class MessageWriter:
         else:
             return
         self._writing = self._awaited = self.write_began = None
+        self._metadata_sent.set()
         if self.calls_written or error is not None:
             self.calls_written = False
             self.written(error)
