@@ -57,7 +57,7 @@ async def test_a_writer_stops_when_grpc_knows_of_its_first_message(size: str) ->
     async def behave(_: bytes, context: Any) -> None:
         writer = Writer(context)
         writer.write(bytes(SIZES[size]))
-        while not writer.is_sent:  # a future would tell us one turn too late
+        while not writer.is_sent:  # noqa: ASYNC110 - an event would come one turn too late
             await asyncio.sleep(0)
         await writer.stop()
         await context.abort(grpc.StatusCode.DATA_LOSS)
