@@ -18,6 +18,7 @@ from doherty_service.gateway._answers import GatewayStream, encode, whole_messag
 from doherty_service.gateway._requests import to_contract
 from doherty_service.gateway._tokenizer import CHUNK_BYTES, TokenizerArchive
 from doherty_service.generation import Answer, WholeAnswer
+from doherty_service.rpc import send_initial_metadata
 from doherty_service.telemetry import GENERATE, STREAM_GENERATE, AbortCause, RequestRecord
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class VllmEngineServicer:
         finally:
             self._generations.end_answer(answer)
         if record.rpc_context is not None:
+            await send_initial_metadata(record.rpc_context)  # `Abort` may end the write
             await record.rpc_context.write(reply)
 
     def _read(self, answer: Answer, request: vllm.GenerateRequest, *, whole: bool) -> None:

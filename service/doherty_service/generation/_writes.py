@@ -3,7 +3,6 @@
 import asyncio
 import time
 from abc import abstractmethod
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -18,9 +17,6 @@ _CHECKS = 4
 
 _MOST_BUFFERED = 32 << 10
 """A message of this many bytes is always accepted at once: gRPC's core buffers 64 kB per call."""
-
-_METADATA_SECONDS = 1.0
-"""Core takes the initial metadata at once; this bounds the wait if it does not."""
 
 
 class MessageWriter:
@@ -57,7 +53,7 @@ class MessageWriter:
 
     @abstractmethod
     def stall(self) -> None:
-        """Called when the current write has taken too long."""
+        """Called when the current write has taken too long; ends what is written."""
 
     def write(self, message: bytes) -> None:
         """Sends a message. Must not be called while `write_began` is set."""
@@ -85,14 +81,20 @@ class MessageWriter:
         """Stops waiting for the current write: gRPC keeps an RPC as long as something waits for it.
 
         But first waits until the initial metadata were sent. If the RPC ended before, grpc.aio would send them again
-        with the status, core would refuse that, and the caller would never get a status.
+        with the status, core would refuse that, and the caller would never get a status. They are sent at once, unless
+        the caller does not read its socket; `give_up` ends the wait then.
         """
-        if self.write_began is not None and not self._metadata_sent.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_METADATA_SECONDS):
-                    await self._metadata_sent.wait()
-        if self._awaited is not None:
-            self._awaited.cancel()
+        try:
+            if self.write_began is not None:
+                await self._metadata_sent.wait()
+        finally:
+            if self._awaited is not None:
+                self._awaited.cancel()
+
+    def give_up(self) -> None:
+        """Called when the current write has taken too long."""
+        self._metadata_sent.set()
+        self.stall()
 
     def _step(self, _: object) -> None:
         error: Exception | None = None
@@ -130,11 +132,13 @@ class WriteWatch:
 
     async def remove(self, writer: MessageWriter) -> None:
         """Stops watching a writer, which will write no more messages."""
-        self._writers.discard(writer)
-        await writer.stop()
+        try:
+            await writer.stop()
+        finally:
+            self._writers.discard(writer)
 
     async def run(self, timeout: float) -> None:  # noqa: ASYNC109 - the callers' timeout, not this coroutine's
-        """Calls `stall` of the writers whose write takes longer than `timeout` seconds. Runs until it is cancelled."""
+        """Calls `give_up` of writers whose write takes longer than `timeout` seconds. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(timeout / _CHECKS)
             self._check(timeout)
@@ -143,4 +147,4 @@ class WriteWatch:
         # Not inlined into `run`: gRPC keeps an RPC as long as a local variable refers to its context.
         for writer in tuple(self._writers):
             if writer.write_began is not None and awake.seconds_since(writer.write_began) > timeout:
-                writer.stall()
+                writer.give_up()

@@ -2,6 +2,7 @@
 
 from doherty_service.rpc._end_watch import EndWatch, note_handler
 from doherty_service.rpc._failures import note_failure, note_leaving
+from doherty_service.rpc._initial_metadata import send_initial_metadata
 from doherty_service.rpc._interceptor import LatencyInterceptor
 from doherty_service.rpc._receiving import ReceiveWatch, parse_message
 from doherty_service.rpc._reporter import Reporter
@@ -17,4 +18,5 @@ __all__ = [
     "note_handler",
     "note_leaving",
     "parse_message",
+    "send_initial_metadata",
 ]

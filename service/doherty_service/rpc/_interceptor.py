@@ -16,6 +16,7 @@ from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError
 from doherty_service.admission import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_leaving
+from doherty_service.rpc._initial_metadata import send_initial_metadata
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._status import StatusNotReadError, abort, status_code, trailing_metadata
@@ -315,7 +316,11 @@ def _coroutine(handler: Handler) -> Behavior:
         return behavior  # type: ignore[no-any-return]  # handlers carry no types once they are registered
 
     async def write_all(request: Any, context: Any) -> None:
+        has_begun = False
         async for reply in behavior(request, context):
+            if not has_begun:
+                await send_initial_metadata(context)
+                has_begun = True
             await context.write(reply)
 
     return write_all

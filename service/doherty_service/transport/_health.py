@@ -1,6 +1,7 @@
 """The health service."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -46,8 +47,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return _Status(status=self._status)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 - gRPC's name
-        """Sends the health of a service and its changes, until the caller leaves or the server shuts down."""
+    async def Watch(  # noqa: N802 - gRPC's name
+        self, request: health_pb2.HealthCheckRequest, _: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Yields the health of a service and its changes, until the caller leaves or the server shuts down."""
         is_known = _is_known(request.service)
         sent: int | None = None
         while True:
@@ -55,7 +58,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             status = self._status if is_known else _Status.SERVICE_UNKNOWN
             if status != sent:
                 sent = status
-                await context.write(_Status(status=status))
+                yield _Status(status=status)
             elif self._is_leaving:
                 return
             else:
