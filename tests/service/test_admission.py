@@ -152,6 +152,9 @@ async def test_the_wait_of_all_can_be_ended(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     (held,) = lab.fill()
     waiting = [lab.enter(request(priority=priority)) for priority in Priority]
+    leaving = lab.enter(request())
+    assert leaving.admitted is not None
+    leaving.admitted.cancel()
     lab.admission.fail_waiting(UnavailableError("DRAINED", "gone"))
     assert all(isinstance(error_of(ticket), UnavailableError) for ticket in waiting)
     lab.end(held)

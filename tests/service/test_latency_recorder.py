@@ -262,4 +262,5 @@ def test_answers_and_failures_are_counted() -> None:
         recorder.finish(ended(status, reason))
     recorder.finish(ended("OK", method="/doherty.v1.GenerationService/CountTokens"))
     assert (recorder.answered, recorder.failed) == (1, 2)
+    assert recorder.totals.refusals == {("QUEUE_FULL", ""): 1, ("KEY_LIMIT", ""): 1}
     assert recorder.first_tokens == {True: 1, False: 3}  # a caller that cancelled was owed one, too

@@ -299,3 +299,26 @@ async def test_the_work_before_a_request_includes_that_of_other_keys(clock: Cloc
     last = lab.enter(request(key="b"))
     work = lab.admission._queue.work_before(last)  # noqa: SLF001 - as above
     assert work == pytest.approx(2 / 0.5 * each)
+
+
+async def test_a_key_that_was_away_does_not_make_up_for_it(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50)
+    running = lab.fill(key="flood")
+    await order_of(lab, running, {str(number): lab.enter(request(key="flood")) for number in range(15)})
+    waiting = {f"{key} {number}": lab.enter(request(key=key)) for key in ("flood", "alice") for number in range(10)}
+    order = [name.split()[0] for name in await order_of(lab, running, waiting)]
+    assert 4 <= order[:10].count("alice") <= 6
+
+
+async def test_both_requests_and_bytes_of_a_key_count_when_the_queue_is_full(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1, requests=10, most_bytes=100)
+    lab.fill()
+    large = [lab.enter(request(key="large", size=40)) for _ in range(2)]
+    small = [lab.enter(request(key="small", size=1)) for _ in range(5)]
+    lab.enter(request(key="other", size=30))
+    assert [ticket.waits for ticket in large + small] == [True, False] + [True] * 5
+    small += [lab.enter(request(key="small", size=1)) for _ in range(3)]
+    lab.enter(request(key="last", size=0))
+    assert large[0].waits
+    assert [ticket.waits for ticket in small] == [True] * 7 + [False]
