@@ -245,4 +245,22 @@ def test_aborts_count_by_cause_and_so_does_the_time_until_their_slots_are_free()
         recorder.finish(record)
         recorder.slot_freed(cause, 0.25)
     assert recorder.aborts == {AbortCause.DEADLINE: 2}
-    assert {cause: one.sum for cause, one in recorder.slot_frees.items()} == {None: 0.25, AbortCause.DEADLINE: 0.5}
+    assert {cause: times.sum for cause, times in recorder.slot_frees.items()} == {None: 0.25, AbortCause.DEADLINE: 0.5}
+
+
+def test_answers_and_failures_are_counted() -> None:
+    recorder = LatencyRecorder(window=60)
+    assert (recorder.answered, recorder.failed, recorder.engine_restarts) == (0, 0, 0)
+    recorder.finish(answered(0.1, 0.2, 2))
+    for status, reason in (
+        ("UNAVAILABLE", "ENGINE_FAILED"),
+        ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
+        ("RESOURCE_EXHAUSTED", "KEY_LIMIT"),
+        ("INVALID_ARGUMENT", "INVALID_FIELD"),
+        ("CANCELLED", ""),
+    ):
+        recorder.finish(ended(status, reason))
+    recorder.finish(ended("OK", method="/doherty.v1.GenerationService/CountTokens"))
+    assert (recorder.answered, recorder.failed) == (1, 2)
+    assert recorder.totals.refusals == {("QUEUE_FULL", ""): 1, ("KEY_LIMIT", ""): 1}
+    assert recorder.first_tokens == {True: 1, False: 3}  # a caller that cancelled was owed one, too

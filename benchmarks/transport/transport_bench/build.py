@@ -5,8 +5,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import google.rpc
-
 from transport_bench.errors import BenchmarkError
 from transport_bench.rows import Kind
 from transport_bench.texts import write_texts
@@ -20,7 +18,13 @@ PROTO = REPOSITORY / "proto"
 CALLBACK_PACKAGES = "libgrpc++-dev, libprotobuf-dev, pkg-config, protobuf-compiler and protobuf-compiler-grpc"
 
 _FLAGS = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror")
-_PROTOS = ("answer", "generation_service", "model", "request")
+_PROTOS = (
+    "doherty/v1/answer",
+    "doherty/v1/generation_service",
+    "doherty/v1/model",
+    "doherty/v1/request",
+    "google/rpc/status",
+)
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,13 @@ def _compiles(header: str) -> bool:
 def _build_callback(program: Path) -> None:
     """The contract's code is made by Debian's own compiler."""
     generated = CACHE / "generated"
-    includes = Path(google.rpc.__path__[0]).parents[1]
-    protos = [*(PROTO / f"doherty/v1/{name}.proto" for name in _PROTOS), includes / "google/rpc/status.proto"]
+    protos = [PROTO / f"{name}.proto" for name in _PROTOS]
     if _is_newer(program, [*_sources("callback_server"), *protos]):
         return
     generated.mkdir(exist_ok=True)
     _run(
         "protoc",
         f"-I{PROTO}",
-        f"-I{includes}",
         f"--cpp_out={generated}",
         f"--grpc_out={generated}",
         f"--plugin=protoc-gen-grpc={shutil.which('grpc_cpp_plugin')}",

@@ -22,6 +22,10 @@ from doherty_service.settings._environment import CONFIG_VARIABLE, PREFIX, unkno
 _MAX_INT = 2**31 - 1
 """The largest value that gRPC's channel options and the fields of GetModel can hold."""
 
+Count = Annotated[int, Field(ge=0, le=_MAX_INT)]
+PositiveCount = Annotated[int, Field(ge=1, le=_MAX_INT)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Exposure = Literal["open", "keyed", "off"]
 _EXPOSURES = "open (to everyone), keyed (with keys_file, only to callers with a valid key) or off"
@@ -101,22 +105,16 @@ class Settings(BaseSettings):
         description="The file of API keys, as written by `doherty keys`. If set, every call needs a key, except calls "
         "of services that are open.",
     )
-    key_max_concurrent: int | None = Field(
+    key_max_concurrent: PositiveCount | None = Field(
         default=None,
-        ge=1,
-        le=_MAX_INT,
         description="Maximum number of requests that run or wait at the same time, for each key without its own limit.",
     )
-    key_per_minute: int | None = Field(
+    key_per_minute: PositiveCount | None = Field(
         default=None,
-        ge=1,
-        le=_MAX_INT,
         description="Maximum number of requests per minute, for each key without its own limit.",
     )
-    key_tokens_per_minute: int | None = Field(
+    key_tokens_per_minute: PositiveCount | None = Field(
         default=None,
-        ge=1,
-        le=_MAX_INT,
         description="Maximum number of tokens per minute, prompts and answers together, for each key without its own "
         "limit.",
     )
@@ -149,27 +147,19 @@ class Settings(BaseSettings):
         description="Share cached prompt prefixes among all keys. The holders of keys can then find out each other's "
         "prompts.",
     )
-    max_output_tokens: int = Field(
-        default=1024, ge=1, le=_MAX_INT, description="The default for stopping.max_output_tokens."
-    )
+    max_output_tokens: PositiveCount = Field(default=1024, description="The default for stopping.max_output_tokens.")
     temperature: float | None = Field(default=None, ge=0, le=2, description="The default for sampling.temperature.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="The default for sampling.top_p.")
-    max_queue_wait: float = Field(
+    max_queue_wait: Seconds = Field(
         default=10,
-        ge=0,
-        allow_inf_nan=False,
         description="Maximum estimated wait for a slot, in seconds. A request that would wait longer is refused.",
     )
-    max_queued_requests: int = Field(
+    max_queued_requests: Count = Field(
         default=10_000,
-        ge=0,
-        le=_MAX_INT,
         description="Maximum number of requests that wait for a slot, regardless of the estimated wait.",
     )
-    max_queued_bytes: int = Field(
+    max_queued_bytes: Count = Field(
         default=16 << 20,
-        ge=0,
-        le=_MAX_INT,
         description="Maximum total size of the requests that wait for a slot, in bytes.",
     )
     max_message_bytes: int = Field(
@@ -186,8 +176,8 @@ class Settings(BaseSettings):
         description="Addresses or networks of proxies that many callers share, separated by commas. A proxy may have "
         "more connections that have not sent a valid key than other addresses.",
     )
-    max_concurrent_streams: int = Field(
-        default=512, ge=1, le=_MAX_INT, description="Maximum number of concurrent calls on one connection."
+    max_concurrent_streams: PositiveCount = Field(
+        default=512, description="Maximum number of concurrent calls on one connection."
     )
     idle_timeout: float = Field(
         default=600, ge=1, le=_MAX_INT // 1000, description="Close a connection after this many seconds without a call."
@@ -199,54 +189,38 @@ class Settings(BaseSettings):
         description="Accept no new calls on a connection that is this many seconds old (plus or minus 10 %), so that "
         "its client reconnects and discovers added servers. Calls in progress may finish. 0 means never.",
     )
-    receive_timeout: float = Field(
+    receive_timeout: PositiveSeconds = Field(
         default=30,
-        gt=0,
-        allow_inf_nan=False,
         description="Maximum time for a request to arrive, and for a MultiplexGenerate to have no request, in seconds.",
     )
-    latency_window: float = Field(
+    latency_window: PositiveSeconds = Field(
         default=300,
-        gt=0,
         le=_MAX_INT,
-        allow_inf_nan=False,
         description="The period that GetLatency covers, in seconds.",
     )
-    step_timeout: float = Field(
+    step_timeout: PositiveSeconds = Field(
         default=30,
-        gt=0,
-        allow_inf_nan=False,
         description="Restart the engine if it completes no step for this many seconds while requests run.",
     )
-    canary_interval: float = Field(
+    canary_interval: Seconds = Field(
         default=60,
-        ge=0,
-        allow_inf_nan=False,
         description="Test the engine with a one-token request after this many seconds without work. 0 means never.",
     )
-    max_engine_failures: int = Field(
+    max_engine_failures: Count = Field(
         default=5,
-        ge=0,
-        le=_MAX_INT,
         description="Exit if the engine fails more often than this within ten minutes.",
     )
-    stall_timeout: float = Field(
+    stall_timeout: PositiveSeconds = Field(
         default=30,
-        gt=0,
-        allow_inf_nan=False,
         description="End a request if its caller leaves a message unread for this many seconds.",
     )
-    drain_delay: float = Field(
+    drain_delay: Seconds = Field(
         default=0,
-        ge=0,
-        allow_inf_nan=False,
         description="How long the server still accepts requests after SIGTERM, in seconds, while health checks report "
         "NOT_SERVING and load balancers react.",
     )
-    drain_grace: float = Field(
+    drain_grace: Seconds = Field(
         default=30,
-        ge=0,
-        allow_inf_nan=False,
         description="How long requests may take to finish after SIGTERM and drain_delay, in seconds.",
     )
     log_level: LogLevel = Field(default="info", description="The lowest level that is logged.")

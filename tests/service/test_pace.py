@@ -1,0 +1,179 @@
+"""How long answers are expected to take, and when slots become free. The tests set the clock."""
+
+import pytest
+
+from doherty_service.admission import Pace
+from support.admission import PER_TOKEN, AdmissionLab, Clock, Progress, request
+
+
+async def test_a_wait_is_the_rest_of_running_answers_and_the_queue_before(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50)
+    running = lab.fill()
+    lab.pass_time(0.5, *running)
+    lab.pace.update()
+    waits = [lab.pace.wait(rank, 2.0) for rank in (0, 1, 2, 3, 20)]
+    assert waits == pytest.approx([0.5, 2.5, 4.5, 6.5, 40.5], abs=0.1)
+
+
+async def test_a_free_server_has_no_wait(clock: Clock) -> None:
+    assert AdmissionLab(clock, slots=2).pace.wait(5, 1.0) == 0
+
+
+async def test_one_long_answer_does_not_make_the_wait_long(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=2)
+    lab.learn(50)
+    long, _ = lab.fill(most_tokens=100_000)
+    lab.pass_time(30, long)
+    lab.pace.update()
+    assert lab.pace.wait(4, 1.0) < 7
+
+
+async def test_a_time_limit_up_to_the_deadline_makes_an_answer_certain(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(500)
+    deadline = clock.now + 2
+    chances = [
+        lab.pace.chance(request(deadline=deadline, ends_at=ends_at, whole=True), 2.0)
+        for ends_at in (deadline - 1, deadline, deadline + 1, None)
+    ]
+    assert chances[:2] == [1.0, 1.0]
+    assert chances[2] == chances[3] < 0.1
+
+
+async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(500)
+    ask = request(deadline=clock.now + 60, whole=True, most_tokens=100)
+    enough = lab.pace.delay + 99 * lab.pace.per_token
+    assert lab.pace.chance(ask, enough + 1e-6) == 1.0
+    assert lab.pace.chance(ask, enough - 1e-6) < 0.1
+    assert lab.pace.chance(ask, lab.pace.delay / 2) == 0.0
+    assert lab.pace.needed(ask) == pytest.approx(100 * PER_TOKEN, rel=0.1)
+    assert lab.pace.needed(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
+
+
+async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50)
+    assert lab.pace.per_token == pytest.approx(PER_TOKEN)
+    (ticket,) = lab.fill()
+    lab.pass_time(0.5, ticket)
+    lab.pace.update()
+    assert isinstance(ticket.progress, Progress)
+    after: list[float] = []
+    for _ in range(20):
+        clock.now += 1.0
+        ticket.progress.output_tokens += 10
+        ticket.progress.last_token = clock.now
+        lab.pace.update()
+        after.append(lab.pace.per_token)
+    assert after[4] == pytest.approx(0.047, rel=0.1)  # 1/e of the seconds and tokens before still count
+    assert after[-1] == pytest.approx(0.1, rel=0.05)
+
+
+async def test_callers_that_leave_early_do_not_displace_samples(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50)
+    lab.pace.update()
+    known = lab.pace.lengths.mean(1000)
+    lab.learn(3, count=100, ended=False)
+    lab.pace.update()
+    assert lab.pace.lengths.mean(1000) == pytest.approx(known)
+
+
+async def test_streams_that_were_cut_off_before_their_first_token_count(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=2)
+    for _ in range(40):
+        ticket = lab.enter(request(deadline=clock.now + 5))
+        clock.now += 5
+        lab.admission.release(ticket, 0)
+    clock.now += 1
+    lab.fill()
+    assert 5 < lab.pace.delay <= 10
+    assert lab.refused(request(deadline=clock.now + 5)).reason == "DEADLINE_TOO_SHORT"
+
+
+async def test_estimates_survive_a_restart_but_running_requests_do_not(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=4)
+    lab.learn(50)
+    lab.fill()
+    pace = Pace(2, lab.pace)
+    assert (pace.slots, pace.running) == (2, 0)
+    assert pace.wait(0, 1.0) == 0
+    assert pace.lengths.mean(1000) == pytest.approx(lab.pace.lengths.mean(1000), rel=0.2)
+
+
+def test_a_new_server_has_assumptions(clock: Clock) -> None:
+    pace = Pace(4)
+    assert (pace.per_token, pace.delay, pace.lengths.quantile(0.5)) == (0.02, 0.2, 64)
+    assert pace.chance(request(deadline=clock.now + 1), 0.1) == pytest.approx(2 / 6)
+    assert pace.lengths.mean(16) == 16
+
+
+def test_measurements_outweigh_assumptions(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50, count=3)
+    lab.pace.update()
+    assert lab.pace.lengths.share_within(50) - lab.pace.lengths.share_within(49) == pytest.approx(0.5)
+
+
+def test_estimates_are_updated_ten_times_a_second(clock: Clock) -> None:
+    pace = Pace(1)
+    lengths = pace.lengths
+    clock.now += 0.09
+    pace.update()
+    assert pace.lengths is lengths
+    clock.now += 0.02
+    pace.update()
+    assert pace.lengths is not lengths
+
+
+async def test_the_delay_is_the_median_of_the_last_ones(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    for delay in (1.0, 3.0):
+        lab.delay = delay
+        lab.learn(10, count=10 if delay == 1 else 11)
+    lab.pace.update()
+    assert lab.pace.delay == 1.0  # with the six initial values below a second
+    lab.learn(10, count=8)
+    lab.pace.update()
+    assert lab.pace.delay == 3.0
+
+
+async def test_a_request_without_a_token_is_expected_to_get_its_first_after_the_delay(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.delay = 2.0
+    lab.learn(50)
+    (ticket,) = lab.fill()
+    lab.pace.update()
+    each = 50 * PER_TOKEN
+    assert lab.pace.wait(0, 1.0) == pytest.approx(2.0 + each, abs=0.1)
+    lab.pass_time(1.0, ticket)
+    lab.pace.update()
+    assert lab.pace.wait(0, 1.0) == pytest.approx(1.0 + each, abs=0.1)
+    clock.now += 5  # it is late, and may get its first token now
+    lab.pace.update()
+    assert lab.pace.wait(0, 1.0) == pytest.approx(each, abs=0.1)
+
+
+@pytest.mark.parametrize("limit", ["deadline", "ends_at"])
+async def test_a_slot_is_free_at_the_latest_when_the_time_of_its_request_is_over(clock: Clock, limit: str) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(500)
+    lab.fill(**{limit: clock.now + 2})
+    lab.pace.update()
+    assert lab.pace.wait(0, 1.0) == pytest.approx(2.0)
+    clock.now += 3  # it is over, but the engine has not said so
+    assert lab.pace.wait(0, 1.0) == 0.0
+    assert lab.pace.wait(1, 5.0) == pytest.approx(4.0)
+
+
+async def test_empty_answers_are_short_ones(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    for _ in range(40):
+        lab.admission.release(lab.enter(request()), 0, ended=True)
+    clock.now += 1
+    lab.pace.update()
+    assert lab.pace.lengths.quantile(0.5) == 1
+    assert lab.pace.lengths.share_within(0) == 0
