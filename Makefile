@@ -57,7 +57,7 @@ test-slow: .venv/.dev .cache/image/.made
 test-fresh-machine:
 	@bash tests/deploy/fresh_machine.sh .cache/fresh-machine
 
-# docs/languages.md in Go, C++, Java and Ruby, on a Debian that has what the page names (1.2 GB). Not a part of `test`.
+# docs/languages.md in Go, C++, Java and Ruby, on a Debian that has what the page names (2 GB). Not a part of `test`.
 test-languages: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
 

@@ -1,10 +1,11 @@
 """What the SDK itself costs a call, against an older one: `python benchmarks/sdk_calls.py CHECKOUT [ROUNDS]`.
 
-Two processes take turns: one with this checkout's SDK, the other with that of CHECKOUT. In both, channels that answer at
-once replace those of gRPC, so that only the SDK's own work is counted. Printed is the CPU time of a call in microseconds:
-the lowest and the median of all rounds, and the median of the ratios of neighboring rounds.
+Two processes take turns: one with this checkout's SDK, the other with that of CHECKOUT. In both, channels that answer
+at once replace those of gRPC, so that only the SDK's own work is counted. Printed is the CPU time of a call in
+microseconds: the lowest and the median of all rounds, and the median of the ratios of neighboring rounds.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -54,7 +55,7 @@ MESSAGES = answer()
 REPLY = wire.GenerateResponse(start=MESSAGES[0].start, text="Two of hydrogen.", summary=MESSAGES[1].summary)
 
 
-class Call:
+class _Call:
     """A call of grpc whose messages are all there."""
 
     def __init__(self) -> None:
@@ -76,17 +77,17 @@ class Call:
         pass
 
 
-class Unary:
+class _Unary:
     """A method of grpc with one reply."""
 
     def __call__(self, *_: object, **__: object) -> Any:
         return REPLY
 
     def with_call(self, *_: object, **__: object) -> Any:
-        return REPLY, Call()
+        return REPLY, _Call()
 
 
-class AsyncCall:
+class _AsyncCall:
     """A call of grpc.aio whose messages are all there."""
 
     def __init__(self) -> None:
@@ -112,7 +113,7 @@ class AsyncCall:
         return False
 
 
-class Channel:
+class _Channel:
     """A channel whose calls end at once."""
 
     def __init__(self, unary: Callable[..., Any], stream: Callable[..., Any]) -> None:
@@ -132,15 +133,15 @@ class Channel:
         return asyncio.sleep(0) if self._unary is self._stream else None
 
 
-def sync_channel(*_: object, **__: object) -> Channel:
-    return Channel(Unary(), lambda *_, **__: Call())
+def _sync_channel(*_: object, **__: object) -> _Channel:
+    return _Channel(_Unary(), lambda *_, **__: _Call())
 
 
-def async_channel(*_: object, **__: object) -> Channel:
-    def begin(*_: object, **__: object) -> AsyncCall:
-        return AsyncCall()
+def _async_channel(*_: object, **__: object) -> _Channel:
+    def begin(*_: object, **__: object) -> _AsyncCall:
+        return _AsyncCall()
 
-    return Channel(begin, begin)
+    return _Channel(begin, begin)
 
 
 def sync_calls() -> tuple[float, float]:
@@ -177,8 +178,8 @@ KINDS = ("Client.generate", "Client.stream_generate", "AsyncClient.generate", "A
 def measure() -> None:
     """Prints the microseconds of each kind of call for each line that is read."""
     with (
-        patch.object(grpc, "insecure_channel", sync_channel),
-        patch.object(grpc.aio, "insecure_channel", async_channel),
+        patch.object(grpc, "insecure_channel", _sync_channel),
+        patch.object(grpc.aio, "insecure_channel", _async_channel),
     ):
         for _ in sys.stdin:
             print(json.dumps((*sync_calls(), *asyncio.run(async_calls()))), flush=True)
@@ -193,8 +194,8 @@ def begin(checkout: Path) -> "subprocess.Popen[str]":
 
 def ask(process: "subprocess.Popen[str]") -> list[float]:
     """One round."""
-    assert process.stdin is not None
-    assert process.stdout is not None
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process has no pipes")
     process.stdin.write("\n")
     process.stdin.flush()
     figures: list[float] = json.loads(process.stdout.readline())
@@ -218,8 +219,16 @@ def main(checkout: Path, rounds: int) -> None:
         )
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--measure":
+    if sys.argv[1:] == ["--measure"]:
         measure()
     else:
-        main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS)
+        chosen = _arguments()
+        main(chosen.checkout, chosen.rounds)

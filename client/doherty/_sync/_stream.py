@@ -228,7 +228,7 @@ class GenerationStream(Generic[ParsedT_co]):
         """Begins the next attempt if it is time for it, else returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
             result = self._begin(action)
-        if isinstance(action, Receive):
+        if action is None or isinstance(action, Receive):
             return None
         # Whoever closes the stream first notes its end, and then sets this.
         self._stopped = self._stopped or threading.Event()
