@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # as in tests/service/test_operations_doc.py
 
 from doherty_service.lifecycle._supervisor import STOP_SECONDS
+from doherty_service.settings import Settings
 from foreign.clients import HERE as FOREIGN
 from support.command import run_doherty
 from support.hugging_face import write_llama3
@@ -57,7 +58,7 @@ EVERYTHING: Values = {
 def values_of(engine: str, values: Values, folder: Path) -> Path:
     """A file of values."""
     file = folder / "values.yaml"
-    file.write_text(yaml.safe_dump({"engine": engine, "image": {"tag": engine}, **values}))
+    file.write_text(yaml.safe_dump({"engine": engine, **values}))
     return file
 
 
@@ -87,6 +88,23 @@ def container(manifests: list[Manifest]) -> Manifest:
     return server
 
 
+def wrong_extensions(manifests: list[Manifest]) -> list[str]:
+    """What the makers of Kubernetes' extensions find wrong in manifests for them."""
+    command = ["node", FOREIGN / "node" / "crds.mjs"]
+    done = subprocess.run(command, input=json.dumps(manifests), capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_wrong_or_misspelt_field_of_an_extension_is_found(tmp_path: Path) -> None:
+    scaled = one(render("cpu", {"autoscaling": {"kind": "keda"}}, tmp_path), "ScaledObject")
+    scaled["spec"]["minReplicaCount"] = "two"
+    scaled["spec"]["triggers"][0]["treshold"] = "1"
+    assert wrong_extensions([scaled]) == [
+        "ScaledObject test-doherty: data/spec/minReplicaCount must be integer",
+        "ScaledObject test-doherty: unknown field ScaledObject.spec.triggers.treshold",
+    ]
+
+
 @pytest.mark.parametrize(
     ("engine", "scaling"),
     [*((engine, "none") for engine in ENGINES), ("cpu", "hpa"), ("vllm", "keda"), ("trtllm", "hpa")],
@@ -103,14 +121,7 @@ def test_every_manifest_is_what_kubernetes_takes(engine: str, scaling: str, tmp_
     command = [program("kubernetes-validate"), "--strict", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, (done.stdout + done.stderr).count(" passed ")) == (0, len(kept)), done.stdout + done.stderr
-    checked = subprocess.run(
-        ["node", FOREIGN / "node" / "crds.mjs"],
-        input=json.dumps(extensions),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert checked.stdout == ""
+    assert wrong_extensions(extensions) == []
     if scaling != "none":
         kinds = {each["kind"] for each in manifests}
         scalers = {"hpa": "HorizontalPodAutoscaler", "keda": "ScaledObject"}
@@ -119,23 +130,51 @@ def test_every_manifest_is_what_kubernetes_takes(engine: str, scaling: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "sentence"),
     [
-        {"engine": "other"},
-        {"replica": 2},
-        {"tls": {"secret": "certificate"}},
-        {"settings": {"listen": "0.0.0.0:1"}},
-        {"prepare": {"enabled": True}, "model": "a/b"},
+        ({"engine": "other"}, "at '/engine': value must be one of 'cpu', 'vllm', 'trtllm'"),
+        ({"replica": 2}, "additional properties 'replica' not allowed"),
+        ({"tls": None}, "missing property 'tls'"),
+        ({"settings": {"listen": "0.0.0.0:1"}}, "at '/settings': additional properties 'listen' not allowed"),
+        ({"settings": {"max_queue_wait": "5s"}}, "at '/settings/max_queue_wait': got string, want number"),
+        ({"env": [{"value": "a"}]}, "at '/env/0': missing property 'name'"),
+        ({"tls": {"secret": "a"}}, "tls.secret needs tls.serverName"),
+        ({"tls": {"serverName": "a"}}, "tls.serverName needs tls.secret"),
+        ({"gateway": {"enabled": True}}, "gateway.enabled needs gateway.parentRefs"),
+        ({"autoscaling": {"kind": "hpa", "minReplicas": 9}}, "autoscaling.minReplicas is above"),
+        ({"autoscaling": {"kind": "keda", "prometheus": ""}}, "autoscaling.kind=keda needs autoscaling.prometheus"),
+        ({"rollingUpdate": {"maxSurge": "0%"}}, "rollingUpdate.maxSurge and rollingUpdate.maxUnavailable must not"),
+        ({"cache": {"create": True, "existingClaim": "a"}}, "cache.create and cache.existingClaim exclude"),
+        ({"prepare": {"enabled": True}, "model": "a/b"}, "prepare.enabled needs a cache that pods share"),
+        ({"prepare": {"enabled": True}, "cache": {"create": True}}, "prepare.enabled needs model"),
+        ({"engineOptions": {"model": "a/b"}}, "engineOptions.model is not an option"),
+        ({"resources": {"limits": {"nvidia.com/gpu": 2}}}, "resources.limits has nvidia.com/gpu: use gpus"),
+        ({"canary": {"enabled": True}}, "canary.enabled needs what is different"),
     ],
-    ids=["an engine that there is not", "a misspelt name", "TLS without a name", "an address", "no shared cache"],
 )
-def test_wrong_values_are_refused(values: Values, tmp_path: Path) -> None:
+def test_wrong_values_are_refused_by_a_sentence(values: Values, sentence: str, tmp_path: Path) -> None:
     file = values_of("cpu", values, tmp_path)
     done = subprocess.run(
         [program("helm"), "template", CHART, "--values", file], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert next(iter(values)) in done.stderr
+    assert sentence in done.stderr
+
+
+def test_the_chart_knows_the_settings_of_the_server() -> None:
+    def shortened(setting: dict[str, Any]) -> dict[str, Any]:
+        kind = next(each for each in setting.get("anyOf", [setting]) if each.get("type") != "null")
+        kept = ("enum",) if "enum" in kind else ("type", "minimum", "exclusiveMinimum", "maximum")
+        return {name: kind[name] for name in kept if name in kind}
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    expected = {name: shortened(each) for name, each in Settings.model_json_schema()["properties"].items()}
+    expected |= {key: {"$ref": "#/definitions/seconds"} for key in ("drain_delay", "drain_grace")}
+    set_by_chart = {"engine", "model", "engine_option", "listen", "metrics_listen", "insecure", "health"}
+    set_by_chart |= {"tls_cert", "tls_key", "keys_file"}
+    assert schema["properties"]["settings"]["properties"] == {
+        name: each for name, each in expected.items() if name not in set_by_chart
+    }
 
 
 def test_what_the_page_installs_is_rendered() -> None:
@@ -151,6 +190,7 @@ def test_pods_have_what_their_engine_needs_and_no_more_rights(engine: str, tmp_p
     manifests = render(engine, EVERYTHING, tmp_path)
     pod, server = one(manifests, "Deployment")["spec"]["template"]["spec"], container(manifests)
     is_gpu = engine != "cpu"
+    assert server["image"] == f"doherty:{engine}"
     assert server["resources"].get("limits", {}).get("nvidia.com/gpu") == (1 if is_gpu else None)
     assert ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]) is is_gpu
     shared = {volume["name"]: volume.get("emptyDir") for volume in pod["volumes"]}.get("shm")

@@ -29,6 +29,9 @@ class LoadMeter:
         self._failures = 0.0
         self.encoded = self.report().encode()
         """The encoded report, at most a tenth of a second old."""
+        self.for_calls: bytes | None = None
+        """The same for the status of a call; None while the rate of answers or the utilization is 0. Balancers take no
+        weight from such a report, and Envoy logs it as an error."""
 
     async def run(self) -> NoReturn:
         """Updates the report every tenth of a second. Runs until it is cancelled."""
@@ -39,6 +42,7 @@ class LoadMeter:
             self._average(now - last, self._recorder.answered - answered, self._recorder.failed - failed)
             last, answered, failed = now, self._recorder.answered, self._recorder.failed
             self.encoded = self.report().encode()
+            self.for_calls = self.encoded if self._answers and self._utilization else None
 
     def report(self) -> LoadReport:
         """The current load report."""

@@ -68,7 +68,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         costly_services: Mapping[str, Shares] = _NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
-        load: Callable[[], bytes] | None = None,
+        load: Callable[[], bytes | None] | None = None,
         own_services: Collection[str] = (),
     ) -> None:
         """Creates the interceptor. Services are named by their full names.

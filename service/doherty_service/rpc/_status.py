@@ -27,15 +27,18 @@ class StatusNotReadError(grpc.aio.AbortError):
     """The caller has not read the messages before the status. It gets the status when it continues to read."""
 
 
-def trailing_metadata(record: RequestRecord, load: Callable[[], bytes] | None) -> tuple[tuple[str, str | bytes], ...]:
-    """The metadata that goes with every status: the timings, and the load if the caller may see it."""
+def trailing_metadata(
+    record: RequestRecord, load: Callable[[], bytes | None] | None
+) -> tuple[tuple[str, str | bytes], ...]:
+    """The metadata that goes with every status: the timings, and the load if it is known and the caller may see it."""
     timing = record.server_timing()
     timings: tuple[tuple[str, str | bytes], ...] = (("server-timing", timing),) if timing else ()
-    return timings if load is None or record.is_stranger else (*timings, (_LOAD, load()))
+    report = None if load is None or record.is_stranger else load()
+    return timings if report is None else (*timings, (_LOAD, report))
 
 
 async def abort(
-    error: Exception, record: RequestRecord, context: Context, load: Callable[[], bytes] | None
+    error: Exception, record: RequestRecord, context: Context, load: Callable[[], bytes | None] | None
 ) -> NoReturn:
     """Ends an RPC with the status of an error.
 

@@ -66,7 +66,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
         accept=guard.accept,
         refusals=recorder.refusals,
         costly_services={CHANNELZ_SERVICE: Shares(_MAX_CHANNELZ_CALLS, recorder.refusals)},
-        load=None if settings.load_reports == "off" else lambda: load_meter.encoded,
+        load=None if settings.load_reports == "off" else lambda: load_meter.for_calls,
     )
     server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
     generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
