@@ -13,6 +13,7 @@ Loopback only.
 """
 
 import argparse
+import math
 import os
 import re
 import resource
@@ -84,6 +85,8 @@ class Honest:
         }
         self.arrivals: list[float] = []
         self.failed = 0
+        self.answered: list[tuple[float, float]] = []
+        """For each short answer, when it was asked for and how many seconds it took."""
         self._target = target
         self._tokens = stream_token, short_token
         self._is_over = threading.Event()
@@ -101,6 +104,10 @@ class Honest:
         """Seconds between two deltas, or between the last one and the end, within a span of time."""
         times = [begin, *(one for one in self.arrivals if begin < one < end), end]
         return max(later - earlier for earlier, later in pairwise(times))
+
+    def seconds_to_answer(self, begin: float, end: float) -> list[float]:
+        """How long each short answer took that was asked for within a span of time."""
+        return [seconds for since, seconds in self.answered if begin <= since < end]
 
     def _stream(self) -> None:
         while not self._is_over.is_set():
@@ -126,7 +133,9 @@ class Honest:
                 channel = grpc.insecure_channel(self._target, options=[("grpc.use_local_subchannel_pool", 1)])
                 with channel:
                     call: Any = channel.unary_unary("/doherty.v1.GenerationService/Generate")
+                    begin = time.monotonic()
                     call(request(**SHORT).SerializeToString(), timeout=10, metadata=bearer(self._tokens[1]))
+                    self.answered.append((begin, time.monotonic() - begin))
             except grpc.RpcError:
                 self.failed += 1
 
@@ -165,7 +174,7 @@ def _attack(connection: "Connection", name: str, address: str, key: str, metrics
 
 
 def measure(name: str, python: str, variables: dict[str, str], engine: str) -> list[float]:
-    """The gap without and with the attack in milliseconds, memory before, highest and after in MiB, failed calls."""
+    """What `main` prints of one attack: milliseconds, MiB and failed calls."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
         stream, short = (add_key(keys, key) for key in ("stream", "short"))
@@ -199,7 +208,9 @@ def _observe(server: ServerProcess, honest: Honest, attacker: Attacker) -> list[
     failed = honest.failed - failed_before
     honest.stop()
     gaps = honest.longest_gap(quiet_from, attack_from), honest.longest_gap(attack_from, attack_until)
-    return [*(gap * 1000 for gap in gaps), *(value / (1 << 20) for value in (before, highest, after)), failed]
+    waits = honest.seconds_to_answer(attack_from, attack_until) or [math.nan]
+    seconds = *gaps, median(waits), max(waits)
+    return [*(one * 1000 for one in seconds), *(value / (1 << 20) for value in (before, highest, after)), failed]
 
 
 def main() -> None:
@@ -215,8 +226,11 @@ def main() -> None:
     servers: dict[str, dict[str, str]] = {"now": _source(Path(__file__).parents[2])}
     if before is not None:
         servers = {"before": _source(before), **servers}
-    print("| attack | server | gap without, ms | gap with, ms | RSS before, MiB | highest | after | failed calls |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| attack | server | gap without, ms | gap with, ms | short answers, median ms | longest "
+        "| RSS before, MiB | highest | after | failed calls |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in ATTACKS:
         if not re.search(arguments.only, name):
             continue

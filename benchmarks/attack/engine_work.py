@@ -1,8 +1,11 @@
 """Requests that are as much work for an engine as may be, and some that it has to refuse."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 from doherty.v1.request_pb2 import Constraint, GenerateRequest, Stopping
 from messages import GENERATE, call
-from target import Attack
+from target import Attack, Target
 
 CONTEXT_WORDS = 1_900
 CHARACTERS = 32_000
@@ -12,6 +15,17 @@ ANY_END = Stopping(max_output_tokens=16)
 def ask(request: GenerateRequest, at_once: int = 4) -> Attack:
     """The same request again and again, as many at once as the attacker's key may have."""
     return call(GENERATE, request.SerializeToString(), at_once=at_once)
+
+
+def ask_each(requests: Sequence[GenerateRequest], at_once: int = 4) -> Attack:
+    """Several requests, as many at once as the attacker's key may have."""
+    attacks = [call(GENERATE, request.SerializeToString(), in_a_row=1) for request in requests]
+
+    def attack(target: Target) -> None:
+        with ThreadPoolExecutor(at_once) as threads:
+            list(threads.map(lambda attack: attack(target), attacks))
+
+    return attack
 
 
 def constrained(constraint: Constraint) -> Attack:
@@ -24,6 +38,9 @@ RULES = "\n".join(f'r{number} ::= "a" r{number + 1} | "b" r{number + 1}' for num
 
 ENGINE_WORK: dict[str, Attack] = {
     "prompts as long as the context": ask(GenerateRequest(raw_text=" because" * CONTEXT_WORDS, stopping=ANY_END)),
+    "8 prompts of 6,000 tokens": ask_each(
+        [GenerateRequest(token_ids=range(first, first + 6_000), stopping=ANY_END) for first in range(100, 108)]
+    ),
     "token ids beyond the vocabulary": ask(GenerateRequest(token_ids=[2**32 - 1] * CONTEXT_WORDS, stopping=ANY_END)),
     "token ids as long as the context": ask(GenerateRequest(token_ids=[100] * CONTEXT_WORDS, stopping=ANY_END)),
     "schema of 1,600 alternatives": constrained(Constraint(json_schema=f'{{"anyOf":[{ALTERNATIVES}]}}')),

@@ -59,7 +59,8 @@ class LlamaCppAnswer:
         """Takes the next chunk; returns an output if there is text to send before the final output."""
         count = chunk.generated_tokens - self._generated
         self._generated = chunk.generated_tokens
-        self._cached = chunk.cached_tokens
+        if self._cached is None:  # later, llama.cpp counts the earlier pieces of the same prompt
+            self._cached = chunk.cached_tokens
         if chunk.text or count > 0:
             self._take_piece(chunk, count)
         if self._finish is None:

@@ -21,6 +21,8 @@ class Chunk:
     token: Mapping[str, Any] | None
     """The entry of the last token, or None if the chunk has no token."""
     finish_reason: str | None
+    prompt_left: int | None
+    """The tokens of the prompt that are not computed yet; None if the chunk does not report them."""
 
     @property
     def token_id(self) -> int | None:
@@ -39,7 +41,7 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
         # If llama.cpp refused the request, a retry elsewhere would not help: this engine should have refused it.
         is_refusal = data["error"].get("type") == "invalid_request_error"
         raise (EngineError if is_refusal else EngineFailedError)(f"llama.cpp answered: {data['error']}")
-    choice, timings = data["choices"][0], data["timings"]
+    choice, timings, progress = data["choices"][0], data["timings"], data.get("prompt_progress")
     content = (choice["logprobs"] or {}).get("content")
     return Chunk(
         text=choice["text"],
@@ -47,6 +49,7 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
         cached_tokens=timings["cache_n"],
         token=content[-1] if content else None,
         finish_reason=choice["finish_reason"],
+        prompt_left=progress["total"] - progress["processed"] if progress else None,
     )
 
 

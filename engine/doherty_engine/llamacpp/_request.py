@@ -11,11 +11,11 @@ from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
 from doherty_engine.constraints import CompiledConstraint, ConstraintCompiler, check_combination
 from doherty_engine.llamacpp._answer import LlamaCppAnswer
-from doherty_engine.llamacpp._chunks import read_chunk
+from doherty_engine.llamacpp._chunks import Chunk, read_chunk
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._sampling import sampling_fields
-from doherty_engine.llamacpp._semaphore import FairSemaphore
-from doherty_engine.llamacpp._server import LlamaServer
+from doherty_engine.llamacpp._semaphore import Claim, FairSemaphore
+from doherty_engine.llamacpp._server import BATCH_TOKENS, LlamaServer
 from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 
@@ -32,8 +32,9 @@ class LlamaCppContext:
     """Room in the KV cache, in tokens. llama.cpp cannot preempt a request, so each one reserves room for its longest
     possible answer before it starts."""
     prompt_turn: FairSemaphore
-    """Lets one request at a time compute its prompt. llama.cpp does not call back for a request while it computes
-    another one's prompt, so a waiting request would notice neither an abort nor its time limit."""
+    """Lets one request at a time compute its prompt. llama.cpp itself computes prompts in the order of its slots, and
+    does not call back for a request while it computes another one's prompt, so a waiting request would notice neither
+    an abort nor its time limit. A long prompt takes a turn for each piece of BATCH_TOKENS."""
     slots: Slots
     context_tokens: int
     prompt_cache: bool
@@ -50,6 +51,9 @@ class LlamaCppRequest:
         self._submitted_at = time.monotonic()
         self._failure: Exception | None = None
         self._has_prompt_turn = False
+        self._prompt_left = 0
+        """The tokens of the prompt that are left for further pieces."""
+        self._claim = Claim(request.cache_salt, self._submitted_at, 0)
         self.aborted = False
         self.is_read = False
         """Whether it was read, and nothing is wrong with it."""
@@ -101,12 +105,11 @@ class LlamaCppRequest:
         preprocess: float,
     ) -> StepOutput:
         """Waits for room in the KV cache and for the turn to compute the prompt, and then generates."""
-        context, ends_at, needed = self._context, self._request.stopping.ends_at, len(tokens) + answer.left
+        context, needed = self._context, len(tokens) + answer.left
         queued_at = time.monotonic()
-        has_room = context.kv_cache.reserve(needed, until=ends_at, is_cancelled=lambda: self.aborted)
-        self._has_prompt_turn = has_room and context.prompt_turn.reserve(
-            1, until=ends_at, is_cancelled=lambda: self.aborted
-        )
+        self._claim = Claim(self._request.cache_salt, self._submitted_at, len(tokens))
+        has_room = self._wait_for(context.kv_cache, needed)
+        self._has_prompt_turn = has_room and self._wait_for(context.prompt_turn, 1)
         try:
             if not self.aborted:
                 self._start(prompt_tokens, preprocess, queue=time.monotonic() - queued_at)
@@ -118,38 +121,42 @@ class LlamaCppRequest:
         finally:
             self._release_prompt_turn()
             if has_room:
-                context.kv_cache.release(needed)
+                context.kv_cache.release(needed, self._claim)
 
     def _generate_in_slot(
         self, answer: LlamaCppAnswer, tokens: tuple[int, ...], constraint: CompiledConstraint | None
     ) -> None:
-        slot, may_reuse = self._context.slots.take(self._request.cache_salt, tokens)
+        context = self._context
+        slot, may_reuse = context.slots.take(self._request.cache_salt, tokens)
+        fields = {**self._fields(answer, constraint), "id_slot": slot.number}
+        use_cache = may_reuse and context.prompt_cache
         try:
-            slot_fields = {"id_slot": slot.number, "cache_prompt": may_reuse and self._context.prompt_cache}
-            self._generate(answer, tokens, constraint, slot_fields)
+            self._complete(answer, {**fields, "prompt": list(tokens), "cache_prompt": use_cache})
+            # It has stopped if the prompt is long. The rest follows in pieces, so that others can compute their prompts
+            # in between. llama.cpp finds in the slot what was computed before.
+            while self._prompt_left and not (self.aborted or answer.ended):
+                self._release_prompt_turn()
+                self._has_prompt_turn = self._wait_for(context.prompt_turn, 1)
+                if not self._has_prompt_turn:
+                    answer.end_at_time_limit()  # or it was aborted
+                    return
+                self._prompt_left = max(0, self._prompt_left - BATCH_TOKENS)
+                piece = list(tokens[: len(tokens) - self._prompt_left])
+                most_tokens = {"n_predict": 0} if self._prompt_left else {}
+                self._complete(answer, {**fields, **most_tokens, "prompt": piece, "cache_prompt": True})
         finally:
-            self._context.slots.give_back(slot)
+            context.slots.give_back(slot)
 
-    def _generate(
-        self,
-        answer: LlamaCppAnswer,
-        tokens: tuple[int, ...],
-        constraint: CompiledConstraint | None,
-        slot_fields: Mapping[str, object],
-    ) -> None:
+    def _wait_for(self, semaphore: FairSemaphore, needed: int) -> bool:
+        """Waits for units of a semaphore; returns False if the request was aborted, or its time limit passed first."""
+        ends_at = self._request.stopping.ends_at
+        return semaphore.reserve(needed, self._claim, until=ends_at, is_cancelled=lambda: self.aborted)
+
+    def _fields(self, answer: LlamaCppAnswer, constraint: CompiledConstraint | None) -> dict[str, object]:
+        """The fields of llama.cpp's request that do not depend on the slot and the part of the prompt."""
         request = self._request
-
-        def on_chunk(data: Mapping[str, Any]) -> bool:
-            try:
-                return self._handle_chunk(answer, data)
-            except Exception as error:  # noqa: BLE001  llama.cpp would discard it; it is raised below
-                self._failure = error
-                return True
-
         fields: dict[str, object] = {
             **sampling_fields(request.sampling, self._context.context_tokens),
-            **slot_fields,
-            "prompt": list(tokens),
             "n_predict": answer.left,
             "ignore_eos": request.stopping.ignore_eos,
             "stream": True,
@@ -161,28 +168,45 @@ class LlamaCppRequest:
         }
         if constraint is not None:
             fields["grammar"] = constraint.grammar
+        return fields
+
+    def _complete(self, answer: LlamaCppAnswer, fields: Mapping[str, object]) -> None:
+        """Runs until the answer ends, the piece of the prompt is computed, or there is too much of it for one piece."""
+
+        def on_chunk(data: Mapping[str, Any]) -> bool:
+            try:
+                return self._handle_chunk(answer, read_chunk(data))
+            except Exception as error:  # noqa: BLE001  llama.cpp would discard it; it is raised below
+                self._failure = error
+                return True
+
         self._context.server.complete(fields, on_chunk)
         if self._failure is not None:
             raise self._failure
 
-    def _handle_chunk(self, answer: LlamaCppAnswer, data: Mapping[str, Any]) -> bool:
-        """Handles a chunk; returns True if llama.cpp must stop generating."""
+    def _handle_chunk(self, answer: LlamaCppAnswer, chunk: Chunk) -> bool:
+        """Handles a chunk; returns True if llama.cpp must stop."""
         self.last_progress = time.monotonic()
         if self.aborted:
             return True
-        chunk = read_chunk(data)
+        if chunk.prompt_left is None and self._prompt_left:
+            return False  # the end of a piece of the prompt, for which llama.cpp generates a token, too
         if chunk.generated_tokens:
             self._release_prompt_turn()
         output = answer.take(chunk)
         if output is not None:
             self._context.emit(output)
+        if chunk.prompt_left is not None and chunk.prompt_left > BATCH_TOKENS:
+            # llama.cpp reports this at the start, and computes the first batch even if it must stop.
+            self._prompt_left += chunk.prompt_left - BATCH_TOKENS
+            return True
         return answer.ended
 
     def _release_prompt_turn(self) -> None:
         """Lets the next request compute its prompt, unless this was called before."""
         if self._has_prompt_turn:
             self._has_prompt_turn = False
-            self._context.prompt_turn.release(1)
+            self._context.prompt_turn.release(1, self._claim)
 
     def _start(self, prompt_tokens: int, preprocess: float, queue: float) -> None:
         self._context.emit(StepOutput(self._request.key, started=Started(prompt_tokens, preprocess, queue)))
