@@ -90,7 +90,7 @@ def container(manifests: list[Manifest]) -> Manifest:
 
 def wrong_extensions(manifests: list[Manifest]) -> list[str]:
     """What the makers of Kubernetes' extensions find wrong in manifests for them."""
-    command = ["node", FOREIGN / "node" / "crds.mjs"]
+    command = ["node", str(FOREIGN / "node" / "crds.mjs")]
     done = subprocess.run(command, input=json.dumps(manifests), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 

@@ -19,6 +19,7 @@ from doherty._core._errors import (
 )
 from doherty._core._obstacle import MISTAKES
 from doherty._core._settings import choose_timeout, whose_timeout
+from doherty._core._settling import HEALTH_REQUEST, settling_seconds
 from doherty.v1.model_pb2 import GetModelRequest, GetModelResponse
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ decode_status: Final = Int32Value.FromString
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 _LONGEST_CHECK: Final = 5.0
-_LEAST_SETTLING: Final = 0.05
-_MOST_SETTLING: Final = 1.0
 
 
 class Health(StrEnum):
@@ -53,15 +52,6 @@ class Health(StrEnum):
     """The server does not accept requests: it is loading its model, is shutting down, or its engine failed."""
     UNKNOWN = "UNKNOWN"
     """The server does not report its health."""
-
-
-HEALTH_REQUEST: Final = StringValue()
-"""Asks for the health of the whole server, which is the service with the empty name."""
-
-
-def settling_seconds(connecting_seconds: float) -> float:
-    """How long the other servers behind a target may still need to be connected when the first one is."""
-    return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
 
 
 def health_from_wire(reply: Int32Value) -> Health:

@@ -7,12 +7,19 @@ server that is connected.
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from google.protobuf.wrappers_pb2 import StringValue
+
 from doherty._core._actions import Actions, Pause, Send
-from doherty._core._health import HEALTH_REQUEST, settling_seconds
 
 if TYPE_CHECKING:
     from doherty._core._balance import Target
     from doherty._core._retry import CallAttempts
+
+HEALTH_REQUEST: Final = StringValue()
+"""Asks for the health of the whole server, which is the service with the empty name."""
+
+_LEAST_SETTLING: Final = 0.05
+_MOST_SETTLING: Final = 1.0
 
 _LONGEST_CONNECT: Final = 1.0
 """How many seconds a burst waits for the first connection."""
@@ -22,6 +29,11 @@ _STEP: Final = 0.02
 
 _SHARE: Final = 4
 """After the first connection, a call waits at most for this part of its remaining time."""
+
+
+def settling_seconds(connecting_seconds: float) -> float:
+    """How long the other servers behind a target may still need to be connected when the first one is."""
+    return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
 
 
 def settle(target: "Target", attempts: "CallAttempts") -> Actions[None]:

@@ -75,9 +75,7 @@ class Pool:
                 from doherty._probe import speaks_tls  # noqa: PLC0415 - few calls need it
 
                 return speaks_tls(action.address, action.seconds)
-            case Pause():
-                return self._pause(action.seconds, stopped or threading.Event())
-        return None
+        return self._pause(action.seconds, stopped or threading.Event()) if isinstance(action, Pause) else None
 
     def call(self, send: Send) -> Any:
         """Begins a stream.
