@@ -162,6 +162,8 @@ async def smg(order: Order) -> AsyncIterator[Ask]:
 DRIVERS: dict[str, Driver] = {
     "stream": partial(doherty, multiplex=False),
     "multiplex": partial(doherty, multiplex=True),
+    "http2-stream": partial(doherty, multiplex=False),
+    "http2-multiplex": partial(doherty, multiplex=True),
     "sse": sse,
     "smg": smg,
     "rust": rust,

@@ -70,6 +70,10 @@ TINY = (
 )
 """For a machine without a GPU."""
 
-PLANS = {"full": FULL, "targets": TARGETS, "quick": QUICK, "tiny": TINY, "profile": PROFILE}
+_TRANSPORTS = ("asyncllm", "engine", "stream", "http2-stream", "multiplex", "http2-multiplex")
+TRANSPORTS = (Cell(64, 128, 512, _TRANSPORTS), Cell(1, 40, 40, _TRANSPORTS), Cell(1, 170, 16, _TRANSPORTS))
+"""Both transports of our server beside the engine in process. Start the sides inprocess, doherty and http2."""
+
+PLANS = {"full": FULL, "targets": TARGETS, "quick": QUICK, "tiny": TINY, "profile": PROFILE, "transports": TRANSPORTS}
 ROUNDS = 2
 """In how many turns each side gets its requests."""

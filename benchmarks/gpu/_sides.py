@@ -27,6 +27,8 @@ ROWS = {
     "engine": "in-process, our engine",
     "stream": "our StreamGenerate",
     "multiplex": "our MultiplexGenerate",
+    "http2-stream": "our StreamGenerate on the transport http2",
+    "http2-multiplex": "our MultiplexGenerate on the transport http2",
     "sse": "vLLM's OpenAI server, SSE",
     "ids": "in-process AsyncLLM, ids only",
     "smg": "vLLM's gRPC server, ids only",
@@ -138,12 +140,14 @@ def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state:
     target = str(state / "inprocess.socket") if kind == "inprocess" else f"127.0.0.1:{port}"
     theirs = ["--host=127.0.0.1", f"--port={port}", *_vllm_arguments(options)]
     python = sys.executable
+    doherty = [
+        *(python, "-m", "doherty_service", f"--listen={target}", f"--engine={engine}", "--canary-interval=0"),
+        *(f"-o{key}={value}" for key, value in options.items()),
+    ]
     commands = {
         "inprocess": [python, str(HERE / "_inprocess.py"), target, engine, json.dumps(options)],
-        "doherty": [
-            *(python, "-m", "doherty_service", f"--listen={target}", f"--engine={engine}", "--canary-interval=0"),
-            *(f"-o{key}={value}" for key, value in options.items()),
-        ],
+        "doherty": doherty,
+        "http2": [*doherty, "--transport=http2"],
         "openai": [python, "-m", "vllm.entrypoints.openai.api_server", *theirs],
         "smg": [python, "-m", "vllm.entrypoints.grpc_server", *theirs],
         "rust": [*_rust_front_end(), *_rust_arguments(options, port)],
@@ -228,6 +232,7 @@ def _is_healthy(target: str) -> bool:
 _READY: dict[str, Callable[[str], bool]] = {
     "inprocess": _listens,
     "doherty": _serves,
+    "http2": _serves,
     "openai": _is_healthy,
     "smg": _listens,  # it listens once its engine is there
     "rust": _listens,  # as well
@@ -235,6 +240,7 @@ _READY: dict[str, Callable[[str], bool]] = {
 _DRIVERS = {
     "inprocess": ("asyncllm", "engine", "ids"),
     "doherty": ("stream", "multiplex"),
+    "http2": ("http2-stream", "http2-multiplex"),
     "openai": ("sse",),
     "smg": ("smg",),
     "rust": ("rust",),
