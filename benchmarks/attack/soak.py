@@ -36,10 +36,20 @@ RESULTS = Path(__file__).parent / "results"
 SAMPLE_SECONDS = 10.0
 HOLD_SECONDS, REST_SECONDS = 5.0, 8.0
 """How long an attacker keeps its connections after the attack, and how long nobody attacks then."""
-WARM_UP = ("path that is not UTF-8", "multiplexed, 72 kB", "text to count", "names", "GetLatency, 8 callers")
-"""Attacks from before the soak: what the server makes once for each key, thread or method is no leak."""
-LARGEST = (*HOLDING, "32 conversations of 4,096 messages", "32 x 8,000 multiplexed, at once")
-"""Attacks that need the most memory. They come first: Python keeps some of it, so minute 5 must come after them."""
+WARM_UP = (
+    "path that is not UTF-8",
+    "multiplexed, 72 kB",
+    "text to count",
+    "names",
+    "GetLatency, 8 callers",
+    *HOLDING,
+    "32 conversations of 4,096 messages",
+    "32 x 8,000 multiplexed, at once",
+)
+"""Attacks from before the soak: what the server makes once for each key, thread, method or burst is no leak.
+
+Those that need the most memory are among them, because Python keeps some of it for the next burst.
+"""
 FOREIGN = "'event': 'library'"
 """Errors that gRPC's library logs of what it cannot decode are meant."""
 EARLY_SECONDS = 300.0
@@ -50,7 +60,7 @@ FLAGS = ("--engine", "synthetic", "--stall-timeout", "5", "--receive-timeout", "
 
 def attack_in_turns(target: tuple[str, str, str], ends_at: float, done: Counter[str]) -> None:
     """Lets one attacker after the other come."""
-    for name in itertools.cycle((*LARGEST, *(name for name in ATTACKS if name not in LARGEST))):
+    for name in itertools.cycle(ATTACKS):
         if time.monotonic() > ends_at:
             return
         attack(name, target, HOLD_SECONDS)
