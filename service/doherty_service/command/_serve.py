@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from doherty_engine import EngineSetupError, engine_names, engine_options, is_engine_installed
 from doherty_service.lifecycle import run
-from doherty_service.process import UnfitFileError, prepare_process
+from doherty_service.process import UnfitFileError, limit_free_memory, prepare_process
 from doherty_service.settings import CONFIG_VARIABLE, PREFIX, Settings, as_toml, sources, variable_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 
 def _serve(config: str | None, *, print_config: bool, **flags: object) -> None:
     prepare_process()
+    limit_free_memory()
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
     given = {name: value for name, value in flags.items() if value not in (None, ())}

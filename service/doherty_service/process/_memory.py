@@ -1,4 +1,4 @@
-"""Returns freed memory to the operating system."""
+"""Limits freed memory, and returns it to the operating system."""
 
 import asyncio
 import ctypes
@@ -6,10 +6,32 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Parameters of mallopt, from glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+_LIMITS = {_M_MMAP_THRESHOLD: 256 << 10, _M_TRIM_THRESHOLD: 4 << 20, _M_ARENA_MAX: 2}
+
 _CHECK_SECONDS = 10.0
-_GROWTH_BYTES = 64 << 20
+_GROWTH_BYTES = 16 << 20
 _TRIMS = 6
 """Number of trims after the process has grown. Several are needed, because memory may be freed only after a timeout."""
+
+
+def limit_free_memory() -> None:
+    """Limits how much freed memory glibc keeps. Must be called before threads are started.
+
+    By default, glibc raises its thresholds to the size of the largest freed block, up to 32 MiB, and has eight arenas
+    per core. Each arena keeps free memory, and a burst of large messages uses other arenas each time: so the process
+    would grow for hours. With other C libraries, or if the operator has set limits, this does nothing.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    try:
+        mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for parameter, value in _LIMITS.items():
+        mallopt(parameter, value)
 
 
 async def give_memory_back() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +88,7 @@ class Taker:
         self._server.log.clear()
         now = self._caller.latency.GetLatency(GetLatencyRequest(), timeout=SECONDS)
         process = Path(f"/proc/{self._server.process.pid}")
-        threads = [(one / "comm").read_text().strip() for one in (process / "task").iterdir()]
+        threads = _names_of_threads(process)
         return Census(
             seconds=time.monotonic() - self._begun,
             rss_mib=int((process / "statm").read_text().split()[1]) * _MIB_PER_PAGE,
@@ -108,3 +109,12 @@ class Taker:
             last = before or now
             time.sleep(1)
         return now
+
+
+def _names_of_threads(process: Path) -> list[str]:
+    """The names of a process's threads; one may end while they are read."""
+    names: list[str] = []
+    for thread in (process / "task").iterdir():
+        with suppress(OSError):
+            names.append((thread / "comm").read_text().strip())
+    return names
