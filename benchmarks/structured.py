@@ -1,17 +1,18 @@
 # ruff: noqa: D101 - the classes are data
 """How structured output ends on the embedded model: 20 small types, each with 5 prompts.
 
-`PYTHONPATH=tests python benchmarks/structured.py [--plain] [--bounded] [--server PYTHON]`. Sampling is the deployment's
-default, with seeds 0 to 4. `--plain` sends pydantic's own JSON Schema, which leaves objects open, instead of the type.
-`--bounded` gives the list and the dict that have no maximum one of 5, as docs/sdk.md recommends. `--server` is the
-interpreter of another checkout, whose server answers instead. It needs no quiet machine, because it counts tokens and
-measures no time.
+`PYTHONPATH=tests python benchmarks/structured.py [--plain] [--bounded] [--in-prompt] [--frequency-penalty NUMBER]
+[--server PYTHON]`. Sampling is the deployment's default, with seeds 0 to 4. `--plain` sends pydantic's own JSON Schema,
+which leaves objects open, instead of the type. `--bounded` gives the list and the dict that have no maximum one of 5,
+as docs/sdk.md recommends. `--in-prompt` adds the schema to the prompt. `--server` is the interpreter of another
+checkout, whose server answers instead. It needs no quiet machine, because it counts tokens and measures no time.
 
 It prints, for each type, how the five answers ended and their output tokens, and the sums. To reach: every answer that
 ended by STOP parses, and at least 95 of 100 end within 512 tokens.
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from doherty import Client, FinishReason, Generation, ParseError
+from doherty import Client, FinishReason, GenerateOptions, Generation, ParseError
 from support.server import start_server
 
 LIMIT = 512
@@ -181,12 +182,29 @@ class Outcome(NamedTuple):
         return self.generation.finish_reason is FinishReason.STOP
 
 
-def ask(client: Client, name: str, kind: Any, seed: int, *, plain: bool) -> Outcome:
-    """Asks for one object of a kind out of one text."""
-    prompt = f"Give the {name} in this text as JSON: {TEXTS[seed]}"
-    schema: Any = TypeAdapter(kind).json_schema() if plain else kind
+@dataclass(frozen=True)
+class Question:
+    """How one object of a kind is asked for."""
+
+    name: str
+    kind: Any
+    plain: bool
+    in_prompt: bool
+    frequency_penalty: float
+
+
+def ask(client: Client, question: Question, seed: int) -> Outcome:
+    """Asks for one object out of one text."""
+    prompt = f"Give the {question.name} in this text as JSON: {TEXTS[seed]}"
+    json_schema = TypeAdapter(question.kind).json_schema()
+    if question.in_prompt:
+        prompt += f"\nThe JSON Schema: {json.dumps(json_schema)}"
+    schema: Any = json_schema if question.plain else question.kind
+    options = GenerateOptions(frequency_penalty=question.frequency_penalty)
     try:
-        generation = client.generate(prompt, schema=schema, seed=seed, max_output_tokens=LIMIT, timeout=None)
+        generation = client.generate(
+            prompt, schema=schema, seed=seed, max_output_tokens=LIMIT, timeout=None, options=options
+        )
     except ParseError as error:
         return Outcome(error.generation, parsed=False)
     return Outcome(generation, parsed=True)
@@ -206,8 +224,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--bounded", action="store_true")
+    parser.add_argument("--in-prompt", action="store_true")
+    parser.add_argument("--frequency-penalty", type=float, default=0.0)
     parser.add_argument("--server", default=sys.executable, metavar="PYTHON")
     arguments = parser.parse_args()
+    how = arguments.plain, arguments.in_prompt, arguments.frequency_penalty
     kinds = TYPES | (BOUNDED if arguments.bounded else {})
     with (
         start_server(python=arguments.server) as server,
@@ -215,7 +236,7 @@ def main() -> None:
         ThreadPoolExecutor(4) as threads,
     ):
         waiting = {
-            name: [threads.submit(ask, client, name, kind, seed, plain=arguments.plain) for seed in range(len(TEXTS))]
+            name: [threads.submit(ask, client, Question(name, kind, *how), seed) for seed in range(len(TEXTS))]
             for name, kind in kinds.items()
         }
         every = [outcome for name, futures in waiting.items() for outcome in show(name, [f.result() for f in futures])]

@@ -18,11 +18,11 @@ from dataclasses import replace
 from doherty_engine.constraints._length import bound_length
 from doherty_engine.constraints._schema_facts import FactFinder, SchemaFacts, alternatives, guessed_kind, members
 from doherty_engine.constraints._schema_keywords import Dialect, KeywordWriter, write_counts
-from doherty_engine.constraints._schema_values import Json, count, invalid, parse_schema, resolve, unsupported
+from doherty_engine.constraints._schema_references import References
+from doherty_engine.constraints._schema_values import Json, count, invalid, parse_schema, unsupported
 
 _MAX_DEPTH = 64
 _MAX_PATTERNS = 2
-_MAX_TARGETS = 256
 _MAX_PROPERTIES = 500
 _MAX_TOTAL_PROPERTIES = 2_000
 _MAX_LISTED_BESIDE_UNLISTED = 200
@@ -48,9 +48,8 @@ class SchemaWriter:
         self._root = parse_schema(text)
         self._dialect = dialect
         self._facts = FactFinder(self._root)
-        self._targets: dict[int, str] = {}
+        self._references = References(self._root)
         self._numbers: dict[str, tuple[str, Json]] = {}
-        self._waiting: list[tuple[str, Json, str]] = []
         self._keywords = KeywordWriter(dialect)
         self._written = 0
 
@@ -66,9 +65,8 @@ class SchemaWriter:
             if schema is False:
                 raise invalid("$schema", "#", "no value satisfies false")
             targets: dict[str, Json] = {}
-            while self._waiting:
-                name, target, path = self._waiting.pop()
-                targets[name] = self._schema(target, SchemaFacts(), path, 0)
+            while waiting := self._references.next_target():
+                targets[waiting.name] = self._schema(waiting.schema, SchemaFacts(), waiting.path, 0)
             targets |= dict(self._numbers.values())
         except RecursionError:
             raise invalid("$ref", "#", "it is nested too deeply") from None
@@ -254,15 +252,14 @@ class SchemaWriter:
         self, schema: dict[str, Json], keyword: str, facts: SchemaFacts, path: str, depth: int
     ) -> dict[str, Json]:
         if keyword == "$ref":
-            target = resolve(self._root, schema["$ref"], path)
-            self._check_end(target, path)
+            target = self._references.resolve(schema["$ref"], path)
             alone = self._facts.of(target, path)
             if "object" in facts.kinds and (facts.names, facts.allows_unlisted) != (alone.names, alone.allows_unlisted):
                 if alone.branches:
                     raise unsupported("$ref", path, "this engine cannot combine an object with alternatives")
                 # Here the target has other names than elsewhere, so it is written in place.
                 return {"allOf": [self._schema(target, facts, path, depth + 1)]}
-            return {"$ref": f"#/$defs/{self._target(target, str(schema['$ref']))}"}
+            return {"$ref": f"#/$defs/{self._references.name(target, str(schema['$ref']))}"}
         parts = alternatives(schema, keyword, path)
         if keyword == "oneOf" and not self._facts.are_disjoint(parts, path):
             raise unsupported("oneOf", path, "this engine cannot prove that no value satisfies two of the alternatives")
@@ -274,26 +271,6 @@ class SchemaWriter:
             self._schema(member, facts, f"{path}/{keyword}/{place}", depth + 1) for place, member in enumerate(parts)
         ]
         return {"anyOf" if keyword == "oneOf" else keyword: written}
-
-    def _check_end(self, target: Json, path: str) -> None:
-        """Refuses circular references."""
-        seen: set[int] = set()
-        while isinstance(target, dict) and "$ref" in target:
-            if id(target) in seen:
-                raise invalid("$ref", path, "it is circular")
-            if len(seen) == _MAX_TARGETS:
-                raise invalid("$ref", path, f"it is a chain of more than {_MAX_TARGETS} references")
-            seen.add(id(target))
-            target = resolve(self._root, target["$ref"], path)
-
-    def _target(self, target: Json, reference: str) -> str:
-        name = self._targets.get(id(target))
-        if name is None:
-            if len(self._targets) == _MAX_TARGETS:
-                raise invalid("$ref", reference[:80], f"there are references to more than {_MAX_TARGETS} schemas")
-            name = self._targets[id(target)] = f"d{len(self._targets)}"
-            self._waiting.append((name, target, reference[:80]))
-        return name
 
 
 def _is_closed(schema: dict[str, Json], path: str) -> bool:
