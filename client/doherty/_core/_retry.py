@@ -284,7 +284,7 @@ class CallAttempts:
         return self._ends_at is not None or now - self._lost_at <= _RESUME_SECONDS
 
     def _backoff(self, status: "Status", free_in: float) -> float:
-        import random  # noqa: PLC0415 - only a failed call pays for it
+        import random  # noqa: PLC0415 - needed only after a failure
 
         if status.retry_after is not None:
             # The jitter only adds time: an earlier attempt would be refused again.
