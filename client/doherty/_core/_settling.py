@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from doherty._core._retry import CallAttempts
 
 HEALTH_REQUEST: Final = StringValue()
-"""Asks for the health of the whole server, which is the service with the empty name."""
+"""The request for the health of the whole server: the service with the empty name."""
 
 _LEAST_SETTLING: Final = 0.05
 _MOST_SETTLING: Final = 1.0
@@ -32,7 +32,7 @@ _SHARE: Final = 4
 
 
 def settling_seconds(connecting_seconds: float) -> float:
-    """How long the other servers behind a target may still need to be connected when the first one is."""
+    """Estimates how many seconds after the first connection all servers behind a target are connected."""
     return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
 
 
