@@ -1,16 +1,17 @@
 """Doherty on Modal: LLaMA 3 8B Instruct by TensorRT-LLM on an H100, served over gRPC in two ways.
 
-`Server` has an address that stays: Modal routes calls to it, and starts it when one comes. `Tunnel` is a container with
-an address of its own, which its method `boot` tells, and which goes when the container does.
+`Server` has a permanent address: Modal routes calls to it, and starts a container when a call arrives. `Tunnel` is one
+container with its own address, which its method `boot` returns. The address is valid until the container ends.
 
-    modal run deploy/modal_app.py [--mode slow]     ten questions, and how fast they were answered
+    modal run deploy/modal_app.py [--mode slow]     asks ten questions and prints the latencies
     modal deploy deploy/modal_app.py                serves until `modal app stop doherty`
-    doherty chat --target modal:doherty             boots `Tunnel`, and talks with it
+    doherty chat --target modal:doherty             starts `Tunnel` and connects to it
 
-Variables of `modal run` and `modal deploy`: MODE (fast or slow), GPUS (how many H100 share the model), MAX_CONTAINERS
-(the most that run at a time, which bounds the costs), and REGION (where they run; anywhere by default).
+Environment variables of `modal run` and `modal deploy`: MODE (fast or slow), GPUS (the number of H100s that share the
+model), MAX_CONTAINERS (the maximum number of running containers, which limits the costs), and REGION (where containers
+run; anywhere by default).
 
-docs/deploy.md says what has to be there before.
+docs/deploy.md lists what you need first.
 """
 
 import os
@@ -32,37 +33,41 @@ REVISION: Final = "53346005fb0ef11d3b6a83b12c895cca40156b6c"
 SYSTEM_PROMPT: Final = "You are a helpful, harmless, and honest AI assistant created by Meta."
 
 SLOTS: Final = {"fast": 1, "slow": 32}
-"""The modes, which are profiles of the engine trtllm, and how many requests each works on at a time."""
+"""The modes, which are profiles of the engine trtllm, and the number of concurrent requests of each."""
 
 
 def known(mode: str) -> str:
-    """The mode, if there is such a one."""
+    """Returns the mode.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
     if mode not in SLOTS:
         raise ValueError(f"There is no mode {mode!r}; choose one of {', '.join(SLOTS)}.")
     return mode
 
 
-# What Modal must know before it runs anything. This file is read again in the container, which is given the same.
+# Modal needs these values before it runs anything. The container imports this file again, with the same variables.
 MODE: Final = known(os.environ.get("MODE", "fast"))
 GPUS: Final = int(os.environ.get("GPUS", "1"))
 MAX_CONTAINERS: Final = int(os.environ.get("MAX_CONTAINERS", "2"))
-"""Of `Server`. `Tunnel` has one for each mode."""
+"""The limit of `Server`. `Tunnel` has one container per mode."""
 REGION: Final = os.environ.get("REGION", "")
 
 GPU: Final = f"H100!:{GPUS}"
-"""With "!", Modal gives no H200 in place of an H100: an engine is built for one kind of GPU."""
+"""With "!", Modal never replaces an H100 by an H200: an engine is built for one type of GPU."""
 
 PORT: Final = 50051
 METRICS: Final = "127.0.0.1:9464"
-"""They name keys, so only who may open a shell in the container reads them."""
+"""Metrics contain the names of keys. So they can only be read inside the container."""
 VOLUME: Final = "/vol"
 KEYS: Final = "/keys"
 KEYS_SECONDS: Final = 30
-"""How often a container looks for changed keys."""
+"""The interval in which a container reads the keys again."""
 MINUTES: Final = 60
 DRAIN_SECONDS: Final = 20
 KEPT_SECONDS: Final = 4 * MINUTES
-"""After how long a container that is in use says so to Modal: well within the scale-down window."""
+"""The interval in which a container in use reports that to Modal; much shorter than the scale-down window."""
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = ("client", "engine", "proto", "service")
@@ -73,9 +78,9 @@ FILES: Final = (
 
 
 def make_image() -> modal.Image:
-    """NVIDIA's release image, as the Dockerfile's target trtllm has it, with the server from this checkout beside.
+    """Returns NVIDIA's release image, as in the Dockerfile's target trtllm, with the server from this checkout.
 
-    Not a CUDA image: pip would have to bring together what NVIDIA has tested together.
+    It is not a CUDA image, because pip would then have to find the versions that NVIDIA has tested together.
     """
     made = modal.Image.from_registry("nvcr.io/nvidia/tensorrt-llm/release:1.2.1").entrypoint([])
     for file in FILES:
@@ -86,7 +91,7 @@ def make_image() -> modal.Image:
         "env PIP_CONSTRAINT=/src/constraints.txt python3 -m pip wheel --no-deps --wheel-dir /wheel /src",
         "bash /src/deploy/install_beside.sh /wheel/*.whl /src/constraints.txt",
     )
-    # Models, engines and compiled kernels are where the next container finds them.
+    # The volume keeps models, engines and compiled kernels for the next container.
     caches = {"HOME": VOLUME, "HF_HOME": f"{VOLUME}/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"}
     return built.env(caches)
 
@@ -95,7 +100,7 @@ app = modal.App("doherty")
 image = make_image()
 volume = modal.Volume.from_name("doherty-trtllm", create_if_missing=True)
 addresses = modal.Dict.from_name("doherty-addresses", create_if_missing=True)
-# A Secret would be read when a container starts, and a key that was revoked would live as long as the container.
+# Not a Secret: a container reads it only when it starts, so a revoked key would stay valid until the container ends.
 keys = modal.Volume.from_name("doherty-keys", create_if_missing=True).with_mount_options(read_only=True)
 environment: dict[str, str | None] = {
     "MODE": MODE,
@@ -106,23 +111,23 @@ environment: dict[str, str | None] = {
 
 
 class Serving:
-    """`doherty serve` in a container, from when it is ready to its drain. If it ends by itself, the container ends."""
+    """Runs `doherty serve` in a container. If the server ends by itself, the container ends, too."""
 
     def __init__(self, mode: str, *flags: str, on_request: Callable[[], None] | None = None) -> None:
-        """Prepares the engine, which takes minutes the first time and then seconds, and serves it."""
+        """Prepares the engine, which takes minutes the first time, and starts the server."""
         model = ("--model", MODEL, "--revision", REVISION)
         subprocess.run(("doherty", "engine", "prepare", *model, "--profile", mode), check=True)
-        volume.commit()  # before anything is open in it
-        # The server looks at its file with every call, and a file of a Volume is far away.
+        volume.commit()  # a commit fails while a file is open
+        # The server checks its key file with every call, and access to a Volume is slow.
         self._keys_file = Path(tempfile.mkdtemp()) / "keys.json"
         self._copy_keys()
-        listen = ("--listen", f"0.0.0.0:{PORT}", "--insecure")  # Modal encrypts on the way here
+        listen = ("--listen", f"0.0.0.0:{PORT}", "--insecure")  # Modal encrypts the connection
         engine = ("--engine", "trtllm", "--model", MODEL, "-o", f"revision={REVISION}", "-o", f"profile={mode}")
         served = ("--keys-file", self._keys_file, "--system-prompt", SYSTEM_PROMPT, "--drain-grace", str(DRAIN_SECONDS))
         observed = ("--metrics-listen", METRICS)
         self._on_request = on_request
         self._stopping = threading.Event()
-        # A signal to the container is not for it: `stop` comes first.
+        # In its own session, so that signals to the container do not reach it: `stop` ends it.
         self._process = subprocess.Popen(
             ("doherty", "serve", *engine, *listen, *served, *observed, *flags),
             stderr=subprocess.PIPE,
@@ -136,13 +141,13 @@ class Serving:
         ready.wait()
 
     def stop(self) -> None:
-        """Lets what is in flight finish."""
+        """Stops the server after its running requests have finished."""
         self._stopping.set()
         self._process.terminate()
         self._process.wait()
 
     def _follow(self, ready: threading.Event) -> None:
-        """Passes the log on, and ends the container when the server ends unasked: Modal starts another one."""
+        """Copies the log, and ends the container if the server ends unexpectedly. Modal then starts another one."""
         for line in self._process.stderr or ():
             sys.stderr.write(line)
             if '"event": "ready"' in line:
@@ -153,19 +158,19 @@ class Serving:
         if not self._stopping.is_set():
             sys.stderr.write(f"doherty serve ended with {code}\n")
             sys.stderr.flush()
-            os._exit(code or 1)  # also for 0: without a server, the container would be paid for nothing
+            os._exit(code or 1)  # also for 0: a container without a server only costs money
 
     def _follow_keys(self) -> None:
-        """Hands keys that were changed in the Volume to the server."""
+        """Copies changed keys from the Volume to the server's file."""
         while not self._stopping.wait(KEYS_SECONDS):
             try:
                 keys.reload()
                 self._copy_keys()
-            except (modal.Error, RuntimeError, OSError) as error:  # the keys stay as they are until the next time
+            except (modal.Error, RuntimeError, OSError) as error:  # try again after the next interval
                 sys.stderr.write(f"The keys could not be read again: {error}\n")
 
     def _copy_keys(self) -> None:
-        """Copies the file of keys from the Volume, in one step for whoever reads it."""
+        """Copies the key file from the Volume. Readers see either the old or the new file."""
         fresh = self._keys_file.with_suffix(".new")
         fresh.write_bytes(Path(KEYS, "keys.json").read_bytes())
         fresh.replace(self._keys_file)
@@ -178,9 +183,9 @@ class Serving:
     env=environment,
     port=PORT,
     h2_enabled=True,
-    # Our keys say who calls; Modal's would have to go into the metadata of every call.
+    # Doherty's keys authenticate callers. Modal's keys would have to be in the metadata of every call.
     unauthenticated=True,
-    # No max_concurrency: Modal would refuse what admission lets wait, and would not say for how long.
+    # No max_concurrency: Modal would refuse requests that admission would queue, without a time to retry.
     target_concurrency=SLOTS[MODE],
     max_containers=MAX_CONTAINERS,
     compute_region=REGION or None,
@@ -190,17 +195,17 @@ class Serving:
     exit_grace_period=DRAIN_SECONDS + 10,
 )
 class Server:
-    """The server behind Modal's proxy."""
+    """A server behind Modal's proxy."""
 
     @modal.enter()
     def start(self) -> None:
-        """Serves the mode that was deployed."""
-        # A watch on the health would be a call without an end: to Modal the server would never be idle.
+        """Serves the deployed mode."""
+        # Health is off, because a health Watch is a call without an end: Modal would never see an idle server.
         self._serving = Serving(MODE, "--health", "off")
 
     @modal.exit()
     def stop(self) -> None:
-        """Drains."""
+        """Stops the server."""
         self._serving.stop()
 
 
@@ -209,7 +214,7 @@ class Server:
     gpu=GPU,
     volumes={VOLUME: volume, KEYS: keys},
     env=environment,
-    max_containers=1,  # of each mode, which has one address
+    max_containers=1,  # per mode, because a mode has one address
     region=REGION or None,
     timeout=10 * MINUTES,
     scaledown_window=10 * MINUTES,
@@ -217,13 +222,13 @@ class Server:
 )
 @modal.concurrent(max_inputs=SLOTS[MODE])
 class Tunnel:
-    """The server behind a tunnel: the shortest way to it, without a proxy that routes calls."""
+    """A server behind a tunnel, which has a lower latency than the proxy that routes calls."""
 
     mode: str = modal.parameter(default=MODE)
 
     @modal.enter()
     def start(self) -> None:
-        """Serves the mode, and puts its address where others find it."""
+        """Serves the mode, and publishes the address."""
         self._said_at = time.monotonic()
         self._serving = Serving(self.mode, on_request=self._keep)
         self._tunnel = ExitStack()
@@ -233,42 +238,42 @@ class Tunnel:
 
     @modal.method()
     def boot(self) -> str:
-        """Starts the container if it is not there, and tells its address."""
+        """Returns the address. Modal starts the container first if it does not run."""
         return self._address
 
     @modal.exit()
     def stop(self) -> None:
-        """Takes the address back, and drains."""
+        """Withdraws the address and stops the server."""
         if addresses.get(self.mode) == self._address:
             addresses.pop(self.mode)
         self._serving.stop()
         self._tunnel.close()
 
     def _keep(self) -> None:
-        """Calls itself now and then while it is in use: Modal does not see calls through a tunnel, and would end it."""
+        """Calls `boot` at intervals while requests arrive, because Modal does not see calls through a tunnel."""
         now = time.monotonic()
         if now - self._said_at <= KEPT_SECONDS:
             return
         try:
-            booted(self.mode).boot.spawn()  # self.boot would not be the function that this container runs
+            booted(self.mode).boot.spawn()  # self.boot is not the deployed function
             self._said_at = now
-        except modal.Error as error:  # with the next request again
-            sys.stderr.write(f"Modal was not told that the tunnel is in use: {error}\n")
+        except modal.Error as error:  # try again with the next request
+            sys.stderr.write(f"The use of the tunnel could not be reported to Modal: {error}\n")
 
 
 def booted(mode: str) -> Obj:
-    """The tunnel to the server in a mode, as its callers see it."""
+    """Returns the deployed tunnel of a mode."""
     return cast("modal.Cls", Tunnel)(mode=known(mode))
 
 
 @app.local_entrypoint()
 def main(mode: str = MODE) -> None:
-    """Boots the server, asks it ten questions from here, and prints p50 and p90."""
-    # Of the extra `cli`, which only this side needs.
+    """Starts the server, asks it ten questions from this machine, and prints p50 and p90."""
+    # From the extra `cli`, which the container does not need.
     from doherty.cli._connect import ServerOptions  # noqa: PLC0415
     from doherty.cli._reference import run_reference  # noqa: PLC0415
 
     if not os.environ.get("DOHERTY_API_KEY"):
-        sys.exit("The server asks for a key: set DOHERTY_API_KEY to one that the Volume doherty-keys has.")
+        sys.exit("The server requires a key: set DOHERTY_API_KEY to a key from the Volume doherty-keys.")
     address = booted(mode).boot.remote()
     run_reference(ServerOptions(address, timeout=60, api_key=None, tls=True, insecure=False), None, as_json=False)

@@ -29,7 +29,7 @@ class Started:
 
 
 class FinishReason(Enum):
-    """Why an answer ended."""
+    """The reason why an answer ended."""
 
     STOP = "stop"
     LENGTH = "length"

@@ -44,7 +44,7 @@ class AsyncClient:
     TypeError or ValueError if the request cannot be sent.
     """
 
-    def __init__(  # noqa: PLR0913 - what a connection has, by name
+    def __init__(  # noqa: PLR0913 - keyword arguments
         self,
         target: str | Sequence[str] | None = None,
         *,

@@ -10,7 +10,7 @@ from doherty._core._errors import DeadlineExceededError
 
 
 async def fetch_key(action: FetchKey) -> object:
-    """What the callable returned, or the exception that it raised."""
+    """Returns the result of the callable, or the exception that it raised."""
     limit = asyncio.timeout(action.timeout)
     try:
         async with limit:
@@ -18,7 +18,7 @@ async def fetch_key(action: FetchKey) -> object:
                 return await action.source()
             key = await asyncio.to_thread(action.source)
             return await key if inspect.isawaitable(key) else key
-    except Exception as error:  # noqa: BLE001 - the call raises it
+    except Exception as error:  # noqa: BLE001 - the call raises the returned error
         if not limit.expired():
             return error
         message = f"api_key= did not return a key within the call's {action.timeout:.3g} s"

@@ -45,7 +45,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._patience = Patience(pool.loop, self._lose_patience) if planned.needs_stream else None
         """Ends waits that take too long, if the caller limits them."""
         self._pending = self._advance(None)
-        """What is to be carried out before there is an attempt to read."""
+        """The actions up to the first attempt that can be read."""
 
     def __aiter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
-"""What a call asks its client to do.
+"""The actions that a call requests from its client.
 
-A call is a generator of actions. It decides what to send, when to pause, where to go on and what to raise, and does no
-I/O. The client carries each action out and sends the result back into the generator.
+A call is a generator of actions. It decides what to send, when to pause, which server to use next and what to raise,
+and does no I/O. The client performs each action and sends the result back into the generator.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 KeySource = Callable[[], str | Awaitable[str]]
-"""Gives the key for one attempt."""
+"""Returns the key for one attempt."""
 
 Rpc = Literal["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency", "Check"]
 """The method of the contract, or `Check` of the health service."""
@@ -27,33 +27,33 @@ Rpc = Literal["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLaten
 class Send(NamedTuple):
     """Send a request.
 
-    The result is the reply, or the exception that gRPC raised. A StreamGenerate is only begun: the result is None, or
-    the exception.
+    The result is the reply, or the exception that gRPC raised. A StreamGenerate is only started: the result is None,
+    or the exception.
     """
 
     rpc: Rpc
     target: "Target"
     request: "Message"
     timeout: float | None
-    """In seconds; None for no deadline."""
+    """In seconds; None means no deadline."""
     metadata: "Pairs"
     shared: "Pairs"
-    """The part of the metadata that all calls of the client have: what an RPC of many requests has."""
+    """The part of the metadata that all calls of the client have. An RPC that carries many requests has only this."""
     alone: bool = False
-    """Whether it needs an RPC of its own, because this call alone has other metadata."""
+    """Whether the request needs its own RPC, because its metadata differs from that of other calls."""
     on_metadata: "Callable[[RawMetadata, RawMetadata], None] | None" = None
-    """Is called with the initial and the trailing metadata of a reply, if they are wanted."""
+    """Called with the initial and the trailing metadata of a reply; None if nobody needs them."""
 
 
 class Receive:
-    """Read the messages of the StreamGenerate that was begun, until it ends.
+    """Read the messages of the started StreamGenerate until it ends.
 
-    The result is the exception that gRPC raised, or None if the server sent no more.
+    The result is the exception that gRPC raised, or None if the server ended the stream.
     """
 
 
 class Pause(NamedTuple):
-    """Wait, unless the client or the stream is closed in the meantime. The result is whether it was."""
+    """Wait, unless the client or the stream is closed in the meantime. The result is whether that happened."""
 
     seconds: float
 
@@ -63,7 +63,7 @@ class FetchKey(NamedTuple):
 
     source: KeySource
     timeout: float | None
-    """The seconds after which to give up, where that is possible; None for no end."""
+    """Maximum wait in seconds, for clients that can interrupt the callable; None means no limit."""
 
 
 class AskForTls(NamedTuple):
@@ -76,7 +76,7 @@ class AskForTls(NamedTuple):
 Action = Send | Receive | Pause | FetchKey | AskForTls
 
 Actions = Generator[Action, Any, ResultT]
-"""A call, which returns its result."""
+"""A call: a generator that yields actions and returns the result."""
 
 
 def next_action(actions: Actions[None], result: object) -> Action | None:

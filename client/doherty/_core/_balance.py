@@ -1,4 +1,4 @@
-"""Which of several targets gets the next attempt."""
+"""Chooses one of several targets for each attempt."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,23 +18,23 @@ class Target:
         self.index = index
         self.name = name
         self.in_flight = 0
-        """How many attempts are running there."""
+        """The number of attempts that run on it."""
         self.failures = 0
-        """How many times in a row it was unavailable. A burst counts once."""
+        """How many times in a row it was unavailable. Failures at about the same time count once."""
         self.rests_until = 0.0
-        """Until when other targets are preferred, by `monotonic`."""
+        """Other targets are preferred until this time of `monotonic`."""
         self.speaks_tls: bool | None = None
-        """Whether it does, where it ended connections in plaintext; None if that was not asked."""
+        """Whether it uses TLS; None if that was not tested, because it did not close plaintext connections."""
         self.settled = not is_several(name)
-        """Whether all servers behind it have had the time to be connected."""
+        """Whether there was enough time to connect to all servers behind it."""
         self.settling = False
-        """Whether a call is waiting for their connections."""
+        """Whether a call is waiting for these connections."""
 
 
 class Targets:
-    """Spreads attempts over targets: least in flight first, unavailable targets last.
+    """Spreads attempts over targets: the target with the fewest running attempts first, unavailable ones last.
 
-    Threads may share it.
+    Thread-safe.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Targets:
         return iter(self._targets)
 
     def begin(self) -> Target:
-        """Chooses a target for an attempt, which then counts as running on it."""
+        """Chooses a target for an attempt, and counts the attempt as running on it."""
         if self._only is not None:
             with self._lock:
                 self._only.in_flight += 1
@@ -58,25 +58,25 @@ class Targets:
             self._turn += 1
             count = len(self._targets)
             in_turn = (self._targets[(self._turn + place) % count] for place in range(count))
-            # If all targets rest, the one that is free first is chosen.
+            # If all targets are unavailable, the one that is available first is chosen.
             target = min(in_turn, key=lambda target: (max(target.rests_until - now, 0.0), target.in_flight))
             target.in_flight += 1
             return target
 
     def end(self, target: Target) -> None:
-        """Notes that an attempt is over."""
+        """Records that an attempt has ended."""
         with self._lock:
             target.in_flight -= 1
 
     def worked(self, target: Target) -> None:
-        """Notes that a target answered."""
+        """Records that a target answered."""
         if target.failures:
             target.failures = 0
             target.speaks_tls = None
             target.rests_until = 0.0
 
     def failed(self, target: Target, retry_after: float | None) -> float:
-        """Notes that a target is unavailable, and returns the seconds until any target may be tried.
+        """Records that a target is unavailable, and returns the seconds until any target may be tried.
 
         Args:
             target: The target.

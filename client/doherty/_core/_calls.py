@@ -1,4 +1,4 @@
-"""The calls with one reply, in as many attempts as they take."""
+"""The unary calls, with their retries."""
 
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generation[Any]]":
-    """Asks for a whole answer."""
+    """Requests a whole answer."""
     attempts = dispatch.begin_call(planned.options)
     started = perf_counter()
     with start_trace(planned.request, stream=False) as attempts.trace:
@@ -36,21 +36,21 @@ def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generati
 def count_tokens(
     dispatch: Dispatch, prompt: "TextPrompt", *, system: str | None, model: str | None, options: "CallOptions"
 ) -> Actions[int]:
-    """Asks for the number of tokens of a prompt."""
+    """Requests the number of tokens of a prompt."""
     request = count_request(prompt, system=system, model=model)
     reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(options))
     return int(reply.prompt_tokens)
 
 
 def model(dispatch: Dispatch, *, options: "CallOptions") -> "Actions[ModelInfo]":
-    """Asks what a server serves."""
+    """Requests the description of a deployment."""
     from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
     return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(options))))
 
 
 def latency(dispatch: Dispatch, window: float | None, *, options: "CallOptions") -> "Actions[Latency]":
-    """Asks how fast a server has been over the last `window` seconds."""
+    """Requests the latency of a server over the last `window` seconds."""
     from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
     request = latency_request(window)

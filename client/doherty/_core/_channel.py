@@ -1,4 +1,4 @@
-"""Which addresses a client connects to, and with which options of gRPC."""
+"""The addresses and the gRPC channel options of a client."""
 
 import os
 import re
@@ -20,7 +20,7 @@ Interceptor = (
 )
 
 ChannelOptions = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
-"""Options of a channel by their names in gRPC, as "grpc.max_send_message_length"."""
+"""Channel options by their names in gRPC, for example "grpc.max_send_message_length"."""
 
 _IPV4: Final = re.compile(r"[0-9.]+")
 _PORT: Final = re.compile(r":([0-9]+)(?=,|$)")
@@ -28,7 +28,7 @@ _MAX_PORT: Final = 65535
 
 
 def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The given targets, else those of the environment, else the server on this machine.
+    """Returns the given targets; without any, those of the environment, or else the server on this machine.
 
     Args:
         target: One server, or several separated by commas, or a sequence of them, each as "host:port" or as a name that
@@ -59,14 +59,14 @@ def choose_targets(target: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def is_loopback(target: str) -> bool:
-    """Whether what is sent to a target stays on this machine."""
+    """Whether a target is on this machine, so that nothing sent to it leaves the machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     return all(map(_is_this_machine, _hosts(target)))
 
 
 def _is_this_machine(host: str) -> bool:
-    # RFC 6761: names under localhost are this machine, in any case, also with the dot of the root.
+    # RFC 6761: names under localhost mean this machine; case and a trailing dot do not matter.
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -81,7 +81,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def is_several(target: str) -> bool:
-    """Whether there may be several servers behind one target: a name in DNS, or a list of addresses."""
+    """Whether a target may have several servers: if it is a DNS name or a list of addresses."""
     hosts = _hosts(target)
     return len(hosts) > 1 or not (is_loopback(target) or ":" in hosts[0] or _IPV4.fullmatch(hosts[0]))
 
@@ -98,47 +98,47 @@ def _hosts(target: str) -> list[str]:
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.primary_user_agent", f"doherty-python/{__version__}"),
-    # An answer with 20 log probabilities a token is larger than gRPC's own 4 MiB from about 6,000 tokens on.
+    # With 20 log probabilities per token, an answer of about 6,000 tokens exceeds gRPC's default of 4 MiB.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # gRPC's core would repeat calls by itself, and we would take its attempts for the server's time.
+    # Otherwise, gRPC's core would retry calls itself, and its attempts would count as the server's time.
     ("grpc.enable_retries", 0),
-    # Finds a connection that died without a word during a long answer, half a minute later. An idle connection sends
-    # no pings. Our server allows a ping every 5 s; one with gRPC's default policy would end a call that is silent for
+    # Detects within half a minute that a connection was lost silently during a long answer. An idle connection sends
+    # no pings. Our server allows a ping every 5 s; a server with gRPC's default policy ends a call that is silent for
     # long with "too many pings".
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # The time for an answer to a ping, a minute by default; the line above is about acknowledgements by TCP.
+    # The time for the response to a ping, by default a minute. The line above is about TCP acknowledgements.
     ("grpc.http2.ping_timeout_ms", 10_000),
-    # Core's own are 1 s and 120 s: a server that was restarted would not be found again for minutes.
+    # gRPC's defaults are 1 s and 120 s: it could take minutes to reconnect to a restarted server.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # In spite of its name, this is the time to establish a connection. During the default of 20 s, calls would wait
-    # that could go to another target.
+    # Despite its name, this is the time to establish a connection. With the default of 20 s, calls would wait that
+    # could go to another target.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # A name is resolved again when a connection has ended, but no sooner than this after the last time. Core's own are
-    # 30 s, for which a server that was added gets no calls.
+    # gRPC resolves a name again when a connection has ended, but not sooner than this after the last time. With the
+    # default of 30 s, an added server would get no calls for that long.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 
-# gRPC would use the environment's proxy even for this machine, and the proxy would read the requests.
+# Otherwise, gRPC uses the environment's proxy even for this machine, and the proxy can read the requests.
 _THIS_MACHINE: Final = (("grpc.enable_http_proxy", 0),)
 
 # Round robin over all addresses of a name whose health service reports SERVING.
 _SEVERAL_SERVERS: Final = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
 
-# The same, but by how busy the servers say they are, with the status of each call.
+# The same, but weighted by the load that servers report with the status of each call.
 _SEVERAL_WEIGHTED: Final = _SEVERAL_SERVERS.replace("round_robin", "weighted_round_robin")
 
 
 def channel_options(
     target: str, *, weighted: bool = False, chosen: tuple[tuple[str, str | int], ...] = ()
 ) -> tuple[tuple[str, str | int], ...]:
-    """The options of the channel to a target.
+    """Returns the options of the channel to a target.
 
     Args:
-        target: Where it leads.
-        weighted: Whether several servers behind it get calls by how busy they are, and not in turn.
-        chosen: Options of the caller, which stand in place of ours of the same name.
+        target: The target.
+        weighted: Whether several servers behind it get calls according to their load, instead of in turn.
+        chosen: Options of the caller, which override ours of the same name.
     """
     here = _THIS_MACHINE if is_loopback(target) else ()
     config = _SEVERAL_WEIGHTED if weighted else _SEVERAL_SERVERS
@@ -149,7 +149,7 @@ def channel_options(
 
 
 def check_channel_options(options: ChannelOptions | None) -> tuple[tuple[str, str | int], ...]:
-    """Checks the options of a caller. gRPC would fail at the first call, without their name.
+    """Checks the options of a caller. gRPC would fail only at the first call, without naming them.
 
     Raises:
         TypeError: They have a wrong type.
@@ -163,10 +163,10 @@ def check_channel_options(options: ChannelOptions | None) -> tuple[tuple[str, st
 
 
 def check_interceptors(interceptors: Sequence[object], *, asynchronous: bool) -> tuple[object, ...]:
-    """Checks interceptors, which gRPC would do at the first call.
+    """Checks interceptors. gRPC would fail only at the first call.
 
     Raises:
-        TypeError: One is of another kind than the client needs.
+        TypeError: An interceptor is not of the kind that the client needs.
     """
     module, kinds = ("grpc.aio", grpc.aio.ClientInterceptor) if asynchronous else ("grpc", Interceptor)
     for interceptor in interceptors:

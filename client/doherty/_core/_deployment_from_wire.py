@@ -1,4 +1,4 @@
-"""Turns what a deployment reports about itself into the dataclasses that callers get."""
+"""Converts the messages about a deployment to the dataclasses of the SDK."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def model_from_wire(model: "model_pb2.GetModelResponse") -> ModelInfo:
-    """What a deployment serves."""
+    """Converts the reply of GetModel."""
     limits, sampling = model.limits, model.default_sampling
     return ModelInfo(
         model=model.model,
@@ -40,7 +40,7 @@ def model_from_wire(model: "model_pb2.GetModelResponse") -> ModelInfo:
 
 
 def latency_from_wire(latency: "latency_service_pb2.GetLatencyResponse") -> Latency:
-    """How fast a server has been."""
+    """Converts the reply of GetLatency."""
     return Latency(
         window=seconds(latency.window),
         answers=latency.answers,

@@ -11,12 +11,12 @@ class TopLogprob(Result):
 
     token_id: int = 0
     token: bytes = b""
-    """Its bytes, which need not be a whole code point."""
+    """The bytes of the token, which may be only a part of a code point."""
     logprob: float = 0.0
 
     @property
     def text(self) -> str:
-        """Its bytes as UTF-8, with U+FFFD for what is no whole code point."""
+        """The bytes decoded as UTF-8, with U+FFFD in place of incomplete code points."""
         return self.token.decode(errors="replace")
 
 
@@ -26,14 +26,14 @@ class TokenLogprob(Result):
 
     token_id: int = 0
     token: bytes = b""
-    """Its bytes, which need not be a whole code point."""
+    """The bytes of the token, which may be only a part of a code point."""
     logprob: float = 0.0
     top: tuple[TopLogprob, ...] = ()
     """The most probable tokens at this position, as many as were requested, the most probable one first."""
 
     @property
     def text(self) -> str:
-        """Its bytes as UTF-8, with U+FFFD for what is no whole code point."""
+        """The bytes decoded as UTF-8, with U+FFFD in place of incomplete code points."""
         return self.token.decode(errors="replace")
 
 

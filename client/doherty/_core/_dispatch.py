@@ -1,4 +1,4 @@
-"""What the calls of one client share: targets, retry budget, and the decision what follows a failed attempt."""
+"""The common state of the calls of a client: its targets, its key and its retry budget."""
 
 import os
 import sys
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from doherty.v1.request_pb2 import GenerateRequest
 
 _LONGEST_LOOK: Final = 1.0
-"""How many seconds a server has to say whether it speaks TLS."""
+"""The seconds that a test for TLS may take."""
 
 
 class Shared:
-    """What clients on the same connections share."""
+    """The common state of clients on the same connections."""
 
     def __init__(self, settings: Settings) -> None:
         self.targets = Targets(settings.targets)
         self.budget = Budget((settings.retry or RetryPolicy()).budget)
         self.disconnected = False
-        """Whether the connections were closed: no call goes on."""
+        """Whether the connections were closed. Then no call continues."""
         self.pid: int | None = None
         """The process of the first call; None before that."""
 
 
 class Dispatch:
-    """Chooses a target for every attempt, and decides what follows one that failed. Threads may share it."""
+    """Chooses a target for every attempt, and decides what happens after a failed one. Thread-safe."""
 
     def __init__(self, settings: Settings, shared: Shared | None = None) -> None:
-        """`shared` is that of the client that has the connections, if this one only uses them."""
+        """`shared` is the state of the client that owns the connections, if this client only uses them."""
         self.settings = settings
         self.shared = shared or Shared(settings)
         self.targets = self.shared.targets
         self.closed = False
-        """Whether the client was closed: it begins no more calls."""
+        """Whether the client was closed. Then it starts no more calls."""
         self._metadata = settings.fixed_metadata()
-        """What every attempt sends; None if a callable gives the key."""
+        """The metadata of every attempt; None if a callable returns the key."""
         size = (settings.retry or RetryPolicy()).budget
         self._budget = self.shared.budget if self.shared.budget.size == size else Budget(size)
 
     def begin_call(self, options: CallOptions, *, resume: bool = False) -> CallAttempts:
-        """Begins a call.
+        """Starts a call.
 
         Args:
-            options: Its timeout, which is that of all attempts together, its retries and its metadata.
+            options: The timeout of all attempts together, the retries and the metadata.
             resume: Whether an answer that is cut off can be resumed.
         """
         self.check_usable()
@@ -73,7 +73,7 @@ class Dispatch:
         return attempts
 
     def begin_only_attempt(self, seconds: float | None, whose_timeout: str) -> CallAttempts:
-        """Begins an attempt of at most this time that is not repeated."""
+        """Starts an attempt with this timeout and without retries."""
         self.check_usable()
         return CallAttempts(None, self._budget, seconds, resume=False, whose_timeout=whose_timeout)
 
@@ -91,10 +91,10 @@ class Dispatch:
         self.check_process()
 
     def check_process(self) -> None:
-        """Checks that the process is the one that made the client's first call.
+        """Checks that this process made the client's first call.
 
         Raises:
-            ForkError: It is not.
+            ForkError: Another process did, and this one was forked from it.
         """
         if self.shared.pid != os.getpid() and self.shared.pid is not None:
             raise ForkError(
@@ -103,11 +103,11 @@ class Dispatch:
             )
 
     def is_of_this_process(self) -> bool:
-        """Tells whether the client was first used in the running process: in a fork of it, gRPC must be left alone."""
+        """Whether this process made the client's first call. A forked process must not touch gRPC's objects."""
         return self.shared.pid in (None, os.getpid())
 
     def begin_attempt(self, attempts: CallAttempts) -> Actions[Target]:
-        """Chooses the target of a call's next attempt, which counts as running there until `targets.end`."""
+        """Chooses the target of a call's next attempt. The attempt counts as running on it until `targets.end`."""
         if self.shared.disconnected:
             raise ClientClosedError("The client was closed.")
         attempts.shared_metadata = (
@@ -129,13 +129,13 @@ class Dispatch:
     def fetch_metadata(self, attempts: CallAttempts) -> Actions[Pairs]:
         """Gets the key for a call's next attempt, and returns the metadata of the client's calls.
 
-        An exception of the caller's callable is raised as it is.
+        Raises the exception of the caller's callable, if it raised one.
         """
         key = yield from self.settings.key.pairs(attempts.remaining())
         return Pairs((*key, *self.settings.metadata))
 
     def send(self, rpc: Rpc, target: Target, request: "Message", attempts: CallAttempts) -> Send:
-        """The action that sends a request within what is left of the call's time."""
+        """Returns the action that sends a request with the remaining time of the call as its timeout."""
         label = getattr(request, "request_id", None)
         attempts.log.begin(rpc, target.name, max(attempts.count, 1), label, attempts.trace)
         return Send(
@@ -152,23 +152,23 @@ class Dispatch:
     def after(
         self, error: BaseException | None, target: Target, attempts: CallAttempts, *, begun: bool = False
     ) -> Actions[float | DohertyError]:
-        """Decides what follows an attempt that failed.
+        """Decides what happens after a failed attempt.
 
         Args:
-            error: What gRPC raised; None for a stream that ended without a summary.
-            target: Where it ran.
-            attempts: The call that it belongs to.
-            begun: Whether something of the answer was received, by this attempt or one before it.
+            error: The exception that gRPC raised; None for a stream that ended without a summary.
+            target: The target of the attempt.
+            attempts: The attempts of the call.
+            begun: Whether a part of the answer was received, by this attempt or an earlier one.
 
         Returns:
-            The seconds to wait before the next attempt, or what is to be raised instead of one.
+            The seconds to wait before the next attempt, or the exception to raise if there is no next one.
         """
         if self.shared.disconnected:
-            # Closing a channel cancels its calls, and a call on a closed one is a ValueError or a UsageError.
+            # Closing a channel cancels its calls, and a call on a closed channel raises ValueError or UsageError.
             return ClientClosedError("The client was closed.")
         if error is not None and not isinstance(error, grpc.RpcError):
             raise error
-        from doherty._core._explain import explain  # noqa: PLC0415 - only a failed call pays for it
+        from doherty._core._explain import explain  # noqa: PLC0415 - needed only after a failure
         from doherty._core._status import read_status  # noqa: PLC0415
 
         status = read_status(error, timed_out=attempts.remaining() == 0)
@@ -180,7 +180,7 @@ class Dispatch:
         if pause is None:
             status = attempts.final_status(status)
             if not status.answered and status.may_pass(begun=begun):
-                # Core and proxies have several codes for a broken connection. Callers get one for all of them.
+                # gRPC's core and proxies have several codes for a broken connection. Callers get a single one.
                 status = replace(status, code=grpc.StatusCode.UNAVAILABLE)
             return explain(
                 status,
@@ -195,9 +195,9 @@ class Dispatch:
         return pause
 
     def _find_obstacle(self, status: "Status", target: Target, attempts: CallAttempts) -> "Actions[Obstacle | None]":
-        """What kept an attempt from reaching a server.
+        """Returns why an attempt did not reach a server.
 
-        A server that wants TLS ends a connection in plaintext without a word, so it is asked once.
+        A server with TLS closes a plaintext connection without a message. So a server that does is tested for TLS once.
         """
         from doherty._core._unreachable import address_of_silent_server, find_obstacle  # noqa: PLC0415 - as above
 
@@ -214,8 +214,8 @@ class Dispatch:
 
 
 def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:
-    """Begins the trace of a call."""
-    # A program that uses OpenTelemetry has loaded it by now. Loading it here would cost all other programs time.
+    """Starts the trace of a call."""
+    # A program that uses OpenTelemetry has imported it by now. An import here would slow down all other programs.
     if "opentelemetry.trace" not in sys.modules:
         return NO_TRACE
     from doherty._core._span import SpanTrace  # noqa: PLC0415 - optional

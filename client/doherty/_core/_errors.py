@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """What is wrong with one field of a request."""
+    """Describes a problem with one field of a request."""
 
     field: str
     """The path of the field, for example "sampling.temperature"."""
@@ -49,7 +49,7 @@ class RpcError(DohertyError):
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
 
-    def __init__(  # noqa: PLR0913 - one parameter for each thing that a status tells
+    def __init__(  # noqa: PLR0913 - one parameter for each part of a status
         self,
         message: str,
         *,
@@ -62,16 +62,16 @@ class RpcError(DohertyError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        """What went wrong and, if known, what to do."""
+        """Describes the problem and, if known, its solution."""
         self.code = code or type(self).code
         """The status."""
         self.reason = reason
-        """What went wrong, stable and machine-readable; None if the server did not say. FIRST_TOKEN_TIMEOUT and
+        """The error reason, stable and machine-readable; None if the server did not say. FIRST_TOKEN_TIMEOUT and
         IDLE_TIMEOUT are the client's own."""
         self.request_id = request_id
         """The id under which the server logged the call; None if the server did not say."""
         self.field_violations = tuple(field_violations)
-        """The fields at fault."""
+        """The invalid fields."""
         self.retry_after = retry_after
         """The seconds after which to try again; None if the server did not say."""
         self.timings = timings

@@ -1,4 +1,4 @@
-"""Notes what happens to a stream."""
+"""Records the events of a stream."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
 Kind = Literal["started", "lost", "resumed"]
 
 REQUEST_ID: Final = "doherty-request-id"
-"""The initial metadata that a server sends when it has admitted a request and has nothing of the answer yet."""
+"""The initial metadata with which a server reports that it has admitted a request, before the answer begins."""
 
 
 class Happened(NamedTuple):
-    """What `_events` makes an event of when a caller asks for it. Its classes take time to define."""
+    """The data of an event. The event itself is created when a caller reads it: importing its classes takes time."""
 
     kind: Kind
     target: str
     text: str
-    """The id of the request; of a loss, what was said."""
+    """The id of the request; for a lost server, the error message."""
 
 
 class EventLog:
-    """Notes what happens to a stream besides its deltas, over all its attempts."""
+    """Records the events of a stream other than deltas, over all attempts."""
 
     is_admitted = False
-    """Whether the server of the running attempt has admitted the request."""
+    """Whether the server of the current attempt has admitted the request."""
     request_id: str | None = None
-    """The id from the last server that admitted the request; None if none has."""
+    """The request id from the last server that admitted the request; None if no server has."""
     _target = ""
 
     def __init__(self, log: "AttemptLog") -> None:
-        """`log` has the log lines of the call."""
+        """`log` writes the log lines of the call."""
         self._log = log
         self.unread: deque[Happened] = deque()
-        """What was not reported yet."""
+        """Events that the caller has not read yet."""
 
     def begin_attempt(self, target: str) -> None:
-        """Notes where the next attempt goes."""
+        """Records the server of the next attempt."""
         self._target = target
         self.is_admitted = False
 
     def read_metadata(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-        """Notes the initial metadata of the running attempt, and returns whether they say that it was admitted.
+        """Records the initial metadata of the current attempt. Returns whether it says that the request was admitted.
 
-        A server that does not say so, such as an older one, sends them with its first message or its status.
+        Older servers do not say so. They send the initial metadata with the first message or with the status.
         """
         for name, value in metadata or ():
             if name == REQUEST_ID and isinstance(value, str):
@@ -56,7 +56,7 @@ class EventLog:
         return False
 
     def admit(self, request_id: str) -> None:
-        """Notes that the running attempt was admitted: its server said so, or sent something of the answer."""
+        """Records that the request was admitted: the server reported it, or sent a part of the answer."""
         if self.is_admitted:
             return
         self.is_admitted = True
@@ -65,14 +65,14 @@ class EventLog:
         self.request_id = self._log.request_id = request_id
 
     def lose(self, error: BaseException | None) -> None:
-        """Notes that the running attempt failed and another one follows.
+        """Records that the current attempt failed and another one follows.
 
         Args:
-            error: What gRPC raised; None for a stream that ended without a summary.
+            error: The exception that gRPC raised; None for a stream that ended without a summary.
         """
         if not self.is_admitted:
             return
-        from doherty._core._status import read_status  # noqa: PLC0415 - only a failed call pays for it
+        from doherty._core._status import read_status  # noqa: PLC0415 - needed only after a failure
 
         status = read_status(error if isinstance(error, grpc.RpcError) else None)
         self.unread.append(Happened("lost", self._target, status.message))

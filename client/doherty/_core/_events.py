@@ -60,5 +60,5 @@ _CLASSES: "dict[Kind, type[StreamStarted | ServerLost | StreamResumed]]" = {
 
 
 def make_event(happened: "Happened") -> StreamStarted | ServerLost | StreamResumed:
-    """The event for what has happened."""
+    """Creates the event."""
     return _CLASSES[happened.kind](happened.target, happened.text)

@@ -1,4 +1,4 @@
-"""The error of this package that a failed call is raised as."""
+"""Converts the status of a failed call to an exception of this package."""
 
 from typing import Final
 
@@ -42,7 +42,7 @@ _MESSAGE_TOO_LARGE: Final = "message larger than max"
 _METADATA_TOO_LARGE: Final = "metadata size exceeds"
 
 
-def explain(  # noqa: PLR0913 - what a message tells
+def explain(  # noqa: PLR0913 - the parts of a message
     status: Status,
     *,
     target: str,
@@ -52,16 +52,16 @@ def explain(  # noqa: PLR0913 - what a message tells
     deadline: str | None = None,
     before: str | None = None,
 ) -> RpcError:
-    """Makes the exception to raise for a failed call.
+    """Creates the exception for a failed call.
 
     Args:
-        status: How the call ended.
+        status: The status of the call.
         target: The server's address, for the message.
         begun: Whether a part of the answer was received, so that the server was reachable.
         attempts: The number of attempts.
         elapsed: The seconds that they took.
-        deadline: The call's own time limit and who set it, if its time is over.
-        before: What the attempt before the last one failed with.
+        deadline: The call's timeout and its origin, if it has passed.
+        before: The error message of the attempt before the last one.
     """
     if status.code is grpc.StatusCode.UNAVAILABLE:
         message = _unavailable(status, target, begun=begun)
@@ -81,7 +81,7 @@ def explain(  # noqa: PLR0913 - what a message tells
 
 
 def _kind(status: Status) -> type[RpcError]:
-    # Core uses one code for what it refuses because of its size, and for a lack of memory.
+    # gRPC's core uses the same code for messages that are too large and for a lack of memory.
     if not status.answered and status.code is grpc.StatusCode.RESOURCE_EXHAUSTED and _is_too_large(status.message):
         return InvalidRequestError
     return _KINDS.get(status.code, InternalError)

@@ -1,4 +1,4 @@
-"""Turns an answer from the wire into the dataclasses that callers get."""
+"""Converts the messages of an answer to the dataclasses of the SDK."""
 
 import math
 import struct
@@ -30,12 +30,12 @@ FINISH_REASONS: Final = {
 
 
 def seconds(duration: Duration) -> float:
-    """A duration in seconds."""
+    """Converts a duration to seconds."""
     return duration.seconds + duration.nanos / 1e9
 
 
 def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[TokenLogprob, ...] | None":
-    """Log probabilities, None where there are none."""
+    """Converts log probabilities; returns None if there are none."""
     if not logprobs:
         return None
     from doherty._core._details import TokenLogprob, TopLogprob  # noqa: PLC0415 - few calls ask for them
@@ -54,7 +54,7 @@ def logprobs_from_wire(logprobs: "Sequence[answer_pb2.TokenLogprob]") -> "tuple[
 def generation_from_reply(
     reply: "generation_service_pb2.GenerateResponse", elapsed: float | None, metadata: ReplyMetadata
 ) -> Generation[None]:
-    """A whole answer that took the caller `elapsed` seconds; None after a retry."""
+    """Converts the reply of Generate. `elapsed` is the duration of the call in seconds; None after a retry."""
     return generation_from_parts(
         reply.start,
         reply.summary,
@@ -76,7 +76,7 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
     token_ids: tuple[int, ...] | None,
     logprobs: "tuple[TokenLogprob, ...] | None",
 ) -> Generation[None]:
-    """A whole answer from how it began and ended, and what came between."""
+    """Creates an answer from its first part (`start`), its last part (`summary`), and the text between them."""
     timings, usage = timings_from_wire(summary.timings), summary.usage
     return Generation(
         text=text,
@@ -103,12 +103,12 @@ def generation_from_parts(  # noqa: PLR0913 - the parts of an answer
 
 
 def finish_reason(summary: answer_pb2.Summary) -> FinishReason:
-    """Why an answer ended."""
+    """Converts the finish reason."""
     return FINISH_REASONS.get(summary.finish_reason, FinishReason.OTHER)
 
 
 def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
-    """The server's timings."""
+    """Converts the server's timings."""
     # Every answer has these, so they are read as cheaply as possible.
     has = timings.HasField
     return Timings(
@@ -122,7 +122,7 @@ def timings_from_wire(timings: answer_pb2.Timings) -> Timings:
 
 
 def timings_from_header(header: str | bytes | None) -> Timings | None:
-    """The server's timings from the trailing metadata `server-timing`, which failed calls have too."""
+    """Reads the server's timings from the trailing metadata `server-timing`, which failed calls also have."""
     if not isinstance(header, str):
         return None
     spans = {}
@@ -146,7 +146,7 @@ def _speculation(summary: answer_pb2.Summary) -> "Speculation | None":
 
 
 def optional(message: "Message", field: str) -> Any:
-    """The value of a field with presence, durations in seconds; None if it is absent."""
+    """Returns the value of a field with presence, a duration in seconds; None if it is not set."""
     if not message.HasField(field):
         return None
     value = getattr(message, field)
@@ -157,7 +157,7 @@ def optional(message: "Message", field: str) -> Any:
 
 
 def _shortest_decimal(value: float) -> float:
-    """The shortest decimal for a 32-bit float: 0.9 instead of its exact value 0.89999998."""
+    """Returns the shortest decimal for a 32-bit float: 0.9 instead of its exact value 0.89999998."""
     if not math.isfinite(value):
         return value
     decimals = (float(f"{value:.{digits}g}") for digits in range(6, _ENOUGH_DIGITS + 1))

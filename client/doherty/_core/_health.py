@@ -55,20 +55,20 @@ class Health(StrEnum):
 
 
 def health_from_wire(reply: Int32Value) -> Health:
-    """The health in a reply."""
+    """Returns the health in a reply."""
     return {1: Health.SERVING, 2: Health.NOT_SERVING}.get(reply.value, Health.UNKNOWN)
 
 
 def check_health(dispatch: "Dispatch", *, timeout: "Timeout", accept_model: bool = False) -> Actions[Health]:
-    """Asks the targets one after the other until one serves; if none does, returns what the last one answered.
+    """Checks the targets one after the other until one serves. If none does, returns the health of the last one.
 
     Args:
-        dispatch: Of the client.
-        timeout: Of all targets together.
-        accept_model: Whether a server without a health service serves if it tells its model.
+        dispatch: The dispatch of the client.
+        timeout: The timeout of all checks together.
+        accept_model: Whether a server without a health service counts as serving if it answers GetModel.
 
     Raises:
-        DohertyError: None answers, or the client is closed.
+        DohertyError: No target answered, or the client is closed.
     """
     seconds = choose_timeout(timeout, dispatch.settings.timeout)
     ends_at = None if seconds is None else monotonic() + seconds
@@ -77,7 +77,7 @@ def check_health(dispatch: "Dispatch", *, timeout: "Timeout", accept_model: bool
     health: Health | None = None
     failure: RpcError | None = None
     for index, target in enumerate(targets):
-        # A target that does not answer leaves time for those behind it.
+        # A target that does not answer must leave time for the next ones.
         share = None if ends_at is None else max(0.0, ends_at - monotonic()) / (len(targets) - index)
         answer = yield from _check(
             dispatch, target, dispatch.begin_only_attempt(share, whose), accept_model=accept_model
@@ -113,11 +113,12 @@ def _check(
 
 
 def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
-    """Returns when one of the targets serves.
+    """Returns as soon as one of the targets serves.
 
     Raises:
-        DeadlineExceededError: None did in time.
-        DohertyError: They are no Doherty servers or cannot be talked to with these settings, or the client was closed.
+        DeadlineExceededError: No target served in time.
+        DohertyError: The targets are not Doherty servers or cannot be called with these settings, or the client was
+            closed.
     """
     seconds = choose_timeout(timeout, dispatch.settings.timeout)
     ends_at = inf if seconds is None else monotonic() + seconds
@@ -142,7 +143,7 @@ def wait_ready(dispatch: "Dispatch", *, timeout: "Timeout") -> Actions[None]:
                 raise
             seen = error.reason or "no connection"
         except DeadlineExceededError:
-            pass  # The last check has little time, so its timeout says nothing.
+            pass  # The last check has little time, so its timeout is not informative.
         remaining = ends_at - monotonic()
         if remaining <= 0:
             names = ", ".join(dispatch.settings.targets)

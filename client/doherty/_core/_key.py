@@ -11,32 +11,32 @@ from doherty._core._metadata import NO_PAIRS, Pairs
 
 
 class ApiKey:
-    """A key, or the callable that gives one for each attempt, or neither. Its repr does not show it."""
+    """A key, a callable that returns a key for each attempt, or neither. The repr does not show the key."""
 
     def __init__(self, key: str | KeySource | None) -> None:
-        """None takes the environment's.
+        """None selects the key of the environment.
 
         Raises:
-            TypeError: It is neither a str nor a callable.
-            ValueError: It cannot be sent in a header.
+            TypeError: The key is neither a str nor a callable.
+            ValueError: The key cannot be sent in a header.
         """
         chosen = os.environ.get("DOHERTY_API_KEY") if key is None else key
         self._source = chosen if callable(chosen) else None
         self.fixed = None if callable(chosen) else _pairs(chosen or "")
-        """The metadata with the key; None if a callable gives it."""
+        """The metadata with the key; None if a callable returns the key."""
 
     def __bool__(self) -> bool:
         return self._source is not None or bool(self.fixed)
 
     def pairs(self, timeout: float | None) -> Actions[Pairs]:
-        """The metadata with the key.
+        """Returns the metadata with the key.
 
         Args:
-            timeout: The seconds that a callable may take, where it can be interrupted.
+            timeout: Maximum duration of the callable in seconds, for clients that can interrupt it.
 
         Raises:
-            TypeError: A callable returned no str.
-            ValueError: What it returned cannot be sent in a header.
+            TypeError: The callable did not return a str.
+            ValueError: The returned key cannot be sent in a header.
         """
         if self._source is None:
             return self.fixed or NO_PAIRS
@@ -50,10 +50,10 @@ class ApiKey:
         return _pairs(key)
 
     def check_exposure(self, targets: Sequence[str], *, encrypted: bool, insecure: bool) -> None:
-        """Checks that the key does not leave this machine unencrypted.
+        """Checks that the key is not sent to another machine without encryption.
 
         Raises:
-            ValueError: It would.
+            ValueError: It would be.
         """
         exposed = [target for target in targets if not is_loopback(target)]
         if self and exposed and not encrypted and not insecure:

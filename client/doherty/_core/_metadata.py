@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 Metadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
-"""Names and values. The value of a name that ends with "-bin" is bytes, any other is printable ASCII."""
+"""Names and values. If a name ends with "-bin", its value is bytes; all other values are printable ASCII."""
 
 _NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _TEXT: Final = re.compile(r"[\x20-\x7e]*")
@@ -14,11 +14,11 @@ _OWN_PREFIXES: Final = ("grpc-", "doherty-")
 _SET_BY_GRPC: Final = frozenset({"te", "content-type", "content-length", "user-agent", "host"})
 """gRPC drops these if a caller sets them."""
 _OF_HTTP_1: Final = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
-"""HTTP/2 has no such headers, and proxies refuse them (RFC 9113, 8.2.2)."""
+"""HTTP/2 forbids these headers, and proxies refuse them (RFC 9113, 8.2.2)."""
 
 
 class Pairs(tuple[tuple[str, str | bytes], ...]):
-    """Metadata as gRPC takes it. Its repr has the names alone, because a value may be a secret."""
+    """Metadata in gRPC's format. The repr shows only the names, because a value may be a secret."""
 
     __slots__ = ()
 
@@ -30,11 +30,11 @@ NO_PAIRS: Final = Pairs()
 
 
 def check_metadata(metadata: Metadata | None) -> Pairs:
-    """Checks metadata, and returns it as gRPC takes it, with names in lower case.
+    """Checks metadata, and returns it in gRPC's format, with names in lower case.
 
     Raises:
-        TypeError: It has a wrong type.
-        ValueError: A name or a value cannot be sent, or the name is reserved. No message contains a value.
+        TypeError: The metadata has a wrong type.
+        ValueError: A name or a value cannot be sent, or the name is reserved. The message contains no value.
     """
     if metadata is None:
         return NO_PAIRS
@@ -45,7 +45,7 @@ def check_metadata(metadata: Metadata | None) -> Pairs:
 
 
 def merge(pairs: Pairs, other: Pairs) -> Pairs:
-    """Both; where they have the same name, only what `other` has for it."""
+    """Returns both. Entries of `other` override those with the same name."""
     if not other or not pairs:
         return other or pairs
     names = {name for name, _ in other}

@@ -1,4 +1,4 @@
-"""What the SDK calls the fields of a request."""
+"""The SDK's names for the fields of a request."""
 
 import re
 from dataclasses import fields
@@ -18,7 +18,7 @@ _OPTIONS: Final = frozenset(field.name for field in fields(GenerateOptions))
 
 
 def name_as_sdk(message: str) -> str:
-    """A server's message with the parameters of `generate` and GenerateOptions in place of the contract's paths."""
+    """Replaces the contract's paths in a message by the parameters of `generate` and GenerateOptions."""
     return _PATH.sub(_name, message)
 
 

@@ -1,30 +1,30 @@
-"""What can keep a call from reaching a server."""
+"""The reasons why a call does not reach a server."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class Obstacle(StrEnum):
-    """What kept a call from reaching a server. All but the first two are reasons of UnavailableError."""
+    """Why a call did not reach a server. All but the first two are reasons of UnavailableError."""
 
     NOT_READY = "NOT_READY"
-    """No server listens there, or it does not take calls yet."""
+    """No server listens at the address, or it does not accept calls yet."""
     CONNECTION_ENDED = "CONNECTION_ENDED"
-    """A server ended a new encrypted connection, which it does if it wants a certificate from its callers."""
+    """A server closed a new encrypted connection. Servers do that if they require a client certificate."""
     UNKNOWN_NAME = "UNKNOWN_NAME"
-    """DNS does not have the name."""
+    """The name does not exist in DNS."""
     TLS_REQUIRED = "TLS_REQUIRED"
-    """The server speaks TLS, and this client plaintext."""
+    """The server uses TLS, but this client plaintext."""
     TLS_NOT_SPOKEN = "TLS_NOT_SPOKEN"
-    """The server speaks plaintext, and this client TLS."""
+    """The server uses plaintext, but this client TLS."""
     CERTIFICATE_NOT_TRUSTED = "CERTIFICATE_NOT_TRUSTED"
-    """The server's certificate has no trusted authority, has expired, or is for another name."""
+    """The server's certificate is not from a trusted authority, has expired, or is for another name."""
 
     @property
     def reason(self) -> str | None:
-        """The reason of the UnavailableError; None if it is nothing that a program could tell apart."""
+        """The reason of the UnavailableError; None for the two that have none."""
         return None if self in (Obstacle.NOT_READY, Obstacle.CONNECTION_ENDED) else self.value
 
 
 MISTAKES: Final = frozenset({Obstacle.TLS_REQUIRED, Obstacle.TLS_NOT_SPOKEN, Obstacle.CERTIFICATE_NOT_TRUSTED})
-"""What no retry changes."""
+"""Mistakes in the configuration, which a retry cannot fix."""

@@ -1,4 +1,4 @@
-"""What a caller may pass as a prompt, and how it gets into a request."""
+"""The types of prompts, and their conversion to a request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from doherty.v1.request_pb2 import GenerateRequest
 from doherty.v1.request_pb2 import Role as WireRole
 
 Role = Literal["system", "user", "assistant"]
-"""Who wrote a message."""
+"""The author of a message."""
 
 _ROLES: Final = {
     "system": WireRole.ROLE_SYSTEM,
@@ -55,7 +55,7 @@ Prompt = TextPrompt | TokenIds
 
 
 def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, system: str | None) -> None:
-    """Sets the one input field of a request that fits the prompt.
+    """Sets the input field of a request that corresponds to the type of the prompt.
 
     Args:
         request: The request to fill in.

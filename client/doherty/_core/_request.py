@@ -1,4 +1,4 @@
-"""Turns the parameters of a call into the message that goes over the wire."""
+"""Converts the parameters of a call to the message to send."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -23,7 +23,7 @@ MethodT = TypeVar("MethodT", bound=Callable[..., object])
 
 
 class PlannedRequest:
-    """A request for an answer, and what its caller expects of the answer."""
+    """A request for an answer, with the parts that the client itself handles: timeouts and the schema."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PlannedRequest:
         first_token_timeout: float | None,
         idle_timeout: float | None,
     ) -> None:
-        """The two timeouts are for one wait of a reader, in seconds; None is no end."""
+        """The two timeouts limit how long a reader waits for one message, in seconds; None means no limit."""
         self.request = request
         self.schema = schema
         self.options = options
@@ -43,18 +43,18 @@ class PlannedRequest:
 
     @property
     def needs_stream(self) -> bool:
-        """Whether the answer has to be streamed, because there is a timeout on its progress."""
+        """Whether the answer must be streamed, because a timeout limits its progress."""
         return self.first_token_timeout is not None or self.idle_timeout is not None
 
     def parse(self, generation: "Generation[None]") -> "Generation[Any]":
-        """The answer, with its text parsed if there is a schema.
+        """Returns the answer, with its text parsed if there is a schema.
 
         Raises:
             ParseError: The text does not fit the schema.
         """
         if self.schema is None:
             return generation
-        from doherty._core._schema import parse_answer  # noqa: PLC0415 - only a schema pays for it
+        from doherty._core._schema import parse_answer  # noqa: PLC0415 - needed only with a schema
 
         return parse_answer(generation, self.schema, self.request.continue_from.text)
 
@@ -81,7 +81,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
 ) -> PlannedRequest:
     """Builds the request for one answer from the parameters of `generate`.
 
-    The server checks ranges. This refuses only what could not be sent at all.
+    The server checks ranges. This function refuses only values that cannot be sent.
 
     Raises:
         TypeError: A parameter has a type that its field cannot take.
@@ -99,7 +99,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     if time_limit is not None:
         request.stopping.time_limit.FromTimedelta(_seconds("time_limit", time_limit))
     if schema is not None:
-        from doherty._core._schema import schema_text  # noqa: PLC0415 - only a schema pays for it
+        from doherty._core._schema import schema_text  # noqa: PLC0415 - needed only with a schema
 
         put(request.constraint, json_schema=schema_text(schema))
     if options is not None:
@@ -114,7 +114,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
 
 
 def shows_parameters(method: MethodT) -> MethodT:
-    """Shows the parameters of `plan_request` as those of a method that passes them on, in help() and in shells."""
+    """Gives a method the signature of `plan_request`, to which it passes its parameters, for help() and for shells."""
     shown = signature(method)
     parameters = (shown.parameters["self"], *signature(plan_request).parameters.values())
     vars(method)["__signature__"] = shown.replace(parameters=parameters)
@@ -138,13 +138,13 @@ def latency_request(window: float | None) -> GetLatencyRequest:
 
 
 def _put_options(request: GenerateRequest, options: "GenerateOptions") -> None:
-    """Sets the fields of a request that the options name.
+    """Sets the fields of a request from the options.
 
     Raises:
-        TypeError: They are no GenerateOptions, or an option has a type that its field cannot take.
+        TypeError: `options` is not a GenerateOptions, or an option has a type that its field cannot take.
         ValueError: An option has a value that its field cannot hold, or contradicts another parameter.
     """
-    from doherty._core._options import GenerateOptions  # noqa: PLC0415 - whoever has options has loaded it
+    from doherty._core._options import GenerateOptions  # noqa: PLC0415 - a caller with options has imported it already
 
     if not isinstance(options, GenerateOptions):
         raise TypeError(f"options= is a GenerateOptions, not {type(options).__name__}.")
@@ -191,7 +191,7 @@ def _put_constraint(request: GenerateRequest, options: "GenerateOptions") -> Non
 
 
 def _put_held_part(request: GenerateRequest, held: str | TokenIds) -> None:
-    """Sets the part of the answer that the caller holds; an empty one too, which is none."""
+    """Sets `continue_from`. An empty part has the same effect as none."""
     request.continue_from.SetInParent()
     if not isinstance(held, TokenIds):
         put(request.continue_from, text=held)

@@ -49,13 +49,13 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, Sequence):
         return [_plain(item) for item in value]
-    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - it has made the object
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - pydantic created the object, so it is imported already
 
     return _plain(to_jsonable_python(value))
 
 
 def _leaves(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The fields with the paths of those that are nested."""
+    """Yields the fields, nested ones with their paths."""
     leaves: list[tuple[str, Any]] = []
     for name, value in fields.items():
         if isinstance(value, dict) and value:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from doherty._core._result import Result
 
 if TYPE_CHECKING:
-    # Type checkers know it, whether or not it is installed: with its default, a bare `Generation` is one of anything.
+    # For type checkers: with the default, `Generation` without a parameter is Generation[Any].
     from typing_extensions import TypeVar
 
     from doherty._core._details import Speculation, TokenLogprob
@@ -24,7 +24,7 @@ else:
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended."""
+    """The reason why an answer ended."""
 
     STOP = "stop"
     """The model ended the answer, or it reached a stop text, a stop token or the end of a constraint."""
@@ -108,7 +108,7 @@ class ReplyMetadata(Result):
 
 
 def reply_metadata(initial: RawMetadata, trailing: RawMetadata) -> ReplyMetadata:
-    """The metadata of a reply from gRPC's."""
+    """Converts gRPC's metadata of a reply."""
     return ReplyMetadata(_join(initial), _join(trailing))
 
 
@@ -162,5 +162,5 @@ class Generation(Result, Generic[ParsedT_co]):
         return self.text
 
     def _repr_markdown_(self) -> str:
-        """The text, which models write in Markdown; JSON as a block of code."""
+        """Returns the text, because models write Markdown; with a schema, the JSON as a block of code."""
         return self.text if self.parsed is None else f"```json\n{self.text}\n```"

@@ -1,4 +1,4 @@
-"""The requests of further attempts."""
+"""The requests of the second and later attempts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 _RequestT = TypeVar("_RequestT", bound=Message)
 
 _SHORTEST_NANOSECONDS: Final = 1_000_000
-"""The time limit to send if there is no time left: the server answers with a summary at once."""
+"""The time limit to send if no time is left. The server then answers with a summary immediately."""
 
 
 def resumed_request(
     request: GenerateRequest, *, token_ids: Sequence[int] | None, text: str, request_id: str, model: str
 ) -> GenerateRequest | None:
-    """The request for the rest of an answer that was cut off.
+    """Returns the request for the rest of an answer that was cut off.
 
     Args:
-        request: The first request. It may itself have a `continue_from` of the caller.
+        request: The first request. It may contain a `continue_from` of the caller.
         token_ids: The ids of the tokens that were received; None if not all are known.
         text: The text that was received.
-        request_id: The id in the first server's log, so that both logs can be joined.
+        request_id: The id in the first server's log, so that the two logs can be joined.
         model: The model that answered. No other model may continue the answer.
 
     Returns:
-        None if the beginning of the received part is known only by ids and its end only by text.
+        None if only the ids of the beginning and only the text of the end are known.
     """
     resumed = GenerateRequest()
     resumed.CopyFrom(request)
@@ -45,7 +45,7 @@ def resumed_request(
 
 
 def shortened(request: _RequestT, attempts: "CallAttempts") -> _RequestT:
-    """The request of a call's next attempt: after the first one, its time limit is what remains of it."""
+    """Returns the request of a call's next attempt. After the first attempt, its time limit is the remaining time."""
     if attempts.count <= 1 or not isinstance(request, GenerateRequest) or not request.stopping.HasField("time_limit"):
         return request
     later = type(request)()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from doherty._core._status import Status
 
 _MOST_RESUMES: Final = 5
-"""A limit, so that a request that crashes servers does not reach one after the other."""
+"""A limit, so that a request that crashes servers does not crash one after the other."""
 
 _RESUME_SECONDS: Final = 60.0
 """How long a stream without a deadline tries to resume."""
@@ -27,10 +27,10 @@ _WAIT_SECONDS: Final = 60.0
 """How long a call without a deadline waits for a server that is not ready."""
 
 _CLOCK_SECONDS: Final = 0.05
-"""How much earlier than we gRPC may find that a deadline has passed."""
+"""gRPC may report that a deadline has passed up to this many seconds before our clock does."""
 
 _LEAST_SHARE: Final = 0.1
-"""An attempt that has less than this share of the call's time says nothing if that runs out."""
+"""If an attempt had less than this share of the call's time, its timeout is not evidence of a slow server."""
 
 _ATTEMPTS: Final = "doherty-attempts"
 """Metadata: the number of attempts before this one."""
@@ -51,21 +51,22 @@ class RetryPolicy:
     """
 
     max_attempts: int = 4
-    """The most attempts of a call, including the first. At least 1, which is no retry at all. Attempts of
+    """Maximum number of attempts of a call, including the first. At least 1, which disables retries. Attempts of
     `wait_for_ready` do not count."""
     wait_for_ready: bool = True
-    """Whether a call waits for a server that cannot be reached, or that starts or is replaced: as long as its timeout
-    allows, or 60 s without one. If not, such a call fails after `max_attempts`, too."""
+    """Whether a call waits for a server that cannot be reached, is starting, or is being replaced. It waits as long as
+    its timeout allows, or 60 s if it has none. If False, such a call fails after `max_attempts`, like any other."""
     initial_backoff: float = 0.1
-    """The longest pause before the second attempt, in seconds; the actual pause is random between 0 and this. If the
-    server asks for a pause, that is used instead. If another target is available, there is no pause."""
+    """Maximum pause before the second attempt, in seconds; the actual pause is random between 0 and this. If the server
+    requests a pause, that is used instead. If another target is available, there is no pause."""
     backoff_multiplier: float = 2.0
-    """The factor by which the longest pause grows with each attempt. At least 1."""
+    """The factor by which the maximum pause grows with each attempt. At least 1."""
     max_backoff: float = 2.0
     """The upper limit of the pause, in seconds."""
     budget: int = 100
-    """The retry budget of the client: the failed retries that all its calls together may make. A retry that succeeds is
-    given back, and ten calls that succeed at once earn one more. This keeps retries from making an outage worse."""
+    """The retry budget of the client: the number of failed retries that all its calls may make together. A successful
+    retry is returned to the budget, and every ten calls that succeed at the first attempt add one. So retries cannot
+    make an outage worse."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -79,21 +80,21 @@ class RetryPolicy:
 
 
 def limit_retries(policy: RetryPolicy | None, max_retries: int | None) -> RetryPolicy | None:
-    """The policy with another number of attempts, unless `max_retries` is None."""
+    """Returns the policy with `max_retries` retries; the same policy if that is None."""
     return policy if max_retries is None else replace(policy or RetryPolicy(), max_attempts=max_retries + 1)
 
 
 class Budget:
-    """The retries that the calls of one client have left. Threads may share it."""
+    """Counts the remaining retries of one client. Thread-safe."""
 
     def __init__(self, size: int) -> None:
-        """`size` is the number of retries to begin with, and the most it can grow to."""
+        """`size` is the initial and the maximum number of retries."""
         self.size = size
         self._most = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Takes one retry, and returns whether there was one."""
+        """Takes one retry. Returns False if none is left."""
         with self._lock:
             if self._left < _EARNS_ONE:
                 return False
@@ -101,21 +102,21 @@ class Budget:
             return True
 
     def earn(self, *, retried: bool) -> None:
-        """Notes that a call succeeded."""
+        """Records that a call succeeded."""
         with self._lock:
             self._left = min(self._left + (_EARNS_ONE if retried else 1), self._most)
 
 
 class CallAttempts:
-    """The attempts of one call, and the time that they have together."""
+    """The attempts of one call, and their common deadline."""
 
     # Defaults are attributes of the class: every call makes one of these objects, and few calls change all of them.
     count = 0
-    """How many attempts were begun."""
+    """The number of attempts that were started."""
     resumed = 0
-    """How many times the answer was resumed."""
+    """The number of times the answer was resumed."""
     last_failure: str | None = None
-    """What the last attempt that was followed by another one failed with."""
+    """The message of the last failed attempt after which another was made."""
     trace = NO_TRACE
     """The trace of the call."""
     shared_metadata = NO_PAIRS
@@ -130,7 +131,7 @@ class CallAttempts:
     _not_ready: "Status | None" = None
     """How the last attempt ended, if the call waits for its server."""
     _allowance: float | None = None
-    """The seconds that the running attempt has; None is no end."""
+    """The seconds that the current attempt may take; None means no limit."""
 
     def __init__(
         self,
@@ -141,14 +142,14 @@ class CallAttempts:
         resume: bool,
         whose_timeout: str = "the timeout of the call",
     ) -> None:
-        """Begins now.
+        """The call's time starts now.
 
         Args:
             policy: None means no retries.
             budget: Shared by all calls of the client.
-            timeout: The seconds that all attempts have; None is no end.
-            resume: Whether an answer that was cut off is resumed.
-            whose_timeout: Who set it, for messages.
+            timeout: The seconds that all attempts together may take; None means no limit.
+            resume: Whether an answer that is cut off is resumed.
+            whose_timeout: The origin of the timeout, for messages.
         """
         self._policy = policy or RetryPolicy()
         self._retry = policy is not None
@@ -163,12 +164,12 @@ class CallAttempts:
 
     @property
     def is_resuming(self) -> bool:
-        """Whether the answer was cut off and no more of it has come since."""
+        """Whether the answer was cut off, and no more of it has arrived since."""
         return self._lost_at is not None
 
     @property
     def metadata(self) -> Pairs:
-        """The metadata of the running attempt."""
+        """The metadata of the current attempt."""
         own = merge(self.shared_metadata, self.own_metadata)
         if self.trace.metadata:
             own = merge(own, Pairs(self.trace.metadata))
@@ -179,24 +180,24 @@ class CallAttempts:
         return Pairs(((_ATTEMPTS, str(before)), since, *own))
 
     def keep_reply_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
-        """Keeps what came with the reply, as gRPC has it."""
+        """Stores the metadata of the reply, in gRPC's format."""
         self._reply_metadata = initial, trailing
 
     @property
     def reply_metadata(self) -> ReplyMetadata:
-        """What came with the reply."""
+        """The metadata of the reply."""
         return reply_metadata(*self._reply_metadata)
 
     def elapsed(self) -> float:
-        """How many seconds the call has taken."""
+        """Returns the seconds since the call started."""
         return monotonic() - self._begun_at
 
     def remaining(self) -> float | None:
-        """How many seconds the call has left; None for no end."""
+        """Returns the seconds until the call's deadline; None if it has none."""
         return None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
 
     def passed_deadline(self) -> str | None:
-        """How long the call's time was and who set it, once it is over; None before that."""
+        """Describes the call's timeout once it has passed; None before that."""
         if self._ends_at is None or monotonic() < self._ends_at - _CLOCK_SECONDS:
             return None
         return f"{self._timeout:g} s ({self._whose_timeout})"
@@ -207,10 +208,10 @@ class CallAttempts:
         self._allowance = self.remaining()
 
     def final_status(self, status: "Status") -> "Status":
-        """How the call ended, where `status` is how its last attempt did.
+        """Returns the status of the call, given that of its last attempt.
 
-        A call that waited for a server until its time was over did not reach it, also if its last attempt had no time
-        to find that out.
+        If the call waited for a server until its deadline, the server was not reached, even if the last attempt was
+        too short to notice that.
         """
         before, timeout, allowance = self._not_ready, self._timeout, self._allowance
         if before is None or timeout is None or allowance is None or allowance >= _LEAST_SHARE * timeout:
@@ -219,26 +220,26 @@ class CallAttempts:
         return before if is_ours else status
 
     def progressed(self) -> None:
-        """Notes that the running attempt has received its first message."""
+        """Records that the current attempt has received its first message."""
         self._in_vain = 0
         if self._lost_at is not None:
             self._lost_at = None
             self.resumed += 1
 
     def succeeded(self) -> None:
-        """Notes that the call is complete."""
+        """Records that the call is complete."""
         self._budget.earn(retried=self._retried)
 
     def pause(self, status: "Status", *, begun: bool, free_in: float) -> float | None:
-        """Decides what follows a failed attempt.
+        """Decides whether a failed attempt is followed by another.
 
         Args:
-            status: How the attempt ended.
-            begun: Whether something of the answer was received, by this attempt or one before it.
-            free_in: The seconds until any target is available, the failed one or another.
+            status: The status of the attempt.
+            begun: Whether a part of the answer was received, by this attempt or an earlier one.
+            free_in: The seconds until any target is available, including the failed one.
 
         Returns:
-            The seconds to wait before the next attempt; None for no further one.
+            The seconds to wait before the next attempt; None if there is no next one.
         """
         waits = not begun and self._waits(status)
         if not status.may_pass(begun=begun) or not self._may_follow(begun=begun, waits=waits):
@@ -252,7 +253,7 @@ class CallAttempts:
             return None
         self._not_ready = status if waits else None
         if waits:
-            # Waiting does not use the budget: no server worked on the call.
+            # Waiting does not use the budget, because no server worked on the call.
             self._waited += 1
         elif not begun:
             if not self._budget.take():
@@ -283,10 +284,10 @@ class CallAttempts:
         return self._ends_at is not None or now - self._lost_at <= _RESUME_SECONDS
 
     def _backoff(self, status: "Status", free_in: float) -> float:
-        import random  # noqa: PLC0415 - only a failed call pays for it
+        import random  # noqa: PLC0415 - needed only after a failure
 
         if status.retry_after is not None:
-            # The jitter only adds time, because an earlier attempt would be refused again.
+            # The jitter only adds time: an earlier attempt would be refused again.
             return min(status.retry_after, free_in) * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
         policy = self._policy
         longest = policy.initial_backoff * policy.backoff_multiplier ** min(self._in_vain - 1, 30)

@@ -1,4 +1,4 @@
-"""Answers that are data: the schema of an answer, and what its text is parsed into."""
+"""Structured answers: the schema to send, and the parsing of the answer's text."""
 
 import json
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ ParsedT_co = TypeVar("ParsedT_co", covariant=True)
 
 
 class SchemaAdapter(Protocol[ParsedT_co]):
-    """What pydantic's TypeAdapter has, so that pydantic need not be imported here."""
+    """The methods of pydantic's TypeAdapter. A protocol, so that this module need not import pydantic."""
 
     def validate_json(self, data: str, /) -> ParsedT_co:
-        """An object from JSON text; a ValueError if it does not fit."""
+        """Parses JSON text; raises ValueError if it does not match the type."""
         ...
 
     def json_schema(self) -> dict[str, Any]:
-        """The JSON Schema of the objects."""
+        """Returns the JSON Schema of the type."""
         ...
 
 
@@ -32,14 +32,14 @@ JsonSchema = Mapping[str, object] | str
 
 
 def schema_text(schema: object) -> str:
-    """A schema as the JSON text that is sent.
+    """Converts a schema to the JSON text to send.
 
     Args:
-        schema: A JSON Schema, or a type that pydantic knows, or a TypeAdapter.
+        schema: A JSON Schema, a type that pydantic supports, or a TypeAdapter.
 
     Raises:
-        TypeError: It is neither.
-        ValueError: It cannot be written as JSON.
+        TypeError: It is none of these.
+        ValueError: It cannot be encoded as JSON.
     """
     if isinstance(schema, str):
         return schema
@@ -54,19 +54,19 @@ def schema_text(schema: object) -> str:
 
 
 def parse_answer(generation: "Generation[None]", schema: object, held: str) -> "Generation[Any]":
-    """The answer with its parsed text.
+    """Returns the answer with its parsed text.
 
     Args:
         generation: The answer.
-        schema: What it was constrained to.
-        held: The part of the answer's text that the caller held already.
+        schema: The schema of the request.
+        held: The beginning of the answer's text, which the caller already had (`continue_from`).
 
     Raises:
-        ParseError: The text was cut off, or does not fit the schema.
+        ParseError: The text was cut off, or does not match the schema.
     """
     name = _name(schema)
     if generation.finish_reason is not FinishReason.STOP or generation.stop_text is not None:
-        # The beginning of a value can be a value, too: 12 of 123, or the first of two optional properties.
+        # The beginning of a value can be valid, too: 12 of 123, or an object with the first of two optional properties.
         reason = generation.finish_reason if generation.stop_text is None else "stop text"
         raise ParseError(f"The answer is no {name}, because it was cut off ({reason}).", generation)
     text = held + generation.text

@@ -55,7 +55,7 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
 
 
 def choose_timeout(timeout: Timeout, default: float | None) -> float | None:
-    """The timeout of one call, where `default` is the client's; raises as `check_timeout` does."""
+    """Returns the timeout of one call. `default` is the client's. Raises the errors of `check_timeout`."""
     return default if isinstance(timeout, NotGiven) else check_timeout(timeout)
 
 
@@ -68,11 +68,11 @@ class CallOptions(NamedTuple):
 
     @classmethod
     def check(cls, timeout: Timeout, max_retries: int | None, metadata: Metadata | None) -> Self:
-        """Checks the parameters of a call but for its timeout.
+        """Checks the parameters of a call except its timeout.
 
         Raises:
-            TypeError: One has a wrong type.
-            ValueError: One has a value that cannot be used.
+            TypeError: A parameter has a wrong type.
+            ValueError: A parameter has an invalid value.
         """
         if max_retries is None and metadata is None:
             return cls(timeout)
@@ -80,7 +80,7 @@ class CallOptions(NamedTuple):
 
 
 def check_max_retries(max_retries: int | None) -> int | None:
-    """Checks how many more times a call may be tried.
+    """Checks the maximum number of retries.
 
     Raises:
         TypeError: It is not an int.
@@ -96,17 +96,17 @@ def check_max_retries(max_retries: int | None) -> int | None:
 
 
 def whose_timeout(timeout: Timeout) -> str:
-    """Whose timeout it is that a call has, for messages."""
+    """The origin of a call's timeout, for messages."""
     return "the timeout of the client" if isinstance(timeout, NotGiven) else "the timeout of the call"
 
 
 class Settings:
     """The parameters of a client, checked and completed from the environment.
 
-    They do not change.
+    Immutable.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter each for those of a client
+    def __init__(  # noqa: PLR0913 - the parameters of a client
         self,
         target: str | Sequence[str] | None,
         *,
@@ -131,19 +131,19 @@ class Settings:
         """
         self.targets = choose_targets(target)
         self.credentials = _credentials(tls, credentials)
-        """None is plaintext."""
+        """None means plaintext."""
         self.key = ApiKey(api_key)
-        """It may be read for every attempt."""
+        """The API key. A callable is called for every attempt."""
         self.metadata = check_metadata(metadata)
         """The metadata of every call, without the key."""
         self.timeout = check_timeout(timeout)
         self.retry = _check_retry(retry)
         self.resume = resume
         self.weighted = weighted
-        """Whether several servers behind one name get calls by how busy they are."""
+        """Whether servers with the same DNS name get calls according to their load."""
         self.interceptors = tuple(interceptors)
         self.channel_options = check_channel_options(channel_options)
-        """Those of the caller."""
+        """The channel options of the caller."""
         self._insecure = insecure
         self.check_exposure()
 
@@ -156,7 +156,7 @@ class Settings:
         metadata: Metadata | None,
         api_key: str | KeySource | NotGiven | None,
     ) -> "Settings":
-        """A copy with other parameters; raises as the constructor does."""
+        """Returns a copy with other parameters. Raises the errors of the constructor."""
         derived = copy(self)
         if not isinstance(timeout, NotGiven):
             derived.timeout = check_timeout(timeout)
@@ -170,16 +170,16 @@ class Settings:
         return derived
 
     def fixed_metadata(self) -> Pairs | None:
-        """The metadata of every call, with the key; None if a callable gives the key."""
+        """The metadata of every call, with the key; None if a callable returns the key."""
         key = self.key.fixed
         return None if key is None else Pairs((*key, *self.metadata))
 
     def has_metadata_of(self, other: "Settings") -> bool:
-        """Whether calls have the same metadata and key, so that they can share an RPC."""
+        """Whether the calls of both clients have the same metadata and key, so that they can share an RPC."""
         return self.key is other.key and self.metadata == other.metadata
 
     def check_exposure(self) -> None:
-        """Checks that the key does not leave this machine unencrypted; raises ValueError if it would."""
+        """Raises ValueError if the key would be sent to another machine without encryption."""
         self.key.check_exposure(self.targets, encrypted=self.credentials is not None, insecure=self._insecure)
 
 

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from doherty._core._retry import CallAttempts
 
 HEALTH_REQUEST: Final = StringValue()
-"""Asks for the health of the whole server, which is the service with the empty name."""
+"""The request for the health of the whole server: the service with the empty name."""
 
 _LEAST_SETTLING: Final = 0.05
 _MOST_SETTLING: Final = 1.0
 
 _LONGEST_CONNECT: Final = 1.0
-"""How many seconds a burst waits for the first connection."""
+"""Maximum time to wait for the first connection, in seconds."""
 
 _STEP: Final = 0.02
-"""The seconds after which the other calls of a burst look whether it may go on."""
+"""The interval in which waiting calls check whether the servers are connected, in seconds."""
 
 _SHARE: Final = 4
-"""After the first connection, a call waits at most for this part of its remaining time."""
+"""After the first connection, a call waits at most for its remaining time divided by this."""
 
 
 def settling_seconds(connecting_seconds: float) -> float:
-    """How long the other servers behind a target may still need to be connected when the first one is."""
+    """Estimates how many seconds after the first connection all servers behind a target are connected."""
     return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
 
 
@@ -53,11 +53,11 @@ def settle(target: "Target", attempts: "CallAttempts") -> Actions[None]:
 
 
 def _connect(target: "Target", attempts: "CallAttempts") -> Actions[None]:
-    """Waits until one server is connected, and then for as long as the others may still need."""
+    """Waits until one server is connected, and then for the estimated time until the others are."""
     began = monotonic()
     remaining = attempts.remaining()
     timeout = _LONGEST_CONNECT if remaining is None else min(remaining, _LONGEST_CONNECT)
-    # Any result will do: an error means that a call would fail, too, and the call reports it.
+    # The result does not matter: after an error, the call itself will fail and report it.
     yield Send("Check", target, HEALTH_REQUEST, timeout, attempts.shared_metadata, attempts.shared_metadata)
     seconds = settling_seconds(monotonic() - began)
     remaining = attempts.remaining()

@@ -1,7 +1,7 @@
-"""One OpenTelemetry span a generation.
+"""Creates one OpenTelemetry span per generation.
 
-The names are those of OpenTelemetry's conventions for generative AI; what they have no name for begins with "doherty.".
-Neither prompts nor answers are in a span.
+The names follow OpenTelemetry's conventions for generative AI. Attributes that these do not define begin with
+"doherty.". Spans contain neither prompts nor answers.
 """
 
 from time import perf_counter
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _Value = str | bool | int | float | list[str]
 
 _LARGEST_INT: Final = 2**63 - 1
-"""Of OTLP; a larger one is an error in the exporter's log."""
+"""The largest integer in OTLP. The exporter logs an error for larger ones."""
 
 
 class SpanTrace(Trace):
-    """A span of one call."""
+    """The span of one call."""
 
     def __init__(self, request: "GenerateRequest", *, stream: bool) -> None:
-        """Begins it below the current one."""
+        """Starts the span as a child of the current one."""
         self._started = perf_counter()
         operation = "text_completion" if request.HasField("raw_text") or request.token_ids else "chat"
         attributes = {
@@ -50,7 +50,7 @@ class SpanTrace(Trace):
         self.metadata = tuple((key.lower(), value) for key, value in carrier.items())
 
     def attempt(self, target: str, number: int) -> None:
-        """Notes where the next attempt goes."""
+        """Records the server of the next attempt."""
         address, _, port = target.rpartition(":")
         self._span.set_attribute("server.address", address)
         if port.isdigit():
@@ -60,12 +60,12 @@ class SpanTrace(Trace):
             self._span.add_event("doherty.attempt", {"server.address": target})
 
     def attempt_failed(self, target: str, status: "Failure") -> None:
-        """Notes how an attempt failed that is not the last one."""
+        """Records the error of an attempt that is not the last one."""
         attributes = {"server.address": target, **_failure(status.code, status.reason, status.request_id)}
         self._span.add_event("doherty.attempt_failed", attributes)
 
     def begin(self) -> None:
-        """Notes that the first of the answer has come."""
+        """Records that the first message has arrived."""
         self._span.set_attribute("gen_ai.response.time_to_first_chunk", perf_counter() - self._started)
 
     def complete(self, start: "Start", summary: "Summary", *, resumed: int = 0) -> None:
@@ -76,7 +76,7 @@ class SpanTrace(Trace):
         self._span.end()
 
     def fail(self, error: BaseException) -> None:
-        """Ends the span of a call that failed, or that its caller ended."""
+        """Ends the span of a call that failed or was ended by its caller."""
         if isinstance(error, RpcError):
             self._span.set_attributes(_failure(error.code, error.reason, error.request_id))
             self._span.set_attribute("error.type", error.code.name)
@@ -105,7 +105,7 @@ def _request(request: "GenerateRequest") -> dict[str, _Value]:
 
 
 def _failure(code: grpc.StatusCode, reason: str | None, request_id: str | None) -> dict[str, str]:
-    """The attributes of what failed, with the names that they have in the server's spans."""
+    """Returns the attributes of an error, with the same names as in the server's spans."""
     known = {"doherty.reason": reason, "doherty.request_id": request_id}
     return {"rpc.response.status_code": code.name, **{name: value for name, value in known.items() if value}}
 

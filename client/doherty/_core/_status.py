@@ -1,4 +1,4 @@
-"""How a failed call ended, read from what gRPC raised."""
+"""Reads the status of a failed call from gRPC's exception."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,26 +21,26 @@ _BROKEN: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.Stat
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a call ended, and what the server said about it."""
+    """The status of a call, with the details that the server sent."""
 
     code: grpc.StatusCode
     message: str
     answered: bool = False
-    """Whether it came from a Doherty server. gRPC's core and proxies do not add the details."""
+    """Whether it came from a Doherty server. gRPC's core and proxies do not add these details."""
     reason: str | None = None
     request_id: str | None = None
     field_violations: tuple[FieldViolation, ...] = ()
     retry_after: float | None = None
     timings: Timings | None = None
     obstacle: "Obstacle | None" = None
-    """What kept the call from reaching a server; None if it may have reached one."""
+    """Why the call did not reach a server; None if it may have reached one."""
 
     def may_pass(self, *, begun: bool) -> bool:
-        """Whether the call may succeed later, or at another server.
+        """Whether the call may succeed later, or on another server.
 
         Args:
-            begun: Whether a part of the answer was received. Then any error counts that no Doherty server sent, because
-                gRPC's core and proxies report a broken connection in several ways.
+            begun: Whether a part of the answer was received. Then this is True for all errors that no Doherty server
+                sent, because gRPC's core and proxies report a broken connection in several ways.
         """
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return self.retry_after is not None
@@ -54,11 +54,11 @@ CUT_OFF: Final = Status(grpc.StatusCode.UNAVAILABLE, "the stream ended without a
 
 
 def read_status(error: grpc.RpcError | None, *, timed_out: bool = False) -> Status:
-    """Reads what grpc or grpc.aio raised: an AioRpcError has the same methods as a sync call.
+    """Reads the exception of grpc or grpc.aio: an AioRpcError has the same methods as a sync call.
 
     Args:
         error: None for a stream that ended without a summary.
-        timed_out: Whether the call's deadline has passed. The server keeps it too and may be faster, with CANCELLED.
+        timed_out: Whether the call's deadline has passed. The server may notice it first, and send CANCELLED.
     """
     if error is None:
         return CUT_OFF
@@ -75,7 +75,7 @@ def read_status(error: grpc.RpcError | None, *, timed_out: bool = False) -> Stat
 
 
 def _unpack(status: "WireStatus") -> dict[str, Any]:
-    from google.rpc import error_details_pb2  # noqa: PLC0415 - only a failed call pays for it
+    from google.rpc import error_details_pb2  # noqa: PLC0415 - needed only after a failure
 
     details: dict[str, Any] = {"answered": True}
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
@@ -95,10 +95,10 @@ def _unpack(status: "WireStatus") -> dict[str, Any]:
 
 
 def _details(error: grpc.RpcError) -> "WireStatus | None":
-    from grpc_status import rpc_status  # noqa: PLC0415 - only a failed call pays for it
+    from grpc_status import rpc_status  # noqa: PLC0415 - needed only after a failure
 
     try:
-        # It reads code, details and trailing metadata, which an AioRpcError has just as a Call does.
+        # It reads code, details and trailing metadata, which both AioRpcError and Call have.
         return cast("WireStatus | None", rpc_status.from_call(cast("grpc.Call", error)))
     except (ValueError, DecodeError):
         # A proxy added details that contradict the status or cannot be parsed.

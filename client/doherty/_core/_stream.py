@@ -1,4 +1,4 @@
-"""The state and the decisions of a stream, over all its attempts."""
+"""The state of a stream over all its attempts, and its decisions."""
 
 from dataclasses import replace
 from time import perf_counter
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class StreamState:
-    """Collects what was received of one answer, and decides what to send.
+    """Collects the received parts of one answer, and decides what to send.
 
-    The client that carries out `actions` passes each message to `feed`.
+    The client that performs `actions` passes each message to `feed`.
     """
 
     # Defaults are attributes of the class, as in CallAttempts.
     first_delta: Delta | None = None
-    """A delta that came while the caller waited for the admission."""
+    """A delta that arrived while the caller waited for the admission."""
     awaits_metadata = True
-    """Whether the metadata of the running attempt is not known yet. It comes before its first message."""
+    """Whether the metadata of the current attempt has not arrived yet. It precedes the first message."""
     ended = False
-    """Whether there is nothing more to read."""
+    """Whether the stream has ended."""
     failure: Exception | None = None
-    """The error that the stream ended with; None if the answer is complete."""
+    """The error with which the stream ended; None if the answer is complete."""
     _target: "Target | None" = None
     _runs = False
     """Whether an attempt is running."""
@@ -48,7 +48,7 @@ class StreamState:
     _logprobs_known = True
 
     def __init__(self, dispatch: Dispatch, planned: "PlannedRequest") -> None:
-        """Begins the call: its timeout runs from now on."""
+        """Starts the call, and its timeout."""
         self._dispatch = dispatch
         self._planned = planned
         self._attempts = dispatch.begin_call(planned.options, resume=True)
@@ -59,39 +59,39 @@ class StreamState:
         self._wants_logprobs = request.output.HasField("top_logprobs")
         self._request = request
         if dispatch.settings.resume and not self._wants_ids and not request.continue_from.text:
-            # An answer is resumed by the ids of its tokens.
+            # The token ids are needed to resume the answer.
             request.output.token_ids = True
         self._texts: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self.events = EventLog(self._attempts.log)
-        """What happens besides deltas."""
+        """The events of the stream other than deltas."""
         self.patience = planned.first_token_timeout
-        """How many seconds the reader waits for the next message; None is without end."""
+        """The seconds that the reader waits for the next message; None means no limit."""
 
     @property
     def complete(self) -> bool:
-        """Whether the whole answer was received, whatever the transport does after that."""
+        """Whether the whole answer was received. Later errors of the transport do not matter."""
         return self._summary is not None
 
     @property
     def begun(self) -> bool:
-        """Whether something of the answer has come."""
+        """Whether a part of the answer was received."""
         return self._start is not None
 
     @property
     def text(self) -> str:
-        """The text that was received."""
+        """The received text."""
         return "".join(self._texts)
 
     @property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The ids of the tokens that were received, None where they were not asked for or are not all known."""
+        """The ids of the received tokens; None if they were not requested or are not all known."""
         return self._known_ids() if self._wants_ids else None
 
     @property
     def request_id(self) -> str | None:
-        """The id from the server; before the admission is known, the caller's own."""
+        """The request id from the server; before the admission is known, that of the caller."""
         if self._start is not None:
             return self._start.request_id
         return self.events.request_id or self._planned.request.request_id or None
@@ -103,31 +103,31 @@ class StreamState:
 
     @property
     def metadata(self) -> ReplyMetadata:
-        """What came with the last part of the answer as far as it is there."""
+        """The metadata of the last attempt, as far as it has arrived."""
         return self._attempts.reply_metadata
 
     def keep_metadata(self, initial: "RawMetadata", trailing: "RawMetadata") -> None:
-        """Keeps the metadata of the running attempt, as gRPC has it."""
+        """Stores the metadata of the current attempt, in gRPC's format."""
         self.awaits_metadata = False
         self._attempts.keep_reply_metadata(initial, trailing)
 
     @property
     def resumed(self) -> int:
-        """How many times the answer was resumed."""
+        """The number of times the answer was resumed."""
         return self._attempts.resumed
 
     def actions(self) -> Actions[None]:
-        """Requests the answer, in as many attempts as necessary."""
+        """Requests the answer, with retries and resumptions."""
         attempts, targets = self._attempts, self._dispatch.targets
         while not self.ended:
             try:
                 request = self._missing_part()
                 target = self._target = yield from self._dispatch.begin_attempt(attempts)
-            except Exception as failure:  # noqa: BLE001 - it is raised where the stream is read
+            except Exception as failure:  # noqa: BLE001 - the reader of the stream raises it
                 self.fail(failure)
                 return
             if self.ended:
-                # It was closed while the key was fetched.
+                # The stream was closed while the key was fetched.
                 targets.end(target)
                 return
             request = shortened(request, attempts)
@@ -153,10 +153,10 @@ class StreamState:
             yield Pause(pause)
 
     def _missing_part(self) -> "GenerateRequest":
-        """The request for all of the answer, or for what is still missing.
+        """Returns the request for the whole answer, or for its missing rest.
 
         Raises:
-            StreamError: What is missing cannot be asked for.
+            StreamError: The rest cannot be requested.
         """
         if self._start is None:
             return self._request
@@ -172,10 +172,10 @@ class StreamState:
         return request
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
-        """Adds a message, and returns what it adds to the answer.
+        """Adds a message, and returns its delta.
 
-        This is called for every token, so it reads as few fields as possible. It keeps no submessage, which would keep
-        the whole message in memory: a message of MultiplexGenerate has parts of many answers.
+        This runs for every token, so it reads as few fields as possible. It stores no submessage, because that would
+        keep the whole message in memory, and a message of MultiplexGenerate contains parts of many answers.
         """
         if self._awaits_start and message.HasField("start"):
             self._begin(message.start)
@@ -185,7 +185,7 @@ class StreamState:
         text, count = delta.text, delta.token_count
         if not count and not text and not message.HasField("delta"):
             return None
-        token_ids = tuple(delta.token_ids[:]) or None  # a slice is made faster than an iterator over a field
+        token_ids = tuple(delta.token_ids[:]) or None  # a slice is faster than an iterator over a field
         logprobs = logprobs_from_wire(delta.logprobs) if self._wants_logprobs else None
         self._texts.append(text)
         if token_ids is not None:
@@ -199,17 +199,17 @@ class StreamState:
         return Delta(text, token_ids if self._wants_ids else None, logprobs, count)
 
     def keep(self, message: "StreamGenerateResponse | None") -> None:
-        """Adds a message that came while the caller waited for the admission; None if none came."""
+        """Adds the message that arrived while the caller waited for the admission; None means none did."""
         if message is not None:
             self.first_delta = self.feed(message)
 
     def take_first_delta(self) -> Delta | None:
-        """The delta that came while the caller waited for the admission; None if there is none."""
+        """Returns the delta that arrived while the caller waited for the admission; None if there is none."""
         delta, self.first_delta = self.first_delta, None
         return delta
 
     def waited(self, seconds: float) -> None:
-        """Notes that the caller waited in vain for a message, and goes on with it."""
+        """Records that the caller stopped waiting for a message."""
         if self.patience is not None:
             self.patience = max(0.0, self.patience - seconds)
 
@@ -255,14 +255,14 @@ class StreamState:
         """Ends the stream after its last attempt.
 
         Args:
-            failure: How it ended.
-            error: What gRPC raised; None if the server ended the stream with OK.
+            failure: The status of the attempt.
+            error: The exception that gRPC raised; None if the server ended the stream with OK.
         """
         if isinstance(failure, RpcError):
             if error is None:
                 failure = self._error("The stream was cut off: it ended without a summary.")
             elif self._attempts.is_resuming and not isinstance(failure, UnavailableError | DeadlineExceededError):
-                # The caller gets the part of the answer that was received, because it cannot be resumed.
+                # The answer cannot be resumed, so the caller gets the received part.
                 failure = self._error(f"The answer was cut off, and could not be resumed: {failure.message}")
         failure.__cause__ = error
         self.fail(failure)
@@ -288,14 +288,14 @@ class StreamState:
         return True
 
     def _error(self, message: str) -> StreamError:
-        """An error with what was received."""
+        """Returns an error that contains the received part."""
         return StreamError(message, text=self.text, token_ids=self.token_ids, request_id=self.request_id)
 
     def generation(self) -> "Generation[Any]":
-        """The whole answer.
+        """Returns the whole answer.
 
         Raises:
-            DohertyError: The stream ended without one, or its text does not fit the schema.
+            DohertyError: The answer is not complete, or its text does not match the schema.
         """
         if self._start is None or self._summary is None:
             raise self.failure or self._error("The answer is not complete.")

@@ -32,12 +32,12 @@ class TLSConfig:
 def choose_credentials(
     *, tls: TLSConfig | bool | None, credentials: grpc.ChannelCredentials | None, ca: str | None
 ) -> grpc.ChannelCredentials | None:
-    """The caller's own credentials, or those that `tls` or the environment ask for; None for plaintext.
+    """Returns the caller's credentials, or those for `tls` or the environment; None for plaintext.
 
     Args:
-        tls: How to encrypt.
-        credentials: Those of the caller, in place of `tls`.
-        ca: The path of the certificates to trust, from the environment.
+        tls: The client's parameter.
+        credentials: The caller's credentials, in place of `tls`.
+        ca: The path of the trusted certificates, from the environment.
 
     Raises:
         OSError: A file cannot be read.
@@ -58,7 +58,7 @@ def choose_credentials(
 
 
 def _is_plaintext(credentials: grpc.ChannelCredentials) -> bool:
-    """Whether these are grpc.experimental.insecure_channel_credentials(), with which a key would go unencrypted."""
+    """Whether these are grpc.experimental.insecure_channel_credentials(), which do not encrypt."""
     return type(vars(credentials).get("_credentials")).__name__ == "InsecureChannelCredentials"
 
 

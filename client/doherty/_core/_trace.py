@@ -20,7 +20,7 @@ class Trace:
     """Makes the server's spans part of this trace."""
 
     ids: "Mapping[str, str]" = MappingProxyType({})
-    """The fields of log lines that lead to the span: `trace_id` and `span_id`."""
+    """The fields of log lines that identify the span: `trace_id` and `span_id`."""
 
     def __enter__(self) -> Self:
         return self
@@ -32,10 +32,10 @@ class Trace:
             self.fail(error)
 
     def attempt(self, target: str, number: int) -> None:
-        """Reports where the next attempt goes."""
+        """Reports the server of the next attempt."""
 
     def attempt_failed(self, target: str, status: "Status") -> None:
-        """Reports how an attempt failed that is not the last one."""
+        """Reports the error of an attempt that is not the last one."""
 
     def begin(self) -> None:
         """Reports that the first message was received."""

@@ -1,4 +1,4 @@
-"""JSON Schemas of Python types, by pydantic."""
+"""Creates JSON Schemas of Python types with pydantic."""
 
 import json
 from collections.abc import Callable
@@ -16,16 +16,16 @@ _MOST_CACHED = 256
 
 
 class TypedSchema(NamedTuple):
-    """A type as a schema."""
+    """The schema and the parser of a type."""
 
     text: str
     """The JSON Schema, as JSON text."""
     validate: Callable[[str], Any]
-    """Makes an object from JSON text; raises ValueError if it does not fit."""
+    """Parses JSON text; raises ValueError if it does not match the type."""
 
 
 class _ClosedSchema(GenerateJsonSchema):
-    """Closes the objects of classes that do not say `extra="allow"`: a model would invent names without an end."""
+    """Forbids properties that a class does not define, unless it has `extra="allow"`: a model would invent many."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
         return _closed(super().model_schema(schema))
@@ -38,21 +38,21 @@ class _ClosedSchema(GenerateJsonSchema):
 
 
 def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:
-    if "properties" in schema:  # not the schema of a RootModel
+    if "properties" in schema:  # a RootModel has none
         schema.setdefault("additionalProperties", False)
     return schema
 
 
 def typed_schema(schema: object) -> TypedSchema:
-    """The JSON Schema of a type or a TypeAdapter, which is cached.
+    """Returns the schema of a type or a TypeAdapter. Schemas of hashable types are cached.
 
     Raises:
-        TypeError: pydantic does not know the type, or cannot describe it.
+        TypeError: pydantic does not support the type, or cannot describe it as JSON Schema.
     """
     try:
         hash(schema)
     except TypeError:
-        return _new_schema(schema)  # as Annotated[int, Field(...)]
+        return _new_schema(schema)  # such as Annotated[int, Field(...)]
     return _cached_schema(schema)
 
 

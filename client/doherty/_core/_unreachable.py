@@ -1,6 +1,6 @@
-"""What kept a call from reaching a server.
+"""Finds out why a call did not reach a server.
 
-gRPC's core and proxies say it only in the message of the status. The texts here are those of grpcio 1.71 to 1.85.
+gRPC's core and proxies report the reason only in the status message. The texts here are from grpcio 1.71 to 1.85.
 """
 
 import re
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from doherty._core._status import Status
 
 _NOT_CONNECTED: Final = re.compile(
-    # gRPC's balancers and its resolver of names
+    # gRPC's load balancers and name resolver
     r"failed to connect to all addresses|connections to all backends failing|empty address list|errors resolving|"
     r"DNS resolution failed|"
-    # a proxy that has no server, or a platform that is starting one
+    # a proxy without a server, or a platform that is starting one
     r"Received http2 header with status: 50[23]|no healthy upstream|"
     r"upstream connect error.*connection (?:failure|timeout)",
     re.DOTALL,
@@ -33,14 +33,13 @@ _ENDED_BY_SERVER: Final = re.compile(
 )
 
 _STARTING: Final = frozenset({"WARMING_UP", "DRAINING", "ENGINE_RESTARTING"})
-"""The reasons of a server that refused the call because it starts or is being replaced."""
-
+"""The error reasons of a server that is starting or being replaced."""
 
 _SIGNS: Final = (
     (Obstacle.UNKNOWN_NAME, re.compile(r"Domain name not found|Name or service not known|nodename nor servname")),
     (Obstacle.CERTIFICATE_NOT_TRUSTED, _BAD_CERTIFICATE),
     (Obstacle.CERTIFICATE_NOT_TRUSTED, _WRONG_NAME),
-    # what BoringSSL calls an answer that is not TLS
+    # BoringSSL's error for a response that is not TLS
     (Obstacle.TLS_NOT_SPOKEN, re.compile("WRONG_VERSION_NUMBER")),
 )
 
@@ -53,11 +52,11 @@ class Address(NamedTuple):
 
 
 def find_obstacle(status: "Status", *, encrypted: bool) -> Obstacle | None:
-    """What kept a call from reaching a server; None if it may have reached one.
+    """Returns why a call did not reach a server; None if it may have reached one.
 
     Args:
-        status: How the call ended.
-        encrypted: Whether the client speaks TLS.
+        status: The status of the call.
+        encrypted: Whether the client uses TLS.
     """
     text = status.message
     if status.code is not grpc.StatusCode.UNAVAILABLE:
@@ -72,20 +71,20 @@ def find_obstacle(status: "Status", *, encrypted: bool) -> Obstacle | None:
 
 
 def address_of_silent_server(status: "Status") -> Address | None:
-    """The address of a server that ended a new connection, as one does that is spoken to in plaintext and wants TLS."""
+    """Returns the address of a server that closed a new connection, as one with TLS does to a plaintext client."""
     match = _ENDED_BY_SERVER.search(status.message)
     host, _, port = unquote(match["address"]).rpartition(":") if match else ("", "", "")
     return Address(host.strip("[]"), int(port)) if port.isdecimal() else None
 
 
 def certificate_advice(text: str) -> str:
-    """What is wrong with a certificate according to gRPC, and what to do."""
+    """Describes what is wrong with a certificate according to gRPC, and what to do."""
     if _WRONG_NAME.search(text):
         return "is for another name; connect by a name that it has"
     match = _BAD_CERTIFICATE.search(text)
     why = ((match and match["why"]) or "no reason given").strip()
     if "expired" in why:
-        return "has expired; its owner has to renew it"
+        return "has expired; its owner must renew it"
     if "not yet valid" in why:
         return "is not valid yet; check the clocks of both machines"
-    return f"is not trusted ({why}); name its authority with TLSConfig(ca=...), DOHERTY_TLS_CA or --tls-ca"
+    return f"is not trusted ({why}); set its authority with TLSConfig(ca=...), DOHERTY_TLS_CA or --tls-ca"

@@ -39,7 +39,7 @@ class Client:
     DohertyError if the call fails, and TypeError or ValueError if the request cannot be sent.
     """
 
-    def __init__(  # noqa: PLR0913 - what a connection has, by name
+    def __init__(  # noqa: PLR0913 - keyword arguments
         self,
         target: str | Sequence[str] | None = None,
         *,

@@ -69,7 +69,7 @@ class Pool:
             case FetchKey():
                 try:
                     return action.source()
-                except Exception as error:  # noqa: BLE001 - the call raises it
+                except Exception as error:  # noqa: BLE001 - the call raises the returned error
                     return error
             case AskForTls():
                 from doherty._probe import speaks_tls  # noqa: PLC0415 - few calls need it

@@ -44,7 +44,7 @@ class GenerationStream(Generic[ParsedT_co]):
         if planned.needs_stream:
             self._alarm = Alarm(self._lose_patience, pool.alarms)
         self._pending = self._advance(None)
-        """What is to be carried out before there is an attempt to read."""
+        """The actions up to the first attempt that can be read."""
         while self._pending is not None:
             self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
 

@@ -12,17 +12,17 @@ THRESHOLD: Final = 0.4
 
 REFERENCE_P50: Final = 0.21117
 REFERENCE_P90: Final = 0.88327
-"""Seconds; what the reference published for its fast profile, LLaMA 3 8B on one H100 with TensorRT-LLM."""
+"""Times to last token in seconds, as published for the reference: LLaMA 3 8B on one H100 with TensorRT-LLM, fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One question, its answer, and how long the client waited for all of it."""
+    """A question and its answer, with the time until the client had received all of it."""
 
     question: str
     generation: Generation
     client_total: float
-    """Seconds."""
+    """In seconds."""
 
 
 FIGURES: Final[dict[str, Callable[[Measurement], float | None]]] = {
@@ -31,13 +31,13 @@ FIGURES: Final[dict[str, Callable[[Measurement], float | None]]] = {
     "time_to_first_token": lambda measured: measured.generation.timings.time_to_first_token,
     "time_per_output_token": lambda measured: measured.generation.timings.time_per_output_token,
 }
-"""The reported figures. All but the client's total are the server's."""
+"""The reported figures. The server measures all of them except the client's total."""
 
 THRESHOLD_FIGURES: Final = ("time_to_first_token", "time_to_last_token")
 
 
 def percentiles(measurements: Sequence[Measurement]) -> dict[str, tuple[float | None, float | None]]:
-    """The p50 and the p90 of every figure, over the answers that have it."""
+    """Returns the p50 and the p90 of each figure, over the answers for which it is known."""
     columns = {
         name: [value for measured in measurements if (value := figure(measured)) is not None]
         for name, figure in FIGURES.items()
@@ -46,12 +46,12 @@ def percentiles(measurements: Sequence[Measurement]) -> dict[str, tuple[float | 
 
 
 def within_threshold(times: Iterable[float | None]) -> int:
-    """How many times are known and within the threshold."""
+    """Counts the times that are known and within the threshold."""
     return sum(time is not None and time <= THRESHOLD for time in times)
 
 
 def report(measurements: Sequence[Measurement], model: ModelInfo, max_output_tokens: int | None) -> dict[str, object]:
-    """The report for --json; times in seconds."""
+    """Returns the report for --json. Times are in seconds."""
     return {
         "model": model.model,
         "engine": model.engine,

@@ -1,7 +1,7 @@
-"""Bounds how long a number or a formatted string may become, where the schema leaves it open.
+"""Limits the length of numbers and formatted strings for which the schema has no limit.
 
-A small model that has begun a fraction may repeat its last digit until the answer is cut off. The bounds are so wide
-that no value that is meant is lost: those of 64-bit integers, billionths, microseconds, and the lengths of the RFCs.
+A small model that has started a fraction may repeat its last digit until the answer is cut off. The limits exclude no
+realistic value: 64-bit integers, fractions down to billionths, times in microseconds, and the lengths in the RFCs.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,22 @@ LENGTHS: Final[Mapping[str, int]] = {
     "email": 254,  # RFC 5321, errata 1690
     "hostname": 253,  # RFC 1035, 2.3.4
 }
-"""The most characters of a string by its format."""
+"""Maximum number of characters of a string, by its format."""
 
 _MOST_WHOLE: Final = 2**63 - 1024
-"""llguidance reads bounds as doubles; this is the largest below 2^63."""
+"""The largest double below 2^63, because llguidance reads bounds as doubles."""
 _MOST: Final = 10**18
 _STEP: Final = 1e-9
-"""The smallest `multipleOf` that llguidance reads."""
+"""The smallest `multipleOf` that llguidance supports."""
 _COARSE: Final = 1e-6
-"""Bounds nearer to 0 or to each other than this leave too few multiples of the step."""
+"""If bounds are nearer to 0 or to each other than this, there are too few multiples of the step between them."""
 
 
 def bound_length(written: dict[str, Json]) -> dict[str, Json]:
-    """The rewritten schema of a number with bounds; all others as they are.
+    """Adds bounds to the rewritten schema of a number; returns all other schemas unchanged.
 
-    A number without any bound may have an exponent. Beside bounds llguidance allows none, so it stays without.
+    A number without any bound gets none, because it may have an exponent, and llguidance allows no exponents in numbers
+    with bounds.
     """
     if written.keys() & {"const", "enum"}:
         return written

@@ -46,7 +46,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
     with guard.marking():
         llm = _start_vllm(library, arguments, board)
     _warn_of_first_runner(llm.vllm_config, library)
-    library.enable_envs_cache()  # else vLLM would read the environment for every token
+    library.enable_envs_cache()  # otherwise, vLLM reads the environment for every token
     model = llm.vllm_config.model_config
     return VllmContext(
         library=library,
@@ -84,10 +84,10 @@ def _warn_of_first_runner(config: Any, library: Library) -> None:
 def _keep_ctrl_c_from_children() -> None:
     """Blocks SIGINT in the processes that this thread starts.
 
-    A terminal sends SIGINT to all processes of the server. vLLM's would end, with requests that should finish during
-    the drain.
+    A terminal sends SIGINT to all processes of the server. vLLM's processes would end immediately, together with the
+    requests that should finish during the drain.
     """
-    resource_tracker.ensure_running()  # now, because its start unblocks SIGINT in this thread
+    resource_tracker.ensure_running()  # start it now, because its start unblocks SIGINT in this thread
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
