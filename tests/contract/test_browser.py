@@ -1,7 +1,6 @@
 """The site in Chromium: no page writes an error to the console."""
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,18 +11,10 @@ from typing import ClassVar
 
 import pytest
 
+from support.browser import browser
 from support.pages import ROOT
 
 SITE = ROOT / ".cache" / "docs" / "site"
-MACHINE = ROOT / ".cache" / "chromium"
-BROWSER = (
-    "chromium",
-    "--headless",
-    "--no-sandbox",  # root has none
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--user-data-dir=/tmp/doherty-site",
-)
 # Every message that a script writes to the console, and every error of a script, is a line of Chromium's log.
 OPTIONS = ("--enable-logging=stderr", "--log-level=0", "--virtual-time-budget=10000", "--dump-dom")
 
@@ -57,12 +48,7 @@ def address() -> Iterator[str]:
 
 def look_at(url: str) -> tuple[str, list[str]]:
     """The page's document once its scripts have run, and the messages of its console."""
-    browser: tuple[str, ...] = BROWSER
-    if shutil.which("chromium") is None:
-        if (MACHINE / "absent").exists():
-            pytest.skip((MACHINE / "absent").read_text())
-        browser = ("bash", str(ROOT / "tests" / "support" / "inside.sh"), str(MACHINE / "root"), *BROWSER)
-    done = subprocess.run([*browser, *OPTIONS, url], capture_output=True, text=True, check=True)
+    done = subprocess.run([*browser("site"), *OPTIONS, url], capture_output=True, text=True, check=True)
     return done.stdout, re.findall(r":CONSOLE.*", done.stderr)
 
 

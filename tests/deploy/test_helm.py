@@ -33,7 +33,12 @@ Manifest = dict[str, Any]
 EVERYTHING: Values = {
     "model": "NousResearch/Meta-Llama-3-8B-Instruct",
     "engineOptions": {"slots": 8},
-    "settings": {"max_queue_wait": 5, "max_queued_bytes": 16777216, "share_prefix_cache": True},
+    "settings": {
+        "max_queue_wait": 5,
+        "max_queued_bytes": 16777216,
+        "share_prefix_cache": True,
+        "listen_when_ready": True,
+    },
     "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
     "imagePullSecrets": [{"name": "registry"}],
     "tls": {"secret": "certificate", "serverName": "doherty.example.com"},
@@ -200,6 +205,7 @@ def test_pods_have_what_their_engine_needs_and_no_more_rights(engine: str, tmp_p
         True,
         False,
     )
+    assert server["livenessProbe"]["tcpSocket"]["port"] == 9464  # the other port is closed while the engine restarts
     drain = sum(int(flag.partition("=")[2]) for flag in server["args"] if flag.startswith("--drain"))
     assert (
         pod["terminationGracePeriodSeconds"] > server["lifecycle"]["preStop"]["sleep"]["seconds"] + drain + STOP_SECONDS

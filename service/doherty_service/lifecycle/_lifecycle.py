@@ -24,18 +24,16 @@ from doherty_service.telemetry import (
     awake,
     log_error,
     log_event,
-    name_instance,
     set_up_logging,
 )
 from doherty_service.tracing import Tracing, start_tracing
 from doherty_service.transport import (
     ConnectionGuard,
     HealthServicer,
+    Port,
     ServerLoop,
     TransportLostError,
-    bind,
     build_server,
-    calm_poller,
     generation_servicer,
     measure_lag,
     read_certificates,
@@ -111,23 +109,22 @@ async def _serve(
     guard = ConnectionGuard(settings.max_connections, settings.trusted_networks)
     certificates, keyring = read_certificates(settings), read_keyring(settings, recorder)
     servicer = generation_servicer(settings, generations, reporter, receive_watch)
-    server, end_watch = build_server(
+    new_server, end_watch = build_server(
         settings, generations, servicer, recorder, health_servicer, reporter, receive_watch, guard, keyring, load_meter
     )
-    address = bind(server, settings, certificates)
+    port = Port(new_server, settings, certificates)
     if settings.metrics_listen:
         serve_metrics(
             settings.metrics_listen,
             ServerCollector(recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring),
         )
-    await server.start()
-    calm_poller()
-    _announce_address(address, settings.engine)
+    await port.start()
 
     async def on_serving(serving: bool) -> None:  # noqa: FBT001 - its only parameter
         health_servicer.set_serving(serving=serving)
+        await port.set_ready(ready=serving)
         if serving:
-            log_event("ready", address=address, model=generations.model().model)
+            log_event("ready", address=port.address, model=generations.model().model)
 
     supervision = SupervisionSettings(settings.step_timeout, settings.canary_interval, settings.max_engine_failures)
     supervisor = Supervisor(make_engine, generations, recorder, supervision, on_serving)
@@ -138,8 +135,8 @@ async def _serve(
         receive_watch.run(),
         end_watch.run(settings.stall_timeout),
         give_memory_back(),
-        watch_port(address),
-        guard.run(address),
+        watch_port(port.address, lambda: port.is_open),
+        guard.run(port.address),
         measure_lag(recorder.loop_lag.observe),
         *([load_meter.run()] if settings.load_reports != "off" else []),
         *([run_door(settings, generations, servicer, reporter, receive_watch)] if settings.door != "none" else []),
@@ -153,9 +150,9 @@ async def _serve(
             if task.done():
                 task.result()
         if generations.is_ready:
-            await _drain(settings, generations, health_servicer, signals.second)
+            await _drain(settings, generations, health_servicer, port, signals.second)
     except EngineSetupError:
-        await server.stop(_LEAVE_SECONDS)
+        await port.stop(_LEAVE_SECONDS)
         raise
     except Exception as error:  # noqa: BLE001 - once the server has started, any failure ends it with exit code 1
         is_lost = True
@@ -169,11 +166,6 @@ async def _serve(
     reporter.flush()
     log_event("stopped")
     _exit_process(tracing, log, int(is_lost))
-
-
-def _announce_address(address: str, engine: str) -> None:
-    name_instance(int(address.rpartition(":")[2]))
-    log_event("listening", address=address, engine=engine)
 
 
 async def _give_up(error: Exception, generations: Generations) -> None:
@@ -206,10 +198,11 @@ def _exit_process(tracing: Tracing | None, log: LogWriter, code: int) -> NoRetur
 
 
 async def _drain(
-    settings: Settings, generations: Generations, health_servicer: HealthServicer, hurry: asyncio.Event
+    settings: Settings, generations: Generations, health_servicer: HealthServicer, port: Port, hurry: asyncio.Event
 ) -> None:
     """Reports NOT_SERVING, waits for `drain_delay`, then refuses new requests and lets those in flight finish."""
     health_servicer.withdraw()
+    port.withdraw()
     if settings.drain_delay:
         log_event("withdrawn", requests=generations.in_flight, delay_seconds=settings.drain_delay)
         await _wait_for_first(asyncio.sleep(settings.drain_delay), hurry.wait())

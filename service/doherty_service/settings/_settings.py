@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     listen: str = Field(
         default="127.0.0.1:50051", description="The address to listen on, as HOST:PORT; port 0 picks a free port."
     )
+    listen_when_ready: bool = Field(
+        default=False,
+        description="Accept connections only while the server is ready, for load balancers whose health checks only "
+        "connect. Works only on Linux.",
+    )
     metrics_listen: str = Field(
         default="",
         description="The address that serves Prometheus metrics over plain HTTP, as HOST:PORT; empty disables it. "

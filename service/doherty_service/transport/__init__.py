@@ -8,9 +8,9 @@ from doherty_service.transport._leaving import replies_sent
 from doherty_service.transport._loop import ServerLoop
 from doherty_service.transport._loop_lag import measure_lag
 from doherty_service.transport._poller import calm_poller
+from doherty_service.transport._port import Port
 from doherty_service.transport._port_watch import TransportLostError, watch_port
 from doherty_service.transport._server import (
-    bind,
     bind_plaintext,
     build_server,
     generation_servicer,
@@ -21,9 +21,9 @@ from doherty_service.transport._server import (
 __all__ = [
     "ConnectionGuard",
     "HealthServicer",
+    "Port",
     "ServerLoop",
     "TransportLostError",
-    "bind",
     "bind_plaintext",
     "build_server",
     "calm_poller",

@@ -2,7 +2,10 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
+
+from doherty_engine import EngineSetupError
 
 _CHECK_SECONDS = 0.4
 _CLOSED_CHECKS = 2
@@ -13,8 +16,8 @@ class TransportLostError(Exception):
     """The port is closed. The message is a sentence for the log."""
 
 
-async def watch_port(address: str) -> None:
-    """Checks that something listens on `address` (HOST:PORT). Runs until it is cancelled.
+async def watch_port(address: str, is_open: Callable[[], bool]) -> None:
+    """Checks that something listens on `address` (HOST:PORT) while the port is open. Runs until it is cancelled.
 
     grpcio closes its port when its accept loop fails, without reporting it. We check by trying to bind the port: a
     connection would count against the limit of connections and leave a line in core's log.
@@ -27,8 +30,33 @@ async def watch_port(address: str) -> None:
     closed = 0
     while closed < _CLOSED_CHECKS:
         await asyncio.sleep(_CHECK_SECONDS)
-        closed = 0 if _is_taken(addresses) else closed + 1
+        closed = closed + 1 if is_open() and not _is_taken(addresses) else 0
     raise TransportLostError(f"gRPC does not listen on {address} any more; the process must be started again.")
+
+
+def reserve(address: str) -> tuple[str, list[socket.socket]]:
+    """Binds HOST:PORT without listening, so that only a process that wants exactly this port gets it.
+
+    Returns:
+        The address with the actual port, and the sockets, which have to be kept.
+
+    Raises:
+        EngineSetupError: The address cannot be bound.
+    """
+    host, _, text = address.rpartition(":")
+    port, reserved = int(text), []
+    try:
+        for family, kind, protocol, resolved in _resolve(host.strip("[]"), port):
+            sock = socket.socket(family, kind, protocol)
+            reserved.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((resolved[0], port, *resolved[2:]))
+            port = sock.getsockname()[1]
+    except OSError as error:
+        for sock in reserved:
+            sock.close()
+        raise EngineSetupError(f"Cannot listen on {address}: {error.strerror}.") from error
+    return f"{host}:{port}", reserved
 
 
 def try_to_bind(host: str, port: int) -> None:

@@ -47,8 +47,8 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
     guard: ConnectionGuard,
     keyring: Keyring | None,
     load_meter: LoadMeter,
-) -> tuple[grpc.aio.Server, EndWatch]:
-    """Returns a server that is not yet bound to an address, and the watch of its RPCs' ends.
+) -> tuple[Callable[[], grpc.aio.Server], EndWatch]:
+    """Returns what makes a server that is not yet bound to an address, and the watch of its RPCs' ends.
 
     With a keyring, callers need a key.
     """
@@ -68,20 +68,24 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
         costly_services={CHANNELZ_SERVICE: Shares(_MAX_CHANNELZ_CALLS, recorder.refusals)},
         load=None if settings.load_reports == "off" else lambda: load_meter.for_calls,
     )
-    server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
-    generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
-    latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
-    if settings.health != "off":
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    if settings.channelz != "off":
-        add_channelz(server)
-    if settings.load_reports != "off":
-        add_load_service(server, LoadServicer(load_meter, generations.draining))
-    if settings.reflection != "off":
-        # Reflection cannot describe the load service, because it has no descriptor.
-        described = [name for name, who in access.items() if who != "off" and name != LOAD_SERVICE]
-        add_reflection(server, [*SERVICES, *described])
-    return server, interceptor.end_watch
+
+    def new_server() -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
+        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
+        latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
+        if settings.health != "off":
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        if settings.channelz != "off":
+            add_channelz(server)
+        if settings.load_reports != "off":
+            add_load_service(server, LoadServicer(load_meter, generations.draining))
+        if settings.reflection != "off":
+            # Reflection cannot describe the load service, because it has no descriptor.
+            described = [name for name, who in access.items() if who != "off" and name != LOAD_SERVICE]
+            add_reflection(server, [*SERVICES, *described])
+        return server
+
+    return new_server, interceptor.end_watch
 
 
 def generation_servicer(
@@ -125,25 +129,38 @@ def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates
     Raises:
         EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
     """
+    check_plaintext(settings, certificates)
     if certificates is None:
-        return bind_plaintext(
-            server, settings.listen, insecure=settings.insecure, instead="give --tls-cert and --tls-key, or "
-        )
+        return _bind(settings.listen, lambda: server.add_insecure_port(settings.listen))
     return _bind(settings.listen, lambda: server.add_secure_port(settings.listen, certificates.credentials()))
 
 
-def bind_plaintext(server: grpc.aio.Server, address: str, *, insecure: bool, instead: str = "") -> str:
+def check_plaintext(settings: Settings, certificates: Certificates | None) -> None:
+    """Checks that the server's address may be bound.
+
+    Raises:
+        EngineSetupError: It would offer plaintext to other machines without --insecure.
+    """
+    if certificates is None:
+        _check_plaintext(settings.listen, insecure=settings.insecure, instead="give --tls-cert and --tls-key, or ")
+
+
+def bind_plaintext(server: grpc.aio.Server, address: str, *, insecure: bool) -> str:
     """Binds a server to an address without encryption, and returns the address with the actual port.
 
     Raises:
         EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
-            `instead` is an alternative to --insecure that the message mentions.
     """
+    _check_plaintext(address, insecure=insecure)
+    return _bind(address, lambda: server.add_insecure_port(address))
+
+
+def _check_plaintext(address: str, *, insecure: bool, instead: str = "") -> None:
+    """`instead` is an alternative to --insecure that the message mentions."""
     if not is_loopback(address) and not insecure:
         raise EngineSetupError(
             f"Listening on {address} would offer plaintext to other machines; {instead}use --insecure to allow it."
         )
-    return _bind(address, lambda: server.add_insecure_port(address))
 
 
 def _bind(address: str, add_port: Callable[[], int]) -> str:
