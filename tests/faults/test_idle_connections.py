@@ -1,5 +1,6 @@
 """Idle connections must not keep out new ones, nor use up the engine's descriptors."""
 
+import asyncio
 import ipaddress
 import sys
 from collections.abc import Iterator
@@ -134,3 +135,13 @@ def test_new_connections_have_a_second_to_send_their_key() -> None:
     assert guard.surplus(crowd, LATER) == crowd[32:]
     assert guard.surplus(crowd, LATER + 0.9) == crowd[10:]
     assert guard.surplus(crowd, LATER + 1) == crowd[8:]
+
+
+async def test_peers_without_an_address_do_not_end_the_guard() -> None:
+    """gRPC names the peer of a connection that was closed early by an empty text; more than two of them are checked."""
+    guard = ConnectionGuard(1)
+    for name in ("", "unknown", "unix:/run/a"):
+        guard.accept(name)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await guard.run("127.0.0.1:1")

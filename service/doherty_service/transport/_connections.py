@@ -68,6 +68,10 @@ class _Connection:
         return str(self.host)
 
 
+_WITH_ADDRESS = ("ipv4:", "ipv6:")
+"""The beginning of gRPC's names of peers with an address."""
+
+
 class ConnectionGuard:
     """Shuts down connections without a valid key if a peer, or all peers together, have too many of them."""
 
@@ -87,8 +91,12 @@ class ConnectionGuard:
         self._logged = 0.0
 
     def accept(self, peer: str) -> None:
-        """Records that a call from a peer (gRPC's name of a connection) passed authentication."""
-        self._with_key.add(peer)
+        """Records that a call from a peer (gRPC's name of a connection) passed authentication.
+
+        If the caller has closed the connection, gRPC may have forgotten its address: the name is empty then.
+        """
+        if peer.startswith(_WITH_ADDRESS):
+            self._with_key.add(peer)
 
     async def run(self, address: str) -> None:
         """Guards the connections of `address` (HOST:PORT). Runs until it is cancelled."""
