@@ -1,18 +1,17 @@
 # ruff: noqa: D101 - the classes are data
 """How structured output ends on the embedded model: 20 small types, each with 5 prompts.
 
-`PYTHONPATH=tests python benchmarks/structured.py [--plain] [--bounded] [--in-prompt] [--frequency-penalty NUMBER]
-[--server PYTHON]`. Sampling is the deployment's default, with seeds 0 to 4. `--plain` sends pydantic's own JSON Schema,
-which leaves objects open, instead of the type. `--bounded` gives the list and the dict that have no maximum one of 5,
-as docs/sdk.md recommends. `--in-prompt` adds the schema to the prompt. `--server` is the interpreter of another
-checkout, whose server answers instead. It needs no quiet machine, because it counts tokens and measures no time.
+`PYTHONPATH=tests python benchmarks/structured.py [--plain] [--bounded] [--frequency-penalty NUMBER] [--server PYTHON]`.
+Sampling is the deployment's default, with seeds 0 to 4. `--plain` sends pydantic's own JSON Schema, which leaves
+objects open, instead of the type. `--bounded` gives the list and the dict that have no maximum one of 5, as docs/sdk.md
+recommends. `--server` is the interpreter of another checkout, whose server answers instead. It needs no quiet machine,
+because it counts tokens and measures no time.
 
 It prints, for each type, how the five answers ended and their output tokens, and the sums. To reach: every answer that
 ended by STOP parses, and at least 95 of 100 end within 512 tokens.
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -189,17 +188,13 @@ class Question:
     name: str
     kind: Any
     plain: bool
-    in_prompt: bool
     frequency_penalty: float
 
 
 def ask(client: Client, question: Question, seed: int) -> Outcome:
     """Asks for one object out of one text."""
     prompt = f"Give the {question.name} in this text as JSON: {TEXTS[seed]}"
-    json_schema = TypeAdapter(question.kind).json_schema()
-    if question.in_prompt:
-        prompt += f"\nThe JSON Schema: {json.dumps(json_schema)}"
-    schema: Any = json_schema if question.plain else question.kind
+    schema: Any = TypeAdapter(question.kind).json_schema() if question.plain else question.kind
     options = GenerateOptions(frequency_penalty=question.frequency_penalty)
     try:
         generation = client.generate(
@@ -224,11 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--bounded", action="store_true")
-    parser.add_argument("--in-prompt", action="store_true")
     parser.add_argument("--frequency-penalty", type=float, default=0.0)
     parser.add_argument("--server", default=sys.executable, metavar="PYTHON")
     arguments = parser.parse_args()
-    how = arguments.plain, arguments.in_prompt, arguments.frequency_penalty
+    how = arguments.plain, arguments.frequency_penalty
     kinds = TYPES | (BOUNDED if arguments.bounded else {})
     with (
         start_server(python=arguments.server) as server,

@@ -1,13 +1,15 @@
 """Who comes next on the embedded engine: room in the KV cache, and turns to compute prompts."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from doherty_engine import EngineRequest, Stopping, TokenIds
+from doherty_engine import EngineRequest, FinishReason, RequestHandle, Stopping, TokenIds
+from doherty_engine.llamacpp import LlamaCppEngine
 from doherty_engine.llamacpp._semaphore import Claim, FairSemaphore
 from doherty_engine.llamacpp._server import BATCH_TOKENS
 from support.engines import EngineLab, running
@@ -20,8 +22,8 @@ LONG = 2 * BATCH_TOKENS + 20
 class Queue:
     """Threads that wait for units of a semaphore, and give them back when the test says so."""
 
-    def __init__(self, size: int) -> None:
-        self._semaphore = FairSemaphore(size)
+    def __init__(self, semaphore: FairSemaphore) -> None:
+        self._semaphore = semaphore
         self._entered: dict[str, threading.Event] = {}
         self._leave: dict[str, threading.Event] = {}
         self._threads: list[threading.Thread] = []
@@ -30,6 +32,7 @@ class Queue:
     def enter(self, name: str, needed: int, *, key: str, tokens: int = 0, arrived: float = 0.0) -> None:
         """Begins to wait; returns when the request has its units or waits for them."""
         leave = self._leave[name] = threading.Event()
+        entered = self._entered[name] = threading.Event()
         claim = Claim(key, arrived, tokens)
         waits = threading.Event()
 
@@ -40,6 +43,7 @@ class Queue:
         def run() -> None:
             self._semaphore.reserve(needed, claim, until=None, is_cancelled=is_cancelled)
             self.order.append(name)
+            entered.set()
             waits.set()
             leave.wait()
             self._semaphore.release(needed, claim)
@@ -48,6 +52,10 @@ class Queue:
         thread.start()
         self._threads.append(thread)
         waits.wait()
+
+    async def entered(self, name: str) -> None:
+        """Waits until a request has its units."""
+        await asyncio.to_thread(self._entered[name].wait)
 
     def leave(self, *names: str) -> None:
         """Lets requests give their units back, as soon as they have them."""
@@ -63,7 +71,7 @@ class Queue:
 
 
 def test_a_key_that_holds_much_does_not_hold_another_one_back() -> None:
-    queue = Queue(10)
+    queue = Queue(FairSemaphore(10))
     queue.enter("large", 7, key="a")
     queue.enter("second large", 7, key="a")
     queue.enter("small", 2, key="b")
@@ -74,7 +82,7 @@ def test_a_key_that_holds_much_does_not_hold_another_one_back() -> None:
 
 
 def test_who_holds_least_is_not_overtaken() -> None:
-    queue = Queue(10)
+    queue = Queue(FairSemaphore(10))
     queue.enter("one", 3, key="a")
     queue.enter("two", 3, key="b")
     queue.enter("large", 9, key="c")
@@ -84,7 +92,7 @@ def test_who_holds_least_is_not_overtaken() -> None:
 
 
 def test_keys_take_turns() -> None:
-    queue = Queue(1)
+    queue = Queue(FairSemaphore(1))
     queue.enter("a1", 1, key="a")
     for name in ("a2", "a3", "b1", "b2"):
         queue.enter(name, 1, key=name[0], arrived=float(name[1]))
@@ -92,7 +100,7 @@ def test_keys_take_turns() -> None:
 
 
 def test_a_long_prompt_is_overtaken_by_short_ones_of_its_key_for_a_while() -> None:
-    queue = Queue(1)
+    queue = Queue(FairSemaphore(1))
     queue.enter("first", 1, key="a")
     queue.enter("long", 1, key="a", tokens=1000, arrived=1.0)
     queue.enter("late", 1, key="a", tokens=10, arrived=12.0)
@@ -114,17 +122,29 @@ def prompt(first: int, tokens: int, key: str) -> EngineRequest:
     )
 
 
+async def between_pieces(lab: EngineLab, request: EngineRequest) -> tuple[Queue, RequestHandle]:
+    """Begins a request; its first piece is computed, and the queue has the turn and holds it."""
+    assert isinstance(lab.engine, LlamaCppEngine)
+    context = lab.engine._context  # noqa: SLF001 - nothing else shows who waits for a turn
+    assert context is not None
+    queue = Queue(context.prompt_turn)
+    queue.enter("first", 1, key="x")
+    handle = lab.submit(request)
+    while not context.prompt_turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it
+        await asyncio.sleep(0)
+    queue.enter("second", 1, key="y", arrived=math.inf)
+    queue.leave("first")
+    await queue.entered("second")
+    return queue, handle
+
+
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_short_prompt_does_not_wait_for_a_long_one(lab: EngineLab) -> None:
-    longs = [prompt(10 + number, LONG, "a") for number in range(2)]
-    for request in longs:
-        lab.submit(request)
-    await lab.until(lambda: bool(lab.outputs(longs[0].key)))
-    short = prompt(10, 20, "b")
-    await lab.ask(short)
-    assert not any(output.text for request in longs for output in lab.outputs(request.key))
-    for request in longs:
-        assert (await lab.outcome(request.key)).finish.output_tokens == 4
+async def test_a_long_prompt_gives_way_to_another_key_after_each_piece(lab: EngineLab) -> None:
+    request = prompt(10, LONG, "a")
+    queue, _ = await between_pieces(lab, request)
+    assert not any(output.text for output in lab.outputs(request.key))
+    queue.join()
+    assert (await lab.outcome(request.key)).finish.output_tokens == 4
 
 
 @pytest.mark.asyncio(loop_scope="session")
@@ -150,11 +170,9 @@ async def test_a_longer_prompt_reuses_what_is_cached(lab: EngineLab) -> None:
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_an_abort_between_pieces(lab: EngineLab) -> None:
-    request, other = prompt(40, LONG, "g"), prompt(50, LONG, "h")
-    handles = [lab.submit(one) for one in (request, other)]
-    await lab.until(lambda: all(lab.outputs(one.key) for one in (request, other)))
-    handles[0].abort()
-    outcome = await lab.outcome(request.key)
-    assert outcome.finish.output_tokens == 0
-    assert not lab.is_over(other.key)
-    assert (await lab.outcome(other.key)).finish.output_tokens == 4
+    request = prompt(40, LONG, "g")
+    queue, handle = await between_pieces(lab, request)
+    handle.abort()
+    finish = (await lab.outcome(request.key)).finish
+    assert (finish.reason, finish.output_tokens) == (FinishReason.ABORTED, 0)
+    queue.join()
