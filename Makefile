@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
 .PHONY: demo quick test test-model test-client test-others test-slow test-languages test-docs test-fresh-machine environments \
-	test-rollout docs check format lint \
+	test-rollout test-weighted docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -61,6 +61,10 @@ test-fresh-machine:
 test-languages: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
 
+# gRPC's weighted_round_robin in Go, on a Debian 13 (1.3 GB), because Debian 12 has an older gRPC. Not a part of `test`.
+test-weighted: .venv/.dev .cache/debian13/.made
+	@$(BIN)/pytest --quiet -m languages tests/foreign/test_weighted.py
+
 # A rolling deploy of three servers on hosts of their own, five times, with a client in Go. Not a part of `test`, which
 # does it once with a client in Python.
 test-rollout: .venv/.dev .cache/languages/.made
@@ -72,6 +76,14 @@ test-rollout: .venv/.dev .cache/languages/.made
 	@echo "making a Debian with Go, C++, Java and Ruby in $(@D)"
 	@mapfile -t commands < <(sed ':join; /\\$$/ { N; s/\\\n//; b join }' $< | grep '^apt-get install'); \
 	bash tests/support/debian_machine.sh $(CURDIR)/$(@D) "$${commands[@]}"
+	@touch $@
+
+.cache/debian13/.made: tests/support/debian_machine.sh tests/support/inside.sh
+	@rm -rf --one-file-system $(@D) && mkdir -p $(@D)
+	@echo "making a Debian 13 with Go in $(@D)"
+	@SUITE=trixie bash tests/support/debian_machine.sh $(CURDIR)/$(@D) 'apt-get install --yes golang-go \
+		golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go \
+		protoc-gen-go-grpc'
 	@touch $@
 
 # The site of the documents, in .cache/docs/site.

@@ -1,4 +1,7 @@
-"""The Debian with the compilers of docs/languages.md, which `make .cache/languages/.made` makes."""
+"""Debians with compilers: `languages` is what docs/languages.md names, `debian13` has a newer Go.
+
+`make .cache/NAME/.made` makes them.
+"""
 
 import shutil
 import subprocess
@@ -10,18 +13,19 @@ import pytest
 
 from support.pages import ROOT
 
-_DEBIAN = ROOT / ".cache" / "languages"
+_CACHE = ROOT / ".cache"
 _SECONDS = "300"
 
 
 @contextmanager
-def debian_project() -> Iterator[Path]:
-    """A folder with `proto` on that Debian, until the end of the block; skips the test where there is none."""
-    if not _DEBIAN.exists():
-        pytest.fail("make it with `make .cache/languages/.made`")
-    if (_DEBIAN / "absent").exists():
-        pytest.skip((_DEBIAN / "absent").read_text())
-    project = _DEBIAN / "root" / "project"
+def debian_project(name: str = "languages") -> Iterator[Path]:
+    """A folder with `proto` on a Debian, until the end of the block; skips the test where there is none."""
+    debian = _CACHE / name
+    if not debian.exists():
+        pytest.fail(f"make it with `make .cache/{name}/.made`")
+    if (debian / "absent").exists():
+        pytest.skip((debian / "absent").read_text())
+    project = debian / "root" / "project"
     shutil.rmtree(project, ignore_errors=True)
     shutil.copytree(ROOT / "proto", project / "proto")
     yield project
@@ -29,16 +33,16 @@ def debian_project() -> Iterator[Path]:
 
 
 def install_on_debian(program: Path) -> None:
-    """Copies a program to where that Debian finds commands."""
-    shutil.copy(program, _DEBIAN / "root" / "usr" / "local" / "bin")
+    """Copies a program to where the Debian `languages` finds commands."""
+    shutil.copy(program, _CACHE / "languages" / "root" / "usr" / "local" / "bin")
 
 
-def on_debian(commands: str) -> str:
-    """Runs commands in the project on that Debian, as root; what they install is installed already."""
+def on_debian(commands: str, name: str = "languages") -> str:
+    """Runs commands in the project on a Debian, as root; what they install is installed already."""
     inside = ROOT / "tests" / "support" / "inside.sh"
     commands = f"cd /project\n{commands.replace('apt-get install', 'apt-get install --no-install-recommends')}"
     done = subprocess.run(
-        ["bash", inside, _DEBIAN / "root", "env", "HOME=/root", "timeout", _SECONDS, "bash", "-euc", commands],
+        ["bash", inside, _CACHE / name / "root", "env", "HOME=/root", "timeout", _SECONDS, "bash", "-euc", commands],
         capture_output=True,
         text=True,
         check=False,

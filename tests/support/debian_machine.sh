@@ -1,6 +1,7 @@
 #!/bin/bash
-# debian_machine.sh FOLDER COMMAND...: makes a minimal Debian 12 in FOLDER/root, and runs commands that install packages there.
+# debian_machine.sh FOLDER COMMAND...: makes a minimal Debian in FOLDER/root, and runs commands that install packages there.
 #
+# SUITE is the release, by default that of Debian 12.
 # It takes root, debootstrap and the network. Where it cannot be made, FOLDER/absent says why, and what needs it is skipped.
 set -euo pipefail
 
@@ -18,7 +19,7 @@ give_up() {
 
 [ "$(id -u)" = 0 ] || give_up "it takes root, which changes the root folder"
 type -P debootstrap unshare >/dev/null || give_up "it takes debootstrap and unshare"
-debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >"$log" 2>&1 || give_up "debootstrap failed ($log)"
+debootstrap --variant=minbase --include=ca-certificates "${SUITE:-bookworm}" "$root" >"$log" 2>&1 || give_up "debootstrap failed ($log)"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
 bash "$here/inside.sh" "$root" apt-get update >>"$log" 2>&1 || give_up "apt-get update failed ($log)"
 for command in "$@"; do

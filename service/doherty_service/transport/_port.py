@@ -18,7 +18,7 @@ from doherty_service.security import Certificates
 from doherty_service.settings import Settings
 from doherty_service.telemetry import log_event, name_instance
 from doherty_service.transport._poller import calm_poller
-from doherty_service.transport._port_watch import reserve
+from doherty_service.transport._port_watch import TransportLostError, reserve
 from doherty_service.transport._server import bind, check_plaintext
 
 _DESCRIPTORS = "/proc/self/fd"
@@ -67,6 +67,7 @@ class Port:
 
         Raises:
             EngineSetupError: Another process has taken the port.
+            TransportLostError: The same, after the server was ready before.
         """
         if not self._settings.listen_when_ready or self._is_withdrawn:
             return
@@ -88,7 +89,12 @@ class Port:
 
     async def _open(self) -> None:
         server = self._new_server()
-        bind(server, self._settings.model_copy(update={"listen": self.address}), self._certificates)
+        try:
+            bind(server, self._settings.model_copy(update={"listen": self.address}), self._certificates)
+        except EngineSetupError as error:
+            if self._servers:
+                raise TransportLostError(str(error)) from error
+            raise
         self._servers.append(server)
         await self._start(server)
         if len(self._servers) > 1 + _MAX_RETIRED:
