@@ -35,7 +35,7 @@ _WEIGHTED_BY_ENVOY = "envoy.load_balancing_policies.client_side_weighted_round_r
 _CONFIG = "type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
 ENVOY = {
     "Envoy, round robin": "lb_policy: ROUND_ROBIN",
-    "Envoy, least requests": "lb_policy: LEAST_REQUEST",
+    "Envoy, least requests": "lb_policy: MIN_REQUEST",
     "Envoy, weighted, by the calls' reports": f"""load_balancing_policy:
         policies:
           - typed_extension_config:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from doherty.cli import QUESTIONS
 from doherty.cli._connect import ServerCommand, ServerOptions, failure, failures_told, server_options
 from doherty.cli._exit import INTERRUPTED, Missing
 from doherty.cli._load._json import SCHEMA, run_as_json
@@ -13,7 +14,7 @@ from doherty.cli._load._progress import progress
 from doherty.cli._load._prompts import read_prompts
 from doherty.cli._load._run import LoadOptions, LoadResult, run_load
 from doherty.cli._load._show import print_run
-from doherty.cli._reference import QUESTIONS, run_reference
+from doherty.cli._reference import run_reference
 from doherty.cli._tables import print_json
 from doherty_extras import install_command
 
