@@ -44,8 +44,7 @@ def _steady(streams: int) -> Load:
 
 
 def _unending(pace: int) -> Load:
-    """Answers that last longer than the window. Tokens that are not delivered accumulate; the clock does not slow
-    down."""
+    """Answers that last longer than the window. Undelivered tokens accumulate; the clock does not slow down."""
     return Load(
         f"64x{pace}",
         f"64 streams x {pace} tokens a second",
