@@ -131,9 +131,9 @@ def _load(  # noqa: PLR0913 - the options
     block: int | None,
 ) -> LoadOptions:
     if rate is not None and concurrency is not None:
-        raise click.UsageError("--rate makes an open loop, --concurrency a closed one: choose.")
+        raise click.UsageError("--rate (an open loop) and --concurrency (a closed loop) cannot be combined.")
     if seed is not None and rate is None:
-        raise click.UsageError("--seed is of the arrivals of --rate.")
+        raise click.UsageError("--seed needs --rate, whose arrivals it determines.")
     if block is not None and not comparing:
         raise click.UsageError("--block is of --compare.")
     try:

@@ -187,7 +187,7 @@ def _read_key(path: Path | None) -> str | None:
 def _tls(tls: bool | None, ca: Path | None, cert: Path | None, key: Path | None) -> TLSConfig | bool | None:  # noqa: FBT001 - the flags
     if tls is False:
         if cert or key:
-            raise click.UsageError("--no-tls leaves no use for --tls-cert and --tls-key.")
+            raise click.UsageError("--no-tls cannot be combined with --tls-cert and --tls-key.")
         return False
     if (cert is None) is not (key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")
