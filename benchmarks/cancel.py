@@ -1,10 +1,10 @@
-"""How long a slot stays taken after its caller has gone.
+"""Measures how long a slot stays taken after its caller has left.
 
-`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS] [--smg]`. A server with one slot works on a request, and
-one more waits. After a second the first one ends early, in each of several ways; the moment in which the waiting one
-gets the slot is what its first message tells: its arrival, less the time that the server says it took from the slot to
-the first token. That overstates by the message's way back. To reach: one engine step (or batch of a prompt) and 50 ms.
-With `--smg`, the first request comes through the gateway SMG, from OpenAI's client, which hangs up.
+`PYTHONPATH=tests python benchmarks/cancel.py [ENGINE] [ROUNDS] [--smg]`. A server with one slot works on one request
+while another request waits. After a second, the first request is ended in one of several ways. The waiting request gets
+the slot at the arrival of its first message, minus the time from slot to first token that the server reports. This
+overestimates the time by the message's way to the client. Target: one engine step (or one batch of a prompt) and 50 ms.
+With `--smg`, the first request comes from OpenAI's client through the gateway SMG, and the client hangs up.
 """
 
 import argparse
@@ -41,7 +41,8 @@ STAGES: dict[str, dict[str, Any]] = {
     "prompt is computed": {"prompt": "The quick brown fox jumps over the lazy dog. " * 250, "stopping": ENDLESS},
 }
 LIMIT = 1.0
-"""Seconds after which the event is: by then tokens flow, if the prompt is short, and the other request waits."""
+"""The event happens after this many seconds. By then, tokens are generated if the prompt is short, and the other
+request waits."""
 
 CHILD = """
 import sys, grpc
@@ -53,7 +54,7 @@ for _ in stub.StreamGenerate(request_pb2.GenerateRequest.FromString(sys.stdin.bu
 
 
 class Victim:
-    """The request that ends early, on a channel of its own."""
+    """The request that is ended, on its own channel."""
 
     def __init__(self, target: str, fields: dict[str, Any], *, unary: bool, timeout: float | None = None) -> None:
         """Sends it."""
@@ -73,7 +74,7 @@ class Victim:
 
 
 class VictimProcess:
-    """The same in a process of its own."""
+    """The same in another process."""
 
     def __init__(self, target: str, fields: dict[str, Any]) -> None:
         """Sends it."""
@@ -89,7 +90,7 @@ class VictimProcess:
 
 
 class GatewayVictim:
-    """The same by OpenAI's client through SMG, which starts before."""
+    """The same from OpenAI's client through SMG, which must run already."""
 
     def __init__(self, base: str) -> None:
         """Sends it."""
@@ -106,7 +107,7 @@ class GatewayVictim:
 
 @contextmanager
 def waiting(caller: Caller, threads: ThreadPoolExecutor) -> "Iterator[Future[float]]":
-    """A request that waits behind the one that runs; tells when it got the slot."""
+    """A request that waits for the slot, and returns when it got the slot."""
 
     def wait() -> float:
         wire = request(prompt="Hi", stopping={"max_output_tokens": 1})
@@ -122,14 +123,14 @@ def waiting(caller: Caller, threads: ThreadPoolExecutor) -> "Iterator[Future[flo
 
 
 def measure(caller: Caller, start: Callable[[], Any], end: Callable[[Any], float]) -> float:
-    """Seconds from the event, whose time `end` returns, to the free slot."""
+    """Returns the seconds from the event, whose time `end` returns, to the free slot."""
     with ThreadPoolExecutor(1) as threads, closing(start()) as victim, waiting(caller, threads) as freed:
         event = end(victim)
         return freed.result() - event
 
 
 def acts(act: Callable[[Any], object]) -> Callable[[Any], float]:
-    """An event that is made."""
+    """An event."""
 
     def end(victim: Any) -> float:
         time.sleep(max(0.0, victim.ends_at - time.monotonic()))

@@ -1,10 +1,10 @@
-"""What a caller sees of the loss of a server: `PYTHONPATH=tests python benchmarks/failover.py [ENGINE]`.
+"""Measures what callers notice when a server is lost: `PYTHONPATH=tests python benchmarks/failover.py [ENGINE]`.
 
-Streams run at two servers, and one server is lost in the middle: killed, told to shut down with hardly any grace, or
-its connections reset. Printed are how many answers were complete; how many of them went on at the other server; how
-many kept the text that they had before; how many are the undisturbed answer word for word; of those that went on, how
-many have the rest that a server gives when it is asked for it with nothing else to do; and the longest waits between
-two deltas, of those that went on and of those that did not.
+Two servers generate streams, and one server is lost in the middle: it is killed, shut down with almost no grace period,
+or its connections are reset. Prints how many answers were complete, how many were continued by the other server, how
+many kept their earlier text, and how many are identical to an undisturbed answer. Of the continued ones, it prints how
+many have the rest that an idle server gives to the same request. It also prints the longest gaps between two deltas,
+for continued and for other answers.
 """
 
 import argparse
@@ -45,14 +45,14 @@ class Answer:
     generation: Generation[None] | None = None
     resumed: int = 0
     held: list[int] = field(default_factory=list[int])
-    """The ids of what was received before it went on."""
+    """The ids that were received before the answer was continued."""
     held_text: str = ""
     longest_wait: float = 0.0
-    """Seconds between two deltas."""
+    """The gaps between two deltas in seconds."""
 
 
 class Run:
-    """Some streams at once, one of whose servers is lost."""
+    """Concurrent streams, some of which lose their server."""
 
     def __init__(self, count: int) -> None:
         """Prepares `count` streams."""

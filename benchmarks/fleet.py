@@ -1,10 +1,9 @@
-"""What a fleet of 1, 2 and 3 servers carries: `PYTHONPATH=tests python benchmarks/fleet.py [--seconds 10]`.
+"""Measures the throughput of 1, 2 and 3 servers: `PYTHONPATH=tests python benchmarks/fleet.py [--seconds 10]`.
 
-The servers have the synthetic engine: 8 slots of 50 tokens a second each, so their slots are the limit, and not this
-machine's processor. As many callers as there are slots ask for one answer of 10, 40 or 100 tokens after the other. They
-reach the servers by the SDK with a list of addresses, by the SDK with a name in DNS, through Envoy with the file of
-deploy/, and through SMG by OpenAI's client. Uneven spreading leaves slots idle at one server while requests wait
-at another.
+The servers have the synthetic engine with 8 slots of 50 tokens per second, so the slots are the limit, not this
+machine's CPU. There are as many callers as slots. Each requests one answer of 10, 40 or 100 tokens after the other.
+They use the SDK with a list of addresses, the SDK with a DNS name, Envoy with the configuration in deploy/, or SMG with
+OpenAI's client. If requests are spread unevenly, slots of one server are idle while requests wait at another.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""How much of the server a request runs through: `python benchmarks/path.py [--checkout FOLDER] [--list]`.
+"""Counts what one request runs through in the server: `python benchmarks/path.py [--checkout FOLDER] [--list]`.
 
-Counts what the event loop's thread does for one request of each kind, without API keys and traces, with the log at
-`info`, after warm-up requests. To reach for StreamGenerate: at most 11 files of service/, 7 Python calls per token in
-service/, and 5 objects in mid-answer. `--checkout` measures another checkout, which needs a `.venv` of its own.
-`--list` prints the files, functions and objects besides.
+For one request of each kind, it counts the work of the event loop's thread after warm-up requests, without API keys and
+traces, with log level `info`. Targets for StreamGenerate: at most 11 files of service/, 7 Python calls per token in
+service/, and 5 objects in the middle of the answer. `--checkout` measures another checkout, which needs its own
+`.venv`. `--list` also prints the files, functions and objects.
 
-The process that is measured runs `doherty serve` in its main thread and the client in another one, which hands
-`sys.setprofile` to the server's event loop. Python profiles by thread, so the client is not counted.
+The measured process runs `doherty serve` in its main thread and the client in another thread, which sets
+`sys.setprofile` in the thread of the server's event loop. Python profiles each thread separately, so the client is not
+counted.
 """
 
 import argparse
@@ -38,31 +39,32 @@ from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty_service.command import serve
 
 SHORT, LONG = 2, 12
-"""Tokens of the two answers whose difference is what a token costs."""
+"""The numbers of tokens of two answers, whose difference shows the cost of a token."""
 
 ENDLESS = 2_000
-"""Tokens of the answer that is still being written when the objects are counted."""
+"""The number of tokens of the answer that still runs when the objects are counted."""
 
 ROUNDS = 9
-"""How often an answer is measured; the round with the median number of calls counts. A busy machine merges outputs."""
+"""The number of measurements. The one with the median number of calls is used, because a busy machine merges
+outputs."""
 
 WARM_UPS = 5
 SETTLE_SECONDS = 0.2
-"""How long after the end of an answer its last calls are waited for. A step of the engine takes 5 ms."""
+"""The time after the end of an answer during which calls still count, in seconds. A step of the engine takes 5 ms."""
 
 IDLE_SECONDS = 2.0
-"""For how long an idle server is watched, to leave out what it does in the background."""
+"""For so many seconds the idle server is watched, to exclude its background work."""
 
 PACKAGES = ("doherty_service", "doherty_engine")
 SERVICE = f"{os.sep}doherty_service{os.sep}"
 ENGINES_OWN = ("EngineRequest", "_Handle")
-"""What the service has of the engine for each request; the parts of an EngineRequest are not counted again."""
+"""The engine's objects of each request. The parts of an EngineRequest are not counted separately."""
 
 Result = TypeVar("Result")
 Calls = Counter[CodeType]
 Messages = Generator[object, None, None]
 Ask = Callable[[int], Messages]
-"""Sends a request for so many tokens, and yields its messages; when it is closed, the request is cancelled."""
+"""Sends a request for a number of tokens, and yields its messages. Closing it cancels the request."""
 
 
 class Probe:
@@ -74,7 +76,7 @@ class Probe:
         self._background = set(self.calls(lambda: time.sleep(IDLE_SECONDS)))
 
     def calls(self, work: Callable[[], object]) -> Calls:
-        """The calls of Python functions in the thread of the event loop while `work` runs here."""
+        """Returns the calls of Python functions in the event loop's thread while `work` runs in this thread."""
         calls: Calls = Counter()
 
         def count(frame: FrameType, event: str, _: object) -> None:
@@ -87,24 +89,24 @@ class Probe:
         return Counter({code: number for code, number in calls.items() if code not in self._background})
 
     def objects(self) -> Counter[str]:
-        """The objects of requests that are alive now, by the name of their class."""
+        """Returns the living objects of requests, by the name of their class."""
         return self._on_loop(instances)
 
     def _on_loop(self, function: Callable[[], Result]) -> Result:
-        """Runs a function between two callbacks of the event loop."""
+        """Runs a function in the event loop's thread."""
         done: Future[Result] = Future()
         self._loop.call_soon_threadsafe(lambda: done.set_result(function()))
         return done.result(timeout=30)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of the server, once it runs."""
+    """Returns the server's event loop, once it runs."""
     gc.unfreeze()  # the server has taken what was there at its start out of the collector's sight
     return next(one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop) and one.is_running())
 
 
 def instances() -> Counter[str]:
-    """The instances of the service's classes, and what it has of the engine, as far as the collector knows of them."""
+    """Returns the instances of the service's classes and of ENGINES_OWN that the garbage collector knows."""
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
     ours = (kind for kind in kinds if str(kind.__module__).startswith(PACKAGES))
@@ -149,7 +151,7 @@ def measure(probe: Probe, ask: Ask) -> dict[str, Any]:
 
 
 def begin_endless(ask: Ask) -> Messages:
-    """An answer of which some messages have come."""
+    """An answer of which some messages were received."""
     endless = ask(ENDLESS)
     for _ in range(LONG):
         next(endless)
@@ -157,7 +159,7 @@ def begin_endless(ask: Ask) -> Messages:
 
 
 def name(code: CodeType) -> str:
-    """A function with its file, as "rpc/_interceptor.py:_begin"."""
+    """Returns a function with its file, for example "rpc/_interceptor.py:_begin"."""
     file = Path(code.co_filename)
     package = next(parent for parent in file.parents if parent.name in PACKAGES)
     inside = str(file.relative_to(package))
@@ -165,7 +167,7 @@ def name(code: CodeType) -> str:
 
 
 def ask_each(stub: GenerationServiceStub) -> Iterator[tuple[str, Ask]]:
-    """Each way to ask, with its name."""
+    """Returns the functions that send each kind of request, by name."""
 
     def request(tokens: int) -> request_pb2.GenerateRequest:
         return request_pb2.GenerateRequest(
@@ -214,12 +216,12 @@ def ask_each(stub: GenerationServiceStub) -> Iterator[tuple[str, Ask]]:
 
 
 def ends(message: wire.MultiplexGenerateResponse) -> bool:
-    """Whether a message has the last part of a request."""
+    """Whether a message contains the last part of a request."""
     return any(part.HasField("status") or part.response.HasField("summary") for part in message.parts)
 
 
 def serve_and_measure(results: Path) -> None:
-    """Runs the server in this thread and the client in another one, which ends the process."""
+    """Runs the server in this thread, and the client in another thread, which ends the process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
 
@@ -238,7 +240,7 @@ def serve_and_measure(results: Path) -> None:
 
 
 def connect(address: str) -> grpc.Channel:
-    """A channel to a server that is healthy."""
+    """Returns a channel to the server, once it is healthy."""
     channel = grpc.insecure_channel(address)
     stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know no methods
     watch = stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
@@ -271,7 +273,7 @@ def main() -> None:
 
 
 def show(measured: dict[str, dict[str, Any]], *, with_lists: bool) -> None:
-    """Prints a table, and the lists behind it where they are asked for."""
+    """Prints the table, and the lists if requested."""
     print("| request | files | functions | calls, 12 tokens | calls per token | objects |\n|---|---|---|---|---|---|")
     for kind, found in measured.items():
         files, functions, objects = len(found["files"]), len(found["functions"]), sum(found["objects"].values())

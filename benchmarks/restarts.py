@@ -1,7 +1,7 @@
-"""Whether an engine gives back all that it took: `PYTHONPATH=tests python benchmarks/restarts.py [ENGINE] [COUNT]`.
+"""Checks that an engine releases everything: `PYTHONPATH=tests python benchmarks/restarts.py [ENGINE] [COUNT]`.
 
-Starts the engine, lets it answer once and stops it, again and again in one process, as the supervisor does. Prints the
-memory (RSS), threads and open files after each tenth of them. To reach: no growth after the first tenth.
+Starts the engine, requests one answer and stops it, repeatedly in one process, like the supervisor. Prints the memory
+(RSS), threads and open files after each tenth of the rounds. Target: no growth after the first tenth.
 """
 
 import asyncio

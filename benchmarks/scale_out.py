@@ -1,7 +1,8 @@
-"""How soon a server added to a DNS name gets its share: `PYTHONPATH=tests python benchmarks/scale_out.py [--age 10]`.
+"""Measures how soon a server that is added to a DNS name gets its share of calls.
 
-A client makes 50 calls a second, without retries, to a name with two servers. Then a third server starts, and the name
-gets its address. Printed are its shares of the calls in each second after that, and how many calls failed.
+`PYTHONPATH=tests python benchmarks/scale_out.py [--age 10]`. A client makes 50 calls per second, without retries, to a
+name with two servers. Then a third server starts, and its address is added to the name. Prints the server's share of
+the calls in each following second, and the number of failed calls.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What reports of the load bring where servers differ: `PYTHONPATH=tests python benchmarks/weighted.py`.
+"""Measures the effect of load reports if servers differ: `PYTHONPATH=tests python benchmarks/weighted.py`.
 
-One of two servers is three times slower. gRPC's own balancers spread the same calls, which come at random moments, over
-both: in turn, and weighted by the reports that come with each answer or out of band. Envoy does so with the file of
-deploy/, in turn, by the fewest requests (as the file has it), and by the calls' reports. Printed are the share of the
-calls that the slow server got, and how long calls took.
+One of two servers is three times slower. Calls come at random times, and are spread over both servers: by gRPC's own
+balancers (in turn, and weighted by the load reports that come with each answer or out of band), and by Envoy with the
+configuration in deploy/ (in turn, by the fewest requests, and by load reports). Prints the slow server's share of the
+calls, and the durations of the calls.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _WEIGHTED_BY_ENVOY = "envoy.load_balancing_policies.client_side_weighted_round_r
 _CONFIG = "type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
 ENVOY = {
     "Envoy, round robin": "lb_policy: ROUND_ROBIN",
-    "Envoy, least requests": "lb_policy: LEAST_REQUEST",
+    "Envoy, least requests": "lb_policy: MIN_REQUEST",
     "Envoy, weighted, by the calls' reports": f"""load_balancing_policy:
         policies:
           - typed_extension_config:

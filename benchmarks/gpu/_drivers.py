@@ -16,7 +16,7 @@ from _records import Order, Record, checked
 from _rust import rust
 from _shape import as_ids, as_text, prompt_ids, prompt_text
 from doherty import AsyncClient, GenerateOptions, RawText
-from doherty.cli._reference import QUESTIONS
+from doherty.cli import QUESTIONS
 
 Prompt = list[int] | str
 """The tokens of a prompt that has no template, or what a user says."""

@@ -5,7 +5,7 @@ The ten questions of the reference are left out, so that a head that learned fro
 
 from random import Random
 
-from doherty.cli._reference import QUESTIONS
+from doherty.cli import QUESTIONS
 
 _WORDS = {
     "animal": [

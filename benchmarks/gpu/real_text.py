@@ -27,7 +27,7 @@ from _sides import HERE, Side, engine_options, launch, running, save, stop, wait
 from _smollm2 import convert, packaged_file
 from _widen import widen
 from doherty import Client, FinishReason
-from doherty.cli._reference import QUESTIONS
+from doherty.cli import QUESTIONS
 from text import REPEATING, checks
 
 STEPS = ("models", "start", "check", "measure", "stop")

@@ -14,7 +14,7 @@ from statistics import median
 from _sides import launch, running, save, stop, wait_until_ready
 from _smollm2 import convert, packaged_file
 from doherty import Client, GenerateOptions, Generation
-from doherty.cli._reference import QUESTIONS
+from doherty.cli import QUESTIONS
 
 TOKENS = 120
 NGRAM = 4

@@ -24,7 +24,7 @@ from _eagle3_head import TARGET_LAYERS, Attended, Eagle3Head, write
 from _learning_questions import questions
 
 DRAFTS = 5
-MOST_WORDS = 32_000
+MAX_WORDS = 32_000
 HELD_BACK = 64
 """So many answers are not learned from: what the head gets right of them is printed at the end."""
 _RATE, _LM_HEAD_FACTOR = 1e-3, 0.1
@@ -89,7 +89,7 @@ class Trainer:
         self._embeddings: Tensor = self._target.model.embed_tokens.weight.detach()
         vocabulary, width = self._embeddings.shape
         counts = torch.bincount(torch.tensor([token for _, answer in rows for token in answer]), minlength=vocabulary)
-        most = torch.argsort(counts, descending=True, stable=True)[: min(MOST_WORDS, vocabulary)]
+        most = torch.argsort(counts, descending=True, stable=True)[: min(MAX_WORDS, vocabulary)]
         self.words = torch.sort(most).values
         self._draft_ids = torch.full((vocabulary,), _NO_WORD, device=device)
         self._draft_ids[self.words.to(device)] = torch.arange(len(self.words), device=device)

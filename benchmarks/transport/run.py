@@ -1,8 +1,8 @@
-"""Streams of tokens, measured against those of other servers: `python benchmarks/transport/run.py`.
+"""Compares our token streams with those of other servers: `python benchmarks/transport/run.py`.
 
-Servers with one synthetic engine behind them get the same load in turns, in short windows, each server pinned to one
-core and the load generator to another. Prints what each cost, and as paired ratios what is to be reached; keeps all
-windows in results/, with a picture. README.md in the folder above says how it is measured.
+All servers have the same synthetic engine and get the same load in turn, in short windows. Each server is pinned to one
+core and the load generator to another. Prints the cost of each server, and paired ratios with their targets; stores all
+windows in results/, with a plot. README.md in the parent folder explains the method.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PACKAGES = ("grpcio", "protobuf", "uvloop", "fastapi", "uvicorn", "httptools", "
 
 
 def main() -> None:
-    """Measures, prints, and keeps the results."""
+    """Measures, prints, and stores the results."""
     asked = _arguments()
     programs = replace(build(), before=asked.before)
     kinds = {ROWS[name].kind for name in asked.rows or ROWS}
@@ -89,7 +89,7 @@ def _list_of(known: Collection[str]) -> Callable[[str], list[str]]:
 
 
 def _rows(asked: list[str] | None, load: str, programs: Programs) -> list[Row]:
-    """The rows of a load; a second one of the same name gets a dash behind it."""
+    """Returns the rows of a load. If a row is named twice, the second name gets a dash."""
     names = asked or [*MAIN_ROWS, ENGINE_ROW, *BEFORE_ROWS, *(SIDE_ROWS if load == SIDE_LOAD else ())]
     missing = programs.missing()
     rows: dict[str, Row] = {}
@@ -121,7 +121,7 @@ def _save(name: str, rounds: int, seconds: float, windows: list[Window]) -> None
 
 
 def _known(figures: Figures) -> dict[str, float]:
-    """The figures that there are, to six digits."""
+    """Returns the known figures, rounded to six digits."""
     return {name: float(f"{value:.6g}") for name, value in asdict(figures).items() if not math.isnan(value)}
 
 

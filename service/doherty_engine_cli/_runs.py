@@ -6,24 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-import grpc
-
-from doherty.v1 import request_pb2
+from doherty import Client, DohertyError, GenerateOptions, InvalidRequestError, TokenIds
+from doherty.cli import QUESTIONS
 from doherty_engine import Drafting
 from doherty_engine_cli._server import Server
 
-QUESTIONS = (
-    "What atoms are in water?",
-    "Which F1 team won in 2011?",
-    "What is 12 * 9?",
-    "Python function to print odd numbers between 1 and 10. Answer with code only.",
-    "What is the capital of California?",
-    "What's the tallest building in new york city?",
-    "What year did the European Union form?",
-    "How old was Geoff Hinton in 2022?",
-    "Where is Berkeley?",
-    "Are greyhounds or poodles faster?",
-)
 _THRESHOLD_SECONDS = 0.4
 SYSTEM_MESSAGE = "You are a helpful, harmless, and honest AI assistant created by Meta."
 _MAX_TOKENS = 1024
@@ -36,6 +23,7 @@ _WARM_UP_TOKENS = 8
 _ENDLESS_TOKENS = 2000
 _STREAM_TOKENS = 128
 _STREAMS = (1, 8, 32)
+_STORY = "Tell me a long story."
 _PLAIN_TOKEN = 5
 """A token that every vocabulary contains."""
 
@@ -122,36 +110,37 @@ def run_profile(
         report: Called with the name of each step.
         longest_prompt: Maximum number of prompt tokens; None means one less than the model's context.
     """
-    run = ProfileRun(profile, server.model.model, server.model.engine_version)
+    client = server.client
+    model = client.model()
+    run = ProfileRun(profile, model.model, model.engine_version)
     report(f"{profile}: ten questions")
-    server.ask(_request("Hello!", _WARM_UP_TOKENS))
+    _warm_up(client)
     before = server.drafting()
-    run.answers = [_ask(server, question) for question in QUESTIONS]
+    run.answers = [_ask(client, question) for question in QUESTIONS]
     run.tokens_a_step, run.acceptance = _drafts(before, server.drafting())
     report(f"{profile}: the longest prompt, and one with one more token")
-    run.longest = _try_longest(server, longest_prompt or server.model.limits.context_tokens - 1)
+    run.longest = _try_longest(client, longest_prompt or model.limits.context_tokens - 1)
     report(f"{profile}: cancelling")
     run.cancels.append(cancel(server, logprobs=False))
     for count in _STREAMS:
         report(f"{profile}: {count} streams")
-        run.streams.append(_stream(server, count))
+        run.streams.append(_stream(client, count))
     return run
 
 
 def cancel(server: Server, *, logprobs: bool) -> Cancelled:
     """Cancels a running stream, and checks that the engine still works."""
-    request = _request("Tell me a long story.", _ENDLESS_TOKENS, ignore_eos=True)
-    if logprobs:
-        request.output.top_logprobs = 1
+    options = GenerateOptions(ignore_eos=True, top_logprobs=1 if logprobs else None)
     try:
-        call = server.stream(request)
-        next(call)
-        next(call)
-        call.cancel()
+        with server.client.stream_generate(
+            _STORY, temperature=0.0, max_output_tokens=_ENDLESS_TOKENS, options=options
+        ) as stream:
+            next(stream)
+            next(stream)
         seconds = server.seconds_until_free()
-        server.ask(_request("Hello!", _WARM_UP_TOKENS))
-    except grpc.RpcError as error:
-        return Cancelled(logprobs, None, f"the engine failed: {error.code().name}")
+        _warm_up(server.client)
+    except DohertyError as error:
+        return Cancelled(logprobs, None, f"the engine failed: {error}")
     return Cancelled(logprobs, seconds, "" if seconds is not None else "the slot did not become free")
 
 
@@ -165,65 +154,55 @@ def _drafts(before: Drafting | None, after: Drafting | None) -> tuple[float | No
     return 1 + sum(accepted) / drafts, [count / drafts for count in accepted]
 
 
-def _try_longest(server: Server, tokens: int) -> Longest:
+def _try_longest(client: Client, tokens: int) -> Longest:
     """Sends a prompt of `tokens` tokens, and one that is one token longer."""
     try:
-        server.ask(_prompt_of(tokens))
-    except grpc.RpcError as error:
-        return Longest(tokens, f"it was refused: {error.code().name}")
+        _send_prompt(client, tokens)
+    except DohertyError as error:
+        return Longest(tokens, f"it was refused: {error}")
     try:
-        server.ask(_prompt_of(tokens + 1))
-    except grpc.RpcError as error:
-        code = error.code()
-        is_refused = code is grpc.StatusCode.INVALID_ARGUMENT
-        return Longest(tokens, "" if is_refused else f"a prompt with one more token ended as {code.name}")
+        _send_prompt(client, tokens + 1)
+    except InvalidRequestError:
+        return Longest(tokens)
+    except DohertyError as error:
+        return Longest(tokens, f"a prompt with one more token failed: {error}")
     return Longest(tokens, "a prompt with one more token was accepted")
 
 
-def _prompt_of(tokens: int) -> request_pb2.GenerateRequest:
-    request = request_pb2.GenerateRequest(token_ids=[_PLAIN_TOKEN] * tokens)
-    request.sampling.temperature = 0.0
-    request.stopping.max_output_tokens = 1
-    return request
+def _send_prompt(client: Client, tokens: int) -> None:
+    client.generate(TokenIds([_PLAIN_TOKEN] * tokens), temperature=0.0, max_output_tokens=1)
 
 
-def _ask(server: Server, question: str) -> Answered:
-    request = request_pb2.GenerateRequest()
-    request.messages.add(role=request_pb2.ROLE_SYSTEM, content=SYSTEM_MESSAGE)
-    request.messages.add(role=request_pb2.ROLE_USER, content=question)
-    request.stopping.max_output_tokens = _MAX_TOKENS
-    reply = server.ask(request)
-    timings = reply.summary.timings
+def _warm_up(client: Client) -> None:
+    client.generate("Hello!", temperature=0.0, max_output_tokens=_WARM_UP_TOKENS)
+
+
+def _ask(client: Client, question: str) -> Answered:
+    answer = client.generate(question, system=SYSTEM_MESSAGE, max_output_tokens=_MAX_TOKENS)
+    timings = answer.timings
     return Answered(
         question,
-        reply.text,
-        reply.summary.usage.output_tokens,
-        timings.time_to_first_token.ToNanoseconds() / 1e9,
-        timings.time_to_last_token.ToNanoseconds() / 1e9,
+        answer.text,
+        answer.usage.output_tokens,
+        timings.time_to_first_token or 0.0,
+        timings.time_to_last_token or 0.0,
     )
 
 
-def _stream(server: Server, count: int) -> Streamed:
-    request = _request("Tell me a long story.", _STREAM_TOKENS, ignore_eos=True)
+def _stream(client: Client, count: int) -> Streamed:
+    options = GenerateOptions(ignore_eos=True)
 
-    def run(_: int) -> float:
-        last = list(server.stream(request))[-1]
-        first: float = last.summary.timings.time_to_first_token.ToNanoseconds() / 1e9
-        return first
+    def time_to_first_token(_: int) -> float:
+        with client.stream_generate(
+            _STORY, temperature=0.0, max_output_tokens=_STREAM_TOKENS, options=options
+        ) as stream:
+            return stream.result().timings.time_to_first_token or 0.0
 
     with ThreadPoolExecutor(count) as pool:
         start = time.monotonic()
-        first_token_times = sorted(pool.map(run, range(count)))
+        first_token_times = sorted(pool.map(time_to_first_token, range(count)))
         duration = time.monotonic() - start
     return Streamed(count, count * _STREAM_TOKENS / duration, first_token_times[(count - 1) // 2])
-
-
-def _request(prompt: str, max_tokens: int, *, ignore_eos: bool = False) -> request_pb2.GenerateRequest:
-    request = request_pb2.GenerateRequest(prompt=prompt)
-    request.sampling.temperature = 0.0
-    request.stopping.max_output_tokens = max_tokens
-    request.stopping.ignore_eos = ignore_eos
-    return request
 
 
 def _sorted(answers: Sequence[Answered]) -> list[float]:

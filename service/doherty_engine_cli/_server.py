@@ -11,16 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from doherty.v1 import (
-    generation_service_pb2_grpc,
-    latency_service_pb2,
-    latency_service_pb2_grpc,
-    model_pb2,
-    request_pb2,
-)
+from doherty import Client
 from doherty_engine import Drafting, EngineSetupError
 
 _STOP_SECONDS = 60
@@ -30,24 +23,12 @@ _POLL_SECONDS = 0.002
 
 
 class Server:
-    """A client of a running server."""
+    """A running server."""
 
-    def __init__(self, channel: grpc.Channel, metrics: str) -> None:
+    def __init__(self, client: Client, metrics: str) -> None:
         """`metrics` is the address of the server's metrics, as HOST:PORT."""
+        self.client = client
         self._metrics = metrics
-        self.generation = generation_service_pb2_grpc.GenerationServiceStub(channel)
-        self._latency = latency_service_pb2_grpc.LatencyServiceStub(channel)
-        self.model: model_pb2.GetModelResponse = self.generation.GetModel(
-            model_pb2.GetModelRequest(), timeout=_CALL_SECONDS
-        )
-
-    def ask(self, request: request_pb2.GenerateRequest) -> Any:
-        """Returns the response of Generate."""
-        return self.generation.Generate(request, timeout=_CALL_SECONDS)
-
-    def stream(self, request: request_pb2.GenerateRequest) -> Any:
-        """Starts a StreamGenerate, and returns the call."""
-        return self.generation.StreamGenerate(request, timeout=_CALL_SECONDS)
 
     def drafting(self) -> Drafting | None:
         """Returns the counters of speculative decoding from the metrics; None if the engine does not use it."""
@@ -72,9 +53,9 @@ class Server:
         start = time.monotonic()
         waited = 0.0
         while waited < _FREE_SECONDS:
-            latency = self._latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=_CALL_SECONDS)
+            running = self.client.latency().running
             waited = time.monotonic() - start
-            if not latency.running:
+            if not running:
                 return waited
             time.sleep(_POLL_SECONDS)
         return None
@@ -94,8 +75,9 @@ def serving(engine: str, options: Mapping[str, str], report: Callable[[str], Non
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - our own module
         try:
             address, metrics = _wait_until_ready(process, report)
-            with grpc.insecure_channel(address) as channel:
-                yield Server(channel, metrics)
+            # Without retries and resumptions, which would hide failures.
+            with Client(address, tls=False, timeout=_CALL_SECONDS, retry=None, resume=False) as client:
+                yield Server(client, metrics)
         finally:
             process.terminate()
             try:

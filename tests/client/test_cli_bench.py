@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from doherty import FinishReason, Generation, Timings, Usage
+from doherty.cli import QUESTIONS
 from doherty.cli._load._statistics import percentile
-from doherty.cli._reference import QUESTIONS
 from doherty.cli._report import Measurement, percentiles, within_threshold
 from support.command import run_doherty
 from support.server import ServerProcess, start_server

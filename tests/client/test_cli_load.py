@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from doherty import AsyncClient, Client, __version__
+from doherty.cli import QUESTIONS
 from doherty.cli._load._json import SCHEMA
 from doherty.cli._load._plot import draw
 from doherty.cli._load._run import LoadOptions, LoadResult, run_load
 from doherty.cli._load._statistics import quantiles
-from doherty.cli._reference import QUESTIONS
 from support.command import DOHERTY, run_doherty
 from support.server import ServerProcess, start_server
 from support.terminal import on_a_terminal

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from doherty.cli._reference import QUESTIONS
+from doherty.cli import QUESTIONS
 from support.command import EXAMPLES, SECONDS, environment
 
 

@@ -140,7 +140,7 @@ def test_a_wrong_type_is_told_in_a_sentence(prompt: Any, parameters: dict[str, A
         ([{"role": "robot", "content": "hi"}], {}, "A message's role is one of system, user, assistant, not 'robot'."),
         ([{"role": "user"}], {}, "A message has the keys role and content and no others, not ['role']."),
         ([{"role": "system", "content": "a"}], {"system": "b"}, "exclude each other"),
-        (RawText("hi"), {"system": "b"}, "which RawText goes around"),
+        (RawText("hi"), {"system": "b"}, "which RawText does not use"),
         ("\ud800", {}, "prompt cannot be"),
         ([{"role": "user", "content": "\ud800"}], {}, "content cannot be"),
         ("hi", {"max_output_tokens": -1}, "max_output_tokens cannot be -1"),

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "client/doherty": {"doherty"},
     "client/doherty_extras": set(),  # so that all others may import it
     "engine/doherty_engine": {"doherty_engine"},
-    "service/doherty_engine_cli": {"doherty.v1", "doherty_engine", "doherty_engine_cli"},
+    "service/doherty_engine_cli": {"doherty", "doherty_engine", "doherty_engine_cli"},
     "service/doherty_service": {"doherty.v1", "doherty_engine", "doherty_service"},
 }
 """Of our own packages."""

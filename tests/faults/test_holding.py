@@ -42,7 +42,7 @@ SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 4, 
 NO_WINDOW = (4).to_bytes(2) + (0).to_bytes(4)
 """SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no data."""
 HALF_MESSAGE = b"\0" + (1 << 20).to_bytes(4) + bytes(1000)
-MOST_OF_A_STRANGER, MOST_OF_STRANGERS, MOST_ARRIVING = 64, 1024, 32
+MAX_OF_A_STRANGER, MAX_OF_STRANGERS, MAX_ARRIVING = 64, 1024, 32
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_an_unread_status_is_ended(impatient: ServerProcess, key: tuple[Path, st
 
 def test_a_half_sent_message_without_a_key_makes_room(impatient: ServerProcess) -> None:
     with ExitStack() as stack:
-        connections = [stack.enter_context(raw_connection(impatient.target)) for _ in range(2 * MOST_ARRIVING)]
+        connections = [stack.enter_context(raw_connection(impatient.target)) for _ in range(2 * MAX_ARRIVING)]
         for connection in connections:
             connection.send(GREETING, begin(CHECK, 1, HALF_MESSAGE, flags=0))
         with grpc.insecure_channel(impatient.target) as channel:
@@ -155,14 +155,12 @@ def test_a_half_sent_message_without_a_key_makes_room(impatient: ServerProcess) 
 def test_health_watches_without_a_key_are_bounded(impatient: ServerProcess, key: tuple[Path, str]) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(raw_connection(impatient.target))
-        first.send(GREETING, *(begin(WATCH, 2 * number + 1, message(b"")) for number in range(MOST_OF_A_STRANGER + 1)))
-        last = 2 * MOST_OF_A_STRANGER + 1
+        first.send(GREETING, *(begin(WATCH, 2 * number + 1, message(b"")) for number in range(MAX_OF_A_STRANGER + 1)))
+        last = 2 * MAX_OF_A_STRANGER + 1
         until_ended(first, {last})
-        for _ in range(MOST_OF_STRANGERS // MOST_OF_A_STRANGER):
+        for _ in range(MAX_OF_STRANGERS // MAX_OF_A_STRANGER):
             another = stack.enter_context(raw_connection(impatient.target))
-            another.send(
-                GREETING, *(begin(WATCH, 2 * number + 1, message(b"")) for number in range(MOST_OF_A_STRANGER))
-            )
+            another.send(GREETING, *(begin(WATCH, 2 * number + 1, message(b"")) for number in range(MAX_OF_A_STRANGER)))
         channel = stack.enter_context(grpc.insecure_channel(impatient.target))
         health: Any = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
@@ -177,7 +175,7 @@ def test_a_caller_without_a_key_gets_too_many_calls() -> None:
     with start_server(*SYNTHETIC) as server, grpc.insecure_channel(server.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         empty = health_pb2.HealthCheckRequest()
-        watches: list[Any] = [health.Watch(empty, timeout=SECONDS) for _ in range(MOST_OF_A_STRANGER)]
+        watches: list[Any] = [health.Watch(empty, timeout=SECONDS) for _ in range(MAX_OF_A_STRANGER)]
         for one in watches:
             next(one)
         failure = failure_of(lambda: next(health.Watch(empty, timeout=SECONDS)))

@@ -11,7 +11,7 @@ from support.multiplex import opened, start, text_of
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect, request
 
-MOST_OUTPUTS = 32_768
+MAX_OUTPUTS = 32_768
 """Outputs that may wait for the reader of a stream."""
 
 CLIENTS_LIMIT = 4 << 20
@@ -43,13 +43,13 @@ def long(tokens: int, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_whole_answer_may_have_more_outputs_than_a_stream_may_leave_unread(fast: Caller) -> None:
-    asked = long(MOST_OUTPUTS + 1000)
+    asked = long(MAX_OUTPUTS + 1000)
     answer = fast.generate(**asked)
-    assert answer.summary.usage.output_tokens == MOST_OUTPUTS + 1000
+    assert answer.summary.usage.output_tokens == MAX_OUTPUTS + 1000
     with opened(fast.stub) as rpc:
         rpc.send(start(1, whole=True, **asked))
         part = rpc.last(1)
-        assert part.response.summary.usage.output_tokens == MOST_OUTPUTS + 1000
+        assert part.response.summary.usage.output_tokens == MAX_OUTPUTS + 1000
         assert part.response.delta.text == answer.text
         rpc.rest()
 

@@ -1,1 +1,1 @@
-"""Measures servers of token streams against each other, on one machine, in one run."""
+"""Compares servers of token streams with each other, on one machine, in one run."""

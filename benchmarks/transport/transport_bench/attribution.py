@@ -1,4 +1,4 @@
-"""Finds out for every piece of text when the engine made it and when it reached the caller."""
+"""Finds for every piece of text when the engine generated it and when it reached the caller."""
 
 import json
 from collections import defaultdict
@@ -30,7 +30,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a caller saw: times are seconds by `time.monotonic()`."""
+    """What a caller received. Times are in seconds of `time.monotonic()`."""
 
     begin: Border
     end: Border
@@ -38,7 +38,7 @@ class Seen:
 
     @classmethod
     def read(cls, text: str) -> "Seen":
-        """From what the load generator prints."""
+        """Parses the load generator's output."""
         told = json.loads(text)
         begin, end = (
             Border(**{name: clock * _NANOSECOND for name, clock in told[which].items()}) for which in ("begin", "end")
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Made:
-    """What the engine made for one request."""
+    """The engine's outputs for one request."""
 
     submitted: float
     times: Floats
@@ -58,31 +58,31 @@ class Made:
 
 @dataclass
 class Matched:
-    """All that reached the caller, output by output, and request by request."""
+    """All outputs and requests that reached the caller."""
 
     made: list[Floats] = field(default_factory=list)
-    """When each output was handed over by the engine."""
+    """When the engine delivered each output."""
     arrived: list[Floats] = field(default_factory=list)
     tokens: list[Integers] = field(default_factory=list)
     first_arrived: list[float] = field(default_factory=list)
-    """When each request got its first text."""
+    """When each request received its first text."""
     first_added: list[float] = field(default_factory=list)
-    """How long that took, without what the engine took for it."""
+    """The time to the first text of each request, without the engine's part."""
     ended: list[float] = field(default_factory=list)
-    """When each request that ended did so."""
+    """When each completed request ended."""
 
 
 def count_records(log: Path) -> int:
-    """How many records there have been so far."""
+    """Returns the number of records so far."""
     with log.open("rb") as file:
         return int.from_bytes(file.read(8), "little")
 
 
 def read_log(log: Path, since: int) -> dict[int, list[Made]]:
-    """What the engine made since the record `since`, by the number of the stream, in the order of its requests.
+    """Returns the engine's outputs since the record `since`, by the number of the stream, in the order of its requests.
 
     Raises:
-        BenchmarkError: so much that the first of it has been overwritten.
+        BenchmarkError: There were so many that the first ones are overwritten.
     """
     until = count_records(log)
     if until - since > CAPACITY:
@@ -115,10 +115,10 @@ def read_log(log: Path, since: int) -> dict[int, list[Made]]:
 
 
 def match(seen: Seen, made: dict[int, list[Made]]) -> Matched:
-    """Finds for each output the message with which the last of its text came.
+    """Finds for each output the message that contained the last part of its text.
 
     Raises:
-        BenchmarkError: the caller got something else than the engine made.
+        BenchmarkError: The caller did not receive what the engine generated.
     """
     matched = Matched()
     left = {number: iter(requests) for number, requests in made.items()}

@@ -1,4 +1,4 @@
-"""Builds the programs in C++, where Debian's packages for them are installed."""
+"""Builds the C++ programs, if Debian's packages for them are installed."""
 
 import shutil
 import subprocess

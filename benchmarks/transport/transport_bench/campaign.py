@@ -1,4 +1,4 @@
-"""Runs the servers in turns, window by window, load by load."""
+"""Runs the servers in turn, window by window, for each load."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,12 @@ class Window:
 
 
 def run_load(load: Load, rows: Sequence[Row], rounds: int, seconds: float, programs: Programs) -> Iterator[Window]:
-    """Runs one load: in every round a window of each row, and another one first each time.
+    """Runs one load. Every round has one window per row, and begins with another row.
 
-    A round before these warms the servers up, and is not counted.
+    A first round warms the servers up and is not counted.
 
     Raises:
-        BenchmarkError: something failed.
+        BenchmarkError: A server or the load generator failed.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
@@ -48,7 +48,7 @@ def run_load(load: Load, rows: Sequence[Row], rounds: int, seconds: float, progr
 
 @contextmanager
 def _measuring(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[Callable[[float], Figures]]:
-    """Gives what runs a window of so many seconds."""
+    """Starts a server, and returns a function that runs a window of a given length."""
     if row.kind is Kind.ENGINE:
         yield partial(measure_engine, folder, load)
     else:

@@ -1,7 +1,8 @@
-"""What the engine costs by itself under a load: `python -m transport_bench.engine_alone LOAD WARM_UP SECONDS LOG`.
+"""Measures the engine without a server: `python -m transport_bench.engine_alone LOAD WARM_UP SECONDS LOG`.
 
-In our server the engine runs in the server's process, and its CPU time is part of the server's. Here is the same engine
-with the same log and nothing else. Beside a server it costs rather more, for they share the processor's caches.
+In our server, the engine runs in the server's process, so the server's CPU time includes the engine's. This program
+runs the same engine with the same log and nothing else. Beside a server, the engine costs more, because they share the
+CPU's caches.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from transport_bench.loads import LOADS, Load
 
 
 class Streams:
-    """Asks the engine what the load generator asks the servers, and counts."""
+    """Sends the requests of the load generator directly to the engine, and counts outputs."""
 
     def __init__(self, engine: Engine, load: Load) -> None:
-        """Asks nothing yet."""
+        """Starts without requests."""
         self.tokens = 0
         self.answers = 0
         self._engine = engine
@@ -33,7 +34,7 @@ class Streams:
         self._keys = map(str, count())
 
     async def run(self, warm_up: float, seconds: float) -> dict[str, float]:
-        """Puts the load on the engine; what the window showed."""
+        """Puts the load on the engine, and returns the figures of the window."""
         await self._engine.start(self._take)
         if self._load.burst_every:
             self._burst(asyncio.get_running_loop().time())

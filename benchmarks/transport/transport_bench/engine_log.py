@@ -1,6 +1,7 @@
-"""What the engine of a server did, told to the harness through a file in memory: a ring of records.
+"""Records what the engine of a server does, in a ring buffer in a memory-mapped file that the harness reads.
 
-Every server of this benchmark writes it in the same way, the one in C++ too, so that it costs all of them the same.
+Every server of this benchmark, including the one in C++, writes it in the same way, so that it costs all of them the
+same.
 """
 
 import time
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from doherty_engine import StepSink
 
 HEADER_BYTES = 16
-"""Begins with the number of records ever written, 64 bits; the rest is unused."""
+"""The header: the number of records written so far, as 64 bits. The rest is unused."""
 CAPACITY = 1 << 20
 PROMPT = "Question "
-"""What the load generator's prompts begin with; behind it stands the number of the stream."""
+"""The beginning of the load generator's prompts. The number of the stream follows."""
 
 _RECORD = Struct("<dHHHH")
 RECORD_BYTES = _RECORD.size
@@ -39,21 +40,21 @@ _COUNT = Struct("<Q")
 
 
 class Kind(IntEnum):
-    """What a record tells."""
+    """The kind of a record."""
 
     SUBMIT = 1
-    """A request of the stream `number` came to the engine at `time`."""
+    """A request of the stream `number` reached the engine at `time`."""
     OUTPUT = 2
-    """The step whose record follows brought `characters` of text, for `tokens` tokens, to the stream `number`."""
+    """The stream `number` got `characters` of text for `tokens` tokens in the step whose record follows."""
     STEP = 3
-    """The outputs before this were handed over at `time`."""
+    """The preceding outputs were delivered at `time`."""
 
 
 class LoggedEngine:
-    """An engine that does what another one does, and takes note of when."""
+    """Wraps an engine and records its work."""
 
     def __init__(self, engine: Engine, path: Path) -> None:
-        """Writes to the file at `path`, which is made."""
+        """Creates the file at `path` and writes to it."""
         self._engine = engine
         self._numbers: dict[str, int] = {}
         self._at = HEADER_BYTES
@@ -85,7 +86,7 @@ class LoggedEngine:
         await self._engine.start(noting)
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request."""
+        """Starts a request."""
         number = _number_of(request.input)
         if number is not None:
             self._numbers[request.key] = number
@@ -97,11 +98,11 @@ class LoggedEngine:
         return await self._engine.count_tokens(content)
 
     def info(self) -> ModelInfo:
-        """Tells what the engine serves."""
+        """Describes the model."""
         return self._engine.info()
 
     def health(self) -> Health:
-        """Tells how the engine is."""
+        """Returns the engine's health."""
         return self._engine.health()
 
     async def stop(self) -> None:
@@ -116,7 +117,7 @@ class LoggedEngine:
 
 
 def _number_of(content: Input) -> int | None:
-    """The number of the stream that a request is for; None if it does not come from the load generator."""
+    """Returns the number of the stream of a request; None if the request is not from the load generator."""
     if not isinstance(content, Conversation):
         return None
     text = content.messages[-1].content

@@ -1,5 +1,5 @@
-"""What can go wrong."""
+"""The error of this benchmark."""
 
 
 class BenchmarkError(Exception):
-    """It cannot go on; the message is one sentence that says what to do, or what was not as it should be."""
+    """The benchmark cannot continue. The message is one sentence that describes the problem or what to do."""

@@ -1,39 +1,39 @@
-"""What is asked of the servers."""
+"""The loads."""
 
 from dataclasses import dataclass
 
 _SLOTS = 64
 ANSWER_TOKENS = 170
-"""The length of an answer, as in the benchmarks on a GPU."""
+"""The length of an answer, the same as in the benchmarks on a GPU."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """So many streams at a pace, or a pattern of calls."""
+    """A number of streams with a given speed, or a pattern of calls."""
 
     name: str
     title: str
     streams: int
     pace: int
-    """Tokens a second of each stream; 0 is as fast as possible."""
+    """Tokens per second of each stream; 0 means as fast as possible."""
     answer_tokens: int = ANSWER_TOKENS
     burst_every: float = 0.0
-    """Seconds between bursts of `streams` new calls; 0 begins a call when the one before it has ended."""
+    """Seconds between bursts of `streams` new calls. With 0, a call starts when the previous one has ended."""
     whole: bool = False
-    """Whether answers come whole."""
+    """Whether answers are unary."""
     staggered: bool = False
-    """Whether the first answers are of all lengths, so that they do not end together."""
+    """Whether the first answers have different lengths, so that they do not end at the same time."""
     warm_up: float = 0.5
     figures: tuple[str, ...] = ("cpu_per_token", "both_cpu_per_token", "latency_p50", "latency_p99", "ttft_p50")
-    """What it is about."""
+    """The figures that this load is for."""
 
     @property
     def engine_options(self) -> dict[str, str]:
-        """Those of the synthetic engine."""
+        """The options of the synthetic engine."""
         return {"tokens_per_second": str(self.pace), "slots": str(max(_SLOTS, self.streams))}
 
     def first_length(self, number: int) -> int:
-        """The tokens of the first answer of a stream."""
+        """Returns the number of tokens of the first answer of a stream."""
         if not self.staggered:
             return self.answer_tokens
         return max(1, self.answer_tokens * (number + 1) // self.streams)
@@ -44,7 +44,7 @@ def _steady(streams: int) -> Load:
 
 
 def _unending(pace: int) -> Load:
-    """Answers that last longer than the window: what a server cannot deliver piles up, and does not slow the clock."""
+    """Answers that last longer than the window. Undelivered tokens accumulate; the clock does not slow down."""
     return Load(
         f"64x{pace}",
         f"64 streams x {pace} tokens a second",

@@ -1,4 +1,4 @@
-"""The machine: which core does what, and how much CPU time and memory a process has used."""
+"""The machine: assigns cores, and reads the CPU time and memory of processes."""
 
 import os
 import platform
@@ -13,10 +13,10 @@ _CPUCLOCK_SCHED = 2
 
 @cache
 def cores() -> tuple[int, int]:
-    """The core of the server and that of everything else, as they are when it is first asked.
+    """Returns the core of the server and the core of everything else. The first call determines them.
 
     Raises:
-        BenchmarkError: there is only one.
+        BenchmarkError: There is only one core.
     """
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) == 1:
@@ -25,32 +25,32 @@ def cores() -> tuple[int, int]:
 
 
 def cpu_seconds(process: int) -> float:
-    """The CPU time that all threads of a process have used, to the nanosecond."""
+    """Returns the CPU time of all threads of a process, in nanoseconds."""
     # The number of a process's clock, as clock_getcpuclockid makes it.
     return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
 
 
 def children(process: int) -> tuple[int, ...]:
-    """The processes that any thread of a process has started and not left."""
+    """Returns the running child processes of a process."""
     told = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
     return tuple(int(child) for of_thread in told for child in of_thread)
 
 
 def resident_bytes(process: int) -> int:
-    """The resident memory of a process."""
+    """Returns the resident memory of a process."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def busy_seconds() -> float:
-    """The time for which the cores of the machine have been busy, with anything, since it was started."""
+    """Returns the time for which the cores of the machine were busy since it was started."""
     fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
     user, nice, system, _idle, _wait, interrupts, soft_interrupts, stolen = fields
     return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def describe() -> dict[str, str | int]:
-    """What a reader of the figures wants to know."""
+    """Describes the machine for readers of the figures."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "cpu": names[0].partition(":")[2].strip() if names else platform.machine(),

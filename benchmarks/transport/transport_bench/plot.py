@@ -1,4 +1,4 @@
-"""The picture: what a token costs, and how late it is, as the load grows."""
+"""Plots the cost and the added latency of a token against the load."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _LOADS = ("1x200", "8x200", "32x200", "64x200", "64x333", "64x667")
 
 
 def draw(windows: Sequence[Window], path: Path) -> None:
-    """Writes an SVG with a panel for each figure; nothing where no load was measured that it shows."""
+    """Writes an SVG with a panel for each figure. Writes nothing if none of its loads was measured."""
     if not any(window.load in _LOADS for window in windows):
         return
     mpl.use("svg")
@@ -39,5 +39,5 @@ def draw(windows: Sequence[Window], path: Path) -> None:
 
 
 def _median(windows: Sequence[Window], load: str, row: str, figure: str) -> float:
-    """NaN where there is none, which is not drawn."""
+    """Returns NaN for a missing value, which is not drawn."""
     return interval([getattr(one.figures, figure) for one in windows if one.load == load and one.row == row]).median

@@ -1,4 +1,4 @@
-"""Ratios of two servers, pair by pair of windows that followed each other, and how sure they are."""
+"""Computes ratios of two servers from pairs of consecutive windows, with confidence intervals."""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of paired ratios, and an interval that holds the true one with a probability of at least 95 %.
+    """The median of paired ratios, and an interval that contains the true median with a probability of at least 95 %.
 
-    The interval is that of order statistics: it asks nothing of the distribution, and a window that was disturbed
-    moves it little. With fewer than six pairs there is none, and the bounds are infinite.
+    The interval lies between two order statistics. It assumes no distribution, and single disturbed windows hardly
+    change it. With fewer than six pairs, there is no such interval, and the bounds are infinite.
     """
 
     median: float
@@ -21,12 +21,12 @@ class Ratio:
 
 
 def ratio(own: Sequence[float], others: Sequence[float]) -> Ratio:
-    """Compares round by round, where both have the figure: a window may have no sample of a latency."""
+    """Compares two servers round by round, in rounds for which both have the figure."""
     return interval([one / other for one, other in zip(own, others, strict=True)])
 
 
 def interval(values: Sequence[float]) -> Ratio:
-    """The median of values, and where it lies."""
+    """Returns the median of values, and its interval."""
     ordered = sorted(value for value in values if not math.isnan(value))
     count = len(ordered)
     if not count:
@@ -39,9 +39,9 @@ def interval(values: Sequence[float]) -> Ratio:
 
 
 def _rank(count: int) -> int:
-    """How many values on either side lie outside of the interval; -1 where there are too few values for one.
+    """Returns how many values on either side are outside of the interval; -1 if there are too few values.
 
-    The median lies below the value of rank r (from 0) when at most r of the values are below it: a binomial tail.
+    The median is below the value of rank r (counted from 0) if at most r values are below it: a binomial tail.
     """
     outside = (1 - CONFIDENCE) / 2
     tail, rank = 0.0, -1

@@ -1,4 +1,4 @@
-"""The tables: what each server cost, and whether the ratios are what they should be."""
+"""Prints the tables: the figures of each server, and the ratios with their targets."""
 
 import math
 import operator
@@ -27,13 +27,13 @@ TITLES = {
     "other_load": "others' cores",
 }
 LESS_ENGINE = ", less the engine"
-"""What the name and the title of a row end with when the engine's share is subtracted."""
+"""The suffix of a row's name and title if the engine's share is subtracted."""
 _ALWAYS = ("server_load", "caller_load", "other_load")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two rows at one load, and what it is to be."""
+    """A target for the ratio of two rows at one load."""
 
     load: str
     row: str
@@ -42,12 +42,12 @@ class Target:
     sign: str
     bound: float
     is_aim: bool = False
-    """Whether it is reported and aimed at, but not required."""
+    """Whether the target is only aimed at, not required."""
     less_engine: bool = False
     """Whether the engine's share is subtracted from the figure of `row`."""
 
     def is_met(self, found: Ratio) -> bool:
-        """Whether the whole interval lies on the right side."""
+        """Whether the whole interval is on the right side of the target."""
         compare: Callable[[float, float], bool] = _SIGNS[self.sign]
         return compare(found.high if self.sign in "<=" else found.low, self.bound)
 
@@ -67,9 +67,9 @@ TARGETS = (
 
 
 def less_engine(windows: Sequence[Window]) -> list[Window]:
-    """The CPU time of our rows without that of the engine alone in the same round, as windows of further rows.
+    """Returns our rows minus the CPU time of the row `engine` in the same round, as additional rows.
 
-    Our rows are those with the engine in the server's process, called by the load generator.
+    These are the rows whose server contains the engine, and whose caller is the load generator.
     """
     engine = {(one.load, one.round): one.figures for one in windows if one.row == ENGINE_ROW}
     return [
@@ -93,7 +93,7 @@ def _less(figures: Figures, engine: Figures) -> Figures:
 
 
 def figures_table(load: str, windows: Sequence[Window]) -> str:
-    """The median of each figure that a load is about, server by server."""
+    """Returns a table with the median of each figure of a load, by server."""
     names = (*LOADS[load].figures, *_ALWAYS)
     lines = [
         f"\n{LOADS[load].title}, {max(window.round for window in windows) + 1} windows each, medians\n",
@@ -107,7 +107,7 @@ def figures_table(load: str, windows: Sequence[Window]) -> str:
 
 
 def targets_table(windows: Sequence[Window]) -> str:
-    """What is to be reached, what was, and what the state before has where it was measured."""
+    """Returns a table of the targets, the results, and the results of the older checkout, if it was measured."""
     lines = [
         "\n| load | server | against | figure | to reach | median | 95 % interval | | before |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -121,14 +121,14 @@ def targets_table(windows: Sequence[Window]) -> str:
 
 
 def _found(target: Target, windows: Sequence[Window], row: str) -> Ratio | None:
-    """The ratio that a target is about, for a row; None if that or the other one was not measured."""
+    """Returns the ratio of a target, for a row; None if one of the two rows was not measured."""
     own = _values(windows, target.load, row + LESS_ENGINE * target.less_engine, target.figure)
     others = _values(windows, target.load, target.against, target.figure)
     return ratio(own, others) if own and others else None
 
 
 def against_first(load: str, windows: Sequence[Window]) -> str:
-    """Every row's ratios to the first one, for looking at things that no target is about."""
+    """Returns a table with the ratios of all rows to the first one."""
     rows = list(dict.fromkeys(window.row for window in windows))
     names = LOADS[load].figures
     lines = [f"\n| as a ratio to {_title(rows[0], load)} | {' | '.join(TITLES[name] for name in names)} |"]
@@ -168,7 +168,7 @@ def _range(found: Ratio) -> str:
 
 
 def _values(windows: Sequence[Window], load: str, row: str, figure: str) -> list[float]:
-    """A figure of a row, round by round."""
+    """Returns a figure of a row, by round."""
     mine = [window for window in windows if window.load == load and window.row == row]
     return [getattr(window.figures, figure) for window in sorted(mine, key=operator.attrgetter("round"))]
 

@@ -1,45 +1,46 @@
-"""Which servers are compared, and how each is called."""
+"""The compared servers, and the ways to call them."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
 
 class Kind(Enum):
-    """A server, as a program."""
+    """A server program."""
 
     DOHERTY = auto()
-    """With keys, metrics and the log of requests."""
+    """Doherty, with keys, metrics and the log of requests."""
     BEFORE = auto()
-    """The same, from another checkout."""
+    """The same from another checkout."""
     NAIVE = auto()
     SSE = auto()
     CALLBACK = auto()
     VLLM = auto()
-    """vLLM's front-end in Rust, with a stand-in for its engine in a process of its own."""
+    """vLLM's front-end in Rust, with a stand-in for vLLM's engine process."""
     ENGINE = auto()
-    """No server: the synthetic engine alone, under the same load."""
+    """No server: only the synthetic engine, under the same load."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A server and the way in which it is called."""
+    """A server, and the way to call it."""
 
     name: str
     title: str
     kind: Kind
     protocol: str
-    """What the load generator speaks."""
+    """The load generator's protocol."""
     whole_protocol: str | None
-    """What it speaks for whole answers; None has no such row."""
+    """The protocol for unary answers; None means that there is no such row."""
     per_connection: int = 1
     with_sdk: bool = False
-    """Whether the caller is the SDK, and not the load generator."""
+    """Whether the SDK calls the server, instead of the load generator."""
     whole_title: str = ""
-    """What it is called where answers come whole; empty is the same."""
+    """The title for unary answers; empty means the same title."""
 
 
 TOGETHER = 8
-"""How many requests share an RPC of MultiplexGenerate and its connection; to vLLM's front-end the connection alone."""
+"""The number of requests that share an RPC of MultiplexGenerate and its connection (with vLLM's front-end, only the
+connection)."""
 
 ROWS = {
     row.name: row
@@ -69,8 +70,8 @@ ROWS = {
 MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback", "vllm-rs", "vllm-rs-shared")
 ENGINE_ROW = "engine"
 BEFORE = "-before"
-"""What the name of a row of the other checkout ends with."""
+"""The suffix of the rows of the other checkout."""
 BEFORE_ROWS = tuple(name for name in ROWS if name.endswith(BEFORE))
 SIDE_ROWS = ("sdk", "sdk-multiplex")
-"""Those that are compared at one load alone."""
+"""Rows that are measured at one load only."""
 SIDE_LOAD = "32x200"

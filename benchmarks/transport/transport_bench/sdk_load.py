@@ -1,6 +1,6 @@
-"""What the load generator does, with the SDK: `python -m transport_bench.sdk_load`, with the load generator's flags.
+"""A load generator that uses the SDK: `python -m transport_bench.sdk_load`, with the flags of the load generator.
 
-The protocol is sdk or sdk-multiplex. The client is made as a user makes it, on uvloop.
+The protocol is sdk or sdk-multiplex. The client is created as in a user's program, on uvloop.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _TIMEOUT = 60.0
 
 @dataclass
 class Request:
-    """One request, as recorder.h of the load generator has it; times are in seconds."""
+    """One request, as in the load generator's recorder.h. Times are in seconds."""
 
     number: int
     sent: float
@@ -32,15 +32,15 @@ class Request:
     tokens: int = -1
 
     def told(self) -> dict[str, Any]:
-        """As the load generator prints it."""
+        """Returns the request as the load generator prints it."""
         return vars(self) | {"sent": _nanoseconds(self.sent), "times": [_nanoseconds(one) for one in self.times]}
 
 
 class Load:
-    """Streams that begin again when they end."""
+    """Streams that start again when they end."""
 
     def __init__(self, client: AsyncClient, asked: argparse.Namespace) -> None:
-        """Asks nothing yet."""
+        """Starts without requests."""
         self.requests: list[Request] = []
         self._client = client
         self._tokens: int = asked.tokens
@@ -48,7 +48,7 @@ class Load:
         self._stagger: bool = asked.stagger
 
     async def run(self, number: int) -> None:
-        """Asks until it is cancelled."""
+        """Sends requests until it is cancelled."""
         tokens = max(1, self._tokens * (number + 1) // self._streams) if self._stagger else self._tokens
         while True:
             await self._ask(number, tokens)
@@ -67,7 +67,7 @@ class Load:
 
 
 async def main(asked: argparse.Namespace) -> None:
-    """Puts the load on the server, and prints what was seen."""
+    """Puts the load on the server, and prints the results."""
     multiplex = asked.protocol == "sdk-multiplex"
     async with AsyncClient(f"127.0.0.1:{asked.port}", api_key=asked.key, multiplex=multiplex) as client:
         await client.wait_ready(_TIMEOUT)

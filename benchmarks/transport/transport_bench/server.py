@@ -1,4 +1,4 @@
-"""Starts and stops the servers that are measured."""
+"""Starts and stops the measured servers."""
 
 import json
 import os
@@ -39,19 +39,19 @@ class Server:
     engine_log: Path
     key: str = ""
     metrics: str = ""
-    """Where its metrics are; empty where it has none."""
+    """The address of its metrics; empty if it has none."""
     children: tuple[int, ...] = ()
-    """The processes that it has started."""
+    """Its child processes."""
 
     def cpu_seconds(self) -> float:
-        """The CPU time of its process and those that it has started."""
+        """Returns the CPU time of the process and its children."""
         return sum(map(cpu_seconds, (self.process.pid, *self.children)))
 
     def settle(self) -> None:
-        """Returns when it has nothing more to do.
+        """Waits until the server is idle.
 
         Raises:
-            BenchmarkError: it does not come to rest.
+            BenchmarkError: It does not become idle.
         """
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
@@ -62,7 +62,7 @@ class Server:
         raise BenchmarkError("A server does not come to rest after its load has gone.")
 
     def scrape(self) -> None:
-        """Reads its metrics once, as Prometheus does."""
+        """Reads the metrics once, like Prometheus."""
         if self.metrics:
             with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=_START_SECONDS) as reply:
                 reply.read()
@@ -70,9 +70,9 @@ class Server:
 
 @contextmanager
 def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[Server]:
-    """A server with the engine that a load needs, pinned to its core, whose files lie in `folder`.
+    """Runs a server with the engine for a load, pinned to its core, with its files in `folder`.
 
-    What it starts, as vLLM's front-end starts the engine's process, runs on the same core.
+    Its child processes, such as the engine process of vLLM's front-end, run on the same core.
     """
     folder.mkdir()
     engine_log, told, keys = folder / "engine", folder / "log", folder / "keys"
@@ -133,7 +133,7 @@ def _environment(kind: Kind, programs: Programs) -> dict[str, str]:
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", told: Path) -> dict[str, str]:
-    """The addresses that its log tells up to the line that says that it is ready, by the names of their events."""
+    """Returns the addresses in the log up to the line that reports readiness, by the names of their events."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         addresses = _addresses(told.read_text().rpartition("\n")[0])

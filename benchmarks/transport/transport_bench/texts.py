@@ -1,4 +1,4 @@
-"""What the synthetic engine says, written down for a server that cannot ask it."""
+"""Writes the synthetic engine's texts to a file, for the server in C++."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from transport_bench.loads import LOADS
 
 _COUNT = Struct("<I")
 _ENTRY = Struct("<HHH")
-"""Tokens, characters and bytes of one output, whose text follows."""
+"""The numbers of tokens, characters and bytes of an output. Its text follows."""
 
 
 def write_texts(path: Path) -> None:
-    """Writes the outputs of every stream's answer: their number, and then one after the other."""
+    """Writes the outputs of every stream's answer: first their number, then each output."""
     streams = max(load.streams for load in LOADS.values())
     tokens = max(load.answer_tokens for load in LOADS.values() if load.pace)
     answers = asyncio.run(_answers(streams, tokens))
@@ -28,7 +28,7 @@ def write_texts(path: Path) -> None:
 
 
 async def _answers(streams: int, tokens: int) -> list[list[StepOutput]]:
-    """The outputs that carry text, by stream."""
+    """Returns the outputs that have text, by stream."""
     engine = create_engine("synthetic", {"tokens_per_second": "0", "slots": str(streams)})
     answers: dict[str, list[StepOutput]] = {str(number): [] for number in range(streams)}
     running = set(answers)

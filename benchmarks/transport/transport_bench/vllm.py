@@ -1,4 +1,4 @@
-"""What vLLM's front-end in Rust needs: the program, and a folder that says what model it serves."""
+"""The requirements of vLLM's front-end in Rust: the program, and a folder that describes the model."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ STAND_IN = Path(__file__).parent / "servers/vllm_engine.py"
 
 
 def write_model(folder: Path) -> None:
-    """Writes a model whose tokenizer has the synthetic engine's tokens: the same ids are the same texts."""
+    """Writes a model whose tokenizer has the synthetic engine's tokens, so that the same ids are the same texts."""
     folder.mkdir(exist_ok=True)
     config = {
         "model_type": "llama",
@@ -34,7 +34,7 @@ def write_model(folder: Path) -> None:
 
 
 def _tokenizer() -> dict[str, object]:
-    """Byte-level BPE without merges: a text is read byte by byte, which prompts of two words can afford."""
+    """A byte-level BPE without merges: one token per byte, which is acceptable for prompts of two words."""
     signs = _signs()
     special = [token_id for token_id, text in enumerate(TOKEN_TEXT) if not text]
     vocabulary = {"".join(signs[byte] for byte in text): token_id for token_id, text in enumerate(TOKEN_TEXT) if text}
@@ -52,7 +52,7 @@ def _tokenizer() -> dict[str, object]:
 
 
 def _signs() -> dict[int, str]:
-    """How a byte-level tokenizer writes each byte: as itself where that can be printed, else as a sign above 255."""
+    """Maps each byte to its character in a byte-level tokenizer: printable ones to themselves."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = (byte for byte in range(256) if byte not in printable)
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""One window: puts a load on a server for a while, and says what came of it."""
+"""Runs one window: puts a load on a server for a time, and returns the figures."""
 
 import json
 import math
@@ -26,34 +26,35 @@ _ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 @dataclass(frozen=True)
 class Figures:
-    """What a window showed; a latency that it has no sample of is nan. Latencies are those that the server added."""
+    """The figures of a window. Latencies are those that the server added; nan means that there was no sample."""
 
     tokens_per_second: float
-    """Delivered."""
+    """The delivered tokens."""
     delivered: float
-    """The share of what the streams were due that was delivered; 1 where the pace is as fast as possible."""
+    """The delivered share of the tokens that were due; 1 if the speed is not limited."""
     requests_per_second: float
-    """Answers that ended."""
+    """The number of answers that ended."""
     cpu_per_token: float
-    """CPU time of the server's process, in microseconds; all of the engine's is in it where it has no process."""
+    """CPU time of the server's process in microseconds. It includes the engine, if the engine has no process of its
+    own."""
     cpu_per_request: float
-    """The same."""
+    """As above."""
     both_cpu_per_token: float
-    """The same of the server and of its caller together."""
+    """As above, for the server and its caller together."""
     latency_p50: float
-    """Of a token: milliseconds from the engine to the caller."""
+    """The time of a token from the engine to the caller, in milliseconds."""
     latency_p99: float
     gap_p99: float
-    """Milliseconds between two messages of an answer."""
+    """The time between two messages of an answer, in milliseconds."""
     ttft_p50: float
-    """Milliseconds from the request to the first token, without what the engine took for it."""
+    """The time from the request to the first token in milliseconds, without the engine's part."""
     ttft_p99: float
     server_load: float
     """The share of its core that the server used."""
     caller_load: float
     """The share of its core that the caller used."""
     other_load: float
-    """How many cores anything else used: on a quiet machine, 0."""
+    """The number of cores that other programs used; 0 on a quiet machine."""
 
 
 NO_FIGURES = Figures(**dict.fromkeys((field.name for field in fields(Figures)), math.nan))
@@ -63,7 +64,7 @@ def measure(server: Server, row: Row, load: Load, programs: Programs, seconds: f
     """Runs one window.
 
     Raises:
-        BenchmarkError: something failed, or the caller did not get what the engine made.
+        BenchmarkError: Something failed, or the caller did not receive what the engine generated.
     """
     server.settle()
     before = count_records(server.engine_log)
@@ -86,10 +87,10 @@ def measure(server: Server, row: Row, load: Load, programs: Programs, seconds: f
 
 
 def measure_engine(log: Path, load: Load, seconds: float) -> Figures:
-    """Runs one window of the engine alone, of which there are no latencies.
+    """Runs one window of the engine alone, which has no latencies.
 
     Raises:
-        BenchmarkError: it failed.
+        BenchmarkError: The engine failed.
     """
     program = ["taskset", "--cpu-list", str(cores()[0]), sys.executable, "-m", "transport_bench.engine_alone"]
     done = subprocess.run(
@@ -116,7 +117,7 @@ def measure_engine(log: Path, load: Load, seconds: float) -> Figures:
 
 
 class _Others:
-    """What runs on the machine besides the server and its load."""
+    """Measures what else runs on the machine."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -124,7 +125,7 @@ class _Others:
         self._before = self._used()
 
     def load(self) -> float:
-        """How many cores it has used since."""
+        """Returns the number of cores that it has used since."""
         return max(0.0, self._used() - self._before) / (time.monotonic() - self._began)
 
     def _used(self) -> float:
@@ -188,7 +189,7 @@ def _joined(parts: list[Floats] | list[np.ndarray]) -> Floats:
 
 
 def _gaps(seen: Seen) -> Floats:
-    """Between the messages of each answer that came within the window."""
+    """Returns the times between the messages of each answer within the window."""
     gaps = []
     for request in seen.requests:
         times = np.array(request["times"]) * 1e-9
@@ -202,5 +203,5 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _quantile(seconds: Floats, share: float) -> float:
-    """By nearest rank, in milliseconds."""
+    """Returns quantiles by nearest rank, in milliseconds."""
     return float(np.quantile(seconds, share, method="inverted_cdf")) * 1e3 if len(seconds) else float("nan")

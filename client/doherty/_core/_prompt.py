@@ -70,7 +70,7 @@ def put_prompt(request: GenerateRequest | CountTokensRequest, prompt: Prompt, sy
         raise TypeError(f"system= is a str, not {type(system).__name__}.")
     if isinstance(prompt, RawText | TokenIds):
         if system is not None:
-            raise ValueError(f"system= goes through the chat template, which {type(prompt).__name__} goes around.")
+            raise ValueError(f"system= needs the chat template, which {type(prompt).__name__} does not use.")
         _put_untemplated(request, prompt)
     elif isinstance(prompt, str) and system is None:
         put(request, prompt=prompt)

@@ -183,7 +183,7 @@ def _put_constraint(request: GenerateRequest, options: "GenerateOptions") -> Non
     }
     given = [name for name, form in forms.items() if form is not None]
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} exclude each other: an answer can be held to one form.")
+        raise ValueError(f"{' and '.join(given)} exclude each other: an answer can have only one constraint.")
     put(request.constraint, regex=options.regex, grammar=options.grammar)
     if options.choices is not None:
         request.constraint.choices.SetInParent()

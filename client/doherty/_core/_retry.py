@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from doherty._core._results import RawMetadata
     from doherty._core._status import Status
 
-_MOST_RESUMES: Final = 5
+_MAX_RESUMES: Final = 5
 """A limit, so that a request that crashes servers does not crash one after the other."""
 
 _RESUME_SECONDS: Final = 60.0
@@ -29,7 +29,7 @@ _WAIT_SECONDS: Final = 60.0
 _CLOCK_SECONDS: Final = 0.05
 """gRPC may report that a deadline has passed up to this many seconds before our clock does."""
 
-_LEAST_SHARE: Final = 0.1
+_MIN_SHARE: Final = 0.1
 """If an attempt had less than this share of the call's time, its timeout is not evidence of a slow server."""
 
 _ATTEMPTS: Final = "doherty-attempts"
@@ -214,7 +214,7 @@ class CallAttempts:
         too short to notice that.
         """
         before, timeout, allowance = self._not_ready, self._timeout, self._allowance
-        if before is None or timeout is None or allowance is None or allowance >= _LEAST_SHARE * timeout:
+        if before is None or timeout is None or allowance is None or allowance >= _MIN_SHARE * timeout:
             return status
         is_ours = status.code is grpc.StatusCode.DEADLINE_EXCEEDED and not status.answered and self.passed_deadline()
         return before if is_ours else status
@@ -276,7 +276,7 @@ class CallAttempts:
 
     def _may_resume(self) -> bool:
         """Resuming does not use the budget, because a server had already accepted the work."""
-        if not self._resume or self.resumed >= _MOST_RESUMES:
+        if not self._resume or self.resumed >= _MAX_RESUMES:
             return False
         now = monotonic()
         if self._lost_at is None:

@@ -50,7 +50,7 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"{name}= is a number of seconds or None, not {timeout!r}.")
     if not timeout >= 0:
-        raise ValueError(f"{name}= is a number of seconds from 0 on, not {timeout!r}.")
+        raise ValueError(f"{name}= is a number of seconds that is at least 0, not {timeout!r}.")
     return min(timeout, _LONGEST)
 
 

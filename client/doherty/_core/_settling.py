@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HEALTH_REQUEST: Final = StringValue()
 """The request for the health of the whole server: the service with the empty name."""
 
-_LEAST_SETTLING: Final = 0.05
-_MOST_SETTLING: Final = 1.0
+_MIN_SETTLING: Final = 0.05
+_MAX_SETTLING: Final = 1.0
 
 _LONGEST_CONNECT: Final = 1.0
 """Maximum time to wait for the first connection, in seconds."""
@@ -33,7 +33,7 @@ _SHARE: Final = 4
 
 def settling_seconds(connecting_seconds: float) -> float:
     """Estimates how many seconds after the first connection all servers behind a target are connected."""
-    return min(max(connecting_seconds, _LEAST_SETTLING), _MOST_SETTLING)
+    return min(max(connecting_seconds, _MIN_SETTLING), _MAX_SETTLING)
 
 
 def settle(target: "Target", attempts: "CallAttempts") -> Actions[None]:

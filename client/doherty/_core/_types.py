@@ -12,7 +12,7 @@ try:
 except ImportError as error:
     raise ImportError("schema= with a type needs pydantic; without it, pass a JSON Schema.") from error
 
-_MOST_CACHED = 256
+_MAX_CACHED = 256
 
 
 class TypedSchema(NamedTuple):
@@ -67,4 +67,4 @@ def _new_schema(schema: Any) -> TypedSchema:
     return TypedSchema(json.dumps(written, ensure_ascii=False, separators=(",", ":")), adapter.validate_json)
 
 
-_cached_schema = lru_cache(_MOST_CACHED)(_new_schema)
+_cached_schema = lru_cache(_MAX_CACHED)(_new_schema)

@@ -1,8 +1,25 @@
 """The command `doherty`."""
 
 import sys
+from typing import Final
 
 from doherty_extras import install_command
+
+__all__ = ["QUESTIONS", "main"]
+
+QUESTIONS: Final = (
+    "What atoms are in water?",
+    "Which F1 team won in 2011?",
+    "What is 12 * 9?",
+    "Python function to print odd numbers between 1 and 10. Answer with code only.",
+    "What is the capital of California?",
+    "What's the tallest building in new york city?",
+    "What year did the European Union form?",
+    "How old was Geoff Hinton in 2022?",
+    "Where is Berkeley?",
+    "Are greyhounds or poodles faster?",
+)
+"""The ten questions of the reference benchmark."""
 
 _INTERRUPTED = 130
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from doherty.cli import QUESTIONS
 from doherty.cli._connect import ServerCommand, ServerOptions, failure, failures_told, server_options
 from doherty.cli._exit import INTERRUPTED, Missing
 from doherty.cli._load._json import SCHEMA, run_as_json
@@ -13,7 +14,7 @@ from doherty.cli._load._progress import progress
 from doherty.cli._load._prompts import read_prompts
 from doherty.cli._load._run import LoadOptions, LoadResult, run_load
 from doherty.cli._load._show import print_run
-from doherty.cli._reference import QUESTIONS, run_reference
+from doherty.cli._reference import run_reference
 from doherty.cli._tables import print_json
 from doherty_extras import install_command
 
@@ -130,9 +131,9 @@ def _load(  # noqa: PLR0913 - the options
     block: int | None,
 ) -> LoadOptions:
     if rate is not None and concurrency is not None:
-        raise click.UsageError("--rate makes an open loop, --concurrency a closed one: choose.")
+        raise click.UsageError("--rate (an open loop) and --concurrency (a closed loop) cannot be combined.")
     if seed is not None and rate is None:
-        raise click.UsageError("--seed is of the arrivals of --rate.")
+        raise click.UsageError("--seed needs --rate, whose arrivals it determines.")
     if block is not None and not comparing:
         raise click.UsageError("--block is of --compare.")
     try:

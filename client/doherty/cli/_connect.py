@@ -30,7 +30,7 @@ _Callback = Callable[..., Any]
 _DEFAULT_TARGET: Final = "localhost:50051"
 """The default of the SDK, which the help shows."""
 
-_MOST_KEY_CHARACTERS: Final = 4_096
+_MAX_KEY_CHARACTERS: Final = 4_096
 
 _LATER: Final = (DeadlineExceededError, UnavailableError)
 
@@ -176,10 +176,10 @@ def _read_key(path: Path | None) -> str | None:
         return None
     try:
         with path.open(encoding="utf-8") as file:  # it may be a pipe
-            key = file.read(_MOST_KEY_CHARACTERS + 1).strip()
+            key = file.read(_MAX_KEY_CHARACTERS + 1).strip()
     except (OSError, UnicodeError) as error:
         raise click.UsageError(f"The API key cannot be read: {error}.") from error
-    if not key or len(key) > _MOST_KEY_CHARACTERS:
+    if not key or len(key) > _MAX_KEY_CHARACTERS:
         raise click.UsageError(f"There is no API key in {path}.")
     return key
 
@@ -187,7 +187,7 @@ def _read_key(path: Path | None) -> str | None:
 def _tls(tls: bool | None, ca: Path | None, cert: Path | None, key: Path | None) -> TLSConfig | bool | None:  # noqa: FBT001 - the flags
     if tls is False:
         if cert or key:
-            raise click.UsageError("--no-tls leaves no use for --tls-cert and --tls-key.")
+            raise click.UsageError("--no-tls cannot be combined with --tls-cert and --tls-key.")
         return False
     if (cert is None) is not (key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")

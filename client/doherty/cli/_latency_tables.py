@@ -12,7 +12,7 @@ from doherty.cli._trend import View
 
 QUANTILE_HEADINGS = ("", "p50", "p90", "p99")
 
-_MOST_SHOWN: Final = 8
+_MAX_SHOWN: Final = 8
 """Maximum number of keys, and of refusals by key, that are listed. The others are only counted."""
 
 
@@ -93,8 +93,8 @@ def _ended_rows(ended: EndedRequests) -> Iterator[Row]:
 
 
 def _first(parts: Sequence[str]) -> str:
-    more = len(parts) - _MOST_SHOWN
-    return ", ".join(parts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(parts) - _MAX_SHOWN
+    return ", ".join(parts[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def view_rows(view: View) -> list[Row]:

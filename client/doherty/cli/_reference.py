@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from doherty import Client
+from doherty.cli import QUESTIONS
 from doherty.cli._answer import pace, show
 from doherty.cli._connect import ServerOptions
 from doherty.cli._report import (
@@ -22,19 +23,6 @@ from doherty.cli._report import (
 )
 from doherty.cli._tables import milliseconds, print_json, print_table
 from doherty.cli._terminal import brief
-
-QUESTIONS: Final = (
-    "What atoms are in water?",
-    "Which F1 team won in 2011?",
-    "What is 12 * 9?",
-    "Python function to print odd numbers between 1 and 10. Answer with code only.",
-    "What is the capital of California?",
-    "What's the tallest building in new york city?",
-    "What year did the European Union form?",
-    "How old was Geoff Hinton in 2022?",
-    "Where is Berkeley?",
-    "Are greyhounds or poodles faster?",
-)
 
 _WARM_UP: Final = "Hello!"
 _WARM_UP_TOKENS: Final = 8

@@ -124,7 +124,7 @@ class SlashCommands:
         if path is None:
             return
         if path.exists() and path not in self._saved:
-            _say(f"{path} is there already and was not saved by this chat; choose another name.")
+            _say(f"{path} already exists and was not saved by this chat; choose another name.")
             return
         try:
             self._conversation.save(path)

@@ -9,7 +9,7 @@ _TURNS: Final = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 _DROPPED: Final = dict.fromkeys(_CONTROLS | _TURNS)
 _ESCAPED: Final = {code: f"\\u{code:04x}" for code in (_CONTROLS | _TURNS)}
-_MOST_CHARACTERS: Final = 4_000
+_MAX_CHARACTERS: Final = 4_000
 
 
 def harmless(text: str) -> str:
@@ -19,8 +19,8 @@ def harmless(text: str) -> str:
 
 def brief(text: str) -> str:
     """Does the same for texts other than answers, and shortens them to one line of limited length."""
-    line = " ".join(harmless(text[: 2 * _MOST_CHARACTERS]).split())
-    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}..."
+    line = " ".join(harmless(text[: 2 * _MAX_CHARACTERS]).split())
+    return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS]}..."
 
 
 def harmless_json(text: str) -> str:

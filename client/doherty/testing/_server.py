@@ -25,7 +25,7 @@ from doherty.v1.request_pb2 import GenerateRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOST_THREADS: Final = 1000
+_MAX_THREADS: Final = 1000
 """Maximum number of concurrent calls. Further calls wait. A thread is created when a call needs it."""
 
 _OPTIONS: Final = (
@@ -71,7 +71,7 @@ class FakeServer:
         self._latency: Latency | RpcError | None = None
         self._calls = Calls()
         self._started = monotonic()
-        self._threads = ThreadPoolExecutor(_MOST_THREADS, "doherty-fake")
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, "doherty-fake")
         self._grpc = grpc.server(self._threads, options=_OPTIONS)
         add_GenerationServiceServicer_to_server(Generation(self, self._replies, self._calls), self._grpc)
         add_LatencyServiceServicer_to_server(LatencyService(self), self._grpc)
@@ -156,8 +156,8 @@ def _model() -> ModelInfo:
             default_max_output_tokens=1024,
             vocabulary_size=2**31,
             max_top_logprobs=20,
-            slots=_MOST_THREADS,
-            max_queued_requests=_MOST_THREADS,
+            slots=_MAX_THREADS,
+            max_queued_requests=_MAX_THREADS,
             max_message_bytes=64 * 1024 * 1024,
         ),
     )

@@ -18,7 +18,7 @@ LENGTHS: Final[Mapping[str, int]] = {
 }
 """Maximum number of characters of a string, by its format."""
 
-_MOST_WHOLE: Final = 2**63 - 1024
+_MAX_WHOLE: Final = 2**63 - 1024
 """The largest double below 2^63, because llguidance reads bounds as doubles."""
 _MOST: Final = 10**18
 _STEP: Final = 1e-9
@@ -40,8 +40,8 @@ def bound_length(written: dict[str, Json]) -> dict[str, Json]:
     if "integer" in kinds and "number" not in kinds:
         return {
             **written,
-            "minimum": written.get("minimum", -_MOST_WHOLE),
-            "maximum": written.get("maximum", _MOST_WHOLE),
+            "minimum": written.get("minimum", -_MAX_WHOLE),
+            "maximum": written.get("maximum", _MAX_WHOLE),
         }
     lows, highs = _values(written, "minimum", "exclusiveMinimum"), _values(written, "maximum", "exclusiveMaximum")
     if "number" not in kinds or not (lows or highs):

@@ -20,7 +20,7 @@ from typing import Any
 
 from doherty_engine._errors import first_line
 
-_MOST_REASON_BYTES = 2000
+_MAX_REASON_BYTES = 2000
 _PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 
@@ -88,7 +88,7 @@ def _compile(xgrammar: Any, info: Any, kind: str, text: str) -> tuple[str, str]:
         else:
             compiler.compile_grammar(text)
     except (RuntimeError, ValueError) as error:
-        return f"it cannot be compiled: {_reason(error)}"[:_MOST_REASON_BYTES], ""
+        return f"it cannot be compiled: {_reason(error)}"[:_MAX_REASON_BYTES], ""
     return "", text
 
 

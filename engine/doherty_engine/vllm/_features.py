@@ -19,7 +19,7 @@ _SAMPLING = frozenset(
         "stopping.min_output_tokens",
     }
 )
-_MOST_TOP_LOGPROBS = 20
+_MAX_TOP_LOGPROBS = 20
 """Maximum number for callers. vLLM's own maximum may be lower, or -1 for none."""
 
 
@@ -44,7 +44,7 @@ def describe(options: Options, context: VllmContext) -> ModelInfo:
         vocabulary_size=context.reader.vocabulary_size,
         slots=config.scheduler_config.max_num_seqs,
         features=features,
-        max_top_logprobs=min(most_logprobs, _MOST_TOP_LOGPROBS) if most_logprobs >= 0 else _MOST_TOP_LOGPROBS,
+        max_top_logprobs=min(most_logprobs, _MAX_TOP_LOGPROBS) if most_logprobs >= 0 else _MAX_TOP_LOGPROBS,
         profile=options.profile,
         adapters=tuple(context.adapters),
         longest_token_bytes=context.tokenizer.longest_token_bytes,

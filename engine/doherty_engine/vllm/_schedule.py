@@ -1,7 +1,7 @@
 """The number of drafts by the number of running requests. Each draft is one more token to verify in the same step."""
 
 AUTO = "auto"
-_MOST_VERIFIED = 256
+_MAX_VERIFIED = 256
 """An H100 computes about this many tokens per step in the time that it needs to read the weights of an 8B model. With
 64 streams, three drafts were 34 % faster than none, and nine drafts half as fast (benchmarks/gpu/NOTES.md)."""
 
@@ -25,11 +25,11 @@ def parse_schedule(text: str) -> Schedule | str:
 
 
 def automatic_schedule(draft_tokens: int, slots: int) -> Schedule:
-    """Halves the drafts (down to one) with more streams, so that a step verifies at most `_MOST_VERIFIED` tokens."""
+    """Halves the drafts (down to one) with more streams, so that a step verifies at most `_MAX_VERIFIED` tokens."""
     pairs: list[tuple[int, int]] = []
     drafts = draft_tokens
     while True:
-        streams = slots if drafts == 1 else min(_MOST_VERIFIED // (drafts + 1), slots)
+        streams = slots if drafts == 1 else min(_MAX_VERIFIED // (drafts + 1), slots)
         if streams:
             pairs.append((streams, drafts))
         if streams == slots:

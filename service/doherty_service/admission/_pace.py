@@ -159,8 +159,6 @@ class Pace:
             return 1.0
         if not ticket.whole:
             return self.delays.share_within(seconds)
-        if seconds < self.delay:
-            return 0.0
         tokens = 1 + (seconds - self.delay) / self.per_token
         return 1.0 if tokens >= ticket.most_tokens else self.lengths.share_within(tokens)
 
@@ -173,9 +171,8 @@ class Pace:
         """
         if not self._ends:
             return 0.0
-        rounds = max(
-            int(rank / self.slots) - 1, 0
-        )  # once each slot was assigned, the pattern repeats: skip whole rounds
+        # Once each slot was assigned, the pattern repeats. So whole rounds are skipped.
+        rounds = max(int(rank / self.slots) - 1, 0)
         ends = self._ends.copy()
         for _ in range(int((rank - rounds * self.slots + 0.5) * self._ends_each)):
             heapreplace(ends, ends[0] + seconds)  # the slot that becomes free first is assigned to the next request
@@ -198,11 +195,10 @@ class Pace:
         """Estimates the possible ends of a request. Each request gets other quantiles of the lengths."""
         self._offset = (self._offset + _GOLDEN_RATIO) % 1
         begins = max(time.monotonic(), 0.0 if answer.tokens else answer.began + self.delay)
-        most = max(ticket.most_tokens, answer.tokens)
         latest = min(ticket.deadline or math.inf, ticket.ends_at or math.inf)
         answer.ends = []
         for part in range(self._ends_each):
             length = self.lengths.quantile((part + self._offset) / self._ends_each, answer.tokens)
-            answer.ends.append(min(begins + (min(length, most) - answer.tokens) * self.per_token, latest))
+            answer.ends.append(min(begins + (min(length, ticket.most_tokens) - answer.tokens) * self.per_token, latest))
         for end in answer.ends:
             insort(self._ends, end)

@@ -29,7 +29,7 @@ RETRY_SECONDS = 1.0
 _END_SECONDS = 1.0
 """How long to wait at shutdown until the callers have received their errors."""
 
-_MOST_COUNTING = 8
+_MAX_COUNTING = 8
 """Maximum number of inputs that are counted (CountTokens) at a time, each by a thread that tokenizes."""
 
 
@@ -53,7 +53,7 @@ class Generations:
         self._model: ModelInfo | None = None
         self._no_engine_error: UnavailableError | None = None
         """The error for requests that come while a lost engine is replaced."""
-        self._counting = Shares(_MOST_COUNTING, recorder.refusals)
+        self._counting = Shares(_MAX_COUNTING, recorder.refusals)
         self._waiting: Counter[str] = Counter()
         """The number of requests that wait for a slot, by the name of the key."""
         self._idle = asyncio.Event()

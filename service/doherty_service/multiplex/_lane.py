@@ -12,7 +12,7 @@ from doherty_service.generation import Answer, Generations, mark, merge
 from doherty_service.rpc import Turns, note_failure, note_leaving
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
-_MOST_PART_BYTES = (4 << 20) - 4096
+_MAX_PART_BYTES = (4 << 20) - 4096
 """A message with one part must fit into gRPC's default limit of clients: beyond it, the whole RPC would end."""
 
 
@@ -176,7 +176,7 @@ class Lane(Answer):
         else:
             admission, self._admission = self._admission, None
             return admission or b""
-        if len(message) > _MOST_PART_BYTES:
+        if len(message) > _MAX_PART_BYTES:
             self.fail_now(_too_large(len(message)))
             return self.take_part()
         if is_last:

@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 
 _SECONDS = 10.0
-_MOST_KINDS = 100
+_MAX_KINDS = 100
 
 _Kind = tuple[type[BaseException], type[BaseException], str, int]
 
@@ -22,7 +22,7 @@ class Stacks:
         kind = _kind(error)
         if kind in self._until:
             return False
-        if len(self._until) < _MOST_KINDS:
+        if len(self._until) < _MAX_KINDS:
             self._until[kind] = now + _SECONDS
         return True
 

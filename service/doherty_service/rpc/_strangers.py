@@ -10,10 +10,10 @@ from doherty_service._errors import OverloadedError
 if TYPE_CHECKING:
     from collections import Counter
 
-_MOST_ON_A_CONNECTION = 64
-_MOST_OPEN = 1024
+_MAX_ON_A_CONNECTION = 64
+_MAX_OPEN = 1024
 """About 25 kB each."""
-_MOST_RECEIVING = 32
+_MAX_RECEIVING = 32
 """Messages being received. Each may have the maximum message size before it is refused."""
 _RETRY_SECONDS = 1.0
 
@@ -28,8 +28,8 @@ class Strangers:
     def __init__(self, refusals: "Counter[str]") -> None:
         """`refusals` counts RPCs that are refused or ended."""
         self._refusals = refusals
-        self._open = _Tasks(_MOST_OPEN)
-        self._receiving = _Tasks(_MOST_RECEIVING)
+        self._open = _Tasks(_MAX_OPEN)
+        self._receiving = _Tasks(_MAX_RECEIVING)
 
     @contextmanager
     def track_rpc(self, connection: str) -> Iterator["Stranger"]:
@@ -38,8 +38,8 @@ class Strangers:
         Raises:
             OverloadedError: Its connection has too many RPCs, or it had to make room for another one.
         """
-        if self._open.count(connection) >= _MOST_ON_A_CONNECTION:
-            raise self._refusal(f"a connection may have {_MOST_ON_A_CONNECTION} calls without a key")
+        if self._open.count(connection) >= _MAX_ON_A_CONNECTION:
+            raise self._refusal(f"a connection may have {_MAX_ON_A_CONNECTION} calls without a key")
         with self._track(self._open, connection):
             yield Stranger(self, connection)
 

@@ -19,7 +19,7 @@ from doherty_engine import (
 )
 from doherty_service.translation._decimals import shortest_decimal
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._lengths import MOST_CHOICES, WireInput
+from doherty_service.translation._lengths import MAX_CHOICES, WireInput
 from doherty_service.translation._violations import Violations
 
 _ROLES = {
@@ -27,7 +27,7 @@ _ROLES = {
     request_pb2.ROLE_USER: Role.USER,
     request_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
 }
-_LEAST_REPETITION_PENALTY = 0.01
+_MIN_REPETITION_PENALTY = 0.01
 """Logits are divided by the penalty: below this value they overflow."""
 
 
@@ -118,7 +118,7 @@ def sampling(
     violations.check_range(result.min_p, 0, 1, "sampling.min_p")
     violations.check_range(result.frequency_penalty, -2, 2, "sampling.frequency_penalty")
     violations.check_range(result.presence_penalty, -2, 2, "sampling.presence_penalty")
-    violations.check_range(result.repetition_penalty, _LEAST_REPETITION_PENALTY, 2, "sampling.repetition_penalty")
+    violations.check_range(result.repetition_penalty, _MIN_REPETITION_PENALTY, 2, "sampling.repetition_penalty")
     return result
 
 
@@ -134,9 +134,9 @@ def constraint(wire: request_pb2.Constraint, violations: Violations) -> Constrai
         case "choices":
             choices = tuple(wire.choices.choices)
             violations.check(
-                1 <= len(choices) <= MOST_CHOICES and all(choices),
+                1 <= len(choices) <= MAX_CHOICES and all(choices),
                 "constraint.choices",
-                f"must be 1 to {MOST_CHOICES} texts, none empty",
+                f"must be 1 to {MAX_CHOICES} texts, none empty",
             )
             return Choices(choices)
         case _:

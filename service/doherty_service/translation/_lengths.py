@@ -5,10 +5,10 @@ from doherty_engine import ModelInfo
 from doherty_service.translation._size import SMALL_BYTES
 from doherty_service.translation._violations import Violations
 
-MOST_STOP_TOKENS = 64
-MOST_CHOICES = 256
-_MOST_MESSAGES = 4096
-_MOST_CONSTRAINT_CHARACTERS = 32_768
+MAX_STOP_TOKENS = 64
+MAX_CHOICES = 256
+_MAX_MESSAGES = 4096
+_MAX_CONSTRAINT_CHARACTERS = 32_768
 
 WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequest
 """The two messages that contain a prompt, in the same fields."""
@@ -32,14 +32,14 @@ def check_lengths(wire: WireInput, model: ModelInfo) -> None:
         _check_text(wire.continue_from.text, "continue_from.text", model, violations)
         stop_tokens = len(wire.stopping.stop_token_ids)
         violations.check(
-            stop_tokens <= MOST_STOP_TOKENS, "stopping.stop_token_ids", f"may have at most {MOST_STOP_TOKENS} items"
+            stop_tokens <= MAX_STOP_TOKENS, "stopping.stop_token_ids", f"may have at most {MAX_STOP_TOKENS} items"
         )
         _check_constraint(wire.constraint, violations)
     violations.raise_if_any()
 
 
 def _check_conversation(wire: WireInput, model: ModelInfo, violations: Violations) -> None:
-    violations.check(len(wire.messages) <= _MOST_MESSAGES, "messages", f"may have at most {_MOST_MESSAGES} items")
+    violations.check(len(wire.messages) <= _MAX_MESSAGES, "messages", f"may have at most {_MAX_MESSAGES} items")
     violations.raise_if_any()
     _check_characters(sum(len(message.content) for message in wire.messages), "messages", model, violations)
 
@@ -64,10 +64,10 @@ def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> N
         return
     if form == "choices":
         choices = wire.choices.choices
-        violations.check(len(choices) <= MOST_CHOICES, "constraint.choices", f"may have at most {MOST_CHOICES} items")
+        violations.check(len(choices) <= MAX_CHOICES, "constraint.choices", f"may have at most {MAX_CHOICES} items")
         violations.raise_if_any()
         count = sum(map(len, choices))
     else:
         count = len(getattr(wire, form))
-    most = _MOST_CONSTRAINT_CHARACTERS
+    most = _MAX_CONSTRAINT_CHARACTERS
     violations.check(count <= most, f"constraint.{form}", f"has {count} characters; the maximum is {most}")

@@ -9,7 +9,7 @@ from doherty.v1 import request_pb2
 from doherty_service._errors import InvalidRequestError, UnsupportedFieldError, Violation
 from doherty_service.translation._size import (
     BYTES,
-    MOST_FIELDS,
+    MAX_FIELDS,
     SLICE,
     SMALL_BYTES,
     VARINT,
@@ -18,9 +18,9 @@ from doherty_service.translation._size import (
     read_field,
 )
 
-_MOST_ENTRIES = 16_384
+_MAX_ENTRIES = 16_384
 """Maximum number of starts and cancels in one message."""
-_MOST_ALL_FIELDS = 16 * MOST_FIELDS
+_MAX_ALL_FIELDS = 16 * MAX_FIELDS
 """Maximum number of fields in one message, including those of its requests."""
 
 
@@ -52,8 +52,8 @@ def check_multiplex_size(data: bytes) -> Generator[None, None, None]:
     """
     slice_start = 0
     for fields in _count(data):
-        if fields > _MOST_ALL_FIELDS:
-            raise _invalid(f"a message may have at most {_MOST_ALL_FIELDS} fields; pack repeated numbers")
+        if fields > _MAX_ALL_FIELDS:
+            raise _invalid(f"a message may have at most {_MAX_ALL_FIELDS} fields; pack repeated numbers")
         if fields >= slice_start + SLICE:
             slice_start = fields
             yield
@@ -70,7 +70,7 @@ def _count(data: bytes) -> Iterator[int]:
         if tag not in _MESSAGE_TAGS:
             raise _unsupported("", tag)
         entries += 1
-        if entries > _MOST_ENTRIES:
+        if entries > _MAX_ENTRIES:
             raise _too_many_entries()
         if tag == _STARTS:
             nested = 0
@@ -107,7 +107,7 @@ def check_multiplex(message: wire.MultiplexGenerateRequest) -> None:
     Raises:
         InvalidRequestError: There are too many.
     """
-    if len(message.starts) + len(message.cancels) > _MOST_ENTRIES:
+    if len(message.starts) + len(message.cancels) > _MAX_ENTRIES:
         raise _too_many_entries()
 
 
@@ -128,7 +128,7 @@ def _unsupported(prefix: str, tag: int) -> UnsupportedFieldError:
 
 
 def _too_many_entries() -> InvalidRequestError:
-    return _invalid(f"a message may have at most {_MOST_ENTRIES} starts and cancels")
+    return _invalid(f"a message may have at most {_MAX_ENTRIES} starts and cancels")
 
 
 def _invalid(description: str) -> InvalidRequestError:

@@ -12,7 +12,7 @@ from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
 from doherty_service.translation._fields import constraint, sampling, text_input
-from doherty_service.translation._lengths import MOST_STOP_TOKENS, check_lengths
+from doherty_service.translation._lengths import MAX_STOP_TOKENS, check_lengths
 from doherty_service.translation._supported import check_adapter, check_model, check_supported
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
@@ -23,11 +23,11 @@ _PRIORITIES = {
     request_pb2.PRIORITY_BATCH: Priority.BATCH,
 }
 
-_MOST_REQUEST_ID = 128
-_MOST_STOP_TEXTS = 16
+_MAX_REQUEST_ID = 128
+_MAX_STOP_TEXTS = 16
 _LONGEST_STOP_TEXT = 1000
-_MOST_CACHED = 1_000
-_MOST_KEY_BYTES = 1024
+_MAX_CACHED = 1_000
+_MAX_KEY_BYTES = 1024
 _SEED_BITS = 32
 """The size of a seed that the server draws: short enough for people to type."""
 
@@ -79,7 +79,7 @@ class RequestReader:
         settings = self._cache.get(key) if key is not None else None
         request = self._with_settings(wire, record, settings) if settings else self._validate(wire, record, model)
         if key is not None and settings is None:
-            if len(self._cache) >= _MOST_CACHED:
+            if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
             has_seed = wire.sampling.HasField("seed")
             self._cache[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
@@ -136,7 +136,7 @@ def _settings_key(wire: request_pb2.GenerateRequest) -> tuple[object, ...] | Non
     if stopping.HasField("time_limit"):
         return None
     sampling_bytes, stopping_bytes = wire.sampling.SerializeToString(), stopping.SerializeToString()
-    if len(sampling_bytes) + len(stopping_bytes) + len(wire.model) > _MOST_KEY_BYTES:
+    if len(sampling_bytes) + len(stopping_bytes) + len(wire.model) > _MAX_KEY_BYTES:
         return None
     return (
         sampling_bytes,
@@ -162,9 +162,9 @@ def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None
         return
     violations = Violations()
     violations.check(
-        len(label) <= _MOST_REQUEST_ID and label.isascii() and label.isprintable(),
+        len(label) <= _MAX_REQUEST_ID and label.isascii() and label.isprintable(),
         "request_id",
-        f"must be at most {_MOST_REQUEST_ID} printable ASCII characters",
+        f"must be at most {_MAX_REQUEST_ID} printable ASCII characters",
     )
     violations.raise_if_any()
     record.request_id = label
@@ -226,16 +226,16 @@ def _stopping(
         "stopping.min_output_tokens",
         "must be at most max_output_tokens",
     )
-    check(len(wire.stop_texts) <= _MOST_STOP_TEXTS, "stopping.stop_texts", f"may have at most {_MOST_STOP_TEXTS} items")
+    check(len(wire.stop_texts) <= _MAX_STOP_TEXTS, "stopping.stop_texts", f"may have at most {_MAX_STOP_TEXTS} items")
     check(
         all(1 <= len(text) <= _LONGEST_STOP_TEXT for text in wire.stop_texts),
         "stopping.stop_texts",
         f"each must have 1 to {_LONGEST_STOP_TEXT} characters",
     )
     check(
-        len(wire.stop_token_ids) <= MOST_STOP_TOKENS,
+        len(wire.stop_token_ids) <= MAX_STOP_TOKENS,
         "stopping.stop_token_ids",
-        f"may have at most {MOST_STOP_TOKENS} items",
+        f"may have at most {MAX_STOP_TOKENS} items",
     )
     ends_at = None
     if wire.HasField("time_limit"):

@@ -10,12 +10,12 @@ from doherty_service._errors import InvalidRequestError, Violation
 SMALL_BYTES = 4096
 """A message of this size is parsed within a few milliseconds, whatever it contains."""
 
-MOST_FIELDS = 16_384
+MAX_FIELDS = 16_384
 """Maximum number of fields of a request, including nested ones. A conversation of 4,096 messages has 12,288."""
 SLICE = 1024
 """The number of fields that are counted in one slice of about a millisecond."""
 
-_MOST_VARINT_BYTES = 10
+_MAX_VARINT_BYTES = 10
 VARINT, FIXED_64, BYTES, GROUP, GROUP_END, FIXED_32 = range(6)
 """Wire types: the lowest three bits of a tag."""
 
@@ -59,8 +59,8 @@ def check_size(data: bytes, method: str) -> Generator[None, None, None]:
     if shape is None:
         raise _invalid(f"a message to this service may have at most {SMALL_BYTES} bytes")
     for fields in count_fields(data, shape):
-        if fields > MOST_FIELDS:
-            raise _invalid(f"a request may have at most {MOST_FIELDS} fields; pack repeated numbers")
+        if fields > MAX_FIELDS:
+            raise _invalid(f"a request may have at most {MAX_FIELDS} fields; pack repeated numbers")
         yield
 
 
@@ -118,7 +118,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     if position < len(data) and data[position] < 0x80:  # noqa: PLR2004 - nearly always a single byte
         return data[position], position + 1
     number = 0
-    for shift, byte in enumerate(data[position : position + _MOST_VARINT_BYTES]):
+    for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
         number |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:  # noqa: PLR2004 - the high bit says whether another byte follows
             return number, position + shift + 1

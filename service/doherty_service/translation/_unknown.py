@@ -6,7 +6,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from doherty_service._errors import UnsupportedFieldError
 
-_MOST_NAMED_BYTES = 4096
+_MAX_NAMED_BYTES = 4096
 """If the unknown fields have more bytes than this, none is named: finding a name would take seconds."""
 
 
@@ -23,7 +23,7 @@ def refuse_unknown(wire: Message) -> None:
     unknown_bytes = size - known.ByteSize()
     if not unknown_bytes:
         return
-    path = _first_unknown(wire, "") if unknown_bytes <= _MOST_NAMED_BYTES else None
+    path = _first_unknown(wire, "") if unknown_bytes <= _MAX_NAMED_BYTES else None
     raise UnsupportedFieldError(path or "(unknown)", "this server's contract has no field of this number")
 
 

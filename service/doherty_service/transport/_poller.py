@@ -19,7 +19,7 @@ _log = logging.getLogger("doherty.server")
 
 _POLLER = "PollerCompletionQueue"
 _POLLER_THREAD = "_poll_wrapper"
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 
 class Loop(uvloop.Loop):
@@ -48,7 +48,7 @@ def _read_all_but_one(read_socket: socket.socket, callback: Callable[..., Any]) 
 
     def read(*args: Any) -> None:
         try:
-            waiting = len(receive(_MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            waiting = len(receive(_MAX_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
             if waiting > 1:
                 receive(waiting - 1)
         except OSError:

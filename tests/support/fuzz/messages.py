@@ -28,7 +28,7 @@ _SEEDS: dict[str, list[dict[str, Any]]] = {
 }
 """What random fields are added to, so that many a request is taken in."""
 
-_MOST_FIELDS = 4
+_MAX_FIELDS = 4
 _DEEPEST = 4
 _LENGTHS = st.integers(0, 3) | st.sampled_from([1, 1, 1, 20, 70, 300, 5000])
 _UNKNOWN = [
@@ -62,7 +62,7 @@ def _with_fields(draw: st.DrawFn, seeds: st.SearchStrategy[Message], kind: Descr
     message.CopyFrom(draw(seeds))
     fields = [field for field in kind.fields if depth < _DEEPEST or field.message_type is None]
     if fields:
-        for field in draw(st.lists(st.sampled_from(fields), max_size=_MOST_FIELDS, unique_by=lambda one: one.number)):
+        for field in draw(st.lists(st.sampled_from(fields), max_size=_MAX_FIELDS, unique_by=lambda one: one.number)):
             _set(draw, message, field, depth)
     if draw(st.integers(0, 30)) == 0:
         message.MergeFromString(draw(st.sampled_from(_UNKNOWN)))

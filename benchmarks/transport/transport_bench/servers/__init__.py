@@ -1,1 +1,1 @@
-"""The servers that are measured, each a program: `python -m transport_bench.servers.NAME`."""
+"""The measured servers. Each is a program: `python -m transport_bench.servers.NAME`."""

@@ -1,6 +1,6 @@
-"""This server, as `doherty serve` starts it: `python -m transport_bench.servers.doherty LOG [FLAG...]`.
+"""Doherty, as `doherty serve` starts it: `python -m transport_bench.servers.doherty LOG [FLAG...]`.
 
-Its engine writes to the file LOG; the flags are those of `doherty serve`.
+The engine writes to the file LOG. The flags are those of `doherty serve`.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """The servicer of SMG and TensorRT-LLM on grpc.aio: `python -m transport_bench.servers.naive LOG [KEY=VALUE...]`.
 
-An async generator that sends a message a token, and for each request a queue and an event, as in SMG's
-GrpcRequestManager. It is spared what theirs have besides: a process and a socket between the engine and the servicer,
-and the conversion of every token's log probabilities. The pairs are options of the synthetic engine.
+An async generator sends one message per token, and each request has a queue and an event, as in SMG's
+GrpcRequestManager. It lacks two costs of the originals: the process and socket between engine and servicer, and the
+conversion of each token's log probabilities. The pairs are options of the synthetic engine.
 """
 
 import asyncio
@@ -42,14 +42,14 @@ _FINISH_REASONS = {
 
 @dataclass
 class _State:
-    """What is known of one request."""
+    """The state of one request."""
 
     out_queue: "asyncio.Queue[StepOutput]" = field(default_factory=asyncio.Queue)
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class RequestManager:
-    """Between the engine and the handlers."""
+    """Connects the engine and the handlers."""
 
     def __init__(self, engine: Engine) -> None:
         """Serves one engine."""
@@ -68,7 +68,7 @@ class RequestManager:
                 state.event.set()
 
     async def generate(self, request: request_pb2.GenerateRequest) -> AsyncIterator[StepOutput]:
-        """The outputs of a request, one by one."""
+        """Yields the outputs of a request."""
         key = uuid.uuid4().hex
         state = self._states[key] = _State()
         handle = self._engine.submit(
@@ -92,16 +92,16 @@ class RequestManager:
 
 
 class Servicer:
-    """Turns outputs into messages."""
+    """Converts outputs to messages."""
 
     def __init__(self, manager: RequestManager) -> None:
-        """Takes what the manager gives."""
+        """Uses a manager."""
         self._manager = manager
 
     async def stream_generate(
         self, request: request_pb2.GenerateRequest, _: object
     ) -> AsyncIterator[wire.StreamGenerateResponse]:
-        """Sends every token in a message of its own."""
+        """Sends every token in its own message."""
         is_first = True
         async for output in self._manager.generate(request):
             reply = wire.StreamGenerateResponse(

@@ -1,10 +1,10 @@
-"""How a server tells that it is there."""
+"""Reports that a server is ready."""
 
 import json
 import sys
 
 
 def tell_ready(address: str) -> None:
-    """Writes the line that `doherty serve` has in its log, too."""
+    """Writes the line that `doherty serve` also writes to its log."""
     sys.stderr.write(json.dumps({"event": "ready", "address": address}) + "\n")
     sys.stderr.flush()

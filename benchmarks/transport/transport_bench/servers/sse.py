@@ -1,8 +1,8 @@
 """An OpenAI-style server on FastAPI and uvicorn: `python -m transport_bench.servers.sse LOG [KEY=VALUE...]`.
 
-It streams as vLLM does: what an engine makes faster than it is sent is merged, a chunk is a pydantic model, and the
-first one carries only the role. It is spared what vLLM has besides: the engine's process, and a task that listens for
-each caller's leaving. The pairs are options of the synthetic engine.
+It streams like vLLM: outputs that the engine generates faster than they are sent are merged, a chunk is a pydantic
+model, and the first chunk contains only the role. It lacks two costs of vLLM: the engine process, and a task per
+request that notices when the caller leaves. The pairs are options of the synthetic engine.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ class Message(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What is told of a stream besides its text."""
+    """The options of a stream."""
 
     include_usage: bool = False
 
 
 class ChatCompletionRequest(BaseModel):
-    """What is asked for."""
+    """A request."""
 
     model: str
     messages: list[Message]
@@ -50,14 +50,14 @@ class ChatCompletionRequest(BaseModel):
 
 
 class DeltaMessage(BaseModel):
-    """What is new."""
+    """The new part of an answer."""
 
     role: str | None = None
     content: str | None = None
 
 
 class Choice(BaseModel):
-    """One of the answers; here there is one."""
+    """One of the answers; there is always one."""
 
     index: int
     delta: DeltaMessage
@@ -66,7 +66,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """How many tokens it took."""
+    """The numbers of tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -85,20 +85,20 @@ class ChatCompletionChunk(BaseModel):
 
 
 class Collector:
-    """The outputs of one request; those that nobody has fetched are merged."""
+    """The outputs of one request. Outputs that were not fetched yet are merged."""
 
     def __init__(self) -> None:
-        """There is none yet."""
+        """Starts empty."""
         self._outputs: list[StepOutput] = []
         self._ready = asyncio.Event()
 
     def put(self, output: StepOutput) -> None:
-        """Takes one."""
+        """Adds an output."""
         self._outputs.append(output)
         self._ready.set()
 
     async def get(self) -> list[StepOutput]:
-        """All that are there, once there is any."""
+        """Waits for outputs, and returns all of them."""
         while not self._outputs:
             await self._ready.wait()
         outputs, self._outputs = self._outputs, []
@@ -107,7 +107,7 @@ class Collector:
 
 
 class Generator:
-    """Between the engine and the handlers."""
+    """Connects the engine and the handlers."""
 
     def __init__(self, engine: Engine) -> None:
         """Serves one engine."""
@@ -125,7 +125,7 @@ class Generator:
                 collector.put(output)
 
     async def generate(self, request: ChatCompletionRequest) -> AsyncIterator[list[StepOutput]]:
-        """The outputs of a request."""
+        """Yields the outputs of a request."""
         key = uuid.uuid4().hex
         collector = self._collectors[key] = Collector()
         messages = tuple(EngineMessage(Role(message.role), message.content) for message in request.messages)
@@ -142,7 +142,7 @@ class Generator:
             handle.abort()
 
     async def chunks(self, request: ChatCompletionRequest) -> AsyncIterator[str]:
-        """The events of a stream."""
+        """Yields the events of a stream."""
         name = f"chatcmpl-{uuid.uuid4().hex}"
         created = int(time.time())
         prompt_tokens = completion_tokens = 0
@@ -181,7 +181,7 @@ class Generator:
 
 
 def make_app(generator: Generator) -> FastAPI:
-    """The application."""
+    """Creates the application."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -198,7 +198,7 @@ def make_app(generator: Generator) -> FastAPI:
 
 
 class _Server(uvicorn.Server):
-    """Tells its address."""
+    """Reports the address."""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

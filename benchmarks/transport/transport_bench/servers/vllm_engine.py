@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Stands in for vLLM's engine process: the synthetic engine behind the messages of vLLM 0.33's EngineCore.
+"""Replaces vLLM's engine process: the synthetic engine with the messages of vLLM 0.33's EngineCore.
 
-`vllm-rs serve MODEL --python THIS_FILE ... -- --engine-log LOG --engine-option KEY=VALUE...` starts it, with arguments
-of its own before those. The messages are msgpack over ZMQ: a handshake, then ADD and ABORT in one direction, and in the
-other one message for all outputs of a step. Their fields were found out from the release; this reads and writes those
-that the front-end needs. Every request ignores the end of sequence, as the load generator asks of all servers.
+`vllm-rs serve MODEL --python THIS_FILE ... -- --engine-log LOG --engine-option KEY=VALUE...` starts it, and puts its
+own arguments before those. The messages are msgpack over ZMQ: a handshake, then ADD and ABORT in one direction, and one
+message with all outputs of a step in the other. The fields were determined from the release; only those that the
+front-end needs are read and written. Every request ignores the end of sequence, as the load generator requests it from
+all servers.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from doherty_engine.synthetic._tokenizer import TOKEN_TEXT, decode  # vLLM's mes
 from transport_bench.engine_log import LoggedEngine
 
 _IDENTITY = (0).to_bytes(2, "little")
-"""The number of the engine; there is one."""
+"""The number of the only engine."""
 _ADD, _ABORT, _UTILITY = b"\x00", b"\x01", b"\x03"
 _FINISH_REASONS = {FinishReason.STOP: 0, FinishReason.LENGTH: 1}
 _ERROR = 3
@@ -69,10 +70,10 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 class Core:
-    """Between the front-end's messages and the engine."""
+    """Connects the front-end's messages and the engine."""
 
     def __init__(self, engine: Engine, outputs: "zmq.Socket[bytes]") -> None:
-        """Sends what the engine makes to `outputs`."""
+        """Passes outputs to `outputs`."""
         self._engine = engine
         self._outputs = outputs
         self._handles: dict[str, RequestHandle] = {}
@@ -82,7 +83,7 @@ class Core:
         await self._engine.start(self._send)
 
     def take(self, kind: bytes, body: bytes) -> None:
-        """Takes a message of the front-end."""
+        """Processes a message from the front-end."""
         if kind == _ADD:
             self._add(_decode(body))
         elif kind == _ABORT:
@@ -111,7 +112,7 @@ class Core:
 
 
 def _row(output: StepOutput) -> list[object] | None:
-    """What a step made for one request; None is nothing."""
+    """Returns a step's output for one request; None if there is none."""
     if output.error is not None:
         return [output.key, [], None, None, None, _ERROR]
     ids = list(output.token_ids or ())
@@ -124,7 +125,7 @@ def _row(output: StepOutput) -> list[object] | None:
 
 
 async def serve(address: str, engine: Engine) -> None:
-    """Shakes hands with the front-end at `address`, and serves it until this process is ended."""
+    """Performs the handshake with the front-end at `address`, and serves it until this process is ended."""
     context = zmq.asyncio.Context()
     greeting = _connect(context.socket(zmq.DEALER), address)
     await greeting.send(_encode({"status": "HELLO", "local": True, "headless": True}))
@@ -141,7 +142,7 @@ async def serve(address: str, engine: Engine) -> None:
 
 
 def _connect(socket: "_S", address: str) -> "_S":
-    """Connects a socket that never drops a message."""
+    """Connects a socket that never drops messages."""
     socket.setsockopt(zmq.IDENTITY, _IDENTITY)
     socket.set_hwm(0)
     socket.connect(address)

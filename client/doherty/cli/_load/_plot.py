@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COLOURS: Final = ("tab:blue", "tab:orange")
 _MARKED: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-_MOST_NAME_CHARACTERS: Final = 40
+_MAX_NAME_CHARACTERS: Final = 40
 _DECADE: Final = 10
 
 
@@ -80,7 +80,7 @@ def _name(run: LoadResult, place: int) -> str:
     targets = [side.target for side in run.sides]
     if len(targets) == 1:
         return ""
-    name = targets[place][:_MOST_NAME_CHARACTERS]
+    name = targets[place][:_MAX_NAME_CHARACTERS]
     return f"{name}, " if len(set(targets)) == len(targets) else f"{'AB'[place]} {name}, "
 
 

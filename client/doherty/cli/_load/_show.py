@@ -74,7 +74,7 @@ def _print_errors(side: Side) -> None:
         )
     turned = turned_away(side)
     if turned is None:
-        click.echo("The server did not tell how many requests it turned away.")
+        click.echo("The server did not report how many requests it refused.")
     elif turned[0] or turned[1]:
         aborts = ", ".join(f"{cause} {count}" for cause, count in turned[1].items())
         click.echo(f"The server counted {turned[0]} refused, aborted: {aborts or 'none'} (of all its callers).")
@@ -118,7 +118,7 @@ def _print_overhead(run: LoadResult) -> None:
     if overhead.cpu_share > _BUSY:
         click.secho("The generator is at its limit: the times are its own as much as the server's.", fg="yellow")
     elif overhead.per_time and first and overhead.per_time > _VISIBLE * first:
-        click.secho("What the generator adds to the first token is too much to be ignored.", fg="yellow")
+        click.secho("The generator adds a significant part of the time to the first token.", fg="yellow")
 
 
 def _late_row(run: LoadResult) -> list[tuple[str, str]]:

@@ -1,0 +1,102 @@
+"""The exceptions for statuses without a server: their class, reason and message."""
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.status_pb2 import Status
+
+from doherty import (
+    CancelledByServerError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    RpcError,
+    UnsupportedError,
+)
+from doherty._core._explain import explain
+from doherty._core._status import Status as StatusSaid
+from doherty._core._status import read_status
+
+
+def _failed(code: grpc.StatusCode, details: bytes | None = None) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata()
+    if details is not None:
+        trailing.add("grpc-status-details-bin", details)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, "it said so")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.CANCELLED, CancelledByServerError),
+        (grpc.StatusCode.UNIMPLEMENTED, UnsupportedError),
+        (grpc.StatusCode.INTERNAL, InternalError),
+        (grpc.StatusCode.UNKNOWN, InternalError),
+        (grpc.StatusCode.DATA_LOSS, InternalError),
+    ],
+)
+def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, kind: type[RpcError]) -> None:
+    error = explain(read_status(_failed(code)), target="there")
+    assert (type(error), error.code) == (kind, code)
+    assert "it said so" in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "advice"),
+    [
+        (grpc.StatusCode.INTERNAL, "Error parsing 'te' metadata", InternalError, "proxy"),
+        (grpc.StatusCode.UNIMPLEMENTED, "Compression algorithm 'gzip' is disabled.", UnsupportedError, "compresses"),
+        (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "received metadata size exceeds hard limit",
+            InvalidRequestError,
+            "metadata is",
+        ),
+        (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "SERVER: Received message larger than max",
+            InvalidRequestError,
+            "max_message_bytes",
+        ),
+        (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "CLIENT: Received message larger than max",
+            InvalidRequestError,
+            "stream it",
+        ),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Memory quota exhausted", OverloadedError, ""),
+    ],
+)
+def test_what_grpc_says_by_itself_is_explained(
+    code: grpc.StatusCode, said: str, kind: type[RpcError], advice: str
+) -> None:
+    status = StatusSaid(code, said)
+    error = explain(status, target="there")
+    assert (type(error), error.reason, error.code) == (kind, None, code)
+    assert error.message.startswith(said)
+    assert advice in error.message
+    assert not status.may_pass(begun=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("sampling.temperature: must be from 0 to 2", "temperature: must be from 0 to 2"),
+        ("stopping.stop_texts: too many; output.token_ids: no", "stop: too many; GenerateOptions.token_ids: no"),
+        (
+            "constraint.json_schema: oneOf; constraint.choices.choices: none",
+            "schema: oneOf; GenerateOptions.choices: none",
+        ),
+        ("token_ids: no; continue_from.text: no", "TokenIds: no; GenerateOptions.continue_from: no"),
+        ("messages[0].role: must be one of the token_ids", "messages[0].role: must be one of the token_ids"),
+    ],
+)
+def test_fields_are_named_as_the_sdk_names_them(said: str, told: str) -> None:
+    status = StatusSaid(grpc.StatusCode.INVALID_ARGUMENT, said, answered=True)
+    assert explain(status, target="there").message == told
+
+
+@pytest.mark.parametrize("details", [b"\xff\xff", Status(code=5, message="other").SerializeToString()])
+def test_details_that_make_no_sense_are_left_out(details: bytes) -> None:
+    error = explain(read_status(_failed(grpc.StatusCode.INTERNAL, details)), target="there")
+    assert (type(error), error.reason) == (InternalError, None)
