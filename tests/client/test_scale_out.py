@@ -32,7 +32,8 @@ async def test_calls_are_spread_over_the_servers_behind_a_name_also_when_one_is_
         async with AsyncClient(names.target(int(port))) as client:  # not connected yet
             await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(WINDOW)))
         assert min(_answered(servers)) > WINDOW / 4
-        # On a busy machine, a call may meet the end of a connection. gRPC reports it as not processed, and the SDK retries it.
+        # On a busy machine, a call may meet the end of a connection. gRPC reports it as not processed, and the SDK
+        # retries it.
         async with AsyncClient(names.target(int(port))) as client:
             await client.wait_ready()
             outlasts_its_connection = client.stream_generate(
