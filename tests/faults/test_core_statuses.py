@@ -10,6 +10,9 @@ from hpack import Decoder
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
 from support.operations import PAGE
 from support.server import ServerProcess
+from support.transports import only_grpcio
+
+pytestmark = only_grpcio
 
 METHOD = "/doherty.v1.GenerationService/GetModel"
 EMPTY_MESSAGE = bytes(5)

@@ -11,6 +11,7 @@ from doherty import Client
 from foreign.clients import SCRIPTS, output
 from support.security import add_key, bearer
 from support.server import start_server
+from support.transports import TRANSPORT
 from support.wire import SECONDS, failure_of
 
 SYNTHETIC = ("--engine", "synthetic")
@@ -28,6 +29,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     return str(path), add_key(path, "tools")
 
+
+OPEN_CHANNELZ = {"channelz": OK if TRANSPORT == "grpcio" else UNIMPLEMENTED}
 
 LIST_SERVICES = b"\x3a\x00"
 """A ServerReflectionRequest."""
@@ -68,13 +71,13 @@ def server_with(*flags: str) -> Iterator[grpc.Channel]:
 
 def test_without_keys_every_service_is_open() -> None:
     with server_with() as channel:
-        assert knock(channel) == dict.fromkeys(METHODS, OK)
+        assert knock(channel) == dict.fromkeys(METHODS, OK) | OPEN_CHANNELZ
 
 
 def test_with_keys_only_health_is_open(keys: tuple[str, str]) -> None:
     with server_with("--keys-file", keys[0]) as channel:
         assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | {"health": OK, "watch": OK}
-        assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK)
+        assert knock(channel, *bearer(keys[1])) == dict.fromkeys(METHODS, OK) | OPEN_CHANNELZ
 
 
 def test_each_service_has_an_access_setting(keys: tuple[str, str]) -> None:

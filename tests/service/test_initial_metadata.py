@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from doherty_service.generation import MessageWriter
-from doherty_service.rpc import send_initial_metadata
+from doherty_service.rpc import GrpcioCall, send_initial_metadata
 
 METHOD = "/a.Service/Method"
 SECONDS = 10.0
@@ -55,7 +55,7 @@ async def status_of(call: Any) -> grpc.StatusCode:
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_writer_stops_when_grpc_knows_of_its_first_message(size: str) -> None:
     async def behave(_: bytes, context: Any) -> None:
-        writer = Writer(context)
+        writer = Writer(GrpcioCall(context))
         writer.write(bytes(SIZES[size]))
         while not writer.is_sent:  # noqa: ASYNC110 - an event would come one turn too late
             await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 from doherty_service.security import changing_keys
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
+from support.transports import TRANSPORT
 from support.wire import SECONDS, failure_of, read_failure, request
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 3}}
@@ -65,16 +66,17 @@ def every_rpc(channel: grpc.Channel) -> list[Callable[[Any], Any]]:
 def test_every_rpc_needs_a_key(guarded: Guarded) -> None:
     token = guarded.add("every-rpc")
     other_secret = token[:-1] + ("0" if token[-1] != "0" else "1")
-    refused = {
+    refused: dict[tuple[tuple[str, str], ...], str] = {
         (): "MISSING_KEY",
         (("authorization", "Basic YTpi"),): "MISSING_KEY",
         (("authorization", token),): "MISSING_KEY",
-        (("authorization", "Bearer "),): "INVALID_KEY",
         bearer("dh_0123456789ab_" + "0" * 64): "INVALID_KEY",
         bearer(other_secret): "INVALID_KEY",
         bearer(token.upper()): "INVALID_KEY",
         bearer(token) + bearer(token): "INVALID_KEY",
     }
+    if TRANSPORT == "grpcio":  # http2 resets a stream whose metadata end with a blank
+        refused[("authorization", "Bearer "),] = "INVALID_KEY"
     with grpc.insecure_channel(guarded.target) as channel:
         for call in every_rpc(channel):
             for metadata, reason in refused.items():

@@ -23,6 +23,7 @@ from doherty_service.servicers._snapshots import Snapshots
 from doherty_service.telemetry import LatencyRecorder, RequestRecord
 from support.security import add_key, connect_with
 from support.server import ServerProcess, start_server
+from support.transports import only_grpcio
 from support.wire import SECONDS, failure_of
 from support.wire import Caller as WireCaller
 
@@ -114,6 +115,7 @@ async def test_a_large_snapshot_counts_against_the_limits_of_the_key(server: Ser
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
 
 
+@only_grpcio
 def test_channelz_counts_against_the_limits_of_the_key(server: ServerProcess, keys: Path) -> None:
     with connect_with(server.target, add_key(keys, "one-a-minute", per_minute=1)) as caller:
         stub: Any = channelz_pb2_grpc.ChannelzStub(caller.channel)
@@ -122,6 +124,7 @@ def test_channelz_counts_against_the_limits_of_the_key(server: ServerProcess, ke
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
 
 
+@only_grpcio
 def test_channelz_answers_every_method_or_not_found(server: ServerProcess, keys: Path) -> None:
     with connect_with(server.target, add_key(keys, "tools")) as caller:
         stub: Any = channelz_pb2_grpc.ChannelzStub(caller.channel)

@@ -39,7 +39,7 @@ def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess
         before = caller.wait_until(lambda now: now.running == 0)
         asked = {**ENDLESS, "output": {"top_logprobs": alternatives}}
         unread = stub.StreamGenerate(request(prompt="a", **asked), timeout=SECONDS)
-        now = caller.wait_until(lambda now: stalled(now) > stalled(before))
+        now = caller.wait_until(lambda now: stalled(now) > stalled(before) and now.running == 0)
         assert (now.running, now.queued) == (0, 0)
         # Whoever reads on after all finds out what has become of the answer.
         with pytest.raises(grpc.RpcError) as caught:

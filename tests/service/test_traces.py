@@ -252,7 +252,7 @@ async def test_the_span_is_current_in_the_handler() -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     spans = Spans(provider.get_tracer("test"))
     context: Any = object()
-    record = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "k", ANYBODY, rpc_context=context)
+    record = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "k", ANYBODY, call=context)
     spans.begin(record, PARENT)
     assert format(trace.get_current_span().get_span_context().trace_id, "032x") == TRACE_ID
     assert record.trace == (TRACE_ID, format(trace.get_current_span().get_span_context().span_id, "016x"))

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from support.transports import TRANSPORT_VARIABLE
+
 _START_SECONDS = 60
 
 
@@ -83,7 +85,7 @@ def start_server(
     """
     command = [*within, python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | variables)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | TRANSPORT_VARIABLE | variables)
     server = ServerProcess(process)
     try:
         server.target = str(server.wait_for("listening")["address"])

@@ -61,6 +61,13 @@ TARGETS = (
     Target("unary", "stream", "naive", "requests_per_second", ">=", 0.78),
     Target("burst", "stream", "naive", "ttft_p50", "<=", 0.9),
     Target("32x200", "multiplex", "naive", "cpu_per_token", "<=", 0.5),
+    Target("32x200", "http2", "naive", "cpu_per_token", "<=", 0.6),
+    Target("32x200", "http2", "sse", "cpu_per_token", "<=", 1.0),
+    Target("32x200", "http2", "vllm-rs", "cpu_per_token", "<=", 1.5, is_aim=True),
+    Target("unary", "http2", "naive", "requests_per_second", ">=", 1.8),
+    Target("burst", "http2", "naive", "ttft_p50", "<=", 0.35),
+    Target("64x333", "http2-multiplex", "naive", "cpu_per_token", "<=", 0.35),
+    Target("64x333", "http2-multiplex", "callback", "cpu_per_token", "<=", 1.0),
     Target("64x333", "multiplex", "vllm-rs-shared", "cpu_per_token", "<=", 1.3),
     Target("64x333", "multiplex", "vllm-rs-shared", "cpu_per_token", "<=", 1.0, less_engine=True),
 )
@@ -81,7 +88,7 @@ def less_engine(windows: Sequence[Window]) -> list[Window]:
 
 def _is_ours(row: str) -> bool:
     found = ROWS[row.rstrip("'")]
-    return found.kind in (Kind.DOHERTY, Kind.BEFORE) and not found.with_sdk
+    return found.kind in (Kind.DOHERTY, Kind.HTTP2, Kind.BEFORE) and not found.with_sdk
 
 
 def _less(figures: Figures, engine: Figures) -> Figures:

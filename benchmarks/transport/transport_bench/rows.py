@@ -9,6 +9,8 @@ class Kind(Enum):
 
     DOHERTY = auto()
     """Doherty, with keys, metrics and the log of requests."""
+    HTTP2 = auto()
+    """The same on the transport http2."""
     BEFORE = auto()
     """The same from another checkout."""
     NAIVE = auto()
@@ -47,6 +49,15 @@ ROWS = {
     for row in (
         Row("stream", "StreamGenerate", Kind.DOHERTY, "stream", "generate", whole_title="Generate"),
         Row("multiplex", "MultiplexGenerate", Kind.DOHERTY, "multiplex", "multiplex-whole", TOGETHER),
+        Row("http2", "StreamGenerate, http2", Kind.HTTP2, "stream", "generate", whole_title="Generate, http2"),
+        Row(
+            "http2-multiplex",
+            "MultiplexGenerate, http2",
+            Kind.HTTP2,
+            "multiplex",
+            "multiplex-whole",
+            TOGETHER,
+        ),
         Row("naive", "naive grpc.aio", Kind.NAIVE, "stream", "generate"),
         Row("sse", "FastAPI + uvicorn SSE", Kind.SSE, "sse", None),
         Row("callback", "C++ grpc++ callback", Kind.CALLBACK, "stream", "generate"),
@@ -67,7 +78,7 @@ ROWS = {
     )
 }
 
-MAIN_ROWS = ("stream", "multiplex", "naive", "sse", "callback", "vllm-rs", "vllm-rs-shared")
+MAIN_ROWS = ("stream", "multiplex", "http2", "http2-multiplex", "naive", "sse", "callback", "vllm-rs", "vllm-rs-shared")
 ENGINE_ROW = "engine"
 BEFORE = "-before"
 """The suffix of the rows of the other checkout."""

@@ -77,7 +77,7 @@ def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[
     folder.mkdir()
     engine_log, told, keys = folder / "engine", folder / "log", folder / "keys"
     key = ""
-    if row.kind in (Kind.DOHERTY, Kind.BEFORE):
+    if row.kind in (Kind.DOHERTY, Kind.HTTP2, Kind.BEFORE):
         entry, key = new_key("load", {})
         with changing_keys(keys) as kept:
             kept.append(entry)
@@ -110,6 +110,8 @@ def _command(kind: Kind, engine_log: Path, keys: Path, load: Load, programs: Pro
     match kind:
         case Kind.DOHERTY:
             return [sys.executable, *doherty]
+        case Kind.HTTP2:
+            return [sys.executable, *doherty, "--transport=http2"]
         case Kind.BEFORE:
             return [f"{programs.before}/.venv/bin/python", *doherty]
         case Kind.CALLBACK:

@@ -1,9 +1,7 @@
 """The gRPC server for gateways, on a port of its own."""
 
 from importlib.util import find_spec
-from typing import NoReturn
-
-import grpc.aio
+from typing import Any, NoReturn
 
 from doherty_engine import EngineSetupError
 from doherty_extras import install_command
@@ -13,7 +11,7 @@ from doherty_service.rpc import LatencyInterceptor, ReceiveWatch, Reporter
 from doherty_service.servicers import GenerationServicer
 from doherty_service.settings import Settings
 from doherty_service.telemetry import log_event
-from doherty_service.transport import bind_plaintext, grpc_options
+from doherty_service.transport import GrpcioServer, bind_plaintext
 
 _PACKAGE = "smg_grpc_proto"
 
@@ -50,8 +48,9 @@ async def run_door(
     service = vllm_engine_pb2.DESCRIPTOR.services_by_name["VllmEngine"]
     translation.register_service(service)
     interceptor = LatencyInterceptor(reporter, receive_watch, own_services=[service.full_name])
-    server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
-    vllm_engine_pb2_grpc.add_VllmEngineServicer_to_server(VllmEngineServicer(generations, servicer), server)
+    server = GrpcioServer(interceptor, settings)
+    handlers: Any = server  # the types of generated code know grpc.Server only
+    vllm_engine_pb2_grpc.add_VllmEngineServicer_to_server(VllmEngineServicer(generations, servicer), handlers)
     address = bind_plaintext(server, settings.door_listen, insecure=settings.insecure)
     await server.start()
     log_event("door_open", address=address, door=settings.door)

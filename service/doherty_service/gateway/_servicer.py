@@ -70,9 +70,9 @@ class VllmEngineServicer:
             reply = whole_message(answer)
         finally:
             self._generations.end_answer(answer)
-        if record.rpc_context is not None:
-            await send_initial_metadata(record.rpc_context)  # `Abort` may end the write
-            await record.rpc_context.write(reply)
+        if record.call is not None:
+            await send_initial_metadata(record.call)  # `Abort` may end the write
+            await record.call.write(reply)
 
     def _read(self, answer: Answer, request: vllm.GenerateRequest, *, whole: bool) -> None:
         self._native.accept(answer, request_pb2.GenerateRequest(request_id=request.request_id))
@@ -167,14 +167,14 @@ class VllmEngineServicer:
         Raises:
             UnsupportedMethodError: The engine has no tokenizer in Hugging Face's format.
         """
-        folder, context = self._generations.model().tokenizer_folder, record.rpc_context
-        if folder is None or context is None:
+        folder, call = self._generations.model().tokenizer_folder, record.call
+        if folder is None or call is None:
             raise UnsupportedMethodError
         data, digest = await self._archive.get(folder)
         for start in range(0, len(data), CHUNK_BYTES):
             end = start + CHUNK_BYTES
             chunk = common_pb2.GetTokenizerChunk(data=data[start:end], sha256=digest if end >= len(data) else "")
-            await context.write(encode(chunk))
+            await call.write(encode(chunk))
 
     async def _unsupported(self, _: object, __: RequestRecord) -> NoReturn:
         raise UnsupportedMethodError

@@ -222,7 +222,7 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
 
     def __init__(self, record: RequestRecord) -> None:
         AwaitedAnswer.__init__(self, record)
-        MessageWriter.__init__(self, record.rpc_context)
+        MessageWriter.__init__(self, record.call)
         self._is_last_written = False
 
     def put(self, output: StepOutput) -> None:

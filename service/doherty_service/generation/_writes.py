@@ -12,6 +12,8 @@ from doherty_service.telemetry import awake
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from doherty_service._call import Call
+
 _CHECKS = 4
 """How often the watch checks within the timeout."""
 
@@ -26,10 +28,10 @@ class MessageWriter:
     at once, and the part after it when the future is resolved. A task per message would cost more than the write.
     """
 
-    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any] | None") -> None:
-        if context is None:
-            raise AssertionError("the record of a multiplexed request has no RPC context")
-        self._context = context
+    def __init__(self, call: "Call | None") -> None:
+        if call is None:
+            raise AssertionError("the record of a multiplexed request has no call")
+        self._call = call
         self._has_written = False
         self._writing: Coroutine[Any, Any, None] | None = None
         self._awaited: asyncio.Future[None] | None = None
@@ -57,12 +59,20 @@ class MessageWriter:
 
     def write(self, message: bytes) -> None:
         """Sends a message. Must not be called while `write_began` is set."""
-        self._begin(self._context.write(message) if self._has_written else self._write_first(message))
+        if self._call.put(message):
+            if not self._has_written:
+                self._has_written = True
+                self._metadata_sent.set()
+            if self.calls_written:
+                self.calls_written = False
+                self.written(None)
+            return
+        self._begin(self._call.write(message) if self._has_written else self._write_first(message))
 
     def send_metadata(self, metadata: "tuple[tuple[str, str], ...]") -> None:
         """Sends the initial metadata before the first message; does nothing if they are sent already."""
         if not self._has_written:
-            self._begin(self._context.send_initial_metadata(metadata))
+            self._begin(self._call.send_initial_metadata(metadata))
 
     def _begin(self, operation: "Coroutine[Any, Any, None]") -> None:
         self._has_written = True
@@ -73,9 +83,9 @@ class MessageWriter:
     async def _write_first(self, message: bytes) -> None:
         """Writes a first message. One that may have to wait until the caller reads follows its metadata."""
         if len(message) > _MOST_BUFFERED:
-            await self._context.send_initial_metadata(())
+            await self._call.send_initial_metadata(())
             self._metadata_sent.set()
-        await self._context.write(message)
+        await self._call.write(message)
 
     async def stop(self) -> None:
         """Stops waiting for the current write: gRPC keeps an RPC as long as something waits for it.

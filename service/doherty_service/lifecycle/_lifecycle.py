@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn
 
+import uvloop
+
 from doherty_engine import Engine, EngineSetupError, create_engine
 from doherty_service.admission import QueueBounds
 from doherty_service.gateway import check_door, run_door
@@ -33,12 +35,12 @@ from doherty_service.transport import (
     Port,
     ServerLoop,
     TransportLostError,
+    available_transport,
     build_server,
     generation_servicer,
     measure_lag,
     read_certificates,
     read_keyring,
-    replies_sent,
     room_for_connections,
     watch_port,
 )
@@ -83,10 +85,16 @@ def _run(settings: Settings, log: LogWriter) -> NoReturn:
     make_engine()  # reports a wrong option before the server listens
     if settings.door != "none":
         check_door()
-    settings = settings.model_copy(update={"max_connections": room_for_connections(settings.max_connections)})
+    settings = settings.model_copy(
+        update={
+            "max_connections": room_for_connections(settings.max_connections),
+            "transport": available_transport(settings),
+        }
+    )
     tracing = start_tracing()
     try:
-        with asyncio.Runner(loop_factory=ServerLoop) as runner:
+        needs_grpcio = settings.transport == "grpcio" or settings.door != "none"
+        with asyncio.Runner(loop_factory=ServerLoop if needs_grpcio else uvloop.Loop) as runner:
             runner.run(_serve(settings, make_engine, tracing, log))
     finally:
         if tracing is not None:
@@ -116,7 +124,15 @@ async def _serve(
     if settings.metrics_listen:
         serve_metrics(
             settings.metrics_listen,
-            ServerCollector(recorder, generations, log, settings.engine, certificates=certificates, keyring=keyring),
+            ServerCollector(
+                recorder,
+                generations,
+                log,
+                settings.engine,
+                count_connections=port.count_connections,
+                certificates=certificates,
+                keyring=keyring,
+            ),
         )
     await port.start()
 
@@ -160,7 +176,7 @@ async def _serve(
     finally:
         supervising.cancel()
     health_servicer.end_watches()
-    await _wait_for_first(replies_sent(_LEAVE_SECONDS), signals.second.wait())
+    await _wait_for_first(port.replies_sent(_LEAVE_SECONDS), signals.second.wait())
     stopping = _stop_engine(supervising, supervisor)
     await _wait_for_first(stopping, asyncio.sleep(0 if is_lost else STOP_SECONDS), signals.second.wait())
     reporter.flush()
@@ -207,6 +223,7 @@ async def _drain(
         log_event("withdrawn", requests=generations.in_flight, delay_seconds=settings.drain_delay)
         await _wait_for_first(asyncio.sleep(settings.drain_delay), hurry.wait())
     generations.close()
+    port.retire()
     log_event("draining", requests=generations.in_flight, grace_seconds=settings.drain_grace)
     await _wait_for_first(generations.finished(), asyncio.sleep(settings.drain_grace), hurry.wait())
     await generations.end()

@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from doherty_service.load._meter import LoadMeter
 from doherty_service.load._report import decode_interval
@@ -35,7 +34,7 @@ class LoadServicer:
                     await self._ended.wait()
 
 
-def add_load_service(server: grpc.aio.Server, servicer: LoadServicer) -> None:
+def add_load_service(server: Any, servicer: LoadServicer) -> None:
     """Adds the service to a server."""
     method: Any = grpc.unary_stream_rpc_method_handler(servicer.stream_core_metrics, decode_interval)
     handler = grpc.method_handlers_generic_handler(LOAD_SERVICE, {"StreamCoreMetrics": method})

@@ -1,7 +1,7 @@
 """The Prometheus collector, which reads the recorder and the server's objects at each scrape."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -27,7 +27,6 @@ from doherty_service.telemetry import (
     TokenKind,
     log_event,
 )
-from doherty_service.transport import count_connections
 
 _SPANS = {
     "queue": ("doherty_queue_seconds", "Time that requests waited for a slot of the engine."),
@@ -86,14 +85,16 @@ class ServerCollector(Collector):
         log: LogWriter,
         engine: str,
         *,
+        count_connections: Callable[[], int],
         certificates: Certificates | None = None,
         keyring: Keyring | None = None,
     ) -> None:
-        """`engine` is the name under which the engine is registered."""
+        """`engine` is the name under which the engine is registered. `count_connections` must be thread-safe."""
         self._recorder = recorder
         self._generations = generations
         self._log = log
         self._engine = engine
+        self._count_connections = count_connections
         self._certificates = certificates
         self._keyring = keyring
 
@@ -218,7 +219,7 @@ class ServerCollector(Collector):
             "Time since the engine's last step while requests run, else 0.",
             self._generations.step_age(),
         )
-        yield GaugeMetricFamily("doherty_connections", "Open connections.", count_connections())
+        yield GaugeMetricFamily("doherty_connections", "Open connections.", self._count_connections())
         build = GaugeMetricFamily(
             "doherty_build_info",
             "Always 1. The labels describe the server, and the model once it is loaded.",

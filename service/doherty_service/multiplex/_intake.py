@@ -3,18 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import grpc.aio
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty_service import translation
+from doherty_service._call import Call
 from doherty_service.rpc import ReceiveWatch, parse_message
-
-if TYPE_CHECKING:  # generic for type checkers only
-    Context = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
 
 _MOST_KEPT_BYTES = 4 << 20
 """Maximum size of the messages that wait for room. Beyond it, new requests are refused."""
@@ -73,8 +69,8 @@ class Intake:
     are then kept, and their requests begin in order when others have ended.
     """
 
-    def __init__(self, context: Context, requests: Requests, receive_watch: ReceiveWatch) -> None:
-        self._context = context
+    def __init__(self, call: Call, requests: Requests, receive_watch: ReceiveWatch) -> None:
+        self._call = call
         self._requests = requests
         self._watch = receive_watch
         self._kept: deque[bytes] = deque()
@@ -116,7 +112,7 @@ class Intake:
     async def _receive(self) -> bool:
         """Receives and handles the next message; False if there is none."""
         self.rest()
-        data: Any = await self._context.read()
+        data: Any = await self._call.read()
         self._stop_alarm()
         if data is grpc.aio.EOF:
             return False

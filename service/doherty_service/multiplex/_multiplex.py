@@ -58,11 +58,11 @@ class Multiplex(MessageWriter):
         At most `most_open` requests are served at a time; further ones wait. No more are begun while as many requests
         wait, or `_MOST_WAITING_BYTES` of them.
         """
-        super().__init__(record.rpc_context)
+        super().__init__(record.call)
         self.record = record
         self.generations = generations
         self.turns = receive_watch.turns
-        self.tells_admission = (_TELL_ADMISSION, "1") in tuple(self._context.invocation_metadata() or ())
+        self.tells_admission = (_TELL_ADMISSION, "1") in tuple(self._call.invocation_metadata() or ())
         self._reporter = reporter
         self._accept, self._read = accept, read
         self._most_open = most_open
@@ -81,7 +81,7 @@ class Multiplex(MessageWriter):
         self._is_stalled = False
         self._is_idle = False
         """Whether the RPC ends because it had no requests for too long."""
-        self._intake = Intake(self._context, self, receive_watch)
+        self._intake = Intake(self._call, self, receive_watch)
         self._changed = asyncio.Event()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._receiving: asyncio.Task[None] | None = None

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import grpc.aio
 
+from doherty_service._call import Call
 from doherty_service._errors import UnauthenticatedError, UnsupportedMethodError
 from doherty_service.admission import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_leaving
+from doherty_service.rpc._grpcio_call import GrpcioCall
 from doherty_service.rpc._initial_metadata import send_initial_metadata
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
@@ -26,16 +28,24 @@ from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
 if TYPE_CHECKING:  # generic for type checkers only
     Handler = grpc.RpcMethodHandler[Any, Any]
-    Context = grpc.aio.ServicerContext[Any, Any]
 else:
     Handler = grpc.RpcMethodHandler
-    Context = grpc.aio.ServicerContext
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 """The coroutine of a handler. It takes the request, or an iterator of requests, and the RPC's record or context."""
 
-Respond = Callable[[Any, Context, RequestRecord], Awaitable[Any]]
-"""Answers an RPC. Takes the iterator of its requests, its context and its record, and returns the reply."""
+Respond = Callable[[Call, RequestRecord], Awaitable[Any]]
+"""Answers an RPC. Returns the reply; None if the replies are streamed."""
+
+
+class Method(NamedTuple):
+    """What serves the calls of a method."""
+
+    serve: Callable[[Call], Awaitable[Any]]
+    """Returns the reply; None if the replies are streamed."""
+    serialize: Callable[[Any], bytes] | None
+    """Makes bytes of a reply; None if it is bytes already."""
+
 
 _NO_SERVICES: Mapping[str, Shares] = MappingProxyType({})
 
@@ -114,24 +124,40 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[name]
 
     def _wrap(self, handler: Handler, name: str) -> Handler:
-        """Wraps a handler. The wrapper gets the request unread and unparsed."""
+        """Wraps a handler for grpc.aio. The wrapper gets the request unread and unparsed."""
+        method = self.method(handler, name)
+        serve = method.serve
+
+        async def run(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            return await serve(GrpcioCall(context))
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(run, None, method.serialize)
+
+    def method(self, handler: Handler | None, name: str) -> "Method":
+        """Returns what serves the calls of a method, on any transport; None stands for an unknown method."""
+        handler = handler or _UNKNOWN
         is_own = name.startswith(self._own)
         serve = self._serving(handler, name, is_own=is_own)
         end_watch = self.end_watch
         load = self._load if is_own else None
 
-        async def run(messages: Any, context: Context) -> Any:
-            record = _begin(name, context)
+        async def run(call: Call) -> Any:
+            record = _begin(name, call)
             code = grpc.StatusCode.UNKNOWN
             try:
-                reply = await serve(messages, context, record)
+                reply = await serve(call, record)
                 code = grpc.StatusCode.OK
-                context.set_trailing_metadata(trailing_metadata(record, load))
+                call.set_trailing_metadata(trailing_metadata(record, load))
             except StatusNotReadError:
-                code = status_code(context)
+                code = status_code(call)
                 raise asyncio.CancelledError from None  # gRPC logs every other exception as our fault
             except grpc.aio.AbortError:
-                code = status_code(context)
+                code = status_code(call)
                 raise
             except (asyncio.CancelledError, GeneratorExit):
                 code = note_leaving(record)
@@ -141,17 +167,12 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 code = note_leaving(record)
                 raise asyncio.CancelledError from None
             finally:
-                end_watch.add(record, code.name)
+                end_watch.add(call, record, code.name)
             if reply is not None:
-                end_watch.follow_reply()
+                call.follow_reply()
             return reply
 
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.stream_unary_rpc_method_handler
-        )
-        return make(run, None, None if is_own else handler.response_serializer)
+        return Method(run, None if is_own else handler.response_serializer)
 
     def _serving(self, handler: Handler, name: str, *, is_own: bool) -> Respond:
         """Returns a coroutine that authenticates the caller, answers the RPC, and maps exceptions to a status."""
@@ -161,8 +182,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         load = self._load if is_own else None
         begin, accept = self._reporter.begin, self._accept
 
-        async def serve(messages: Any, context: Context, record: RequestRecord) -> Any:
-            metadata: Any = context.invocation_metadata()
+        async def serve(call: Call, record: RequestRecord) -> Any:
+            metadata: Any = call.invocation_metadata()
             begin(record, metadata)
             record.is_stranger = keyring is not None
             try:
@@ -174,16 +195,16 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     accept(record.peer)
                 record.attempt = 1 + _number(metadata, _ATTEMPTS)
                 record.tried_for = _number(metadata, _TRYING_SINCE) / 1000
-                reply = await respond(messages, context, record)
+                reply = await respond(call, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or a write failed.
                 raise
             except NotImplementedError as error:
                 # The generated base class raises it for a method that the servicer does not define (health's List).
-                is_undefined = context.code() is grpc.StatusCode.UNIMPLEMENTED
-                await abort(UnsupportedMethodError() if is_undefined else error, record, context, load)
+                is_undefined = call.code() is grpc.StatusCode.UNIMPLEMENTED
+                await abort(UnsupportedMethodError() if is_undefined else error, record, call, load)
             except Exception as error:  # noqa: BLE001 - every exception becomes a status and is logged
-                await abort(error, record, context, load)
+                await abort(error, record, call, load)
             else:
                 return reply
 
@@ -194,13 +215,13 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         behavior, parse = _coroutine(handler), _parser(handler)
         receive_watch = self._receive_watch
 
-        async def respond(messages: Any, context: Context, record: RequestRecord) -> Any:
+        async def respond(call: Call, record: RequestRecord) -> Any:
             if handler.request_streaming:
                 # MultiplexGenerate reads its messages itself, and checks their size before it parses them.
-                return await behavior(messages, record)
-            request = await receive_watch.receive(context, name, parse)
+                return await behavior(None, record)
+            request = await receive_watch.receive(call, name, parse)
             record.received = time.monotonic()  # when the whole request is there, not its first byte
-            end = RequestEnd(context)
+            end = RequestEnd(call)
             try:
                 coroutine = behavior(request, record)
                 del request  # it may be megabytes
@@ -218,30 +239,30 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         receive_watch = self._receive_watch
         shares = self._costly_services.get(name[1:].partition("/")[0])
 
-        async def respond(_: Any, context: Context, record: RequestRecord) -> Any:
+        async def respond(call: Call, record: RequestRecord) -> Any:
             with ExitStack() as stack:
                 stranger = None
-                if not await self._has_key(context):
+                if not await self._has_key(call):
                     stranger = stack.enter_context(self._strangers.track_rpc(record.peer))
                 if handler.request_streaming:
-                    return await behavior(receive_watch.receive_each(context, name, parse, stranger), context)
-                request = await receive_watch.receive(context, name, parse, stranger)
+                    return await behavior(receive_watch.receive_each(call, name, parse, stranger), call)
+                request = await receive_watch.receive(call, name, parse, stranger)
                 record.received = time.monotonic()
-                end = RequestEnd(context)
+                end = RequestEnd(call)
                 stack.callback(end.stop)
                 if shares is not None:
                     stack.enter_context(_charged(record.caller, shares))
-                reply = await behavior(request, context)
+                reply = await behavior(request, call)
                 await receive_watch.check_end(end, stranger)
                 return reply
 
         return respond
 
-    async def _has_key(self, context: Context) -> bool:
+    async def _has_key(self, call: Call) -> bool:
         """Whether the caller sent a valid key, even if the service does not require one."""
         if self._keyring is None:
             return False
-        metadata: Any = context.invocation_metadata()
+        metadata: Any = call.invocation_metadata()
         await self._keyring.refresh()
         try:
             self._keyring.authenticate(metadata)
@@ -292,13 +313,13 @@ def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
             caller.give_back(taken)
 
 
-def _begin(method: str, context: Context) -> RequestRecord:
+def _begin(method: str, call: Call) -> RequestRecord:
     key = new_key()
-    record = RequestRecord(method, key, key, ANYBODY, context.peer())
-    remaining: float | None = context.time_remaining()  # None without a deadline, although its type is float
+    record = RequestRecord(method, key, key, ANYBODY, call.peer())
+    remaining = call.time_remaining()
     if remaining is not None:
         record.ends_at = record.received + remaining
-    record.rpc_context = context
+    record.call = call
     record.carries_requests = method == MULTIPLEX
     return record
 

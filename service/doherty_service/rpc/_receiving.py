@@ -3,21 +3,17 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from doherty_service import translation
+from doherty_service._call import Call
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
 from doherty_service.rpc._strangers import Stranger
 from doherty_service.rpc._turns import Turns
 from doherty_service.telemetry import awake
-
-if TYPE_CHECKING:  # generic for type checkers only
-    Context = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
 
 _CHECKS = 4
 """How often the watch checks within the timeout."""
@@ -41,20 +37,20 @@ class ReceiveWatch:
         """By task: when it began to wait for its message (`time.monotonic()`), and its timeout in seconds."""
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
+    async def receive(self, call: Call, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
         """Receives and parses the only message of a request. Too large messages were refused by gRPC's core.
 
         Raises:
             StalledSenderError: The message did not arrive in time.
             InvalidRequestError: There was no message, it has too many fields, or it cannot be parsed.
         """
-        message = await self._next(context, stranger)
+        message = await self._next(call, stranger)
         if message is grpc.aio.EOF:
             raise _malformed("the call ended without a message")
         return await self._read(message, method, parse)
 
     async def receive_each(
-        self, context: Context, method: str, parse: Parse, stranger: Stranger | None = None
+        self, call: Call, method: str, parse: Parse, stranger: Stranger | None = None
     ) -> AsyncIterator[Any]:
         """Receives and parses messages one by one.
 
@@ -63,7 +59,7 @@ class ReceiveWatch:
             InvalidRequestError: A message has too many fields, or it cannot be parsed.
         """
         while True:
-            message = await self._next(context, stranger)
+            message = await self._next(call, stranger)
             if message is grpc.aio.EOF:
                 return
             yield await self._read(message, method, parse)
@@ -80,11 +76,13 @@ class ReceiveWatch:
         if not end.is_only:
             raise _malformed("the call has more than one message")
 
-    async def _next(self, context: Context, stranger: Stranger | None) -> Any:
+    async def _next(self, call: Call, stranger: Stranger | None) -> Any:
+        if call.has_message:
+            return await call.read()
         if stranger is None:
-            return await self._wait(context.read(), None)
+            return await self._wait(call.read(), None)
         with stranger.track_message():
-            return await self._wait(context.read(), stranger)
+            return await self._wait(call.read(), stranger)
 
     async def _read(self, message: bytes, method: str, parse: Parse) -> Any:
         if len(message) > translation.SMALL_BYTES:
@@ -125,10 +123,10 @@ class RequestEnd:
     coroutine is driven by hand, as in `generation.MessageWriter`.
     """
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, call: Call) -> None:
         self.is_only: bool | None = None
         """Whether the message was the only one; None while this is not known."""
-        self._reading: Coroutine[Any, Any, Any] = context.read()
+        self._reading: Coroutine[Any, Any, Any] = call.read()
         self._awaited: asyncio.Future[Any] | None = None
         """The future that `_reading` awaits."""
         self._arrival: asyncio.Future[None] | None = None

@@ -2,19 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 
+from doherty_service._call import Call
 from doherty_service._errors import pushback, to_status
 from doherty_service.rpc._failures import note_failure
 from doherty_service.telemetry import RequestRecord
-
-if TYPE_CHECKING:  # generic for type checkers only
-    Context = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
 
 _LOAD = "endpoint-load-metrics-bin"
 """The trailing metadata with the server's load, as named by gRPC's proposal A51."""
@@ -38,7 +34,7 @@ def trailing_metadata(
 
 
 async def abort(
-    error: Exception, record: RequestRecord, context: Context, load: Callable[[], bytes | None] | None
+    error: Exception, record: RequestRecord, call: Call, load: Callable[[], bytes | None] | None
 ) -> NoReturn:
     """Ends an RPC with the status of an error.
 
@@ -52,15 +48,15 @@ async def abort(
         trailing.append(("grpc-retry-pushback-ms", milliseconds))
     try:
         async with asyncio.timeout(_SEND_SECONDS):
-            await context.abort(service_error.code, status.message, tuple(trailing))
+            await call.abort(service_error.code, status.message, tuple(trailing))
     except TimeoutError:
         raise StatusNotReadError from None
     raise AssertionError("abort always raises")
 
 
-def status_code(context: Context) -> grpc.StatusCode:
+def status_code(call: Call) -> grpc.StatusCode:
     """The code of an aborted RPC, which grpc.aio stores as a number or as a member of the enum."""
-    code: Any = context.code()
+    code: Any = call.code()
     if isinstance(code, grpc.StatusCode):
         return code
     return next(member for member in grpc.StatusCode if member.value[0] == code)

@@ -146,6 +146,7 @@ class Keyring:
         self._problem = ""
         self._reading: asyncio.Future[None] | None = None
         self._keys = {key.id: key for key in read_keys(path)}
+        self._limits = self._read_limits()
         self._accepted: dict[bytes, Caller] = {}
         """Authenticated callers by the SHA-256 of their `authorization` header. Cleared when the file changes."""
         self._usage: dict[str, Usage] = {}
@@ -201,7 +202,7 @@ class Keyring:
         if usage is None:
             usage = self._usage[key.id] = Usage(key.name)
         try:
-            return usage.take(key.limits(self._defaults))
+            return usage.take(self._limits[key.id])
         except OverloadedError as error:
             self._refusals[error.reason] += 1
             raise
@@ -215,7 +216,7 @@ class Keyring:
         """Counts tokens against the limit of the key with this id. The key may have been revoked in the meantime."""
         usage, key = self._usage.get(identifier), self._keys.get(identifier)
         if usage is not None and key is not None:
-            usage.charge(tokens, key.limits(self._defaults))
+            usage.charge(tokens, self._limits[identifier])
 
     @property
     def names(self) -> list[str]:
@@ -241,6 +242,10 @@ class Keyring:
                 self._reading
             )  # other callers wait for it, too, so cancelling this one must not end it
 
+    def _read_limits(self) -> dict[str, Limits]:
+        """Returns the limits of each key, which are needed several times for every request."""
+        return {key.id: key.limits(self._defaults) for key in self._keys.values()}
+
     async def _read(self) -> None:
         try:
             keys = await asyncio.to_thread(read_keys, self._path)
@@ -258,6 +263,7 @@ class Keyring:
             self._reading = None
         self._problem = ""
         self._keys = {key.id: key for key in keys}
+        self._limits = self._read_limits()
         self._accepted.clear()
         self._usage = {identifier: usage for identifier, usage in self._usage.items() if identifier in self._keys}
         _log.info("keys_read", extra={"fields": {"keys": len(keys)}})

@@ -54,7 +54,7 @@ class Certificates:
         self._watch = FileWatch([path for path in (files.chain, files.key, files.client_ca) if path])
         self._lock = threading.Lock()
         self._problem = ""
-        self._initial, self._validity = _read(files)
+        self._initial, self._context, self._validity = _read(files)
         self._pending: grpc.ServerCertificateConfiguration | None = None
         """A reloaded certificate that gRPC's core has not fetched yet."""
         self._log_expiry()
@@ -71,6 +71,17 @@ class Certificates:
             self._fetch,  # type: ignore[arg-type]  # gRPC's documentation allows None, its types do not
             require_client_authentication=self._files.client_ca is not None,
         )
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Returns a context for HTTP/2 servers that uses a new certificate from the next handshake on."""
+        context = self._context
+
+        def choose(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+            self._refresh()
+            connection.context = self._context
+
+        context.sni_callback = choose  # called in every handshake, also without a name
+        return context
 
     async def watch_expiry(self) -> None:
         """Logs once a day if the certificate is not valid or expires soon. Runs until it is cancelled."""
@@ -95,7 +106,7 @@ class Certificates:
             if not self._watch.changed():
                 return
             try:
-                self._pending, self._validity = _read(self._files)
+                self._pending, self._context, self._validity = _read(self._files)
             except CertificateError as error:
                 if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ssl.SSLError):
                     # A later attempt may succeed although the files are unchanged, for example after a shortage of
@@ -121,8 +132,8 @@ class Certificates:
             _log.warning("certificate_expires_soon", extra={"fields": fields})
 
 
-def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration, Validity]:
-    """Reads the files and checks that certificate and key belong together.
+def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration, ssl.SSLContext, Validity]:
+    """Reads the files, for gRPC's core and for asyncio, and checks that certificate and key belong together.
 
     gRPC's core would report a mismatch only in its own log, and fail every handshake. The check below reads the files a
     second time. If they change in between, the next handshake reloads them, because the watch has the older state.
@@ -130,6 +141,8 @@ def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration,
     chain, key = _read_file(files.chain), _read_file(files.key)
     roots = _read_file(files.client_ca) if files.client_ca else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    context.num_tickets = 0  # a resumed session would keep what an old certificate allowed
     try:
         # The empty password keeps OpenSSL from asking for one at the terminal.
         context.load_cert_chain(files.chain, files.key, password="")
@@ -143,7 +156,8 @@ def _read(files: CertificateFiles) -> tuple[grpc.ServerCertificateConfiguration,
             context.load_verify_locations(cadata=roots.decode("ascii"))
         except (OSError, ValueError) as error:
             raise CertificateError(f"{files.client_ca} has no certificates in PEM: {_reason(error)}.") from error
-    return grpc.ssl_server_certificate_configuration([(key, chain)], roots), validity
+        context.verify_mode = ssl.CERT_REQUIRED
+    return grpc.ssl_server_certificate_configuration([(key, chain)], roots), context, validity
 
 
 def _read_file(path: Path) -> bytes:

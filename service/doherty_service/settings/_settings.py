@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         description=f"Who may call the ORCA service, which reports load to load balancers: {_EXPOSURES}. Unless it is "
         "off, the trailing metadata of each call contains a report, too.",
     )
+    transport: Literal["grpcio", "http2"] = Field(
+        default="grpcio",
+        description="What carries the calls: grpcio is gRPC's own library; http2 is a faster transport of our own. It "
+        "is experimental and has no channelz.",
+    )
     door: Literal["none", "smg"] = Field(
         default="none",
         description="A second port for a gateway: smg implements the vLLM interface that the gateway SMG calls. It "
@@ -271,6 +276,12 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key must be set together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _channelz_has_a_transport(self) -> Self:
+        if self.transport == "http2" and "channelz" in self.model_fields_set and self.channelz != "off":
+            raise ValueError("channelz needs the transport grpcio; set channelz to off or transport to grpcio")
         return self
 
     @property

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
 from doherty.v1 import generation_service_pb2, latency_service_pb2
 from doherty_engine import EngineRequest
 from doherty_service.telemetry._causes import AbortCause
 
 if TYPE_CHECKING:
+    from doherty_service._call import Call
     from doherty_service.security import Caller
 
 MULTIPLEX = "/doherty.v1.GenerationService/MultiplexGenerate"
@@ -67,8 +66,8 @@ class RequestRecord:
     """The number of the caller's attempt at this request, as reported by the caller."""
     tried_for: float = 0.0
     """The seconds since the caller's first attempt at this request, as reported by the caller."""
-    rpc_context: grpc.aio.ServicerContext[Any, Any] | None = None
-    """gRPC's context of the RPC; None for a request of a MultiplexGenerate."""
+    call: "Call | None" = None
+    """The RPC, as its transport presents it; None for a request of a MultiplexGenerate."""
     carries_requests: bool = False
     """Whether this is a whole MultiplexGenerate, whose requests have their own records."""
     has_requests: bool = False

@@ -45,7 +45,7 @@ class Spans:
         identity = span.get_span_context()
         record.trace = (format_trace_id(identity.trace_id), format_span_id(identity.span_id))
         # There is no need to detach it, because the task of an RPC and its context end with the RPC.
-        if record.rpc_context is not None:
+        if record.call is not None:
             otel_context.attach(set_span_in_context(span, parent))
 
     def end(self, record: RequestRecord) -> None:

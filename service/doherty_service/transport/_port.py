@@ -1,27 +1,25 @@
 """The port of the server, which can be closed while the server is not ready.
 
-gRPC cannot close its port alone, and cannot open it again. So the port is closed by shutting down its listening socket:
-gRPC's core then accepts no more connections, and continues to serve the ones that it has. To open it again, another
-server with the same services takes the port.
+A server of gRPC cannot open its port again. So another server with the same services takes the port then, and the
+earlier one serves the connections that it has.
 """
 
-import os
-import socket
+import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-
-import grpc.aio
+from typing import TYPE_CHECKING
 
 from doherty_engine import EngineSetupError
 from doherty_service.security import Certificates
 from doherty_service.settings import Settings
 from doherty_service.telemetry import log_event, name_instance
-from doherty_service.transport._poller import calm_poller
 from doherty_service.transport._port_watch import TransportLostError, reserve
+from doherty_service.transport._rpc_server import RpcServer
 from doherty_service.transport._server import bind, check_plaintext
 
-_DESCRIPTORS = "/proc/self/fd"
+if TYPE_CHECKING:
+    import socket
+
 _MAX_RETIRED = 8
 """How many earlier servers may still have connections. A restart of the engine retires a server."""
 
@@ -30,7 +28,7 @@ class Port:
     """Accepts connections always or, with `listen_when_ready`, while the server is ready."""
 
     def __init__(
-        self, new_server: Callable[[], grpc.aio.Server], settings: Settings, certificates: Certificates | None
+        self, new_server: Callable[[], RpcServer], settings: Settings, certificates: Certificates | None
     ) -> None:
         """Takes the port.
 
@@ -41,7 +39,7 @@ class Port:
         self._new_server = new_server
         self._settings = settings
         self._certificates = certificates
-        self._servers: list[grpc.aio.Server] = []
+        self._servers: list[RpcServer] = []
         """The current one is the last; the earlier ones have only connections that were accepted before."""
         self._reserved: list[socket.socket] = []
         self.is_open = False
@@ -82,6 +80,19 @@ class Port:
             self._is_withdrawn = True
             self._close()
 
+    def retire(self) -> None:
+        """Asks all callers to connect elsewhere, if the transport can."""
+        for server in self._servers:
+            server.retire()
+
+    async def replies_sent(self, timeout: float) -> None:  # noqa: ASYNC109 - it returns at the timeout, without an error
+        """Waits until the calls that are open now have ended, at most for `timeout` seconds."""
+        await asyncio.gather(*(server.replies_sent(timeout) for server in self._servers))
+
+    def count_connections(self) -> int:
+        """Returns the number of open connections. Thread-safe."""
+        return self._servers[-1].count_connections() if self._servers else 0
+
     async def stop(self, grace: float) -> None:
         """Ends all servers; running calls may take `grace` seconds."""
         for server in self._servers:
@@ -98,29 +109,15 @@ class Port:
         self._servers.append(server)
         await self._start(server)
         if len(self._servers) > 1 + _MAX_RETIRED:
-            await self._servers.pop(0).stop(None)
+            await self._servers.pop(0).stop(0)
 
     def _close(self) -> None:
         if self.is_open:
             self.is_open = False
-            _shut_down_listeners(int(self.address.rpartition(":")[2]))
+            self._servers[-1].stop_listening()
             log_event("port_closed", address=self.address)
 
-    async def _start(self, server: grpc.aio.Server) -> None:
+    async def _start(self, server: RpcServer) -> None:
         await server.start()
-        calm_poller()
         self.is_open = True
         log_event("listening", address=self.address, engine=self._settings.engine)
-
-
-def _shut_down_listeners(port: int) -> None:
-    """Shuts down the sockets of this process that listen on a port."""
-    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - as in _connections.py
-        with suppress(OSError):  # closed in the meantime, or no socket
-            borrowed = socket.SocketType(socket.AF_INET6, socket.SOCK_STREAM, 0, int(name))
-            try:
-                is_listening = borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if is_listening and borrowed.getsockname()[1] == port:
-                    borrowed.shutdown(socket.SHUT_RD)
-            finally:
-                borrowed.detach()

@@ -1,13 +1,13 @@
 """Builds the gRPC server: options, interceptor and services."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
-import grpc
-import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from doherty.v1 import generation_service_pb2_grpc, latency_service_pb2_grpc
 from doherty_engine import EngineSetupError, SamplingDefaults
+from doherty_extras import install_command
 from doherty_service.admission import Shares
 from doherty_service.generation import Generations
 from doherty_service.load import LOAD_SERVICE, LoadMeter, LoadServicer, add_load_service
@@ -23,13 +23,14 @@ from doherty_service.security import (
 )
 from doherty_service.servicers import Bounds, GenerationServicer, LatencyServicer
 from doherty_service.settings import Settings, is_loopback
-from doherty_service.telemetry import LatencyRecorder
+from doherty_service.telemetry import LatencyRecorder, log_warning
 from doherty_service.translation import Deployment
-from doherty_service.transport._connections import ConnectionGuard
+from doherty_service.transport._connections import ConnectionGuard, connections_to_accept
 from doherty_service.transport._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
-from doherty_service.transport._grpc_options import grpc_options
+from doherty_service.transport._grpcio_server import GrpcioServer
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
+from doherty_service.transport._rpc_server import RpcServer
 from doherty_service.transport._services import SERVICES
 
 _MAX_CHANNELZ_CALLS = 4
@@ -47,7 +48,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
     guard: ConnectionGuard,
     keyring: Keyring | None,
     load_meter: LoadMeter,
-) -> tuple[Callable[[], grpc.aio.Server], EndWatch]:
+) -> tuple[Callable[[], RpcServer], EndWatch]:
     """Returns what makes a server that is not yet bound to an address, and the watch of its RPCs' ends.
 
     With a keyring, callers need a key.
@@ -55,7 +56,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
     access = {
         health.SERVICE_NAME: settings.health,
         **dict.fromkeys(REFLECTION_SERVICES, settings.reflection),
-        CHANNELZ_SERVICE: settings.channelz,
+        CHANNELZ_SERVICE: settings.channelz if settings.transport == "grpcio" else "off",
         LOAD_SERVICE: settings.load_reports,
     }
     interceptor = LatencyInterceptor(
@@ -69,13 +70,14 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
         load=None if settings.load_reports == "off" else lambda: load_meter.for_calls,
     )
 
-    def new_server() -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(settings))
-        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
-        latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), server)
+    def make() -> RpcServer:
+        server = new_server(settings, interceptor)
+        handlers: Any = server  # the types of generated code know grpc.Server only
+        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, handlers)
+        latency_service_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyServicer(recorder, generations), handlers)
         if settings.health != "off":
-            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        if settings.channelz != "off":
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, handlers)
+        if access[CHANNELZ_SERVICE] != "off":
             add_channelz(server)
         if settings.load_reports != "off":
             add_load_service(server, LoadServicer(load_meter, generations.draining))
@@ -85,7 +87,31 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
             add_reflection(server, [*SERVICES, *described])
         return server
 
-    return new_server, interceptor.end_watch
+    return make, interceptor.end_watch
+
+
+def new_server(settings: Settings, interceptor: LatencyInterceptor) -> RpcServer:
+    """Returns a server without services, on the transport that the settings choose."""
+    if settings.transport == "grpcio":
+        return GrpcioServer(interceptor, settings)
+    # Its library is not installed everywhere.
+    from doherty_service.http2 import Http2Server, Limits, Timeouts  # noqa: PLC0415
+
+    limits = Limits(
+        settings.max_message_bytes, settings.max_concurrent_streams, connections_to_accept(settings.max_connections)
+    )
+    return Http2Server(interceptor, limits, Timeouts(settings.idle_timeout, settings.max_connection_age))
+
+
+def available_transport(settings: Settings) -> Literal["grpcio", "http2"]:
+    """Returns the transport to use: that of the settings, or grpcio if the library for HTTP/2 cannot be loaded."""
+    if settings.transport == "http2":
+        try:
+            import doherty_service.http2  # noqa: F401, PLC0415 - whether it can be loaded
+        except ImportError as error:
+            log_warning("transport_missing", transport="http2", error=str(error), install=install_command("http2"))
+            return "grpcio"
+    return settings.transport
 
 
 def generation_servicer(
@@ -123,16 +149,14 @@ def read_keyring(settings: Settings, recorder: LatencyRecorder) -> Keyring | Non
         raise EngineSetupError(str(error)) from error
 
 
-def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> str:
+def bind(server: RpcServer, settings: Settings, certificates: Certificates | None) -> str:
     """Binds the server to its address, and returns the address with the actual port.
 
     Raises:
         EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
     """
     check_plaintext(settings, certificates)
-    if certificates is None:
-        return _bind(settings.listen, lambda: server.add_insecure_port(settings.listen))
-    return _bind(settings.listen, lambda: server.add_secure_port(settings.listen, certificates.credentials()))
+    return _bind(settings.listen, lambda: server.listen(settings.listen, certificates))
 
 
 def check_plaintext(settings: Settings, certificates: Certificates | None) -> None:
@@ -145,14 +169,14 @@ def check_plaintext(settings: Settings, certificates: Certificates | None) -> No
         _check_plaintext(settings.listen, insecure=settings.insecure, instead="give --tls-cert and --tls-key, or ")
 
 
-def bind_plaintext(server: grpc.aio.Server, address: str, *, insecure: bool) -> str:
+def bind_plaintext(server: RpcServer, address: str, *, insecure: bool) -> str:
     """Binds a server to an address without encryption, and returns the address with the actual port.
 
     Raises:
         EngineSetupError: The address cannot be bound, or it would offer plaintext to other machines without --insecure.
     """
     _check_plaintext(address, insecure=insecure)
-    return _bind(address, lambda: server.add_insecure_port(address))
+    return _bind(address, lambda: server.listen(address, None))
 
 
 def _check_plaintext(address: str, *, insecure: bool, instead: str = "") -> None:

@@ -1,0 +1,344 @@
+"""One connection: the bytes of a socket, the HTTP/2 session, and its streams."""
+
+import asyncio
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from doherty_service.http2._metadata import METADATA_BYTES, Fields, NotGrpcError, RefusedCallError, read_head
+from doherty_service.http2._nghttp2 import (
+    NO_ERROR,
+    DataReceived,
+    PingAcknowledged,
+    RequestReceived,
+    RequestTrailersReceived,
+    SessionEnded,
+    SessionError,
+    SettingsReceived,
+    StreamClosed,
+    new_session,
+)
+from doherty_service.http2._peers import peer_name
+from doherty_service.http2._stream import MOST_QUEUED, Stream
+
+if TYPE_CHECKING:
+    from doherty_service.http2._server import Http2Server
+
+_UNACKNOWLEDGED_MS = 10_000
+"""A connection is lost if TCP has not acknowledged sent data for this long (Linux only)."""
+
+_JITTER = 0.1
+"""Ages differ, so that clients that connected together do not reconnect together."""
+
+_LEAVING = b"leaving."
+"""The payload of the ping that follows the first GOAWAY: at its reply, the caller has seen that GOAWAY."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection. All its methods run on the event loop."""
+
+    def __init__(self, server: "Http2Server") -> None:
+        self.loop = server.loop
+        self.peer = ""
+        """The caller's address, in gRPC's form."""
+        self.streams: dict[int, Stream] = {}
+        self.blocked: set[Stream] = set()
+        """Streams that wait until there is room for more of their data."""
+        self.opened = self.heard = self.used = time.monotonic()
+        """When it was opened, when the last whole frame came, and when its last stream ended or began."""
+        self.lifespan = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - it spreads load
+        """The share of the maximum age that it reaches."""
+        self.pinged: float | None = None
+        """When the unanswered ping was sent."""
+        self.greeted = False
+        """Whether the caller's SETTINGS have come."""
+        self.retired: float | None = None
+        """When the first GOAWAY was sent."""
+        self.closed: float | None = None
+        """When the socket was closed, on our side."""
+        self._is_final = False
+        """Whether the second GOAWAY was sent."""
+        self._server = server
+        self._session = new_session(server.limits.streams, METADATA_BYTES)
+        self._transport: Any = None
+        self._is_writable = True
+        self._is_dirty = False
+        self._answered: set[Stream] = set()
+        """Streams with a status whose caller has not ended its side."""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: Any) -> None:
+        """Begins the session, unless there are too many connections."""
+        self._transport = transport
+        self.peer = peer_name(transport.get_extra_info("peername"))
+        if not self._server.admit(self):
+            self.closed = time.monotonic()
+            transport.abort()
+            return
+        if sys.platform == "linux":
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS
+            )
+        self.flush()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Ends all streams."""
+        self.closed = self.closed or time.monotonic()
+        self._server.forget(self)
+        self._close_streams()
+
+    def pause_writing(self) -> None:
+        """Stops sending: the socket takes no more."""
+        self._is_writable = False
+
+    def resume_writing(self) -> None:
+        """Continues to send."""
+        self._is_writable = True
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Handles what came from the caller."""
+        if self.closed is not None:
+            return
+        try:
+            self._session.receive_data(data)
+        except (SessionError, MemoryError):
+            self.close()
+            return
+        self._handle_events(self._session.events())
+        self.flush_soon()
+
+    # What the server and its watch call.
+
+    def flush_soon(self) -> None:
+        """Sends what there is in this turn of the event loop."""
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._server.flush_soon(self)
+
+    def flush(self) -> None:
+        """Sends what there is, as far as the caller and the socket take it."""
+        self._is_dirty = False
+        if self.closed is not None or not self._is_writable:
+            return
+        session = self._session
+        try:
+            data = session.data_to_send()
+        except (SessionError, MemoryError):
+            self.close()
+            return
+        if data:
+            self._transport.write(data)
+        if events := session.events():
+            self._handle_events(events)
+        if self.blocked and self.closed is None:
+            self._make_room()
+        if self._answered and self.closed is None:
+            self._reset_answered()
+
+    def ping(self) -> None:
+        """Asks the caller for a sign of life."""
+        self.pinged = time.monotonic()
+        self._do(self._session.ping)
+
+    def retire(self) -> None:
+        """Asks the caller to make no more calls on this connection. Those that it has made may finish.
+
+        A second GOAWAY follows once the caller has seen the first one, so that no call is lost in between.
+        """
+        if self.retired is None and self.closed is None:
+            self.retired = time.monotonic()
+            self._do(self._session.send_shutdown_notice)
+            self._do(self._session.ping, _LEAVING)
+
+    def finish(self) -> None:
+        """Sends the second GOAWAY. The connection is closed once its streams have ended."""
+        if not self._is_final and self.closed is None:
+            self._is_final = True
+            self._do(self._session.send_goaway, NO_ERROR)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if self.closed is None:
+            self.closed = time.monotonic()
+            self._transport.close()
+            self._close_streams()
+
+    def abort(self) -> None:
+        """Closes the connection without sending what is left."""
+        self.closed = self.closed or time.monotonic()
+        self._transport.abort()
+
+    # What a stream calls.
+
+    def is_behind(self, number: int) -> bool:
+        """Whether a stream should not write more now."""
+        if self.closed is not None:
+            return False
+        return not self._is_writable or self._session.queued_body_size(number) > MOST_QUEUED
+
+    def try_to_send(self, number: int, data: bytes) -> bool:
+        """Sends data of an answer whose headers are sent, unless they might have to wait for the caller."""
+        session = self._session
+        if self.closed is not None or not self._is_writable:
+            return False
+        if session.queued_body_size(number) + len(data) > MOST_QUEUED:
+            return False
+        try:
+            session.send_data(number, data)
+        except SessionError:
+            return False  # as in `_do`
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._server.flush_soon(self)
+        return True
+
+    def holds(self, number: int) -> bool:
+        """Whether a part of a stream's data will not leave with the next flush."""
+        if self.closed is not None or not (queued := self._session.queued_body_size(number)):
+            return False
+        session = self._session
+        return not self._is_writable or queued > min(
+            session.remote_window_size, session.stream_remote_window_size(number)
+        )
+
+    def send_headers(self, number: int, fields: Fields, *, is_last: bool = False) -> None:
+        """Sends the first headers of an answer."""
+        self._do(self._session.send_response, number, fields, end_stream=is_last)
+
+    def send_data(self, number: int, data: bytes) -> None:
+        """Sends data of an answer."""
+        self._do(self._session.send_data, number, data)
+
+    def send_trailers(self, stream: Stream, fields: Fields) -> None:
+        """Sends the end of an answer."""
+        self._do(self._session.send_trailers, stream.number, fields)
+        self.ended(stream)
+
+    def ended(self, stream: Stream) -> None:
+        """Records that an answer has ended. If its caller has not ended its side, the stream is then reset."""
+        if not stream.incoming.is_complete:
+            self._answered.add(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """Ends a stream without a status."""
+        if not stream.is_over:
+            self._do(self._session.reset_stream, stream.number, code)
+
+    def consume(self, number: int, count: int) -> None:
+        """Lets the caller send `count` more bytes."""
+        self._do(self._session.acknowledge_received_data, count, number)
+
+    def widen(self, number: int, count: int) -> None:
+        """Lets the caller send a long message without waiting for us after each part of it."""
+        self._do(self._session.set_local_window_size, count, stream_id=number)
+
+    def _do(self, action: Callable[..., None], *arguments: Any, **options: Any) -> None:
+        """Lets the session do something for a stream, unless the stream or the session has just ended."""
+        if self.closed is not None:
+            return
+        try:
+            action(*arguments, **options)
+        except SessionError:
+            return  # the event that says so follows
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._server.flush_soon(self)
+
+    def _handle_events(self, events: list[Any]) -> None:
+        if not events:
+            return
+        self.heard = time.monotonic()
+        if type(events[-1]) is SessionEnded:
+            self._end_session()
+            return
+        for event in events:
+            handle = _HANDLERS.get(type(event))
+            if handle is not None:
+                handle(self, event)
+
+    def _on_request(self, event: RequestReceived) -> None:
+        self.used = time.monotonic()
+        number = event.stream_id
+        stream = self.streams[number] = Stream(self, number, self._server.limits.message_bytes)
+        stream.incoming.is_complete = event.end_stream
+        try:
+            head = read_head(event.headers)
+        except NotGrpcError as error:
+            stream.reject(error)
+        except RefusedCallError as error:
+            stream.refuse(error)
+        else:
+            stream.begin(head, self._server.find(head.path))
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            self.consume(event.stream_id, len(event.data))
+        else:
+            stream.receive(event.data, is_last=event.end_stream)
+
+    def _on_request_trailers(self, event: RequestTrailersReceived) -> None:
+        if (stream := self.streams.get(event.stream_id)) is not None:
+            stream.receive(b"", is_last=True)
+
+    def _on_stream_closed(self, event: StreamClosed) -> None:
+        self._close_stream(event.stream_id, is_sent=event.error_code == NO_ERROR)
+
+    def _on_ping_acknowledged(self, event: PingAcknowledged) -> None:
+        self.pinged = None
+        if event.opaque_data == _LEAVING:
+            self.finish()
+
+    def _on_settings(self, _: SettingsReceived) -> None:
+        self.greeted = True
+
+    def _close_stream(self, number: int, *, is_sent: bool) -> None:
+        stream = self.streams.pop(number, None)
+        if stream is not None:
+            self.used = time.monotonic()
+            self._answered.discard(stream)
+            self.blocked.discard(stream)
+            stream.close(is_sent=is_sent)
+
+    def _close_streams(self) -> None:
+        for number in tuple(self.streams):
+            self._close_stream(number, is_sent=False)
+
+    def _end_session(self) -> None:
+        """Sends what the session has left, a GOAWAY for example, and closes the connection."""
+        if self._is_writable:
+            self._transport.write(self._session.data_to_send())
+        self.close()
+
+    def _reset_answered(self) -> None:
+        """Resets streams whose answer is sent while their caller may still send.
+
+        NO_ERROR asks the caller to stop sending without losing the answer (RFC 9113, section 8.1).
+        """
+        session = self._session
+        for stream in tuple(self._answered):
+            if stream.incoming.is_complete:
+                self._answered.discard(stream)
+            elif not session.queued_body_size(stream.number) and session.stream_remote_window_size(stream.number) > 0:
+                self._answered.discard(stream)
+                self.reset(stream, NO_ERROR)
+
+    def _make_room(self) -> None:
+        for stream in tuple(self.blocked):
+            stream.make_room(self._session.queued_body_size(stream.number))
+
+
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    RequestReceived: Connection._on_request,  # noqa: SLF001 - this class's own methods
+    DataReceived: Connection._on_data,  # noqa: SLF001
+    RequestTrailersReceived: Connection._on_request_trailers,  # noqa: SLF001
+    StreamClosed: Connection._on_stream_closed,  # noqa: SLF001
+    PingAcknowledged: Connection._on_ping_acknowledged,  # noqa: SLF001
+    SettingsReceived: Connection._on_settings,  # noqa: SLF001
+}
+"""Events without a handler need none: after each batch of events, what has room in the windows is sent."""

@@ -1,0 +1,171 @@
+"""A gRPC server on our own HTTP/2 transport: handlers, sockets, limits and the life of connections."""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from doherty_service.http2._connection import Connection
+from doherty_service.http2._timeouts import Timeouts, watch
+from doherty_service.rpc import LatencyInterceptor, Method
+from doherty_service.security import Certificates
+
+if TYPE_CHECKING:
+    import ssl
+
+    # Generic for type checkers only.
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What callers may use."""
+
+    message_bytes: int
+    """Bytes of one message."""
+    streams: int
+    """Concurrent calls on one connection."""
+    connections: int
+    """Connections that are accepted."""
+
+
+class _CallDetails(NamedTuple):
+    """What the interceptor is told of a call."""
+
+    method: str
+    invocation_metadata: tuple[()] = ()
+
+
+class Http2Server:
+    """A server with one interceptor. Handlers are added as to a server of grpc.aio."""
+
+    def __init__(self, interceptor: LatencyInterceptor, limits: Limits, timeouts: Timeouts) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self._interceptor = interceptor
+        self._timeouts = timeouts
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._methods: dict[bytes, Method] = {}
+        """By path."""
+        self._sockets: list[socket.socket] = []
+        self._tls: ssl.SSLContext | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._unflushed: list[Connection] = []
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Adds services. gRPC's generated code calls this."""
+        self._generic += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Does nothing: the generated code adds the same methods with `add_generic_rpc_handlers`, too."""
+
+    def listen(self, address: str, certificates: Certificates | None) -> int:
+        """Binds HOST:PORT, and returns the actual port. Connections are accepted from `start` on.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        self._tls = None if certificates is None else certificates.ssl_context()
+        host, _, port_text = address.rpartition(":")
+        port = int(port_text)
+        for family, kind, protocol, _, resolved in socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listener = socket.socket(family, kind, protocol)
+            self._sockets.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # [::] means all addresses, also those of IPv4
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind((resolved[0], port, *resolved[2:]))
+            port = listener.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        """Begins to accept connections."""
+        for listener in self._sockets:
+            self._listeners.append(
+                await self.loop.create_server(
+                    lambda: Connection(self),
+                    sock=listener,
+                    backlog=_BACKLOG,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else self._timeouts.handshake,
+                )
+            )
+        self._watching = self.loop.create_task(watch(self.connections, self._timeouts))
+
+    def stop_listening(self) -> None:
+        """Accepts no more connections."""
+        for listener in self._listeners:
+            listener.close()
+
+    def retire(self) -> None:
+        """Asks all callers to connect elsewhere. Calls in progress may finish."""
+        for connection in self.connections:
+            connection.retire()
+
+    async def stop(self, grace: float) -> None:
+        """Accepts no more connections, waits up to `grace` seconds for calls to end, and closes all connections."""
+        self.stop_listening()
+        self.retire()
+        await self.replies_sent(grace)
+        for connection in tuple(self.connections):
+            connection.abort()
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def replies_sent(self, timeout: float) -> None:  # noqa: ASYNC109 - it returns at the timeout, without an error
+        """Waits until the calls that are open now have ended, at most for `timeout` seconds."""
+        streams = [stream for connection in self.connections for stream in connection.streams.values()]
+        if tasks := [stream.task for stream in streams if stream.task is not None]:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def count_connections(self) -> int:
+        """Returns the number of open connections. Thread-safe."""
+        return len(self.connections)
+
+    # What connections call.
+
+    def find(self, path: bytes) -> Method:
+        """Returns what serves a method."""
+        if (known := self._methods.get(path)) is not None:
+            return known
+        details = _CallDetails(path.decode(errors="replace"))
+        found = (generic.service(details) for generic in self._generic)  # type: ignore[arg-type]  # a protocol with the same fields
+        handler = next((handler for handler in found if handler is not None), None)
+        method = self._interceptor.method(handler, details.method)
+        if handler is not None:
+            self._methods[path] = method
+        return method
+
+    def admit(self, connection: Connection) -> bool:
+        """Counts a new connection; returns False if there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            return False
+        self.connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """Records that a connection was closed."""
+        self.connections.discard(connection)
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flushes a connection at the end of this turn of the event loop."""
+        if not self._unflushed:
+            self.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        unflushed: Sequence[Connection]
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()

@@ -1,0 +1,333 @@
+"""One call on a connection: what a handler reads and writes."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+from doherty_service._call import Call
+from doherty_service.http2._incoming import Incoming
+from doherty_service.http2._messages import PREFIX
+from doherty_service.http2._metadata import (
+    OK_TRAILERS,
+    RESPONSE,
+    Fields,
+    Head,
+    Metadata,
+    NotGrpcError,
+    RefusedCallError,
+    encode_metadata,
+    status_fields,
+)
+from doherty_service.http2._nghttp2 import CANCEL
+from doherty_service.rpc import Method
+
+if TYPE_CHECKING:
+    from doherty_service.http2._connection import Connection
+
+MOST_QUEUED: Final = 64 << 10
+"""A write waits while more bytes of its call than this wait to be sent."""
+
+
+class Stream:
+    """One call: see `Call` for what handlers use."""
+
+    __slots__ = (
+        "_alarm",
+        "_code",
+        "_connection",
+        "_ends_at",
+        "_has_begun",
+        "_has_reply",
+        "_metadata",
+        "_queued",
+        "_report_closed",
+        "_report_end",
+        "_room",
+        "_room_at",
+        "_serialize",
+        "_trailing",
+        "has_ended",
+        "incoming",
+        "is_over",
+        "last_read",
+        "left_early",
+        "number",
+        "task",
+    )
+
+    def __init__(self, connection: "Connection", number: int, most_message: int) -> None:
+        """A message of the caller may have `most_message` bytes."""
+        self.number = number
+        self.incoming = Incoming(connection, number, most_message)
+        self.task: asyncio.Task[None] | None = None
+        """The task of the handler."""
+        self.left_early = False
+        """Whether the caller left before the connection had taken the only reply."""
+        self.is_over = False
+        """Whether the stream is closed: nothing more can be sent or received."""
+        self.has_ended = False
+        """Whether the status was handed to the session."""
+        self.last_read = 0.0
+        """When the caller last took something for which a write, or the end of the call, waits."""
+        self._room: asyncio.Future[None] | None = None
+        """What a write, or the end of the call, waits for."""
+        self._room_at = 0
+        """The number of queued bytes at which it continues."""
+        self._queued = 0
+        """How many were queued when this was last checked."""
+        self._connection = connection
+        self._metadata: Metadata = ()
+        self._ends_at: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._has_begun = False
+        self._serialize: Callable[[Any], bytes] | None = None
+        """Makes bytes of the handler's messages; None if they are bytes already."""
+        self._has_reply = False
+        self._report_end: Callable[[Call], None] | None = None
+        """What is called once the connection has taken the end of the call."""
+        self._report_closed: Callable[[Call], None] | None = None
+        """What is called at last."""
+        self._trailing: Iterable[tuple[str, str | bytes]] = ()
+        self._code: grpc.StatusCode | None = None
+
+    # What handlers use.
+
+    @property
+    def has_message(self) -> bool:
+        """Whether `read` would return a message at once."""
+        return self.incoming.has_message
+
+    def read(self) -> Coroutine[Any, Any, Any]:
+        """Returns the next message as bytes; grpc.aio.EOF if there is none."""
+        return self.incoming.read()
+
+    def peer(self) -> str:
+        """The caller's address, in gRPC's form."""
+        return self._connection.peer
+
+    def time_remaining(self) -> float | None:
+        """The seconds until the caller's deadline, at least 0; None if there is no deadline."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+    def invocation_metadata(self) -> Metadata:
+        """The caller's metadata."""
+        return self._metadata
+
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Sets what is sent with the status."""
+        self._trailing = metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Sets the code, as the generated base classes do before they raise NotImplementedError."""
+        self._code = code
+
+    def set_details(self, _: str) -> None:
+        """Does nothing: the generated base classes call it before they raise NotImplementedError."""
+
+    def code(self) -> grpc.StatusCode | None:
+        """The code of the status, if one was set."""
+        return self._code
+
+    async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Sends the initial metadata before the first message."""
+        self._check()
+        if not self._has_begun:
+            self._begin(encode_metadata(metadata))
+
+    async def write(self, message: Any) -> None:
+        """Sends a message. Waits while the caller does not read.
+
+        Raises:
+            InternalError: The call is over.
+        """
+        self._check()
+        self._put(message)
+        while self._connection.is_behind(self.number):
+            await self._wait_for_room(MOST_QUEUED)
+            self._check()
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Iterable[tuple[str, str | bytes]] = ()
+    ) -> None:
+        """Ends the call with a status.
+
+        Raises:
+            AbortError: Always.
+        """
+        self._code = code
+        self._end((*status_fields(code, details), *encode_metadata(trailing_metadata or self._trailing)))
+        raise grpc.aio.AbortError
+
+    def put(self, message: bytes) -> bool:
+        """Sends a message, unless it would have to wait for the caller to read."""
+        if self.is_over or self.has_ended:
+            return False
+        if not self._has_begun:
+            self._begin()
+        return self._connection.try_to_send(self.number, PREFIX.pack(0, len(message)) + message)
+
+    def follow_reply(self) -> None:
+        """Records that the handler is about to return its only reply."""
+        self._has_reply = True
+
+    def follow_end(self, sent: Callable[[Call], None], closed: Callable[[Call], None]) -> None:
+        """Records what to call at the end of the call."""
+        self._report_end, self._report_closed = sent, closed
+
+    def reset(self) -> None:
+        """Ends the call without a status."""
+        self._connection.reset(self, CANCEL)
+        if self.task is not None:
+            self.task.cancel()  # it need not wait until the socket takes the reset
+
+    # What the connection uses.
+
+    def begin(self, head: Head, method: Method) -> None:
+        """Starts the handler in a task."""
+        loop = self._connection.loop
+        self._metadata = head.metadata
+        if head.timeout is not None:
+            self._ends_at = time.monotonic() + head.timeout
+            self._alarm = loop.call_later(head.timeout, self._expire)
+        self.task = asyncio.Task(self._run(method), loop=loop)
+
+    async def _run(self, method: Method) -> None:
+        """Runs the handler, sends its status, and waits until the connection has taken it."""
+        self._serialize = method.serialize
+        try:
+            reply = await method.serve(self)
+            if reply is not None:
+                self._put(reply)
+            self._end((*OK_TRAILERS, *encode_metadata(self._trailing)))
+            await self._sent()
+        except grpc.aio.AbortError:
+            # Its status is known, and may have to wait behind messages that the caller does not read.
+            self._report_sent()
+            await self._sent()
+        except asyncio.CancelledError:
+            if not self.has_ended:
+                self._connection.reset(self, CANCEL)
+        except BaseException:
+            self._end(status_fields(grpc.StatusCode.INTERNAL, "the server failed"))
+            raise
+        finally:
+            self._report_sent()
+            if self._report_closed is not None:
+                self._report_closed(self)
+                self._report_closed = None
+
+    def _report_sent(self) -> None:
+        report, self._report_end = self._report_end, None
+        if report is not None:
+            report(self)
+
+    async def _sent(self) -> None:
+        """Waits until everything is sent, or will be sent in this turn of the event loop."""
+        try:
+            while self._connection.holds(self.number) and not self.is_over:
+                await self._wait_for_room(0)
+        except grpc.aio.InternalError:
+            self.left_early = self._has_reply
+
+    def receive(self, data: bytes, *, is_last: bool) -> None:
+        """Takes data from the caller."""
+        if self.has_ended:
+            self.incoming.drop(data, is_last=is_last)
+            return
+        try:
+            self.incoming.receive(data, is_last=is_last)
+        except RefusedCallError as error:
+            self.refuse(error)
+
+    def reject(self, error: NotGrpcError) -> None:
+        """Answers a request that is not gRPC."""
+        self.has_ended = True
+        self._connection.send_headers(self.number, ((b":status", error.status),), is_last=True)
+        self._connection.ended(self)
+
+    def refuse(self, error: RefusedCallError) -> None:
+        """Ends the call with a status of the transport's own; its handler, if any, is cancelled."""
+        if self.has_ended:
+            return
+        self._end(status_fields(error.code, error.message))
+        self.incoming.clear()
+        if self.task is not None:
+            self.task.cancel()
+
+    def close(self, *, is_sent: bool) -> None:
+        """Called once, when the stream is closed; `is_sent` tells whether the caller has got all of it.
+
+        A handler that still runs is cancelled: its caller has left.
+        """
+        self.is_over = True
+        self._stop_alarm()
+        self.incoming.close()
+        if not self.has_ended and self.task is not None:
+            self.task.cancel()
+        if self._room is not None and not self._room.done():
+            if is_sent:
+                self._room.set_result(None)
+            else:
+                self._room.set_exception(grpc.aio.InternalError("the caller left"))
+
+    def make_room(self, queued: int) -> None:
+        """Continues a write, or the end of the call, if few enough bytes are still queued."""
+        if queued < self._queued:
+            self.last_read = time.monotonic()
+        self._queued = queued
+        if queued <= self._room_at and self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _check(self) -> None:
+        if self.is_over or self.has_ended:
+            raise grpc.aio.InternalError("the call is over")
+
+    def _begin(self, metadata: Fields = ()) -> None:
+        self._has_begun = True
+        self._connection.send_headers(self.number, (*RESPONSE, *metadata))
+
+    def _put(self, message: Any) -> None:
+        if self.is_over:
+            return
+        if not self._has_begun:
+            self._begin()
+        data = message if self._serialize is None else self._serialize(message)
+        self._connection.send_data(self.number, PREFIX.pack(0, len(data)) + data)
+
+    def _end(self, trailers: Fields) -> None:
+        """Hands the status to the session."""
+        if self.has_ended or self.is_over:
+            return
+        self.has_ended = True
+        self._stop_alarm()
+        if self._has_begun:
+            self._connection.send_trailers(self, trailers)
+        else:
+            self._connection.send_headers(self.number, (*RESPONSE, *trailers), is_last=True)
+            self._connection.ended(self)
+
+    def _expire(self) -> None:
+        self._end(status_fields(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        if self.task is not None:
+            self.task.cancel()
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    async def _wait_for_room(self, most_queued: int) -> None:
+        """Waits until at most `most_queued` bytes of this call wait to be sent."""
+        self._room_at = most_queued
+        room = self._room = self._connection.loop.create_future()
+        self._connection.blocked.add(self)
+        try:
+            await room
+        finally:
+            if self._room is room:  # else a write was given up, and the end of the call waits
+                self._room = None
+                self._connection.blocked.discard(self)
