@@ -5,10 +5,12 @@ from pathlib import Path
 
 import support
 from support.server import start_server
+from support.transports import only_grpcio
 
 CLOSES_ITS_PORT = str(Path(support.__file__).parent / "closed_port")
 
 
+@only_grpcio  # sitecustomize.py closes the port of grpc.aio's server
 def test_a_server_whose_port_is_closed_exits() -> None:
     with start_server("--engine", "synthetic", PYTHONPATH=CLOSES_ITS_PORT) as server:
         server.process.send_signal(signal.SIGUSR1)

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
             )
         self.flush()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Ends all streams."""
         self.closed = self.closed or time.monotonic()
         self._server.forget(self)

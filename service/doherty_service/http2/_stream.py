@@ -125,7 +125,7 @@ class Stream:
         """Sets the code, as the generated base classes do before they raise NotImplementedError."""
         self._code = code
 
-    def set_details(self, _: str) -> None:
+    def set_details(self, details: str) -> None:
         """Does nothing: the generated base classes call it before they raise NotImplementedError."""
 
     def code(self) -> grpc.StatusCode | None:

@@ -82,7 +82,7 @@ class GrpcioCall:
         writing: Coroutine[Any, Any, None] = self._context.write(message)
         return writing
 
-    def put(self, _: bytes) -> bool:
+    def put(self, message: bytes) -> bool:  # noqa: ARG002 - the signature of `Call`
         """Always False: grpc.aio tells only later that core has taken a message."""
         return False
 
