@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
 # The parts of `make test`, the longest first.
-TESTS := test-client test-service test-slow test-model test-faults test-others
+TESTS := test-client test-service test-slow test-model test-http2-service test-http2-client test-faults test-others
 
 .PHONY: demo quick test $(TESTS) test-languages test-docs test-fresh-machine environments \
 	test-rollout test-weighted docs check format lint \
@@ -58,6 +58,17 @@ test-faults: .venv/.dev .cache/programs/.made
 test-others: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=examples \
 		$(patsubst %,--ignore=tests/%,client foreign service faults proxies rollout)
+
+# The tests that start servers, once more on the transport http2. The clients in other languages need a real model.
+SERVED = $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1))
+test-http2-%: export DOHERTY_TEST_TRANSPORT := http2
+
+test-http2-service: .venv/.dev .cache/programs/.made
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/faults tests/service)
+
+test-http2-client: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/client tests/contract)
+	@$(BIN)/pytest --quiet tests/foreign/test_clients.py
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
