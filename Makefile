@@ -21,16 +21,20 @@ unexport PYTHONPATH PYTHONHOME MYPYPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
-.PHONY: demo quick test test-model test-client test-others test-slow test-languages test-docs test-fresh-machine environments \
+# The parts of `make test`, the longest first.
+TESTS := test-client test-service test-slow test-model test-http2-service test-http2-client test-faults test-others
+
+.PHONY: demo quick test $(TESTS) test-languages test-docs test-fresh-machine environments \
 	test-rollout test-weighted docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
 	@$(BIN)/python examples/demo.py
 
+# More jobs than cores, because most tests wait most of the time.
 test: $(NODE)/node_modules/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check environments
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target test-model test-client test-others test-slow
+	@$(MAKE) --no-print-directory --jobs=5 --output-sync=target $(TESTS)
 
 # For the inner loop: the tests whose files start no server and no other process.
 QUICK = $(shell grep -rLE 'subprocess|multiprocessing|run_doherty|start_(server|trtllm|vllm)|_server\b|[(, ]server[,:)]' \
@@ -39,16 +43,32 @@ QUICK = $(shell grep -rLE 'subprocess|multiprocessing|run_doherty|start_(server|
 quick: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' $(QUICK)
 
-# In parallel: the tests with a real model keep one core busy, and most others wait most of the time.
 test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
 
 test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign examples/tests
 
+test-service: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/service
+
+test-faults: .venv/.dev .cache/programs/.made
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not rollout' tests/faults tests/proxies tests/rollout
+
 test-others: .venv/.dev .cache/programs/.made
-	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser and not rollout' \
-		--ignore=tests/client --ignore=tests/foreign --ignore=examples
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=examples \
+		$(patsubst %,--ignore=tests/%,client foreign service faults proxies rollout)
+
+# The tests that start servers, once more on the transport http2. The clients in other languages need a real model.
+SERVED = $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1))
+test-http2-%: export DOHERTY_TEST_TRANSPORT := http2
+
+test-http2-service: .venv/.dev .cache/programs/.made
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/faults tests/service)
+
+test-http2-client: .venv/.dev
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/client tests/contract)
+	@$(BIN)/pytest --quiet tests/foreign/test_clients.py
 
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow

@@ -117,10 +117,10 @@ async def test_a_stream_has_one_timer_for_all_its_tokens(end: str, synthetic_ser
 async def test_a_slow_reader_does_not_run_out_of_time(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         async with open_twin(kind, serving.target) as twin:
-            stream = twin.stream("Hi", first_token_timeout=0.2, idle_timeout=0.2)
-            time.sleep(0.4)  # noqa: ASYNC251 - nothing else runs
+            stream = twin.stream("Hi", first_token_timeout=1, idle_timeout=1)
+            time.sleep(1.1)  # noqa: ASYNC251 - nothing else runs
             await stream.next()
-            time.sleep(0.4)  # noqa: ASYNC251
+            time.sleep(1.1)  # noqa: ASYNC251
             assert (await stream.result()).text == "fine"
 
 

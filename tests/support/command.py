@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from support.preloaded import run_preloaded
 
 SECONDS = 60
 """After which a command is taken to hang."""
@@ -22,16 +25,26 @@ def run_doherty(*arguments: str, text: str = "", without: str = "", **more: str)
 
     `text` is its stdin, `more` goes into its environment, and it does not find the modules named in `without`.
     """
-    command = (sys.executable, "-c", _BLOCKED.format(names=without.split())) if without else DOHERTY
-    return subprocess.run(
-        (*command, *arguments),
-        input=text,
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        timeout=SECONDS,
-        env=environment(**more),
-    )
+    # The interpreter or a library may read other variables, and `serve` sets one while it is imported.
+    if without or arguments[:1] == ("serve",) or not all(name.startswith("DOHERTY_") for name in more):
+        command = (sys.executable, "-c", _BLOCKED.format(names=without.split())) if without else DOHERTY
+        return subprocess.run(
+            (*command, *arguments),
+            input=text,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            timeout=SECONDS,
+            env=environment(**more),
+        )
+    with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        stdin.write(text.encode())
+        stdin.seek(0)
+        streams = [stream.fileno() for stream in (stdin, stdout, stderr)]
+        code = run_preloaded(DOHERTY[-1], *arguments, variables=environment(**more), streams=streams, seconds=SECONDS)
+        for stream in (stdout, stderr):
+            stream.seek(0)
+        return subprocess.CompletedProcess(arguments, code, stdout.read().decode(), stderr.read().decode())
 
 
 _BLOCKED = """
