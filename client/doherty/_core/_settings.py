@@ -131,7 +131,9 @@ class Settings:
         """
         self.targets = choose_targets(target)
         self.credentials = _credentials(tls, credentials)
-        """None means plaintext."""
+        """None is plaintext."""
+        self.lacks_certificate = credentials is None and getattr(tls, "cert", None) is None
+        """Whether the client has no certificate to show to servers."""
         self.key = ApiKey(api_key)
         """The API key. A callable is called for every attempt."""
         self.metadata = check_metadata(metadata)
