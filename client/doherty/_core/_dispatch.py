@@ -145,7 +145,7 @@ class Dispatch:
             attempts.remaining(),
             attempts.metadata,
             attempts.shared_metadata,
-            bool(attempts.own_metadata),
+            bool(attempts.own_metadata) or attempts.trace.needs_own_rpc,
             attempts.keep_reply_metadata if rpc == "Generate" else None,
         )
 
