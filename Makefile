@@ -111,7 +111,7 @@ docs: .venv/.dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py
 
 # Its pages, and one that calls the server by gRPC-Web, in Chromium: the machine's, or Debian's on a Debian of its own
-# (400 MB). Not a part of `test`.
+# (1.2 GB). Not a part of `test`.
 test-docs: docs .cache/chromium/.made .cache/programs/.made $(NODE)/node_modules/.installed
 	@$(BIN)/pytest --quiet -m browser tests/contract/test_browser.py tests/proxies/test_browser_calls.py
 

@@ -11,6 +11,7 @@ from doherty._core._actions import AskForTls, Pause, Receive, Send, next_action
 from doherty._core._calls import generate
 from doherty._core._dispatch import Dispatch
 from doherty._core._health import check_health
+from doherty._core._obstacle import TlsUse
 from doherty._core._request import plan_request
 from doherty._core._settings import Settings
 from doherty._core._stream import StreamState
@@ -83,13 +84,13 @@ def test_a_call_that_is_interrupted_does_not_run_any_more() -> None:
     assert [target.in_flight for target in dispatch.targets] == [0]
 
 
-def test_a_server_that_ends_connections_is_asked_once_whether_it_speaks_tls() -> None:
+def test_a_server_that_ends_connections_is_asked_once_about_tls() -> None:
     dispatch = _dispatch("a:1")
     closed = "failed to connect to all addresses; last error: UNAVAILABLE: ipv6:%5B::1%5D:50051: Socket closed"
     call = generate(dispatch, plan_request("Hi"))
     next(call)
     assert call.send(Lost(closed)) == AskForTls(Address("::1", 50051), 1.0)
-    assert isinstance(call.send(False), Pause)  # noqa: FBT003 - the result of the action
+    assert isinstance(call.send(TlsUse.NONE), Pause)
     next(call)
     assert isinstance(call.send(Lost(closed)), Pause)
     next(call)
@@ -99,7 +100,7 @@ def test_a_server_that_ends_connections_is_asked_once_whether_it_speaks_tls() ->
     next(other)
     assert isinstance(other.send(Lost(closed)), AskForTls)
     with pytest.raises(UnavailableError, match="speaks TLS") as raised:
-        other.send(True)  # noqa: FBT003
+        other.send(TlsUse.ENCRYPTION)
     assert raised.value.reason == "TLS_REQUIRED"
 
 

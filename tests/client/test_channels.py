@@ -162,7 +162,7 @@ def test_interceptors_of_the_other_kind_are_refused() -> None:
 def test_a_generator_in_place_of_a_call_is_refused(synthetic_server: ServerProcess) -> None:
     with Client(synthetic_server.target, interceptors=[Generator()]) as client:
         with pytest.raises(TypeError, match="An interceptor returned a generator"):
-            client.stream_generate("Hi")
+            client.stream_generate("Hi").result()
         assert str(client.generate("Hi", max_output_tokens=1)) != ""
 
 

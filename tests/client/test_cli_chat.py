@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from doherty import Client, Message
+from doherty.cli._conversation import Conversation
 from support.chat import ask, chat_with
 from support.command import run_doherty
 from support.server import ServerProcess, start_server
@@ -118,6 +119,20 @@ def test_a_value_that_the_server_refuses_can_be_changed(synthetic_server: Server
         terminal.read_until("\n> ")
         terminal.type("\x04")
         assert terminal.wait() == 0
+
+
+def test_an_answer_stays_until_there_is_another_one() -> None:
+    conversation = Conversation("m", None)
+    conversation.add("One?", "1")
+    conversation.add("Two?", "2")
+    before = list(conversation.turns)
+    conversation.take_back()
+    assert conversation.turns == before[:2]
+    conversation.add("Two?", "")
+    assert (conversation.turns, conversation.last_question) == (before, "Two?")
+    conversation.take_back()
+    conversation.add("Two?", "deux")
+    assert [turn.content for turn in conversation.turns] == ["One?", "1", "Two?", "deux"]
 
 
 def test_a_conversation_is_loaded_and_its_last_question_asked_again(recorder: Serving, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_every_constraint_reaches_the_server(tmp_path: Path) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         for flags in (
             ("--choices", "yes, no", "--top-k", "3"),
-            ("--choices", '["a, b", "c"]'),
+            ("--choices", '["a, b", "c"]', "--choices", "d"),
             ("--regex", "[0-9]{4}"),
             ("--grammar", 'root ::= "always"'),
             ("--grammar", f"@{tmp_path / 'grammar'}"),
@@ -108,7 +108,7 @@ def test_every_constraint_reaches_the_server(tmp_path: Path) -> None:
             assert run_doherty("generate", "Hi", *flags, "--target", serving.target).returncode == 0
     first, second, third, fourth, fifth = serving.requests
     assert (list(first.constraint.choices.choices), first.sampling.top_k) == (["yes", "no"], 3)
-    assert list(second.constraint.choices.choices) == ["a, b", "c"]
+    assert list(second.constraint.choices.choices) == ["a, b", "c", "d"]
     assert third.constraint.regex == "[0-9]{4}"
     assert fourth.constraint.grammar == 'root ::= "always"'
     assert fifth.constraint.grammar == 'root ::= "never"'
@@ -136,11 +136,12 @@ def test_log_probabilities_are_a_table_below_the_answer(target: str) -> None:
 
 def test_verbose_prints_the_attempts_and_what_the_server_said(target: str) -> None:
     flags = ("--max-output-tokens", "3", "--verbose", "--target", f"127.0.0.1:1,{target}")
-    finished = run_doherty("generate", "Hi", *flags)
-    assert (finished.returncode, finished.stdout.count("\n")) == (0, 1)
-    assert re.search(rf" at {target}: OK", finished.stderr)
-    assert re.search(r"^answer +3 tokens, length$", finished.stderr, re.MULTILINE)
-    assert re.search(r"^total +[\d.]+ ms$", finished.stderr, re.MULTILINE)
+    with on_a_terminal(*DOHERTY, "generate", "Hi", *flags) as terminal:
+        assert terminal.wait() == 0
+    printed = terminal.output.replace("\r", "")
+    assert re.search(rf"^[-\d]+ [:,\d]+ StreamGenerate at {target}: OK", printed, re.MULTILINE)
+    assert re.search(r"^answer +3 tokens, length$", printed, re.MULTILINE)
+    assert re.search(r"^total +[\d.]+ ms$", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [("Hello there",), ("--system", "Be brief."), ("Hello", "--json")])

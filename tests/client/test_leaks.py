@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doherty import ClientClosedError, DeadlineExceededError
+from doherty import AsyncClient, ClientClosedError, DeadlineExceededError
 from support.proxy import proxy
 from support.server import ServerProcess
 from support.twins import ENDLESS, Kind, Twin, open_twin
@@ -70,22 +70,72 @@ def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
-async def test_everything_has_ended_when_close_returns(synthetic_server: ServerProcess) -> None:
-    threads = _threads()
-    async with open_twin("Client", synthetic_server.target) as twin:
+async def test_everything_has_ended_when_close_returns(kind: Kind, synthetic_server: ServerProcess) -> None:
+    threads, tasks = _threads(), asyncio.all_tasks()
+    async with open_twin(kind, synthetic_server.target) as twin:
         left = twin.stream("Hi", idle_timeout=60, **ENDLESS)
         for _ in range(2):  # the timeout begins with the first delta
             await left.next()
+        dropped = twin.stream("Hi", **ENDLESS)
+        await dropped.next()
         reading = asyncio.create_task(twin.stream("Hi", idle_timeout=60, **ENDLESS).rest())
         waiting = asyncio.create_task(twin.generate("Hi", **ENDLESS))
-        while (await twin("latency")).running < 3:
+        while (await twin("latency")).running < 4:
             pass
-        while len(_threads() - threads) < 3:  # gRPC's, and one for each timeout
-            await twin("latency")
+        if kind == "Client":
+            while len(_threads() - threads) < 3:  # gRPC's, and one for each timeout
+                await twin("latency")
+        del dropped
         await twin("close")
-        assert not _threads() - threads
+        assert not asyncio.all_tasks() - tasks - {reading, waiting}
+        if kind == "Client":  # gRPC has one thread for all channels of grpc.aio
+            assert not _threads() - threads
     for task in (reading, waiting):
         with pytest.raises(ClientClosedError):
             await task
     with pytest.raises(ClientClosedError):
         await left.next()
+
+
+async def test_close_waits_for_the_thread_that_fetches_a_key(synthetic_server: ServerProcess) -> None:
+    begun, goes_on, ended = (threading.Event() for _ in range(3))
+
+    def key() -> str:
+        begun.set()
+        goes_on.wait(30)
+        ended.set()
+        return "secret"
+
+    async with AsyncClient(synthetic_server.target, api_key=key) as client:
+        calling = asyncio.create_task(client.generate("Hi"))
+        await asyncio.to_thread(begun.wait)
+        closing = asyncio.create_task(client.close())
+        with pytest.raises(ClientClosedError):
+            await calling
+        assert not closing.done()
+        goes_on.set()
+        await closing
+        assert ended.is_set()
+
+
+async def test_calls_share_a_probe_for_tls_which_ends_with_the_client(kind: Kind) -> None:
+    probes: list[asyncio.StreamReader] = []
+    is_probed = asyncio.Event()
+
+    async def end_plaintext(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.read(1)) != b"P":  # of HTTP/2
+            probes.append(reader)
+            is_probed.set()
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(end_plaintext, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()
+        async with open_twin(kind, f"{host}:{port}") as twin:
+            calls = [asyncio.create_task(twin.generate("Hi")) for _ in range(4)]
+            await is_probed.wait()
+            await twin("close")
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {ClientClosedError}, results
+        [probe] = probes
+        await probe.read()

@@ -109,6 +109,15 @@ async def test_a_stream_that_a_timeout_ends(kind: Kind, caplog: pytest.LogCaptur
     assert (line["code"], line["reason"], line["request_id"]) == ("CANCELLED", "FIRST_TOKEN_TIMEOUT", "slow")
 
 
+async def test_a_server_without_a_health_service_has_lines_of_both_calls(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(lambda _, __: iter(answer())) as serving:
+        async with open_twin(kind, serving.target) as twin:
+            await twin("wait_ready")
+    assert [(line["rpc"], line["code"]) for line in _lines(caplog)] == [("Check", "UNIMPLEMENTED"), ("GetModel", "OK")]
+
+
 async def test_the_small_calls_have_lines(twin: Any, caplog: pytest.LogCaptureFixture) -> None:
     for method, arguments in (("count_tokens", ("Hi",)), ("model", ()), ("latency", ()), ("health", ())):
         await twin(method, *arguments)
@@ -141,6 +150,15 @@ def test_the_environment_shows_the_lines() -> None:
     assert "DEBUG doherty: Generate at 127.0.0.1:1: UNAVAILABLE after" in line
     assert _run("WARNING") == _run("") == _run(None) == ""
     assert _run("verbose") == "DOHERTY_LOG is one of debug, info, warning, error, not 'verbose'"
+
+
+def test_what_a_server_says_cannot_write_escape_sequences_to_standard_error() -> None:
+    program = (
+        "import doherty; import logging; logging.getLogger('doherty').error('%s', chr(27) + '[2J' + chr(10) + 'x')"
+    )
+    command = [sys.executable, "-c", f"import doherty._core._log; {program}"]
+    finished = subprocess.run(command, capture_output=True, check=True, env={"DOHERTY_LOG": "error"}, timeout=60)
+    assert finished.stderr.endswith(b"ERROR doherty: \\x1b[2J\\nx\n")
 
 
 def test_a_program_that_logs_has_each_line_once() -> None:

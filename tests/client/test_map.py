@@ -114,6 +114,14 @@ async def test_a_break_cancels_what_runs(client: AsyncClient) -> None:
     await _wait_until_idle(client)
 
 
+async def test_a_prompt_that_cannot_be_sent_is_one_error_among_the_results(client: AsyncClient) -> None:
+    prompts: list[Any] = ["Hi", 7, [], "Hi", "half a \ud800"]
+    results = [result async for result in client.map(prompts, max_output_tokens=1)]
+    assert [result.index for result in results if result.generation] == [0, 3]
+    assert [type(result.error) for result in results if result.error] == [InvalidRequestError] * 3
+    assert "not int" in str(results[1].error)
+
+
 async def test_what_all_requests_would_fail_of_ends_the_iteration(client: AsyncClient) -> None:
     wrong: Any = "hot"
     with pytest.raises(TypeError):

@@ -101,12 +101,22 @@ async def test_a_mistake_at_one_server_leaves_the_others(kind: Kind, encrypted: 
                 assert str(await twin.generate("Hi")) == "fine"
 
 
-async def test_a_server_that_asks_for_a_certificate_is_not_waited_for(kind: Kind, authority: trustme.CA) -> None:
+async def test_a_server_that_requires_a_certificate(kind: Kind, authority: trustme.CA) -> None:
     leaf = _good(authority)
     pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
     roots = authority.cert_pem.bytes()
     credentials = grpc.ssl_server_credentials([pair], roots, require_client_auth=True)
     with serve(lambda _, __: iter(answer()), credentials=credentials) as serving:
         async with open_twin(kind, serving.target, tls=TLSConfig(ca=roots)) as twin:
-            with pytest.raises(UnavailableError, match=r"certificate from its callers.*TLSConfig\(cert=.*4 attempts"):
+            reason, message = await _mistake(twin)
+        assert reason == "CERTIFICATE_REQUIRED"
+        assert message == (
+            f"{serving.target} requires a certificate from its callers, and this client has none: "
+            "show one with TLSConfig(cert=..., key=...) or --tls-cert and --tls-key"
+        )
+        stranger = trustme.CA().issue_cert("client")
+        chain, key = stranger.cert_chain_pems[0].bytes(), stranger.private_key_pem.bytes()
+        async with open_twin(kind, serving.target, tls=TLSConfig(ca=roots, cert=chain, key=key)) as twin:
+            with pytest.raises(UnavailableError, match="may not have accepted this client's") as raised:
                 await twin.generate("Hi")
+        assert raised.value.reason is None

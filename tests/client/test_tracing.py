@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+from opentelemetry.baggage import set_baggage
+from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -126,6 +128,38 @@ async def test_a_stream_that_is_closed_ends_its_span(kind: Kind, spans: Spans) -
     (span,) = spans()
     assert span.attributes is not None
     assert span.attributes["error.type"] == "StreamError"
+
+
+async def test_an_error_that_is_not_of_grpc_ends_the_span(
+    kind: Kind, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("not today")
+
+    monkeypatch.setattr("doherty._core._status.read_status", fail)
+    async with open_twin(kind, "127.0.0.1:1") as twin:
+        for read in (twin.generate("Hi"), twin.stream("Hi").result()):
+            with pytest.raises(LookupError):
+                await read
+    whole, streamed = spans()
+    for span in (whole, streamed):
+        assert span.attributes is not None
+        assert span.attributes["error.type"] == "LookupError"
+
+
+async def test_baggage_reaches_the_server_with_either_client(kind: Kind, spans: Spans) -> None:
+    sent: list[str] = []
+    context = attach(set_baggage("tenant", "7"))
+    try:
+        with serve(lambda _, __: iter(answer())) as serving:
+            async with open_twin(kind, serving.target) as twin:
+                await twin.generate("Hi")
+                await twin.stream("Hi").result()
+            sent += [str(metadata["baggage"]) for metadata in serving.metadata]
+    finally:
+        detach(context)
+    assert sent == ["tenant=7", "tenant=7"]
+    assert len(spans()) == 2
 
 
 def test_a_program_that_does_not_use_it_does_not_load_it() -> None:

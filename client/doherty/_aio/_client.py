@@ -12,10 +12,10 @@ from doherty._aio._stream import AsyncGenerationStream
 from doherty._core import _calls
 from doherty._core._channel import check_interceptors
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import plan_request, shows_parameters
+from doherty._core._request import PlannedRequest, plan_request, shows_options, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallParameters, NotGiven, Settings, Timeout
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -211,7 +211,9 @@ class AsyncClient:
             RpcError: The call failed. Its subclasses show the cause.
             ParseError: The answer does not fit the schema, most often because it was cut off.
         """
-        planned = plan_request(prompt, schema=schema, **parameters)
+        return await self._generate(plan_request(prompt, schema=schema, **parameters))
+
+    async def _generate(self, planned: "PlannedRequest") -> Generation[Any]:
         pool = self._pool.connected()
         if planned.needs_stream:
             stream = AsyncGenerationStream[Any](pool, planned)
@@ -293,9 +295,10 @@ class AsyncClient:
     ) -> "AsyncMap[Any]":
         """Generates one whole answer to each of many prompts, a limited number at a time.
 
-        Iterate over it with `async for`. Each `MapResult` has the answer to a prompt, or its error. An error that would
-        affect all requests, such as a parameter of a wrong type or a closed client, is raised instead. The first step
-        of the iteration starts the requests. If the iteration ends early, running requests are cancelled.
+        Iterate over it with `async for`. Each `MapResult` has the answer to a prompt, or its error: an
+        InvalidRequestError if the prompt cannot be sent. An error that would affect all requests, such as a closed
+        client, is raised instead. The first step of the iteration starts the requests. If the iteration ends early,
+        running requests are cancelled.
 
         Args:
             prompts: Read one by one when they are needed, so the iterable may be long or infinite.
@@ -305,59 +308,54 @@ class AsyncClient:
             schema: As in `generate`, like all other parameters.
 
         Raises:
-            TypeError: `prompts` is not an iterable, or is a single str.
-            ValueError: `concurrency` is less than 1.
+            TypeError: `prompts` is not an iterable, or is a single str; or another parameter has a wrong type.
+            ValueError: `concurrency` is less than 1, or another parameter cannot be sent.
         """
         from doherty._aio._map import AsyncMap  # noqa: PLC0415 - most programs never ask
 
+        # Whatever is wrong apart from the prompts.
+        plan_request("", schema=schema, **parameters)
+
         def ask(prompt: Prompt) -> Awaitable[Generation[Any]]:
-            return self.generate(prompt, schema=schema, **parameters)
+            return self._generate(plan_request(prompt, schema=schema, **parameters))
 
         return AsyncMap(ask, prompts, concurrency=concurrency, ordered=ordered)
 
-    async def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
+    @shows_options
+    async def count_tokens(
         self,
         prompt: TextPrompt,
         *,
         system: str | None = None,
         model: str | None = None,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, including the chat template if one is used."""
-        options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
-        call = _calls.count_tokens(pool.dispatch, prompt, system=system, model=model, options=options)
+        call = _calls.count_tokens(pool.dispatch, prompt, system, model, options)
         return await pool.run(call)
 
+    @shows_options
     async def model(
         self,
-        *,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> "ModelInfo":
         """Returns the server's model and features. If there are several servers, one of them is asked."""
-        options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
-        return await pool.run(_calls.model(pool.dispatch, options=options))
+        return await pool.run(_calls.model(pool.dispatch, options))
 
+    @shows_options
     async def latency(
         self,
         window: float | None = None,
-        *,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> "Latency":
         """Returns the latency of the server over the last `window` seconds, or over all that it keeps.
 
         If there are several servers, one of them is asked.
         """
-        options = CallOptions.check(timeout, max_retries, metadata)
         pool = self._pool.connected()
-        return await pool.run(_calls.latency(pool.dispatch, window, options=options))
+        return await pool.run(_calls.latency(pool.dispatch, window, options))
 
     async def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
         """Asks the server for its health once. If there are several servers, asks them in turn until one is healthy.

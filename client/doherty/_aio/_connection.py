@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from doherty._aio._multiplexed import MultiplexedCall
+    from doherty._aio._tasks import Tasks
     from doherty._core._actions import Rpc
     from doherty._core._settings import Settings
     from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
@@ -22,17 +23,24 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """The channel to one target."""
 
-    def __init__(self, target: str, settings: "Settings") -> None:
-        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call."""
+    def __init__(self, target: str, settings: "Settings", tasks: "Tasks") -> None:
+        """Belongs to the running event loop. Does not connect yet: gRPC does that with the first call.
+
+        Args:
+            target: The server.
+            settings: Those of the client.
+            tasks: Those of the client.
+        """
         options = channel_options(target, weighted=settings.weighted, chosen=settings.channel_options)
         interceptors = cast("Sequence[grpc.aio.ClientInterceptor]", settings.interceptors)
-        self._channel = (
+        self.tasks = tasks
+        self.channel = (
             grpc.aio.insecure_channel(target, options, interceptors=interceptors)
             if settings.credentials is None
             else grpc.aio.secure_channel(target, settings.credentials, options, interceptors=interceptors)
         )
-        self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
-        self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self._channel)
+        self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self.channel)
+        self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self.channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
         """The running streams and the RPCs that requests share, which `close` cancels."""
 
@@ -42,7 +50,7 @@ class AsyncConnection:
             case "Check":
                 from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
 
-                return self._channel.unary_unary(CHECK, encode_service, decode_status)
+                return self.channel.unary_unary(CHECK, encode_service, decode_status)
             case "GetLatency":
                 return self._latency.GetLatency
         return getattr(self.generation, name)
@@ -52,4 +60,4 @@ class AsyncConnection:
         # gRPC 1.71 finds only calls that a task awaits, and no streams that are read with read().
         for call in self.streams:
             call.cancel()
-        await self._channel.close()
+        await self.channel.close()

@@ -2,21 +2,25 @@
 
 import asyncio
 import inspect
+from typing import TYPE_CHECKING
 
 import grpc
 
 from doherty._core._actions import FetchKey
 from doherty._core._errors import DeadlineExceededError
 
+if TYPE_CHECKING:
+    from doherty._aio._tasks import Tasks
 
-async def fetch_key(action: FetchKey) -> object:
-    """Returns the result of the callable, or the exception that it raised."""
+
+async def fetch_key(action: FetchKey, tasks: "Tasks") -> object:
+    """What the callable returned, or the exception that it raised."""
     limit = asyncio.timeout(action.timeout)
     try:
         async with limit:
             if inspect.iscoroutinefunction(action.source):
                 return await action.source()
-            key = await asyncio.to_thread(action.source)
+            key = await tasks.run_in_thread(action.source)
             return await key if inspect.isawaitable(key) else key
     except Exception as error:  # noqa: BLE001 - the call raises the returned error
         if not limit.expired():

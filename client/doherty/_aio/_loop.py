@@ -10,6 +10,8 @@ from doherty._core._errors import EventLoopError
 if TYPE_CHECKING:
     import grpc.aio
 
+    from doherty._aio._tasks import Tasks
+
 ResultT = TypeVar("ResultT")
 
 
@@ -49,15 +51,19 @@ async def wait_for_reply(call: "grpc.aio.UnaryUnaryCall[Any, ResultT]") -> Resul
     return await call
 
 
-async def wait_for_intercepted(call: Awaitable[ResultT]) -> ResultT:
+async def wait_for_intercepted(call: Awaitable[ResultT], tasks: "Tasks") -> ResultT:
     """Does the same for a call with interceptors. gRPC does not report its end if one of them raises an exception."""
-    waiting = asyncio.ensure_future(call)
+    waiting = tasks.start(_wait_for(call))
     try:
         await asyncio.wait((waiting,))
     except asyncio.CancelledError:
         waiting.cancel()
         raise
     return waiting.result()
+
+
+async def _wait_for(call: Awaitable[ResultT]) -> ResultT:
+    return await call
 
 
 def _set_result(future: asyncio.Future[None], _: object) -> None:

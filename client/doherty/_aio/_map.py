@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self
 
 from doherty._aio._loop import running_loop
-from doherty._core._errors import ClientClosedError, DohertyError, EventLoopError, ForkError
+from doherty._core._errors import ClientClosedError, DohertyError, EventLoopError, ForkError, InvalidRequestError
 from doherty._core._map import MapResult
 from doherty._core._results import Generation, ParsedT_co
 
@@ -32,7 +32,7 @@ class AsyncMap(Generic[ParsedT_co]):
     """
 
     def __init__(self, ask: "Ask[ParsedT_co]", prompts: "Iterable[Prompt]", *, concurrency: int, ordered: bool) -> None:
-        """Begins nothing yet."""
+        """Begins nothing yet. `ask` raises TypeError or ValueError at once if a prompt cannot be sent."""
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
             raise TypeError(f"prompts= is an iterable of prompts, not {type(prompts).__name__}.")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int):
@@ -150,7 +150,13 @@ async def _answer(ask: "Ask[ParsedT_co]", index: int, prompt: "Prompt") -> MapRe
         Its result; or an exception that ends the iteration, because it is not the fault of this request alone.
     """
     try:
-        return MapResult(index=index, prompt=prompt, generation=await ask(prompt))
+        answering = ask(prompt)
+    except (TypeError, ValueError) as error:
+        refusal = InvalidRequestError(str(error))
+        refusal.__cause__ = error
+        return MapResult(index=index, prompt=prompt, error=refusal)
+    try:
+        return MapResult(index=index, prompt=prompt, generation=await answering)
     except _UNUSABLE as error:
         return error
     except DohertyError as error:

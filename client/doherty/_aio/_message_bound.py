@@ -11,8 +11,8 @@ from doherty._aio._loop import cancels_task
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
+    from doherty._aio._connection import AsyncConnection
     from doherty._core._metadata import Pairs
-    from doherty.v1.generation_service_pb2_grpc import GenerationServiceAsyncStub
 
 _LOG: Final = logging.getLogger("doherty")
 
@@ -35,11 +35,11 @@ class MessageBound:
     It begins with what every server accepts. If something is larger, the server is asked for its limit.
     """
 
-    def __init__(self, stub: "GenerationServiceAsyncStub") -> None:
-        """Does not ask the server yet. `stub` makes the call."""
+    def __init__(self, connection: "AsyncConnection") -> None:
+        """Does not ask the server yet."""
         self.bytes = _LEAST_BYTES
         """The limit as far as it is known."""
-        self._stub = stub
+        self._connection = connection
         self._question: asyncio.Task[None] | None = None
         self._was_wrong = False
 
@@ -51,7 +51,7 @@ class MessageBound:
             metadata: Goes with the question; has the key.
         """
         if size > self.bytes and self._question is None:
-            self._question = asyncio.create_task(self._ask(metadata))
+            self._question = self._connection.tasks.start(self._ask(metadata))
 
     def forget(self) -> None:
         """Resets the limit, because the next RPC may reach another server."""
@@ -81,7 +81,7 @@ class MessageBound:
 
     async def _ask(self, metadata: "Pairs") -> None:
         try:
-            model = await self._stub.GetModel(GetModelRequest(), timeout=_SECONDS, metadata=metadata)
+            model = await self._connection.generation.GetModel(GetModelRequest(), timeout=_SECONDS, metadata=metadata)
         except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
             if cancels_task(error):
                 raise

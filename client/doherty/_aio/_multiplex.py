@@ -18,6 +18,7 @@ from doherty.v1 import generation_service_pb2 as wire
 
 if TYPE_CHECKING:
     from doherty._aio._connection import AsyncConnection
+    from doherty._aio._tasks import Tasks
     from doherty._core._actions import Send
     from doherty._core._metadata import Pairs
     from doherty.v1.request_pb2 import GenerateRequest
@@ -60,7 +61,7 @@ class Multiplexer:
         """
         self._connection = connection
         self._most_requests = most_requests
-        self._bound = MessageBound(connection.generation)
+        self._bound = MessageBound(connection)
         self._carrier: _Carrier | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -91,7 +92,7 @@ class Multiplexer:
             shared = (*send.shared, _TELL_ADMISSION)
             rpc = self._connection.generation.MultiplexGenerate(metadata=shared)
             self._connection.streams.add(rpc)
-            self._carrier = _Carrier(rpc, send.shared, self._bound)
+            self._carrier = _Carrier(rpc, send.shared, self._bound, self._connection.tasks)
         metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
         call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
         if self._carrier.requests >= self._most_requests:
@@ -119,6 +120,7 @@ class _Carrier:
         rpc: "grpc.aio.StreamStreamCall[wire.MultiplexGenerateRequest, wire.MultiplexGenerateResponse]",
         metadata: "Pairs",
         bound: MessageBound,
+        tasks: "Tasks",
     ) -> None:
         self.metadata = metadata
         """What the RPC was opened with."""
@@ -133,8 +135,8 @@ class _Carrier:
         self._outgoing: deque[wire.MultiplexGenerateRequest] = deque()
         self._size = 0
         self._has_outgoing = asyncio.Event()
-        self._reading = asyncio.create_task(self._read())
-        self._writing = asyncio.create_task(self._write())
+        tasks.start(self._read())
+        tasks.start(self._write())
 
     def begin(
         self, request: "GenerateRequest", size: int, timeout: float | None, metadata: dict[str, str], *, whole: bool

@@ -1,7 +1,8 @@
 """The connections of one client on one event loop, and what carries out the actions of its calls."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,6 +11,7 @@ import grpc.aio
 from doherty._aio._connection import AsyncConnection
 from doherty._aio._loop import cancels_task, running_loop, wait_for_intercepted, wait_for_reply
 from doherty._aio._multiplexed import MultiplexedCall
+from doherty._aio._tasks import Tasks
 from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, ResultT, Send
 from doherty._core._dispatch import Dispatch
 from doherty._core._errors import ClientClosedError, EventLoopError
@@ -17,7 +19,9 @@ from doherty._core._errors import ClientClosedError, EventLoopError
 if TYPE_CHECKING:
     from doherty._aio._multiplex import Multiplexer
     from doherty._core._balance import Target
+    from doherty._core._obstacle import TlsUse
     from doherty._core._settings import Settings
+    from doherty._core._unreachable import Address
 
 
 class AsyncPool:
@@ -36,12 +40,17 @@ class AsyncPool:
         self.dispatch: Dispatch
         self.connections: tuple[AsyncConnection, ...]
         self.pauses: set[asyncio.Event]
+        self.tasks: Tasks
+        self.probes: dict[Address, asyncio.Task[TlsUse]]
+        """Those that run; all calls that need one share it."""
         if owner is not None:
             self.loop, self.dispatch = owner.loop, Dispatch(settings, owner.dispatch.shared)
             self.connections, self.pauses = owner.connections, owner.pauses
+            self.tasks, self.probes = owner.tasks, owner.probes
         else:
             self.loop, self.dispatch = running_loop(), Dispatch(settings)
-            self.connections = tuple(AsyncConnection(target, settings) for target in settings.targets)
+            self.tasks, self.probes = Tasks(), {}
+            self.connections = tuple(AsyncConnection(target, settings, self.tasks) for target in settings.targets)
             self.pauses = set()
         self.multiplex = multiplex
         self.multiplexers: tuple[Multiplexer, ...] = self._choose_multiplexers()
@@ -119,13 +128,19 @@ class AsyncPool:
             case FetchKey():
                 from doherty._aio._key import fetch_key  # noqa: PLC0415 - most keys do not change
 
-                return await self._unless_closed(fetch_key(action), stopped)
+                fetching = self.tasks.start(fetch_key(action, self.tasks))
+                try:
+                    return await self._unless_closed(fetching, stopped)
+                finally:
+                    fetching.cancel()
             case AskForTls():
-                from doherty._probe import speaks_tls_async  # noqa: PLC0415 - few calls need it
-
-                return await speaks_tls_async(action.address, action.seconds)
+                return await self._unless_closed(self._probe(action), stopped)
             case Pause():
-                return await self._unless_closed(asyncio.sleep(action.seconds), stopped) is not None
+                with self._ending_with_client(stopped) as ended:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(action.seconds):
+                            await ended.wait()
+                    return ended.is_set()
         return None
 
     def call(self, send: Send) -> Any:
@@ -150,30 +165,49 @@ class AsyncPool:
         if isinstance(call, MultiplexedCall):
             reply = await call
         elif self.dispatch.settings.interceptors:
-            reply = await wait_for_intercepted(call)
+            reply = await wait_for_intercepted(call, self.tasks)
         else:
             reply = await wait_for_reply(call)
         if send.on_metadata is not None:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply
 
-    async def _unless_closed(self, work: Coroutine[Any, Any, object], stopped: asyncio.Event | None) -> object:
+    def _probe(self, action: AskForTls) -> "asyncio.Task[TlsUse]":
+        from doherty._probe import probe_async  # noqa: PLC0415 - few calls need it, and it loads ssl
+
+        address = action.address
+        if address not in self.probes:
+            self.probes[address] = self.tasks.start(probe_async(address, action.seconds))
+            self.probes[address].add_done_callback(lambda _: self.probes.pop(address))
+        return self.probes[address]
+
+    async def _unless_closed(self, work: "asyncio.Task[Any]", stopped: asyncio.Event | None) -> object:
         """The result of `work`; a ClientClosedError as soon as the client is closed, or `stopped` is set."""
-        stopped = stopped or asyncio.Event()
+        with self._ending_with_client(stopped) as ended:
+            ending = self.tasks.start(ended.wait())
+            try:
+                await asyncio.wait((work, ending), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ending.cancel()
+        return work.result() if work.done() and not work.cancelled() else ClientClosedError("The client was closed.")
+
+    @contextmanager
+    def _ending_with_client(self, stopped: asyncio.Event | None) -> Iterator[asyncio.Event]:
+        """An event that is set as soon as the client is closed; `stopped` if there is one."""
+        ended = stopped or asyncio.Event()
         if self.dispatch.shared.disconnected:
-            stopped.set()
-        self.pauses.add(stopped)
-        working, closing = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+            ended.set()
+        self.pauses.add(ended)
         try:
-            await asyncio.wait((working, closing), return_when=asyncio.FIRST_COMPLETED)
-            return working.result() if working.done() else ClientClosedError("The client was closed.")
+            yield ended
         finally:
-            self.pauses.discard(stopped)
-            working.cancel()
-            closing.cancel()
+            self.pauses.discard(ended)
 
     async def close(self) -> None:
-        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls."""
+        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls.
+
+        Returns when all tasks of the connections have ended.
+        """
         self.dispatch.closed = True
         if self._owner is not None:
             if self.multiplexers is not self._owner.multiplexers:
@@ -185,3 +219,4 @@ class AsyncPool:
             stopped.set()
         for connection in self.connections:
             await connection.close()
+        await self.tasks.end(connection.channel for connection in self.connections)

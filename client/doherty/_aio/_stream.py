@@ -228,7 +228,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
                 if until_event and await self._hear_admission():
                     continue
                 message: Any = await self._call.read()
-            except (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError) as error:
+            except (asyncio.CancelledError, Exception) as error:  # interceptors may raise anything
                 if cancels_task(error):
                     raise
                 self._pending = self._advance(error)

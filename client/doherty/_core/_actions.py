@@ -67,7 +67,7 @@ class FetchKey(NamedTuple):
 
 
 class AskForTls(NamedTuple):
-    """Find out whether a server speaks TLS. The result is a bool."""
+    """Find out what a server expects of TLS. The result is a TlsUse, or a ClientClosedError."""
 
     address: "Address"
     seconds: float

@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Iterator, Sequence
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from doherty._core._channel import is_several
+
+if TYPE_CHECKING:
+    from doherty._core._obstacle import TlsUse
 
 _FIRST_REST: Final = 0.1
 _LONGEST_REST: Final = 5.0
@@ -22,9 +25,9 @@ class Target:
         self.failures = 0
         """How many times in a row it was unavailable. Failures at about the same time count once."""
         self.rests_until = 0.0
-        """Other targets are preferred until this time of `monotonic`."""
-        self.speaks_tls: bool | None = None
-        """Whether it uses TLS; None if that was not tested, because it did not close plaintext connections."""
+        """Until when other targets are preferred, by `monotonic`."""
+        self.tls: TlsUse | None = None
+        """What it expects of TLS, where it ended new connections; None if it was not asked."""
         self.settled = not is_several(name)
         """Whether there was enough time to connect to all servers behind it."""
         self.settling = False
@@ -72,7 +75,7 @@ class Targets:
         """Records that a target answered."""
         if target.failures:
             target.failures = 0
-            target.speaks_tls = None
+            target.tls = None
             target.rests_until = 0.0
 
     def failed(self, target: Target, retry_after: float | None) -> float:

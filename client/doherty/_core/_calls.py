@@ -9,6 +9,7 @@ from doherty._core._errors import DohertyError
 from doherty._core._from_wire import generation_from_reply
 from doherty._core._request import count_request, latency_request
 from doherty._core._resume import shortened
+from doherty._core._settings import check_options
 from doherty.v1.model_pb2 import GetModelRequest
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from doherty._core._request import PlannedRequest
     from doherty._core._results import Generation
     from doherty._core._retry import CallAttempts
-    from doherty._core._settings import CallOptions
+    from doherty._core._settings import CallParameters
 
 
 def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generation[Any]]":
@@ -34,27 +35,29 @@ def generate(dispatch: Dispatch, planned: "PlannedRequest") -> "Actions[Generati
 
 
 def count_tokens(
-    dispatch: Dispatch, prompt: "TextPrompt", *, system: str | None, model: str | None, options: "CallOptions"
+    dispatch: Dispatch, prompt: "TextPrompt", system: str | None, model: str | None, options: "CallParameters"
 ) -> Actions[int]:
     """Requests the number of tokens of a prompt."""
     request = count_request(prompt, system=system, model=model)
-    reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(options))
+    reply = yield from _call(dispatch, "CountTokens", request, dispatch.begin_call(check_options(**options)))
     return int(reply.prompt_tokens)
 
 
-def model(dispatch: Dispatch, *, options: "CallOptions") -> "Actions[ModelInfo]":
+def model(dispatch: Dispatch, options: "CallParameters") -> "Actions[ModelInfo]":
     """Requests the description of a deployment."""
     from doherty._core._deployment_from_wire import model_from_wire  # noqa: PLC0415 - most programs never ask
 
-    return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), dispatch.begin_call(options))))
+    attempts = dispatch.begin_call(check_options(**options))
+    return model_from_wire((yield from _call(dispatch, "GetModel", GetModelRequest(), attempts)))
 
 
-def latency(dispatch: Dispatch, window: float | None, *, options: "CallOptions") -> "Actions[Latency]":
+def latency(dispatch: Dispatch, window: float | None, options: "CallParameters") -> "Actions[Latency]":
     """Requests the latency of a server over the last `window` seconds."""
     from doherty._core._deployment_from_wire import latency_from_wire  # noqa: PLC0415 - most programs never ask
 
     request = latency_request(window)
-    return latency_from_wire((yield from _call(dispatch, "GetLatency", request, dispatch.begin_call(options))))
+    attempts = dispatch.begin_call(check_options(**options))
+    return latency_from_wire((yield from _call(dispatch, "GetLatency", request, attempts)))
 
 
 def _call(dispatch: Dispatch, rpc: Rpc, request: "Message", attempts: "CallAttempts") -> Actions[Any]:

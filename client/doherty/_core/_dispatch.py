@@ -12,7 +12,7 @@ from doherty._core._actions import Actions, AskForTls, Rpc, Send
 from doherty._core._balance import Target, Targets
 from doherty._core._errors import ClientClosedError, DohertyError, ForkError
 from doherty._core._metadata import Pairs
-from doherty._core._obstacle import Obstacle
+from doherty._core._obstacle import Obstacle, TlsUse
 from doherty._core._retry import Budget, CallAttempts, RetryPolicy, limit_retries
 from doherty._core._settings import CallOptions, Settings, choose_timeout, whose_timeout
 from doherty._core._trace import NO_TRACE, Trace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from doherty.v1.request_pb2 import GenerateRequest
 
 _LONGEST_LOOK: Final = 1.0
-"""The seconds that a test for TLS may take."""
+"""How many seconds a server has to say what it expects of TLS."""
 
 
 class Shared:
@@ -145,7 +145,7 @@ class Dispatch:
             attempts.remaining(),
             attempts.metadata,
             attempts.shared_metadata,
-            bool(attempts.own_metadata),
+            bool(attempts.own_metadata) or attempts.trace.needs_own_rpc,
             attempts.keep_reply_metadata if rpc == "Generate" else None,
         )
 
@@ -173,6 +173,8 @@ class Dispatch:
 
         status = read_status(error, timed_out=attempts.remaining() == 0)
         obstacle = yield from self._find_obstacle(status, target, attempts)
+        if self.shared.disconnected:
+            return ClientClosedError("The client was closed.")
         status = replace(status, obstacle=obstacle, reason=status.reason or (obstacle.reason if obstacle else None))
         free_in = self.targets.failed(target, status.retry_after) if status.may_pass(begun=begun) else inf
         pause = attempts.pause(status, begun=begun, free_in=free_in)
@@ -197,20 +199,28 @@ class Dispatch:
     def _find_obstacle(self, status: "Status", target: Target, attempts: CallAttempts) -> "Actions[Obstacle | None]":
         """Returns why an attempt did not reach a server.
 
-        A server with TLS closes a plaintext connection without a message. So a server that does is tested for TLS once.
+        A server that wants TLS, or a certificate, ends a connection without a word that gRPC passes on. So it is asked
+        once. A client that has a certificate is not told that it needs one: its connection may have broken.
         """
         from doherty._core._unreachable import address_of_silent_server, find_obstacle  # noqa: PLC0415 - as above
 
-        is_encrypted = self.settings.credentials is not None
-        obstacle = find_obstacle(status, encrypted=is_encrypted)
-        if obstacle is not Obstacle.NOT_READY or is_encrypted or (address := address_of_silent_server(status)) is None:
+        settings = self.settings
+        obstacle = find_obstacle(status, encrypted=settings.credentials is not None)
+        if obstacle not in (Obstacle.NOT_READY, Obstacle.CONNECTION_ENDED) or not settings.lacks_certificate:
             return obstacle
-        if target.speaks_tls is None:
+        address = address_of_silent_server(status)
+        if address is None:
+            return obstacle
+        if target.tls is None:
             remaining = attempts.remaining()
-            target.speaks_tls = yield AskForTls(
-                address, _LONGEST_LOOK if remaining is None else min(remaining, _LONGEST_LOOK)
-            )
-        return Obstacle.TLS_REQUIRED if target.speaks_tls else obstacle
+            seconds = _LONGEST_LOOK if remaining is None else min(remaining, _LONGEST_LOOK)
+            answer: TlsUse | ClientClosedError = yield AskForTls(address, seconds)
+            if isinstance(answer, ClientClosedError):
+                return obstacle
+            target.tls = answer
+        if settings.credentials is None:
+            return obstacle if target.tls is TlsUse.NONE else Obstacle.TLS_REQUIRED
+        return Obstacle.CERTIFICATE_REQUIRED if target.tls is TlsUse.MUTUAL else obstacle
 
 
 def start_trace(request: "GenerateRequest", *, stream: bool) -> Trace:

@@ -100,6 +100,9 @@ def _unavailable(status: Status, target: str, *, begun: bool) -> str:  # noqa: P
             return f"{target} does not speak TLS, and this client does: check the port, or connect without tls="
         case Obstacle.CERTIFICATE_NOT_TRUSTED:
             return f"the certificate of {target} {certificate_advice(message)}"
+        case Obstacle.CERTIFICATE_REQUIRED:
+            advice = "show one with TLSConfig(cert=..., key=...) or --tls-cert and --tls-key"
+            return f"{target} requires a certificate from its callers, and this client has none: {advice}"
         case _ if status.answered:
             return f"{target} cannot answer now: {message}{_again(status.retry_after)}"
         case _ if begun:
@@ -107,7 +110,7 @@ def _unavailable(status: Status, target: str, *, begun: bool) -> str:  # noqa: P
         case Obstacle.UNKNOWN_NAME:
             return f"{target} was not reached: {message}; check the name"
         case Obstacle.CONNECTION_ENDED:
-            advice = "if the server wants a certificate from its callers, show one with TLSConfig(cert=..., key=...)"
+            advice = "if the server requires certificates from its callers, it may not have accepted this client's"
             return f"{target} was not reached: {message}; {advice}"
         case _:
             return f"{target} was not reached: {message}; check that a server listens there"

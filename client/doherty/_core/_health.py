@@ -101,6 +101,9 @@ def _check(
     attempts.shared_metadata = yield from dispatch.fetch_metadata(attempts)
     reply = yield dispatch.send("Check", target, HEALTH_REQUEST, attempts)
     if accept_model and isinstance(reply, grpc.RpcError) and reply.code() is grpc.StatusCode.UNIMPLEMENTED:
+        from doherty._core._status import read_status  # noqa: PLC0415 - few servers have no health service
+
+        attempts.log.fail(read_status(reply), None)
         reply = yield dispatch.send("GetModel", target, GetModelRequest(), attempts)
     if not isinstance(reply, BaseException):
         attempts.log.succeed()

@@ -92,6 +92,14 @@ class _StandardError(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
+class _OneLine(logging.Formatter):
+    """Escapes control characters: a server chooses a part of the text, and a terminal would obey them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        text = super().formatMessage(record)
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def _follow_environment() -> None:
     """Sets the level to the value of the environment variable DOHERTY_LOG."""
     level = os.environ.get("DOHERTY_LOG")
@@ -102,7 +110,7 @@ def _follow_environment() -> None:
         return
     _LOG.setLevel(level.upper())
     handler = _StandardError()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _LOG.addHandler(handler)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from doherty._core._metadata import Metadata
 from doherty._core._prompt import Prompt, TextPrompt, TokenIds, put_prompt
 from doherty._core._put import put
-from doherty._core._settings import NOT_GIVEN, CallOptions, Timeout, check_timeout
+from doherty._core._settings import NOT_GIVEN, CallOptions, Timeout, check_options, check_timeout
 from doherty.v1.generation_service_pb2 import CountTokensRequest
 from doherty.v1.latency_service_pb2 import GetLatencyRequest
 from doherty.v1.request_pb2 import GenerateRequest, Priority
@@ -107,7 +107,7 @@ def plan_request(  # noqa: PLR0913 - the parameters of `generate`
     return PlannedRequest(
         request,
         schema,
-        CallOptions.check(timeout, max_retries, metadata),
+        check_options(timeout=timeout, max_retries=max_retries, metadata=metadata),
         first_token_timeout=check_timeout(first_token_timeout, "first_token_timeout"),
         idle_timeout=check_timeout(idle_timeout, "idle_timeout"),
     )
@@ -118,6 +118,14 @@ def shows_parameters(method: MethodT) -> MethodT:
     shown = signature(method)
     parameters = (shown.parameters["self"], *signature(plan_request).parameters.values())
     vars(method)["__signature__"] = shown.replace(parameters=parameters)
+    return method
+
+
+def shows_options(method: MethodT) -> MethodT:
+    """Shows the parameters of `check_options` in the same way."""
+    shown = signature(method)
+    own = [one for one in shown.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    vars(method)["__signature__"] = shown.replace(parameters=(*own, *signature(check_options).parameters.values()))
     return method
 
 

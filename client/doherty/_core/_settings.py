@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from copy import copy
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict
 
 from doherty._core._actions import KeySource
 from doherty._core._channel import ChannelOptions, check_channel_options, choose_targets
@@ -66,17 +66,27 @@ class CallOptions(NamedTuple):
     max_retries: int | None = None
     metadata: Pairs = NO_PAIRS
 
-    @classmethod
-    def check(cls, timeout: Timeout, max_retries: int | None, metadata: Metadata | None) -> Self:
-        """Checks the parameters of a call except its timeout.
 
-        Raises:
-            TypeError: A parameter has a wrong type.
-            ValueError: A parameter has an invalid value.
-        """
-        if max_retries is None and metadata is None:
-            return cls(timeout)
-        return cls(timeout, check_max_retries(max_retries), check_metadata(metadata))
+class CallParameters(TypedDict, total=False):
+    """For type checkers: the parameters of every call."""
+
+    timeout: Timeout
+    max_retries: int | None
+    metadata: Metadata | None
+
+
+def check_options(
+    *, timeout: Timeout = NOT_GIVEN, max_retries: int | None = None, metadata: Metadata | None = None
+) -> CallOptions:
+    """Checks the parameters of a call but for its timeout.
+
+    Raises:
+        TypeError: One has a wrong type.
+        ValueError: One has a value that cannot be used.
+    """
+    if max_retries is None and metadata is None:
+        return CallOptions(timeout)
+    return CallOptions(timeout, check_max_retries(max_retries), check_metadata(metadata))
 
 
 def check_max_retries(max_retries: int | None) -> int | None:
@@ -131,7 +141,9 @@ class Settings:
         """
         self.targets = choose_targets(target)
         self.credentials = _credentials(tls, credentials)
-        """None means plaintext."""
+        """None is plaintext."""
+        self.lacks_certificate = credentials is None and getattr(tls, "cert", None) is None
+        """Whether the client has no certificate to show to servers."""
         self.key = ApiKey(api_key)
         """The API key. A callable is called for every attempt."""
         self.metadata = check_metadata(metadata)

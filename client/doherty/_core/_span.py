@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _Value = str | bool | int | float | list[str]
 
+_MULTIPLEXED: Final = frozenset({"traceparent", "tracestate"})
+"""The metadata for which a request of a MultiplexGenerate has fields."""
+
 _LARGEST_INT: Final = 2**63 - 1
 """The largest integer in OTLP. The exporter logs an error for larger ones."""
 
@@ -48,6 +51,7 @@ class SpanTrace(Trace):
         carrier: dict[str, str] = {}
         inject(carrier, set_span_in_context(self._span))
         self.metadata = tuple((key.lower(), value) for key, value in carrier.items())
+        self.needs_own_rpc = not _MULTIPLEXED.issuperset(name for name, _ in self.metadata)
 
     def attempt(self, target: str, number: int) -> None:
         """Records the server of the next attempt."""

@@ -145,7 +145,11 @@ class StreamState:
                 self.ended = True
             if self.ended:
                 return
-            pause = yield from self._dispatch.after(error, target, attempts, begun=self.begun)
+            try:
+                pause = yield from self._dispatch.after(error, target, attempts, begun=self.begun)
+            except Exception as failure:  # noqa: BLE001 - an error of an interceptor or of the SDK, raised as above
+                self.fail(failure)
+                return
             if isinstance(pause, DohertyError):
                 self._give_up(pause, error)
                 return

@@ -19,6 +19,9 @@ class Trace:
     metadata: tuple[tuple[str, str], ...] = ()
     """Makes the server's spans part of this trace."""
 
+    needs_own_rpc = False
+    """Whether `metadata` has more than a request of a MultiplexGenerate can carry, such as baggage."""
+
     ids: "Mapping[str, str]" = MappingProxyType({})
     """The fields of log lines that identify the span: `trace_id` and `span_id`."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 from doherty._core import _calls
 from doherty._core._channel import check_interceptors
 from doherty._core._prompt import Prompt, TextPrompt
-from doherty._core._request import plan_request, shows_parameters
+from doherty._core._request import plan_request, shows_options, shows_parameters
 from doherty._core._results import Generation
 from doherty._core._retry import RetryPolicy
-from doherty._core._settings import NOT_GIVEN, CallOptions, NotGiven, Settings, Timeout
+from doherty._core._settings import NOT_GIVEN, CallParameters, NotGiven, Settings, Timeout
 from doherty._sync._pool import Pool
 from doherty._sync._stream import GenerationStream
 
@@ -229,46 +229,38 @@ class Client:
         """
         return GenerationStream(self._pool, plan_request(prompt, schema=schema, **parameters))
 
-    def count_tokens(  # noqa: PLR0913 - the parameters of a call, by name
+    @shows_options
+    def count_tokens(
         self,
         prompt: TextPrompt,
         *,
         system: str | None = None,
         model: str | None = None,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> int:
         """Counts the tokens of a prompt as the model would read it, including the chat template if one is used."""
-        options = CallOptions.check(timeout, max_retries, metadata)
-        call = _calls.count_tokens(self._pool.dispatch, prompt, system=system, model=model, options=options)
+        call = _calls.count_tokens(self._pool.dispatch, prompt, system, model, options)
         return self._pool.run(call)
 
+    @shows_options
     def model(
         self,
-        *,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> "ModelInfo":
         """Returns the server's model and features. If there are several servers, one of them is asked."""
-        options = CallOptions.check(timeout, max_retries, metadata)
-        return self._pool.run(_calls.model(self._pool.dispatch, options=options))
+        return self._pool.run(_calls.model(self._pool.dispatch, options))
 
+    @shows_options
     def latency(
         self,
         window: float | None = None,
-        *,
-        timeout: Timeout = NOT_GIVEN,
-        max_retries: int | None = None,
-        metadata: "Metadata | None" = None,
+        **options: "Unpack[CallParameters]",
     ) -> "Latency":
         """Returns the latency of the server over the last `window` seconds, or over all that it keeps.
 
         If there are several servers, one of them is asked.
         """
-        options = CallOptions.check(timeout, max_retries, metadata)
-        return self._pool.run(_calls.latency(self._pool.dispatch, window, options=options))
+        return self._pool.run(_calls.latency(self._pool.dispatch, window, options))
 
     def health(self, *, timeout: Timeout = NOT_GIVEN) -> "Health":
         """Asks the server for its health once. If there are several servers, asks them in turn until one is healthy.

@@ -10,6 +10,7 @@ from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, 
 from doherty._core._dispatch import Dispatch
 from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
+from doherty._sync._probes import Probes
 
 if TYPE_CHECKING:
     from doherty._core._balance import Target
@@ -26,14 +27,17 @@ class Pool:
         self.connections: tuple[Connection, ...]
         self.pauses: set[threading.Event]
         self.alarms: Alarms
+        self.probes: Probes
         if owner is not None:
             self.dispatch = Dispatch(settings, owner.dispatch.shared)
-            self.connections, self.pauses, self.alarms = owner.connections, owner.pauses, owner.alarms
+            self.connections, self.pauses = owner.connections, owner.pauses
+            self.alarms, self.probes = owner.alarms, owner.probes
         else:
             self.dispatch = Dispatch(settings)
             self.connections = tuple(Connection(target, settings) for target in settings.targets)
             self.pauses = set()
             self.alarms = Alarms()
+            self.probes = Probes()
 
     def derive(self, settings: "Settings") -> "Pool":
         """Other settings on the same connections."""
@@ -72,9 +76,7 @@ class Pool:
                 except Exception as error:  # noqa: BLE001 - the call raises the returned error
                     return error
             case AskForTls():
-                from doherty._probe import speaks_tls  # noqa: PLC0415 - few calls need it
-
-                return speaks_tls(action.address, action.seconds)
+                return self.probes.ask(action.address, action.seconds)
         return self._pause(action.seconds, stopped or threading.Event()) if isinstance(action, Pause) else None
 
     def call(self, send: Send) -> Any:
@@ -125,3 +127,4 @@ class Pool:
         for connection in self.connections:
             connection.close()
         self.alarms.stop()
+        self.probes.stop()

@@ -6,8 +6,6 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-import grpc
-
 from doherty._core._actions import Receive, Send, next_action
 from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
 from doherty._core._stream import StreamState
@@ -213,7 +211,7 @@ class GenerationStream(Generic[ParsedT_co]):
                 if until_event and self._hear_admission():
                     continue
                 message: StreamGenerateResponse | None = next(self._call, None)
-            except grpc.RpcError as error:
+            except Exception as error:  # noqa: BLE001 - interceptors may raise anything
                 self._pending = self._advance(error)
             else:
                 if message is not None:

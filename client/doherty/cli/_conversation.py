@@ -21,15 +21,22 @@ class Conversation:
     """The last question, if nothing of an answer to it was received."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """The parameters of the next answers that are not the deployment's, by their names in the SDK."""
+    _taken_back: list[Message] | None = None
+    """The last question and its answer while another answer is awaited."""
 
     def add(self, question: str, answer: str) -> None:
         """Adds a question and what was received of the answer.
 
         A question without any answer is not a turn: many chat templates refuse two questions in a row.
         """
-        self.unanswered = None if answer else question
+        taken_back, self._taken_back = self._taken_back, None
         if answer:
             self.turns += (Message("user", question), Message("assistant", answer))
+            self.unanswered = None
+        elif taken_back:
+            self.turns += taken_back
+        else:
+            self.unanswered = question
 
     @property
     def last_question(self) -> str | None:
@@ -39,10 +46,12 @@ class Conversation:
         return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), None)
 
     def take_back(self) -> None:
-        """Removes the last question, and the answer to it."""
+        """Removes the last question and the answer to it. They come back if there is no other answer."""
         if self.unanswered is None:
-            while self.turns and self.turns.pop().role != "user":
-                pass
+            questions = [place for place, turn in enumerate(self.turns) if turn.role == "user"]
+            last = questions[-1] if questions else 0
+            self._taken_back = self.turns[last:]
+            del self.turns[last:]
         self.unanswered = None
 
     def clear(self) -> None:

@@ -3,6 +3,8 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from typing import Any
 
 import click
@@ -19,13 +21,22 @@ class _OneLine(logging.Formatter):
         return brief(super().format(record))
 
 
-def log_attempts() -> None:
-    """Writes the SDK's log lines, one for each attempt of a call, to stderr."""
+@contextmanager
+def logged_attempts() -> Iterator[None]:
+    """Writes the SDK's log lines, one for each attempt of a call, to stderr.
+
+    The line of the last attempt is written at the end of the block. Otherwise it would stand within the answer.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(message)s"))
+    buffer = MemoryHandler(capacity=100, flushLevel=logging.INFO, target=handler)
     logger = logging.getLogger("doherty")
-    logger.addHandler(handler)
+    logger.addHandler(buffer)
     logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        buffer.flush()
 
 
 def print_details(generation: Generation) -> None:

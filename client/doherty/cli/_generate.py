@@ -1,15 +1,16 @@
 """The command `doherty generate`."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from doherty import Client, GenerateOptions, Prompt
+from doherty import Client, GenerateOptions, Generation, Prompt
 from doherty.cli._answer import show, tell_end
 from doherty.cli._connect import ServerCommand, ServerOptions, server_options
-from doherty.cli._details import log_attempts, print_details, print_logprobs, with_token_texts
+from doherty.cli._details import logged_attempts, print_details, print_logprobs, with_token_texts
 from doherty.cli._prompt import prompt_options
 from doherty.cli._tables import print_json
 
@@ -24,10 +25,12 @@ def _read_file(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error), ctx=context, param=parameter) from error
 
 
-def _split_choices(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+def _read_choices(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    return [choice for value in values for choice in _split_choices(context, parameter, value)] or None
+
+
+def _split_choices(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
     """A JSON list of texts, for choices with commas in them, or texts with commas between them."""
-    if value is None:
-        return None
     if not value.lstrip().startswith("["):
         return [choice.strip() for choice in value.split(",")]
     try:
@@ -63,7 +66,11 @@ Examples:
 @click.option("--regex", help="A regular expression that the whole answer must match.")
 @click.option("--grammar", callback=_read_file, metavar="GBNF|@FILE", help="A GBNF grammar that the answer must match.")
 @click.option(
-    "--choices", callback=_split_choices, metavar="A,B,...|JSON", help="The texts from which the answer is chosen."
+    "--choices",
+    multiple=True,
+    callback=_read_choices,
+    metavar="A,B,...|JSON",
+    help="The texts from which the answer is chosen. Can be repeated.",
 )
 @click.option(
     "--logprobs",
@@ -101,26 +108,25 @@ def generate(  # noqa: PLR0913 - the options
     prompt. Options that are not given have the deployment's defaults.
     """
     options = GenerateOptions(top_k=top_k, regex=regex, grammar=grammar, choices=choices, top_logprobs=logprobs)
-    if verbose:
-        log_attempts()
-    with server.connect() as client:
+    with server.connect() as client, logged_attempts() if verbose else nullcontext():
         try:
-            _generate(client, prompt, {**request, "options": options}, as_json=as_json, verbose=verbose)
+            generation = _generate(client, prompt, {**request, "options": options}, as_json=as_json)
         except (TypeError, ValueError) as error:
             # The SDK refused the parameters.
             raise click.UsageError(str(error)) from error
-
-
-def _generate(client: Client, prompt: Prompt, request: dict[str, Any], *, as_json: bool, verbose: bool) -> None:
-    if as_json:
-        generation = client.generate(prompt, **request)
-        print_json(with_token_texts(generation))
-    else:
-        with client.stream_generate(prompt, **request) as stream:
-            generation = show(stream)
-        if generation.logprobs is not None:
-            print_logprobs(generation.logprobs)
     if verbose:
         print_details(generation)
     elif not as_json:
         tell_end(generation)
+
+
+def _generate(client: Client, prompt: Prompt, request: dict[str, Any], *, as_json: bool) -> Generation:
+    if as_json:
+        generation = client.generate(prompt, **request)
+        print_json(with_token_texts(generation))
+        return generation
+    with client.stream_generate(prompt, **request) as stream:
+        generation = show(stream)
+    if generation.logprobs is not None:
+        print_logprobs(generation.logprobs)
+    return generation

@@ -1,0 +1,89 @@
+"""The tasks that a client has started on its event loop."""
+
+import asyncio
+import gc
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc.aio
+
+ResultT = TypeVar("ResultT")
+
+_END_TIMEOUT: Final = 5.0
+"""The most seconds to wait for tasks that were cancelled: a thread cannot be cancelled, and gRPC may be busy."""
+
+_GRPC: Final = str(Path(grpc.aio.__file__).parent)
+
+_HOPS: Final = 4
+"""From the coroutine of a task of gRPC over its call to its channel."""
+
+
+class Tasks:
+    """The tasks of a client besides those of gRPC, until they end."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._threads: set[asyncio.Future[None]] = set()
+        """For each call in a thread, what is done when the thread has ended it."""
+
+    def start(self, work: Coroutine[Any, Any, ResultT]) -> "asyncio.Task[ResultT]":
+        """Starts a task."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def run_in_thread(self, function: Callable[[], ResultT]) -> ResultT:
+        """Calls a function in a thread. A cancelled caller does not wait for the thread, but `end` does."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        begun = False
+
+        def call() -> ResultT:
+            nonlocal begun
+            begun = True
+            try:
+                return function()
+            finally:
+                with suppress(RuntimeError):  # the loop was closed
+                    loop.call_soon_threadsafe(ended.cancel)
+
+        self._threads.add(ended)
+        ended.add_done_callback(self._threads.discard)
+        try:
+            return await asyncio.to_thread(call)
+        finally:
+            if not begun:
+                ended.cancel()
+
+    async def end(self, channels: "Iterable[grpc.aio.Channel]") -> None:
+        """Cancels the tasks, and returns when they and the tasks of channels that were closed have ended."""
+        for task in self._running:
+            task.cancel()
+        ending = {*self._running, *self._threads}.union(*map(_tasks_of_grpc, channels)) - {asyncio.current_task()}
+        if ending:
+            await asyncio.wait(ending, timeout=_END_TIMEOUT)
+
+
+def _tasks_of_grpc(channel: "grpc.aio.Channel") -> "set[asyncio.Task[Any]]":
+    """The tasks that gRPC runs for a channel.
+
+    It has no list of them, and ends them some milliseconds after their calls. So they are found by what their
+    coroutines refer to.
+    """
+    core = vars(channel).get("_channel")
+    return {task for task in asyncio.all_tasks() if core is not None and _refers_to(task.get_coro(), core)}
+
+
+def _refers_to(coroutine: object, core: object) -> bool:
+    if inspect.iscoroutine(coroutine) and not coroutine.cr_code.co_filename.startswith(_GRPC):
+        return False
+    objects: list[object] = [coroutine]
+    for _ in range(_HOPS):
+        objects = gc.get_referents(*objects)
+        if any(found is core for found in objects):
+            return True
+    return False
