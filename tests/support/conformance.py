@@ -40,6 +40,7 @@ class Conversation:
         self.send = connection.send
         self.headers: dict[int, dict[str, str]] = {}
         """By stream; trailers are added to the headers before them."""
+        self.goaways: list[Frame] = []
         self._decoder = Decoder()
         self._frames = connection.frames()
         self._blocks: dict[int, bytes] = {}
@@ -54,6 +55,8 @@ class Conversation:
                     self.headers.setdefault(received.stream, {}).update(fields)
                 else:
                     self._blocks[received.stream] = block
+            elif received.kind == Kind.GOAWAY:
+                self.goaways.append(received)
             yield received
 
 
