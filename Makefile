@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip --quiet --quiet install
 
 .PHONY: demo quick test test-model test-client test-others test-slow test-languages test-docs test-fresh-machine environments \
-	test-rollout test-weighted docs check format lint \
+	test-rollout test-weighted fuzz-http2 docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -85,6 +85,10 @@ test-rollout: .venv/.dev .cache/languages/.made
 		golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go \
 		protoc-gen-go-grpc'
 	@touch $@
+
+# A million inputs for the transport http2. Not a part of `test`.
+fuzz-http2: .venv/.dev
+	@PYTHONPATH=tests $(BIN)/python benchmarks/fuzz/http2.py
 
 # The site of the documents, in .cache/docs/site.
 docs: .venv/.dev

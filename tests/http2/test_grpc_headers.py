@@ -171,7 +171,7 @@ def test_the_message_of_a_status_is_percent_encoded(server: ServerProcess) -> No
     status = status_pb2.Status.FromString(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
     assert status.message == reply.message
     assert "é%" in reply.message
-    assert any(detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) for detail in status.details)
+    assert any(detail.Unpack(error_details_pb2.ErrorInfo()) for detail in status.details)
 
 
 def test_both_transports_say_the_same(grpcio_server: ServerProcess, http2_server: ServerProcess) -> None:

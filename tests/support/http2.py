@@ -185,6 +185,10 @@ class RawConnection:
             self._socket.settimeout(SECONDS)
         return True
 
+    def end(self) -> None:
+        """Ends this side alone."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def shut(self) -> None:
         """Ends both directions, so that whoever reads comes to an end."""
         self._socket.shutdown(socket.SHUT_RDWR)
