@@ -59,6 +59,12 @@ class _MemoryTransport(asyncio.Transport):
         if not self.is_closed:
             self.written += data
 
+    def pause_reading(self) -> None:
+        """Is not needed: `InProcess` sends nothing for some turns."""
+
+    def resume_reading(self) -> None:
+        """As `pause_reading`."""
+
     def close(self) -> None:
         self.is_closed = True
 
