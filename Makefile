@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip --quiet --quiet install
 TESTS := test-client test-service test-slow test-model test-http2-service test-http2-client test-faults test-others
 
 .PHONY: demo quick test $(TESTS) test-languages test-docs test-fresh-machine environments \
-	test-rollout test-weighted docs check format lint \
+	test-rollout test-weighted fuzz-http2 docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
 demo: .venv/.demo
@@ -105,6 +105,10 @@ test-rollout: .venv/.dev .cache/languages/.made
 		golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go \
 		protoc-gen-go-grpc'
 	@touch $@
+
+# A million inputs for the transport http2. Not a part of `test`.
+fuzz-http2: .venv/.dev
+	@PYTHONPATH=tests $(BIN)/python benchmarks/fuzz/http2.py
 
 # The site of the documents, in .cache/docs/site.
 docs: .venv/.dev

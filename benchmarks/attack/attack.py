@@ -1,12 +1,13 @@
 """What an attack costs those who are served beside it.
 
 `PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--before PATH] [--python PATH]
-[--engine ENGINE]`. Each attack meets a server of its own, with keys, limits and metrics, which may have 4 GiB of
-address space. Beside it, an honest caller reads a stream (of 200 messages a second, where the engine is synthetic), and
-another one asks for short answers; both have keys of their own. The attacker is a process of its own with a low
-priority, as if it had another machine. Printed is the stream's longest gap without and with the attack, the memory
-(RSS) before the attack, its highest value, and that afterwards: as soon as it is near the one before, at the latest 40
-seconds after the attack, while the attacker keeps its connections. The last column says how many honest calls failed.
+[--engine ENGINE] [--transport TRANSPORT]`. Each attack meets a server of its own, with keys, limits and metrics, which
+may have 4 GiB of address space. Beside it, an honest caller reads a stream (of 200 messages a second, where the engine
+is synthetic), and another one asks for short answers; both have keys of their own. The attacker is a process of its own
+with a low priority, as if it had another machine. Printed is the stream's longest gap without and with the attack, the
+memory (RSS) before the attack, its highest value, and that afterwards: as soon as it is near the one before, at the
+latest 40 seconds after the attack, while the attacker keeps its connections. The last column says how many honest calls
+failed.
 `--runs` repeats each attack; the table then has the medians, and the sum of the failed calls. `--before` does the same
 with the server of another checkout, in turns, and `--python` runs the servers with another interpreter, and its grpcio.
 Loopback only.
@@ -221,9 +222,11 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout, whose server is attacked, too")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the servers")
     parser.add_argument("--engine", default="synthetic", choices=MOST_TOKENS)
+    parser.add_argument("--transport", default="grpcio", choices=("grpcio", "http2"))
     arguments = parser.parse_args()
     before: Path | None = arguments.before
-    servers: dict[str, dict[str, str]] = {"now": _source(Path(__file__).parents[2])}
+    now = _source(Path(__file__).parents[2]) | {"DOHERTY_TRANSPORT": arguments.transport}
+    servers: dict[str, dict[str, str]] = {"now": now}
     if before is not None:
         servers = {"before": _source(before), **servers}
     print(

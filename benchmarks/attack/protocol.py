@@ -1,9 +1,10 @@
-"""Attacks below the messages: names of methods, and compression."""
+"""Attacks below the messages: names of methods, compression, and floods of frames."""
 
 import zlib
 from contextlib import ExitStack
 
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
+from support.http2_floods import FLOODS, Flood
 from target import Attack, Target
 
 BOMBS = 14
@@ -35,7 +36,12 @@ def gzip_bombs(target: Target) -> None:
             next((one for one in connection.frames() if one.stream == 1), None)
 
 
+def _flood(flood: Flood) -> Attack:
+    return lambda target: flood.run(target.address, target.held)
+
+
 PROTOCOL: dict[str, Attack] = {
     "path that is not UTF-8": undecodable_path,
     "14 gzip bombs, 60 kB": gzip_bombs,
+    **{f"HTTP/2: {name}": _flood(flood) for name, flood in FLOODS.items()},
 }

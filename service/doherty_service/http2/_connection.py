@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _UNACKNOWLEDGED_MS = 10_000
 """A connection is lost if TCP has not acknowledged sent data for this long (Linux only)."""
 
+_SLICE_BYTES = 32 << 10
+"""The bytes of a connection that are handled in one turn of the event loop: at most some 200 calls."""
+
 _JITTER = 0.1
 """Ages differ, so that clients that connected together do not reconnect together."""
 
@@ -101,16 +104,14 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handles what came from the caller."""
+        """Handles what came from the caller, and lets others have their turn after each slice of it."""
         if self.closed is not None:
             return
-        try:
-            self._session.receive_data(data)
-        except (SessionError, MemoryError):
-            self.close()
-            return
-        self._handle_events(self._session.events())
-        self.flush_soon()
+        if len(data) <= _SLICE_BYTES:
+            self._receive(data)
+        else:
+            self._transport.pause_reading()
+            self._receive_slices(memoryview(data))
 
     # What the server and its watch call.
 
@@ -248,6 +249,24 @@ class Connection(asyncio.Protocol):
         if not self._is_dirty:
             self._is_dirty = True
             self._server.flush_soon(self)
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        try:
+            self._session.receive_data(data)
+        except (SessionError, MemoryError):
+            self.close()
+            return
+        self._handle_events(self._session.events())
+        self.flush_soon()
+
+    def _receive_slices(self, data: memoryview) -> None:
+        if self.closed is not None:
+            return
+        self._receive(data[:_SLICE_BYTES])
+        if len(data) > _SLICE_BYTES:
+            self.loop.call_soon(self._receive_slices, data[_SLICE_BYTES:])
+        elif self.closed is None:
+            self._transport.resume_reading()
 
     def _handle_events(self, events: list[Any]) -> None:
         if not events:

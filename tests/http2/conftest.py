@@ -1,0 +1,38 @@
+"""The servers that the tests of HTTP/2 attack."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.server import ServerProcess, start_server
+
+FLAGS = ("--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "context_tokens=20000")
+LARGEST_MESSAGE = 17 << 20
+ON_BOTH = ("--max-message-bytes", str(LARGEST_MESSAGE), "--transport")
+
+
+@pytest.fixture(scope="session")
+def http2_server() -> Iterator[ServerProcess]:
+    """A server on the transport `http2`, which must have had no error of its own when the tests are over."""
+    yield from _unharmed("http2")
+
+
+@pytest.fixture(scope="session")
+def grpcio_server() -> Iterator[ServerProcess]:
+    """The same on the other transport."""
+    yield from _unharmed("grpcio")
+
+
+@pytest.fixture(params=["grpcio", "http2"])
+def server(request: pytest.FixtureRequest) -> ServerProcess:
+    """Each of both."""
+    chosen: ServerProcess = request.getfixturevalue(f"{request.param}_server")
+    return chosen
+
+
+def _unharmed(transport: str) -> Iterator[ServerProcess]:
+    with start_server(*FLAGS, *ON_BOTH, transport) as server:
+        yield server
+        errors = [line for line in server.read() if line.get("level") == "error" or "Traceback" in str(line)]
+        assert not errors, errors
+        assert server.stop() == 0

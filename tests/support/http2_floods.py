@@ -1,0 +1,156 @@
+"""Floods of HTTP/2: what a caller without a key can send in great numbers, or leave undone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from threading import Thread
+
+from support.conformance import asked, opened, watching
+from support.http2 import (
+    ACK,
+    END_HEADERS,
+    GREETING,
+    PREFACE,
+    Kind,
+    RawConnection,
+    Setting,
+    frame,
+    header_block,
+    hpack_integer,
+    literals,
+    reset,
+    settings,
+    window_update,
+)
+
+MULTIPLEX = header_block("/doherty.v1.GenerationService/MultiplexGenerate")
+FIELD = literals(("x-a", "b"))
+LARGE_ENTRY = b"\x40" + hpack_integer(1, 7) + b"a" + hpack_integer(4000, 7) + b"b" * 4000
+"""A field of 4 kB that the dynamic table keeps."""
+IN_A_CHUNK = 100
+WINDOW = (1 << 31) - 1
+SEND_SECONDS = 2.0
+"""How long a server may take nothing before the attacker stops to send."""
+
+Frames = Callable[[int], Iterator[bytes]]
+"""Makes what is sent on one connection: so many units, in chunks."""
+
+
+@dataclass(frozen=True)
+class Flood:
+    """What an attacker sends, again and again on new connections."""
+
+    frames: Frames
+    units: int
+    """As many as one connection of the benchmark sends; the tests send fewer."""
+    greeting: bytes = GREETING
+    reads: bool = True
+    """Whether the attacker reads what comes back."""
+    connections: int = 1
+    """How many connections are held at the same time."""
+
+    def run(self, target: str, held: ExitStack, share: float = 1.0) -> None:
+        """Attacks once with a share of the units. `held` keeps the connections."""
+        for _ in range(max(1, round(self.connections * share))):
+            with suppress(OSError):
+                connection = RawConnection(target)
+                held.callback(connection.close)
+                connection.limit(SEND_SECONDS)
+                if self.reads:
+                    Thread(target=_read, args=(connection,), daemon=True).start()
+                connection.send(self.greeting)
+                for chunk in self.frames(max(1, round(self.units * share))):
+                    connection.send(chunk)
+
+
+def _read(connection: RawConnection) -> None:
+    """Reads what comes, so that the server can always send."""
+    with suppress(OSError, ValueError):
+        connection.until_closed()
+
+
+def _repeated(one: Callable[[int], bytes], before: bytes = b"") -> Frames:
+    """The same for each odd number of a stream."""
+
+    def frames(units: int) -> Iterator[bytes]:
+        yield before
+        for first in range(0, units, IN_A_CHUNK):
+            yield b"".join(one(2 * number + 1) for number in range(first, min(first + IN_A_CHUNK, units)))
+
+    return frames
+
+
+def _bomb(stream: int) -> bytes:
+    """A header block of 12 kB that would be 48 MB."""
+    block = header_block("/a") + LARGE_ENTRY + b"\xbe" * 12_000
+    return frame(Kind.HEADERS, END_HEADERS | 1, stream, block)
+
+
+def _long_list(stream: int) -> bytes:
+    """A header list that is within a frame, and larger than the server takes."""
+    return frame(Kind.HEADERS, END_HEADERS | 1, stream, header_block("/a") + FIELD * 2000)
+
+
+BEGUN = frame(Kind.HEADERS, 0, 1, header_block("/a"))
+ONE_BYTE = frame(Kind.DATA, 0, 1, b"\0")
+NO_WINDOW = PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 0)) + frame(Kind.SETTINGS, ACK)
+GOAWAY = frame(Kind.GOAWAY, 0, 0, bytes(8))
+
+FLOODS: dict[str, Flood] = {
+    "rapid reset": Flood(_repeated(lambda stream: opened(stream) + reset(stream)), 20_000),
+    "reset by a window of 0": Flood(_repeated(lambda stream: watching(stream) + window_update(stream, 0)), 20_000),
+    "reset by a window that overflows": Flood(
+        _repeated(lambda stream: watching(stream) + window_update(stream, WINDOW)), 20_000
+    ),
+    "reset by DATA after the end": Flood(
+        _repeated(lambda stream: watching(stream) + frame(Kind.DATA, 0, stream, b"a")), 20_000
+    ),
+    "reset by HEADERS after the end": Flood(_repeated(lambda stream: watching(stream) + opened(stream)), 20_000),
+    "reset by a malformed request": Flood(_repeated(lambda stream: opened(stream, literals(("X", "a")))), 20_000),
+    "DATA after RST_STREAM": Flood(
+        _repeated(lambda _: frame(Kind.DATA, 0, 1, bytes(100)), opened(1) + reset(1)), 50_000
+    ),
+    "CONTINUATION without an end": Flood(_repeated(lambda _: frame(Kind.CONTINUATION, 0, 1, FIELD), BEGUN), 50_000),
+    "empty CONTINUATION": Flood(_repeated(lambda _: frame(Kind.CONTINUATION, 0, 1), BEGUN), 50_000),
+    "large CONTINUATION": Flood(_repeated(lambda _: frame(Kind.CONTINUATION, 0, 1, FIELD * 2000), BEGUN), 1_000),
+    "SETTINGS": Flood(_repeated(lambda _: settings((Setting.ENABLE_PUSH, 0))), 50_000),
+    "SETTINGS, unread": Flood(_repeated(lambda _: settings((Setting.ENABLE_PUSH, 0))), 50_000, reads=False),
+    "SETTINGS of 16 kB": Flood(_repeated(lambda _: settings(*[(Setting.INITIAL_WINDOW_SIZE, 9)] * 2730)), 1_000),
+    "a window that changes, 100 streams": Flood(
+        _repeated(
+            lambda stream: settings((Setting.INITIAL_WINDOW_SIZE, stream)),
+            b"".join(opened(stream, MULTIPLEX) for stream in range(1, 201, 2)),
+        ),
+        20_000,
+    ),
+    "PING": Flood(_repeated(lambda _: frame(Kind.PING, payload=bytes(8))), 50_000),
+    "PING, unread": Flood(_repeated(lambda _: frame(Kind.PING, payload=bytes(8))), 50_000, reads=False),
+    "PRIORITY": Flood(_repeated(lambda stream: frame(Kind.PRIORITY, 0, stream, bytes(4) + b"\1")), 50_000),
+    "unknown frames": Flood(_repeated(lambda _: frame(0xBE, 0, 0, b"a")), 50_000),
+    "empty DATA": Flood(_repeated(lambda _: frame(Kind.DATA, 0, 1), opened(1, MULTIPLEX)), 50_000),
+    "DATA of one byte": Flood(_repeated(lambda _: ONE_BYTE, opened(1, MULTIPLEX)), 50_000),
+    "empty messages": Flood(_repeated(lambda _: frame(Kind.DATA, 0, 1, bytes(5) * 100), opened(1, MULTIPLEX)), 5_000),
+    "WINDOW_UPDATE of 1": Flood(_repeated(lambda _: window_update(0, 1)), 50_000),
+    "answers by WINDOW_UPDATE of 1": Flood(
+        _repeated(lambda _: window_update(1, 1), b"".join(map(asked, range(1, 201, 2)))),
+        20_000,
+        greeting=NO_WINDOW,
+    ),
+    "HPACK bombs": Flood(_repeated(_bomb), 200),
+    "header lists that are too large": Flood(_repeated(_long_list), 500),
+    "a table that is emptied": Flood(
+        _repeated(
+            lambda stream: opened(stream, b"\x20\x3f\xe1\x1f" + header_block("/a") + LARGE_ENTRY) + reset(stream)
+        ),
+        2_000,
+    ),
+    "GOAWAY": Flood(_repeated(lambda _: GOAWAY, opened(1, MULTIPLEX)), 50_000),
+    "requests after GOAWAY": Flood(_repeated(lambda stream: GOAWAY + asked(stream)), 5_000),
+    "unread answers": Flood(_repeated(asked), 1_000, greeting=NO_WINDOW, connections=4),
+    "unread answers on a full socket": Flood(_repeated(asked), 20_000, reads=False),
+    "streams that are left open": Flood(_repeated(lambda stream: opened(stream, MULTIPLEX)), 1_000, connections=8),
+    "half a preface": Flood(_repeated(lambda _: b""), 1, greeting=PREFACE[:10], connections=200),
+    "silence": Flood(_repeated(lambda _: b""), 1, greeting=b"", connections=200),
+    "half a frame": Flood(_repeated(lambda _: b"\0\0\x08\6\0"), 1, connections=200),
+    "half a header block": Flood(_repeated(lambda _: b"", BEGUN), 1, connections=200),
+}
