@@ -291,8 +291,7 @@ async def test_the_work_before_a_request_includes_that_of_other_keys(clock: Cloc
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50)
     lab.fill(key="a")
-    for key in "abbaa":
-        last = lab.enter(request(key=key))
+    last = [lab.enter(request(key=key)) for key in "abbaa"][-1]
     work = lab.admission._queue.work_before(last)  # noqa: SLF001 - nothing else tells it
     each = lab.pace.seconds(last.tokens)
     assert work == pytest.approx(2 / 1.0 * each)  # "a" has the slot, and so gets all of it

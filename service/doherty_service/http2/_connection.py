@@ -6,9 +6,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from doherty_service.http2._metadata import METADATA_BYTES, Fields, NotGrpcError, RefusedCallError, read_head
+from doherty_service.http2._link import Link
+from doherty_service.http2._metadata import METADATA_BYTES, NotGrpcError, RefusedCallError, read_head
 from doherty_service.http2._nghttp2 import (
     NO_ERROR,
     DataReceived,
@@ -22,10 +24,8 @@ from doherty_service.http2._nghttp2 import (
     new_session,
 )
 from doherty_service.http2._peers import peer_name
-from doherty_service.http2._stream import MOST_QUEUED, Stream
-
-if TYPE_CHECKING:
-    from doherty_service.http2._server import Http2Server
+from doherty_service.http2._stream import Stream
+from doherty_service.rpc import Method
 
 _UNACKNOWLEDGED_MS = 10_000
 """A connection is lost if TCP has not acknowledged sent data for this long (Linux only)."""
@@ -40,16 +40,47 @@ _LEAVING = b"leaving."
 """The payload of the ping that follows the first GOAWAY: at its reply, the caller has seen that GOAWAY."""
 
 
-class Connection(asyncio.Protocol):
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What callers may use."""
+
+    message_bytes: int
+    """Bytes of one message."""
+    streams: int
+    """Concurrent calls on one connection."""
+    connections: int
+    """Connections that are accepted."""
+
+
+class Host(Protocol):
+    """The server that a connection belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: Limits
+
+    def admit(self, connection: "Connection") -> bool:
+        """Counts a new connection; returns False if there are too many."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """Records that a connection was closed."""
+        ...
+
+    def flush_soon(self, connection: "Connection") -> None:
+        """Flushes a connection at the end of this turn of the event loop."""
+        ...
+
+    def find(self, path: bytes) -> Method:
+        """Returns the method of a path."""
+        ...
+
+
+class Connection(Link, asyncio.Protocol):
     """One connection. All its methods run on the event loop."""
 
-    def __init__(self, server: "Http2Server") -> None:
-        self.loop = server.loop
-        self.peer = ""
-        """The caller's address, in gRPC's form."""
+    def __init__(self, server: Host) -> None:
+        super().__init__(server.loop, new_session(server.limits.streams, METADATA_BYTES))
         self.streams: dict[int, Stream] = {}
-        self.blocked: set[Stream] = set()
-        """Streams that wait until there is room for more of their data."""
         self.opened = self.heard = self.used = time.monotonic()
         """When it was opened, when the last whole frame came, and when its last stream ended or began."""
         self.lifespan = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - it spreads load
@@ -60,17 +91,10 @@ class Connection(asyncio.Protocol):
         """Whether the caller's SETTINGS have come."""
         self.retired: float | None = None
         """When the first GOAWAY was sent."""
-        self.closed: float | None = None
-        """When the socket was closed, on our side."""
         self._is_final = False
         """Whether the second GOAWAY was sent."""
         self._server = server
-        self._session = new_session(server.limits.streams, METADATA_BYTES)
         self._transport: Any = None
-        self._is_writable = True
-        self._is_dirty = False
-        self._answered: set[Stream] = set()
-        """Streams with a status whose caller has not ended its side."""
 
     # What asyncio calls.
 
@@ -96,11 +120,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stops sending: the socket takes no more."""
-        self._is_writable = False
+        self.is_writable = False
 
     def resume_writing(self) -> None:
         """Continues to send."""
-        self._is_writable = True
+        self.is_writable = True
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -115,18 +139,16 @@ class Connection(asyncio.Protocol):
 
     # What the server and its watch call.
 
-    def flush_soon(self) -> None:
-        """Sends what there is in this turn of the event loop."""
-        if not self._is_dirty:
-            self._is_dirty = True
-            self._server.flush_soon(self)
+    def ask_to_flush(self) -> None:
+        """Asks the server to flush this connection at the end of this turn."""
+        self._server.flush_soon(self)
 
     def flush(self) -> None:
         """Sends what there is, as far as the caller and the socket take it."""
-        self._is_dirty = False
-        if self.closed is not None or not self._is_writable:
+        self.is_dirty = False
+        if self.closed is not None or not self.is_writable:
             return
-        session = self._session
+        session = self.session
         try:
             data = session.data_to_send()
         except (SessionError, MemoryError):
@@ -138,13 +160,13 @@ class Connection(asyncio.Protocol):
             self._handle_events(events)
         if self.blocked and self.closed is None:
             self._make_room()
-        if self._answered and self.closed is None:
+        if self.answered and self.closed is None:
             self._reset_answered()
 
     def ping(self) -> None:
         """Asks the caller for a sign of life."""
         self.pinged = time.monotonic()
-        self._do(self._session.ping)
+        self._do(self.session.ping)
 
     def retire(self) -> None:
         """Asks the caller to make no more calls on this connection. Those that it has made may finish.
@@ -153,14 +175,14 @@ class Connection(asyncio.Protocol):
         """
         if self.retired is None and self.closed is None:
             self.retired = time.monotonic()
-            self._do(self._session.send_shutdown_notice)
-            self._do(self._session.ping, _LEAVING)
+            self._do(self.session.send_shutdown_notice)
+            self._do(self.session.ping, _LEAVING)
 
     def finish(self) -> None:
         """Sends the second GOAWAY. The connection is closed once its streams have ended."""
         if not self._is_final and self.closed is None:
             self._is_final = True
-            self._do(self._session.send_goaway, NO_ERROR)
+            self._do(self.session.send_goaway, NO_ERROR)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -174,89 +196,13 @@ class Connection(asyncio.Protocol):
         self.closed = self.closed or time.monotonic()
         self._transport.abort()
 
-    # What a stream calls.
-
-    def is_behind(self, number: int) -> bool:
-        """Whether a stream should not write more now."""
-        if self.closed is not None:
-            return False
-        return not self._is_writable or self._session.queued_body_size(number) > MOST_QUEUED
-
-    def try_to_send(self, number: int, data: bytes) -> bool:
-        """Sends data of an answer whose headers are sent, unless they might have to wait for the caller."""
-        session = self._session
-        if self.closed is not None or not self._is_writable:
-            return False
-        if session.queued_body_size(number) + len(data) > MOST_QUEUED:
-            return False
-        try:
-            session.send_data(number, data)
-        except SessionError:
-            return False  # as in `_do`
-        if not self._is_dirty:
-            self._is_dirty = True
-            self._server.flush_soon(self)
-        return True
-
-    def holds(self, number: int) -> bool:
-        """Whether a part of a stream's data will not leave with the next flush."""
-        if self.closed is not None or not (queued := self._session.queued_body_size(number)):
-            return False
-        session = self._session
-        return not self._is_writable or queued > min(
-            session.remote_window_size, session.stream_remote_window_size(number)
-        )
-
-    def send_headers(self, number: int, fields: Fields, *, is_last: bool = False) -> None:
-        """Sends the first headers of an answer."""
-        self._do(self._session.send_response, number, fields, end_stream=is_last)
-
-    def send_data(self, number: int, data: bytes) -> None:
-        """Sends data of an answer."""
-        self._do(self._session.send_data, number, data)
-
-    def send_trailers(self, stream: Stream, fields: Fields) -> None:
-        """Sends the end of an answer."""
-        self._do(self._session.send_trailers, stream.number, fields)
-        self.ended(stream)
-
-    def ended(self, stream: Stream) -> None:
-        """Records that an answer has ended. If its caller has not ended its side, the stream is then reset."""
-        if not stream.incoming.is_complete:
-            self._answered.add(stream)
-
-    def reset(self, stream: Stream, code: int) -> None:
-        """Ends a stream without a status."""
-        if not stream.is_over:
-            self._do(self._session.reset_stream, stream.number, code)
-
-    def consume(self, number: int, count: int) -> None:
-        """Lets the caller send `count` more bytes."""
-        self._do(self._session.acknowledge_received_data, count, number)
-
-    def widen(self, number: int, count: int) -> None:
-        """Lets the caller send a long message without waiting for us after each part of it."""
-        self._do(self._session.set_local_window_size, count, stream_id=number)
-
-    def _do(self, action: Callable[..., None], *arguments: Any, **options: Any) -> None:
-        """Lets the session do something for a stream, unless the stream or the session has just ended."""
-        if self.closed is not None:
-            return
-        try:
-            action(*arguments, **options)
-        except SessionError:
-            return  # the event that says so follows
-        if not self._is_dirty:
-            self._is_dirty = True
-            self._server.flush_soon(self)
-
     def _receive(self, data: bytes | memoryview) -> None:
         try:
-            self._session.receive_data(data)
+            self.session.receive_data(data)
         except (SessionError, MemoryError):
             self.close()
             return
-        self._handle_events(self._session.events())
+        self._handle_events(self.session.events())
         self.flush_soon()
 
     def _receive_slices(self, data: memoryview) -> None:
@@ -320,8 +266,8 @@ class Connection(asyncio.Protocol):
         stream = self.streams.pop(number, None)
         if stream is not None:
             self.used = time.monotonic()
-            self._answered.discard(stream)
-            self.blocked.discard(stream)
+            self.answered.discard(number)
+            self.blocked.discard(number)
             stream.close(is_sent=is_sent)
 
     def _close_streams(self) -> None:
@@ -330,8 +276,8 @@ class Connection(asyncio.Protocol):
 
     def _end_session(self) -> None:
         """Sends what the session has left, a GOAWAY for example, and closes the connection."""
-        if self._is_writable:
-            self._transport.write(self._session.data_to_send())
+        if self.is_writable:
+            self._transport.write(self.session.data_to_send())
         self.close()
 
     def _reset_answered(self) -> None:
@@ -339,17 +285,17 @@ class Connection(asyncio.Protocol):
 
         NO_ERROR asks the caller to stop sending without losing the answer (RFC 9113, section 8.1).
         """
-        session = self._session
-        for stream in tuple(self._answered):
-            if stream.incoming.is_complete:
-                self._answered.discard(stream)
-            elif not session.queued_body_size(stream.number) and session.stream_remote_window_size(stream.number) > 0:
-                self._answered.discard(stream)
-                self.reset(stream, NO_ERROR)
+        session = self.session
+        for number in tuple(self.answered):
+            if self.streams[number].incoming.is_complete:
+                self.answered.discard(number)
+            elif not session.queued_body_size(number) and session.stream_remote_window_size(number) > 0:
+                self.answered.discard(number)
+                self.reset(number, NO_ERROR)
 
     def _make_room(self) -> None:
-        for stream in tuple(self.blocked):
-            stream.make_room(self._session.queued_body_size(stream.number))
+        for number in tuple(self.blocked):
+            self.streams[number].make_room(self.session.queued_body_size(number))
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {

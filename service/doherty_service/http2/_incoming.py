@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from doherty_service.http2._link import Link
 from doherty_service.http2._messages import PREFIX, MessageReader
 from doherty_service.http2._nghttp2 import CONNECTION_WINDOW, STREAM_WINDOW
 
 if TYPE_CHECKING:
     import asyncio
-
-    from doherty_service.http2._connection import Connection
 
 
 class Incoming:
@@ -21,13 +20,13 @@ class Incoming:
     callers cannot send what nobody reads.
     """
 
-    __slots__ = ("_connection", "_messages", "_number", "_reader", "_reading", "_unread", "is_complete")
+    __slots__ = ("_link", "_messages", "_number", "_reader", "_reading", "_unread", "is_complete")
 
-    def __init__(self, connection: "Connection", number: int, most_message: int) -> None:
+    def __init__(self, link: Link, number: int, most_message: int) -> None:
         """A message may have `most_message` bytes."""
         self.is_complete = False
         """Whether the caller has ended its side."""
-        self._connection = connection
+        self._link = link
         self._number = number
         self._reader = MessageReader(most_message)
         self._messages: deque[bytes] = deque()
@@ -45,7 +44,7 @@ class Incoming:
         while not self._messages:
             if self.is_complete:
                 return grpc.aio.EOF
-            self._reading = self._connection.loop.create_future()
+            self._reading = self._link.loop.create_future()
             self._let_in()
             try:
                 await self._reading
@@ -97,7 +96,7 @@ class Incoming:
         if not self._messages and self._unread:
             expected = min(self._reader.expected, CONNECTION_WINDOW)
             if expected > STREAM_WINDOW:
-                self._connection.widen(self._number, expected)
+                self._link.widen(self._number, expected)
             self._give_back(self._unread)
 
     def _give_back(self, count: int) -> None:
@@ -105,4 +104,4 @@ class Incoming:
         count = min(count, self._unread)
         if count:
             self._unread -= count
-            self._connection.consume(self._number, count)
+            self._link.consume(self._number, count)

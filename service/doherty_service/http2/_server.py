@@ -3,12 +3,11 @@
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from doherty_service.http2._connection import Connection
+from doherty_service.http2._connection import Connection, Limits
 from doherty_service.http2._timeouts import Timeouts, watch
 from doherty_service.rpc import LatencyInterceptor, Method
 from doherty_service.security import Certificates
@@ -22,18 +21,6 @@ else:
     Handler = grpc.RpcMethodHandler
 
 _BACKLOG = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What callers may use."""
-
-    message_bytes: int
-    """Bytes of one message."""
-    streams: int
-    """Concurrent calls on one connection."""
-    connections: int
-    """Connections that are accepted."""
 
 
 class _CallDetails(NamedTuple):

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from doherty_service._call import Call
 from doherty_service.http2._incoming import Incoming
+from doherty_service.http2._link import MOST_QUEUED, Link
 from doherty_service.http2._messages import PREFIX
 from doherty_service.http2._metadata import (
     OK_TRAILERS,
@@ -25,12 +26,6 @@ from doherty_service.http2._metadata import (
 from doherty_service.http2._nghttp2 import CANCEL
 from doherty_service.rpc import Method
 
-if TYPE_CHECKING:
-    from doherty_service.http2._connection import Connection
-
-MOST_QUEUED: Final = 64 << 10
-"""A write waits while more bytes of its call than this wait to be sent."""
-
 
 class Stream:
     """One call: see `Call` for what handlers use."""
@@ -38,10 +33,10 @@ class Stream:
     __slots__ = (
         "_alarm",
         "_code",
-        "_connection",
         "_ends_at",
         "_has_begun",
         "_has_reply",
+        "_link",
         "_metadata",
         "_queued",
         "_report_closed",
@@ -59,10 +54,10 @@ class Stream:
         "task",
     )
 
-    def __init__(self, connection: "Connection", number: int, most_message: int) -> None:
+    def __init__(self, link: Link, number: int, most_message: int) -> None:
         """A message of the caller may have `most_message` bytes."""
         self.number = number
-        self.incoming = Incoming(connection, number, most_message)
+        self.incoming = Incoming(link, number, most_message)
         self.task: asyncio.Task[None] | None = None
         """The task of the handler."""
         self.left_early = False
@@ -79,7 +74,7 @@ class Stream:
         """The number of queued bytes at which it continues."""
         self._queued = 0
         """How many were queued when this was last checked."""
-        self._connection = connection
+        self._link = link
         self._metadata: Metadata = ()
         self._ends_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -107,7 +102,7 @@ class Stream:
 
     def peer(self) -> str:
         """The caller's address, in gRPC's form."""
-        return self._connection.peer
+        return self._link.peer
 
     def time_remaining(self) -> float | None:
         """The seconds until the caller's deadline, at least 0; None if there is no deadline."""
@@ -146,7 +141,7 @@ class Stream:
         """
         self._check()
         self._put(message)
-        while self._connection.is_behind(self.number):
+        while self._link.is_behind(self.number):
             await self._wait_for_room(MOST_QUEUED)
             self._check()
 
@@ -168,7 +163,7 @@ class Stream:
             return False
         if not self._has_begun:
             self._begin()
-        return self._connection.try_to_send(self.number, PREFIX.pack(0, len(message)) + message)
+        return self._link.try_to_send(self.number, PREFIX.pack(0, len(message)) + message)
 
     def follow_reply(self) -> None:
         """Records that the handler is about to return its only reply."""
@@ -180,7 +175,7 @@ class Stream:
 
     def reset(self) -> None:
         """Ends the call without a status."""
-        self._connection.reset(self, CANCEL)
+        self._reset()
         if self.task is not None:
             self.task.cancel()  # it need not wait until the socket takes the reset
 
@@ -188,7 +183,7 @@ class Stream:
 
     def begin(self, head: Head, method: Method) -> None:
         """Starts the handler in a task."""
-        loop = self._connection.loop
+        loop = self._link.loop
         self._metadata = head.metadata
         if head.timeout is not None:
             self._ends_at = time.monotonic() + head.timeout
@@ -210,7 +205,7 @@ class Stream:
             await self._sent()
         except asyncio.CancelledError:
             if not self.has_ended:
-                self._connection.reset(self, CANCEL)
+                self._reset()
         except BaseException:
             self._end(status_fields(grpc.StatusCode.INTERNAL, "the server failed"))
             raise
@@ -228,7 +223,7 @@ class Stream:
     async def _sent(self) -> None:
         """Waits until everything is sent, or will be sent in this turn of the event loop."""
         try:
-            while self._connection.holds(self.number) and not self.is_over:
+            while self._link.holds(self.number) and not self.is_over:
                 await self._wait_for_room(0)
         except grpc.aio.InternalError:
             self.left_early = self._has_reply
@@ -246,8 +241,8 @@ class Stream:
     def reject(self, error: NotGrpcError) -> None:
         """Answers a request that is not gRPC."""
         self.has_ended = True
-        self._connection.send_headers(self.number, ((b":status", error.status),), is_last=True)
-        self._connection.ended(self)
+        self._link.send_headers(self.number, ((b":status", error.status),), is_last=True)
+        self._follow_answer()
 
     def refuse(self, error: RefusedCallError) -> None:
         """Ends the call with a status of the transport's own; its handler, if any, is cancelled."""
@@ -288,7 +283,7 @@ class Stream:
 
     def _begin(self, metadata: Fields = ()) -> None:
         self._has_begun = True
-        self._connection.send_headers(self.number, (*RESPONSE, *metadata))
+        self._link.send_headers(self.number, (*RESPONSE, *metadata))
 
     def _put(self, message: Any) -> None:
         if self.is_over:
@@ -296,7 +291,7 @@ class Stream:
         if not self._has_begun:
             self._begin()
         data = message if self._serialize is None else self._serialize(message)
-        self._connection.send_data(self.number, PREFIX.pack(0, len(data)) + data)
+        self._link.send_data(self.number, PREFIX.pack(0, len(data)) + data)
 
     def _end(self, trailers: Fields) -> None:
         """Hands the status to the session."""
@@ -305,10 +300,19 @@ class Stream:
         self.has_ended = True
         self._stop_alarm()
         if self._has_begun:
-            self._connection.send_trailers(self, trailers)
+            self._link.send_trailers(self.number, trailers)
         else:
-            self._connection.send_headers(self.number, (*RESPONSE, *trailers), is_last=True)
-            self._connection.ended(self)
+            self._link.send_headers(self.number, (*RESPONSE, *trailers), is_last=True)
+        self._follow_answer()
+
+    def _follow_answer(self) -> None:
+        """Has the stream reset once its answer is sent, if its caller has not ended its side then."""
+        if not self.incoming.is_complete:
+            self._link.answered.add(self.number)
+
+    def _reset(self) -> None:
+        if not self.is_over:
+            self._link.reset(self.number, CANCEL)
 
     def _expire(self) -> None:
         self._end(status_fields(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
@@ -323,11 +327,11 @@ class Stream:
     async def _wait_for_room(self, most_queued: int) -> None:
         """Waits until at most `most_queued` bytes of this call wait to be sent."""
         self._room_at = most_queued
-        room = self._room = self._connection.loop.create_future()
-        self._connection.blocked.add(self)
+        room = self._room = self._link.loop.create_future()
+        self._link.blocked.add(self.number)
         try:
             await room
         finally:
             if self._room is room:  # else a write was given up, and the end of the call waits
                 self._room = None
-                self._connection.blocked.discard(self)
+                self._link.blocked.discard(self.number)

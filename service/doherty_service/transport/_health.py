@@ -48,7 +48,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return _Status(status=self._status)
 
     async def Watch(  # noqa: N802 - gRPC's name
-        self, request: health_pb2.HealthCheckRequest, _: Any
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: Any,  # noqa: ARG002 - gRPC's signature
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """Yields the health of a service and its changes, until the caller leaves or the server shuts down."""
         is_known = _is_known(request.service)
