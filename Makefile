@@ -60,7 +60,7 @@ test-others: .venv/.dev .cache/programs/.made
 		$(patsubst %,--ignore=tests/%,client foreign service faults proxies rollout)
 
 # The tests that start servers, once more on the transport http2. The clients in other languages need a real model.
-SERVED = $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1))
+SERVED = $(or $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1)),$(error no test in $(1) starts a server))
 test-http2-%: export DOHERTY_TEST_TRANSPORT := http2
 
 test-http2-service: .venv/.dev .cache/programs/.made

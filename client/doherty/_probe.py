@@ -1,12 +1,14 @@
 """Asks a server what it expects of TLS: gRPC only says that it ended the connection.
 
-Only the first message of a TLS 1.2 handshake is sent. The server's answer is not encrypted (RFC 5246, 7.4), and shows
-whether it requests a certificate. With TLS 1.3, this would be encrypted.
+The handshake is that of TLS 1.2, in which the server's answer is not encrypted (RFC 5246, 7.4) and shows whether it
+requests a certificate. A server that requires one fails the handshake; one for which it is optional does not.
 """
 
 import asyncio
 import socket
 import ssl
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from doherty._core._obstacle import TlsUse
@@ -21,8 +23,9 @@ _HANDSHAKE: Final = 22
 """Types of records."""
 
 _CERTIFICATE_REQUEST: Final = 13
-_SERVER_HELLO_DONE: Final = 14
-"""Types of handshake messages."""
+"""A type of handshake messages."""
+
+_SHORTEST_WAIT: Final = 0.001
 
 _LONGEST_ANSWER: Final = 1 << 17
 """More bytes than the certificates of a server have."""
@@ -33,65 +36,92 @@ def new_socket(address: "Address") -> socket.socket:
     return socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
 
 
-def probe(connection: socket.socket, address: "Address", seconds: float) -> TlsUse:
-    """Finds out what a server expects of TLS. It may take `seconds` to connect, and for each part of its answer."""
-    answer = b""
-    with connection:
+def probe(connection: socket.socket, address: "Address", seconds: float) -> TlsUse | None:
+    """Finds out within `seconds` what a server expects of TLS; returns None if it gave no answer."""
+    handshake = _Handshake()
+    ends_at = time.monotonic() + seconds
+    with connection, suppress(TimeoutError):
         try:
             connection.settimeout(seconds)
             connection.connect(address)
-            connection.sendall(_first_message())
-            while not _is_complete(answer) and (received := connection.recv(_LONGEST_ANSWER)):
-                answer += received
+            handshake.has_connected = True
+            connection.sendall(handshake.advance(b""))
+            while not handshake.has_ended:
+                connection.settimeout(max(ends_at - time.monotonic(), _SHORTEST_WAIT))
+                connection.sendall(handshake.advance(connection.recv(_LONGEST_ANSWER)))
+        except TimeoutError:
+            raise
         except OSError:
-            pass  # What was received counts.
-    return _read(answer)
+            handshake.has_ended = True
+    return handshake.result()
 
 
-async def probe_async(address: "Address", seconds: float) -> TlsUse:
-    """Does the same on an event loop, in `seconds` together."""
-    answer = b""
+async def probe_async(address: "Address", seconds: float) -> TlsUse | None:
+    """Does the same on an event loop."""
+    handshake = _Handshake()
     writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(_first_message())
-            while not _is_complete(answer) and (received := await reader.read(_LONGEST_ANSWER)):
-                answer += received
-    except OSError:
-        pass  # What was received counts.
-    finally:
-        if writer is not None:
-            writer.transport.abort()
-    return _read(answer)
+    with suppress(TimeoutError):
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection(*address)
+                handshake.has_connected = True
+                writer.write(handshake.advance(b""))
+                while not handshake.has_ended:
+                    writer.write(handshake.advance(await reader.read(_LONGEST_ANSWER)))
+        except TimeoutError:
+            raise
+        except OSError:
+            handshake.has_ended = True
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+    return handshake.result()
 
 
-def _first_message() -> bytes:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The handshake ends before certificates matter.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    outgoing = ssl.MemoryBIO()
-    try:
-        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
-    except ssl.SSLWantReadError:
-        return outgoing.read()
-    raise AssertionError("a handshake needs an answer")
+class _Handshake:
+    """A TLS 1.2 handshake without a certificate, and what the server sent."""
 
+    def __init__(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # The server is not sent anything.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        self.has_connected = False
+        self.has_ended = False
+        """Whether it has succeeded or failed, or the server ended the connection."""
+        self._has_begun = self._has_succeeded = False
+        self._answer = b""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
 
-def _is_complete(answer: bytes) -> bool:
-    """Whether no more of a server's answer has to be read."""
-    if len(answer) >= _LONGEST_ANSWER or (answer and answer[0] != _HANDSHAKE):
-        return True
-    return _SERVER_HELLO_DONE in _messages(answer)
+    def advance(self, received: bytes) -> bytes:
+        """Takes what was received, nothing at the beginning, and returns what is to be sent."""
+        if not received and self._has_begun:
+            self.has_ended = True
+            return b""
+        self._has_begun = True
+        self._answer += received
+        self._incoming.write(received)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.has_ended = len(self._answer) >= _LONGEST_ANSWER
+        except ssl.SSLError:
+            self.has_ended = True
+        else:
+            self.has_ended = self._has_succeeded = True
+        return self._outgoing.read()
 
-
-def _read(answer: bytes) -> TlsUse:
-    if not answer or answer[0] not in (_HANDSHAKE, _ALERT):
-        return TlsUse.NONE
-    return TlsUse.MUTUAL if _CERTIFICATE_REQUEST in _messages(answer) else TlsUse.ENCRYPTION
+    def result(self) -> TlsUse | None:
+        """What the server expects, if it is known."""
+        if not self.has_connected or not (self._answer or self.has_ended):
+            return None
+        if not self._answer or self._answer[0] not in (_HANDSHAKE, _ALERT):
+            return TlsUse.NONE
+        is_refused = self.has_ended and not self._has_succeeded
+        return TlsUse.MUTUAL if is_refused and _CERTIFICATE_REQUEST in _messages(self._answer) else TlsUse.ENCRYPTION
 
 
 def _messages(answer: bytes) -> set[int]:

@@ -91,3 +91,31 @@ def test_nobody_waits_after_wait_ready() -> None:
     with pytest.raises(StopIteration):
         waiting.send(None)
     assert [_chosen(_begin(dispatch)).in_flight for _ in range(3)] == [1, 2, 3]
+
+
+def test_another_call_takes_over_from_one_that_does_not_continue(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    for module in ("_settling", "_balance"):
+        monkeypatch.setattr(f"doherty._core.{module}.monotonic", lambda: now)
+    dispatch = _dispatch(NAME)
+    _chosen(_begin(dispatch))
+    unread, waiting = _begin(dispatch), _begin(dispatch)
+    assert isinstance(next(unread), Send)
+    assert isinstance(next(waiting), Pause)
+    now += 2
+    assert isinstance(waiting.send(WAITED), Send)
+    assert isinstance(waiting.send(None), Pause)
+    target = _chosen(waiting, WAITED)
+    unread.close()
+    assert target.settled
+
+
+def test_a_client_that_has_worked_for_a_second_waits_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("doherty._core._balance.monotonic", lambda: now)
+    dispatch = _dispatch(NAME)
+    target = _chosen(_begin(dispatch))
+    dispatch.targets.worked(target)
+    now += 1.1
+    dispatch.targets.worked(target)
+    assert _chosen(_begin(dispatch)).in_flight == 2

@@ -30,10 +30,10 @@ LARGE_ENTRY = b"\x40" + hpack_integer(1, 7) + b"a" + hpack_integer(4000, 7) + b"
 IN_A_CHUNK = 100
 WINDOW = (1 << 31) - 1
 SEND_SECONDS = 2.0
-"""How long a server may take nothing before the attacker stops to send."""
+"""How long a server may take nothing before the attacker stops sending."""
 
 Frames = Callable[[int], Iterator[bytes]]
-"""Makes what is sent on one connection: so many units, in chunks."""
+"""Makes what is sent on one connection: the given number of units, in chunks."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ async def wait_for_reply(call: "grpc.aio.UnaryUnaryCall[Any, ResultT]") -> Resul
     lacks the message with which `cancel` was called. By that message anyio knows which of its scopes was cancelled.
     """
     ended = asyncio.get_running_loop().create_future()
-    call.add_done_callback(partial(_set_result, ended))
+    # gRPC does not report the end of a call that it could not begin. But the task in which it runs each call ends.
+    running: Any = getattr(call, "_invocation_task", call)
+    running.add_done_callback(partial(_set_result, ended))
     try:
         await ended
     except asyncio.CancelledError:

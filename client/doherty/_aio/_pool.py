@@ -41,7 +41,7 @@ class AsyncPool:
         self.connections: tuple[AsyncConnection, ...]
         self.pauses: set[asyncio.Event]
         self.tasks: Tasks
-        self.probes: dict[Address, asyncio.Task[TlsUse]]
+        self.probes: dict[Address, asyncio.Task[TlsUse | None]]
         """Those that run; all calls that need one share it."""
         if owner is not None:
             self.loop, self.dispatch = owner.loop, Dispatch(settings, owner.dispatch.shared)
@@ -172,7 +172,7 @@ class AsyncPool:
             send.on_metadata(await call.initial_metadata(), await call.trailing_metadata())
         return reply
 
-    def _probe(self, action: AskForTls) -> "asyncio.Task[TlsUse]":
+    def _probe(self, action: AskForTls) -> "asyncio.Task[TlsUse | None]":
         from doherty._probe import probe_async  # noqa: PLC0415 - few calls need it, and it loads ssl
 
         address = action.address

@@ -27,7 +27,7 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
         self._threads: set[asyncio.Future[None]] = set()
-        """For each call in a thread, what is done when the thread has ended it."""
+        """One future per call in a thread. It is done when the thread has finished."""
 
     def start(self, work: Coroutine[Any, Any, ResultT]) -> "asyncio.Task[ResultT]":
         """Starts a task."""

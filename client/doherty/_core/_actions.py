@@ -67,7 +67,10 @@ class FetchKey(NamedTuple):
 
 
 class AskForTls(NamedTuple):
-    """Find out what a server expects of TLS. The result is a TlsUse, or a ClientClosedError."""
+    """Find out what a server expects of TLS. The result is a TlsUse, or a ClientClosedError.
+
+    It is None if the server did not answer in time.
+    """
 
     address: "Address"
     seconds: float

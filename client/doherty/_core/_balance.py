@@ -10,6 +10,9 @@ from doherty._core._channel import is_several
 if TYPE_CHECKING:
     from doherty._core._obstacle import TlsUse
 
+MAX_SETTLING: Final = 1.0
+"""So many seconds after the first answer, all servers behind a target are taken to be connected."""
+
 _FIRST_REST: Final = 0.1
 _LONGEST_REST: Final = 5.0
 
@@ -30,8 +33,10 @@ class Target:
         """What it expects of TLS, where it ended new connections; None if it was not asked."""
         self.settled = not is_several(name)
         """Whether there was enough time to connect to all servers behind it."""
-        self.settling = False
-        """Whether a call is waiting for these connections."""
+        self.settling_until = 0.0
+        """Until when a call waits for these connections, at the latest (`monotonic`); 0 if none does."""
+        self.first_answer: float | None = None
+        """When it first answered (`monotonic`), if it is not settled."""
 
 
 class Targets:
@@ -73,6 +78,10 @@ class Targets:
 
     def worked(self, target: Target) -> None:
         """Records that a target answered."""
+        if not target.settled:
+            now = monotonic()
+            target.first_answer = target.first_answer or now
+            target.settled = now - target.first_answer > MAX_SETTLING
         if target.failures:
             target.failures = 0
             target.tls = None

@@ -214,8 +214,8 @@ class Dispatch:
         if target.tls is None:
             remaining = attempts.remaining()
             seconds = _LONGEST_LOOK if remaining is None else min(remaining, _LONGEST_LOOK)
-            answer: TlsUse | ClientClosedError = yield AskForTls(address, seconds)
-            if isinstance(answer, ClientClosedError):
+            answer: TlsUse | ClientClosedError | None = yield AskForTls(address, seconds)
+            if not isinstance(answer, TlsUse):
                 return obstacle
             target.tls = answer
         if settings.credentials is None:

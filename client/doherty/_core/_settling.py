@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.wrappers_pb2 import StringValue
 
 from doherty._core._actions import Actions, Pause, Send
+from doherty._core._balance import MAX_SETTLING
 
 if TYPE_CHECKING:
     from doherty._core._balance import Target
@@ -19,7 +20,6 @@ HEALTH_REQUEST: Final = StringValue()
 """The request for the health of the whole server: the service with the empty name."""
 
 _MIN_SETTLING: Final = 0.05
-_MAX_SETTLING: Final = 1.0
 
 _LONGEST_CONNECT: Final = 1.0
 """Maximum time to wait for the first connection, in seconds."""
@@ -33,18 +33,20 @@ _SHARE: Final = 4
 
 def settling_seconds(connecting_seconds: float) -> float:
     """Estimates how many seconds after the first connection all servers behind a target are connected."""
-    return min(max(connecting_seconds, _MIN_SETTLING), _MAX_SETTLING)
+    return min(max(connecting_seconds, _MIN_SETTLING), MAX_SETTLING)
 
 
 def settle(target: "Target", attempts: "CallAttempts") -> Actions[None]:
     """Waits until the servers behind a target are connected, at most two seconds. This happens once for each target."""
     while not target.settled:
-        if not target.settling:
-            target.settling = True
+        if monotonic() >= target.settling_until:
+            # A call that nobody reads does not continue. So another one takes over when its time is over.
+            until = target.settling_until = monotonic() + _LONGEST_CONNECT + MAX_SETTLING
             try:
                 yield from _connect(target, attempts)
             finally:
-                target.settling = False
+                if target.settling_until == until:
+                    target.settling_until = 0.0
             target.settled = True
         elif attempts.remaining() == 0:
             return  # gRPC reports the deadline

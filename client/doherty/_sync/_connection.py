@@ -94,7 +94,7 @@ class _Streams:
 
     def __init__(self) -> None:
         self._running: set[Callable[[], None]] = set()
-        """For each of them, what notes its end."""
+        """For each running stream, the callback that records its end."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closing: threading.Event | None = None

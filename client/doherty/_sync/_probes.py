@@ -25,17 +25,24 @@ class Probes:
         self._running: dict[Address, _Probe] = {}
         self._stopped = False
 
-    def ask(self, address: "Address", seconds: float) -> TlsUse | ClientClosedError:
-        """Asks a server, or waits for a thread that does. Returns an error once `stop` was called."""
+    def ask(self, address: "Address", seconds: float) -> TlsUse | ClientClosedError | None:
+        """Asks a server, or waits for a thread that does.
+
+        Returns None if the server gave no answer in time, and an error once `stop` was called.
+        """
         from doherty._probe import new_socket, probe  # noqa: PLC0415 - few calls need it, and it loads ssl
 
         with self._lock:
             if self._stopped:
                 return ClientClosedError("The client was closed.")
             shared = self._running.get(address)
-            asking = shared or self._running.setdefault(address, _Probe(new_socket(address)))
+            if shared is None:
+                try:
+                    asking = self._running[address] = _Probe(new_socket(address))
+                except OSError:  # the process has no descriptor left
+                    return None
         if shared is not None:
-            shared.ended.wait()
+            shared.ended.wait(seconds)
             return shared.answer
         try:
             asking.answer = probe(asking.connection, address, seconds)
@@ -59,5 +66,5 @@ class Probes:
 class _Probe:
     def __init__(self, connection: "socket.socket") -> None:
         self.connection = connection
-        self.answer = TlsUse.NONE
+        self.answer: TlsUse | None = None
         self.ended = threading.Event()

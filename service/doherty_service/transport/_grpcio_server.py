@@ -68,7 +68,7 @@ class GrpcioServer:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def stop(self, grace: float) -> None:
-        """Stops to serve; calls may take up to `grace` seconds to finish."""
+        """Stops serving; calls may take up to `grace` seconds to finish."""
         await self._server.stop(grace)
 
     @staticmethod

@@ -119,5 +119,8 @@ class Port:
 
     async def _start(self, server: RpcServer) -> None:
         await server.start()
+        if self._is_withdrawn:  # the server began to drain in the meantime
+            server.stop_listening()
+            return
         self.is_open = True
         log_event("listening", address=self.address, engine=self._settings.engine)

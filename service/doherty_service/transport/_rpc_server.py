@@ -39,7 +39,7 @@ class RpcServer(Protocol):
         ...
 
     def stop_listening(self) -> None:
-        """Accepts no more connections. Those that there are continue."""
+        """Accepts no more connections. Existing connections continue."""
         ...
 
     def retire(self) -> None:
@@ -51,7 +51,7 @@ class RpcServer(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Stops to serve; calls may take up to `grace` seconds to finish."""
+        """Stops serving; calls may take up to `grace` seconds to finish."""
         ...
 
     def count_connections(self) -> int:
