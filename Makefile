@@ -53,13 +53,14 @@ test-service: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/service
 
 test-faults: .venv/.dev .cache/programs/.made
-	@$(BIN)/pytest --quiet -m 'not model and not slow and not rollout' tests/faults tests/proxies tests/rollout
+	@$(BIN)/pytest --quiet -m 'not model and not slow and not rollout and not browser' tests/faults tests/proxies tests/rollout
 
 test-others: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=examples \
 		$(patsubst %,--ignore=tests/%,client foreign service faults proxies rollout)
 
-# The tests that start servers, once more on the transport http2. The clients in other languages need a real model.
+# The tests that start servers, once more on the transport http2, without those of the pages, which show the default
+# transport. The clients in other languages need a real model.
 SERVED = $(or $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1)),$(error no test in $(1) starts a server))
 test-http2-%: export DOHERTY_TEST_TRANSPORT := http2
 
@@ -67,7 +68,7 @@ test-http2-service: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/faults tests/service)
 
 test-http2-client: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow' $(call SERVED,tests/client tests/contract)
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(filter-out %/test_pages.py,$(call SERVED,tests/client tests/contract))
 	@$(BIN)/pytest --quiet tests/foreign/test_clients.py
 
 test-slow: .venv/.dev .cache/image/.made

@@ -34,5 +34,5 @@ def _unharmed(transport: str) -> Iterator[ServerProcess]:
     with start_server(*FLAGS, *ON_BOTH, transport) as server:
         yield server
         errors = [line for line in server.read() if line.get("level") == "error" or "Traceback" in str(line)]
-        assert not errors, errors
+        assert not errors, "\n".join(map(str, errors))
         assert server.stop() == 0

@@ -28,7 +28,7 @@ def server() -> Iterator[ServerProcess]:
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         yield server
         errors = [line for line in server.read() if line.get("level") == "error" or "Traceback" in str(line)]
-        assert not errors, errors
+        assert not errors, "\n".join(map(str, errors))
         assert server.stop() == 0
 
 

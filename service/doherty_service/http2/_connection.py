@@ -6,32 +6,38 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from doherty_service.http2._link import Link
 from doherty_service.http2._metadata import METADATA_BYTES, NotGrpcError, RefusedCallError, read_head
 from doherty_service.http2._nghttp2 import (
+    CANCEL,
     NO_ERROR,
     DataReceived,
+    FloodError,
     PingAcknowledged,
     RequestReceived,
     RequestTrailersReceived,
     SessionEnded,
     SessionError,
-    SettingsReceived,
+    SettingsAcknowledged,
     StreamClosed,
     new_session,
 )
 from doherty_service.http2._peers import peer_name
 from doherty_service.http2._stream import Stream
 from doherty_service.rpc import Method
+from doherty_service.telemetry import awake
 
 _UNACKNOWLEDGED_MS = 10_000
 """A connection is lost if TCP has not acknowledged sent data for this long (Linux only)."""
 
-_SLICE_BYTES = 32 << 10
-"""The bytes of a connection that are handled in one turn of the event loop: at most some 200 calls."""
+_PIECE_BYTES = 2 << 10
+_TURN_SECONDS = 0.005
+"""Received bytes are handled in pieces, for this long in one turn of the event loop: few bytes may decode to many."""
 
 _JITTER = 0.1
 """Ages differ, so that clients that connected together do not reconnect together."""
@@ -75,6 +81,10 @@ class Host(Protocol):
         ...
 
 
+_GOAWAY = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b"
+"""A GOAWAY frame with ENHANCE_YOUR_CALM, which leaves open what calls were processed."""
+
+
 class Connection(Link, asyncio.Protocol):
     """One connection. All its methods run on the event loop."""
 
@@ -88,7 +98,7 @@ class Connection(Link, asyncio.Protocol):
         self.pinged: float | None = None
         """When the unanswered ping was sent."""
         self.greeted = False
-        """Whether the caller's SETTINGS have come."""
+        """Whether the caller has sent its SETTINGS and acknowledged ours."""
         self.retired: float | None = None
         """When the first GOAWAY was sent."""
         self._is_final = False
@@ -131,11 +141,10 @@ class Connection(Link, asyncio.Protocol):
         """Handles what came from the caller, and lets others have their turn after each slice of it."""
         if self.closed is not None:
             return
-        if len(data) <= _SLICE_BYTES:
+        if len(data) <= _PIECE_BYTES:
             self._receive(data)
         else:
-            self._transport.pause_reading()
-            self._receive_slices(memoryview(data))
+            self._receive_pieces(memoryview(data))
 
     # What the server and its watch call.
 
@@ -162,6 +171,11 @@ class Connection(Link, asyncio.Protocol):
             self._make_room()
         if self.answered and self.closed is None:
             self._reset_answered()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a part of what was written has not reached the socket."""
+        return self.closed is None and (self.is_dirty or self._transport.get_write_buffer_size() > 0)
 
     def ping(self) -> None:
         """Asks the caller for a sign of life."""
@@ -197,34 +211,48 @@ class Connection(Link, asyncio.Protocol):
         self._transport.abort()
 
     def _receive(self, data: bytes | memoryview) -> None:
+        self.frames.follow(data)
         try:
             self.session.receive_data(data)
-        except (SessionError, MemoryError):
+        except (SessionError, MemoryError) as error:
+            if isinstance(error, FloodError):
+                self._transport.write(_GOAWAY)  # the session cannot do it any more
             self.close()
             return
         self._handle_events(self.session.events())
+        if self.postponed:
+            self._reset_postponed()
         self.flush_soon()
 
-    def _receive_slices(self, data: memoryview) -> None:
-        if self.closed is not None:
-            return
-        self._receive(data[:_SLICE_BYTES])
-        if len(data) > _SLICE_BYTES:
-            self.loop.call_soon(self._receive_slices, data[_SLICE_BYTES:])
-        elif self.closed is None:
+    def _receive_pieces(self, data: memoryview, *, is_paused: bool = False) -> None:
+        ends_at = time.monotonic() + _TURN_SECONDS
+        while data and self.closed is None:
+            if time.monotonic() > ends_at:
+                if not is_paused:
+                    self._transport.pause_reading()
+                self.loop.call_soon(partial(self._receive_pieces, data, is_paused=True))
+                return
+            self._receive(data[:_PIECE_BYTES])
+            data = data[_PIECE_BYTES:]
+        if is_paused and self.closed is None:
             self._transport.resume_reading()
+
+    def _reset_postponed(self) -> None:
+        for number, code in tuple(self.postponed.items()):
+            if not self.frames.is_within_data(number):
+                del self.postponed[number]
+                self.reset(number, code)
 
     def _handle_events(self, events: list[Any]) -> None:
         if not events:
             return
         self.heard = time.monotonic()
-        if type(events[-1]) is SessionEnded:
-            self._end_session()
-            return
         for event in events:
             handle = _HANDLERS.get(type(event))
             if handle is not None:
                 handle(self, event)
+        if type(events[-1]) is SessionEnded:
+            self._end_session()
 
     def _on_request(self, event: RequestReceived) -> None:
         self.used = time.monotonic()
@@ -259,14 +287,15 @@ class Connection(Link, asyncio.Protocol):
         if event.opaque_data == _LEAVING:
             self.finish()
 
-    def _on_settings(self, _: SettingsReceived) -> None:
+    def _on_settings_acknowledged(self, _: SettingsAcknowledged) -> None:
         self.greeted = True
 
     def _close_stream(self, number: int, *, is_sent: bool) -> None:
         stream = self.streams.pop(number, None)
         if stream is not None:
             self.used = time.monotonic()
-            self.answered.discard(number)
+            self.answered.pop(number, None)
+            self.postponed.pop(number, None)
             self.blocked.discard(number)
             stream.close(is_sent=is_sent)
 
@@ -276,8 +305,9 @@ class Connection(Link, asyncio.Protocol):
 
     def _end_session(self) -> None:
         """Sends what the session has left, a GOAWAY for example, and closes the connection."""
-        if self.is_writable:
-            self._transport.write(self.session.data_to_send())
+        if self.is_writable and self.closed is None:
+            with suppress(SessionError, MemoryError):  # the connection is closed in any case
+                self._transport.write(self.session.data_to_send())
         self.close()
 
     def _reset_answered(self) -> None:
@@ -285,13 +315,20 @@ class Connection(Link, asyncio.Protocol):
 
         NO_ERROR asks the caller to stop sending without losing the answer (RFC 9113, section 8.1).
         """
-        session = self.session
         for number in tuple(self.answered):
-            if self.streams[number].incoming.is_complete:
-                self.answered.discard(number)
-            elif not session.queued_body_size(number) and session.stream_remote_window_size(number) > 0:
-                self.answered.discard(number)
+            stream = self.streams[number]
+            if stream.incoming.is_complete:
+                del self.answered[number]
+            elif not self.session.queued_body_size(number) and not (stream.has_begun and self.keeps_trailers(number)):
+                del self.answered[number]
                 self.reset(number, NO_ERROR)
+
+    def reset_unread(self, seconds: float) -> None:
+        """Resets streams whose caller neither ends its side nor reads the answer, after this time."""
+        for number, since in tuple(self.answered.items()):
+            if awake.seconds_since(since) > seconds:
+                del self.answered[number]
+                self.reset(number, CANCEL)
 
     def _make_room(self) -> None:
         for number in tuple(self.blocked):
@@ -304,6 +341,6 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     RequestTrailersReceived: Connection._on_request_trailers,  # noqa: SLF001
     StreamClosed: Connection._on_stream_closed,  # noqa: SLF001
     PingAcknowledged: Connection._on_ping_acknowledged,  # noqa: SLF001
-    SettingsReceived: Connection._on_settings,  # noqa: SLF001
+    SettingsAcknowledged: Connection._on_settings_acknowledged,  # noqa: SLF001
 }
 """Events without a handler need none: after each batch of events, what has room in the windows is sent."""

@@ -1,10 +1,12 @@
 """The sending half of a connection, which its streams use."""
 
 import asyncio
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
+from doherty_service.http2._frames import FrameTracker
 from doherty_service.http2._metadata import Fields
 from doherty_service.http2._nghttp2 import Session, SessionError
 
@@ -22,8 +24,11 @@ class Link:
         """The caller's address, in gRPC's form."""
         self.blocked: set[int] = set()
         """Streams that wait until there is room for more of their data."""
-        self.answered: set[int] = set()
-        """Streams whose status was handed to the session before their caller had ended its side."""
+        self.answered: dict[int, float] = {}
+        """Streams whose status was handed to the session before their caller had ended its side, and when that was."""
+        self.postponed: dict[int, int] = {}
+        """Streams that will be reset, with the error code."""
+        self.frames = FrameTracker()
         self.closed: float | None = None
         """When the socket was closed, on our side."""
         self.is_writable = True
@@ -36,6 +41,10 @@ class Link:
         if not self.is_dirty:
             self.is_dirty = True
             self.ask_to_flush()
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Closes the connection without sending what is left."""
 
     @abstractmethod
     def ask_to_flush(self) -> None:
@@ -63,12 +72,25 @@ class Link:
 
     def holds(self, number: int) -> bool:
         """Whether a part of a stream's data will not leave with the next flush."""
-        if self.closed is not None or not (queued := self.session.queued_body_size(number)):
+        if self.closed is not None:
             return False
         session = self.session
-        return not self.is_writable or queued > min(
-            session.remote_window_size, session.stream_remote_window_size(number)
-        )
+        queued = session.queued_body_size(number)
+        if queued and not self.is_writable:
+            return True
+        # What other streams have queued may leave first.
+        return session.queued_body_size() > session.remote_window_size or self._window(number) <= queued
+
+    def keeps_trailers(self, number: int) -> bool:
+        """Whether the end of an answer that has begun cannot leave, because the caller has closed its windows."""
+        return self._window(number) <= 0
+
+    def _window(self, number: int) -> int:
+        """How many bytes of a stream the caller takes now. libnghttp2 sends not even trailers if it takes none."""
+        try:
+            return min(self.session.remote_window_size, self.session.stream_remote_window_size(number))
+        except SessionError:
+            return sys.maxsize  # the stream is closed, and the event that says so follows
 
     def send_headers(self, number: int, fields: Fields, *, is_last: bool = False) -> None:
         """Sends the first headers of an answer."""
@@ -83,8 +105,11 @@ class Link:
         self._do(self.session.send_trailers, number, fields)
 
     def reset(self, number: int, code: int) -> None:
-        """Ends a stream without a status."""
-        self._do(self.session.reset_stream, number, code)
+        """Ends a stream without a status, once no DATA frame of it is received in part."""
+        if self.frames.is_within_data(number):
+            self.postponed[number] = code
+        else:
+            self._do(self.session.reset_stream, number, code)
 
     def consume(self, number: int, count: int) -> None:
         """Lets the caller send `count` more bytes."""
@@ -102,4 +127,7 @@ class Link:
             action(*arguments, **options)
         except SessionError:
             return  # the event that says so follows
+        except MemoryError:
+            self.abort()
+            return
         self.flush_soon()

@@ -9,12 +9,13 @@ from typing import Final
 from ngh2 import (
     Configuration,
     DataReceived,
+    DenialOfServiceError,
     NGH2Error,
     PingAcknowledged,
     RequestReceived,
     Role,
     Setting,
-    SettingsReceived,
+    SettingsAcknowledged,
     StreamClosed,
 )
 from ngh2 import Connection as Session
@@ -27,16 +28,20 @@ __all__ = [
     "NO_ERROR",
     "STREAM_WINDOW",
     "DataReceived",
+    "FloodError",
     "PingAcknowledged",
     "RequestReceived",
     "RequestTrailersReceived",
     "Session",
     "SessionEnded",
     "SessionError",
-    "SettingsReceived",
+    "SettingsAcknowledged",
     "StreamClosed",
     "new_session",
 ]
+
+FloodError = DenialOfServiceError
+"""Bytes after which there is no session, because they cost too much."""
 
 SessionError = NGH2Error
 """A call that the state of the session or of a stream does not allow, or bytes after which there is no session."""

@@ -11,6 +11,7 @@ from doherty_service.http2._connection import Connection, Limits
 from doherty_service.http2._timeouts import Timeouts, watch
 from doherty_service.rpc import LatencyInterceptor, Method
 from doherty_service.security import Certificates
+from doherty_service.telemetry import log_error
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +22,8 @@ else:
     Handler = grpc.RpcMethodHandler
 
 _BACKLOG = 1024
+
+_SENT_CHECK_SECONDS = 0.01
 
 
 class _CallDetails(NamedTuple):
@@ -113,8 +116,12 @@ class Http2Server:
     async def replies_sent(self, timeout: float) -> None:  # noqa: ASYNC109 - it returns at the timeout, without an error
         """Waits until the calls that are open now have ended, at most for `timeout` seconds."""
         streams = [stream for connection in self.connections for stream in connection.streams.values()]
+        ends_at = self.loop.time() + timeout
         if tasks := [stream.task for stream in streams if stream.task is not None]:
             await asyncio.wait(tasks, timeout=timeout)
+        # The socket may not have taken everything yet.
+        while any(each.has_unsent for each in self.connections) and self.loop.time() < ends_at:  # noqa: ASYNC110 - polls
+            await asyncio.sleep(_SENT_CHECK_SECONDS)
 
     def count_connections(self) -> int:
         """Returns the number of open connections. Thread-safe."""
@@ -155,4 +162,8 @@ class Http2Server:
         unflushed: Sequence[Connection]
         unflushed, self._unflushed = self._unflushed, []
         for connection in unflushed:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - it must not stop the other connections
+                log_error("connection_failed", cause=error)
+                connection.abort()

@@ -26,6 +26,9 @@ from doherty_service.http2._metadata import (
 from doherty_service.http2._nghttp2 import CANCEL
 from doherty_service.rpc import Method
 
+_READ_SHARE = 8
+"""A caller reads, and does not stall, if it takes this part of what is queued, or `MOST_QUEUED`."""
+
 
 class Stream:
     """One call: see `Call` for what handlers use."""
@@ -34,7 +37,6 @@ class Stream:
         "_alarm",
         "_code",
         "_ends_at",
-        "_has_begun",
         "_has_reply",
         "_link",
         "_metadata",
@@ -45,6 +47,7 @@ class Stream:
         "_room_at",
         "_serialize",
         "_trailing",
+        "has_begun",
         "has_ended",
         "incoming",
         "is_over",
@@ -64,6 +67,8 @@ class Stream:
         """Whether the caller left before the connection had taken the only reply."""
         self.is_over = False
         """Whether the stream is closed: nothing more can be sent or received."""
+        self.has_begun = False
+        """Whether the initial metadata were handed to the session."""
         self.has_ended = False
         """Whether the status was handed to the session."""
         self.last_read = 0.0
@@ -73,12 +78,11 @@ class Stream:
         self._room_at = 0
         """The number of queued bytes at which it continues."""
         self._queued = 0
-        """How many were queued when this was last checked."""
+        """How many were queued when the caller was last seen to read."""
         self._link = link
         self._metadata: Metadata = ()
         self._ends_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._has_begun = False
         self._serialize: Callable[[Any], bytes] | None = None
         """Makes bytes of the handler's messages; None if they are bytes already."""
         self._has_reply = False
@@ -130,7 +134,7 @@ class Stream:
     async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Sends the initial metadata before the first message."""
         self._check()
-        if not self._has_begun:
+        if not self.has_begun:
             self._begin(encode_metadata(metadata))
 
     async def write(self, message: Any) -> None:
@@ -161,7 +165,7 @@ class Stream:
         """Sends a message, unless it would have to wait for the caller to read."""
         if self.is_over or self.has_ended:
             return False
-        if not self._has_begun:
+        if not self.has_begun:
             self._begin()
         return self._link.try_to_send(self.number, PREFIX.pack(0, len(message)) + message)
 
@@ -204,7 +208,10 @@ class Stream:
             self._report_sent()
             await self._sent()
         except asyncio.CancelledError:
-            if not self.has_ended:
+            if self.has_ended:  # at its deadline, or because the transport refused it
+                self._report_sent()
+                await self._sent()
+            else:
                 self._reset()
         except BaseException:
             self._end(status_fields(grpc.StatusCode.INTERNAL, "the server failed"))
@@ -223,7 +230,7 @@ class Stream:
     async def _sent(self) -> None:
         """Waits until everything is sent, or will be sent in this turn of the event loop."""
         try:
-            while self._link.holds(self.number) and not self.is_over:
+            while self.has_begun and not self.is_over and self._link.holds(self.number):
                 await self._wait_for_room(0)
         except grpc.aio.InternalError:
             self.left_early = self._has_reply
@@ -271,9 +278,11 @@ class Stream:
 
     def make_room(self, queued: int) -> None:
         """Continues a write, or the end of the call, if few enough bytes are still queued."""
-        if queued < self._queued:
+        if queued > self._queued:
+            self._queued = queued
+        elif queued < self._queued - min(self._queued // _READ_SHARE, MOST_QUEUED):
             self.last_read = time.monotonic()
-        self._queued = queued
+            self._queued = queued
         if queued <= self._room_at and self._room is not None and not self._room.done():
             self._room.set_result(None)
 
@@ -282,13 +291,13 @@ class Stream:
             raise grpc.aio.InternalError("the call is over")
 
     def _begin(self, metadata: Fields = ()) -> None:
-        self._has_begun = True
+        self.has_begun = True
         self._link.send_headers(self.number, (*RESPONSE, *metadata))
 
     def _put(self, message: Any) -> None:
         if self.is_over:
             return
-        if not self._has_begun:
+        if not self.has_begun:
             self._begin()
         data = message if self._serialize is None else self._serialize(message)
         self._link.send_data(self.number, PREFIX.pack(0, len(data)) + data)
@@ -299,7 +308,7 @@ class Stream:
             return
         self.has_ended = True
         self._stop_alarm()
-        if self._has_begun:
+        if self.has_begun:
             self._link.send_trailers(self.number, trailers)
         else:
             self._link.send_headers(self.number, (*RESPONSE, *trailers), is_last=True)
@@ -308,7 +317,7 @@ class Stream:
     def _follow_answer(self) -> None:
         """Has the stream reset once its answer is sent, if its caller has not ended its side then."""
         if not self.incoming.is_complete:
-            self._link.answered.add(self.number)
+            self._link.answered[self.number] = time.monotonic()
 
     def _reset(self) -> None:
         if not self.is_over:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from doherty_service.telemetry import awake
+from doherty_service.telemetry import awake, log_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,7 +24,7 @@ class Timeouts:
     age: float
     """At this age, it accepts no more calls; 0 means never."""
     handshake: float = 10.0
-    """From the connection to its SETTINGS frame; the same again for TLS."""
+    """From the connection to its acknowledgement of our SETTINGS; the same again for TLS."""
     quiet: float = 30.0
     """After this time without a frame from the caller, it is sent a ping."""
     reply: float = 10.0
@@ -36,7 +36,11 @@ async def watch(connections: "Collection[Connection]", timeouts: Timeouts) -> No
     while True:
         await asyncio.sleep(_CHECK_SECONDS)
         for connection in tuple(connections):
-            _check(connection, timeouts)
+            try:
+                _check(connection, timeouts)
+            except Exception as error:  # noqa: BLE001 - it must not end the timeouts of other connections
+                log_error("connection_failed", cause=error)
+                connection.abort()
 
 
 def _check(connection: "Connection", timeouts: Timeouts) -> None:
@@ -50,6 +54,7 @@ def _check(connection: "Connection", timeouts: Timeouts) -> None:
         if since(connection.opened) > timeouts.handshake:
             connection.close()
         return
+    connection.reset_unread(timeouts.reply)
     if since(connection.heard) > timeouts.quiet:
         connection.ping()
     if connection.retired is not None:
