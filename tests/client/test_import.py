@@ -45,4 +45,4 @@ def test_importing_the_clients_takes_about_twice_the_time_of_grpc() -> None:
         for statement, seconds in costs.items():
             seconds.append(float(_python(MEASURE.format(statement))))
     grpc, doherty = (min(seconds) for seconds in costs.values())
-    assert doherty < 2.5 * grpc  # 1.7 to 2.1, depending on what else runs on the machine
+    assert doherty < 3 * grpc  # 1.7 to 2.5, depending on what else runs on the machine
