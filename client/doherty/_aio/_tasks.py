@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import types
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ _END_TIMEOUT: Final = 5.0
 """The most seconds to wait for tasks that were cancelled: a thread cannot be cancelled, and gRPC may be busy."""
 
 _GRPC: Final = str(Path(grpc.aio.__file__).parent)
+
+_SHARED: Final = (type, types.ModuleType, types.FunctionType)
+"""What leads from a coroutine to objects that are not its own."""
 
 _HOPS: Final = 4
 """From the coroutine of a task of gRPC over its call to its channel."""
@@ -61,29 +65,35 @@ class Tasks:
 
     async def end(self, channels: "Iterable[grpc.aio.Channel]") -> None:
         """Cancels the tasks, and returns when they and the tasks of channels that were closed have ended."""
-        for task in self._running:
+        this = asyncio.current_task()  # a key's callable may close the client
+        running = self._running - {this}
+        for task in running:
             task.cancel()
-        ending = {*self._running, *self._threads}.union(*map(_tasks_of_grpc, channels)) - {asyncio.current_task()}
+        ending = {*running, *self._threads, *_tasks_of_grpc(channels)} - {this}
         if ending:
             await asyncio.wait(ending, timeout=_END_TIMEOUT)
 
 
-def _tasks_of_grpc(channel: "grpc.aio.Channel") -> "set[asyncio.Task[Any]]":
-    """The tasks that gRPC runs for a channel.
+def _tasks_of_grpc(channels: "Iterable[grpc.aio.Channel]") -> "set[asyncio.Task[Any]]":
+    """The tasks that gRPC runs for some channels.
 
     It has no list of them, and ends them some milliseconds after their calls. So they are found by what their
     coroutines refer to.
     """
-    core = vars(channel).get("_channel")
-    return {task for task in asyncio.all_tasks() if core is not None and _refers_to(task.get_coro(), core)}
+    cores = {id(core) for channel in channels if (core := getattr(channel, "_channel", None)) is not None}
+    return {task for task in asyncio.all_tasks() if _refers_to(task.get_coro(), cores)}
 
 
-def _refers_to(coroutine: object, core: object) -> bool:
+def _refers_to(coroutine: object, cores: set[int]) -> bool:
+    """Whether a coroutine of gRPC refers to one of the objects with these ids."""
     if inspect.iscoroutine(coroutine) and not coroutine.cr_code.co_filename.startswith(_GRPC):
         return False
     objects: list[object] = [coroutine]
+    seen: set[int] = set()
     for _ in range(_HOPS):
-        objects = gc.get_referents(*objects)
-        if any(found is core for found in objects):
+        found = gc.get_referents(*objects)
+        if any(id(each) in cores for each in found):
             return True
+        objects = [each for each in found if id(each) not in seen and not isinstance(each, _SHARED)]
+        seen.update(map(id, objects))
     return False
