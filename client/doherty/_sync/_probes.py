@@ -36,11 +36,10 @@ class Probes:
             if self._stopped:
                 return ClientClosedError("The client was closed.")
             shared = self._running.get(address)
-            if shared is None:
-                try:
-                    asking = self._running[address] = _Probe(new_socket(address))
-                except OSError:  # the process has no descriptor left
-                    return None
+            try:
+                asking = shared or self._running.setdefault(address, _Probe(new_socket(address)))
+            except OSError:  # the process has no descriptor left
+                return None
         if shared is not None:
             shared.ended.wait(seconds)
             return shared.answer
