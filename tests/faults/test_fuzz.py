@@ -13,6 +13,7 @@ from support.server import ServerProcess, start_server
 from support.transports import TRANSPORT
 
 QUICK = ("--engine", "synthetic", "-o", "tokens_per_second=0", "-o", "context_tokens=2048", "--max-output-tokens", "24")
+INPUTS = 1000
 MODEL = ("-o", "context_tokens=512", "--max-output-tokens", "4")
 
 
@@ -29,8 +30,8 @@ def attacked(*flags: str) -> Iterator[tuple[ServerProcess, Attack]]:
 
 def test_no_input_breaks_the_server() -> None:
     with attacked(*QUICK) as (server, attacking):
-        bombard(attacking, inputs(offered(server.target)), 1000, 0)
-    assert attacking.statuses.total() == 2000
+        bombard(attacking, inputs(offered(server.target)), INPUTS, 0)
+    assert attacking.statuses.total() == INPUTS
     assert attacking.statuses["OK"] > 200  # it is no fuzzing of the parser alone
 
 
