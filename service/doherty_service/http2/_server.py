@@ -1,7 +1,6 @@
 """A gRPC server on our own HTTP/2 transport: handlers, sockets, limits and the life of connections."""
 
 import asyncio
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,11 +8,13 @@ import grpc
 
 from doherty_service.http2._connection import Connection, Limits
 from doherty_service.http2._timeouts import Timeouts, watch
+from doherty_service.process import bind_all
 from doherty_service.rpc import LatencyInterceptor, Method
 from doherty_service.security import Certificates
 from doherty_service.telemetry import log_error
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     # Generic for type checkers only.
@@ -65,18 +66,7 @@ class Http2Server:
             OSError: The address cannot be bound.
         """
         self._tls = None if certificates is None else certificates.ssl_context()
-        host, _, port_text = address.rpartition(":")
-        port = int(port_text)
-        for family, kind, protocol, _, resolved in socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            listener = socket.socket(family, kind, protocol)
-            self._sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:  # [::] means all addresses, also those of IPv4
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            listener.bind((resolved[0], port, *resolved[2:]))
-            port = listener.getsockname()[1]
+        self._sockets, port = bind_all(address)
         return port
 
     async def start(self) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from doherty_engine import EngineSetupError
+from doherty_service.process import Resolved, bind_all, bind_socket, resolve
 
 _CHECK_SECONDS = 0.4
 _CLOSED_CHECKS = 2
@@ -26,7 +26,7 @@ async def watch_port(address: str, is_open: Callable[[], bool]) -> None:
         TransportLostError: Nothing has listened for about a second.
     """
     host, _, port = address.rpartition(":")
-    addresses = _resolve(host.strip("[]"), int(port))  # only once, because a DNS query would block the event loop
+    addresses = resolve(host.strip("[]"), int(port))  # only once, because a DNS query would block the event loop
     closed = 0
     while closed < _CLOSED_CHECKS:
         await asyncio.sleep(_CHECK_SECONDS)
@@ -43,20 +43,11 @@ def reserve(address: str) -> tuple[str, list[socket.socket]]:
     Raises:
         EngineSetupError: The address cannot be bound.
     """
-    host, _, text = address.rpartition(":")
-    port, reserved = int(text), []
     try:
-        for family, kind, protocol, resolved in _resolve(host.strip("[]"), port):
-            sock = socket.socket(family, kind, protocol)
-            reserved.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((resolved[0], port, *resolved[2:]))
-            port = sock.getsockname()[1]
+        reserved, port = bind_all(address)
     except OSError as error:
-        for sock in reserved:
-            sock.close()
         raise EngineSetupError(f"Cannot listen on {address}: {error.strerror}.") from error
-    return f"{host}:{port}", reserved
+    return f"{address.rpartition(':')[0]}:{port}", reserved
 
 
 def try_to_bind(host: str, port: int) -> None:
@@ -65,31 +56,15 @@ def try_to_bind(host: str, port: int) -> None:
     Raises:
         OSError: The address cannot be bound.
     """
-    for address in _resolve(host, port):
-        _bind(address)
+    for resolved in resolve(host, port):
+        bind_socket(resolved).close()
 
 
-_Address = tuple[socket.AddressFamily, socket.SocketKind, int, Any]
-
-
-def _resolve(host: str, port: int) -> list[_Address]:
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in infos]
-
-
-def _is_taken(addresses: list[_Address]) -> bool:
+def _is_taken(addresses: list[Resolved]) -> bool:
     """Whether something listens on one of the addresses."""
     try:
-        for address in addresses:
-            _bind(address)
+        for resolved in addresses:
+            bind_socket(resolved).close()
     except OSError:
         return True
     return False
-
-
-def _bind(resolved: _Address) -> None:
-    family, kind, protocol, address = resolved
-    with socket.socket(family, kind, protocol) as probe:
-        # With this option, only a listening socket prevents the bind, not connections that were accepted before.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
