@@ -96,7 +96,7 @@ class Dispatch:
         Raises:
             ForkError: Another process did, and this one was forked from it.
         """
-        if self.shared.pid != os.getpid() and self.shared.pid is not None:
+        if not self.is_of_this_process():
             raise ForkError(
                 "The client was used before the process was forked, and a fork has no connections: make a client in "
                 "each process."

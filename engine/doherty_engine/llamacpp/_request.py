@@ -53,8 +53,6 @@ class LlamaCppRequest:
         self._has_prompt_turn = False
         self._prompt_left = 0
         """The tokens of the prompt that are left for further pieces."""
-        self._has_piece = False
-        """Whether a piece of the prompt was computed."""
         self._is_whole = False
         """Whether the rest of the prompt is computed in one piece, because llama.cpp has lost an earlier piece."""
         self._claim = Claim(request.cache_salt, self._submitted_at, 0)
@@ -144,11 +142,13 @@ class LlamaCppRequest:
                 if not self._has_prompt_turn:
                     answer.end_at_time_limit()  # or it was aborted
                     return
-                self._has_piece = True
-                self._prompt_left = 0 if self._is_whole else max(0, self._prompt_left - BATCH_TOKENS)
-                piece = list(tokens[: len(tokens) - self._prompt_left])
-                most_tokens = {"n_predict": 0} if self._prompt_left else {}
+                left = self._prompt_left = 0 if self._is_whole else max(0, self._prompt_left - BATCH_TOKENS)
+                piece = list(tokens[: len(tokens) - left])
+                most_tokens = {"n_predict": 0} if left else {}
                 self._complete(answer, {**fields, **most_tokens, "prompt": piece, "cache_prompt": True})
+                # llama.cpp empties idle slots when the KV cache is full, also one that waits for its next piece. A
+                # prompt that loses its beginning again and again would never be done.
+                self._is_whole = self._prompt_left > left
         finally:
             context.slots.give_back(slot)
 
@@ -202,9 +202,6 @@ class LlamaCppRequest:
         if output is not None:
             self._context.emit(output)
         if chunk.prompt_left is not None and chunk.prompt_left > BATCH_TOKENS and not self._is_whole:
-            # It empties idle slots when the KV cache is full, also one that waits for its next piece. A prompt that
-            # loses its beginning again and again would never be done.
-            self._is_whole = self._has_piece
             # llama.cpp reports this at the start, and computes the first batch even if it must stop.
             self._prompt_left += chunk.prompt_left - BATCH_TOKENS
             return True

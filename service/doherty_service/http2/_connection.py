@@ -138,7 +138,7 @@ class Connection(Link, asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handles what came from the caller, and lets others have their turn after each slice of it."""
+        """Handles what came from the caller, and lets others have their turn in between."""
         if self.closed is not None:
             return
         if len(data) <= _PIECE_BYTES:
