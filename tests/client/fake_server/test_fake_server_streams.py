@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,18 +21,6 @@ from doherty.testing import FakeServer, Reply, Request
 from support.twins import Kind, Twin, open_twin
 
 SKY = "The sky is blue."
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as started:
-        yield started
-
-
-@pytest.fixture
-async def twin(kind: Kind, server: FakeServer) -> AsyncIterator[Twin]:
-    async with open_twin(kind, server.target, timeout=20) as client:
-        yield client
 
 
 async def test_an_error_may_come_in_mid_stream(twin: Twin, server: FakeServer) -> None:

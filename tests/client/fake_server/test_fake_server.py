@@ -1,6 +1,5 @@
 """`doherty.testing`: scripted answers to the real clients."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -44,18 +43,6 @@ __all__ = ["doherty_server"]
 
 SKY = "The sky is blue."
 KEPT = set(Generation.__dataclass_fields__) - {"network"}
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as started:
-        yield started
-
-
-@pytest.fixture
-async def twin(kind: Kind, server: FakeServer) -> AsyncIterator[Twin]:
-    async with open_twin(kind, server.target, timeout=20) as client:
-        yield client
 
 
 def test_the_public_names_are_these() -> None:
