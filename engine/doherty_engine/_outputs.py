@@ -17,7 +17,7 @@ class TokenLogprob:
     top: tuple["TokenLogprob", ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Started:
     """What is known once the input is tokenized, before the engine computes anything."""
 
@@ -47,7 +47,7 @@ class Speculation:
     accepted_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """How an answer ended."""
 

@@ -1,4 +1,8 @@
-"""The request for an engine. Everything is validated that can be validated without the model."""
+"""The request for an engine. Everything is validated that can be validated without the model.
+
+Nothing of a request may be changed. The classes of which every request has a new instance are not frozen, because
+making an instance of a frozen dataclass takes four times as long.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +18,7 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """One message of a conversation."""
 
@@ -22,7 +26,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Conversation:
     """An input that the model's chat template renders."""
 
@@ -131,7 +135,7 @@ class AnswerPrefix:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineRequest:
     """One answer to generate."""
 

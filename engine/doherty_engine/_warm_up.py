@@ -32,7 +32,7 @@ class WarmUp:
         """Warms the engine up.
 
         Raises:
-            EngineSetupError: It cannot generate.
+            EngineSetupError: The engine cannot generate.
         """
         temperature = self._info.default_sampling.temperature
         request = EngineRequest(

@@ -17,20 +17,20 @@ from support.trtllm import Start
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def llamacpp_lab() -> AsyncIterator[EngineLab]:
-    """With a small KV cache that a few requests fill, and no prompt cache, so that answers can be compared."""
+    """Starts the engine with a KV cache that a few requests fill; without a prompt cache, answers are comparable."""
     async with running("llamacpp", context_tokens="1024", prompt_cache="off") as lab:
         yield lab
 
 
 @pytest.fixture
 def llamacpp_ask(llamacpp_lab: EngineLab) -> Ask:
-    """Asks that engine."""
+    """Sends requests to that engine."""
     return asking(llamacpp_lab)
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGpu]:
-    """The fakes of TensorRT-LLM and of NVML, with one H100."""
+    """Installs the fakes of TensorRT-LLM and of NVML, with one H100."""
     fake = FakeGpu(monkeypatch, tmp_path)
     fake.be()
     yield fake
@@ -39,7 +39,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGpu]:
 
 @pytest.fixture
 def llama(gpu: FakeGpu) -> Folder:
-    """A model of Llama 3's shape."""
+    """Creates a model with Llama 3's shape."""
     return write_model(gpu.folder / "model")
 
 
@@ -52,7 +52,9 @@ def trtllm(gpu: FakeGpu, llama: Folder) -> Start:
         gpu.be(**scenario)
         fast = ("profile=fast", f"calib_dataset={calibration_set(gpu.folder / 'texts')}")
         assignments = [*(fast if kind == "fast" else ENGINES[kind]), *options, f"engine_cache={gpu.folder / 'engines'}"]
-        async with running("trtllm", model=str(llama.path), **dict(one.split("=", 1) for one in assignments)) as lab:
+        async with running(
+            "trtllm", model=str(llama.path), **dict(assignment.split("=", 1) for assignment in assignments)
+        ) as lab:
             yield lab
 
     return starting

@@ -75,6 +75,6 @@ def test_a_grammar_keeps_its_meaning(gbnf: str, yes: list[str], no: list[str]) -
         ("".join(f'r{index} ::= "a"\n' for index in range(300)) + "root ::= r1", "more than 256 rules"),
     ],
 )
-def test_a_grammar_that_cannot_be_read(gbnf: str, reason: str) -> None:
+def test_an_unreadable_grammar_is_refused(gbnf: str, reason: str) -> None:
     with pytest.raises(GbnfError, match=reason):
         read_gbnf(gbnf)

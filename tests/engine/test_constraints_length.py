@@ -1,4 +1,4 @@
-"""Numbers and times end, whatever the schema leaves open."""
+"""Numbers and times have a limited length, even if the schema sets no limit."""
 
 import json
 from datetime import date, datetime, time, timedelta
@@ -50,16 +50,16 @@ BILLIONTHS = "1.123456789"
             [f'"2021-03-03T10:00:00.{"0" * 20}Z"'],
         ),
         ({"type": "string", "format": "duration"}, ['"P1DT2H"'], [f'"P{"1" * 32}D"']),
-        # What its author has bound stays as it is.
+        # Limits of the author stay unchanged.
         ({**NUMBER, "minimum": 0, "maximum": 1e-7}, ["0.00000001234567"], ["1"]),
         ({**NUMBER, "minimum": 0, "multipleOf": 0.25}, ["0.75"], ["0.7"]),
         ({"type": "string", "format": "time", "minLength": 30}, [f'"10:00:00.{"0" * 20}Z"'], ['"10:00:00Z"']),
         ({"enum": [10**19, 1]}, ["1" + "0" * 19], ["2"]),
-        # An exponent takes a number without bounds.
+        # Only a number without bounds may have an exponent.
         (NUMBER, ["6.02214076e23", "6.62607015e-34", "1." + "3" * 40], ["x"]),
     ],
 )
-def test_digits_end(schema: object, yes: list[str], no: list[str]) -> None:
+def test_the_number_of_digits_is_limited(schema: object, yes: list[str], no: list[str]) -> None:
     assert [text for text in yes if not fits(schema, text)] == []
     assert [text for text in no if fits(schema, text)] == []
 
@@ -77,7 +77,7 @@ class Everything(BaseModel):
     pair: tuple[int, Annotated[float, Field(lt=0)]]
 
 
-def test_what_python_writes_fits() -> None:
+def test_values_that_python_writes_are_accepted() -> None:
     value = Everything(
         whole=-(10**18),
         maybe=None,
@@ -102,6 +102,6 @@ def test_a_schema_with_many_different_numbers_compiles() -> None:
     assert not fits(schema, f'{{"p0":{"1" * 20}}}')
 
 
-def test_xgrammar_gets_no_bounds_that_it_would_do_wrong() -> None:
+def test_xgrammar_gets_no_bounds_that_it_would_apply_wrongly() -> None:
     _, _, text = write_for_xgrammar(JsonSchema(json.dumps({"type": "string", "format": "time"})))
     assert json.loads(text) == {"type": "string", "format": "time"}

@@ -1,4 +1,4 @@
-"""One dialect of regular expressions, on every engine and in every field."""
+"""Regular expressions have the same dialect on every engine and in every field."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def matches(constraint: Regex | JsonSchema, text: str) -> bool:
 
 
 def matches_as_written_for_xgrammar(pattern: str, text: str) -> bool:
-    """What is written for xgrammar is plain enough to be read by llguidance, too."""
+    """The expression that is written for xgrammar is simple enough for llguidance, too."""
     matcher = LLMatcher(BYTES, f"start: /{write_for_xgrammar(Regex(pattern))[2]}/", log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     return bool(matcher.consume_tokens(list(text.encode()))) and bool(matcher.is_accepting())
@@ -54,7 +54,7 @@ def check_invalid(pattern: str) -> None:
         (r"[a\]\[-]{2}/", ["]-/", "[a/"], ["b]/"]),
     ],
 )
-def test_an_expression_means_the_same_everywhere(pattern: str, yes: Sequence[str], no: Sequence[str]) -> None:
+def test_an_expression_has_the_same_meaning_everywhere(pattern: str, yes: Sequence[str], no: Sequence[str]) -> None:
     whole = JsonSchema(json.dumps({"type": "string", "pattern": f"^(?:{pattern})$"}))
     for text, expected in [*((text, True) for text in yes), *((text, False) for text in no)]:
         assert matches(Regex(pattern), text) is expected, text
@@ -66,7 +66,7 @@ def test_an_expression_means_the_same_everywhere(pattern: str, yes: Sequence[str
 @pytest.mark.parametrize(
     "pattern", ["a(?=b)", "(?<!a)b", r"(a)\1", r"\bword", "a^b", "(?m)^a", r"(?<n>a)\k<n>", r"(?:a$)b"]
 )
-def test_what_grammars_cannot_do_is_unimplemented(pattern: str) -> None:
+def test_expressions_that_grammars_cannot_express_are_unimplemented(pattern: str) -> None:
     for compiling in (COMPILER.compile, write_for_xgrammar):
         with pytest.raises(UnsupportedError) as caught:
             compiling(Regex(pattern))
@@ -93,19 +93,19 @@ def test_what_grammars_cannot_do_is_unimplemented(pattern: str) -> None:
         "(?)",
     ],
 )
-def test_what_is_wrong_or_ambiguous_is_invalid(pattern: str) -> None:
+def test_wrong_or_ambiguous_expressions_are_invalid(pattern: str) -> None:
     check_invalid(pattern)
 
 
 @pytest.mark.parametrize(
     "pattern", [r"\ud800", "^*", "(" * 100 + ")" * 100, "(a{1,1000}){1,1000}", "x" * 40_000], ids=lambda text: text[:12]
 )
-def test_what_is_no_text_or_too_large_is_invalid(pattern: str) -> None:
+def test_expressions_that_are_not_text_or_too_large_are_invalid(pattern: str) -> None:
     check_invalid(pattern)
 
 
 @pytest.mark.parametrize("pattern", [r"\p{L}", "(?i:a)", "[à-ÿ]{3}[Ā-ԯ]", "x?y" * 2_000])
-def test_what_only_xgrammar_cannot_do(pattern: str) -> None:
+def test_expressions_that_only_xgrammar_lacks_are_unimplemented(pattern: str) -> None:
     COMPILER.compile(Regex(pattern))
     with pytest.raises(UnsupportedError, match=r"not supported|at most"):
         write_for_xgrammar(Regex(pattern))

@@ -1,4 +1,4 @@
-"""A JSON Schema is enforced exactly, or refused with the name of the keyword."""
+"""A JSON schema is enforced exactly, or refused with the name of the keyword."""
 
 import json
 import re
@@ -134,7 +134,7 @@ BASE = {"$defs": {"base": {**objects(a=WHOLE), "required": ["a"]}}}
         ({"type": "string", "x-guidance": {"lenient": True}}, ['"a"'], ["1"]),
     ],
 )
-def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -> None:
+def test_a_schema_is_enforced(schema: object, yes: Sequence[str], no: Sequence[str]) -> None:
     assert [text for text in yes if not fits(schema, text)] == []
     assert [text for text in no if fits(schema, text)] == []
 
@@ -181,7 +181,7 @@ def test_a_schema_binds(schema: object, yes: Sequence[str], no: Sequence[str]) -
         ({"enum": [{"a": 1}], "anyOf": [objects(a={"type": "string"})]}, "enum"),
     ],
 )
-def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:
+def test_a_keyword_that_cannot_be_enforced_is_named(schema: object, keyword: str) -> None:
     assert repr(keyword) in refusal(schema, UnsupportedError)
 
 
@@ -207,12 +207,12 @@ def test_what_cannot_be_bound_is_named(schema: object, keyword: str) -> None:
         (False, "$schema"),
     ],
 )
-def test_what_is_wrong_is_named(schema: object, keyword: str) -> None:
+def test_an_invalid_keyword_is_named(schema: object, keyword: str) -> None:
     assert repr(keyword) in refusal(schema, InvalidInputError)
 
 
 class Fine(BaseModel):
-    """Types whose schemas have formats of pydantic's own, or of other tools."""
+    """Types whose schemas have formats that only pydantic or other tools use."""
 
     path: Path
     secret: SecretStr
@@ -236,13 +236,13 @@ class Int64(BaseModel):
 
 
 class Tags(BaseModel):
-    """No two are the same."""
+    """The items are unique."""
 
     tags: set[int]
 
 
 class Node(BaseModel):
-    """Names that nobody listed, with values of all kinds."""
+    """Names that are not listed, with values of all kinds."""
 
     model_config = ConfigDict(extra="allow")
     counts: dict[str, int]
@@ -266,10 +266,10 @@ NODE: dict[str, Any] = {
 }
 
 
-def test_a_model_with_free_names_is_bound() -> None:
+def test_a_model_with_free_names_is_enforced() -> None:
     schema = Node.model_json_schema()
     assert fits(schema, compact(NODE))
-    assert not fits(schema, json.dumps(NODE)), "white space costs tokens, and a model may write it without an end"
+    assert not fits(schema, json.dumps(NODE)), "white space costs tokens, and a model may write it endlessly"
     wrong: list[dict[str, Any]] = [
         {"counts": {"a": "x"}},
         {"filled": {}},
@@ -281,7 +281,7 @@ def test_a_model_with_free_names_is_bound() -> None:
     assert [change for change in wrong if fits(schema, compact(NODE | change))] == []
 
 
-def test_models_of_pydantic_are_bound_or_refused_by_name() -> None:
+def test_models_of_pydantic_are_enforced_or_refused_by_name() -> None:
     COMPILER.compile(JsonSchema(json.dumps(Fine.model_json_schema())))
     refused: list[tuple[type[BaseModel], str]] = [
         (Int64, "maximum"),
@@ -293,7 +293,7 @@ def test_models_of_pydantic_are_bound_or_refused_by_name() -> None:
         assert "#/" in message
 
 
-def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> None:
+def test_a_schema_with_deep_nesting_or_references_is_refused_in_one_sentence() -> None:
     deep: object = WHOLE
     for _ in range(100):
         deep = {"type": "array", "items": deep}
@@ -309,7 +309,7 @@ def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> No
     ("schema", "keyword"),
     [
         ({"const": 1.1}, "const"),  # written with 17 digits
-        ({"type": "number", "minimum": 0, "maximum": 1}, "minimum"),  # 1.5 would fit
+        ({"type": "number", "minimum": 0, "maximum": 1}, "minimum"),  # 1.5 would be accepted
         ({**WHOLE, "multipleOf": 2}, "multipleOf"),
         ({"type": ["integer", "null"], "minimum": 0}, "type"),
         ({"type": "string", "pattern": "^a+$", "maxLength": 2}, "pattern"),
@@ -325,7 +325,7 @@ def test_a_schema_that_nests_or_refers_deeply_is_refused_in_one_sentence() -> No
         (objects(**{f"p{n}": {"type": "string", "pattern": f"a{{{n}}}"} for n in range(100)}), "pattern"),
     ],
 )
-def test_what_xgrammar_would_get_wrong_is_refused_by_name(schema: object, keyword: str) -> None:
+def test_keywords_that_xgrammar_would_apply_wrongly_are_refused_by_name(schema: object, keyword: str) -> None:
     with pytest.raises(UnsupportedError, match=repr(keyword).replace("$", r"\$")):
         write_for_xgrammar(JsonSchema(json.dumps(schema)))
 

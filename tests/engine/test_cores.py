@@ -39,7 +39,7 @@ def write(root: Path, cgroup: str, files: Mapping[str, str]) -> None:
         (VERSION_2, {"kubepods/pod1/abc/cpu.max": "max 100000\n"}, 16),
         ("0::/\n", {"cpu.max": "6400000 100000\n"}, 16),
         ("0::/../..\n", {"cpu.max": "300000 100000\n"}, 3),
-        # version 1: as the container sees its own cgroup, as the host does, under either name, and without a limit
+        # version 1: with the path in the container, with the path on the host, with either name, and without a limit
         (V1, {"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
         (
             HYBRID,
@@ -54,7 +54,7 @@ def write(root: Path, cgroup: str, files: Mapping[str, str]) -> None:
         (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
     ],
 )
-def test_the_least_quota_bounds_the_cores(tmp_path: Path, cgroup: str, files: dict[str, str], cores: int) -> None:
+def test_the_smallest_quota_limits_the_cores(tmp_path: Path, cgroup: str, files: dict[str, str], cores: int) -> None:
     write(tmp_path, cgroup, files)
     assert usable_cores(tmp_path) == cores
 

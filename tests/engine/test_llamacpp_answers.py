@@ -44,7 +44,7 @@ async def test_an_answer_ends_by_itself(llamacpp_ask: Ask, llamacpp_lab: EngineL
     assert all(output.logprobs is None for output in outcome.outputs)
 
 
-async def test_the_last_token_comes_with_the_finish(llamacpp_ask: Ask) -> None:
+async def test_the_last_token_and_the_finish_are_in_the_same_output(llamacpp_ask: Ask) -> None:
     by_itself, by_length = await llamacpp_ask(), await llamacpp_ask(stopping=most(4))
     assert (by_itself.outputs[-1].text, by_itself.outputs[-1].token_ids) == ("", (END_OF_TURN,))
     assert (by_length.outputs[-1].text, by_length.outputs[-1].token_count) == ("\n", 1)
@@ -53,7 +53,7 @@ async def test_the_last_token_comes_with_the_finish(llamacpp_ask: Ask) -> None:
     assert by_length.finish.stop_token_id is None
 
 
-async def test_one_token_at_a_time_joins_to_the_same_text(llamacpp_ask: Ask) -> None:
+async def test_texts_of_single_tokens_join_to_the_same_text(llamacpp_ask: Ask) -> None:
     whole = await llamacpp_ask()
     parts: list[str] = []
     for _ in range(5):
@@ -62,19 +62,19 @@ async def test_one_token_at_a_time_joins_to_the_same_text(llamacpp_ask: Ask) -> 
     assert "".join(parts) == "".join(output.text for output in whole.outputs[:6])
 
 
-async def test_characters_of_several_tokens_come_whole_and_with_their_ids(llamacpp_ask: Ask) -> None:
+async def test_characters_of_several_tokens_are_delivered_whole_with_their_ids(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(input=EMOJI, stopping=most(6))
     wide = [output for output in outcome.outputs if output.text]
     assert [output.token_count for output in wide] == [3, 3]
     assert [len(output.text) for output in wide] == [1, 1]
-    # llama.cpp reads the same tokens when it is given the text.
+    # llama.cpp reads the same tokens if it gets the text.
     as_text = await llamacpp_ask(input=RawText(outcome.text), stopping=most(8))
     as_ids = await llamacpp_ask(input=TokenIds(outcome.token_ids), stopping=most(8))
     assert as_text.started.prompt_tokens == as_ids.started.prompt_tokens == 6
     assert as_text.token_ids == as_ids.token_ids
 
 
-async def test_a_character_that_the_budget_cuts_is_counted_and_not_sent(llamacpp_ask: Ask) -> None:
+async def test_a_character_that_the_maximum_length_cuts_is_counted_and_not_sent(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(input=EMOJI, stopping=most(5))
     assert len(outcome.text) == 1
     assert outcome.finish.output_tokens == outcome.token_count == 5
@@ -82,7 +82,7 @@ async def test_a_character_that_the_budget_cuts_is_counted_and_not_sent(llamacpp
     assert outcome.outputs[-1].token_ids is None
 
 
-async def test_ids_come_only_when_asked_for(llamacpp_ask: Ask) -> None:
+async def test_ids_are_delivered_only_on_request(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(token_ids=False, stopping=most(3))
     assert all(output.token_ids is None for output in outcome.outputs)
     assert outcome.token_count == 3
@@ -96,7 +96,7 @@ async def test_ids_come_only_when_asked_for(llamacpp_ask: Ask) -> None:
         (Conversation((Message(Role.SYSTEM, ""), Message(Role.USER, "hello"))), 15),
     ],
 )
-async def test_inputs_are_read_as_the_model_reads_them(
+async def test_inputs_are_tokenized_for_the_model(
     llamacpp_lab: EngineLab, llamacpp_ask: Ask, content: Input, tokens: int
 ) -> None:
     assert await llamacpp_lab.engine.count_tokens(content) == tokens
@@ -119,7 +119,9 @@ async def test_the_same_tokens_get_the_same_answer_as_the_text(llamacpp_ask: Ask
         ("stopping.stop_token_ids", {"stopping": Stopping(stop_token_ids=(49152,))}),
     ],
 )
-async def test_what_the_model_cannot_read_is_refused(llamacpp_ask: Ask, field: str, bad: dict[str, object]) -> None:
+async def test_inputs_that_the_model_cannot_read_are_refused(
+    llamacpp_ask: Ask, field: str, bad: dict[str, object]
+) -> None:
     outcome = await llamacpp_ask(**bad)
     assert isinstance(outcome.error, InvalidInputError)
     assert outcome.error.field == field
@@ -169,14 +171,14 @@ async def test_a_stop_token_that_a_stream_may_hide_is_refused(llamacpp_ask: Ask)
     assert outcome.error.field == "stopping.stop_token_ids"
 
 
-async def test_ignore_eos_goes_on(llamacpp_ask: Ask) -> None:
+async def test_ignore_eos_continues_after_the_end_token(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(stopping=most(20, ignore_eos=True))
     assert outcome.text.startswith(COLORS)
     assert outcome.finish.reason is FinishReason.LENGTH
     assert outcome.finish.output_tokens == 20
 
 
-async def test_log_probabilities_are_the_models_own(llamacpp_ask: Ask) -> None:
+async def test_log_probabilities_are_those_of_the_model(llamacpp_ask: Ask) -> None:
     greedy = await llamacpp_ask(top_logprobs=3, stopping=most(5))
     assert tuple(entry.token_id for entry in greedy.logprobs) == greedy.token_ids
     assert b"".join(entry.token for entry in greedy.logprobs).decode() == greedy.text
@@ -207,7 +209,7 @@ async def test_a_seed_repeats_an_answer(llamacpp_ask: Ask) -> None:
 
     first = await answer(7)
     assert await answer(7) == first
-    # The largest 32-bit number would make llama.cpp draw a seed of its own.
+    # With the largest 32-bit number, llama.cpp would draw a seed.
     assert await answer(2**64 - 1) == await answer(2**64 - 1)
     assert await answer(0xFFFFFFFF) == await answer(0)
     assert await answer(8) != first
@@ -225,7 +227,7 @@ async def test_each_sampling_limit_can_be_greedy(llamacpp_ask: Ask, cut: dict[st
 @pytest.mark.parametrize(
     "penalty", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 2.0}]
 )
-async def test_each_penalty_keeps_the_model_from_repeating(llamacpp_ask: Ask, penalty: dict[str, float]) -> None:
+async def test_each_penalty_prevents_repetitions(llamacpp_ask: Ask, penalty: dict[str, float]) -> None:
     request: dict[str, object] = {"input": RawText("The cat saw the cat and the"), "stopping": most(1)}
     free = await llamacpp_ask(**request)
     bound = await llamacpp_ask(**request, sampling=Sampling(temperature=0.0, **penalty))  # type: ignore[arg-type]
@@ -237,7 +239,7 @@ async def test_several_requests_share_steps_and_keep_their_answers_apart(llamacp
     def request() -> EngineRequest:
         return llamacpp_request(stopping=most(32, ignore_eos=True))
 
-    # Long enough that the first ones still run when the prompts of the others have had their turns.
+    # Long enough that the first ones still run when the prompts of the others have been computed.
     requests = [request() for _ in range(4)]
     before = len(llamacpp_lab.steps)
     for each in requests:

@@ -32,7 +32,7 @@ SCHEMA = json.dumps(
 )
 
 
-async def test_a_json_schema_binds_the_answer(llamacpp_ask: Ask) -> None:
+async def test_a_json_schema_is_enforced(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(constraint=JsonSchema(SCHEMA))
     value = json.loads(outcome.text)
     assert value["color"] in {"mauve", "teal"}
@@ -51,9 +51,7 @@ async def test_a_json_schema_binds_the_answer(llamacpp_ask: Ask) -> None:
         ),
     ],
 )
-async def test_an_object_with_free_names_binds_the_answer(
-    llamacpp_ask: Ask, schema: dict[str, object], kind: type
-) -> None:
+async def test_an_object_with_free_names_is_enforced(llamacpp_ask: Ask, schema: dict[str, object], kind: type) -> None:
     outcome = await llamacpp_ask(constraint=JsonSchema(json.dumps(schema)), stopping=Stopping(max_output_tokens=200))
     assert outcome.text.lstrip().startswith("{")
     assert outcome.finish.reason in {FinishReason.STOP, FinishReason.LENGTH}
@@ -81,14 +79,14 @@ z"
         (Grammar('root ::= "\\u00e9\\x41" "" | "\\"\\\\"'), r"éA|\"\\"),
     ],
 )
-async def test_forms_bind_the_answer(llamacpp_ask: Ask, constraint: Constraint, pattern: str) -> None:
+async def test_other_constraints_are_enforced(llamacpp_ask: Ask, constraint: Constraint, pattern: str) -> None:
     outcome = await llamacpp_ask(constraint=constraint, stopping=Stopping(max_output_tokens=30))
     assert re.fullmatch(pattern, outcome.text)
     assert outcome.finish.reason is FinishReason.STOP
     assert outcome.finish.output_tokens == outcome.token_count
 
 
-async def test_a_constraint_may_be_cut_by_the_budget(llamacpp_ask: Ask) -> None:
+async def test_the_maximum_length_may_cut_a_constrained_answer(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(constraint=Regex("[a-z]{100}"), stopping=Stopping(max_output_tokens=5))
     assert re.fullmatch("[a-z]+", outcome.text)
     assert outcome.finish.reason is FinishReason.LENGTH
@@ -122,7 +120,7 @@ async def test_a_constraint_may_be_cut_by_the_budget(llamacpp_ask: Ask) -> None:
         (Grammar("root ::= r0\n" + "".join(f"r{i} ::= r{i + 1}\n" for i in range(2000)) + 'r2000 ::= "a"'), None),
     ],
 )
-async def test_a_constraint_that_is_wrong_is_refused(
+async def test_an_invalid_constraint_is_refused(
     llamacpp_ask: Ask, constraint: Constraint, error: type[EngineError] | None
 ) -> None:
     outcome = await llamacpp_ask(constraint=constraint)
@@ -145,7 +143,7 @@ async def test_an_answer_that_violates_its_constraint_is_not_delivered(llamacpp_
         assert last.error.field == "constraint.regex"
 
 
-async def test_a_constraint_goes_with_neither_a_held_part_nor_ignore_eos(llamacpp_ask: Ask) -> None:
+async def test_a_constraint_cannot_be_combined_with_a_prefix_or_ignore_eos(llamacpp_ask: Ask) -> None:
     held = await llamacpp_ask(constraint=Choices(("Blue",)), prefix=AnswerPrefix(text="B"))
     endless = await llamacpp_ask(constraint=Choices(("Blue",)), stopping=Stopping(ignore_eos=True))
     assert isinstance(held.error, UnsupportedError)

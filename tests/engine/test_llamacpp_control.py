@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 
 
 def endless(tokens: int = 900, **fields: object) -> EngineRequest:
-    """A request that takes so many tokens of the 1024 of the KV cache, and its prompt's 13."""
+    """Returns a request that needs this many of the 1024 tokens of the KV cache, and 13 for its prompt."""
     return llamacpp_request(stopping=Stopping(max_output_tokens=tokens, ignore_eos=True), **fields)
 
 
@@ -25,7 +25,7 @@ def has_text(lab: EngineLab, request: EngineRequest) -> bool:
     return any(output.text for output in lab.outputs(request.key))
 
 
-async def test_abort_while_tokens_come(llamacpp_lab: EngineLab, llamacpp_ask: Ask) -> None:
+async def test_abort_while_tokens_arrive(llamacpp_lab: EngineLab, llamacpp_ask: Ask) -> None:
     request = endless()
     handle = llamacpp_lab.submit(request)
     await llamacpp_lab.until(lambda: has_text(llamacpp_lab, request))
@@ -53,7 +53,7 @@ async def test_abort_during_a_long_prompt(llamacpp_lab: EngineLab, llamacpp_ask:
     assert (await llamacpp_ask(stopping=Stopping(max_output_tokens=1))).text == "1"
 
 
-async def test_abort_at_once(llamacpp_lab: EngineLab) -> None:
+async def test_abort_immediately_after_the_start(llamacpp_lab: EngineLab) -> None:
     request = llamacpp_request()
     llamacpp_lab.submit(request).abort()
     outcome = await llamacpp_lab.outcome(request.key)
@@ -74,7 +74,7 @@ async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: Engi
     await some_tokens_later()
     llamacpp_lab.submit(third)
     await some_tokens_later()
-    # There would be room for the third, but the second came first.
+    # The third request would fit, but the second one came first.
     assert not llamacpp_lab.outputs(second.key)
     assert not llamacpp_lab.outputs(third.key)
     handle.abort()
@@ -86,7 +86,7 @@ async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: Engi
     await llamacpp_lab.outcome(second.key)
 
 
-async def test_what_waits_for_room_can_be_aborted_or_run_out_of_time(llamacpp_lab: EngineLab) -> None:
+async def test_requests_that_wait_for_room_can_be_aborted_or_exceed_their_time_limit(llamacpp_lab: EngineLab) -> None:
     large = endless()
     running_handle = llamacpp_lab.submit(large)
     await llamacpp_lab.until(lambda: has_text(llamacpp_lab, large))
@@ -104,7 +104,7 @@ async def test_what_waits_for_room_can_be_aborted_or_run_out_of_time(llamacpp_la
     await llamacpp_lab.outcome(large.key)
 
 
-async def test_a_time_limit_ends_the_answer_with_what_there_is(llamacpp_lab: EngineLab) -> None:
+async def test_a_time_limit_ends_an_answer_with_its_part(llamacpp_lab: EngineLab) -> None:
     stopping = Stopping(max_output_tokens=900, ignore_eos=True, ends_at=time.monotonic() + 3)
     outcome = await llamacpp_lab.ask(llamacpp_request(stopping=stopping, input=RawText("One, two,")))
     assert outcome.finish.reason is FinishReason.TIME_LIMIT
@@ -112,20 +112,21 @@ async def test_a_time_limit_ends_the_answer_with_what_there_is(llamacpp_lab: Eng
     assert outcome.text
 
 
-async def test_the_prompt_cache_is_told_and_makes_room_when_it_must() -> None:
+async def test_the_prompt_cache_is_reported_and_makes_room_if_needed() -> None:
     async with running("llamacpp", context_tokens="256", slots="2") as lab:
         first = await lab.ask(llamacpp_request(stopping=Stopping(max_output_tokens=2)))
         again = await lab.ask(llamacpp_request(stopping=Stopping(max_output_tokens=2)))
         assert again.finish.cached_tokens == first.started.prompt_tokens - 1
         assert again.text == first.text
-        # The default budget shrinks to what the context leaves, and the idle slot's part of the KV cache must go.
+        # The default maximum shrinks to the room in the context, and the idle slot's part of the KV cache must be
+        # evicted.
         prompt = TokenIds((28120,) * 250)
         filled = await lab.ask(llamacpp_request(input=prompt, stopping=Stopping(ignore_eos=True)))
         assert filled.finish.output_tokens == 6
         assert filled.finish.reason is FinishReason.LENGTH
 
 
-async def test_stop_ends_everything_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_everything_and_leaves_no_threads_or_files(monkeypatch: pytest.MonkeyPatch) -> None:
     others = {thread for thread in threading.enumerate() if thread.name.startswith("llamacpp")}
     with tempfile.TemporaryDirectory() as home:
         monkeypatch.setattr(tempfile, "tempdir", home)
@@ -166,12 +167,12 @@ async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llama
     await llamacpp_lab.outcome(first.key)
 
 
-async def test_it_stops_while_tokens_are_counted() -> None:
-    """llama.cpp's end would wait for the answer that it owes, and nobody could fetch it."""
+async def test_the_engine_can_stop_while_tokens_are_counted() -> None:
+    """llama.cpp would otherwise wait until its answer is fetched, which nobody does."""
     async with running("llamacpp", context_tokens="8192") as lab:
         text = RawText("hello world " * 30_000)
         counts = [asyncio.create_task(lab.engine.count_tokens(text)) for _ in range(3)]
-        await asyncio.sleep(0)  # lets them begin
+        await asyncio.sleep(0)  # lets them start
         await lab.engine.stop()
         for outcome in await asyncio.gather(*counts, return_exceptions=True):
             assert isinstance(outcome, int | EngineFailedError)

@@ -17,7 +17,7 @@ def tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_folders_of_killed_servers_are_removed_and_nothing_else(tmpdir: Path) -> None:
+def test_only_folders_of_killed_servers_are_removed(tmpdir: Path) -> None:
     left, used, fresh, foreign = (make_socket_folder() for _ in range(4))
     (foreign / "notes").write_text("mine")
     (tmpdir / "doherty-results").mkdir()

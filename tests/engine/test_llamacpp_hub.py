@@ -35,7 +35,7 @@ FORMS = {
     "/m-IQ4_0.gguf": "m-IQ4_0.gguf",
     "/big/m-BF16-00001-of-00002.gguf": "big/m-BF16-00001-of-00002.gguf",
 }
-"""What may stand behind a repository's name, and what it means."""
+"""Suffixes of a repository's name, and the files that they mean."""
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of somebody who never answers."""
+    """Returns the address of a server that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def go_offline(hub: Hub, patch: pytest.MonkeyPatch, how: str) -> None:
-    """Takes the hub away; `how` may be another address of it."""
+    """Makes the hub unreachable; `how` may be another address for it."""
     if how == "switched off":
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     elif how == "it fails":
@@ -75,18 +75,18 @@ def no_name(*_: object, **__: object) -> None:
 
 
 CLOSED = "http://127.0.0.1:1"
-"""Where nobody listens."""
+"""An address at which no server listens."""
 OFFLINE = ("switched off", "it fails", "no name", CLOSED)
 
 
 @pytest.mark.parametrize(("form", "file"), FORMS.items())
-def test_a_model_on_the_hub(hub: Hub, form: str, file: str) -> None:
-    found = find_model(f"{MODEL}{form}", "v1")
-    assert (found.model, found.revision) == (f"{MODEL}{form}", COMMIT)
-    assert found.path.parts[-len(Path(file).parts) - 1 :] == (COMMIT, *Path(file).parts)
-    assert found.path.read_text() == file
-    # All parts of a model, and nothing else.
-    fetched = {name for method, name, _ in hub.asked if method == "GET"}
+def test_a_model_can_be_loaded_from_the_hub(hub: Hub, form: str, file: str) -> None:
+    model = find_model(f"{MODEL}{form}", "v1")
+    assert (model.model, model.revision) == (f"{MODEL}{form}", COMMIT)
+    assert model.path.parts[-len(Path(file).parts) - 1 :] == (COMMIT, *Path(file).parts)
+    assert model.path.read_text() == file
+    # All parts of the model, and no other file.
+    fetched = {name for method, name, _ in hub.requested_files if method == "GET"}
     parts = {"m-BF16-00001-of-00002.gguf", "m-BF16-00002-of-00002.gguf"}
     assert fetched == (parts if "BF16" in file else {Path(file).name})
 
@@ -100,14 +100,14 @@ def test_downloads_are_found_without_the_hub(
     requests = hub.requests
     go_offline(hub, monkeypatch, how)
     assert {form: find_model(f"{MODEL}{form}", revision) for form in FORMS} == online
-    assert hub.requests - requests == (len(FORMS) if how == "it fails" else 0)  # each is tried once
+    assert hub.requests - requests == (len(FORMS) if how == "it fails" else 0)  # each address is tried once
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == len(FORMS)
     assert warnings[0].startswith(f"The hub could not be reached for {MODEL} (")
     assert warnings[0].endswith(f"): commit {COMMIT} is taken from the cache.")
 
 
-def test_offline_the_only_file_there_is_meant(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_only_downloaded_file_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     find_model(f"{MODEL}:Q8_0", "")
     go_offline(hub, monkeypatch, CLOSED)
     assert find_model(MODEL, "").path.name == "m-Q8_0.gguf"
@@ -160,14 +160,14 @@ def refusal(name: str) -> str:
     return str(raised.value)
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
+def test_the_engine_does_not_wait_for_a_silent_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     online = find_model(MODEL, "")
     monkeypatch.setattr(_hub, "_TIMEOUT_WITH_COPY", 0.1)
     go_offline(hub, monkeypatch, silent)
     assert find_model(MODEL, "") == online
 
 
-def test_a_revision_that_was_never_downloaded_is_not_another_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_revision_is_not_replaced_by_another_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     find_model(MODEL, "v1")
     go_offline(hub, monkeypatch, CLOSED)
     with pytest.raises(EngineSetupError, match="cannot be downloaded from the hub"):
@@ -175,7 +175,7 @@ def test_a_revision_that_was_never_downloaded_is_not_another_one(hub: Hub, monke
 
 
 @pytest.mark.parametrize("how", OFFLINE)
-def test_the_folder_of_a_gpus_model_needs_no_hub_either(
+def test_a_downloaded_model_of_a_gpu_engine_needs_no_hub(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     hub.model = write_tiny_folder(tmp_path / "folder", CHATML).path
@@ -253,12 +253,12 @@ def a_folder_of_the_cache(folder: Path) -> tuple[Path, Path]:
         a_folder_of_the_cache,
     ],
 )
-def test_a_folder_or_a_link(tmp_path: Path, make: Callable[[Path], tuple[Path, Path]]) -> None:
+def test_a_model_can_be_a_folder_or_a_link(tmp_path: Path, make: Callable[[Path], tuple[Path, Path]]) -> None:
     given, file = make(tmp_path / "models--org--name")
     assert find_model(str(given), "").path == file
 
 
-def test_a_folder_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_can_be_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     keep(tmp_path / "models", "m.gguf")
     assert find_model("~/models", "").path == tmp_path / "models" / "m.gguf"
@@ -281,7 +281,7 @@ def test_the_revision_of_a_model_in_parts_is_that_of_all_of_them(tmp_path: Path)
         (("a.gguf", "b.gguf"), "The folder x has several GGUF files; choose one, for example x/a.gguf."),
     ],
 )
-def test_a_folder_without_a_choice(names: tuple[str, ...], sentence: str) -> None:
+def test_a_folder_without_exactly_one_model_is_refused(names: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(EngineSetupError) as raised:
         choose_file(names, "", place="The folder x", root="x")
     assert str(raised.value) == sentence

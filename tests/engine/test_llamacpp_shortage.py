@@ -1,4 +1,4 @@
-"""Without file descriptors, the embedded engine refuses a request and still works."""
+"""Without file descriptors, the embedded engine refuses a request and keeps working."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Within it this process can open nothing more."""
+    """Within the block, this process cannot open any file."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.dup(0)
     os.close(lowest_free)
@@ -27,7 +27,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def test_it_refuses_and_goes_on(llamacpp_lab: EngineLab) -> None:
+async def test_a_request_without_descriptors_is_refused_and_the_engine_continues(llamacpp_lab: EngineLab) -> None:
     before = await llamacpp_lab.engine.count_tokens(RawText("hello"))
     with no_descriptors():
         with pytest.raises(OutOfResourcesError):

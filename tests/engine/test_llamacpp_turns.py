@@ -1,16 +1,19 @@
-"""Who comes next on the embedded engine: room in the KV cache, and turns to compute prompts."""
+"""The order of requests on the embedded engine: room in the KV cache, and turns to compute prompts."""
 
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from doherty_engine import EngineRequest, FinishReason, RequestHandle, Stopping, TokenIds
+from doherty_engine import Choices, EngineRequest, FinishReason, RequestHandle, Stopping, TokenIds
+from doherty_engine._semaphore import Claim, FairSemaphore
 from doherty_engine.llamacpp import LlamaCppEngine
-from doherty_engine.llamacpp._semaphore import Claim, FairSemaphore
+from doherty_engine.llamacpp._request import LlamaCppContext
 from doherty_engine.llamacpp._server import BATCH_TOKENS
 from support.engines import EngineLab, running
 from support.gguf import write_tiny_model
@@ -20,7 +23,7 @@ LONG = 2 * BATCH_TOKENS + 20
 
 
 class Queue:
-    """Threads that wait for units of a semaphore, and give them back when the test says so."""
+    """Threads that wait for units of a semaphore, and release them when the test says so."""
 
     def __init__(self, semaphore: FairSemaphore) -> None:
         self._semaphore = semaphore
@@ -30,7 +33,7 @@ class Queue:
         self.order: list[str] = []
 
     def enter(self, name: str, needed: int, *, key: str, tokens: int = 0, arrived: float = 0.0) -> None:
-        """Begins to wait; returns when the request has its units or waits for them."""
+        """Starts waiting. Returns when the request has its units, or waits for them."""
         leave = self._leave[name] = threading.Event()
         entered = self._entered[name] = threading.Event()
         claim = Claim(key, arrived, tokens)
@@ -58,19 +61,19 @@ class Queue:
         await asyncio.to_thread(self._entered[name].wait)
 
     def leave(self, *names: str) -> None:
-        """Lets requests give their units back, as soon as they have them."""
+        """Lets requests release their units as soon as they have them."""
         for name in names:
             self._leave[name].set()
 
     def join(self) -> list[str]:
-        """Waits until all have had their units, and returns the order."""
+        """Waits until all requests have had their units, and returns the order."""
         self.leave(*self._leave)
         for thread in self._threads:
             thread.join()
         return self.order
 
 
-def test_a_key_that_holds_much_does_not_hold_another_one_back() -> None:
+def test_a_key_with_many_units_does_not_delay_another_key() -> None:
     queue = Queue(FairSemaphore(10))
     queue.enter("large", 7, key="a")
     queue.enter("second large", 7, key="a")
@@ -81,7 +84,7 @@ def test_a_key_that_holds_much_does_not_hold_another_one_back() -> None:
     assert queue.join() == ["large", "small", "another small", "second large"]
 
 
-def test_who_holds_least_is_not_overtaken() -> None:
+def test_the_key_with_the_fewest_units_is_not_overtaken() -> None:
     queue = Queue(FairSemaphore(10))
     queue.enter("one", 3, key="a")
     queue.enter("two", 3, key="b")
@@ -123,9 +126,9 @@ def prompt(first: int, tokens: int, key: str) -> EngineRequest:
 
 
 async def between_pieces(lab: EngineLab, request: EngineRequest) -> tuple[Queue, RequestHandle]:
-    """Begins a request; its first piece is computed, and the queue has the turn and holds it."""
+    """Starts a request. When the block begins, its first piece is computed, and the queue holds the next turn."""
     assert isinstance(lab.engine, LlamaCppEngine)
-    context = lab.engine._context  # noqa: SLF001 - nothing else shows who waits for a turn
+    context = lab.engine._context  # noqa: SLF001 - no public attribute shows who waits for a turn
     assert context is not None
     queue = Queue(context.prompt_turn)
     queue.enter("first", 1, key="x")
@@ -139,7 +142,7 @@ async def between_pieces(lab: EngineLab, request: EngineRequest) -> tuple[Queue,
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_long_prompt_gives_way_to_another_key_after_each_piece(lab: EngineLab) -> None:
+async def test_a_long_prompt_lets_another_key_go_first_after_each_piece(lab: EngineLab) -> None:
     request = prompt(10, LONG, "a")
     queue, _ = await between_pieces(lab, request)
     assert not any(output.text for output in lab.outputs(request.key))
@@ -148,8 +151,8 @@ async def test_a_long_prompt_gives_way_to_another_key_after_each_piece(lab: Engi
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_pieces_change_nothing_but_the_order(lab: EngineLab) -> None:
-    """What others compute in between is not in the answer, and the request's own pieces are no hits of the cache."""
+async def test_pieces_change_only_the_order(lab: EngineLab) -> None:
+    """Prompts computed in between do not change the answer, and the request's own pieces are not cache hits."""
     alone = await lab.ask(prompt(10, LONG + 5, "c"))
     beside, others = prompt(10, LONG + 5, "d"), [prompt(20 + number, LONG, "e") for number in range(2)]
     outcomes = await asyncio.gather(*map(lab.ask, (beside, *others)))
@@ -161,15 +164,129 @@ async def test_pieces_change_nothing_but_the_order(lab: EngineLab) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_longer_prompt_reuses_what_is_cached(lab: EngineLab) -> None:
+async def test_a_longer_prompt_reuses_the_cached_prefix(lab: EngineLab) -> None:
     first = await lab.ask(prompt(30, LONG, "f"))
     longer = await lab.ask(prompt(30, 2 * LONG, "f"))
     assert first.finish.cached_tokens == 0
     assert longer.finish.cached_tokens == LONG
 
 
+def spy(lab: EngineLab, monkeypatch: pytest.MonkeyPatch) -> tuple[LlamaCppContext, list[Mapping[str, Any]]]:
+    """The context, and all further requests to llama.cpp; nothing else shows the pieces."""
+    assert isinstance(lab.engine, LlamaCppEngine)
+    context = lab.engine._context  # noqa: SLF001 - see the docstring
+    assert context is not None
+    complete, requests = context.server.complete, list[Mapping[str, Any]]()
+
+    def note(request: Mapping[str, Any], on_chunk: Callable[[Any], bool]) -> None:
+        requests.append(request)
+        complete(request, on_chunk)
+
+    monkeypatch.setattr(context.server, "complete", note)
+    return context, requests
+
+
+def lengths(requests: list[Mapping[str, Any]]) -> list[int]:
+    return [len(request["prompt"]) for request in requests]
+
+
 @pytest.mark.asyncio(loop_scope="session")
-async def test_an_abort_between_pieces(lab: EngineLab) -> None:
+async def test_a_prompt_that_lost_a_piece_is_computed_in_one_piece(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = await lab.ask(prompt(50, 3 * LONG, "h"))
+    context, requests = spy(lab, monkeypatch)
+    request = prompt(50, 3 * LONG, "i")
+    queue, _ = await between_pieces(lab, request)
+    free = {slot.number for slot in context.slots._free}  # noqa: SLF001
+    (used,) = {0, 1, 2} - free
+    other = {"prompt": [7] * 10, "id_slot": used, "n_predict": 1, "cache_prompt": False}
+    await asyncio.to_thread(context.server.complete, other, lambda _: False)
+    queue.join()
+    assert (await lab.outcome(request.key)).token_ids == alone.token_ids
+    assert lengths(requests) == [BATCH_TOKENS, 10, 2 * BATCH_TOKENS, 3 * LONG]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_constraint_is_not_compiled_for_pieces_in_the_middle(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, requests = spy(lab, monkeypatch)
+    request = replace(prompt(20, LONG, "j"), constraint=Choices(("aaaa",)), stopping=Stopping(max_output_tokens=8))
+    await lab.ask(request)
+    assert [bool(request["grammar"]) for request in requests] == [False, False, True]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_request_can_be_aborted_while_another_constraint_of_its_key_is_compiled(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, requests = spy(lab, monkeypatch)
+    queue = Queue(context.compiler_turn)
+    queue.enter("other", 1, key="o")
+    request = replace(prompt(20, 5, "o"), constraint=Choices(("a",)), stopping=Stopping())
+    handle = lab.submit(request)
+    while not context.compiler_turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it
+        await asyncio.sleep(0)
+    handle.abort()
+    assert (await lab.outcome(request.key)).finish.reason is FinishReason.ABORTED
+    assert not requests
+    queue.join()
+
+
+@pytest.fixture
+def beside_an_answer(lab: EngineLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mapping[str, Any]]]:
+    """The requests to llama.cpp; the engine believes that an answer runs, and that a token of a prompt takes long."""
+    context, requests = spy(lab, monkeypatch)
+    monkeypatch.setattr(context.pace, "_cost", lambda _: math.inf)
+    context.pace.answer_begins()
+    yield requests
+    context.pace.answer_ends()
+    assert context.pace.piece_tokens(0) == BATCH_TOKENS  # each answer that began has ended
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_prompt_beside_an_answer_is_computed_in_small_pieces(
+    lab: EngineLab, beside_an_answer: list[Mapping[str, Any]]
+) -> None:
+    finish = (await lab.ask(prompt(70, 20, "l"))).finish
+    assert lengths(beside_an_answer) == list(range(1, 21))
+    assert (finish.cached_tokens, finish.output_tokens) == (0, 4)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_small_pieces_reuse_what_was_generated(lab: EngineLab, beside_an_answer: list[Mapping[str, Any]]) -> None:
+    first = prompt(30, 10, "m")
+    answer = (await lab.ask(first)).token_ids
+    beside_an_answer.clear()
+    assert isinstance(first.input, TokenIds)
+    ids = (*first.input.ids, *answer, 31, 32)
+    longer = await lab.ask(replace(first, key="longer", input=TokenIds(ids)))
+    assert longer.finish.cached_tokens == 10 + 3  # the last token that is generated is not computed
+    assert lengths(beside_an_answer) == [15, 16]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_an_answer_that_runs_is_noted_before_the_next_piece(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, _ = spy(lab, monkeypatch)
+    sizes: list[int] = []
+    release = context.prompt_turn.release
+
+    def note(needed: int, request: Claim) -> None:
+        sizes.append(context.pace.piece_tokens(0))
+        release(needed, request)
+
+    monkeypatch.setattr(context.pace, "_cost", lambda _: math.inf)
+    monkeypatch.setattr(context.prompt_turn, "release", note)
+    await lab.ask(prompt(10, 5, "n"))
+    assert sizes == [1]
+    assert context.pace.piece_tokens(0) == BATCH_TOKENS
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_request_can_be_aborted_between_pieces(lab: EngineLab) -> None:
     request = prompt(40, LONG, "g")
     queue, handle = await between_pieces(lab, request)
     handle.abort()

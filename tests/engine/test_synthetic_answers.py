@@ -41,7 +41,7 @@ async def lab() -> AsyncIterator[EngineLab]:
         yield lab
 
 
-async def test_an_answer_is_whole_and_ends_by_itself(lab: EngineLab) -> None:
+async def test_an_answer_is_complete_and_ends_by_itself(lab: EngineLab) -> None:
     outcome = await lab.ask(request())
     assert outcome.outputs[0].started == outcome.started
     assert outcome.started.prompt_tokens == await lab.engine.count_tokens(request().input)
@@ -54,7 +54,7 @@ async def test_an_answer_is_whole_and_ends_by_itself(lab: EngineLab) -> None:
     assert outcome.finish.speculation is None
 
 
-async def test_signs_of_several_tokens_come_whole_with_all_their_ids(lab: EngineLab) -> None:
+async def test_characters_of_several_tokens_are_delivered_whole_with_their_ids(lab: EngineLab) -> None:
     outcome = await lab.ask(request(stopping=Stopping(ignore_eos=True, max_output_tokens=2000)))
     wide = [output for output in outcome.outputs if not output.text.isascii()]
     assert {output.token_count for output in wide} >= {2, 3, 4}
@@ -63,13 +63,13 @@ async def test_signs_of_several_tokens_come_whole_with_all_their_ids(lab: Engine
         assert decode(output.token_ids).decode() == output.text
 
 
-async def test_ids_are_told_only_when_asked_for(lab: EngineLab) -> None:
+async def test_ids_are_delivered_only_on_request(lab: EngineLab) -> None:
     outcome = await lab.ask(request(token_ids=False))
     assert all(output.token_ids is None for output in outcome.outputs)
     assert outcome.token_count == 170
 
 
-async def test_the_same_request_gets_the_same_answer_whatever_else_runs(lab: EngineLab) -> None:
+async def test_the_same_request_always_gets_the_same_answer(lab: EngineLab) -> None:
     alone = await lab.ask(request("alone", sampling=WARM))
     for index in range(20):
         lab.submit(request(f"other {index}", input=RawText(str(index))))
@@ -96,7 +96,7 @@ async def test_the_same_request_gets_the_same_answer_whatever_else_runs(lab: Eng
         {"sampling": replace(WARM, seed=2**64 - 1)},
     ],
 )
-async def test_what_matters_to_a_model_changes_the_answer(lab: EngineLab, change: dict[str, object]) -> None:
+async def test_fields_that_matter_to_a_model_change_the_answer(lab: EngineLab, change: dict[str, object]) -> None:
     usual = await lab.ask(request("usual", sampling=WARM))
     changed = await lab.ask(replace(request("changed", sampling=WARM), **change))  # type: ignore[arg-type]
     assert changed.text != usual.text
@@ -109,7 +109,7 @@ async def test_at_temperature_0_only_the_penalties_matter(lab: EngineLab) -> Non
     assert filtered.text == usual.text != penalized.text
 
 
-async def test_the_prompt_picks_the_length() -> None:
+async def test_the_prompt_determines_the_length() -> None:
     async with running("synthetic", tokens_per_second="0", answer_tokens="4,17,34") as lab:
         outcomes = [await lab.ask(request(str(index), input=RawText(str(index)))) for index in range(40)]
         assert {outcome.finish.output_tokens for outcome in outcomes} == {4, 17, 34}
@@ -140,7 +140,7 @@ async def test_the_default_maximum_shrinks_to_the_context_and_an_explicit_one_do
         assert filled.error.field == "raw_text"
 
 
-async def test_min_output_tokens_puts_off_every_end(lab: EngineLab) -> None:
+async def test_min_output_tokens_delays_every_end(lab: EngineLab) -> None:
     whole = await lab.ask(request("whole", stopping=Stopping(ignore_eos=True, max_output_tokens=300)))
     later = await lab.ask(request("later", stopping=Stopping(min_output_tokens=300)))
     assert later.finish.reason is FinishReason.STOP
@@ -152,7 +152,7 @@ async def test_min_output_tokens_puts_off_every_end(lab: EngineLab) -> None:
     assert whole.text.startswith(stopped.text)
 
 
-async def test_ignore_eos_goes_on_to_the_maximum(lab: EngineLab) -> None:
+async def test_ignore_eos_continues_to_the_maximum(lab: EngineLab) -> None:
     whole = await lab.ask(request("whole"))
     longer = await lab.ask(request("longer", stopping=Stopping(ignore_eos=True, max_output_tokens=400)))
     assert longer.finish.reason is FinishReason.LENGTH
@@ -211,7 +211,7 @@ async def test_choices_pick_one_by_prompt_and_seed(lab: EngineLab) -> None:
 
 
 @pytest.mark.parametrize("stopping", [Stopping(), Stopping(ignore_eos=True), Stopping(min_output_tokens=500)])
-async def test_a_schema_is_met_and_its_end_is_the_end(lab: EngineLab, stopping: Stopping) -> None:
+async def test_a_schema_is_enforced_and_its_end_ends_the_answer(lab: EngineLab, stopping: Stopping) -> None:
     schema = JsonSchema('{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}')
     outcome = await lab.ask(request(constraint=schema, stopping=stopping))
     assert outcome.text == '{"n":0}'
@@ -226,7 +226,9 @@ async def test_a_schema_is_met_and_its_end_is_the_end(lab: EngineLab, stopping: 
         (JsonSchema('{"type": "string", "pattern": "a"}'), "constraint.json_schema"),
     ],
 )
-async def test_a_constraint_that_it_cannot_meet_is_refused(lab: EngineLab, constraint: Constraint, field: str) -> None:
+async def test_a_constraint_that_the_engine_cannot_meet_is_refused(
+    lab: EngineLab, constraint: Constraint, field: str
+) -> None:
     outcome = await lab.ask(request(constraint=constraint))
     assert isinstance(outcome.error, UnsupportedError)
     assert outcome.error.field == field
@@ -245,12 +247,12 @@ async def test_an_unknown_token_is_refused_by_field(lab: EngineLab, change: dict
     assert outcome.error.field == field
 
 
-async def test_several_tokens_a_step_are_the_same_answer_and_are_told_as_speculation(lab: EngineLab) -> None:
+async def test_several_tokens_per_step_give_the_same_answer_and_count_as_drafts(lab: EngineLab) -> None:
     usual = await lab.ask(request())
     async with running("synthetic", tokens_per_second="0", tokens_per_step="4") as other:
         outcome = await other.ask(request())
     assert (outcome.text, outcome.token_ids) == (usual.text, usual.token_ids)
     speculation = outcome.finish.speculation
     assert speculation is not None
-    assert speculation.steps == 43  # 170 tokens, 4 a step
+    assert speculation.steps == 43  # 170 tokens, 4 per step
     assert (speculation.draft_tokens, speculation.accepted_tokens) == (129, 127)

@@ -28,7 +28,7 @@ def request(key: str, stopping: Stopping | None = None) -> EngineRequest:
 
 
 async def turns(count: int) -> None:
-    """Lets the event loop go round so many times."""
+    """Lets the event loop run this many iterations."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -51,12 +51,12 @@ async def test_the_clock_never_runs_ahead() -> None:
         lab.submit(request("a"))
         while not lab.is_over("a"):
             seen = len(lab.outputs("a"))
-            await lab.until(lambda: len(lab.outputs("a")) > seen)  # noqa: B023 - awaited in the same round
+            await lab.until(lambda: len(lab.outputs("a")) > seen)  # noqa: B023 - awaited in the same iteration
             tokens = sum(output.token_count for output in lab.outputs("a"))
             assert tokens <= (time.monotonic() - begun) * 1000 + 1
 
 
-async def test_a_late_step_does_not_put_off_those_behind_it() -> None:
+async def test_a_late_step_does_not_delay_later_ones() -> None:
     async with running("synthetic", tokens_per_second="100", context_tokens=ROOM) as lab:
         lab.submit(request("a", ENDLESS))
         await lab.until(lambda: len(lab.steps) >= 2)
@@ -66,7 +66,7 @@ async def test_a_late_step_does_not_put_off_those_behind_it() -> None:
         assert len(lab.steps) >= before + 10
 
 
-async def test_nothing_runs_while_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_engine_schedules_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running("synthetic", tokens_per_second="0", answer_tokens="5") as lab:
         await lab.ask(request("a"))
 
@@ -79,7 +79,7 @@ async def test_nothing_runs_while_it_is_idle(monkeypatch: pytest.MonkeyPatch) ->
         assert len(lab.steps) == before
 
 
-async def test_as_fast_as_it_can_it_still_lets_others_run() -> None:
+async def test_at_full_speed_the_engine_still_lets_other_tasks_run() -> None:
     async with running("synthetic", tokens_per_second="0", context_tokens=ROOM) as lab:
         handle = lab.submit(request("a", ENDLESS))
         await lab.until(lambda: len(lab.outputs("a")) >= 3)
@@ -87,7 +87,7 @@ async def test_as_fast_as_it_can_it_still_lets_others_run() -> None:
         assert (await lab.outcome("a")).finish.reason is FinishReason.ABORTED
 
 
-async def test_prefill_takes_its_time_by_the_prompt_and_delays_nobody_else() -> None:
+async def test_the_time_of_prefill_depends_on_the_prompt_and_delays_no_other_request() -> None:
     options = {"tokens_per_second": "0", "prefill_tokens_per_second": "100", "answer_tokens": "30"}
     async with running("synthetic", **options) as lab:
         slow = lab.submit(replace(request("slow"), input=TokenIds((65,) * 8000)))
@@ -111,10 +111,10 @@ async def test_the_time_limit_ends_a_prefill() -> None:
         assert (outcome.finish.reason, outcome.text) == (FinishReason.TIME_LIMIT, "")
 
 
-async def test_the_time_limit_ends_an_answer_with_all_that_was_held_back() -> None:
+async def test_the_time_limit_ends_an_answer_with_the_text_that_was_held_back() -> None:
     async with running("synthetic", tokens_per_second="0", context_tokens=ROOM) as lab:
         whole = await lab.ask(request("whole", Stopping(ignore_eos=True, max_output_tokens=30_000)))
-        # All of the answer may be the beginning of this stop text, and there is no time to get to its end.
+        # The whole answer may be the beginning of this stop text, and the time limit comes before its end.
         waiting = replace(ENDLESS, stop_texts=(whole.text + "?",), ends_at=time.monotonic() + 0.02)
         limited = await lab.ask(request("limited", waiting))
         assert limited.finish.reason is FinishReason.TIME_LIMIT
@@ -148,7 +148,7 @@ async def test_abort_before_the_first_step_and_after_the_last() -> None:
         assert (await lab.outcome("b")).finish.reason is FinishReason.STOP
 
 
-async def test_a_request_beyond_the_slots_fails_and_disturbs_nobody() -> None:
+async def test_a_request_without_a_slot_fails_without_affecting_others() -> None:
     async with running("synthetic", tokens_per_second="0", slots="2") as lab:
         for key in "abc":
             lab.submit(request(key))
@@ -156,7 +156,7 @@ async def test_a_request_beyond_the_slots_fails_and_disturbs_nobody() -> None:
         assert (await lab.outcome("a")).text == (await lab.outcome("b")).text
 
 
-async def test_errors_come_through_the_sink_and_never_from_within_submit() -> None:
+async def test_errors_are_delivered_by_the_sink_and_never_raised_by_submit() -> None:
     async with running("synthetic") as lab:
         lab.submit(replace(request("a"), input=TokenIds((10**6,))))
         assert lab.outputs("a") == ()
@@ -164,7 +164,7 @@ async def test_errors_come_through_the_sink_and_never_from_within_submit() -> No
 
 
 @pytest.mark.parametrize("per_step", ["1", "4"])
-async def test_a_request_fails_once_it_has_so_many_tokens(per_step: str) -> None:
+async def test_a_request_can_fail_after_a_number_of_tokens(per_step: str) -> None:
     options = {"tokens_per_second": "0", "fail_after_tokens": "10", "tokens_per_step": per_step}
     async with running("synthetic", **options) as lab:
         outcome = await lab.ask(request("long", Stopping(max_output_tokens=11)))
@@ -175,7 +175,7 @@ async def test_a_request_fails_once_it_has_so_many_tokens(per_step: str) -> None
         assert lab.engine.health().ok
 
 
-async def test_the_engine_dies_after_so_many_steps_and_lives_again_after_a_restart() -> None:
+async def test_the_engine_can_die_after_a_number_of_steps_and_be_restarted() -> None:
     async with running("synthetic", tokens_per_second="0", die_after_steps="10") as lab:
         lab.submit(request("a"))
         lab.submit(request("b"))
@@ -194,7 +194,7 @@ async def test_the_engine_dies_after_so_many_steps_and_lives_again_after_a_resta
         assert (await lab.ask(request("d", Stopping(max_output_tokens=5)))).token_count == 5
 
 
-async def test_a_stalled_engine_gives_nothing_more_and_hears_no_abort_until_it_is_stopped() -> None:
+async def test_a_stalled_engine_ignores_everything_until_it_is_stopped() -> None:
     async with running("synthetic", tokens_per_second="0", stall_after_steps="3") as lab:
         handle = lab.submit(request("a"))
         await lab.until(lambda: len(lab.steps) == 3)
@@ -208,7 +208,7 @@ async def test_a_stalled_engine_gives_nothing_more_and_hears_no_abort_until_it_i
             assert (await lab.outcome(key)).finish.reason is FinishReason.ABORTED
 
 
-async def test_stop_ends_what_runs() -> None:
+async def test_stop_ends_running_requests() -> None:
     async with running("synthetic", prefill_seconds="3600") as lab:
         lab.submit(request("a"))
         await lab.engine.stop()
@@ -216,7 +216,7 @@ async def test_stop_ends_what_runs() -> None:
         assert isinstance((await lab.ask(request("b"))).error, EngineFailedError)
 
 
-async def test_the_load_time_passes_before_it_is_ready() -> None:
+async def test_the_engine_is_ready_after_its_load_time() -> None:
     engine = create_engine("synthetic", {"load_seconds": "3600"})
     lab = EngineLab(engine)
     loading = asyncio.create_task(engine.start(lab.sink))

@@ -5,7 +5,7 @@ from doherty_engine.synthetic import Options, SyntheticEngine
 from support.engines import running
 
 
-def test_the_engine_is_found_by_name_and_not_the_default() -> None:
+def test_the_engine_is_found_by_name_and_is_not_the_default() -> None:
     assert isinstance(create_engine("synthetic"), SyntheticEngine)
 
 
@@ -32,7 +32,7 @@ async def test_options_are_read_from_text() -> None:
         ("speed", "1"),
     ],
 )
-def test_a_bad_option_is_refused_by_name(name: str, text: str) -> None:
+def test_an_invalid_option_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(EngineSetupError, match=name):
         create_engine("synthetic", {name: text})
 
@@ -48,7 +48,7 @@ async def test_info_lists_all_supported_fields() -> None:
     assert not {"constraint.regex", "constraint.grammar"} & info.features
 
 
-async def test_tokens_are_counted_only_while_it_runs() -> None:
+async def test_tokens_are_counted_only_while_the_engine_runs() -> None:
     engine = create_engine("synthetic")
     await engine.start(lambda _: None)
     assert await engine.count_tokens(RawText(" water🙂")) == 5

@@ -32,7 +32,7 @@ async def lab() -> AsyncIterator[EngineLab]:
 
 
 async def check_every_cut(lab: EngineLab, base: EngineRequest) -> Outcome:
-    """Resumes behind every delta, by ids and by text."""
+    """Resumes after every delta, with ids and with text."""
     whole = await lab.ask(base)
     text = ""
     ids: tuple[int, ...] = ()
@@ -48,12 +48,12 @@ async def check_every_cut(lab: EngineLab, base: EngineRequest) -> Outcome:
     return whole
 
 
-async def test_at_every_cut(lab: EngineLab) -> None:
+async def test_an_answer_continues_at_every_cut(lab: EngineLab) -> None:
     whole = await check_every_cut(lab, BASE)
     assert not whole.text.isascii()
 
 
-async def test_at_every_cut_with_a_stop_text(lab: EngineLab) -> None:
+async def test_an_answer_with_a_stop_text_continues_at_every_cut(lab: EngineLab) -> None:
     whole = await lab.ask(replace(BASE, key="whole"))
     stop = whole.text[60:75]
     stopped = await check_every_cut(lab, replace(BASE, stopping=Stopping(stop_texts=(stop,))))
@@ -61,43 +61,43 @@ async def test_at_every_cut_with_a_stop_text(lab: EngineLab) -> None:
     assert stopped.text == whole.text[:60]
 
 
-async def test_at_every_cut_with_a_stop_text_that_came_too_early_to_count(lab: EngineLab) -> None:
+async def test_an_answer_with_an_early_stop_text_continues_at_every_cut(lab: EngineLab) -> None:
     stopping = Stopping(stop_texts=("e",), min_output_tokens=60)
     whole = await check_every_cut(lab, replace(BASE, stopping=stopping))
     assert "e" in whole.text
     assert whole.finish.stop_text == "e"
 
 
-async def test_at_every_cut_up_to_the_maximum(lab: EngineLab) -> None:
+async def test_an_answer_with_a_maximum_continues_at_every_cut(lab: EngineLab) -> None:
     whole = await check_every_cut(lab, replace(BASE, stopping=Stopping(max_output_tokens=40)))
     assert whole.finish.reason is FinishReason.LENGTH
 
 
-async def test_at_every_cut_of_a_constrained_answer(lab: EngineLab) -> None:
+async def test_a_constrained_answer_continues_at_every_cut(lab: EngineLab) -> None:
     await check_every_cut(lab, replace(BASE, key="choice", constraint=Choices(("one two 🙂 three", "four five"))))
     schema = JsonSchema('{"type": "object", "required": ["n"], "properties": {"n": {"const": "some water"}}}')
     await check_every_cut(lab, replace(BASE, key="schema", constraint=schema))
 
 
-async def test_a_text_that_was_cut_within_a_token_goes_on_too(lab: EngineLab) -> None:
+async def test_a_text_that_was_cut_within_a_token_continues(lab: EngineLab) -> None:
     resumed = await lab.ask(replace(BASE, constraint=Choices((" water is",)), prefix=AnswerPrefix(text=" wat")))
     assert resumed.text == "er is"
 
 
-async def test_another_choice_is_taken_when_only_that_fits(lab: EngineLab) -> None:
+async def test_another_choice_is_used_if_only_it_fits_the_prefix(lab: EngineLab) -> None:
     for choice in ("alpha", "beta"):
         held = AnswerPrefix(text=choice[:2])
         resumed = await lab.ask(replace(BASE, key=choice, constraint=Choices(("alpha", "beta")), prefix=held))
         assert choice[:2] + resumed.text == choice
 
 
-async def test_a_held_part_that_no_constrained_answer_begins_with_is_refused(lab: EngineLab) -> None:
+async def test_a_prefix_that_violates_the_constraint_is_refused(lab: EngineLab) -> None:
     outcome = await lab.ask(replace(BASE, constraint=Choices(("alpha",)), prefix=AnswerPrefix(text="beta")))
     assert isinstance(outcome.error, UnsupportedError)
     assert outcome.error.field == "continue_from"
 
 
-async def test_a_part_that_was_complete_gets_its_end_at_once(lab: EngineLab) -> None:
+async def test_a_complete_prefix_gets_its_end_immediately(lab: EngineLab) -> None:
     whole = await lab.ask(BASE)
     by_eos = await lab.ask(replace(BASE, key="eos", prefix=AnswerPrefix(token_ids=whole.token_ids)))
     assert by_eos.finish == whole.finish
@@ -116,14 +116,14 @@ async def test_a_part_that_was_complete_gets_its_end_at_once(lab: EngineLab) -> 
         assert outcome.started.prompt_tokens == whole.started.prompt_tokens
 
 
-async def test_an_empty_held_part_is_the_whole_answer(lab: EngineLab) -> None:
+async def test_an_empty_prefix_leads_to_the_whole_answer(lab: EngineLab) -> None:
     whole = await lab.ask(BASE)
     resumed = await lab.ask(replace(BASE, key="empty", prefix=AnswerPrefix()))
     assert resumed.text == whole.text
 
 
 @pytest.mark.parametrize("ids", [(0xF0, 0x9F), (VOCABULARY_SIZE,)])
-async def test_held_ids_must_be_known_and_end_with_a_code_point(lab: EngineLab, ids: tuple[int, ...]) -> None:
+async def test_ids_of_a_prefix_must_be_known_and_end_with_a_code_point(lab: EngineLab, ids: tuple[int, ...]) -> None:
     outcome = await lab.ask(replace(BASE, prefix=AnswerPrefix(token_ids=ids)))
     assert isinstance(outcome.error, InvalidInputError)
     assert outcome.error.field == "continue_from.token_ids"

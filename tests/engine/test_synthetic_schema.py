@@ -56,7 +56,7 @@ PERSON = {
         (PERSON, {"name": "aa", "age": 18, "town": {"name": ""}, "tags": ["x", "x"]}),
     ],
 )
-def test_the_smallest_value_that_fits(schema: object, value: object) -> None:
+def test_the_smallest_valid_value_is_generated(schema: object, value: object) -> None:
     assert json.loads(smallest_value(json.dumps(schema), 1000)) == value
 
 
@@ -89,7 +89,7 @@ def test_an_exclusive_bound_is_not_reached() -> None:
         "[" * 100_000,
     ],
 )
-def test_what_is_no_schema_or_fits_nothing_is_refused(schema: str) -> None:
+def test_an_invalid_or_unsatisfiable_schema_is_refused(schema: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         smallest_value(schema, 1000)
     assert caught.value.field == "constraint.json_schema"
@@ -108,7 +108,7 @@ def test_what_is_no_schema_or_fits_nothing_is_refused(schema: str) -> None:
         {"type": "array", "uniqueItems": True, "minItems": 2},
     ],
 )
-def test_what_it_does_not_understand_is_refused_by_name(schema: dict[str, object]) -> None:
+def test_an_unsupported_keyword_is_refused_by_name(schema: dict[str, object]) -> None:
     with pytest.raises(UnsupportedError) as caught:
         smallest_value(json.dumps(schema), 1000)
     assert caught.value.field == "constraint.json_schema"

@@ -39,12 +39,12 @@ def test_the_words_are_many_distinct_and_of_letters() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_decoding_gives_back_what_was_encoded(text: str) -> None:
+def test_decoding_reverses_encoding(text: str) -> None:
     assert decode(encode(text)).decode() == text
 
 
 def test_random_texts_round_trip_and_tokens_of_a_prefix_are_a_prefix() -> None:
-    draw = random.Random(3)  # noqa: S311 - a test
+    draw = random.Random(3)  # noqa: S311 - test data
     for _ in range(1000):
         text = random_text(draw)
         ids = encode(text)

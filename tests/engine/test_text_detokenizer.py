@@ -16,7 +16,7 @@ def pieces_of(data: bytes, size: int) -> list[Piece]:
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-def test_every_split_gives_the_same_text_and_every_piece_the_ids_of_its_text(size: int) -> None:
+def test_every_split_leads_to_the_same_text_with_the_ids_of_each_piece(size: int) -> None:
     data = TEXT.encode()
     pieces = pieces_of(data, size)
     assert "".join(piece.text for piece in pieces) == TEXT
@@ -31,27 +31,27 @@ def test_every_split_gives_the_same_text_and_every_piece_the_ids_of_its_text(siz
     "data",
     [b"\xff\xfe", b"a\xc3", b"\xf0\x9f\x99", b"\xf0\x9fA", b"\xe2\x82(", b"\x80\x80ok", b"\xed\xa0\x80", b"\xc0\xaf"],
 )
-def test_what_is_no_utf8_becomes_the_replacement_character_as_python_does_it(data: bytes, size: int) -> None:
-    # Without a code point that is incomplete at the end.
+def test_invalid_utf8_is_replaced_as_in_python(data: bytes, size: int) -> None:
+    # Without an incomplete code point at the end.
     whole = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
     assert "".join(piece.text for piece in pieces_of(data, size)) == whole
 
 
-def test_a_token_that_ends_within_a_code_point_is_held_back_whole() -> None:
+def test_a_token_that_ends_within_a_code_point_is_held_back_completely() -> None:
     detokenizer = Utf8Detokenizer()
     assert detokenizer.feed(1, b"so \xf0") is None
-    assert detokenizer.is_within_code_point
+    assert detokenizer.rest
     assert detokenizer.feed(2, b"\x9f\x99") is None
     assert detokenizer.feed(3, b"\x82!") == Piece("so 🙂!", 3, (1, 2, 3))
-    assert not detokenizer.is_within_code_point
+    assert not detokenizer.rest
     assert detokenizer.flush() is None
 
 
-def test_a_token_without_text_is_a_piece_of_its_own() -> None:
+def test_a_token_without_text_is_a_separate_piece() -> None:
     assert Utf8Detokenizer().feed(9, b"") == Piece("", 1, (9,))
 
 
-def test_flush_gives_the_incomplete_rest_once() -> None:
+def test_flush_returns_the_incomplete_rest_once() -> None:
     detokenizer = Utf8Detokenizer()
     detokenizer.feed(1, b"\xf0\x9f")
     assert detokenizer.flush() == Piece("", 1, (1,))

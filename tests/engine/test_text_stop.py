@@ -12,11 +12,11 @@ class Matched:
     stop_text: str | None
     token_ids: tuple[int, ...]
     read: int
-    """How many pieces were fed."""
+    """The number of pieces that were fed."""
 
 
 def match(texts: list[str], stops: list[str], *, include: bool = False, free: int = 0, held: str = "") -> Matched:
-    """Feeds pieces, of which the first `free` cannot end the answer."""
+    """Feeds pieces; the first `free` of them cannot end the answer."""
     matcher = StopMatcher(stops, include_stop_text=include)
     matcher.prime(held)
     released: list[Piece] = []
@@ -33,20 +33,20 @@ def match(texts: list[str], stops: list[str], *, include: bool = False, free: in
 
 
 def expected(texts: list[str], stops: list[str], *, include: bool, free: int) -> Matched:
-    """The same by looking at the whole answer after every character."""
+    """Computes the expected result by searching the whole answer after every character."""
     answer = "".join(texts)
     free_length = len("".join(texts[:free]))
     for end in range(free_length + 1, len(answer) + 1):
-        found = [stop for stop in stops if answer[:end].endswith(stop)]
-        if found:
-            stop = max(found, key=len)
+        ending = [stop for stop in stops if answer[:end].endswith(stop)]
+        if ending:
+            stop = max(ending, key=len)
             read = next(count for count in range(len(texts) + 1) if len("".join(texts[:count])) >= end)
             text = answer[: end if include else end - len(stop)]
             return Matched(text, stop, tuple(range(read)), read)
     return Matched(answer, None, tuple(range(len(texts))), len(texts))
 
 
-def test_without_stop_texts_every_piece_passes_at_once() -> None:
+def test_without_stop_texts_no_piece_is_held_back() -> None:
     piece = Piece("text", 1, (1,))
     assert StopMatcher([]).feed(piece) == [piece]
 
@@ -73,23 +73,23 @@ def test_a_piece_without_text_keeps_its_place() -> None:
     assert [matcher.feed(piece) for piece in pieces] == [[], [], pieces]
 
 
-def test_the_first_to_be_complete_wins_and_of_two_the_longer() -> None:
+def test_the_first_complete_stop_text_wins_and_of_two_the_longer() -> None:
     assert match(["abcd"], ["bcd", "bc"]).stop_text == "bc"
     assert match(["abc"], ["c", "bc"]) == Matched("a", "bc", (0,), 1)
 
 
-def test_a_stop_text_that_begins_in_the_held_part_takes_nothing_back() -> None:
+def test_a_stop_text_that_begins_in_the_prefix_removes_no_delivered_text() -> None:
     assert match(["d of", " it"], ["end of"], held="The en") == Matched("", "end of", (0,), 1)
     assert match(["d of", " it"], ["end of"], held="The en", include=True).text == "d of"
 
 
-def test_a_held_part_may_be_complete() -> None:
+def test_a_prefix_may_be_complete() -> None:
     matcher = StopMatcher(["end"])
     matcher.prime("The end. And")
     assert matcher.matched == "end"
 
 
-def test_a_stop_text_that_was_let_through_in_the_prefix_ends_nothing() -> None:
+def test_a_stop_text_before_the_minimum_length_of_the_prefix_is_ignored() -> None:
     matcher = StopMatcher(["end"])
     matcher.prime("The end", may_end=False)
     matcher.prime(". An")
@@ -97,23 +97,23 @@ def test_a_stop_text_that_was_let_through_in_the_prefix_ends_nothing() -> None:
     assert matcher.feed(Piece("d so")) == [Piece("d so")]
 
 
-def test_a_stop_text_that_overlaps_one_that_was_let_through_is_found() -> None:
+def test_a_stop_text_that_overlaps_an_ignored_one_is_found() -> None:
     assert match(["aa", "a"], ["aa"], free=1) == Matched("a", "aa", (0, 1), 2)
 
 
 @pytest.mark.parametrize("include", [False, True])
-def test_thousands_of_answers_end_where_a_plain_search_says(*, include: bool) -> None:
-    draw = random.Random(7)  # noqa: S311 - a test
+def test_thousands_of_answers_end_where_a_simple_search_expects_it(*, include: bool) -> None:
+    draw = random.Random(7)  # noqa: S311 - test data
     for _ in range(5000):
         texts = ["".join(draw.choices("ab", k=draw.randrange(4))) for _ in range(draw.randrange(1, 9))]
         stops = ["".join(draw.choices("ab", k=draw.randrange(1, 6))) for _ in range(draw.randrange(1, 4))]
         free = draw.randrange(4)
-        wanted = expected(texts, stops, include=include, free=free)
-        assert match(texts, stops, include=include, free=free) == wanted, (texts, stops, free)
+        plain_search = expected(texts, stops, include=include, free=free)
+        assert match(texts, stops, include=include, free=free) == plain_search, (texts, stops, free)
 
 
-def test_nothing_is_held_back_longer_than_it_must() -> None:
-    draw = random.Random(8)  # noqa: S311 - a test
+def test_no_text_is_held_back_longer_than_necessary() -> None:
+    draw = random.Random(8)  # noqa: S311 - test data
     for _ in range(2000):
         stops = ["".join(draw.choices("ab", k=draw.randrange(2, 6))) for _ in range(2)]
         matcher = StopMatcher(stops)
@@ -126,7 +126,7 @@ def test_nothing_is_held_back_longer_than_it_must() -> None:
                 assert released == answer[: len(answer) - max(begun)]
 
 
-def test_a_long_repetitive_stop_text_costs_no_more_than_its_length() -> None:
+def test_the_cost_of_a_repetitive_stop_text_is_proportional_to_its_length() -> None:
     stop = "a" * 50_000 + "b"
     result = match(["a"] * 60_000 + ["b", "c"], [stop])
     assert result.stop_text == stop

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder, with real tokenizers of all three kinds."""
+"""The tokenizer of a Hugging Face folder, with real tokenizers of all three types."""
 
 import json
 import subprocess
@@ -95,7 +95,7 @@ def test_special_tokens_add_no_text(folders: dict[str, Folder], tokenizers: dict
     assert tokenizer.vocabulary_size == folders["llama3"].tokenizer.get_vocab_size() == len(tokenizer.pieces)
 
 
-def test_a_conversation_is_rendered_with_one_beginning(
+def test_a_conversation_is_rendered_with_one_begin_token(
     folders: dict[str, Folder], tokenizers: dict[str, HuggingFaceTokenizer]
 ) -> None:
     tokenizer, library = tokenizers["llama3"], folders["llama3"].tokenizer
@@ -109,24 +109,22 @@ def test_a_conversation_is_rendered_with_one_beginning(
 
 
 @pytest.mark.parametrize("text", ["Hello", f"{BEGIN}Hello"])
-def test_a_raw_text_has_one_beginning(
+def test_a_raw_text_has_one_begin_token(
     folders: dict[str, Folder], tokenizers: dict[str, HuggingFaceTokenizer], text: str
 ) -> None:
     folder = folders["llama3"]
     assert tokenizers["llama3"].encode(text) == [folder.id_of(BEGIN), *folder.texts("Hello")]
 
 
-def test_a_part_of_an_answer_gets_no_space_before_it(tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
+def test_a_prefix_gets_no_leading_space(tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
     tokenizer = tokenizers["sentence piece"]
     for text in ("ab", " ab", "b"):
         assert tokenizer.decode(tokenizer.encode_answer(text)) == text.encode()
     with pytest.raises(ValueError, match="changes this text"):
-        tokenizer.encode_answer("a\N{LOWER ONE EIGHTH BLOCK}b")  # what spells a space
+        tokenizer.encode_answer("a\N{LOWER ONE EIGHTH BLOCK}b")  # the characters of a space in a token
 
 
-def test_all_ends_of_a_sequence_are_known(
-    folders: dict[str, Folder], tokenizers: dict[str, HuggingFaceTokenizer]
-) -> None:
+def test_all_end_tokens_are_known(folders: dict[str, Folder], tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
     llama3 = folders["llama3"]
     assert tokenizers["llama3"].eos_ids == {llama3.id_of(END), llama3.id_of(TURN_END)}
     assert tokenizers["sentence piece"].eos_ids == {2}
@@ -136,7 +134,7 @@ def test_all_ends_of_a_sequence_are_known(
     ("generation", "config", "ends"),
     [({}, {}, {1}), ({"eos_token_id": 7}, {"eos_token_id": 8}, {1, 7}), ({}, {"eos_token_id": [8, 9]}, {1, 8, 9})],
 )
-def test_ends_come_from_three_files(
+def test_end_tokens_are_read_from_three_files(
     tmp_path: Path, generation: dict[str, Any], config: dict[str, Any], ends: set[int]
 ) -> None:
     folder = write_llama3(tmp_path)
@@ -153,7 +151,7 @@ def test_default_sampling_comes_from_the_generation_config(tmp_path: Path) -> No
     assert load(folder).default_sampling == SamplingDefaults()
 
 
-def test_a_template_may_refuse(tmp_path: Path) -> None:
+def test_a_template_may_refuse_a_conversation(tmp_path: Path) -> None:
     folder = write_llama3(tmp_path)
     template = "{% if messages | length > 1 %}{{ raise_exception('one message,\n please') }}{% endif %}Hello"
     (tmp_path / "chat_template.jinja").write_text(template)
@@ -161,14 +159,14 @@ def test_a_template_may_refuse(tmp_path: Path) -> None:
         load(folder).render([user("Hello"), user("Hello")])
 
 
-def test_a_model_without_a_template_says_so(tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
+def test_a_model_without_a_template_refuses_conversations(tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
     assert not tokenizers["sentence piece"].has_chat_template
     assert tokenizers["llama3"].has_chat_template
     with pytest.raises(ValueError, match="no chat template"):
         tokenizers["sentence piece"].render([user("Hello")])
 
 
-def test_the_tokenizer_neither_cuts_nor_fills_up_a_prompt(tmp_path: Path) -> None:
+def test_the_tokenizer_neither_truncates_nor_pads_a_prompt(tmp_path: Path) -> None:
     folder = write_llama3(tmp_path)
     folder.tokenizer.enable_truncation(4)
     folder.tokenizer.enable_padding(length=4)
@@ -199,12 +197,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Folder], tmp_path: P
         yield running
 
 
-def test_a_model_on_the_hub(hub: Hub, folders: dict[str, Folder]) -> None:
+def test_a_tokenizer_can_be_loaded_from_the_hub(hub: Hub, folders: dict[str, Folder]) -> None:
     (folders["llama3"].path / "model.safetensors").write_bytes(b"large")
     folder = find_model_folder(MODEL, "main", extra="vllm")
     assert (folder.name, folder.revision) == (MODEL, COMMIT)
     assert HuggingFaceTokenizer(folder, extra="vllm").vocabulary_size > 0
-    assert "model.safetensors" not in {name for _, name, _ in hub.asked}
+    assert "model.safetensors" not in {name for _, name, _ in hub.requested_files}
 
 
 @pytest.mark.parametrize(
@@ -216,13 +214,13 @@ def test_a_model_on_the_hub(hub: Hub, folders: dict[str, Folder]) -> None:
     ],
 )
 @pytest.mark.usefixtures("hub")
-def test_a_model_that_is_not_there(model: str, sentence: str) -> None:
+def test_a_missing_model_is_reported(model: str, sentence: str) -> None:
     with pytest.raises(EngineSetupError) as raised:
         find_model_folder(model, extra="vllm")
     assert str(raised.value).startswith(sentence)
 
 
-def test_a_folder_is_known_by_its_name(folders: dict[str, Folder]) -> None:
+def test_a_model_has_the_name_of_its_folder(folders: dict[str, Folder]) -> None:
     folder = find_model_folder(str(folders["llama3"].path), extra="vllm")
     assert (folder.name, folder.revision) == ("llama3", "")
 
@@ -245,7 +243,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, folders: di
         ("config.json", "[]", "config.json is not a JSON object"),
     ],
 )
-def test_a_folder_that_is_broken_is_refused(tmp_path: Path, name: str, content: str | None, sentence: str) -> None:
+def test_a_broken_folder_is_refused(tmp_path: Path, name: str, content: str | None, sentence: str) -> None:
     folder = write_llama3(tmp_path)
     (tmp_path / "generation_config.json").write_text("{}")
     (tmp_path / name).unlink()

@@ -1,4 +1,4 @@
-"""llama.cpp's tokenizer and the Hugging Face one read every form of input alike, on the packaged model."""
+"""For the packaged model, llama.cpp's tokenizer and that of Hugging Face read every form of input in the same way."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ PARTS = (
 
 
 class Readers:
-    """Both of them, for a model in both forms."""
+    """Both tokenizers, for a model in both file formats."""
 
     def __init__(self, file: Path, folder: Path) -> None:
         gguf = read_gguf(file)
@@ -41,14 +41,14 @@ class Readers:
         self._hugging_face = PromptReader(self.tokenizer, CONTEXT)
 
     def prompt(self, content: Input) -> Sequence[int] | str:
-        """The tokens of a prompt, or the field that is refused."""
+        """Returns the tokens of a prompt, or the field that is refused."""
         by_llamacpp = outcome(lambda: self._llamacpp.prompt(content))
-        by_hugging_face = outcome(lambda: self._hugging_face._prompt(content))  # noqa: SLF001 - as `read` has it
+        by_hugging_face = outcome(lambda: self._hugging_face._prompt(content))  # noqa: SLF001 - `read` uses it
         assert by_llamacpp == by_hugging_face
         return by_llamacpp
 
     def held(self, part: AnswerPrefix) -> Sequence[int] | str:
-        """The same of the part that the caller holds."""
+        """Returns the tokens of a prefix, or the field that is refused."""
         by_llamacpp = outcome(lambda: self._llamacpp.prefix(part).ids)
         by_hugging_face = outcome(lambda: self._hugging_face._prefix(part))  # noqa: SLF001
         assert by_llamacpp == by_hugging_face
@@ -81,22 +81,22 @@ def sentence_piece(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Readers
 
 
 def texts(count: int, *, seed: int, longest: int = 30) -> list[str]:
-    draw = random.Random(seed)  # noqa: S311 - test data is no secret
+    draw = random.Random(seed)  # noqa: S311 - test data
     return ["".join(draw.choices(PARTS, k=draw.randint(0, longest))) for _ in range(count)]
 
 
-def test_the_same_tokens_end_an_answer_and_are_controls(readers: Readers) -> None:
+def test_end_tokens_and_control_tokens_are_the_same(readers: Readers) -> None:
     assert readers.tokenizer.pieces == readers.vocabulary.pieces
     assert readers.tokenizer.eos_ids == readers.vocabulary.end_ids
     assert [readers.prompt(RawText(text)) for text in ("<|im_end|>", "<|endoftext|>", "")] == [(2,), (0,), "raw_text"]
 
 
-def test_texts(readers: Readers) -> None:
+def test_texts_have_the_same_tokens(readers: Readers) -> None:
     for text in filter(None, texts(150, seed=1)):
         assert readers.prompt(RawText(text))
 
 
-def test_held_texts(readers: Readers) -> None:
+def test_prefix_texts_have_the_same_tokens(readers: Readers) -> None:
     for text in filter(None, texts(150, seed=2)):
         ids = readers.held(AnswerPrefix(text=text))
         assert isinstance(ids, tuple)
@@ -104,7 +104,7 @@ def test_held_texts(readers: Readers) -> None:
 
 
 @pytest.mark.parametrize("control_tokens", [False, True])
-def test_conversations(readers: Readers, control_tokens: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_conversations_have_the_same_tokens(readers: Readers, control_tokens: bool) -> None:  # noqa: FBT001 - a parameter of the test
     contents = texts(160, seed=3, longest=8)
     roles = (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER, Role.ASSISTANT)
     for first, last in ((0, 2), (0, 4), (1, 2), (1, 4), (0, 5)) * 8:
@@ -116,7 +116,7 @@ def test_conversations(readers: Readers, control_tokens: bool) -> None:  # noqa:
     ("ids", "expected"),
     [((28120, 905), (28120, 905)), ((0, 2, 1), (0, 2, 1)), ((49152,), "token_ids"), ((), "token_ids")],
 )
-def test_token_ids(readers: Readers, ids: tuple[int, ...], expected: Sequence[int] | str) -> None:
+def test_token_ids_are_accepted_alike(readers: Readers, ids: tuple[int, ...], expected: Sequence[int] | str) -> None:
     assert readers.prompt(TokenIds(ids)) == expected
     if ids:
         assert readers.held(AnswerPrefix(token_ids=ids)) == (ids if expected == ids else "continue_from.token_ids")
@@ -141,7 +141,7 @@ def test_token_ids(readers: Readers, ids: tuple[int, ...], expected: Sequence[in
         "<0x41>",
     ],
 )
-def test_sentence_piece(sentence_piece: Readers, text: str) -> None:
+def test_sentence_piece_tokens_are_the_same(sentence_piece: Readers, text: str) -> None:
     assert sentence_piece.prompt(RawText(text))
     assert sentence_piece.prompt(Conversation((Message(Role.USER, text),)))
     held = sentence_piece.held(AnswerPrefix(text=text))
@@ -150,6 +150,6 @@ def test_sentence_piece(sentence_piece: Readers, text: str) -> None:
     assert not {1, 2} & set(held)
 
 
-def test_the_token_at_the_beginning_is_there_once(sentence_piece: Readers) -> None:
+def test_there_is_exactly_one_begin_token(sentence_piece: Readers) -> None:
     begins = [sentence_piece.prompt(RawText(text)) for text in ("ab", "<s>ab")]
     assert begins == [(1, SENTENCE_PIECES.index("▁ab"))] * 2

@@ -1,4 +1,4 @@
-"""Tokenizing of requests."""
+"""Tokenizing the inputs of requests."""
 
 import threading
 from pathlib import Path
@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def reader_of(folder: Folder, *, context: int = CONTEXT, vocabulary_size: int | None = None) -> PromptReader:
-    found = find_model_folder(str(folder.path), extra="vllm")
-    return PromptReader(HuggingFaceTokenizer(found, extra="vllm"), context, vocabulary_size)
+    model = find_model_folder(str(folder.path), extra="vllm")
+    return PromptReader(HuggingFaceTokenizer(model, extra="vllm"), context, vocabulary_size)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ async def test_the_model_reads_the_prompt_and_the_prefix(reader: PromptReader, f
 
 
 @pytest.mark.parametrize("content", [RawText("How many? 🙂"), Conversation((user("How many?"),)), TokenIds((5, 6, 7))])
-async def test_counting_agrees_with_reading(reader: PromptReader, content: Input) -> None:
+async def test_token_counts_equal_the_number_of_tokens_read(reader: PromptReader, content: Input) -> None:
     assert await reader.count(content) == len((await reader.read(request(content))).prompt_ids) > 0
 
 
@@ -114,7 +114,7 @@ async def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
         await reader_of(folder).count(Conversation((user("Hi"),)))
 
 
-async def test_a_held_text_that_the_tokenizer_changes_is_refused(tmp_path: Path) -> None:
+async def test_a_prefix_text_that_the_tokenizer_changes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as raised:
         await reader_of(write_sentence_piece(tmp_path)).read(
             request(prefix=AnswerPrefix(text="a\N{LOWER ONE EIGHTH BLOCK}b"))

@@ -23,22 +23,22 @@ from support.trtllm import BASE, ENDLESS, Start
 
 
 @pytest.mark.parametrize("kind", ["tensorrt", "pytorch", "fast"])
-async def test_both_ends_of_llama_3_end_an_answer(trtllm: Start, llama: Folder, kind: str) -> None:
-    """The C++ samplers keep one of them to themselves, the PyTorch one does not, and the other is a stop word."""
+async def test_both_end_tokens_of_llama_3_end_an_answer(trtllm: Start, llama: Folder, kind: str) -> None:
+    """The C++ samplers omit one of the end tokens, the PyTorch sampler does not, and the other one is a stop word."""
     ends = {llama.id_of("<|end_of_text|>"), llama.id_of("<|eot_id|>")}
     async with trtllm(kind) as lab:
-        found = set()
+        stop_ids = set()
         for number in range(30):
             outcome = await lab.ask(replace(BASE, key=str(number), input=RawText(f"{number} colors")))
             if outcome.finish.reason is FinishReason.STOP:
                 assert outcome.finish.stop_token_id == outcome.token_ids[-1]
                 assert outcome.finish.output_tokens == outcome.token_count == len(outcome.token_ids)
-                found.add(outcome.finish.stop_token_id)
-        assert found == ends
+                stop_ids.add(outcome.finish.stop_token_id)
+        assert stop_ids == ends
 
 
 @pytest.mark.parametrize("kind", ["tensorrt", "pytorch", "fast"])
-async def test_an_answer_goes_on_at_every_cut(trtllm: Start, kind: str) -> None:
+async def test_an_answer_continues_at_every_cut(trtllm: Start, kind: str) -> None:
     async with trtllm(kind) as lab:
         whole = await lab.ask(BASE)
         held: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ async def test_an_answer_goes_on_at_every_cut(trtllm: Start, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tensorrt", "pytorch"])
-async def test_streams_of_one_step_come_in_one_call(trtllm: Start, kind: str) -> None:
+async def test_all_outputs_of_a_step_are_delivered_in_one_call(trtllm: Start, kind: str) -> None:
     async with trtllm(kind, tokens_per_second=100) as lab:
         before = len(lab.steps)
         requests = [
@@ -60,11 +60,13 @@ async def test_streams_of_one_step_come_in_one_call(trtllm: Start, kind: str) ->
         ]
         await asyncio.gather(*map(lab.ask, requests))
         assert max(len({output.key for output in step}) for step in lab.steps[before:]) == 4
-        texts = {"".join(output.text for output in lab.outputs(one.key)) for one in requests}
+        texts = {"".join(output.text for output in lab.outputs(request.key)) for request in requests}
         assert len(texts) == 1
 
 
-async def test_prompts_are_templated_by_us_and_begin_once(trtllm: Start, gpu: FakeGpu, llama: Folder) -> None:
+async def test_prompts_are_rendered_by_our_template_with_one_begin_token(
+    trtllm: Start, gpu: FakeGpu, llama: Folder
+) -> None:
     async with trtllm("pytorch") as lab:
         outcome = await lab.ask(BASE)
         (call,) = gpu.calls("request")[2:]
@@ -79,13 +81,13 @@ async def test_prompts_are_templated_by_us_and_begin_once(trtllm: Start, gpu: Fa
     assert call["streaming"] is True
 
 
-async def test_with_lookahead_every_answer_is_greedy_and_says_so(trtllm: Start, gpu: FakeGpu) -> None:
+async def test_with_lookahead_every_answer_is_greedy_and_reported_as_such(trtllm: Start, gpu: FakeGpu) -> None:
     async with trtllm("fast") as lab:
         info = lab.engine.info()
         assert info.default_sampling.temperature == 0.0
-        assert not {one for one in info.features if one.startswith("sampling.")} - {"sampling.temperature"}
+        assert not {feature for feature in info.features if feature.startswith("sampling.")} - {"sampling.temperature"}
         assert "output.top_logprobs" not in info.features
-        assert info.context_tokens == 8192 - 79  # what lookahead keeps for its drafts
+        assert info.context_tokens == 8192 - 79  # the room that lookahead keeps for its drafts
         hot = await lab.ask(replace(BASE, key="hot", sampling=Sampling(temperature=0.8)))
         assert isinstance(hot.error, UnsupportedError)
         assert hot.error.field == "sampling.temperature"
@@ -94,21 +96,21 @@ async def test_with_lookahead_every_answer_is_greedy_and_says_so(trtllm: Start, 
         assert speculation is not None
         assert speculation.steps + speculation.accepted_tokens == pytest.approx(whole.finish.output_tokens, abs=1)
         assert 0 < speculation.accepted_tokens <= speculation.draft_tokens
-        (call,) = [one for one in gpu.calls("request") if one["request"]["max_tokens"] == 400]
+        (call,) = [each for each in gpu.calls("request") if each["request"]["max_tokens"] == 400]
         assert call["request"]["lookahead_config"]["max_ngram_size"] == 6
 
 
-async def test_speculation_without_metrics(trtllm: Start) -> None:
+async def test_speculation_works_without_metrics(trtllm: Start) -> None:
     async with trtllm("fast", loses_metrics=True) as lab:
         whole = await lab.ask(BASE)
         assert whole.finish.speculation is not None
         assert whole.finish.speculation.draft_tokens == (whole.finish.speculation.steps - 1) * 5
         assert whole.finish.engine_time_to_first_token is None
     async with trtllm("pytorch", "speculation=ngram", "max_draft_len=3", loses_metrics=True) as lab:
-        assert (await lab.ask(BASE)).finish.speculation is None  # how much was drafted is not known
+        assert (await lab.ask(BASE)).finish.speculation is None  # the number of drafted tokens is unknown
 
 
-async def test_ngram_speculation(trtllm: Start, gpu: FakeGpu) -> None:
+async def test_ngram_speculation_reports_its_drafts(trtllm: Start, gpu: FakeGpu) -> None:
     async with trtllm("pytorch", "speculation=ngram", "max_draft_len=3") as lab:
         assert lab.engine.info().default_sampling.temperature == 0.0
         whole = await lab.ask(BASE)
@@ -126,7 +128,7 @@ async def test_ngram_speculation(trtllm: Start, gpu: FakeGpu) -> None:
     assert built["arguments"]["disable_overlap_scheduler"] is True
 
 
-async def test_the_engines_own_times_and_its_cache_are_told(trtllm: Start) -> None:
+async def test_the_times_and_the_cache_of_the_engine_are_reported(trtllm: Start) -> None:
     async with trtllm("pytorch", "slots=8", "max_batch_size=8", tokens_per_second=100) as lab:
         long = replace(BASE, input=RawText("word " * 200), stopping=Stopping(max_output_tokens=3, ignore_eos=True))
         assert (await lab.ask(long)).finish.cached_tokens == 0
@@ -136,7 +138,7 @@ async def test_the_engines_own_times_and_its_cache_are_told(trtllm: Start) -> No
         assert finish.engine_time_to_first_token is not None
         assert finish.engine_time_to_first_token > 0
     async with trtllm("tensorrt", tokens_per_second=100) as lab:
-        assert (await lab.ask(BASE)).finish.cached_tokens is None  # it does not tell
+        assert (await lab.ask(BASE)).finish.cached_tokens is None  # the engine does not report it
 
 
 async def test_cached_tokens_are_those_of_the_same_salt(trtllm: Start) -> None:
@@ -150,8 +152,8 @@ async def test_cached_tokens_are_those_of_the_same_salt(trtllm: Start) -> None:
     assert cached[3] == cached[4] == 992
 
 
-async def test_the_engines_own_queue_is_told(trtllm: Start) -> None:
-    """A batch that is smaller than the slots, which the knobs forbid, so that the engine itself makes requests wait."""
+async def test_the_time_in_the_engines_queue_is_reported(trtllm: Start) -> None:
+    """The batch is smaller than the slots, which options cannot set, so that the engine itself makes requests wait."""
     async with trtllm("tensorrt", "slots=32", tokens_per_second=50) as lab:
         worker = lab.engine._context.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
         worker._batch = 1  # noqa: SLF001
@@ -172,7 +174,7 @@ async def test_stop_ids_are_kept_while_eos_is_ignored(trtllm: Start) -> None:
         assert stopped.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
 
 
-async def test_what_cannot_be_honoured_is_refused_by_name(trtllm: Start) -> None:
+async def test_unsupported_fields_are_refused_by_name(trtllm: Start) -> None:
     async with trtllm("pytorch") as lab:
         form = replace(BASE, constraint=Choices(("a",)))
         for key, fields, field in (
@@ -210,4 +212,4 @@ async def test_adapters_are_sent_by_name(trtllm: Start, gpu: FakeGpu) -> None:
         assert len(texts) == 3
         (built,) = gpu.calls("constructor")
         assert built["arguments"]["lora_config"]["max_lora_rank"] == 8
-        assert {one["lora"] for one in gpu.calls("request")} == {None, "sql", "tone"}
+        assert {call["lora"] for call in gpu.calls("request")} == {None, "sql", "tone"}

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("gpu")
 
 @pytest.fixture
 def torch_llm(llama: Folder) -> Iterator[Any]:
-    from tensorrt_llm import LLM  # noqa: PLC0415 - the fake, which is only there now
+    from tensorrt_llm import LLM  # noqa: PLC0415 - the fake is importable only now
 
     llm = LLM(model=str(llama.path))
     yield llm
@@ -26,7 +26,7 @@ def params(**values: Any) -> Any:
     return SamplingParams(**{"end_id": 1, **values})
 
 
-def test_it_refuses_arguments_that_it_does_not_know(llama: Folder) -> None:
+def test_unknown_arguments_are_refused(llama: Folder) -> None:
     from tensorrt_llm import LLM, SamplingParams  # noqa: PLC0415
     from tensorrt_llm._tensorrt_engine import LLM as EngineLLM  # noqa: PLC0415, N811
     from tensorrt_llm.llmapi import BuildConfig, KvCacheConfig, NGramDecodingConfig  # noqa: PLC0415
@@ -43,9 +43,9 @@ def test_it_refuses_arguments_that_it_does_not_know(llama: Folder) -> None:
     with pytest.raises(ValueError, match="disable_overlap_scheduler"):
         LLM(model=str(llama.path), speculative_config=NGramDecodingConfig(max_draft_len=2))
     with pytest.raises(ValueError, match="Extra inputs"):
-        KvCacheConfig(reuse=True)  # type: ignore[call-arg]  # which is the point
+        KvCacheConfig(reuse=True)  # type: ignore[call-arg]  # intended
     with pytest.raises(TypeError, match="unexpected keyword"):
-        SamplingParams(max_new_tokens=1)  # type: ignore[call-arg]  # and here
+        SamplingParams(max_new_tokens=1)  # type: ignore[call-arg]  # intended
     with pytest.raises(RuntimeError, match="Only 1 GPUs"):
         LLM(model=str(llama.path), tensor_parallel_size=2)
 
@@ -59,7 +59,7 @@ def test_it_refuses_arguments_that_it_does_not_know(llama: Folder) -> None:
         ({"repetition_penalty": 0.0}, "Incorrect sampling config"),
     ],
 )
-async def test_what_the_bindings_refuse_fails_when_it_is_asked(
+async def test_values_that_the_bindings_refuse_fail_at_the_request(
     torch_llm: Any, values: dict[str, Any], error: str
 ) -> None:
     from tensorrt_llm.executor import RequestError  # noqa: PLC0415
@@ -68,7 +68,7 @@ async def test_what_the_bindings_refuse_fails_when_it_is_asked(
         torch_llm.generate_async([5], params(**values))
 
 
-def test_two_guides_are_one_too_many() -> None:
+def test_a_request_can_have_only_one_guide() -> None:
     from tensorrt_llm.llmapi import GuidedDecodingParams  # noqa: PLC0415
 
     with pytest.raises(ValueError, match="Only one guide"):
@@ -77,23 +77,23 @@ def test_two_guides_are_one_too_many() -> None:
         params(top_p=2)
 
 
-async def test_texts_are_not_taken(torch_llm: Any) -> None:
+async def test_texts_are_refused(torch_llm: Any) -> None:
     with pytest.raises(TypeError, match="token ids alone"):
         torch_llm.generate_async("Hello", params())
 
 
-async def test_answers_have_32_tokens_unless_told(torch_llm: Any) -> None:
+async def test_answers_have_32_tokens_by_default(torch_llm: Any) -> None:
     result = await torch_llm.generate_async([5], params(ignore_eos=True))
     assert (len(result.outputs[0].token_ids), result.outputs[0].finish_reason) == (32, "length")
 
 
-async def test_one_result_is_yielded_again_and_again(torch_llm: Any) -> None:
+async def test_the_same_result_object_is_yielded_at_every_step(torch_llm: Any) -> None:
     seen = [result async for result in torch_llm.generate_async([5], params(ignore_eos=True), streaming=True)]
-    assert all(one is seen[0] for one in seen)
+    assert all(each is seen[0] for each in seen)
     assert len(seen) == len(seen[0].outputs[0].token_ids) == 32
 
 
-def test_a_result_belongs_to_the_loop_that_asked_for_it(torch_llm: Any) -> None:
+def test_a_result_belongs_to_the_event_loop_of_its_request(torch_llm: Any) -> None:
     outside = torch_llm.generate_async([5], params())
 
     async def iterate() -> None:
@@ -104,7 +104,7 @@ def test_a_result_belongs_to_the_loop_that_asked_for_it(torch_llm: Any) -> None:
         asyncio.run(iterate())
 
 
-def test_nobody_makes_results_but_the_executor() -> None:
+def test_only_the_executor_creates_results() -> None:
     from tensorrt_llm.llmapi import RequestOutput  # noqa: PLC0415
 
     with pytest.raises(RuntimeError, match="GenerationExecutor"):

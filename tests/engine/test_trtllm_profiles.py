@@ -1,4 +1,4 @@
-"""The profiles, and their arguments for TensorRT-LLM, compared with the reference's."""
+"""The profiles, and the arguments that they pass to TensorRT-LLM, compared with the reference."""
 
 import asyncio
 import json
@@ -63,13 +63,13 @@ REFERENCE: dict[str, dict[str, Any]] = {
     },
     "slow": {"tensor_parallel_size": 1},
 }
-"""What the reference passes to the constructor, and on every later start again."""
+"""The arguments that the reference passes to the constructor, including those of every later start."""
 
 SAMPLING: dict[str, dict[str, Any]] = {
     "fast": {"temperature": 0.8, "top_p": 0.95, "max_tokens": 1024, "lookahead_config": LOOKAHEAD},
     "slow": {"temperature": 0.8, "top_p": 0.95, "max_tokens": 1024, "lookahead_config": None},
 }
-"""What the reference passes with every request; everything else is SamplingParams' default."""
+"""The parameters that the reference passes with every request; all others are defaults of SamplingParams."""
 
 DIFFERENCES = {
     "fast": {"temperature", "top_p"},
@@ -90,7 +90,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tensorrt-llm.md"
 
 
 async def passed(gpu: FakeGpu, profile: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """All constructors' arguments, and the last request's parameters, with the deployment's defaults filled in."""
+    """Returns the arguments of all constructors, and the last request's parameters with the deployment's defaults."""
     model = write_model(gpu.folder / "model")
     texts = {"calib_dataset": str(calibration_set(gpu.folder / "texts"))} if profile == "fast" else {}
     async with running(
@@ -102,21 +102,23 @@ async def passed(gpu: FakeGpu, profile: str) -> tuple[list[dict[str, Any]], dict
         )
         question = Conversation((Message(Role.USER, "Hello"),))
         await lab.ask(EngineRequest("q", question, sampling, Stopping()))
-    return [one["arguments"] for one in gpu.calls("constructor")], gpu.calls("request")[-1]["request"]
+    return [call["arguments"] for call in gpu.calls("constructor")], gpu.calls("request")[-1]["request"]
 
 
 @pytest.mark.parametrize("profile", REFERENCE)
-async def test_the_constructor_gets_what_the_references_gets(gpu: FakeGpu, profile: str) -> None:
+async def test_the_constructor_gets_the_arguments_of_the_reference(gpu: FakeGpu, profile: str) -> None:
     built, loaded = (await passed(gpu, profile))[0]
-    for one in (built, loaded):
+    for engine in (built, loaded):
         if profile == "fast":
-            assert one["calib_config"].pop("calib_dataset") == str(gpu.folder / "texts")  # the test has no network
-        assert one == REFERENCE[profile]
+            assert engine["calib_config"].pop("calib_dataset") == str(gpu.folder / "texts")  # the test has no network
+        assert engine == REFERENCE[profile]
 
 
 @pytest.mark.parametrize("profile", SAMPLING)
-async def test_requests_are_the_references_but_for_what_is_justified(gpu: FakeGpu, profile: str) -> None:
-    from tensorrt_llm import SamplingParams  # noqa: PLC0415 - the fake, which is only there now
+async def test_requests_equal_those_of_the_reference_except_for_justified_differences(
+    gpu: FakeGpu, profile: str
+) -> None:
+    from tensorrt_llm import SamplingParams  # noqa: PLC0415 - the fake is importable only now
 
     _, params = await passed(gpu, profile)
     default = SamplingParams()
@@ -126,13 +128,13 @@ async def test_requests_are_the_references_but_for_what_is_justified(gpu: FakeGp
 
 
 @pytest.mark.parametrize("name", sorted(set().union(*DIFFERENCES.values())))
-def test_each_difference_has_its_reason(name: str) -> None:
+def test_each_difference_has_a_reason(name: str) -> None:
     rows = re.findall(rf"^\|[^|]*`{name}`[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|$", PAGE.read_text(), re.MULTILINE)
     assert len(rows) == 1, f"docs/tensorrt-llm.md has no row for {name}"
     assert all(cell.strip() for cell in rows[0])
 
 
-def test_the_page_has_the_profiles_as_they_are() -> None:
+def test_the_page_describes_the_profiles_correctly() -> None:
     profiles_on_page = dict(
         re.findall(r"```toml\n# profile (\w+) of the engine trtllm\n(.*?)```", PAGE.read_text(), re.DOTALL)
     )
@@ -142,7 +144,7 @@ def test_the_page_has_the_profiles_as_they_are() -> None:
     }
 
 
-def test_the_page_has_every_option() -> None:
+def test_the_page_describes_every_option() -> None:
     table = PAGE.read_text().partition("## What each knob buys")[2].partition("\n## ")[0]
     named = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
     assert sorted(named) == sorted(engine_options("trtllm"))
@@ -170,18 +172,18 @@ def test_importing_the_engine_loads_no_library(gpu: FakeGpu) -> None:
         ({"profile_file": "/nowhere.toml"}, "The profile's file /nowhere.toml cannot be read"),
     ],
 )
-def test_contradicting_options_are_refused(options: dict[str, str], says: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, str], says: str) -> None:
     with pytest.raises(EngineSetupError, match=re.escape(says)):
         create_engine("trtllm", options)
 
 
-def test_a_file_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("slots = 4\n", encoding="utf-8-sig")
     with pytest.raises(EngineSetupError, match="byte-order mark"):
         create_engine("trtllm", {"profile_file": str(tmp_path / "mine.toml")})
 
 
-async def test_any_knob_can_be_set_by_file_or_option(gpu: FakeGpu) -> None:
+async def test_every_setting_can_be_set_by_file_or_option(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     file = gpu.folder / "mine.toml"
     file.write_text(
@@ -221,7 +223,7 @@ def test_an_invalid_profile_file_is_refused(tmp_path: Path, text: str) -> None:
     ("speculation", "kind"),
     [("eagle", "EagleDecodingConfig"), ("draft", "DraftTargetDecodingConfig"), ("auto", "AutoDecodingConfig")],
 )
-async def test_other_kinds_of_speculation(gpu: FakeGpu, speculation: str, kind: str) -> None:
+async def test_other_types_of_speculation_are_configured(gpu: FakeGpu, speculation: str, kind: str) -> None:
     model = write_model(gpu.folder / "model")
     async with running(
         "trtllm", model=str(model.path), profile="interactive", speculation=speculation, speculative_model="org/head"
@@ -236,7 +238,7 @@ VERSIONS = pytest.mark.parametrize("version", ["1.2.1", "1.4.0rc1"])
 
 
 @VERSIONS
-async def test_a_head_drafts_in_one_model_with_its_target(
+async def test_a_draft_head_runs_in_one_model_with_its_target(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setenv("FAKE_TRTLLM_VERSION", version)
@@ -261,7 +263,7 @@ async def test_a_head_drafts_in_one_model_with_its_target(
     assert ("telemetry_config" in arguments) == (version != "1.2.1")
 
 
-async def test_a_head_that_ends_early_is_copied_with_the_models_length(
+async def test_a_head_with_few_positions_is_copied_with_the_models_length(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(gpu.folder / "cache"))
@@ -287,7 +289,7 @@ async def test_a_head_that_ends_early_is_copied_with_the_models_length(
         ({}, {"draft": "", "draft_tokens": "2"}, "The options for drafts need a draft head"),
     ],
 )
-async def test_heads_that_cannot_draft(
+async def test_heads_that_cannot_draft_are_refused(
     gpu: FakeGpu, changes: dict[str, Any], options: dict[str, str], says: str
 ) -> None:
     model = write_model(gpu.folder / "model")
@@ -298,7 +300,7 @@ async def test_heads_that_cannot_draft(
     assert gpu.calls("constructor") == []
 
 
-async def test_the_newest_version_builds_no_engines(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_newest_version_refuses_the_tensorrt_backend(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_TRTLLM_VERSION", "1.4.0rc1")
     gpu.be()
     model = write_model(gpu.folder / "model")
@@ -309,13 +311,13 @@ async def test_the_newest_version_builds_no_engines(gpu: FakeGpu, monkeypatch: p
         await asyncio.wait_for(engine.start(lambda _: None), 30)
 
 
-async def test_the_models_own_sampling_holds_where_the_profile_has_none(gpu: FakeGpu) -> None:
+async def test_the_models_sampling_is_used_unless_the_profile_sets_it(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     async with running("trtllm", model=str(model.path), profile="interactive") as lab:
         assert lab.engine.info().default_sampling == SamplingDefaults(temperature=0.6, top_p=0.9)
 
 
-async def test_each_layer_is_split_over_all_cards(gpu: FakeGpu) -> None:
+async def test_each_layer_is_split_over_all_gpus(gpu: FakeGpu) -> None:
     model = write_model(gpu.folder / "model")
     gpu.be(cards=[H100] * 2)
     async with running("trtllm", model=str(model.path), profile="interactive"):
@@ -331,8 +333,8 @@ async def test_each_layer_is_split_over_all_cards(gpu: FakeGpu) -> None:
             await asyncio.wait_for(engine.start(lambda _: None), 30)
 
 
-async def test_each_layer_is_split_over_the_cards_of_all_nodes(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NVIDIA's trtllm-llmapi-launch tells of them."""
+async def test_each_layer_is_split_over_the_gpus_of_all_nodes(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's trtllm-llmapi-launch describes the nodes in this way."""
     monkeypatch.setenv("TLLM_SPAWN_PROXY_PROCESS", "1")
     monkeypatch.setenv("tllm_mpi_size", "4")
     model = write_model(gpu.folder / "model")

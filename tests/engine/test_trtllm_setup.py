@@ -42,10 +42,10 @@ LLAMA3_8B = ModelShape(
         ("", []),
     ],
 )
-def test_the_cards_are_those_that_cuda_shows(
+def test_the_gpus_are_those_that_are_visible_to_cuda(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
 ) -> None:
-    """CUDA's own rules: in the order of the variable, up to the first that there is not."""
+    """CUDA's rules apply: the order of the variable, up to the first GPU that does not exist."""
     cards = [{**card, "uuid": f"GPU-{number}-a"} for number, card in enumerate([H100, L4, A100], start=1)]
     gpu.be(cards=cards)
     if visible is not None:
@@ -58,7 +58,7 @@ def test_the_cards_are_those_that_cuda_shows(
 
 
 def test_the_memory_of_llama_3_8b_is_estimated() -> None:
-    """It has 8,030,261,248 parameters, of which the embeddings and norms stay in bfloat16 when the rest is FP8."""
+    """It has 8,030,261,248 parameters. The embeddings and norms stay in bfloat16 when the rest is FP8."""
     assert LLAMA3_8B.linear_parameters + LLAMA3_8B.embedding_parameters == 8_030_261_248
     fast, interactive = (Knobs(**profiles()[name]) for name in ("fast", "interactive"))  # type: ignore[arg-type]
     fp8 = estimate(LLAMA3_8B, fast, 1, is_fp8=True)
@@ -71,7 +71,7 @@ def test_the_memory_of_llama_3_8b_is_estimated() -> None:
     assert estimate(LLAMA3_8B, interactive, 2, is_fp8=False).weights == 8_030_261_248
 
 
-def test_a_config_of_another_kind_is_not_estimated() -> None:
+def test_there_is_no_estimate_for_another_type_of_model() -> None:
     assert ModelShape.read({"hidden_size": 1}) is None
 
 
@@ -112,7 +112,7 @@ def test_incomplete_weights_are_refused(weights: Folder) -> None:
         check(weights)
 
 
-def test_engines_that_cannot_be_kept(tmp_path: Path) -> None:
+def test_engines_that_cannot_be_stored_are_reported(tmp_path: Path) -> None:
     key = BuildKey({"model": "org/m"}, ("m", "1.2.1"))
     (tmp_path / "file").touch()
     cannot = "Engines cannot be stored in .*; set engine_cache to another folder"
@@ -132,20 +132,20 @@ def test_engines_that_cannot_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_the_contract_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorrt_llm  # noqa: PLC0415 - the fake, which is only there now
+def test_missing_functions_of_the_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorrt_llm  # noqa: PLC0415 - the fake is importable only now
     from tensorrt_llm import llmapi  # noqa: PLC0415
 
-    assert [one for one in check_contract() if one.problem] == []
+    assert [result for result in check_contract() if result.problem] == []
     monkeypatch.setattr(tensorrt_llm, "__version__", "1.3.0")
     monkeypatch.delitem(llmapi.KvCacheConfig.model_fields, "host_cache_size")
     monkeypatch.delattr(llmapi, "AutoDecodingConfig")
 
     async def generate_async(inputs: object, sampling_params: object) -> None:
-        """A coroutine, with two of the five."""
+        """A coroutine with two of the five parameters."""
 
     monkeypatch.setattr(tensorrt_llm.LLM, "generate_async", generate_async)
-    problems = {one.name: one.problem for one in check_contract() if one.problem}
+    problems = {result.name: result.problem for result in check_contract() if result.problem}
     assert problems["the version of TensorRT-LLM"] == "it is 1.3.0, and this engine is written for 1.2.1"
     assert problems["tensorrt_llm.llmapi.KvCacheConfig"] == "it has no host_cache_size"
     assert "it is not there" in problems["tensorrt_llm.llmapi.AutoDecodingConfig"]

@@ -51,7 +51,7 @@ def ids_of(outputs: Sequence[StepOutput]) -> tuple[int, ...]:
     return tuple(token_id for output in outputs for token_id in output.token_ids or ())
 
 
-async def test_an_answer_is_told_step_by_step(vllm: VllmLab) -> None:
+async def test_an_answer_is_delivered_step_by_step(vllm: VllmLab) -> None:
     outcome = await vllm.ask()
     assert outcome.finish.reason is FinishReason.STOP
     assert outcome.finish.stop_token_id in {1, 4}
@@ -65,7 +65,7 @@ async def test_an_answer_is_told_step_by_step(vllm: VllmLab) -> None:
     assert outcome.started.preprocess > 0
 
 
-async def test_a_step_of_several_requests_is_told_in_one_call(vllm: VllmLab) -> None:
+async def test_a_step_of_several_requests_is_delivered_in_one_call(vllm: VllmLab) -> None:
     requests = [vllm_request(stopping=Stopping(max_output_tokens=12, ignore_eos=True)) for _ in range(8)]
     before = len(vllm.lab.steps)
     for request in requests:
@@ -77,7 +77,7 @@ async def test_a_step_of_several_requests_is_told_in_one_call(vllm: VllmLab) -> 
     assert {len(step) for step in steps} == {8}
 
 
-async def test_the_engines_own_queue_and_cache_are_told(vllm: VllmLab) -> None:
+async def test_the_queue_time_and_the_cache_of_the_engine_are_reported(vllm: VllmLab) -> None:
     prompt = RawText("How many people live in the capital of France, and why is the sky so blue there?")
     first, again = await vllm.ask(input=prompt), await vllm.ask(input=prompt)
     assert first.finish.cached_tokens == 0
@@ -110,13 +110,13 @@ async def test_an_adapter_changes_the_answer(vllm: VllmLab) -> None:
         (Grammar('root ::= "<" [xy]{2} ">"'), {"<xx>", "<xy>", "<yx>", "<yy>"}),
     ],
 )
-async def test_a_constraint_binds_the_answer(vllm: VllmLab, constraint: Constraint, text: set[str]) -> None:
+async def test_a_constraint_is_enforced(vllm: VllmLab, constraint: Constraint, text: set[str]) -> None:
     outcome = await vllm.ask(constraint=constraint)
-    assert outcome.text.lower() in {one.lower() for one in text}
+    assert outcome.text.lower() in {choice.lower() for choice in text}
     assert outcome.finish.reason is FinishReason.STOP
 
 
-async def test_a_json_schema_binds_the_answer(vllm: VllmLab) -> None:
+async def test_a_json_schema_is_enforced(vllm: VllmLab) -> None:
     assert isinstance(json.loads((await vllm.ask(constraint=JsonSchema(SCHEMA))).text)["ok"], bool)
 
 
@@ -148,13 +148,15 @@ async def test_an_error_names_its_field(vllm: VllmLab, fields: dict[str, object]
         ({"constraint": Regex("a"), "stopping": Stopping(min_output_tokens=9)}, "stopping.min_output_tokens"),
     ],
 )
-async def test_what_vllm_would_get_wrong_is_refused(vllm: VllmLab, fields: dict[str, object], field: str) -> None:
+async def test_values_that_vllm_would_handle_wrongly_are_refused(
+    vllm: VllmLab, fields: dict[str, object], field: str
+) -> None:
     error = (await vllm.ask(**fields)).error
     assert isinstance(error, UnsupportedError)
     assert error.field == field
 
 
-async def test_an_answer_goes_on_behind_the_held_part(vllm: VllmLab) -> None:
+async def test_an_answer_continues_after_the_prefix(vllm: VllmLab) -> None:
     whole = await vllm.ask()
     for count in (1, 5, 20):
         ids = ids_of(whole.outputs[:count])
@@ -166,7 +168,7 @@ async def test_an_answer_goes_on_behind_the_held_part(vllm: VllmLab) -> None:
     assert (last.text, last.token_count, last.finish.stop_token_id) == ("", 0, whole.finish.stop_token_id)
 
 
-async def test_the_minimum_counts_the_held_part(vllm: VllmLab) -> None:
+async def test_the_minimum_length_includes_the_prefix(vllm: VllmLab) -> None:
     whole = await vllm.ask()
     ends = whole.finish.output_tokens
     stopping = Stopping(min_output_tokens=ends + 3)
@@ -177,7 +179,7 @@ async def test_the_minimum_counts_the_held_part(vllm: VllmLab) -> None:
     assert resumed.finish.output_tokens == longer.finish.output_tokens
 
 
-async def test_a_stop_text_ends_the_answer_in_vllm_too(vllm: VllmLab) -> None:
+async def test_a_stop_text_also_ends_the_request_in_vllm(vllm: VllmLab) -> None:
     whole = await vllm.ask()
     stop = whole.text[9:14]
     request = vllm_request(stopping=Stopping(stop_texts=(stop,), max_output_tokens=500))
@@ -187,7 +189,7 @@ async def test_a_stop_text_ends_the_answer_in_vllm_too(vllm: VllmLab) -> None:
     await vllm.until_dropped(request.key)
 
 
-async def test_a_large_seed_does_not_end_vllm(vllm: VllmLab) -> None:
+async def test_a_large_seed_does_not_crash_vllm(vllm: VllmLab) -> None:
     sampling = Sampling(temperature=1.0, seed=2**64 - 1, top_k=2**32 - 1)
     assert (await vllm.ask(sampling=sampling)).finish.output_tokens > 0
     assert vllm.lab.engine.health().ok
@@ -201,17 +203,17 @@ async def test_a_small_temperature_still_samples(vllm: VllmLab) -> None:
 
 async def test_log_probabilities_have_the_bytes_of_their_tokens(vllm: VllmLab) -> None:
     outcome = await vllm.ask(top_logprobs=3)
-    assert [one.token_id for one in outcome.logprobs] == list(outcome.token_ids)
-    assert b"".join(one.token for one in outcome.logprobs).decode() == outcome.text
-    assert all(len(one.top) == 3 and one.top[0].token_id == one.token_id for one in outcome.logprobs)
+    assert [logprob.token_id for logprob in outcome.logprobs] == list(outcome.token_ids)
+    assert b"".join(logprob.token for logprob in outcome.logprobs).decode() == outcome.text
+    assert all(len(logprob.top) == 3 and logprob.top[0].token_id == logprob.token_id for logprob in outcome.logprobs)
 
 
-async def test_counting_agrees_with_generating(vllm: VllmLab) -> None:
+async def test_token_counts_equal_those_of_an_answer(vllm: VllmLab) -> None:
     content = Conversation((user("How many? 🙂"),))
     assert await vllm.lab.engine.count_tokens(content) == (await vllm.ask(input=content)).started.prompt_tokens
 
 
-async def test_the_kv_cache_is_told_and_a_prompt_is_progress(vllm: VllmLab) -> None:
+async def test_the_kv_cache_is_reported_and_a_prompt_counts_as_progress(vllm: VllmLab) -> None:
     await vllm.ask()
     health = vllm.lab.engine.health()
     assert health.ok
@@ -219,7 +221,7 @@ async def test_the_kv_cache_is_told_and_a_prompt_is_progress(vllm: VllmLab) -> N
     assert health.last_progress is not None
 
 
-async def test_a_models_own_min_p_is_left_out_where_vllm_would_refuse_it(tmp_path: Path) -> None:
+async def test_a_models_min_p_is_omitted_if_vllm_would_refuse_it(tmp_path: Path) -> None:
     write_llama3(tmp_path, min_p=0.1)
     for options, min_p in (({"ngram": "3"}, None), ({}, 0.1)):
         async with vllm_lab(tmp_path, **options) as vllm:

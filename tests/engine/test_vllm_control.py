@@ -54,9 +54,9 @@ async def test_an_abort_is_the_next_output_and_reaches_vllm(tmp_path: Path, logp
         assert (await vllm.ask()).finish.reason is FinishReason.STOP
 
 
-async def test_an_abort_before_vllm_has_the_request(tmp_path: Path) -> None:
+async def test_a_request_can_be_aborted_before_vllm_has_it(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path, max_model_len="8000") as vllm:
-        long = vllm_request(input=Conversation((user("Hello " * 1500),)))  # is read in a thread
+        long = vllm_request(input=Conversation((user("Hello " * 1500),)))  # is tokenized in a thread
         short = vllm_request()
         for request in (long, short):
             vllm.lab.submit(request).abort()
@@ -66,7 +66,7 @@ async def test_an_abort_before_vllm_has_the_request(tmp_path: Path) -> None:
         assert (await vllm.ask()).finish.reason is FinishReason.STOP
 
 
-async def test_a_time_limit_ends_with_what_there_is(tmp_path: Path) -> None:
+async def test_a_time_limit_ends_an_answer_with_its_part(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path) as vllm:
         request = vllm_request(stopping=Stopping(8000, ignore_eos=True, ends_at=time.monotonic() + 0.05))
         outcome = await vllm.lab.ask(request)
@@ -78,14 +78,14 @@ async def test_a_time_limit_ends_with_what_there_is(tmp_path: Path) -> None:
         assert over.started.prompt_tokens == outcome.started.prompt_tokens
 
 
-async def test_a_time_limit_runs_out_while_vllm_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_time_limit_works_while_vllm_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with vllm_lab(tmp_path) as vllm:
         monkeypatch.setattr(vllm.llm.engine_core, "pace", 3600.0)
         outcome = await vllm.ask(stopping=Stopping(ends_at=time.monotonic() + 0.05))
         assert (outcome.text, outcome.finish.reason) == ("", FinishReason.TIME_LIMIT)
 
 
-async def test_the_death_of_vllm_ends_every_request_at_once(tmp_path: Path) -> None:
+async def test_the_death_of_vllm_ends_every_request_immediately(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path) as vllm:
         keys = [(await running_request(vllm))[0] for _ in range(3)]
         vllm.llm.kill()
@@ -100,13 +100,13 @@ async def test_the_death_of_vllm_ends_every_request_at_once(tmp_path: Path) -> N
         assert isinstance((await vllm.ask()).error, EngineFailedError)
 
 
-async def test_the_death_of_vllm_without_any_request_is_seen(tmp_path: Path) -> None:
+async def test_the_death_of_vllm_is_noticed_without_requests(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path) as vllm:
         vllm.llm.kill()
         await until(lambda: not vllm.lab.engine.health().ok)
 
 
-async def test_stopping_ends_what_runs_and_may_be_repeated(tmp_path: Path) -> None:
+async def test_stopping_ends_running_requests_and_may_be_repeated(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path) as vllm:
         key, _ = await running_request(vllm)
         await vllm.lab.engine.stop()
@@ -119,7 +119,7 @@ async def test_stopping_ends_what_runs_and_may_be_repeated(tmp_path: Path) -> No
             await vllm.lab.engine.count_tokens(Conversation((user("Hi"),)))
 
 
-async def test_requests_that_wait_in_vllm_report_their_queue(tmp_path: Path) -> None:
+async def test_requests_that_wait_in_vllm_report_their_queue_time(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path, slots="1") as vllm:
         assert vllm.lab.engine.info().slots == 1
         stopping = Stopping(max_output_tokens=10, ignore_eos=True)
@@ -154,7 +154,7 @@ async def test_vllms_client_errors_are_invalid_input(
         assert vllm.lab.engine.health().ok
 
 
-async def test_a_value_error_of_vllm_is_not_its_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_value_error_of_vllm_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with vllm_lab(tmp_path) as vllm:
 
         async def refuse(*_: object, **__: object) -> None:
@@ -195,7 +195,7 @@ async def test_a_failed_stop_leaves_no_process_behind(
     other.start()
     try:
         async with vllm_lab(tmp_path) as vllm:
-            (process,) = [one for one in multiprocessing.active_children() if one.name == "EngineCore"]
+            (process,) = [child for child in multiprocessing.active_children() if child.name == "EngineCore"]
 
             def fail() -> None:
                 raise RuntimeError("CUDA error")
@@ -203,7 +203,7 @@ async def test_a_failed_stop_leaves_no_process_behind(
             monkeypatch.setattr(vllm.llm, "shutdown", fail)
             await vllm.lab.engine.stop()
             assert not process.is_alive()
-        assert other.is_alive()  # which is not the engine's
+        assert other.is_alive()  # a process that is not the engine's
         assert "could not be shut down" in caplog.text
     finally:
         other.kill()
@@ -217,7 +217,7 @@ async def test_a_stop_that_hangs_and_is_given_up_leaves_no_process_behind(
     hanging, goes_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     async with vllm_lab(tmp_path) as vllm:
-        (process,) = [one for one in multiprocessing.active_children() if one.name == "EngineCore"]
+        (process,) = [child for child in multiprocessing.active_children() if child.name == "EngineCore"]
 
         def hang() -> None:
             loop.call_soon_threadsafe(hanging.set)
@@ -256,6 +256,6 @@ if __name__ == "__main__":
             server.send_signal(signal.SIGKILL)
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)
-            assert waiting.poll(30_000), "the process lives on"
+            assert waiting.poll(30_000), "the process still runs"
         finally:
             os.close(descriptor)

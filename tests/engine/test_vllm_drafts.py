@@ -21,7 +21,7 @@ ENDLESS = Stopping(max_output_tokens=40, ignore_eos=True)
 
 
 async def draft_config(tmp_path: Path, head: Path, **options: str) -> dict[str, Any]:
-    """What vLLM is told of drafts."""
+    """Returns the configuration of drafts that is passed to vLLM."""
     async with vllm_lab(tmp_path / "model", draft=str(head), **options) as vllm:
         config: dict[str, Any] = vllm.llm.vllm_config.arguments["speculative_config"]
     return config
@@ -36,7 +36,7 @@ async def draft_config(tmp_path: Path, head: Path, **options: str) -> dict[str, 
         (DFLASH, "dflash", 9),
     ],
 )
-async def test_the_heads_own_config_says_how_it_drafts(
+async def test_the_config_of_the_head_determines_the_drafts(
     tmp_path: Path, changes: dict[str, Any], method: str, drafts: int
 ) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", **changes)
@@ -47,7 +47,7 @@ async def test_the_heads_own_config_says_how_it_drafts(
     }
 
 
-async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
+async def test_a_head_of_the_library_speculators_is_supported(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", architectures=["Eagle3Speculator"])
     config = json.loads((head / "config.json").read_text())
     layers = {name: config.pop(name) for name in ("max_position_embeddings", "num_hidden_layers")}
@@ -70,7 +70,7 @@ async def test_a_head_of_the_library_speculators(tmp_path: Path) -> None:
         ({"profile": "fastest", "draft_schedule": "64:3"}, 3, None),
     ],
 )
-async def test_how_many_tokens_are_drafted(
+async def test_the_number_of_drafted_tokens_is_configured(
     tmp_path: Path, options: dict[str, str], drafts: int, ranges: list[list[int]] | None
 ) -> None:
     config = await draft_config(tmp_path, write_head(tmp_path / "model", tmp_path / "head", **DFLASH), **options)
@@ -79,7 +79,7 @@ async def test_how_many_tokens_are_drafted(
 
 
 @pytest.mark.parametrize("options", [{}, {"draft_schedule": "64:3"}, {"slots": "256"}])
-async def test_an_eagle_head_always_drafts_the_same_number(tmp_path: Path, options: dict[str, str]) -> None:
+async def test_an_eagle_head_always_drafts_the_same_number_of_tokens(tmp_path: Path, options: dict[str, str]) -> None:
     config = await draft_config(
         tmp_path, write_head(tmp_path / "model", tmp_path / "head"), profile="fastest", **options
     )
@@ -95,7 +95,9 @@ async def test_an_eagle_head_always_drafts_the_same_number(tmp_path: Path, optio
         ({"slots": "64", "engine_args": '{"max_cudagraph_capture_size": 512}'}, 512),
     ],
 )
-async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: dict[str, str], size: int | None) -> None:
+async def test_cuda_graphs_have_room_for_the_drafts_of_all_slots(
+    tmp_path: Path, options: dict[str, str], size: int | None
+) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", **DFLASH)
     async with vllm_lab(tmp_path / "model", draft=str(head), **options) as vllm:
         assert vllm.llm.vllm_config.arguments.get("max_cudagraph_capture_size") == size
@@ -129,7 +131,7 @@ async def test_cuda_graphs_hold_what_all_slots_draft(tmp_path: Path, options: di
         ({}, {"draft_schedule": "8:3,64:1"}, "does not start with a draft_schedule for a head of eagle3"),
     ],
 )
-async def test_what_does_not_fit_is_refused_before_vllm_starts(
+async def test_an_unsuitable_head_is_refused_before_vllm_starts(
     tmp_path: Path, changes: dict[str, Any], options: dict[str, str], sentence: str
 ) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", **changes)
@@ -148,7 +150,7 @@ async def test_what_does_not_fit_is_refused_before_vllm_starts(
         ),
     ],
 )
-async def test_what_contradicts_itself_is_refused(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
+async def test_contradictory_options_are_refused(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
     write_head(tmp_path / "model", tmp_path / "head")
     await refused(sentence, model=str(tmp_path / "model"), **options)
 
@@ -166,16 +168,17 @@ async def test_a_short_head_serves_a_long_context(tmp_path: Path, monkeypatch: p
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
     async with vllm_lab(tmp_path / "model", draft=str(head)) as vllm:
         place = Path(vllm.llm.vllm_config.arguments["speculative_config"]["model"])
-        assert (await vllm.ask(stopping=ENDLESS)).finish.output_tokens == 40  # the stand-in dies behind the 32nd
+        assert (await vllm.ask(stopping=ENDLESS)).finish.output_tokens == 40  # the fake dies after position 32
     assert place.is_relative_to(tmp_path / "cache" / "doherty" / "heads")
     assert place.stat().st_mode & 0o777 == 0o700  # noqa: ASYNC240 - nothing else runs
     assert json.loads((place / "config.json").read_text())["max_position_embeddings"] == 8192
     assert (place / "model.safetensors").readlink() == head / "model.safetensors"
     assert json.loads((head / "config.json").read_text())["max_position_embeddings"] == 32
-    assert (await draft_config(tmp_path, head))["model"] == str(place)  # the same, for vLLM's compiled graphs go by it
+    # The folder stays the same, because the key of vLLM's compiled graphs contains it.
+    assert (await draft_config(tmp_path, head))["model"] == str(place)
 
 
-def test_a_short_head_on_the_hub_is_fetched_for_its_copy(tmp_path: Path) -> None:
+def test_a_short_head_on_the_hub_is_downloaded_for_its_copy(tmp_path: Path) -> None:
     model = tmp_path / "model"
     head = write_head(model, tmp_path / "head", max_position_embeddings=32)
     cache = tmp_path / "cache"
@@ -190,7 +193,7 @@ def test_a_short_head_on_the_hub_is_fetched_for_its_copy(tmp_path: Path) -> None
     assert (copy / "model.safetensors").read_bytes() == b"weights"
 
 
-async def test_a_context_that_a_head_reaches_needs_no_copy(tmp_path: Path) -> None:
+async def test_a_head_with_enough_positions_needs_no_copy(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=64)
     assert (await draft_config(tmp_path, head, max_model_len="64"))["model"] == str(head)
 
@@ -201,14 +204,14 @@ async def test_a_later_vllm_extends_a_heads_positions_itself(tmp_path: Path, mon
     assert (await draft_config(tmp_path, head))["model"] == str(head)
 
 
-async def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     head = write_head(tmp_path / "model", tmp_path / "head", max_position_embeddings=32)
     await refused("set XDG_CACHE_HOME to a writable folder", model=str(tmp_path / "model"), draft=str(head))
 
 
-async def test_n_grams_warn_on_the_first_runner(
+async def test_n_grams_log_a_warning_on_the_first_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with vllm_lab(tmp_path / "model", ngram="3") as vllm:
@@ -218,7 +221,7 @@ async def test_n_grams_warn_on_the_first_runner(
             "prompt_lookup_min": 1,
             "prompt_lookup_max": 4,
         }
-    (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith("vLLM 0.26.0 runs ngram on its first model runner, without asynchronous scheduling")
     assert "a token took 8.4 ms instead of 4.2" in warning
     caplog.clear()
@@ -228,7 +231,7 @@ async def test_n_grams_warn_on_the_first_runner(
     assert not caplog.records
 
 
-async def test_what_is_given_to_vllm_beside_a_head_is_kept(tmp_path: Path) -> None:
+async def test_other_arguments_for_vllm_are_kept_with_a_head(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head")
     drawn = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.8, 0.6, 0.4]}
     given = await draft_config(tmp_path, head, engine_args=json.dumps({"speculative_config": drawn}))
@@ -239,17 +242,17 @@ async def ask_together(vllm: VllmLab, number: int) -> list[Speculation]:
     requests = [vllm_request(stopping=ENDLESS) for _ in range(number)]
     for request in requests:
         vllm.lab.submit(request)
-    found = []
+    speculations = []
     for request in requests:
         outcome = await vllm.lab.outcome(request.key)
         assert outcome.finish.speculation is not None
-        found.append(outcome.finish.speculation)
-    return found
+        speculations.append(outcome.finish.speculation)
+    return speculations
 
 
 @VERSIONS
 @pytest.mark.parametrize("number", [1, 5])
-async def test_each_request_tells_its_own_drafts(
+async def test_each_request_reports_its_own_drafts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, number: int
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM_VERSION", version)
@@ -258,31 +261,31 @@ async def test_each_request_tells_its_own_drafts(
         info = vllm.lab.engine.info()
         assert "sampling.min_p" not in info.features
         before = vllm.lab.engine.health().drafting
-        found = await ask_together(vllm, number)
+        answers = await ask_together(vllm, number)
         after = vllm.lab.engine.health().drafting
-    for told_of in found:
-        assert told_of.draft_tokens == 3 * (told_of.steps - 1)
-        # On 0.33 vLLM's own figures also have what it accepted behind the end.
-        assert 40 <= told_of.steps + told_of.accepted_tokens <= (40 if version == "0.26.0" else 43)
+    for answer in answers:
+        assert answer.draft_tokens == 3 * (answer.steps - 1)
+        # On 0.33, vLLM's figures also include accepted tokens after the end.
+        assert 40 <= answer.steps + answer.accepted_tokens <= (40 if version == "0.26.0" else 43)
     assert before is not None
     assert after is not None
-    assert after.draft_tokens - before.draft_tokens == sum(told_of.draft_tokens for told_of in found)
-    assert after.drafts - before.drafts == sum(told_of.steps - 1 for told_of in found)
-    assert after.accepted_tokens - before.accepted_tokens >= sum(told_of.accepted_tokens for told_of in found)
+    assert after.draft_tokens - before.draft_tokens == sum(answer.draft_tokens for answer in answers)
+    assert after.drafts - before.drafts == sum(answer.steps - 1 for answer in answers)
+    assert after.accepted_tokens - before.accepted_tokens >= sum(answer.accepted_tokens for answer in answers)
     assert list(after.accepted_by_position) == sorted(after.accepted_by_position, reverse=True)
 
 
-async def test_fewer_tokens_are_drafted_beside_others(tmp_path: Path) -> None:
+async def test_fewer_tokens_are_drafted_if_other_requests_run(tmp_path: Path) -> None:
     head = write_head(tmp_path / "model", tmp_path / "head", **DFLASH)
     async with vllm_lab(tmp_path / "model", draft=str(head), draft_schedule="1:4,8:1") as vllm:
         (alone,) = await ask_together(vllm, 1)
         together = await ask_together(vllm, 4)
     assert alone.draft_tokens == 4 * (alone.steps - 1)
-    assert all(one.draft_tokens < 2 * one.steps for one in together)
-    assert all(one.steps > alone.steps for one in together)
+    assert all(answer.draft_tokens < 2 * answer.steps for answer in together)
+    assert all(answer.steps > alone.steps for answer in together)
 
 
-def test_steps_that_nobody_fetched_are_counted_before_they_are_merged() -> None:
+def test_steps_that_were_not_fetched_are_counted_before_they_are_merged() -> None:
     board, tally = Board(), Tally()
     with fake_vllm() as fake:
         outputs = import_module("vllm.outputs")
@@ -302,7 +305,7 @@ def test_steps_that_nobody_fetched_are_counted_before_they_are_merged() -> None:
     assert board.drafting().accepted_by_position == (1, 1, 0)
 
 
-async def test_without_drafts_nothing_is_told_of_them(tmp_path: Path) -> None:
+async def test_without_drafts_answers_report_no_drafts(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path / "model") as vllm:
         assert (await vllm.ask()).finish.speculation is None
         assert vllm.lab.engine.health().drafting is None

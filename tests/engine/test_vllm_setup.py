@@ -33,7 +33,7 @@ async def start(**options: str) -> Engine:
 
 
 async def arguments(folder: Path, **options: str) -> dict[str, Any]:
-    """What vLLM is given, but for what is always the same."""
+    """Returns the arguments of vLLM, without those that are always the same."""
     async with vllm_lab(folder, **options) as vllm:
         given = dict(vllm.llm.vllm_config.arguments)
         assert vllm.llm.usage_context == "OPENAI_API_SERVER"
@@ -57,7 +57,7 @@ def test_profiles_set_options() -> None:
     assert profiles()["fast"]["slots"] == 64
 
 
-def test_the_page_on_vllm_has_every_option_and_profile() -> None:
+def test_the_page_on_vllm_describes_every_option_and_profile() -> None:
     page = (Path(__file__).parents[2] / "docs" / "vllm.md").read_text()
     rows = re.findall(r"^\| `(\w+)` (?:\(default\) )?\| ([^|]+) \|", page, re.MULTILINE)
     for name, text in engine_options("vllm").items():
@@ -121,7 +121,7 @@ async def test_options_become_arguments(tmp_path: Path, options: dict[str, str],
     assert await arguments(tmp_path, **options) == expected
 
 
-async def test_a_quantized_checkpoint_says_itself_how(tmp_path: Path) -> None:
+async def test_the_quantization_comes_from_the_checkpoint(tmp_path: Path) -> None:
     write_llama3(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
@@ -138,7 +138,7 @@ async def test_adapters_set_their_rank(tmp_path: Path) -> None:
     }
 
 
-async def test_what_there_is_not_is_no_feature(tmp_path: Path) -> None:
+async def test_missing_capabilities_are_not_features(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(64)}, unk_token="w0"))  # noqa: S106
     config = {"vocab_size": 64, "max_position_embeddings": 512}
     write_folder(tmp_path / "words", words, config=config)
@@ -168,14 +168,16 @@ async def test_what_there_is_not_is_no_feature(tmp_path: Path) -> None:
         ({"adapters": "a=/"}, r"has no adapter_config.json with a rank"),
     ],
 )
-async def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
+async def test_setup_errors_are_reported_in_one_sentence(
+    tmp_path: Path, options: dict[str, str], sentence: str
+) -> None:
     model = {} if not options else {"model": str(write_llama3(tmp_path).path)}
     with fake_vllm(), pytest.raises(EngineSetupError, match=sentence) as raised:
         await start(**{**model, **options})
     assert "\n" not in str(raised.value)
 
 
-async def test_too_large_a_rank_is_refused(tmp_path: Path) -> None:
+async def test_a_rank_that_is_too_large_is_refused(tmp_path: Path) -> None:
     adapter = write_lora(tmp_path / "large", rank=1024)
     with fake_vllm(), pytest.raises(EngineSetupError, match="An adapter has rank 1024, and vLLM takes at most 512"):
         await start(model=str(write_llama3(tmp_path / "model").path), adapters=f"a={adapter}")
@@ -191,7 +193,7 @@ async def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path, monkeyp
         monkeypatch.setattr(fake.AsyncLLM, "add_lora", add_lora)
         with pytest.raises(EngineSetupError, match=r"The adapter poet cannot be loaded \(Loading lora poet failed"):
             await start(model=str(write_llama3(tmp_path / "model").path), adapters=f"poet={adapter}")
-        assert fake.ENGINES[-1].errored  # it was given back
+        assert fake.ENGINES[-1].errored  # it was released
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ async def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path, monkeyp
         ("engine_args", "{", "Expecting property name"),
     ],
 )
-def test_a_value_that_cannot_be_read(option: str, text: str, reason: str) -> None:
+def test_an_invalid_value_is_refused(option: str, text: str, reason: str) -> None:
     with pytest.raises(EngineSetupError, match=reason):
         create_engine("vllm", {option: text})
 
@@ -223,7 +225,7 @@ async def test_without_the_package_the_extra_is_named(tmp_path: Path) -> None:
         await start(model=str(tmp_path))
 
 
-async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unsupported_version_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_vllm():
         monkeypatch.setitem(sys.modules, "vllm.usage.usage_lib", None)
         with pytest.raises(EngineSetupError, match=r"not a version that this engine supports \(.*usage_lib"):
@@ -242,7 +244,7 @@ async def test_another_vllm_than_this_engine_knows(monkeypatch: pytest.MonkeyPat
             ),
         ),
         (
-            {"PYTHONPATH": FAKE_PATH, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"},  # that there is no torch
+            {"PYTHONPATH": FAKE_PATH, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"},  # that torch is missing
             'There is no model folder /no/such; give the path of one, or a model on the hub as "org/name".\n',
         ),
     ],
@@ -258,7 +260,9 @@ def test_serve_ends_with_one_sentence(
     assert [line for line in ended.stderr.splitlines(keepends=True) if not line.startswith("{")] == [sentence]
 
 
-async def test_a_load_is_broken_off_by_ending_vllms_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loading_can_be_interrupted_by_ending_vllms_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_VLLM_HANGS_IN_LOAD", "1")
     with fake_vllm():
         starting = asyncio.create_task(start(model=str(write_llama3(tmp_path).path)))
@@ -269,7 +273,7 @@ async def test_a_load_is_broken_off_by_ending_vllms_processes(tmp_path: Path, mo
     assert not multiprocessing.active_children()
 
 
-def test_ctrl_c_is_kept_from_vllms_processes_and_nobody_else() -> None:
+def test_ctrl_c_does_not_reach_vllms_processes() -> None:
     masks: list[set[Any]] = []
 
     def look() -> None:
@@ -284,11 +288,11 @@ def test_ctrl_c_is_kept_from_vllms_processes_and_nobody_else() -> None:
 
 
 @pytest.mark.parametrize("module", ["doherty_service", "doherty.cli"])
-def test_a_process_of_vllm_that_imports_the_program_serves_nothing(module: str) -> None:
+def test_a_process_of_vllm_that_imports_the_program_starts_no_server(module: str) -> None:
     runpy.run_module(module, run_name="__mp_main__")
 
 
-def test_a_server_whose_vllm_dies_tells_it_and_starts_another(tmp_path: Path) -> None:
+def test_a_server_whose_vllm_dies_reports_it_and_restarts_it(tmp_path: Path) -> None:
     model = write_llama3(tmp_path).path
     flags = ("--engine", "vllm", "--model", str(model))
     with start_server(*flags, PYTHONPATH=FAKE_PATH, FAKE_VLLM_DIE_AFTER_STEPS="60") as server:

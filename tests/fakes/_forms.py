@@ -1,4 +1,4 @@
-"""Texts that fit a constraint, found with llguidance, which the development machines have."""
+"""Texts that satisfy a constraint, found with llguidance, which is installed on the development machines."""
 
 import llguidance
 
@@ -6,15 +6,15 @@ from doherty_engine import Constraint, Grammar, InvalidInputError, JsonSchema, R
 from doherty_engine.constraints import ConstraintCompiler
 
 _END = 256
-"""The byte tokenizer's end-of-sequence token; below it stand the bytes."""
+"""The end-of-sequence token of the byte tokenizer; lower ids are bytes."""
 
 
 OF_SCHEMA = "# JSON without white space: "
-"""Begins the grammar that the stand-in for xgrammar makes of a schema."""
+"""The beginning of the grammar that the fake of xgrammar creates from a schema."""
 
 
 def compile_form(kind: str, text: str) -> str:
-    """The constraint as llguidance takes it; raises RuntimeError as xgrammar does."""
+    """Returns the constraint for llguidance. Raises RuntimeError, as xgrammar does."""
     constraints: dict[str, type[JsonSchema | Regex | Grammar]] = {
         "json": JsonSchema,
         "regex": Regex,
@@ -30,13 +30,13 @@ def compile_form(kind: str, text: str) -> str:
 
 
 def fitting_text(kind: str, text: str) -> str:
-    """The first text that fits, without needless spaces."""
+    """Returns the first text that satisfies the constraint, without unnecessary spaces."""
     matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), compile_form(kind, text), log_level=0)
-    found = b""
+    written = b""
     while not matcher.is_accepting():
         mask = int.from_bytes(matcher.compute_bitmask(), "little")
         allowed = [byte for byte in range(_END) if mask >> byte & 1]
-        byte = min(allowed, key=lambda one: (bytes([one]).isspace(), one))
+        byte = min(allowed, key=lambda candidate: (bytes([candidate]).isspace(), candidate))
         matcher.consume_tokens([byte])
-        found += bytes([byte])
-    return found.decode()
+        written += bytes([byte])
+    return written.decode()

@@ -1,4 +1,4 @@
-"""Compares the stand-in for ModelOpt with the real package: `python tests/fakes/check_modelopt.py WHEEL`.
+"""Compares the fake of ModelOpt with the real package: `python tests/fakes/check_modelopt.py WHEEL`.
 
 The wheel is read, not imported. It is what `pip download --no-deps nvidia-modelopt==0.47.0` gives.
 """
@@ -14,11 +14,11 @@ FUNCTIONS = {
     "quantize": ("quantization.py", "modelopt/torch/quantization/model_quant.py"),
     "export_hf_checkpoint": ("export.py", "modelopt/torch/export/unified_export_hf.py"),
 }
-"""Where the stand-in has a function, and where the real package has it."""
+"""The module of a function in the fake, and its module in the real package."""
 
 
 def main() -> int:
-    """Returns how many functions differ."""
+    """Returns the number of functions that differ."""
     differences = 0
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         for name, (mine, theirs) in FUNCTIONS.items():
@@ -26,7 +26,7 @@ def main() -> int:
             real = parameters(parse_source(wheel.read(theirs)), name)
             if ours != real:
                 differences += 1
-                print(f"{name}\n  stand-in: {ours}\n  ModelOpt: {real}")  # noqa: T201 - that is what it is for
+                print(f"{name}\n  fake:     {ours}\n  ModelOpt: {real}")  # noqa: T201 - that is what it is for
     print(f"{differences} differences from {Path(sys.argv[1]).name}")  # noqa: T201
     return differences
 

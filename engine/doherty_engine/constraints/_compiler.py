@@ -35,7 +35,7 @@ _LOCATION = re.compile(r"^(?:at )?\d+\(\d+\): |failed to compile JSON schema: |\
 
 
 class ConstraintCompiler:
-    """Compiles constraints with llguidance."""
+    """Compiles constraints with llguidance; thread-safe."""
 
     def __init__(self, *, extra: str) -> None:
         """Imports llguidance.
@@ -52,7 +52,7 @@ class ConstraintCompiler:
         self._limits = self._llguidance.LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
 
     def compile(self, constraint: Constraint) -> "CompiledConstraint":
-        """Compiles a constraint.
+        """Compiles a constraint. Blocks; at most TRANSLATIONS threads should call it at the same time.
 
         Raises:
             InvalidInputError: The constraint is invalid, unsatisfiable or too large.

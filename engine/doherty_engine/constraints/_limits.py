@@ -1,7 +1,10 @@
-"""Limits the size of a constraint."""
+"""Limits the size and number of constraints."""
 
 from doherty_engine._errors import InvalidInputError
 
+TRANSLATIONS = 2
+"""How many constraints an engine translates at the same time, one per key. More would not be faster together, because
+Python runs one thread at a time, and each thread makes the event loop wait longer."""
 _MAX_CHARACTERS = 32_768
 
 

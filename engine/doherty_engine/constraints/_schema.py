@@ -239,14 +239,14 @@ class SchemaWriter:
                 raise unsupported("minProperties", path, "this engine supports 1 only; list the names in 'required'")
             self._check_names("minProperties", facts, path)
             written["minProperties"] = least
-        most = count(schema, "maxProperties", path)
-        if most is None or not (
-            allows_unlisted or most < len(facts.names) or branches or "patternProperties" in schema
+        maximum = count(schema, "maxProperties", path)
+        if maximum is None or not (
+            allows_unlisted or maximum < len(facts.names) or branches or "patternProperties" in schema
         ):
             return
         if facts.names or schema.keys() & {*_PARTS, "patternProperties"} or not self._dialect.restricts_unlisted:
             raise unsupported("maxProperties", path, "this engine cannot count optional names")
-        written["maxProperties"] = most  # a name counts each time, so an object may have fewer, but never more
+        written["maxProperties"] = maximum  # a name counts each time, so an object may have fewer, but never more
 
     def _part(
         self, schema: dict[str, Json], keyword: str, facts: SchemaFacts, path: str, depth: int

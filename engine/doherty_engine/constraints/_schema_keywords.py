@@ -104,14 +104,14 @@ class KeywordWriter:
         if not whole:
             return {keyword: value if isinstance(value, int) else float(value) for keyword, value in given.items()}
         ends = {keyword: _outermost(keyword, value) for keyword, value in given.items()}
-        least = [end for keyword, end in ends.items() if keyword.endswith("inimum")]
-        most = [end for keyword, end in ends.items() if keyword.endswith("aximum")]
+        minima = [end for keyword, end in ends.items() if keyword.endswith("inimum")]
+        maxima = [end for keyword, end in ends.items() if keyword.endswith("aximum")]
         tightest: dict[str, Json] = {}
-        if least:
-            tightest["minimum"] = max(least)
-        if most:
-            tightest["maximum"] = min(most)
-        if least and most and max(least) > min(most):
+        if minima:
+            tightest["minimum"] = max(minima)
+        if maxima:
+            tightest["maximum"] = min(maxima)
+        if minima and maxima and max(minima) > min(maxima):
             raise invalid("minimum", path, "there is no integer between it and the maximum")
         return tightest
 

@@ -55,6 +55,11 @@ class LlamaCppAnswer:
         """The number of tokens that may be generated; the prefix is already subtracted."""
         return self._budget - len(self._prefix.ids)
 
+    @property
+    def generated(self) -> int:
+        """The number of tokens that llama.cpp has generated."""
+        return self._generated
+
     def take(self, chunk: Chunk) -> StepOutput | None:
         """Takes the next chunk; returns an output if there is text to send before the final output."""
         count = chunk.generated_tokens - self._generated

@@ -23,6 +23,8 @@ class Chunk:
     finish_reason: str | None
     prompt_left: int | None
     """The tokens of the prompt that are not computed yet; None if the chunk does not report them."""
+    prompt_seconds: float
+    """How long the prompt has been computed; 0 if the chunk does not report it."""
 
     @property
     def token_id(self) -> int | None:
@@ -50,6 +52,7 @@ def read_chunk(data: Mapping[str, Any]) -> Chunk:
         token=content[-1] if content else None,
         finish_reason=choice["finish_reason"],
         prompt_left=progress["total"] - progress["processed"] if progress else None,
+        prompt_seconds=progress["time_ms"] / 1000 if progress else 0.0,
     )
 
 

@@ -9,16 +9,17 @@ from doherty_engine._engine import Health, ModelInfo, RequestHandle, SamplingDef
 from doherty_engine._errors import EngineFailedError, EngineSetupError
 from doherty_engine._outputs import StepOutput
 from doherty_engine._requests import AnswerPrefix, EngineRequest, Input
+from doherty_engine._semaphore import FairSemaphore
 from doherty_engine._warm_up import RefusedHandle, WarmUp, discard
-from doherty_engine.constraints import ConstraintCompiler
+from doherty_engine.constraints import TRANSLATIONS, ConstraintCompiler
 from doherty_engine.llamacpp._batcher import OutputBatcher
 from doherty_engine.llamacpp._gguf import Gguf
 from doherty_engine.llamacpp._model_file import ModelFile, find_model
 from doherty_engine.llamacpp._options import Options, default_threads
+from doherty_engine.llamacpp._pace import PromptPace
 from doherty_engine.llamacpp._parts import read_model
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._request import LlamaCppContext, LlamaCppRequest
-from doherty_engine.llamacpp._semaphore import FairSemaphore
 from doherty_engine.llamacpp._server import LlamaServer, LlamaServerGoneError
 from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
@@ -171,9 +172,11 @@ class LlamaCppEngine:
             vocabulary=vocabulary,
             reader=InputReader(server, vocabulary, context_tokens),
             compiler=compiler,
+            compiler_turn=FairSemaphore(TRANSLATIONS, per_key=1),
             kv_cache=FairSemaphore(context_tokens),
             prompt_turn=FairSemaphore(1),
-            slots=Slots(options.slots),
+            pace=PromptPace(),
+            slots=Slots(options.slots, context_tokens),
             context_tokens=context_tokens,
             prompt_cache=options.prompt_cache,
             emit=self._batcher.put,

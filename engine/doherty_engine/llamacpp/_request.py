@@ -9,13 +9,15 @@ from doherty_engine._budget import output_budget
 from doherty_engine._errors import EngineError, EngineFailedError, OutOfResourcesError, UnsupportedError, is_shortage
 from doherty_engine._outputs import Finish, FinishReason, Started, StepOutput
 from doherty_engine._requests import EngineRequest
+from doherty_engine._semaphore import Claim, FairSemaphore
 from doherty_engine.constraints import CompiledConstraint, ConstraintCompiler, check_combination
 from doherty_engine.llamacpp._answer import LlamaCppAnswer
 from doherty_engine.llamacpp._chunks import Chunk, read_chunk
+from doherty_engine.llamacpp._pace import PromptPace, Step
+from doherty_engine.llamacpp._prompt import Prompt
 from doherty_engine.llamacpp._reader import InputReader
 from doherty_engine.llamacpp._sampling import sampling_fields
-from doherty_engine.llamacpp._semaphore import Claim, FairSemaphore
-from doherty_engine.llamacpp._server import BATCH_TOKENS, LlamaServer
+from doherty_engine.llamacpp._server import LlamaServer
 from doherty_engine.llamacpp._slots import Slots
 from doherty_engine.llamacpp._vocabulary import Vocabulary
 
@@ -28,13 +30,16 @@ class LlamaCppContext:
     vocabulary: Vocabulary
     reader: InputReader
     compiler: ConstraintCompiler
+    compiler_turn: FairSemaphore
+    """Lets few requests use the compiler at the same time, one per key."""
     kv_cache: FairSemaphore
     """Room in the KV cache, in tokens. llama.cpp cannot preempt a request, so each one reserves room for its longest
     possible answer before it starts."""
     prompt_turn: FairSemaphore
     """Lets one request at a time compute its prompt. llama.cpp itself computes prompts in the order of its slots, and
     does not call back for a request while it computes another one's prompt, so a waiting request would notice neither
-    an abort nor its time limit. A long prompt takes a turn for each piece of BATCH_TOKENS."""
+    an abort nor its time limit. A long prompt takes a turn for each piece."""
+    pace: PromptPace
     slots: Slots
     context_tokens: int
     prompt_cache: bool
@@ -51,10 +56,8 @@ class LlamaCppRequest:
         self._submitted_at = time.monotonic()
         self._failure: Exception | None = None
         self._has_prompt_turn = False
-        self._prompt_left = 0
-        """The tokens of the prompt that are left for further pieces."""
-        self._is_whole = False
-        """Whether the rest of the prompt is computed in one piece, because llama.cpp has lost an earlier piece."""
+        self._last_step: Step | None = None
+        """When the answer got its newest token."""
         self._claim = Claim(request.cache_salt, self._submitted_at, 0)
         self.aborted = False
         self.is_read = False
@@ -65,6 +68,7 @@ class LlamaCppRequest:
     def abort(self) -> None:
         """Aborts the request; llama.cpp calls back, and then stops, after each token or batch of the prompt."""
         self.aborted = True
+        self._context.compiler_turn.wake()
         self._context.kv_cache.wake()
         self._context.prompt_turn.wake()
 
@@ -89,7 +93,14 @@ class LlamaCppRequest:
         if self.aborted:
             return StepOutput(request.key, finish=Finish(FinishReason.ABORTED))
         budget = output_budget(request.input, len(prompt), context.context_tokens, request.stopping)
-        constraint = None if request.constraint is None else context.compiler.compile(request.constraint)
+        constraint = None
+        if request.constraint is not None:
+            if not context.compiler_turn.reserve(1, self._claim, until=None, is_cancelled=lambda: self.aborted):
+                return StepOutput(request.key, finish=Finish(FinishReason.ABORTED))
+            try:
+                constraint = context.compiler.compile(request.constraint)
+            finally:
+                context.compiler_turn.release(1, self._claim)
         answer = LlamaCppAnswer(request, context.vocabulary, prefix, budget, constraint)
         preprocess = time.monotonic() - self._submitted_at
         self.is_read = True
@@ -129,28 +140,25 @@ class LlamaCppRequest:
         self, answer: LlamaCppAnswer, tokens: tuple[int, ...], constraint: CompiledConstraint | None
     ) -> None:
         context = self._context
-        slot, may_reuse = context.slots.take(self._request.cache_salt, tokens)
-        fields = {**self._fields(answer, constraint), "id_slot": slot.number}
-        use_cache = may_reuse and context.prompt_cache
+        slot, cached, full = context.slots.take(self._request.cache_salt, tokens)
+        use_cache = cached is not None and context.prompt_cache
+        prompt = Prompt(tokens, cached if cached and use_cache else 0, context.pace)
+        fields = {**self._fields(answer, constraint), "id_slot": slot.number, "cache_prompt": use_cache}
         try:
-            self._complete(answer, {**fields, "prompt": list(tokens), "cache_prompt": use_cache})
-            # It has stopped if the prompt is long. The rest follows in pieces, so that others can compute their prompts
-            # in between. llama.cpp finds in the slot what was computed before.
-            while self._prompt_left and not (self.aborted or answer.ended):
+            context.server.empty_slots(full)
+            self._complete(answer, prompt, fields)
+            while not (prompt.is_complete or self.aborted or answer.ended):
                 self._release_prompt_turn()
                 self._has_prompt_turn = self._wait_for(context.prompt_turn, 1)
                 if not self._has_prompt_turn:
                     answer.end_at_time_limit()  # or it was aborted
                     return
-                left = self._prompt_left = 0 if self._is_whole else max(0, self._prompt_left - BATCH_TOKENS)
-                piece = list(tokens[: len(tokens) - left])
-                most_tokens = {"n_predict": 0} if left else {}
-                self._complete(answer, {**fields, **most_tokens, "prompt": piece, "cache_prompt": True})
-                # llama.cpp empties idle slots when the KV cache is full, also one that waits for its next piece. A
-                # prompt that loses its beginning again and again would never be done.
-                self._is_whole = self._prompt_left > left
+                self._complete(answer, prompt, {**fields, "cache_prompt": True})
         finally:
-            context.slots.give_back(slot)
+            if self._last_step is not None:
+                context.pace.answer_ends()
+            holds_others = cached is None and not prompt.has_begun
+            context.slots.give_back(slot, prompt.computed, answer.generated, holds_others=holds_others)
 
     def _wait_for(self, semaphore: FairSemaphore, needed: int) -> bool:
         """Waits for units of a semaphore; returns False if the request was aborted, or its time limit passed first."""
@@ -175,37 +183,43 @@ class LlamaCppRequest:
             fields["grammar"] = constraint.grammar
         return fields
 
-    def _complete(self, answer: LlamaCppAnswer, fields: Mapping[str, object]) -> None:
-        """Runs until the answer ends, the piece of the prompt is computed, or there is too much of it for one piece."""
+    def _complete(self, answer: LlamaCppAnswer, prompt: Prompt, fields: Mapping[str, object]) -> None:
+        """Computes the next piece of the prompt; if it is the last one, generates until the answer ends."""
 
         def on_chunk(data: Mapping[str, Any]) -> bool:
             try:
-                return self._handle_chunk(answer, read_chunk(data))
+                return self._handle_chunk(answer, prompt, read_chunk(data))
             except Exception as error:  # noqa: BLE001  llama.cpp would discard it; it is raised below
                 self._failure = error
                 return True
 
-        self._context.server.complete(fields, on_chunk)
+        try:
+            self._context.server.complete({**fields, **prompt.begin_piece()}, on_chunk)
+        finally:
+            prompt.end_piece()
         if self._failure is not None:
             raise self._failure
 
-    def _handle_chunk(self, answer: LlamaCppAnswer, chunk: Chunk) -> bool:
+    def _handle_chunk(self, answer: LlamaCppAnswer, prompt: Prompt, chunk: Chunk) -> bool:
         """Handles a chunk; returns True if llama.cpp must stop."""
         self.last_progress = time.monotonic()
         if self.aborted:
             return True
-        if chunk.prompt_left is None and self._prompt_left:
+        must_stop = chunk.prompt_left is not None and prompt.take_progress(chunk.prompt_left, chunk.prompt_seconds)
+        if chunk.prompt_left is None and not prompt.is_complete:
             return False  # the end of a piece of the prompt, for which llama.cpp generates a token, too
-        if chunk.generated_tokens:
-            self._release_prompt_turn()
+        if chunk.generated_tokens and chunk.finish_reason is None:
+            self._note_token()
         output = answer.take(chunk)
         if output is not None:
             self._context.emit(output)
-        if chunk.prompt_left is not None and chunk.prompt_left > BATCH_TOKENS and not self._is_whole:
-            # llama.cpp reports this at the start, and computes the first batch even if it must stop.
-            self._prompt_left += chunk.prompt_left - BATCH_TOKENS
-            return True
-        return answer.ended
+        return must_stop or answer.ended
+
+    def _note_token(self) -> None:
+        if self._last_step is None:
+            self._context.pace.answer_begins()  # before the next piece of a prompt is chosen
+            self._release_prompt_turn()
+        self._last_step = self._context.pace.note_step(self._last_step)
 
     def _release_prompt_turn(self) -> None:
         """Lets the next request compute its prompt, unless this was called before."""

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from doherty_engine.text import begins_answer, can_render, template_failure, tem
 from doherty_extras import install_command
 
 BATCH_TOKENS = 64
-"""How much of a prompt is computed at a time. An abort, and the next token of every other answer, wait that long.
+"""How much of a prompt is computed at a time at most. An abort, and the next token of every other answer, wait for it.
 Smaller batches take more time for the whole prompt: 32 tokens, a third more."""
 
 _HTTP_THREADS = 4
@@ -66,6 +67,7 @@ class LlamaServer:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_threads_http = slots + _HTTP_THREADS
         params.cache_ram_mib = 0
+        params.slot_save_path = str(self._folder)  # without it, slots cannot be emptied; nothing is saved there
         params.prefill_assistant = False
         params.verbosity = -1
         try:
@@ -129,6 +131,15 @@ class LlamaServer:
             "/tokenize", {"content": content, "add_special": with_special, "parse_special": with_special}
         )
         return tuple(answer["tokens"])
+
+    def empty_slots(self, numbers: Sequence[int]) -> None:
+        """Frees the cells of free slots in the KV cache; waits for the end of the current step."""
+        if numbers:
+            with ThreadPoolExecutor(len(numbers)) as threads:  # one after the other, each would wait for a step
+                list(threads.map(self._empty_slot, numbers))
+
+    def _empty_slot(self, number: int) -> None:
+        self._ask(f"/slots/{number}?action=erase", {})
 
     def close(self) -> None:
         """Frees the model's memory and removes the listener's socket."""

@@ -73,16 +73,16 @@ class SyntheticRequest(TokenRequest[SyntheticContext]):
         self._steps += 1
         position = self._position
         self._position = position + count
-        most = self._request.top_logprobs
+        top_logprobs = self._request.top_logprobs
         logprobs: list[TokenLogprob | None] | None = None
         if count == 1:  # without comprehensions, because this runs for each request in each step
             token_ids = [source.token(position)]
-            if most is not None:
-                logprobs = [token_logprob(token_ids[0], most)]
+            if top_logprobs is not None:
+                logprobs = [token_logprob(token_ids[0], top_logprobs)]
         else:
             token_ids = [source.token(index) for index in range(position, position + count)]
-            if most is not None:
-                logprobs = [token_logprob(token_id, most) for token_id in token_ids]
+            if top_logprobs is not None:
+                logprobs = [token_logprob(token_id, top_logprobs) for token_id in token_ids]
         self._take(token_ids, logprobs)
 
     async def _generate(self, answer: TokenAnswer, prepared: PreparedInput, guide: None) -> None:

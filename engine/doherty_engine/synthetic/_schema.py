@@ -21,8 +21,8 @@ _DEEPEST = 64
 _HUGE = 1e300
 
 
-def smallest_value(schema: str, most: int) -> str:
-    """Returns the smallest JSON value that matches a schema, of at most about `most` characters.
+def smallest_value(schema: str, max_characters: int) -> str:
+    """Returns the smallest JSON value that matches a schema, of at most about `max_characters` characters.
 
     Raises:
         InvalidInputError: The schema is invalid, or no value of that size matches it.
@@ -31,7 +31,7 @@ def smallest_value(schema: str, most: int) -> str:
     check_size(FIELD, schema)
     try:
         root = json.loads(schema, parse_constant=_no_json)
-        return json.dumps(_Builder(root, most).build(root, 0), allow_nan=False, separators=(",", ":"))
+        return json.dumps(_Builder(root, max_characters).build(root, 0), allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise InvalidInputError(FIELD, "the schema is nested too deeply") from None
     except ValueError as error:
@@ -43,9 +43,9 @@ def _no_json(constant: str) -> NoReturn:
 
 
 class _Builder:
-    def __init__(self, root: _Json, most: int) -> None:
+    def __init__(self, root: _Json, max_characters: int) -> None:
         self._root = root
-        self._room = most
+        self._room = max_characters
         self._targets: dict[str, _Json] = {}
 
     def build(self, schema: _Json, depth: int) -> _Json:

@@ -1,4 +1,4 @@
-"""The tokenizer of the synthetic engine. Its tokens are all bytes, hundreds of words with a space before, and specials.
+"""The tokenizer of the synthetic engine. Its tokens are the 256 bytes, hundreds of words, and special tokens.
 
 A text is tokenized from the left: the longest word that matches, else a byte. Since every word consists of a space and
 letters, the tokens of a text's beginning are the beginning of the text's tokens.
@@ -66,7 +66,6 @@ class SyntheticTokenizer:
     longest_token_bytes = LONGEST_TOKEN_BYTES
 
     def render(self, messages: Sequence[Message], *, control_tokens: bool = False) -> list[int]:
-        """The tokens of a conversation."""
         del control_tokens
         ids: list[int] = []
         for message in messages:
@@ -76,9 +75,7 @@ class SyntheticTokenizer:
         return ids
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a prompt."""
         return encode(text)
 
     def encode_answer(self, text: str) -> list[int]:
-        """The tokens of the beginning of an answer."""
         return encode(text)

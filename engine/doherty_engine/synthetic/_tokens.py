@@ -36,7 +36,6 @@ class DrawnTokens:
         self._block: list[int] = []
 
     def token(self, position: int) -> int:
-        """The token at a position in the answer, counted from 0."""
         if position >= self._end and not self._ignore_eos:
             return END_OF_SEQUENCE
         index = position // _BLOCK
@@ -67,7 +66,6 @@ class FixedTokens:
         self._ids = ids
 
     def token(self, position: int) -> int:
-        """The token at a position in the answer, counted from 0."""
         return self._ids[position] if position < len(self._ids) else END_OF_SEQUENCE
 
 

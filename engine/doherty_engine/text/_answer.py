@@ -16,7 +16,7 @@ class AnswerText:
     """
 
     def __init__(self, stop_texts: Sequence[str] = (), *, include_stop_text: bool = False) -> None:
-        self._detokenizer = Utf8Detokenizer()
+        self.detokenizer = Utf8Detokenizer()
         self.matcher = StopMatcher(stop_texts, include_stop_text=include_stop_text)
         self._has_stops = bool(stop_texts)
 
@@ -25,14 +25,9 @@ class AnswerText:
         """The stop text that ended the answer; once it is set, `feed` must not be called."""
         return self.matcher.matched
 
-    @property
-    def is_within_code_point(self) -> bool:
-        """Whether the tokens so far end inside a code point."""
-        return self._detokenizer.is_within_code_point
-
     def prime(self, token_id: int, token: bytes, *, may_end: bool = True) -> None:
         """Adds a token of the prefix. A stop text that is completed in the prefix ends the answer, too."""
-        piece = self._detokenizer.feed(token_id, token)
+        piece = self.detokenizer.feed(token_id, token)
         if piece is not None:
             self.matcher.prime(piece.text, may_end=may_end)
 
@@ -47,13 +42,13 @@ class AnswerText:
             logprob: Its log probability, if the caller asked for it.
             may_end: Whether a stop text that this token completes ends the answer.
         """
-        piece = self._detokenizer.feed(token_id, token, logprob)
+        piece = self.detokenizer.feed(token_id, token, logprob)
         if piece is None:
             return []
         return self.matcher.feed(piece, may_end=may_end) if self._has_stops else [piece]
 
     def end(self) -> list[Piece]:
         """Returns all pieces that are still held back."""
-        rest = self._detokenizer.flush()
+        rest = self.detokenizer.flush()
         pieces = [] if rest is None else self.matcher.feed(rest, may_end=False)
         return pieces + self.matcher.flush()

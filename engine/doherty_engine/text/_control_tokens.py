@@ -60,7 +60,7 @@ class ControlTokens:
         return ids
 
     def encode_answer(self, parts: Sequence[str], encode: Encode, encode_plain: Encode, decode: Decode) -> list[int]:
-        """Encodes a part of an answer; the model generated the control tokens that it spells out as plain text.
+        """Encodes a part of an answer. Control tokens in its text were generated as plain text.
 
         Args:
             parts: The result of `split`.

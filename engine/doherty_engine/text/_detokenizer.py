@@ -14,37 +14,33 @@ class Utf8Detokenizer:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
+        """The bytes at the end that are not a whole code point."""
         self._text = ""
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
-
-    @property
-    def is_within_code_point(self) -> bool:
-        """Whether the tokens so far end inside a code point."""
-        return bool(self._rest)
 
     def feed(self, token_id: int, token: bytes, logprob: TokenLogprob | None = None) -> Piece | None:
         """Adds the next token and its bytes; returns None if the text ends inside a code point.
 
         A piece has log probabilities if all of its tokens have one.
         """
-        data = self._rest + token
+        data = self.rest + token
         text, used = utf_8_decode(data, "replace", False)  # noqa: FBT003 - the C function takes no keywords
-        self._rest = data[used:]
-        if not self._rest and not self._ids:
+        self.rest = data[used:]
+        if not self.rest and not self._ids:
             return Piece(text, 1, (token_id,), None if logprob is None else (logprob,))
         self._text += text
         self._ids.append(token_id)
         if logprob is not None:
             self._logprobs.append(logprob)
-        return None if self._rest else self._take()
+        return None if self.rest else self._take()
 
     def flush(self) -> Piece | None:
         """Returns what is still held back at the end of the answer, without the incomplete code point."""
         if not self._ids:
             return None
-        self._rest = b""
+        self.rest = b""
         return self._take()
 
     def _take(self) -> Piece:

@@ -20,16 +20,18 @@ def known_logprobs(logprobs: Mapping[int, float | None]) -> dict[int, float] | N
     return known
 
 
-def token_logprob(token_id: int, place: Mapping[int, float], most: int, pieces: Sequence[bytes]) -> TokenLogprob | None:
+def token_logprob(
+    token_id: int, place: Mapping[int, float], max_top: int, pieces: Sequence[bytes]
+) -> TokenLogprob | None:
     """The log probability of a token and of the most probable alternatives; None if one of them is unknown.
 
     Args:
         token_id: The token.
         place: The log probabilities at its position, by token id, including its own.
-        most: The maximum number of alternatives.
+        max_top: The maximum number of alternatives.
         pieces: The bytes of each token, by id.
     """
-    known = known_logprobs(place if most else {token_id: place[token_id]})
+    known = known_logprobs(place if max_top else {token_id: place[token_id]})
     if known is None:
         return None
 
@@ -38,5 +40,5 @@ def token_logprob(token_id: int, place: Mapping[int, float], most: int, pieces: 
         piece = pieces[token_id] if token_id < len(pieces) else b""
         return TokenLogprob(token_id, piece, known[token_id], top)
 
-    best = sorted(known, key=known.__getitem__, reverse=True)[:most]
+    best = sorted(known, key=known.__getitem__, reverse=True)[:max_top]
     return named(token_id, tuple(map(named, best)))

@@ -100,7 +100,10 @@ class _Search:
             self._fallback[index + 1] = length
 
     def advance(self, text: str, *, may_end: bool) -> int:
-        """Searches more text; returns the index after the first complete stop text if that `may_end` it, else 0."""
+        """Searches more text.
+
+        Returns the index after the first complete stop text; 0 if there is none, or if `may_end` is false.
+        """
         stop, fallback, matched_length = self.stop, self._fallback, self.matched_length
         index = 0
         while index < len(text):

@@ -11,10 +11,12 @@ from doherty_engine.tokens._loader import ModelLoader
 from doherty_engine.tokens._reader import PreparedInput, PromptReader
 from doherty_engine.tokens._request import EngineContext, RequestOwner, TokenRequest
 from doherty_engine.tokens._tokenizer import Tokenizer
+from doherty_engine.tokens._turns import FairThreads
 
 __all__ = [
     "CONSTRAINTS",
     "EngineContext",
+    "FairThreads",
     "ModelLoader",
     "PreparedInput",
     "PromptReader",

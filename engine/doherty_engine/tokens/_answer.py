@@ -39,9 +39,13 @@ class TokenAnswer:
         # An answer that fulfils its constraint must be able to end.
         ignores_eos = request.stopping.ignore_eos and request.constraint is None
         self._eos_ids = frozenset[int]() if ignores_eos else table.eos_ids
-        self.stop_ids = self._eos_ids.union(request.stopping.stop_token_ids)
+        stop_ids = request.stopping.stop_token_ids
+        self.stop_ids = self._eos_ids.union(stop_ids) if stop_ids else self._eos_ids
         """All tokens that end the answer, including end-of-sequence tokens. The engine may stop there, too."""
         self._text = AnswerText(request.stopping.stop_texts, include_stop_text=request.stopping.include_stop_text)
+        self._detokenizer = self._text.detokenizer
+        self._is_plain = not request.stopping.stop_texts and request.top_logprobs is None
+        """Whether each token of whole code points is an output of its own."""
         self._count = 0
         self._is_started = False
         self._resume(prepared.prefix_ids)
@@ -60,6 +64,10 @@ class TokenAnswer:
             logprobs: Their log probabilities if the request wants them; an entry is None if it is unknown.
             ended: The reason if the engine ends the answer after these tokens. An earlier end takes precedence.
         """
+        if self._is_plain and ended is None and len(token_ids) == 1:
+            output = self._take_plain(token_ids[0])
+            if output is not None:
+                return output
         text, token_bytes, stop_ids = self._text, self._pieces, self.stop_ids
         pieces: list[Piece] = []
         logprob = None
@@ -84,6 +92,27 @@ class TokenAnswer:
             self._end(ended)
             return self._output(pieces + self._text.end())
         return self._output(pieces) if pieces else None
+
+    def _take_plain(self, token_id: int) -> StepOutput | None:
+        """Processes a token in fewer steps than `take`.
+
+        Returns None if that is not possible: the token may end the answer, or is not whole ASCII characters.
+        """
+        count = self._count + 1
+        if count >= self._budget or token_id in self.stop_ids or token_id >= len(self._pieces):
+            return None
+        token = self._pieces[token_id]
+        if self._detokenizer.rest or not token.isascii():
+            return None
+        self._count = count
+        return StepOutput(
+            self._key,
+            token.decode(),
+            1,
+            (token_id,) if self._wants_ids else None,
+            None,
+            None if self._is_started else self._start(),
+        )
 
     def begin(self) -> StepOutput:
         """Returns the first output of an answer that has no tokens yet. It only contains `started`."""
@@ -111,7 +140,7 @@ class TokenAnswer:
                 return self._end(FinishReason.STOP, stop_text=self._text.matched)
         if self._count >= self._budget:
             return self._end(FinishReason.LENGTH)
-        if self._text.is_within_code_point:
+        if self._detokenizer.rest:
             raise InvalidInputError("continue_from.token_ids", "they end within a code point")
         return None
 
@@ -124,10 +153,7 @@ class TokenAnswer:
 
     def _output(self, pieces: Sequence[Piece]) -> StepOutput:
         piece = pieces[0] if len(pieces) == 1 else join(pieces)
-        started = None
-        if not self._is_started:
-            self._is_started = True
-            started = Started(len(self._prepared.prompt_ids), self._prepared.preprocess, self.queue)
+        started = None if self._is_started else self._start()
         return StepOutput(
             self._key,
             piece.text,
@@ -137,3 +163,8 @@ class TokenAnswer:
             started,
             self.finish,
         )
+
+    def _start(self) -> Started:
+        """The first output contains this."""
+        self._is_started = True
+        return Started(len(self._prepared.prompt_ids), self._prepared.preprocess, self.queue)

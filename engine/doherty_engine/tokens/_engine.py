@@ -20,7 +20,9 @@ _log = logging.getLogger("doherty.engine")
 
 
 class TokenEngine(ABC, Generic[ContextT, RequestT]):
-    """Implements the Protocol `Engine`. A subclass loads the model and makes requests.
+    """Implements the Protocol `Engine`, which describes the public methods.
+
+    A subclass loads the model and makes requests.
 
     All outputs of one turn of the event loop are passed to the sink in one call. If the steps of a library take more
     than one turn, the subclass calls `_flush` at the end of each step.
@@ -59,11 +61,6 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         """Waits for `_tasks` and frees all resources. May be called twice, and before `_load` is done."""
 
     async def start(self, sink: StepSink) -> None:
-        """Loads the model and generates a few tokens to warm up.
-
-        Raises:
-            EngineSetupError: It cannot start; the message says what to do.
-        """
         try:
             self._context = await self._load()
             self._info = self._describe(self._context)
@@ -75,7 +72,6 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         self._sink = sink
 
     def submit(self, request: EngineRequest) -> RequestHandle:
-        """Begins a request. Does not block. All errors of the request are reported as StepOutput.error."""
         if self._context is None or self._fault:
             return self._refuse(request, self._fault)
         running = self._requests[request.key] = self._make_request(request, self._context)
@@ -83,29 +79,19 @@ class TokenEngine(ABC, Generic[ContextT, RequestT]):
         return running
 
     async def count_tokens(self, content: Input | AnswerPrefix) -> int:
-        """Counts the tokens of an input, or of a prefix, as the model would read it.
-
-        Raises:
-            InvalidInputError: It cannot be tokenized; for example, the chat template refuses it.
-            UnsupportedError: The tokenizer changes the text of a prefix.
-            EngineFailedError: The engine is not running.
-        """
         if self._context is None or self._fault:
             raise EngineFailedError(self._fault)
         return await self._context.reader.count(content)
 
     def info(self) -> ModelInfo:
-        """Describes the model. May be called once `start` has returned."""
         if self._info is None:
             raise EngineFailedError(self._fault)
         return self._info
 
     def health(self) -> Health:
-        """Returns the current health."""
         return Health(ok=not self._fault, detail=self._fault)
 
     async def stop(self) -> None:
-        """Aborts all requests and frees all resources. May be called twice."""
         self._fault = self._fault or "the engine has been stopped"
         for request in list(self._requests.values()):
             request.end(FinishReason.ABORTED)

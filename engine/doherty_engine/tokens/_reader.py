@@ -18,7 +18,7 @@ _MESSAGE_CHARACTERS = 30
 """The approximate number of characters that a chat template adds to a message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedInput:
     """A tokenized request."""
 

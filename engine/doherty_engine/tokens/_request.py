@@ -29,8 +29,9 @@ class EngineContext:
 
     reader: PromptReader
     tokenizer: Tokenizer
-    compile_constraint: Callable[[Constraint], Any] | None
-    """Compiles a constraint for the library; blocks. None if the engine does not compile constraints."""
+    compile_constraint: Callable[[Constraint, str], Coroutine[Any, Any, Any]] | None
+    """Compiles a constraint for the library. Its arguments are the constraint, and a text that differs for each API
+    key, so that keys take turns. None if the engine does not compile constraints."""
 
 
 ContextT = TypeVar("ContextT", bound=EngineContext)
@@ -68,6 +69,8 @@ class TokenRequest(ABC, Generic[ContextT]):
         self._emit = owner.emit
         self._answer: TokenAnswer | None = None
         """None until the request has been tokenized."""
+        self._compiling: asyncio.Task[Any] | None = None
+        """The compilation of the constraint, which waits for the turn of the API key."""
         self._timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
@@ -123,8 +126,10 @@ class TokenRequest(ABC, Generic[ContextT]):
         self._check()
         prepared = await context.reader.read(request)
         guide = None
-        if request.constraint is not None and context.compile_constraint is not None:
-            guide = await asyncio.to_thread(context.compile_constraint, request.constraint)
+        if request.constraint is not None and context.compile_constraint is not None and not self.is_over:
+            compiling = context.compile_constraint(request.constraint, request.cache_salt)
+            self._compiling = asyncio.get_running_loop().create_task(compiling)
+            guide = await self._compiling  # `_close` cancels it, and then this task, too
         if self.is_over:
             return
         answer = self._answer = TokenAnswer(request, prepared, context.tokenizer)
@@ -193,9 +198,11 @@ class TokenRequest(ABC, Generic[ContextT]):
 
     def _close(self, last: StepOutput) -> None:
         self.is_over = True
+        if self._compiling is not None:
+            self._compiling.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        if last.finish is not None:
-            last = last._replace(finish=self._add_counts(last.finish))
+        if last.finish is not None and (counted := self._add_counts(last.finish)) is not last.finish:
+            last = last._replace(finish=counted)
         self._owner.emit_last(last)
         self._drop()

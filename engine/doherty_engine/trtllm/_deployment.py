@@ -75,7 +75,7 @@ class Deployment:
         return self.options.max_lora_rank or _DEFAULT_LORA_RANK
 
     @property
-    def most_prompt_tokens(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """Maximum number of tokens of a prompt.
 
         The runtime limits a prompt to one token less than the sequence, and without chunked prefill also to the batch
@@ -152,7 +152,7 @@ def plan_deployment(options: Options) -> Deployment:
 
 def longest_prompt(options: Options) -> int:
     """Maximum number of tokens of a prompt; raises like `plan_deployment`."""
-    return plan_deployment(options).most_prompt_tokens
+    return plan_deployment(options).max_prompt_tokens
 
 
 def effective_build(options: Options) -> Mapping[str, object]:
@@ -201,10 +201,10 @@ def _has_dataset(name: str) -> bool:
 
 
 def knobs_of(options: Options) -> Knobs:
-    """The knobs as a deployment has them.
+    """The knobs of a deployment, those of its profile included.
 
     Raises:
-        EngineSetupError: they contradict each other.
+        EngineSetupError: They contradict each other.
     """
     own = Knobs(**{knob.name: getattr(options, knob.name) for knob in fields(Knobs)} | drafting_knobs(options))
     return resolve(options.profile, options.profile_file, own)

@@ -22,7 +22,6 @@ class TrtLlmEngine(TokenEngine[TrtLlmContext, TrtLlmRequest]):
         self._loader = ModelLoader(partial(load_model, options), TrtLlmContext.close)
 
     def health(self) -> Health:
-        """Returns the current health."""
         if not self._fault and self._context is not None and not _is_healthy(self._context.llm):
             self._fault = "TensorRT-LLM reports that its worker is unhealthy"
         return super().health()

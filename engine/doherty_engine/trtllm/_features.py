@@ -5,9 +5,9 @@ These fields are not supported, for reasons in TensorRT-LLM 1.2.1:
 * `stopping.min_output_tokens`: `min_tokens` suppresses only one end-of-sequence token, but Llama 3 has two.
 * Penalties and `sampling.seed` on the PyTorch backend: its sampler accepts and ignores them (NVIDIA's pull requests
   16485 and 17172, both after 1.2). `sampling.min_p`: its sampler of 1.2 is not known to support it.
-* All sampling settings with speculation: every answer is greedy (`Knobs.is_greedy_only`). Only temperature 0 is
-allowed. * `output.top_logprobs` on the backend tensorrt without `gather_generation_logits`: refused by
-`_check_arguments` of
+* All sampling settings with speculation: every answer is greedy (`Knobs.is_greedy_only`), so only temperature 0 is
+  allowed.
+* `output.top_logprobs` on the backend tensorrt without `gather_generation_logits`: refused by `_check_arguments` of
   `llmapi/llm.py`; with speculation: "outputLogProbs are not supported" (`lookaheadDecodingLayer.cpp`).
 * Constraints without a `guided_decoding_backend`, and with lookahead.
 """

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 from doherty_engine._errors import EngineError, EngineSetupError
 from doherty_engine.text import HuggingFaceTokenizer
+from doherty_engine.tokens import FairThreads
 
 _PROGRAM = Path(__file__).with_name("_grammar_process.py")
 _SECONDS = 1.0
@@ -42,33 +42,35 @@ class GrammarTrial:
                 "tokenizer": tokenizer.library.backend_tokenizer.to_str(),
             }
         )
-        self._lock = Lock()
+        self._turns = FairThreads(1)
         self._valid: dict[tuple[str, str], Trial] = {}
         """Grammars that were compiled successfully; callers often repeat them."""
         self._valid_characters = 0
         self._process = self._start()
 
-    def compile(self, kind: str, text: str) -> Trial:
-        """Compiles a grammar on trial. Blocks for its compilation and those before it.
+    async def compile(self, kind: str, text: str, key: str) -> Trial:
+        """Compiles a grammar on trial.
 
         Args:
             kind: "json", "regex" or "grammar", as in GuidedDecodingParams.
             text: The grammar.
+            key: Who wants it; keys take turns.
 
         Raises:
             EngineError: The process has ended and cannot be started again.
         """
-        if (known := self._valid.get((kind, text))) is not None:
-            return known
-        with self._lock:
-            if self._process.poll() is not None:
-                self.close()
-                self._process = self._start()
-            trial = self._ask(json.dumps([kind, text]))
-            if trial is None:
-                raise EngineError("the process that compiles grammars has ended")
-            if not trial.problem:
-                self._remember((kind, text), trial)
+        known = self._valid.get((kind, text))
+        return known if known is not None else await self._turns.run(key, self._compile, kind, text)
+
+    def _compile(self, kind: str, text: str) -> Trial:
+        if self._process.poll() is not None:
+            self.close()
+            self._process = self._start()
+        trial = self._ask(json.dumps([kind, text]))
+        if trial is None:
+            raise EngineError("the process that compiles grammars has ended")
+        if not trial.problem:
+            self._remember((kind, text), trial)
         return trial
 
     def _remember(self, constraint: tuple[str, str], trial: Trial) -> None:

@@ -2,13 +2,16 @@
 
 import logging
 import os
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError, first_line
+from doherty_engine._requests import Constraint
+from doherty_engine.constraints import TRANSLATIONS
 from doherty_engine.models import check_weights, fetch_weights
 from doherty_engine.text import HuggingFaceTokenizer
-from doherty_engine.tokens import PromptReader
+from doherty_engine.tokens import FairThreads, PromptReader
 from doherty_engine.trtllm._arguments import llm_arguments, lookahead_config
 from doherty_engine.trtllm._constraints import guided_decoding
 from doherty_engine.trtllm._context import TrtLlmContext
@@ -57,7 +60,7 @@ def load_model(options: Options) -> TrtLlmContext:
     return TrtLlmContext(
         reader=PromptReader(tokenizer, deployment.context),
         tokenizer=tokenizer,
-        compile_constraint=None if grammars is None else partial(guided_decoding, trial=grammars),
+        compile_constraint=None if grammars is None else _in_turns(grammars),
         deployment=deployment,
         llm=llm,
         sampling=SamplingWriter(deployment.knobs, tokenizer.eos_ids, lookahead_config(deployment.knobs)),
@@ -65,6 +68,10 @@ def load_model(options: Options) -> TrtLlmContext:
         grammars=grammars,
         request_error=load("tensorrt_llm.executor").RequestError,
     )
+
+
+def _in_turns(grammars: GrammarTrial) -> Callable[[Constraint, str], Coroutine[Any, Any, Any]]:
+    return partial(guided_decoding, translations=FairThreads(TRANSLATIONS), trial=grammars)
 
 
 def _skip_check(*_: object, **__: object) -> None:

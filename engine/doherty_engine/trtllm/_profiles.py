@@ -82,7 +82,7 @@ def profiles() -> dict[str, dict[str, object]]:
 
 
 def resolve(profile: str, file: str, own: Knobs) -> Knobs:
-    """The knobs of a deployment: its own knobs override those of its file, which override those of its profile.
+    """Returns the knobs of a deployment: `own` overrides the file, which overrides the profile.
 
     Raises:
         EngineSetupError: There is no such profile, the file is invalid, or the knobs contradict each other.

@@ -1,7 +1,7 @@
 """Measures the loss of quality by FP8: perplexity and greedy choices on a fixed text, compared with the original model.
 
-Without speculation, which does not change answers. For the comparison, two engines are built that return the logits of
-prompts. They are cached like other engines.
+Speculation is turned off, because it does not change answers. The two engines are built so that they return the logits
+of prompts, and are cached like other engines.
 """
 
 import asyncio

@@ -69,11 +69,11 @@ class TrtLlmRequest(TokenRequest[TrtLlmContext]):
             raise EngineFailedError(f"TensorRT-LLM ended an answer unexpectedly, with {results.finish_reason!r}")
 
     def _check_size(self, prepared: PreparedInput) -> None:
-        count, most = len(prepared.token_ids), self._context.deployment.most_prompt_tokens
-        if count > most:
+        count, maximum = len(prepared.token_ids), self._context.deployment.max_prompt_tokens
+        if count > maximum:
             raise InvalidInputError(
                 input_field(self._request.input),
-                f"the prompt has {count} tokens, and this engine reads at most {most}",
+                f"the prompt has {count} tokens, and this engine reads at most {maximum}",
             )
 
     def _submit(self, answer: TokenAnswer, prepared: PreparedInput, guide: Any) -> Any:

@@ -23,15 +23,15 @@ class SamplingWriter:
         """The end-of-sequence token for TensorRT-LLM; other end-of-sequence tokens are passed as stop tokens. The
         C++ samplers do not return this token, the PyTorch sampler does."""
 
-    def write(self, request: EngineRequest, stop_ids: frozenset[int], most: int, guided_decoding: Any) -> Any:
-        """Returns the parameters of a request that may generate `most` tokens and ends at any of `stop_ids`.
+    def write(self, request: EngineRequest, stop_ids: frozenset[int], max_tokens: int, guided_decoding: Any) -> Any:
+        """Returns the parameters of a request that may generate `max_tokens` tokens and ends at any of `stop_ids`.
 
         Raises:
             UnsupportedError: The request wants sampling, but all answers are greedy.
         """
         fields: dict[str, Any] = {
             "end_id": self.end_id,
-            "max_tokens": most,
+            "max_tokens": max_tokens,
             "stop_token_ids": sorted(stop_ids - {self.end_id}) or None,
             # Stop tokens count as output tokens, but TensorRT-LLM would remove them by default.
             "include_stop_str_in_output": True,

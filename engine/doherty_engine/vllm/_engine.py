@@ -30,7 +30,6 @@ class VllmEngine(TokenEngine[VllmContext, VllmRequest]):
         self._delivery: asyncio.Task[None] | None = None
 
     def health(self) -> Health:
-        """Returns the current health."""
         context = self._context
         if context is None:
             return super().health()

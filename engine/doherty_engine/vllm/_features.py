@@ -26,7 +26,7 @@ _MAX_TOP_LOGPROBS = 20
 def describe(options: Options, context: VllmContext) -> ModelInfo:
     """Describes the model of a started vLLM."""
     config = context.llm.vllm_config
-    most_logprobs: int = config.model_config.max_logprobs
+    max_logprobs: int = config.model_config.max_logprobs
     features = _SAMPLING | common_features(
         has_chat_template=context.tokenizer.has_chat_template,
         has_constraints=context.compile_constraint is not None,
@@ -44,7 +44,7 @@ def describe(options: Options, context: VllmContext) -> ModelInfo:
         vocabulary_size=context.reader.vocabulary_size,
         slots=config.scheduler_config.max_num_seqs,
         features=features,
-        max_top_logprobs=min(most_logprobs, _MAX_TOP_LOGPROBS) if most_logprobs >= 0 else _MAX_TOP_LOGPROBS,
+        max_top_logprobs=min(max_logprobs, _MAX_TOP_LOGPROBS) if max_logprobs >= 0 else _MAX_TOP_LOGPROBS,
         profile=options.profile,
         adapters=tuple(context.adapters),
         longest_token_bytes=context.tokenizer.longest_token_bytes,

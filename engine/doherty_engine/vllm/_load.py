@@ -2,14 +2,16 @@
 
 import logging
 import signal
+from collections.abc import Callable, Coroutine
 from multiprocessing import resource_tracker
 from typing import Any
 
 from doherty_engine._errors import EngineSetupError
 from doherty_engine._paths import expand_user
-from doherty_engine.constraints import ConstraintCompiler
+from doherty_engine._requests import Constraint
+from doherty_engine.constraints import TRANSLATIONS, CompiledConstraint, ConstraintCompiler
 from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
-from doherty_engine.tokens import PromptReader
+from doherty_engine.tokens import FairThreads, PromptReader
 from doherty_engine.vllm._arguments import engine_arguments
 from doherty_engine.vllm._context import VllmContext
 from doherty_engine.vllm._guard import Guard
@@ -54,7 +56,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
         folder=folder,
         reader=PromptReader(tokenizer, model.max_model_len, model.get_vocab_size()),
         tokenizer=tokenizer,
-        compile_constraint=compiler.compile if has_constraints and not model.skip_tokenizer_init else None,
+        compile_constraint=_in_turns(compiler) if has_constraints and not model.skip_tokenizer_init else None,
         board=board,
         adapters={
             name: library.LoRARequest(lora_name=name, lora_int_id=number, lora_path=_lora_path(path))
@@ -62,6 +64,11 @@ def load(options: Options, guard: Guard) -> VllmContext:
         },
         speculates=llm.vllm_config.speculative_config is not None,
     )
+
+
+def _in_turns(compiler: ConstraintCompiler) -> Callable[[Constraint, str], Coroutine[Any, Any, CompiledConstraint]]:
+    threads = FairThreads(TRANSLATIONS)
+    return lambda constraint, key: threads.run(key, compiler.compile, constraint)
 
 
 def _start_vllm(library: Library, arguments: dict[str, object], board: Board) -> Any:

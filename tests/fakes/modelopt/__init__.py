@@ -1,6 +1,7 @@
-"""NVIDIA's ModelOpt 0.47 as far as it makes checkpoints in FP8.
+"""The part of NVIDIA's ModelOpt 0.47 that creates FP8 checkpoints.
 
-Whoever imports it first finds torch and transformers beside it, in `_beside`; all others find what is installed.
+A process that imports it first also imports the fakes of torch and transformers in `_beside`. All others import
+the installed packages.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""NVML as nvidia-ml-py 13 offers it, as far as cards are counted and described."""
+"""The parts of NVML, as in nvidia-ml-py 13, that count and describe GPUs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from _scenario import scenario
 
 
 class NVMLError(Exception):
-    """Any error of NVML's."""
+    """Any error of NVML."""
 
 
 @dataclass(frozen=True)

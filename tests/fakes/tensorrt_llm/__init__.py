@@ -1,4 +1,4 @@
-"""TensorRT-LLM as documented: `LLM` is the PyTorch backend's."""
+"""TensorRT-LLM as documented: `LLM` is the class of the PyTorch backend."""
 
 from ._configs import SamplingParams
 from ._llm import TorchLLM as LLM  # noqa: N814 - its name

@@ -1,4 +1,4 @@
-"""`llmapi/llm_args.py` at 1.2: what the two classes take, and what each refuses of the other's."""
+"""`llmapi/llm_args.py` at 1.2: the arguments that each of the two classes accepts, and those that it refuses."""
 
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class _BaseArgs(BaseModel):
 
 
 class TrtLlmArgs(_BaseArgs):
-    """The TensorRT backend's."""
+    """The arguments of the TensorRT backend."""
 
     enable_tqdm: bool = False
     workspace: str | None = None
@@ -69,7 +69,7 @@ class TrtLlmArgs(_BaseArgs):
 
 
 class TorchLlmArgs(_BaseArgs):
-    """The PyTorch backend's."""
+    """The arguments of the PyTorch backend."""
 
     cuda_graph_config: CudaGraphConfig | None = Field(default_factory=CudaGraphConfig)
     disable_overlap_scheduler: bool = False
@@ -86,7 +86,7 @@ class TorchLlmArgs(_BaseArgs):
 
 
 def read_arguments(kind: type[_BaseArgs], class_name: str, backend: str, values: dict[str, Any]) -> Any:
-    """As `BaseLLM.__init__` does it."""
+    """Reads arguments as `BaseLLM.__init__` does."""
     if kind is TorchLlmArgs:
         foreign = [name for name in values if name in TrtLlmArgs.model_fields and name not in kind.model_fields]
         if foreign:

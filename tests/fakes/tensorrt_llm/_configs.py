@@ -1,4 +1,4 @@
-"""The configurations and the parameters of a request, as `tensorrt_llm.llmapi` has them at 1.2."""
+"""The configurations and the parameters of a request, as in `tensorrt_llm.llmapi` at 1.2."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -52,7 +52,7 @@ class CalibConfig(_Strict):
     tokenizer_max_seq_length: int = 2048
 
 
-class BuildConfig(_Strict):  # the real one's constructor passes over unknown names
+class BuildConfig(_Strict):  # the constructor of the real class ignores unknown names
     max_input_len: int = 1024
     max_seq_len: int | None = None
     opt_batch_size: int = 8
@@ -154,7 +154,7 @@ class EagleDecodingConfig(_Decoding):
 if IS_NEWEST:
 
     class Eagle3DecodingConfig(EagleDecodingConfig):
-        """In place of the other, which stays for a while."""
+        """The replacement of EagleDecodingConfig, which still exists."""
 
         backends: ClassVar[tuple[str, ...]] = ("pytorch",)
 
@@ -179,14 +179,14 @@ class GuidedDecodingParams:
     structural_tag: str | None = None
 
     def validate(self) -> None:
-        given = sum(bool(getattr(self, one.name)) for one in fields(self))
+        given = sum(bool(getattr(self, field.name)) for field in fields(self))
         if given > 1:
             raise ValueError(f"Only one guide can be used for a request, but got {given}.")
 
 
 @dataclass(slots=True, kw_only=True)
 class SamplingParams:
-    """Checks what the real one checks, and no more."""
+    """Checks exactly what the real class checks."""
 
     end_id: int | None = None
     pad_id: int | None = None
@@ -251,6 +251,6 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """As `params_imply_greedy_decoding` has it."""
+        """Computes `params_imply_greedy_decoding` of the real class."""
         unset = self.temperature is None and self.top_p is None and self.top_k is None
         return unset or self.top_k == 1 or self.top_p == 0 or self.temperature == 0

@@ -91,7 +91,7 @@ class _BaseLLM:
             inputs = inputs["prompt_token_ids"]
         if isinstance(inputs, str):
             raise TypeError("text would be templated twice: this fake takes token ids alone")
-        if not isinstance(inputs, list) or not inputs or not all(isinstance(one, int) for one in inputs):
+        if not isinstance(inputs, list) or not inputs or not all(isinstance(token, int) for token in inputs):
             raise TypeError(f"The inputs must be type str or list of int, but got {type(inputs)}")
         return inputs
 
@@ -99,7 +99,7 @@ class _BaseLLM:
         raise NotImplementedError
 
     def _check_in_worker(self, prompt: list[int], params: SamplingParams) -> None:
-        """What the C++ runtime refuses."""
+        """Checks what the C++ runtime refuses."""
 
     def shutdown(self) -> None:
         worker, self._worker = self._worker, None
@@ -125,7 +125,8 @@ class TorchLLM(_BaseLLM):
             if not list(head.glob("*.safetensors")):
                 raise FileNotFoundError(f"No weight files found in {head}.")
             if json.loads((head / "config.json").read_text())["max_position_embeddings"] < self._max_seq_len:
-                raise RuntimeError("the head's table of positions is shorter than the sequence")  # not seen, but feared
+                # Not observed, but possible.
+                raise RuntimeError("the head's table of positions is shorter than the sequence")
         drafts = 0 if speculative is None else speculative.max_draft_len or 3
         batch = self.args.max_batch_size or 2048
         return Worker(checkpoint, cpp=False, batch=batch, drafts=drafts)
@@ -246,7 +247,7 @@ class EngineLLM(_BaseLLM):
 
 
 def _check_types(params: SamplingParams) -> None:
-    """What the bindings refuse, by a TypeError that becomes a RequestError, or by a check in C++."""
+    """Checks what the bindings refuse: with a TypeError that becomes a RequestError, or with a check in C++."""
     wrong = [
         name
         for name, kind in (("max_tokens", int), ("end_id", int), ("seed", int), ("top_k", int), ("temperature", float))
@@ -259,9 +260,9 @@ def _check_types(params: SamplingParams) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Configurations as JSON, with the names of their classes."""
+    """Returns configurations as JSON, with the names of their classes."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if hasattr(value, "model_dump"):
         return {"": type(value).__name__, **{name: _plain(getattr(value, name)) for name in value.model_fields_set}}
     if hasattr(value, "__dataclass_fields__"):

@@ -1,4 +1,4 @@
-"""The model behind the fake: what stands in a folder, and one sequence of its tokens."""
+"""The model of the fake: the contents of its folder, and a sequence of its tokens."""
 
 import random
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ._result import Logprob
 
 @dataclass
 class Checkpoint:
-    """What of a model folder, or of an engine that was built of one, is needed to generate."""
+    """The parts of a model folder, or of an engine built from one, that are needed to generate."""
 
     model: FakeModel
     context: int
@@ -20,13 +20,13 @@ class Checkpoint:
     @classmethod
     def load(cls, folder: Path, eos_ids: list[int] | None = None) -> "Checkpoint":
         model = FakeModel(folder)
-        if eos_ids is not None:  # an engine has no generation_config.json, but the ids built in
+        if eos_ids is not None:  # an engine has no generation_config.json; its end ids are built in
             model.eos_ids = tuple(eos_ids)
         return cls(model, model.config["max_position_embeddings"])
 
 
 class Sequence:
-    """One sequence, token by token."""
+    """A sequence that is generated token by token."""
 
     def __init__(self, checkpoint: Checkpoint, prompt: list[int], params: Any, lora_id: int, *, cpp: bool) -> None:
         self._model = checkpoint.model
@@ -34,7 +34,7 @@ class Sequence:
         self._params = params
         self._cpp = cpp
         settings: tuple[object, ...] = (0.0, 0.0, 1.0)
-        if cpp:  # the sampler of the PyTorch backend does nothing with penalties
+        if cpp:  # the sampler of the PyTorch backend ignores penalties
             settings = (
                 params.frequency_penalty or 0.0,
                 params.presence_penalty or 0.0,
@@ -43,11 +43,13 @@ class Sequence:
         self._settings = repr((*settings, lora_id) if lora_id else settings).encode()
 
     def next(self, *, is_greedy: bool) -> tuple[int, dict[int, Logprob]]:
-        """The next token, and the log probabilities at its place."""
+        """Returns the next token, and the log probabilities at its position."""
         token_id = self._model.next(self._ids, self._settings + (b"" if is_greedy else self._draw()))
-        found = self._model.logprobs(self._ids, token_id, self._params.logprobs) if self._params.logprobs else {}
+        logprobs = self._model.logprobs(self._ids, token_id, self._params.logprobs) if self._params.logprobs else {}
         self._ids.append(token_id)
-        return token_id, {one: Logprob(value, rank) for rank, (one, value) in enumerate(found.items(), start=1)}
+        return token_id, {
+            candidate: Logprob(value, rank) for rank, (candidate, value) in enumerate(logprobs.items(), start=1)
+        }
 
     def _draw(self) -> bytes:
         params = self._params
@@ -57,7 +59,7 @@ class Sequence:
 
 
 _SHARED = random.Random(42)  # noqa: S311 - no secret
-"""The PyTorch backend's one generator, whatever seeds requests have."""
+"""The single random generator of the PyTorch backend, which ignores the seeds of requests."""
 
 
 class _Number(float):
@@ -68,7 +70,7 @@ class _Number(float):
 
 
 class _Row:
-    """The logits at one place: as of a tensor, what perplexity needs."""
+    """The logits at one position, with the methods of a tensor that perplexity needs."""
 
     def __init__(self, best: int, token: int, loss: float) -> None:
         self._best = best
@@ -92,7 +94,7 @@ class _Row:
 
 
 class Logits:
-    """The logits of a prompt: those at a place are of the token behind it."""
+    """The logits of a prompt: those at a position are for the token after it."""
 
     def __init__(self, checkpoint: Checkpoint, prompt: list[int], loss: float) -> None:
         self.shape = (len(prompt), checkpoint.model.vocabulary_size)

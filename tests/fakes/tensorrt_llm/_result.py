@@ -1,4 +1,4 @@
-"""`executor/result.py` at 1.2: one object a request, which changes at every step and is yielded again and again."""
+"""`executor/result.py` at 1.2: one object per request, which changes at every step and is yielded repeatedly."""
 
 import asyncio
 import queue
@@ -53,7 +53,7 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class Response:
-    """What the worker sends for one step of a request."""
+    """The message of the worker for a step of a request."""
 
     token_ids: list[int]
     logprobs: list[dict[int, Logprob]] | None = None
@@ -67,7 +67,7 @@ class Response:
 
 
 class GenerationResult:
-    """Awaited, iterated or aborted by the loop that it was made on."""
+    """Can be awaited, iterated or aborted only by the event loop on which it was created."""
 
     def __init__(
         self, request_id: int, prompt_token_ids: list[int], abort: Callable[[int], None], *, keep_stop: bool
@@ -93,7 +93,7 @@ class GenerationResult:
             self._loop = None
 
     def put(self, response: Response) -> None:
-        """From the worker's thread."""
+        """Called by the worker's thread."""
         if self._loop is None or self._aqueue is None:
             self._queue.put(response)
         else:
@@ -159,7 +159,7 @@ class GenerationResult:
 
 
 class RequestOutput(GenerationResult):
-    """What `generate_async` returns, and nobody else may make."""
+    """The result of `generate_async`, which nobody else may create."""
 
     def __init__(self) -> None:
         raise RuntimeError("RequestOutput is designed to be instantiated by GenerationExecutor.")
@@ -168,7 +168,7 @@ class RequestOutput(GenerationResult):
 def make_output(
     request_id: int, prompt_token_ids: list[int], abort: Callable[[int], None], *, keep_stop: bool
 ) -> RequestOutput:
-    """As GenerationExecutor does it."""
+    """Creates a result as GenerationExecutor does."""
     output = RequestOutput.__new__(RequestOutput)
     GenerationResult.__init__(output, request_id, prompt_token_ids, abort, keep_stop=keep_stop)
     return output

@@ -1,4 +1,4 @@
-"""The class of the TensorRT backend, which is "legacy" at 1.2, and gone from the newest version."""
+"""The class of the TensorRT backend, which is "legacy" at 1.2 and does not exist in the newest version."""
 
 from ._llm import EngineLLM as LLM  # noqa: N814 - its name
 from ._version import IS_NEWEST

@@ -1,4 +1,4 @@
-"""Which TensorRT-LLM this stands in for: the last one with both backends, or a newer one with PyTorch's alone."""
+"""The version that this fake replaces: the last one with both backends, or a newer one with only PyTorch's."""
 
 import os
 

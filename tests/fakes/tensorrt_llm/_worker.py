@@ -1,4 +1,4 @@
-"""The worker: a thread that steps through all requests of a batch, as the real one's process does."""
+"""The worker: a thread that steps through all requests of a batch, like the process of the real worker."""
 
 import itertools
 import threading
@@ -22,7 +22,7 @@ from ._result import (
 from .executor import RequestError
 
 _BLOCK = 32
-"""Tokens of a block of the KV cache."""
+"""The number of tokens of a block of the KV cache."""
 
 
 class Request:
@@ -45,7 +45,7 @@ class Request:
 
 
 class Worker:
-    """Runs until it is shut down, or hangs."""
+    """Runs until it is shut down or hangs."""
 
     def __init__(self, checkpoint: Checkpoint, *, cpp: bool, batch: int, drafts: int, loss: float = 0.0) -> None:
         self._checkpoint = checkpoint
@@ -69,7 +69,7 @@ class Worker:
         return self._steps
 
     def read(self, prompt: list[int]) -> "Logits":
-        """The logits of a prompt's tokens."""
+        """Returns the logits of a prompt's tokens."""
         return Logits(self._checkpoint, prompt, self._loss)
 
     def submit(self, prompt: list[int], params: Any, lora_id: int, salt: str | None) -> RequestOutput:
@@ -83,7 +83,7 @@ class Worker:
         return output
 
     def _reuse(self, prompt: list[int], lora_id: int, salt: str | None) -> int:
-        """How many tokens of whole blocks are those of an earlier prompt with the same adapter and salt."""
+        """Counts the tokens in whole blocks that begin an earlier prompt with the same adapter and salt, too."""
         most = 0
         earlier = self._read.setdefault((lora_id, salt), [])
         for other in earlier:
@@ -98,7 +98,7 @@ class Worker:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        if not self._hangs:  # one that hangs is killed by MPI in the end
+        if not self._hangs:  # MPI finally kills a worker that hangs
             self._thread.join()
 
     @property
@@ -126,7 +126,7 @@ class Worker:
             self._steps += 1
             if 0 < scenario().die_after_steps <= self._steps:
                 self.died = RuntimeError("MPI_ABORT was invoked on rank 0")
-            for request in (*batch, *(one for one in waiting if one.cancelled)):
+            for request in (*batch, *(waiter for waiter in waiting if waiter.cancelled)):
                 response = self._step(request)
                 if response is None:
                     continue
@@ -160,12 +160,12 @@ class Worker:
         logprobs: list[Any] = []
         ending: tuple[str, int | None] | None = None
         for _ in range(most):
-            token_id, found = next(request.tokens)
+            token_id, alternatives = next(request.tokens)
             request.count += 1
             ends = token_id == params.end_id and not params.ignore_eos
-            if not ends or not self._cpp:  # the C++ samplers end the sequence before it
+            if not ends or not self._cpp:  # the C++ samplers end the sequence before this token
                 taken.append(token_id)
-                logprobs.append(found)
+                logprobs.append(alternatives)
             if ends:
                 ending = "stop", None
             elif token_id in (params.stop_token_ids or ()):
@@ -191,7 +191,7 @@ class Worker:
             moments = (request.arrival, request.scheduled or 0, request.first_token or 0, time.monotonic())
             accepted = request.count - request.steps
             metrics = RequestPerfMetrics(
-                TimingMetrics(*(timedelta(seconds=one) for one in moments)),
+                TimingMetrics(*(timedelta(seconds=moment) for moment in moments)),
                 SpeculativeDecodingMetrics(accepted / max(1, request.drafted), accepted, request.drafted),
             )
         return Response(

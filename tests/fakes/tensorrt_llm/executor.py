@@ -1,16 +1,16 @@
-"""`executor/` at 1.2, as far as callers see it."""
+"""The parts of `executor/` at 1.2 that callers see."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 
 class RequestError(RuntimeError):
-    """One request has failed."""
+    """A request has failed."""
 
 
 @dataclass(slots=True)
 class LoRARequest:
-    """Which adapter a request uses."""
+    """The adapter of a request."""
 
     lora_name: str
     lora_int_id: int

@@ -1,4 +1,4 @@
-"""`tensorrt_llm.llmapi` at 1.2, and at 1.4 without what belongs to the backend tensorrt."""
+"""`tensorrt_llm.llmapi` at 1.2, and at 1.4 without the names of the TensorRT backend."""
 
 from . import _configs
 from ._arguments import TorchLlmArgs, TrtLlmArgs

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LoraConfig(BaseModel):
-    """Which adapters there may be."""
+    """The limits for adapters."""
 
-    model_config = ConfigDict(extra="forbid")  # the real one's: "ignore"
+    model_config = ConfigDict(extra="forbid")  # the real class has "ignore"
 
     lora_dir: list[str] = Field(default_factory=list)
     lora_ckpt_source: Literal["hf", "nemo"] = "hf"

@@ -1,6 +1,6 @@
-"""A stand-in for vLLM, whose real one needs a GPU: what the engine uses, and what refuses what the engine must not do.
+"""A fake of vLLM, because the real package needs a GPU: the parts that the engine uses, and checks of forbidden uses.
 
-It has what vLLM has from 0.26 to 0.33, and FAKE_VLLM_VERSION chooses between the two where they differ.
+It contains what vLLM 0.26 to 0.33 have in common. FAKE_VLLM_VERSION selects the version where the two differ.
 """
 
 from ._version import VERSION

@@ -1,4 +1,4 @@
-"""Which vLLM this stands in for."""
+"""The version of vLLM that this fake replaces."""
 
 import os
 

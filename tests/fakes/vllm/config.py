@@ -1,4 +1,4 @@
-"""What an engine runs with, as far as it matters here."""
+"""The configuration of an engine, with the fields that matter here."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from ._version import IS_NEWEST
 
 @dataclass
 class StructuredOutputsConfig:
-    """Who follows constraints."""
+    """The backend that enforces constraints."""
 
     backend: str = "auto"
     disable_any_whitespace: bool = False
@@ -35,7 +35,7 @@ class ModelConfig:
     max_logprobs: int
 
     def get_vocab_size(self) -> int:
-        """The rows of its embedding."""
+        """Returns the number of rows of its embedding."""
         return self.vocab_size
 
 
@@ -49,7 +49,7 @@ class SchedulerConfig:
 
 @dataclass
 class SpeculativeConfig:
-    """What is drafted; the fields that matter here."""
+    """The configuration of drafts, with the fields that matter here."""
 
     num_speculative_tokens: int
     model: str | None = None
@@ -61,9 +61,9 @@ class SpeculativeConfig:
     rejection_sample_method: str = "standard"
     synthetic_acceptance_rates: list[float] | None = None
     target_config: dict[str, Any] | None = None
-    """The config.json of the model; ours alone."""
+    """The config.json of the model; only in the fake."""
     draft_config: dict[str, Any] = field(default_factory=dict, init=False)
-    """That of the head; ours alone."""
+    """The config.json of the head; only in the fake."""
 
     def __post_init__(self) -> None:
         if self.num_speculative_tokens < 1 or self.method not in {"ngram", "eagle", "eagle3", "dflash"}:
@@ -88,7 +88,7 @@ class SpeculativeConfig:
 
     @property
     def positions(self) -> int | None:
-        """How long the head's table of positions is; None where it is as long as the context."""
+        """Returns the length of the head's table of positions; None if it is as long as the context."""
         if IS_NEWEST or not self.draft_config:
             return None
         longest: int = self.draft_config["max_position_embeddings"]
@@ -102,7 +102,7 @@ class SpeculativeConfig:
 
 @dataclass
 class VllmConfig:
-    """Everything."""
+    """The whole configuration."""
 
     model_config: ModelConfig
     scheduler_config: SchedulerConfig
@@ -111,9 +111,9 @@ class VllmConfig:
     lora_config: dict[str, Any] | None
     enable_prefix_caching: bool
     arguments: dict[str, Any]
-    """All that the engine was given, for tests to look at."""
+    """All arguments of the engine, for tests."""
 
     @property
     def use_v2_model_runner(self) -> bool:
-        """Whether the second model runner is used, which has n-grams in later versions alone."""
+        """Whether the second model runner is used, which supports n-grams only in later versions."""
         return self.speculative_config is None or IS_NEWEST or self.speculative_config.method != "ngram"

@@ -1,5 +1,5 @@
-"""What is known of vllm.envs."""
+"""The parts of vllm.envs that are used."""
 
 
 def enable_envs_cache() -> None:
-    """The real one lets vLLM read the environment once."""
+    """In the real package, vLLM then reads the environment only once."""

@@ -1,4 +1,4 @@
-"""What is wrong with a request, and whose fault it is."""
+"""The errors of a request, and whether the caller caused them."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from ._version import IS_NEWEST
 
 
 class VLLMError(Exception):
-    """The base of all, from 0.27.1 on."""
+    """The base class of all errors, from 0.27.1 on."""
 
 
 class _ClientError(VLLMError):
-    """Caused by the request."""
+    """An error that the request caused."""
 
 
 _Base: type[Exception] = ValueError

@@ -6,7 +6,7 @@ from typing import Any
 def tokens_input(
     prompt_token_ids: list[int], *, prompt: str | None = None, cache_salt: str | None = None
 ) -> dict[str, Any]:
-    """A prompt that is tokenized already."""
+    """Returns a prompt that is already tokenized."""
     inputs: dict[str, Any] = {"type": "token", "prompt_token_ids": prompt_token_ids}
     if prompt is not None:
         inputs["prompt"] = prompt

@@ -1,4 +1,4 @@
-"""What a step gave."""
+"""The outputs of a step."""
 
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class Logprob:
-    """Of one token."""
+    """The log probability of a token."""
 
     logprob: float
     rank: int | None = None
@@ -16,7 +16,10 @@ class Logprob:
 
 @dataclass
 class RequestStateStats:
-    """Marks of one request; those that begin with q, s, f and l are by the monotonic clock of the engine's process."""
+    """Timestamps of a request.
+
+    Names that begin with q, s, f and l are by the monotonic clock of the engine's process.
+    """
 
     num_generation_tokens: int = 0
     arrival_time: float = 0.0
@@ -30,7 +33,7 @@ class RequestStateStats:
 
 @dataclass
 class CompletionOutput:
-    """One of the answers of a request."""
+    """An answer of a request."""
 
     index: int
     text: str
@@ -42,11 +45,11 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     lora_request: Any = None
     spec_decode_metrics: Any = None
-    """In 0.33 alone, with the last output."""
+    """Only in 0.33, with the last output."""
 
 
 class RequestOutput:
-    """What is new of a request; merged with the next one if nobody fetches it."""
+    """The new output of a request. Outputs that are not fetched are merged."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class RequestOutput:
 
     def add(self, next_output: "RequestOutput", aggregate: bool) -> None:
         """Merges the next output into this one."""
-        assert aggregate, "only deltas are asked for"
+        assert aggregate, "only deltas are requested"
         self.finished |= next_output.finished
         mine, new = self.outputs[0], next_output.outputs[0]
         mine.text += new.text

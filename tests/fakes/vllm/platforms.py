@@ -1,13 +1,13 @@
-"""Which GPU there is: FAKE_VLLM_NO_GPU takes it away."""
+"""The platform: with FAKE_VLLM_NO_GPU, there is no GPU."""
 
 import os
 
 
 class Platform:
-    """What vLLM found."""
+    """The platform that vLLM found."""
 
     def is_unspecified(self) -> bool:
-        """Whether it found nothing that it can run on."""
+        """Whether it found nothing on which it can run."""
         return "FAKE_VLLM_NO_GPU" in os.environ
 
 

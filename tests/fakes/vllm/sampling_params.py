@@ -1,4 +1,4 @@
-"""How tokens are chosen and when they end."""
+"""The parameters that determine how tokens are chosen and when an answer ends."""
 
 import copy
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class RequestOutputKind(Enum):
-    """What an output holds."""
+    """The contents of an output."""
 
     CUMULATIVE = 0
     DELTA = 1
@@ -16,7 +16,7 @@ class RequestOutputKind(Enum):
 
 @dataclass
 class StructuredOutputsParams:
-    """The form of an answer, exactly one."""
+    """The constraint of an answer; exactly one field is set."""
 
     json: str | dict[str, Any] | None = None
     regex: str | None = None
@@ -40,7 +40,7 @@ class StructuredOutputsParams:
 
 @dataclass
 class SamplingParams:
-    """The fields of vLLM's, in their order."""
+    """The fields of vLLM's class, in the same order."""
 
     n: int = 1
     presence_penalty: float = 0.0
@@ -113,5 +113,5 @@ class SamplingParams:
             raise ValueError("stop strings are only supported when detokenize is True.")
 
     def clone(self) -> "SamplingParams":
-        """A copy, shallow if the object is the request's alone."""
+        """Returns a copy, which is shallow if only the request refers to the object."""
         return copy.copy(self) if self.skip_clone else copy.deepcopy(self)

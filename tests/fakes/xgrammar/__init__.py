@@ -1,4 +1,4 @@
-"""xgrammar 0.1 as far as it compiles grammars; a mistake is a RuntimeError."""
+"""The part of xgrammar 0.1 that compiles grammars; an error is a RuntimeError."""
 
 import json
 import time
@@ -8,11 +8,11 @@ from typing import Any
 from _forms import OF_SCHEMA, compile_form
 
 ENDLESS = "endless"
-"""A grammar with this word in it is compiled for ever."""
+"""A grammar that contains this word is compiled forever."""
 
 
 class VocabType(Enum):
-    """How tokens stand in a vocabulary."""
+    """The encoding of tokens in a vocabulary."""
 
     RAW = 0
     BYTE_FALLBACK = 1
@@ -45,11 +45,11 @@ class TokenizerInfo:
 
 
 class CompiledGrammar:
-    """For a matcher."""
+    """A compiled grammar for a matcher."""
 
 
 class Grammar:
-    """A grammar, whose str is its EBNF; the stand-in's engine reads the schema out of it."""
+    """A grammar whose str is its EBNF; the fake engine reads the schema from it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -72,7 +72,7 @@ class Grammar:
 
 
 class GrammarCompiler:
-    """Compiles for a vocabulary."""
+    """Compiles grammars for a vocabulary."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Of torch what running a model takes."""
+"""The parts of torch that are needed to run a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Tensor:
-    """Ids on a device."""
+    """Token ids on a device."""
 
     def __init__(self, data: list[list[int]], device: str) -> None:
         self.data = data

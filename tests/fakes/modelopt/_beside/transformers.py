@@ -1,4 +1,4 @@
-"""Of transformers what loads a model and runs it."""
+"""The parts of transformers that load and run a model."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from _scenario import scenario
 
 
 class Model:
-    """A model that takes note of what it reads."""
+    """A model that records its inputs."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config

@@ -1,1 +1,1 @@
-"""What works on models of PyTorch."""
+"""The parts of ModelOpt for models of PyTorch."""

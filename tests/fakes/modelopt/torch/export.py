@@ -19,7 +19,7 @@ def export_hf_checkpoint(
     max_shard_size: int | str = "10GB",
     **kwargs: Any,
 ) -> None:
-    """Writes weights and what config.json says of them; the tokenizer is the caller's affair."""
+    """Writes the weights and their description in config.json; the caller writes the tokenizer."""
     del dtype, save_modelopt_state, components, extra_state_dict, max_shard_size
     assert not kwargs
     assert model.is_quantized

@@ -18,7 +18,7 @@ FP8_DEFAULT_CFG: dict[str, Any] = {
 
 
 class TensorQuantizer:
-    """The range that calibration has found for a tensor."""
+    """The range of a tensor, as found by calibration."""
 
     maxbound = 448.0
 
@@ -27,7 +27,7 @@ class TensorQuantizer:
 
 
 def quantize(model: Any, config: dict[str, Any], forward_loop: Callable[[Any], None] | None = None) -> Any:
-    """Adds quantizers, and lets the loop run the model to find the ranges of activations."""
+    """Adds quantizers, and calls the loop, which runs the model to find the ranges of activations."""
     assert config is not FP8_DEFAULT_CFG
     assert set(config) == {"quant_cfg", "algorithm"}
     assert forward_loop is not None, "static scales need texts"

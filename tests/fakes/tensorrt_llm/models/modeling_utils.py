@@ -1,10 +1,10 @@
-"""`models/modeling_utils.py`, as far as the mode of speculation goes."""
+"""The part of `models/modeling_utils.py` that concerns the mode of speculation."""
 
 from enum import IntFlag, auto
 
 
 class SpeculativeDecodingMode(IntFlag):
-    """What an engine is built for."""
+    """The mode for which an engine is built."""
 
     NONE = auto()
     DRAFT_TOKENS_EXTERNAL = auto()

@@ -1,4 +1,4 @@
-"""`plugin/plugin.py` at 1.2: a pydantic model, whose `from_dict` is gone."""
+"""`plugin/plugin.py` at 1.2: a pydantic model without the former `from_dict`."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PluginConfig(BaseModel):
-    """Of its forty fields those that anybody here turns, and one that nobody does."""
+    """Of its forty fields, those that our code sets, and one that it does not."""
 
-    model_config = ConfigDict(validate_assignment=True, extra="forbid")  # the real one's constructor: "ignore"
+    model_config = ConfigDict(validate_assignment=True, extra="forbid")  # "ignore" in the real class's constructor
 
     dtype: str = "float16"
     gemm_plugin: Literal["auto", "float16", "float32", "bfloat16", "int32", "fp8", "nvfp4"] | None = None

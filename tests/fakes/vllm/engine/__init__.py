@@ -1,1 +1,1 @@
-"""As in vLLM."""
+"""The same package as in vLLM."""

@@ -85,7 +85,7 @@ _VALUES: dict[str, set[object]] = {
 
 
 class AsyncEngineArgs:
-    """Takes the fields of vLLM's, and looks at them once a configuration is made of them."""
+    """Accepts the fields of vLLM's class, and checks them when it creates a configuration."""
 
     if IS_NEWEST:
         per_request_spec_decode_metrics = "none"

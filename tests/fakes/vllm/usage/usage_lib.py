@@ -1,4 +1,4 @@
-"""Who uses vLLM."""
+"""The kinds of programs that use vLLM."""
 
 from enum import Enum
 

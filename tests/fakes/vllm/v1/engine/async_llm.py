@@ -1,4 +1,4 @@
-"""The engine as an asyncio program uses it."""
+"""The engine for asyncio programs."""
 
 import asyncio
 import json
@@ -26,13 +26,13 @@ from .core import EngineCore, Output, Request, Step
 from .exceptions import EngineDeadError
 
 _Refusal = VLLMValidationError if IS_NEWEST else ValueError
-"""What its checks of a request raise."""
+"""The error that its checks of a request raise."""
 ENGINES: list["AsyncLLM"] = []
-"""All that were made in this process, for tests to look at."""
+"""All engines that were created in this process, for tests."""
 
 
 class RequestOutputCollector:
-    """Holds what is new of one request; what nobody fetches is merged."""
+    """Holds the new output of a request. Outputs that are not fetched are merged."""
 
     def __init__(self, output_kind: RequestOutputKind, request_id: str) -> None:
         self.aggregate = output_kind == RequestOutputKind.DELTA
@@ -41,7 +41,7 @@ class RequestOutputCollector:
         self.ready = asyncio.Event()
 
     def put(self, output: RequestOutput | Exception) -> None:
-        """Takes the next output, or the error that ends all."""
+        """Takes the next output, or the error that ends all requests."""
         if self.output is None or isinstance(output, Exception):
             self.output = output
             self.ready.set()
@@ -49,7 +49,7 @@ class RequestOutputCollector:
             self.output.add(output, aggregate=self.aggregate)
 
     def get_nowait(self) -> RequestOutput | None:
-        """What is new, if anything is."""
+        """Returns the new output, or None."""
         output = self.output
         if output is not None:
             self.output = None
@@ -60,7 +60,7 @@ class RequestOutputCollector:
 
 
 class AsyncLLM:
-    """Takes requests and gives their outputs."""
+    """Accepts requests and returns their outputs."""
 
     def __init__(
         self,
@@ -79,9 +79,9 @@ class AsyncLLM:
         self.output_handler: asyncio.Task[None] | None = None
         self.loras: set[int] = set()
         self.loss = 0.0
-        """How much less probable it finds each token of a prompt; then every 25th best one is another, too."""
+        """By how much each token of a prompt is less probable; above 0, every 25th most probable token also differs."""
         loggers = [_make_logger(factory, vllm_config) for factory in stat_loggers]
-        if (loggers or log_stats) and not any(isinstance(one, PrometheusStatLogger) for one in loggers):
+        if (loggers or log_stats) and not any(isinstance(given, PrometheusStatLogger) for given in loggers):
             loggers.append(PrometheusStatLogger(vllm_config, [0]))
         self._loggers = loggers
         for logger in loggers:
@@ -96,7 +96,7 @@ class AsyncLLM:
         usage_context: UsageContext = UsageContext.ENGINE_CONTEXT,
         stat_loggers: list[Any] | None = None,
     ) -> "AsyncLLM":
-        """Makes an engine; blocks until it is ready."""
+        """Creates an engine. Blocks until it is ready."""
         assert isinstance(engine_args, AsyncEngineArgs)
         assert isinstance(usage_context, UsageContext)
         assert start_engine_loop
@@ -113,14 +113,14 @@ class AsyncLLM:
         return made
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Ends the process; any thread may call it."""
+        """Ends the process. Any thread may call it."""
         self._dead = True
         if self.output_handler is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.output_handler.cancel)
 
     @property
     def errored(self) -> bool:
-        """Whether it can do no more."""
+        """Whether it has failed."""
         return self._dead or (self.output_handler is not None and self.output_handler.done())
 
     async def add_request(
@@ -142,7 +142,7 @@ class AsyncLLM:
         if self.errored:
             raise EngineDeadError
         self._run_output_handler()
-        await asyncio.sleep(0)  # to the other process
+        await asyncio.sleep(0)  # sent to the other process
         if not isinstance(params, SamplingParams):
             raise TypeError(f"params must be either SamplingParams or PoolingParams, but got {type(params).__name__}")
         assert isinstance(request_id, str)
@@ -157,13 +157,13 @@ class AsyncLLM:
         return collector
 
     async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
-        """Ends requests by the names that they were given; those that are over already are passed over."""
+        """Ends requests by their ids. Ids of requests that have already ended are ignored."""
         assert not internal
         names = (request_id,) if isinstance(request_id, str) else tuple(request_id)
-        ids = [one for name in names for one in self._external.pop(name, [])]
-        for one in ids:
-            request, collector, stats = self._states.pop(one)
-            collector.put(_output(Output(one, [], None, "abort", None, request), stats))
+        ids = [internal_id for name in names for internal_id in self._external.pop(name, [])]
+        for each in ids:
+            request, collector, stats = self._states.pop(each)
+            collector.put(_output(Output(each, [], None, "abort", None, request), stats))
         await asyncio.sleep(0)
         if ids and not self._dead:
             self.engine_core.send("abort", ids)
@@ -180,12 +180,12 @@ class AsyncLLM:
         return True
 
     def kill(self) -> None:
-        """Ends the engine's process as the kernel would, for tests."""
+        """Kills the process of the engine, for tests."""
         self.engine_core.send("die", None)
 
     @property
     def aborted(self) -> list[str]:
-        """The requests that the engine's process was told to drop while it had them, for tests to look at."""
+        """The requests that the engine's process aborted while it had them, for tests."""
         return [request_id.rpartition("-")[0] for request_id in self.engine_core.aborted]
 
     def _check(self, prompt: Any, params: SamplingParams, lora_request: LoRARequest | None) -> list[int]:
@@ -203,7 +203,7 @@ class AsyncLLM:
         if lora_request is not None and self.vllm_config.lora_config is None:
             raise _Refusal(f"Got lora_request {lora_request} but LoRA is not enabled!")
         if not isinstance(prompt, dict) or prompt.get("type") != "token":
-            raise TypeError("this stand-in takes what tokens_input makes")
+            raise TypeError("this fake accepts only results of tokens_input")
         ids = prompt["prompt_token_ids"]
         assert isinstance(ids, list)
         if not ids:
@@ -215,13 +215,13 @@ class AsyncLLM:
         return ids
 
     def _prompt_logprobs(self, ids: list[int]) -> list[dict[int, Logprob] | None]:
-        """Of each token and of the most probable one, where that is another; of the first token there are none."""
+        """Returns log probabilities of each token and of the most probable one, except for the first token."""
         places: list[dict[int, Logprob] | None] = [None]
         for place, token_id in enumerate(ids[1:]):
-            found = {token_id: Logprob(-1.5 - self.loss, 1)}
+            logprobs = {token_id: Logprob(-1.5 - self.loss, 1)}
             if self.loss and place % 25 == 0:
-                found = {token_id: Logprob(-1.5 - self.loss, 2), token_id + 1: Logprob(-1.0, 1)}
-            places.append(found)
+                logprobs = {token_id: Logprob(-1.5 - self.loss, 2), token_id + 1: Logprob(-1.0, 1)}
+            places.append(logprobs)
         return places
 
     def _run_output_handler(self) -> None:
@@ -238,7 +238,7 @@ class AsyncLLM:
                 self._take(await self.engine_core.step())
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - the process would have died by it
+        except Exception:  # noqa: BLE001 - the process would have crashed
             self._dead = True
             for _, collector, _ in self._states.values():
                 collector.put(EngineDeadError(suppress_context=True))
@@ -248,7 +248,7 @@ class AsyncLLM:
         for output in step.outputs:
             state = self._states.get(output.request_id)
             if state is None:
-                continue  # aborted meanwhile
+                continue  # aborted in the meantime
             request, collector, stats = state
             stats.queued_ts, stats.scheduled_ts = request.queued, request.scheduled
             stats.first_token_ts = stats.first_token_ts or now
@@ -267,7 +267,7 @@ class AsyncLLM:
 
 
 def _start_process() -> Any:
-    """What holds the GPU; it does not watch its parent."""
+    """Starts the process that holds the GPU. It does not watch its parent."""
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,), name="EngineCore")
     process.start()
     return process
@@ -283,8 +283,8 @@ def _make_logger(factory: Any, config: VllmConfig) -> AggregateStatLoggerBase:
 def _check_grammar(params: SamplingParams, backend: str) -> None:
     assert params.structured_outputs is not None
     grammar = params.structured_outputs.grammar
-    assert backend == "guidance", "this stand-in has llguidance alone"
-    assert grammar is not None, "this stand-in reads grammars alone"
+    assert backend == "guidance", "this fake has only llguidance"
+    assert grammar is not None, "this fake reads only grammars"
     error = llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("grammar", grammar), None)
     if error:
         raise _Refusal(f"Grammar error: {error}")

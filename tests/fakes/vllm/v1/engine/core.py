@@ -1,6 +1,7 @@
-"""What runs in a process of its own in the real vLLM: takes messages, and makes a step of all requests together.
+"""The engine core, a separate process in the real vLLM: receives messages, and computes each step for all requests.
 
-FAKE_VLLM_STEP_SECONDS is how long a step takes, 2 ms without it; FAKE_VLLM_DIE_AFTER_STEPS is when the process dies.
+FAKE_VLLM_STEP_SECONDS is the duration of a step (default: 2 ms). FAKE_VLLM_DIE_AFTER_STEPS is the number of steps after
+which the process dies.
 """
 
 import asyncio
@@ -25,14 +26,14 @@ from ...sampling_params import SamplingParams
 from ..metrics.stats import RequestSpecDecodeMetrics, SpecDecodingStats
 
 _BLOCK = 16
-"""Tokens of a block of the KV cache."""
+"""The number of tokens of a block of the KV cache."""
 _BLOCKS = 4096
 _LARGEST_SEED = 2**63
 
 
 @dataclass
 class Request:
-    """One that is waiting or running."""
+    """A request that is waiting or running."""
 
     request_id: str
     prompt_token_ids: list[int]
@@ -49,7 +50,7 @@ class Request:
 
 @dataclass
 class Output:
-    """What a step gave for one request."""
+    """The output of a step for one request."""
 
     request_id: str
     new_token_ids: list[int]
@@ -61,7 +62,7 @@ class Output:
 
 @dataclass
 class Step:
-    """What a step gave."""
+    """The output of a step."""
 
     outputs: list[Output]
     running: int
@@ -85,20 +86,20 @@ class EngineCore:
         self._waiting: deque[Request] = deque()
         self._running: dict[str, Request] = {}
         self._cached: list[tuple[str | None, list[int]]] = []
-        """Earlier prompts, with their salts."""
+        """Earlier prompts with their salts."""
         self.aborted: list[str] = []
-        """Requests that were taken out before their end, for tests to look at."""
+        """Requests that were aborted before their end, for tests."""
 
     def send(self, kind: str, content: Any) -> None:
-        """Puts a message into its input; it is read between two steps."""
+        """Puts a message into its input, which is read between two steps."""
         self.messages.append((kind, content))
         self.news.set()
 
     async def step(self) -> Step:
-        """Waits until there is something to do, and does it.
+        """Waits until there is a request, and computes a step.
 
         Raises:
-            Exception: what would end the process.
+            Exception: An error that would end the process.
         """
         while True:
             self._read_messages()
@@ -108,7 +109,7 @@ class EngineCore:
             await self.news.wait()
         self._admit()
         await asyncio.sleep(self.pace)
-        self._read_messages()  # an abort that came while the step ran
+        self._read_messages()  # an abort that arrived during the step
         self._steps += 1
         if 0 < self._dies_after <= self._steps:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -126,7 +127,7 @@ class EngineCore:
                     raise RuntimeError("killed")
 
     def _check(self, request: Request) -> Request:
-        """What decoding a message, or the GPU's own code, would stumble over, and the process end by."""
+        """Checks values that would crash the process, in the decoding of a message or in code on the GPU."""
         params = request.params
         seed = params.seed
         if seed is not None and not -_LARGEST_SEED <= seed < _LARGEST_SEED:
@@ -143,7 +144,7 @@ class EngineCore:
             if self._running.pop(request_id, None) is not None:
                 self.aborted.append(request_id)
         kept = [request for request in self._waiting if request.request_id not in request_ids]
-        self.aborted += [one.request_id for one in self._waiting if one.request_id in request_ids]
+        self.aborted += [waiting.request_id for waiting in self._waiting if waiting.request_id in request_ids]
         self._waiting = deque(kept)
 
     def _admit(self) -> None:
@@ -159,14 +160,14 @@ class EngineCore:
             self._running[request.request_id] = request
 
     def _tokenizer(self) -> llguidance.LLTokenizer:
-        """Made with the first constraint."""
+        """Creates the tokenizer at the first constraint."""
         if self._ll_tokenizer is None:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(self._config.model_config.model)
             self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer)
         return self._ll_tokenizer
 
     def _cached_tokens(self, request: Request) -> int:
-        """Whole blocks that an earlier prompt of the same salt began with; the last token is always computed."""
+        """Counts the tokens in whole blocks of an earlier prompt with the same salt, without the last token."""
         most = 0
         for salt, other in self._cached:
             if salt != request.cache_salt:
@@ -189,20 +190,22 @@ class EngineCore:
             outputs.append(self._advance(request, drafted, stats))
             if outputs[-1].finish_reason is not None:
                 del self._running[request.request_id]
-        used = sum(-(-(len(one.prompt_token_ids) + len(one.output)) // _BLOCK) for one in self._running.values())
+        used = sum(
+            -(-(len(running.prompt_token_ids) + len(running.output)) // _BLOCK) for running in self._running.values()
+        )
         reported = stats if stats.num_drafts else None
         return Step(outputs, len(self._running), len(self._waiting), used / _BLOCKS, reported)
 
     def _drafts(self, batch_size: int) -> int:
-        """How many tokens are drafted for each of so many requests."""
+        """Returns how many tokens are drafted for each request if there are this many requests."""
         speculative = self._config.speculative_config
         if speculative is None:
             return 0
-        found = speculative.num_speculative_tokens
+        drafts_allowed = speculative.num_speculative_tokens
         for first, _, drafts in speculative.num_speculative_tokens_per_batch_size or ():
             if first <= batch_size:
-                found = min(drafts, speculative.num_speculative_tokens)
-        return found
+                drafts_allowed = min(drafts, speculative.num_speculative_tokens)
+        return drafts_allowed
 
     def _observe(self, request: Request, drafted: int, accepted: int, stats: SpecDecodingStats) -> None:
         stats.observe_draft(drafted, accepted)
@@ -218,7 +221,7 @@ class EngineCore:
             raise RuntimeError("CUDA error: device-side assert triggered")
 
     def _advance(self, request: Request, drafted: int, stats: SpecDecodingStats) -> Output:
-        """Generates a token, and with speculation all of the draft that would have come anyway."""
+        """Generates a token, and with speculation also the part of the draft that equals the next tokens."""
         most = 1
         if drafted and request.output:
             most += (len(request.output) + len(request.prompt_token_ids)) % (drafted + 1)

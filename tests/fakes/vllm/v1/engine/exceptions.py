@@ -1,4 +1,4 @@
-"""What ends requests."""
+"""Errors that end all requests."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who is told the figures of every step."""
+"""Objects that receive the figures of every step."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,7 +7,7 @@ from .stats import IterationStats, SchedulerStats
 
 
 class StatLoggerBase(ABC):
-    """Takes figures."""
+    """Receives the figures of an engine."""
 
     @abstractmethod
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
@@ -32,17 +32,17 @@ class StatLoggerBase(ABC):
 
 
 class AggregateStatLoggerBase(StatLoggerBase):
-    """Takes those of all engines."""
+    """Receives the figures of all engines."""
 
     @abstractmethod
     def __init__(self, vllm_config: Any, engine_indexes: list[int]) -> None: ...
 
 
 class PrometheusStatLogger(AggregateStatLoggerBase):
-    """Would fill dozens of metrics; a test fails where this one is made."""
+    """Would fill dozens of metrics; a test fails if this object is created."""
 
     def __init__(self, vllm_config: Any, engine_indexes: list[int] | None = None) -> None:
-        raise AssertionError("vLLM's own metrics are kept although nobody reads them")
+        raise AssertionError("vLLM's own metrics are collected although they are not used")
 
     def record(
         self,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class SpecDecodingStats:
-    """What was drafted in a step."""
+    """The drafts of a step."""
 
     num_spec_tokens: int
     num_drafts: int = 0
@@ -15,7 +15,7 @@ class SpecDecodingStats:
     num_draft_tokens_per_pos: list[int] = field(default_factory=list)
 
     def observe_draft(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
-        """Takes the draft of one request."""
+        """Counts the draft of a request."""
         self.num_drafts += 1
         self.num_draft_tokens += num_draft_tokens
         self.num_accepted_tokens += num_accepted_tokens
@@ -25,7 +25,7 @@ class SpecDecodingStats:
 
 @dataclass
 class SchedulerStats:
-    """The state of the scheduler; the fields that matter here."""
+    """The state of the scheduler, with the fields that matter here."""
 
     num_running_reqs: int = 0
     num_waiting_reqs: int = 0
@@ -34,7 +34,7 @@ class SchedulerStats:
 
 
 class IterationStats:
-    """What a step with outputs gave."""
+    """The figures of a step with outputs."""
 
     def __init__(self) -> None:
         self.num_generation_tokens = 0
@@ -42,7 +42,7 @@ class IterationStats:
 
 @dataclass
 class RequestSpecDecodeMetrics:
-    """What was drafted for one request; in 0.33 alone."""
+    """The drafts of a request; only in 0.33."""
 
     num_spec_tokens: int
     histogram: list[int] = field(default_factory=list)
@@ -51,6 +51,6 @@ class RequestSpecDecodeMetrics:
     per_step_drafted: list[int] = field(default_factory=list)
 
     def observe(self, num_draft_tokens: int, num_accepted: int, detailed: bool = False) -> None:
-        """Takes a step."""
+        """Counts a step."""
         self.histogram[num_accepted] += 1
         self.num_draft_tokens += num_draft_tokens

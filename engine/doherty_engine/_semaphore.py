@@ -1,4 +1,4 @@
-"""A fair semaphore: shares the KV cache and the computing of prompts among API keys."""
+"""A fair semaphore: shares what only few requests can use at the same time among API keys."""
 
 import time
 from collections import Counter, OrderedDict
@@ -38,8 +38,10 @@ class FairSemaphore:
     longest time ago; and within a key, to the request of the lowest rank. No other request can overtake this one.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, per_key: int | None = None) -> None:
+        """`size` is the number of units, of which a key gets at most `per_key` at a time."""
         self._size = size
+        self._per_key = size if per_key is None else per_key
         self._reserved = 0
         self._held: Counter[str] = Counter()
         """The reserved units of each key that has some."""
@@ -69,7 +71,7 @@ class FairSemaphore:
         with self._changed:
             self._waiting.append(request)
             try:
-                while self._first() is not request or self._reserved + needed > self._size:
+                while self._first() is not request or not self._has_room(needed, request.key):
                     left = None if until is None else until - time.monotonic()
                     if is_cancelled() or (left is not None and left <= 0):
                         return False
@@ -93,6 +95,9 @@ class FairSemaphore:
         """Makes all waiting requests check whether they were cancelled."""
         with self._changed:
             self._changed.notify_all()
+
+    def _has_room(self, needed: int, key: str) -> bool:
+        return self._reserved + needed <= self._size and self._held[key] + needed <= self._per_key
 
     def _first(self) -> Claim:
         """The waiting request that gets the next units."""
