@@ -1,7 +1,7 @@
-"""Asks a server what it expects of TLS: gRPC only says that it ended the connection.
+"""Finds out whether a server expects TLS, because gRPC only reports that the server closed the connection.
 
-The handshake is that of TLS 1.2, in which the server's answer is not encrypted (RFC 5246, 7.4) and shows whether it
-requests a certificate. A server that requires one fails the handshake; one for which it is optional does not.
+This begins a handshake of TLS 1.2. The server's messages are then not encrypted (RFC 5246, 7.4), and show whether it
+requests a certificate. If the server requires one, the handshake fails; if a certificate is optional, it succeeds.
 """
 
 import asyncio
@@ -79,11 +79,11 @@ async def probe_async(address: "Address", seconds: float) -> TlsUse | None:
 
 
 class _Handshake:
-    """A TLS 1.2 handshake without a certificate, and what the server sent."""
+    """A TLS 1.2 handshake without a certificate, and the messages of the server."""
 
     def __init__(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The server is not sent anything.
+        # The certificate need not be checked, because the server is sent no data.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -97,7 +97,7 @@ class _Handshake:
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
 
     def advance(self, received: bytes) -> bytes:
-        """Takes what was received, nothing at the beginning, and returns what is to be sent."""
+        """Takes received bytes (none at the beginning), and returns the bytes to send."""
         if not received and self._has_begun:
             self.has_ended = True
             return b""
@@ -115,7 +115,7 @@ class _Handshake:
         return self._outgoing.read()
 
     def result(self) -> TlsUse | None:
-        """What the server expects, if it is known."""
+        """Returns what the server expects; None if that is not known."""
         if not self.has_connected or not (self._answer or self.has_ended):
             return None
         if not self._answer or self._answer[0] not in (_HANDSHAKE, _ALERT):

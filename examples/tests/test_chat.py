@@ -36,8 +36,8 @@ def test_the_oldest_turns_are_forgotten(doherty_server: FakeServer, monkeypatch:
     doherty_server.count_tokens = lambda request: 10 * len(request.messages)
     doherty_server.reply("1", "2", "3")
     chat.main()
-    asked = [[message.content for message in request.messages[1:]] for request in doherty_server.requests]
-    assert asked == [["one"], ["one", "1", "two"], ["two", "2", "three"]]
+    conversations = [[message.content for message in request.messages[1:]] for request in doherty_server.requests]
+    assert conversations == [["one"], ["one", "1", "two"], ["two", "2", "three"]]
 
 
 def test_a_question_that_failed_is_not_a_part_of_the_conversation(

@@ -21,11 +21,11 @@ def browser(doherty_server: FakeServer) -> Iterator[TestClient]:
 
 def events(body: str) -> list[tuple[str, str]]:
     """The names and the data of server-sent events."""
-    found: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     for event in body.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in event.splitlines())
-        found.append((fields.get("event", "message"), json.loads(fields["data"])))
-    return found
+        received.append((fields.get("event", "message"), json.loads(fields["data"])))
+    return received
 
 
 def test_an_answer_is_sent_as_events(doherty_server: FakeServer, browser: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""Both clients, and both transports, for each test that asks for one; servers for the tests of `doherty chat`."""
+"""Fixtures with both clients and both ways to send requests, and with servers for the tests of `doherty chat`."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -30,13 +30,13 @@ def slow_server() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where `doherty chat` keeps its history."""
+    """Returns the folder in which `doherty chat` keeps its history."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
 
 
 @pytest.fixture
 def recorder() -> Iterator[Serving]:
-    """A server that keeps its requests, and answers "fine"."""
+    """Runs a server that keeps its requests, and always answers "fine"."""
     with serve(lambda _, __: iter(answer())) as serving:
         yield serving

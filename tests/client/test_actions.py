@@ -21,17 +21,17 @@ from doherty.v1.request_pb2 import GenerateRequest
 
 
 class Lost(grpc.RpcError):
-    """A connection that broke."""
+    """A broken connection."""
 
     def __init__(self, details: str = "lost") -> None:
         super().__init__()
-        self._said = details
+        self._details = details
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNAVAILABLE
 
     def details(self) -> str:
-        return self._said
+        return self._details
 
     def trailing_metadata(self) -> tuple[Any, ...]:
         return ()
@@ -57,7 +57,7 @@ def _sent(action: Any) -> GenerateRequest:
     return action.request
 
 
-def test_a_failed_call_pauses_and_is_sent_elsewhere() -> None:
+def test_a_failed_call_is_sent_to_another_server_after_a_pause() -> None:
     dispatch = _dispatch("a:1", "b:1")
     call = generate(dispatch, plan_request("Hi"))
     first = next(call)
@@ -75,7 +75,7 @@ def test_a_failed_call_pauses_and_is_sent_elsewhere() -> None:
     assert [target.in_flight for target in dispatch.targets] == [0, 0]
 
 
-def test_a_call_that_is_interrupted_does_not_run_any_more() -> None:
+def test_an_interrupted_call_no_longer_counts_as_running() -> None:
     dispatch = _dispatch("a:1")
     call = generate(dispatch, plan_request("Hi"))
     next(call)
@@ -84,7 +84,7 @@ def test_a_call_that_is_interrupted_does_not_run_any_more() -> None:
     assert [target.in_flight for target in dispatch.targets] == [0]
 
 
-def test_a_server_that_ends_connections_is_asked_once_about_tls() -> None:
+def test_a_server_that_ends_connections_is_probed_once_for_tls() -> None:
     dispatch = _dispatch("a:1")
     closed = "failed to connect to all addresses; last error: UNAVAILABLE: ipv6:%5B::1%5D:50051: Socket closed"
     call = generate(dispatch, plan_request("Hi"))
@@ -104,7 +104,7 @@ def test_a_server_that_ends_connections_is_asked_once_about_tls() -> None:
     assert raised.value.reason == "TLS_REQUIRED"
 
 
-def test_health_is_asked_of_every_target_until_one_serves() -> None:
+def test_targets_are_asked_for_their_health_until_one_serves() -> None:
     call = check_health(_dispatch("a:1", "b:1", "c:1"), timeout=3)
     assert isinstance(next(call), Send)
     second = call.send(Int32Value(value=2))
@@ -115,7 +115,7 @@ def test_health_is_asked_of_every_target_until_one_serves() -> None:
     assert end.value.value is Health.SERVING
 
 
-def test_a_stream_asks_for_what_is_missing() -> None:
+def test_a_stream_requests_the_missing_part() -> None:
     state = StreamState(_dispatch("a:1", "b:1"), plan_request("Hi"))
     actions = state.actions()
     assert not _sent(next_action(actions, None)).HasField("continue_from")
@@ -130,12 +130,12 @@ def test_a_stream_asks_for_what_is_missing() -> None:
     last = StreamGenerateResponse()
     last.summary.usage.output_tokens = 3
     state.feed(last)
-    assert next_action(actions, Lost()) is None  # an error behind the summary does not matter
+    assert next_action(actions, Lost()) is None  # an error after the summary is ignored
     assert (state.ended, state.failure, state.resumed) == (True, None, 1)
     assert state.generation().text == "one two three"
 
 
-def test_a_stream_that_is_closed_in_a_pause_is_not_sent_again() -> None:
+def test_a_stream_that_is_closed_during_a_pause_is_not_sent_again() -> None:
     dispatch = _dispatch("a:1", "b:1")
     state = StreamState(dispatch, plan_request("Hi"))
     actions = state.actions()
@@ -147,7 +147,7 @@ def test_a_stream_that_is_closed_in_a_pause_is_not_sent_again() -> None:
     assert isinstance(state.failure, StreamError)
 
 
-def test_a_stream_that_cannot_be_begun_gives_its_place_back() -> None:
+def test_a_stream_that_cannot_start_no_longer_counts_as_running() -> None:
     dispatch = _dispatch("a:1")
     state = StreamState(dispatch, plan_request("Hi"))
     actions = state.actions()
@@ -158,7 +158,7 @@ def test_a_stream_that_cannot_be_begun_gives_its_place_back() -> None:
     assert [target.in_flight for target in dispatch.targets] == [0]
 
 
-def test_an_error_that_is_not_of_the_server_is_raised_as_it_is() -> None:
+def test_an_error_that_does_not_come_from_the_server_is_raised_unchanged() -> None:
     call = generate(_dispatch("a:1"), plan_request("Hi"))
     next(call)
     with pytest.raises(ValueError, match="wrong") as raised:

@@ -42,12 +42,12 @@ UNREACHABLE: dict[str, Call] = {
 
 @pytest.fixture(params=[False, True], ids=["unary", "multiplex"])
 async def client(request: pytest.FixtureRequest, synthetic_server: ServerProcess) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(synthetic_server.target, multiplex=request.param) as one:
-        yield one
+    async with AsyncClient(synthetic_server.target, multiplex=request.param) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_scope_that_is_cancelled_ends_a_call(client: AsyncClient, name: str) -> None:
+async def test_a_cancelled_scope_ends_a_call(client: AsyncClient, name: str) -> None:
     async def cancel_when_it_runs() -> None:
         while not (await client.latency()).running:
             pass
@@ -64,13 +64,13 @@ async def test_a_scope_that_is_cancelled_ends_a_call(client: AsyncClient, name: 
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_time_that_runs_out_is_a_timeout(client: AsyncClient, name: str) -> None:
+async def test_a_scope_with_a_time_limit_ends_with_a_timeout(client: AsyncClient, name: str) -> None:
     with pytest.raises(TimeoutError), anyio.fail_after(0.2):
         await CALLS[name](client)
 
 
 @pytest.mark.parametrize("name", UNREACHABLE)
-async def test_a_time_that_runs_out_while_nothing_answers(name: str) -> None:
+async def test_a_scope_with_a_time_limit_ends_while_no_server_answers(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with AsyncClient("{}:{}".format(*silent.getsockname())) as client:
             with pytest.raises(TimeoutError), anyio.fail_after(0.1):

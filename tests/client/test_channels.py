@@ -1,4 +1,4 @@
-"""Interceptors, options and credentials that a caller gives to the channels, by both clients."""
+"""Interceptors, options and credentials that a caller passes to the channels of both clients."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from support.twins import ENDLESS, Kind, open_twin
 
 
 class Unary(grpc.UnaryUnaryClientInterceptor):
-    """Notes the methods of calls with one reply."""
+    """Records the methods of unary calls."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -29,7 +29,7 @@ class Unary(grpc.UnaryUnaryClientInterceptor):
 
 
 class Stream(grpc.UnaryStreamClientInterceptor):
-    """Notes the methods of streams."""
+    """Records the methods of streams."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -40,7 +40,7 @@ class Stream(grpc.UnaryStreamClientInterceptor):
 
 
 class Generator(grpc.UnaryStreamClientInterceptor):
-    """Makes the mistake of returning a generator, which nobody can cancel."""
+    """Returns a generator, which nobody can cancel; this is a mistake of the caller."""
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         yield from continuation(client_call_details, request)
@@ -95,7 +95,7 @@ async def test_interceptors_see_every_call(kind: Kind, synthetic_server: ServerP
     assert seen == (["MultiplexGenerate"] if kind == "multiplex" else separate)
 
 
-async def test_many_requests_at_a_time_pass_interceptors(synthetic_server: ServerProcess) -> None:
+async def test_interceptors_see_many_requests_that_run_at_the_same_time(synthetic_server: ServerProcess) -> None:
     seen: list[str] = []
     interceptors = _interceptors("multiplex", seen)
     async with AsyncClient(synthetic_server.target, interceptors=interceptors, multiplex=True) as client:
@@ -104,7 +104,7 @@ async def test_many_requests_at_a_time_pass_interceptors(synthetic_server: Serve
     assert seen.count("MultiplexGenerate") == 1
 
 
-async def test_one_request_an_rpc_is_not_all_of_them(synthetic_server: ServerProcess) -> None:
+async def test_interceptors_see_every_request_if_each_has_its_own_rpc(synthetic_server: ServerProcess) -> None:
     seen: list[str] = []
     interceptors = _interceptors("multiplex", seen)
     async with AsyncClient(synthetic_server.target, interceptors=interceptors, multiplex=True) as client:
@@ -114,7 +114,7 @@ async def test_one_request_an_rpc_is_not_all_of_them(synthetic_server: ServerPro
     assert seen == ["MultiplexGenerate"] * 2
 
 
-async def test_an_attempt_is_a_call_of_its_own(kind: Kind) -> None:
+async def test_interceptors_see_each_attempt_as_a_call(kind: Kind) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if len(serving.requests) == 1:
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -127,7 +127,7 @@ async def test_an_attempt_is_a_call_of_its_own(kind: Kind) -> None:
     assert seen == (["MultiplexGenerate"] if kind == "multiplex" else ["Generate", "Generate"])
 
 
-async def test_an_error_of_an_interceptor_is_raised_as_it_is(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_an_error_of_an_interceptor_is_raised_unchanged(kind: Kind, synthetic_server: ServerProcess) -> None:
     class Refusing(Unary):
         def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:  # noqa: ARG002
             raise LookupError("not today")
@@ -159,14 +159,14 @@ def test_interceptors_of_the_other_kind_are_refused() -> None:
         AsyncClient("localhost:1", interceptors=[Unary([])])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
 
 
-def test_a_generator_in_place_of_a_call_is_refused(synthetic_server: ServerProcess) -> None:
+def test_an_interceptor_that_returns_a_generator_is_refused(synthetic_server: ServerProcess) -> None:
     with Client(synthetic_server.target, interceptors=[Generator()]) as client:
         with pytest.raises(TypeError, match="An interceptor returned a generator"):
             client.stream_generate("Hi").result()
         assert str(client.generate("Hi", max_output_tokens=1)) != ""
 
 
-async def test_options_stand_in_place_of_ours(kind: Kind) -> None:
+async def test_options_of_the_caller_replace_ours(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         options = {"grpc.primary_user_agent": "mine/1"}
         async with open_twin(kind, serving.target, channel_options=options) as twin:
@@ -179,13 +179,13 @@ async def test_options_stand_in_place_of_ours(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["grpc.x"], {7: 1}, {"grpc.x": None}, 7])
-def test_options_that_are_none_are_refused(wrong: Any) -> None:
+def test_invalid_options_are_refused(wrong: Any) -> None:
     for client in (Client, AsyncClient):
         with pytest.raises(TypeError):
             client("localhost:1", channel_options=wrong)
 
 
-async def test_credentials_of_the_caller(kind: Kind) -> None:
+async def test_credentials_of_the_caller_are_used(kind: Kind) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     pairs = [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())]

@@ -20,7 +20,7 @@ COMMANDS = (*CALLING, "completion")
 
 
 def one_line(finished: subprocess.CompletedProcess[str]) -> str:
-    """What the command said on stderr, which must be one line."""
+    """Returns what the command wrote to stderr, which must be one line."""
     assert finished.stderr.startswith("doherty: "), finished.stderr
     assert finished.stderr.count("\n") == 1, finished.stderr
     return finished.stderr
@@ -39,7 +39,7 @@ def test_help_loads_neither_grpc_nor_the_server() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-def test_what_the_help_says_of_a_command_is_what_the_command_says_of_itself() -> None:
+def test_the_summary_of_a_command_is_the_same_in_both_helps() -> None:
     context = click.Context(click.Group())
     group = next(value for value in vars(_group).values() if isinstance(value, click.Group))
     assert set(_group.SUMMARIES) == {*COMMANDS, *(entry.name for entry in entry_points(group="doherty.commands"))}
@@ -54,7 +54,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("missing", ["click", "rich", "prompt_toolkit"])
-def test_without_its_extra_the_command_names_it(missing: str) -> None:
+def test_without_its_extra_the_command_names_the_extra(missing: str) -> None:
     finished = run_doherty("chat", without=missing)
     assert finished.returncode == 2
     assert "pip install 'doherty[cli]'" in one_line(finished)
@@ -66,7 +66,7 @@ def test_without_the_server_serve_names_its_extra() -> None:
     assert "pip install 'doherty[server]'" in one_line(finished)
 
 
-def test_serve_is_the_servers_own_command() -> None:
+def test_serve_runs_the_command_of_the_server() -> None:
     finished = run_doherty("serve", "--engine", "synthetic", "-o", "slots=none")
     assert finished.returncode == 2
     assert "slots" in finished.stderr
@@ -86,7 +86,9 @@ def test_serve_is_the_servers_own_command() -> None:
         (("bench", "--max-output-tokens", "0"), "--max-output-tokens"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(arguments: tuple[str, ...], part: str) -> None:
+def test_the_exit_code_is_2_and_the_help_is_named_if_the_command_line_is_wrong(
+    arguments: tuple[str, ...], part: str
+) -> None:
     finished = run_doherty(*arguments, DOHERTY_TARGET=NOBODY)
     assert finished.returncode == 2
     assert part in one_line(finished)
@@ -94,27 +96,27 @@ def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(arguments: tupl
 
 
 @pytest.mark.parametrize("name", CALLING)
-def test_a_server_that_is_not_there_ends_with_3(name: str) -> None:
+def test_the_exit_code_is_3_if_no_server_is_reached(name: str) -> None:
     finished = run_doherty(name, *(["Hi"] if name in ("generate", "count") else []), "--target", NOBODY, text="Hi\n")
     assert finished.returncode == 3
     assert NOBODY in one_line(finished)
     assert finished.stdout == ""
 
 
-def test_a_request_that_the_server_refuses_ends_with_1(synthetic_server: ServerProcess) -> None:
+def test_the_exit_code_is_1_if_the_server_refuses_the_request(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("generate", "Hi", "--temperature", "9", "--target", synthetic_server.target)
     assert finished.returncode == 1
     assert "temperature: must be from 0 to 2" in one_line(finished)
 
 
-def test_a_call_that_takes_too_long_ends_with_3() -> None:
+def test_the_exit_code_is_3_if_a_call_takes_too_long() -> None:
     with start_server("--engine", "synthetic", "-o", "prefill_seconds=60") as server:
         finished = run_doherty("generate", "Hi", "--timeout", "0.2", "--target", server.target)
     assert finished.returncode == 3
     assert "DEADLINE_EXCEEDED" in one_line(finished)
 
 
-def test_an_answer_that_is_cut_off_keeps_its_text_and_ends_with_3() -> None:
+def test_the_exit_code_is_3_and_the_text_stays_if_an_answer_is_cut_off() -> None:
     with start_server("--engine", "synthetic", "-o", "die_after_steps=3") as server:
         finished = run_doherty("generate", "Hi", "--timeout", "3", "--target", server.target)
     assert finished.returncode == 3
@@ -123,7 +125,7 @@ def test_an_answer_that_is_cut_off_keeps_its_text_and_ends_with_3() -> None:
     assert "UNAVAILABLE" in one_line(finished)
 
 
-def test_ctrl_c_ends_with_130() -> None:
+def test_the_exit_code_is_130_after_ctrl_c() -> None:
     with start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server:
         command = (*DOHERTY, "generate", "Hi", "--target", server.target)
         process = subprocess.Popen(
@@ -137,13 +139,15 @@ def test_ctrl_c_ends_with_130() -> None:
         assert process.stdout is not None
         assert process.stdout.read(1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in stderr
 
 
 @pytest.mark.parametrize("arguments", [("generate", "Hi"), ("latency", "--watch", "0.1"), ("generate", "--help")])
-def test_a_reader_that_goes_away_ends_it_quietly(synthetic_server: ServerProcess, arguments: tuple[str, ...]) -> None:
+def test_the_command_ends_quietly_if_its_reader_goes_away(
+    synthetic_server: ServerProcess, arguments: tuple[str, ...]
+) -> None:
     process = subprocess.Popen(
         (*DOHERTY, *arguments),
         stdin=subprocess.DEVNULL,
@@ -157,14 +161,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(synthetic_server: ServerProcess
     assert (process.returncode, errors) == (141, b"")
 
 
-def test_health_of_a_server_that_serves(synthetic_server: ServerProcess) -> None:
+def test_health_reports_a_server_that_serves(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("health", DOHERTY_TARGET=synthetic_server.target)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "SERVING\n", "")
     printed = run_doherty("health", "--json", DOHERTY_TARGET=synthetic_server.target).stdout
     assert json.loads(printed) == {"status": "SERVING"}
 
 
-def test_a_server_that_still_loads() -> None:
+def test_health_reports_a_server_that_still_loads() -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=600", until="listening") as server:
         health = run_doherty("health", "--target", server.target)
         generate = run_doherty("generate", "Hi", "--target", server.target)
@@ -175,12 +179,12 @@ def test_a_server_that_still_loads() -> None:
 
 def test_model(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("model", "--target", synthetic_server.target)
-    told = json.loads(run_doherty("model", "--json", "--target", synthetic_server.target).stdout)
+    printed = json.loads(run_doherty("model", "--json", "--target", synthetic_server.target).stdout)
     assert finished.returncode == 0
     with Client(synthetic_server.target) as client:
         info = client.model()
-    assert told["limits"]["context_tokens"] == info.limits.context_tokens
-    assert told["features"] == list(info.features)
+    assert printed["limits"]["context_tokens"] == info.limits.context_tokens
+    assert printed["features"] == list(info.features)
     rows = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines() if line.count(" "))
     assert rows["model"] == info.model
     assert rows["features"] == ", ".join(info.features)
@@ -192,17 +196,17 @@ def test_latency() -> None:
         for _ in range(3):
             assert run_doherty("generate", "Hi", "--max-output-tokens", "4", "--target", server.target).returncode == 0
         table = run_doherty("latency", "--target", server.target)
-        told = json.loads(run_doherty("latency", "--json", "--window", "120", "--target", server.target).stdout)
+        printed = json.loads(run_doherty("latency", "--json", "--window", "120", "--target", server.target).stdout)
     assert table.returncode == 0
     assert table.stdout.startswith("3 answers in the last ")
-    assert (told["answers"], told["window"], told["slots"]) == (3, 120, 64)
+    assert (printed["answers"], printed["window"], printed["slots"]) == (3, 120, 64)
     for name, part in (("first token", "time_to_first_token"), ("last token", "time_to_last_token")):
         row = next(line for line in table.stdout.splitlines() if line.startswith(name))
-        expected = [f"{told[part][quantile] * 1000:.1f}" for quantile in ("p50", "p90", "p99")]
+        expected = [f"{printed[part][quantile] * 1000:.1f}" for quantile in ("p50", "p90", "p99")]
         assert row.split()[-3:] == expected
 
 
-def test_latency_tells_how_often_the_engine_was_restarted() -> None:
+def test_latency_reports_the_restarts_of_the_engine() -> None:
     # The warm-up takes two steps.
     with start_server("--engine", "synthetic", "-o", "die_after_steps=4") as server, Client(server.target) as client:
         assert client.latency().engine_restarts == 0
@@ -215,7 +219,7 @@ def test_latency_tells_how_often_the_engine_was_restarted() -> None:
     assert f"; engine restarted {restarts}x\n" in shown
 
 
-def test_latency_of_the_window_alone() -> None:
+def test_latency_can_show_only_the_window() -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=4") as server, Client(server.target) as client:
         client.generate("Hi")
         ends_at = time.monotonic() + 60
@@ -259,7 +263,7 @@ def test_bash_completes_commands_and_flags_without_loading_grpc(tmp_path: Path) 
 
 
 def test_without_a_command_the_help_is_shown() -> None:
-    bare, asked = run_doherty(), run_doherty("--help")
-    assert (bare.returncode, asked.returncode) == (2, 0)
-    assert bare.stderr.strip() == asked.stdout.strip()
+    bare, help_output = run_doherty(), run_doherty("--help")
+    assert (bare.returncode, help_output.returncode) == (2, 0)
+    assert bare.stderr.strip() == help_output.stdout.strip()
     assert bare.stderr.count("\n") > 10

@@ -40,24 +40,24 @@ def measured(last: float | None, client_total: float = 9.0, per_token: float | N
     return Measurement("?", generation, client_total)
 
 
-def test_of_ten_values_p50_is_the_5th_and_p90_the_9th() -> None:
+def test_p50_is_the_5th_and_p90_the_9th_of_ten_values() -> None:
     values = [0.7, 0.1, 1.0, 0.3, 0.9, 0.5, 0.2, 0.8, 0.4, 0.6]
     assert percentile(values, 0.5) == 0.5
     assert percentile(values, 0.9) == 0.9
 
 
-def test_what_was_not_measured_has_no_percentile() -> None:
+def test_there_is_no_percentile_without_measured_values() -> None:
     assert percentile([], 0.5) is None
-    found = percentiles([measured(0.2), measured(None), measured(0.3, per_token=0.01)])
-    assert found["time_to_last_token"] == (0.2, 0.3)
-    assert found["time_per_output_token"] == (0.01, 0.01)
+    figures = percentiles([measured(0.2), measured(None), measured(0.3, per_token=0.01)])
+    assert figures["time_to_last_token"] == (0.2, 0.3)
+    assert figures["time_per_output_token"] == (0.01, 0.01)
 
 
 def test_an_answer_at_the_threshold_is_within_it() -> None:
     assert within_threshold([0.4, 0.401, 0.1, None]) == 2
 
 
-def test_the_questions_are_those_of_the_reference() -> None:
+def test_the_questions_equal_those_of_the_reference() -> None:
     assert " / ".join(QUESTIONS) == (
         "What atoms are in water? / Which F1 team won in 2011? / What is 12 * 9? / "
         "Python function to print odd numbers between 1 and 10. Answer with code only. / "
@@ -68,28 +68,28 @@ def test_the_questions_are_those_of_the_reference() -> None:
 
 
 @pytest.fixture(scope="module")
-def told(synthetic_server: ServerProcess) -> dict[str, Any]:
+def report(synthetic_server: ServerProcess) -> dict[str, Any]:
     finished = run_doherty("bench", "--json", "--max-output-tokens", "7", "--target", synthetic_server.target)
     assert (finished.returncode, finished.stderr) == (0, "")
-    report: dict[str, Any] = json.loads(finished.stdout)
-    return report
+    printed: dict[str, Any] = json.loads(finished.stdout)
+    return printed
 
 
-def test_json_has_every_answer(told: dict[str, Any]) -> None:
-    assert (told["model"], told["engine"], told["max_output_tokens"]) == ("synthetic", "synthetic", 7)
-    assert tuple(answer["question"] for answer in told["answers"]) == QUESTIONS
-    for answer in told["answers"]:
+def test_json_has_every_answer(report: dict[str, Any]) -> None:
+    assert (report["model"], report["engine"], report["max_output_tokens"]) == ("synthetic", "synthetic", 7)
+    assert tuple(answer["question"] for answer in report["answers"]) == QUESTIONS
+    for answer in report["answers"]:
         assert answer["answer"]
         assert (answer["output_tokens"], answer["finish_reason"]) == (7, "length")
         assert answer["client_total"] >= answer["timings"]["time_to_last_token"] > 0
 
 
-def test_the_percentiles_are_over_the_servers_time_to_last_token(told: dict[str, Any]) -> None:
-    times = sorted(answer["timings"]["time_to_last_token"] for answer in told["answers"])
-    assert told["percentiles"]["time_to_last_token"] == {"p50": times[4], "p90": times[8]}
-    totals = sorted(answer["client_total"] for answer in told["answers"])
-    assert told["percentiles"]["client_total"] == {"p50": totals[4], "p90": totals[8]}
-    assert set(told["percentiles"]) == {
+def test_the_percentiles_are_those_of_the_servers_time_to_last_token(report: dict[str, Any]) -> None:
+    times = sorted(answer["timings"]["time_to_last_token"] for answer in report["answers"])
+    assert report["percentiles"]["time_to_last_token"] == {"p50": times[4], "p90": times[8]}
+    totals = sorted(answer["client_total"] for answer in report["answers"])
+    assert report["percentiles"]["client_total"] == {"p50": totals[4], "p90": totals[8]}
+    assert set(report["percentiles"]) == {
         "time_to_last_token",
         "client_total",
         "time_to_first_token",
@@ -97,7 +97,7 @@ def test_the_percentiles_are_over_the_servers_time_to_last_token(told: dict[str,
     }
 
 
-def test_for_people_it_prints_answers_and_a_table(synthetic_server: ServerProcess) -> None:
+def test_without_json_it_prints_answers_and_a_table(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("bench", "--max-output-tokens", "2", "--target", synthetic_server.target)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "answers cut at 2 tokens" in finished.stdout
@@ -112,7 +112,7 @@ def test_for_people_it_prints_answers_and_a_table(synthetic_server: ServerProces
     assert "\x1b" not in finished.stdout
 
 
-def test_without_a_cut_answers_are_as_long_as_the_server_lets_them() -> None:
+def test_without_a_maximum_answers_have_the_length_that_the_server_allows() -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=9,3") as server:
         finished = run_doherty("bench", "--json", "--target", server.target)
     report = json.loads(finished.stdout)

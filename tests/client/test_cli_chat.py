@@ -16,7 +16,7 @@ from support.terminal import on_a_terminal
 pytestmark = pytest.mark.usefixtures("state")
 
 
-def test_piped_it_remembers_the_conversation(synthetic_server: ServerProcess) -> None:
+def test_a_piped_chat_remembers_the_conversation(synthetic_server: ServerProcess) -> None:
     target = synthetic_server.target
     finished = run_doherty("chat", "--system", "Be brief.", "--target", target, text="Hello.\n\nAnd you?\n:q\nNo.\n")
     with Client(target) as client:
@@ -27,14 +27,14 @@ def test_piped_it_remembers_the_conversation(synthetic_server: ServerProcess) ->
     assert finished.stdout == f"{first}\n{second}\n"
 
 
-def test_piped_a_call_that_fails_ends_it(synthetic_server: ServerProcess) -> None:
+def test_a_failed_call_ends_a_piped_chat(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("chat", "--target", synthetic_server.target, text="many words " * 10_000 + "\nHello.\n")
     assert finished.returncode == 1
     assert finished.stdout == ""
     assert "INVALID_ARGUMENT" in finished.stderr
 
 
-def test_ctrl_c_stops_the_answer_which_stays_in_the_conversation(slow_server: ServerProcess) -> None:
+def test_ctrl_c_stops_an_answer_and_keeps_its_part_in_the_conversation(slow_server: ServerProcess) -> None:
     with on_a_terminal(*chat_with(slow_server)) as terminal:
         terminal.read_until("> ")
         ask(terminal, "Tell me a story.")
@@ -57,7 +57,7 @@ def test_ctrl_c_stops_the_answer_which_stays_in_the_conversation(slow_server: Se
     assert slow_server.wait_for("request", rpc="StreamGenerate", prompt_tokens=expected)
 
 
-def test_piped_several_lines_in_quotes_are_one_question(recorder: Serving) -> None:
+def test_several_piped_lines_in_quotes_are_one_question(recorder: Serving) -> None:
     finished = run_doherty("chat", "--target", recorder.target, text='"""One,\ntwo.\n"""\nThree.\n"""Four,\nfive')
     assert (finished.returncode, finished.stdout) == (0, "fine\n" * 3)
     first, second, third = recorder.requests
@@ -66,7 +66,7 @@ def test_piped_several_lines_in_quotes_are_one_question(recorder: Serving) -> No
     assert third.messages[-1].content == "Four,\nfive"
 
 
-def test_piped_answers_as_json_are_one_line_each(synthetic_server: ServerProcess) -> None:
+def test_piped_answers_as_json_have_one_line_each(synthetic_server: ServerProcess) -> None:
     finished = run_doherty("chat", "--json", "--target", synthetic_server.target, text="Hello.\nAnd you?\n")
     first, second = map(json.loads, finished.stdout.splitlines())
     with Client(synthetic_server.target) as client:
@@ -74,7 +74,7 @@ def test_piped_answers_as_json_are_one_line_each(synthetic_server: ServerProcess
     assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
 
 
-def test_what_is_set_goes_into_the_requests(recorder: Serving) -> None:
+def test_settings_are_sent_with_the_requests(recorder: Serving) -> None:
     lines = (
         "/set temperature 0.5",
         "/set top_p 0.9",
@@ -121,7 +121,7 @@ def test_a_value_that_the_server_refuses_can_be_changed(synthetic_server: Server
         assert terminal.wait() == 0
 
 
-def test_an_answer_stays_until_there_is_another_one() -> None:
+def test_an_answer_is_kept_until_another_one_replaces_it() -> None:
     conversation = Conversation("m", None)
     conversation.add("One?", "1")
     conversation.add("Two?", "2")
@@ -135,7 +135,7 @@ def test_an_answer_stays_until_there_is_another_one() -> None:
     assert [turn.content for turn in conversation.turns] == ["One?", "1", "Two?", "deux"]
 
 
-def test_a_conversation_is_loaded_and_its_last_question_asked_again(recorder: Serving, tmp_path: Path) -> None:
+def test_a_conversation_can_be_loaded_and_its_last_question_repeated(recorder: Serving, tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
     lines = (
         "/retry",
@@ -170,7 +170,7 @@ def test_slash_commands(slow_server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("mine")
     with on_a_terminal(*chat_with(slow_server, "--system", "Be brief.")) as terminal:
         terminal.read_until("> ")
-        for line, told in (
+        for line, shown in (
             ("/system", "Instructions: Be brief."),
             ("/system Be kind.", "Instructions: Be kind."),
             (f"/save {tmp_path / 'there.md'}", "choose another name"),
@@ -181,7 +181,7 @@ def test_slash_commands(slow_server: ServerProcess, tmp_path: Path) -> None:
             ("/nonsense", "There is no /nonsense; /help lists"),
         ):
             ask(terminal, line)
-            terminal.read_until(told)
+            terminal.read_until(shown)
             terminal.read_until("> ")
         ask(terminal, " /dev/null, what is it?")
         terminal.read_until(" ")
@@ -199,18 +199,18 @@ def test_slash_commands(slow_server: ServerProcess, tmp_path: Path) -> None:
         terminal.type("\x03/quit\n")
         assert terminal.wait() == 0
     assert (tmp_path / "there.md").read_text() == "mine"
-    told = json.loads(saved.read_text())
-    assert (told["model"], told["system"]) == ("synthetic", "Be kind.")
-    assert [turn["role"] for turn in told["messages"]] == ["user", "assistant"]
-    assert told["messages"][0]["content"] == "/dev/null, what is it?"
+    conversation = json.loads(saved.read_text())
+    assert (conversation["model"], conversation["system"]) == ("synthetic", "Be kind.")
+    assert [turn["role"] for turn in conversation["messages"]] == ["user", "assistant"]
+    assert conversation["messages"][0]["content"] == "/dev/null, what is it?"
     with Client(slow_server.target) as client:
-        first = client.count_tokens(told["messages"][:1], system="Be kind.")
+        first = client.count_tokens(conversation["messages"][:1], system="Be kind.")
         after = client.count_tokens("Why?")
     slow_server.wait_for("request", rpc="StreamGenerate", prompt_tokens=first)
     slow_server.wait_for("request", rpc="StreamGenerate", prompt_tokens=after)
 
 
-def test_piped_commands_work_and_stdout_has_the_answers_alone(synthetic_server: ServerProcess, tmp_path: Path) -> None:
+def test_piped_commands_work_and_stdout_contains_only_answers(synthetic_server: ServerProcess, tmp_path: Path) -> None:
     path = tmp_path / "talk.md"
     text = f"/system Be brief.\nHello.\n/save {path}\n"
     finished = run_doherty("chat", "--target", synthetic_server.target, text=text)
@@ -224,7 +224,7 @@ def test_piped_commands_work_and_stdout_has_the_answers_alone(synthetic_server: 
     )
 
 
-def test_on_a_terminal_a_call_that_fails_leaves_the_conversation_as_it_is() -> None:
+def test_a_failed_call_on_a_terminal_does_not_change_the_conversation() -> None:
     with (
         start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server,
         on_a_terminal(*chat_with(server, "--timeout", "3")) as terminal,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("state")
 
 
 @pytest.mark.parametrize("leave", [":q\n", "/quit\n", "\x03", "\x04"])
-def test_at_the_prompt_it_is_left(synthetic_server: ServerProcess, leave: str) -> None:
+def test_the_chat_can_be_left_at_the_prompt(synthetic_server: ServerProcess, leave: str) -> None:
     with on_a_terminal(*chat_with(synthetic_server)) as terminal:
         assert "synthetic at " in terminal.read_until("> ")
         ask(terminal, "Hello.")
@@ -38,7 +38,7 @@ def test_no_ctrl_c_is_lost_while_the_prompt_appears(synthetic_server: ServerProc
             assert terminal.wait() == 0
 
 
-def test_an_answer_is_shown_as_markdown_and_in_whole(synthetic_server: ServerProcess) -> None:
+def test_a_complete_answer_is_shown_as_markdown(synthetic_server: ServerProcess) -> None:
     rows, columns = 8, 60
     with on_a_terminal(*chat_with(synthetic_server), rows=rows, columns=columns, TERM="xterm") as terminal:
         terminal.see_prompt()
@@ -55,7 +55,7 @@ def test_an_answer_is_shown_as_markdown_and_in_whole(synthetic_server: ServerPro
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_ctrl_c_keeps_the_part_that_was_shown_and_shows_it_once(slow_server: ServerProcess, columns: int) -> None:
+def test_after_ctrl_c_the_part_is_shown_once(slow_server: ServerProcess, columns: int) -> None:
     with Client(slow_server.target) as client:
         words = client.generate("Hello.", max_output_tokens=25).text.split()
     with on_a_terminal(*chat_with(slow_server), rows=24, columns=columns, TERM="xterm") as terminal:
@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_the_part_that_was_shown_and_shows_it_once(slow_server: Ser
     assert "^C" not in terminal.screen
 
 
-def test_what_is_typed_during_an_answer_is_at_the_next_prompt() -> None:
+def test_text_that_is_typed_during_an_answer_appears_at_the_next_prompt() -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=40", "-o", "tokens_per_second=40") as server:
         with on_a_terminal(*chat_with(server), columns=40, TERM="xterm") as terminal:
             terminal.see_prompt()
@@ -132,7 +132,7 @@ def test_several_lines_are_one_question(recorder: Serving) -> None:
     assert len(recorder.requests) == len(typed)
 
 
-def test_the_last_question_is_edited(recorder: Serving) -> None:
+def test_the_last_question_can_be_edited(recorder: Serving) -> None:
     editor = "sed -i -e s/One/Two/ -e t -e d"
     command = chat_with(recorder)
     with on_a_terminal(*command, EDITOR=editor, VISUAL="", TERM="xterm") as terminal:
@@ -153,7 +153,7 @@ def test_the_last_question_is_edited(recorder: Serving) -> None:
     assert [turn.content for turn in second.messages] == ["Two?"]
 
 
-def test_what_was_typed_is_recalled_and_private(synthetic_server: ServerProcess, state: Path) -> None:
+def test_the_history_is_recalled_and_private(synthetic_server: ServerProcess, state: Path) -> None:
     path = state / "doherty" / "chat_history"
     for line in ("/system One.", "/system Two."):
         with on_a_terminal(*chat_with(synthetic_server)) as terminal:
@@ -174,7 +174,7 @@ def test_what_was_typed_is_recalled_and_private(synthetic_server: ServerProcess,
         assert terminal.wait() == 0
 
 
-def test_without_history_nothing_is_kept(synthetic_server: ServerProcess, state: Path) -> None:
+def test_nothing_is_kept_without_history(synthetic_server: ServerProcess, state: Path) -> None:
     with on_a_terminal(*chat_with(synthetic_server, "--no-history")) as terminal:
         terminal.read_until("> ")
         ask(terminal, "/system One.")
@@ -184,7 +184,7 @@ def test_without_history_nothing_is_kept(synthetic_server: ServerProcess, state:
     assert not state.exists()
 
 
-def test_a_history_that_cannot_be_kept_is_told_once(synthetic_server: ServerProcess, state: Path) -> None:
+def test_a_history_that_cannot_be_written_is_reported_once(synthetic_server: ServerProcess, state: Path) -> None:
     state.write_text("a file where a folder should be")
     with on_a_terminal(*chat_with(synthetic_server)) as terminal:
         terminal.read_until("The history is not kept: ")
@@ -196,7 +196,7 @@ def test_a_history_that_cannot_be_kept_is_told_once(synthetic_server: ServerProc
     assert terminal.screen.count("The history is not kept") == 1
 
 
-def test_a_long_history_is_cut(state: Path) -> None:
+def test_a_long_history_is_shortened(state: Path) -> None:
     path = state / "doherty" / "chat_history"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"line {number}\n" for number in range(2001)))

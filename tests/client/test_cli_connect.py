@@ -1,12 +1,13 @@
-"""The flags that say how a command reaches its server."""
+"""The flags that say how a command connects to its server."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.certificates import Authority
 from support.command import run_doherty
-from support.security import Authority, add_key
+from support.security import add_key
 from support.server import ServerProcess, start_server
 
 SYNTHETIC = ("--engine", "synthetic", "-o", "answer_tokens=3")
@@ -26,7 +27,7 @@ def authority(folder: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def key_file(folder: Path) -> Path:
-    """The key of a caller, as it is given to `--api-key-file`."""
+    """Returns a file with the key of a caller, for `--api-key-file`."""
     path = folder / "alice.key"
     path.write_text(add_key(folder / "keys.json", "alice") + "\n")
     return path
@@ -34,7 +35,7 @@ def key_file(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(folder: Path, authority: Authority, key_file: Path) -> Iterator[ServerProcess]:
-    """A server that encrypts, and asks for a key."""
+    """Runs a server with TLS and keys."""
     assert key_file.exists()
     with start_server(*SYNTHETIC, *authority.flags, "--keys-file", str(folder / "keys.json")) as server:
         yield server
@@ -58,7 +59,7 @@ def test_a_key_and_the_certificates_come_from_the_environment(
     assert (finished.returncode, finished.stderr) == (0, "")
 
 
-def test_without_a_key_it_says_so_and_ends_with_1(guarded: ServerProcess, authority: Authority) -> None:
+def test_the_exit_code_is_1_without_a_key(guarded: ServerProcess, authority: Authority) -> None:
     finished = run_doherty("model", "--target", guarded.target, "--tls-ca", str(authority.roots_file))
     assert finished.returncode == 1
     assert "UNAUTHENTICATED" in finished.stderr
@@ -66,13 +67,15 @@ def test_without_a_key_it_says_so_and_ends_with_1(guarded: ServerProcess, author
 
 
 @pytest.mark.parametrize("flags", [(), ("--tls",), ("--no-tls",)])
-def test_without_the_right_certificates_it_is_not_reached(guarded: ServerProcess, flags: tuple[str, ...]) -> None:
+def test_the_server_is_not_reached_without_the_right_certificates(
+    guarded: ServerProcess, flags: tuple[str, ...]
+) -> None:
     finished = run_doherty("model", "--target", guarded.target, "--timeout", "5", *flags)
     assert finished.returncode == 3
     assert guarded.target in finished.stderr
 
 
-def test_a_server_that_wants_to_see_a_certificate_gets_it(folder: Path, authority: Authority) -> None:
+def test_a_server_that_requires_a_certificate_gets_it(folder: Path, authority: Authority) -> None:
     chain, key = folder / "client.pem", folder / "client.key"
     for path, data in zip((chain, key), authority.issue(), strict=True):
         path.write_bytes(data)
@@ -90,7 +93,7 @@ def test_several_targets(synthetic_server: ServerProcess) -> None:
     assert (finished.returncode, finished.stderr) == (0, "")
 
 
-def test_a_key_does_not_leave_the_machine_unencrypted(key_file: Path) -> None:
+def test_a_key_is_not_sent_to_another_machine_unencrypted(key_file: Path) -> None:
     target = ("--target", "192.0.2.1:50051", "--api-key-file", str(key_file))
     refused = run_doherty("model", *target)
     assert refused.returncode == 2
@@ -110,7 +113,7 @@ def test_a_key_does_not_leave_the_machine_unencrypted(key_file: Path) -> None:
         (("--target", "localhost"), "HOST:PORT"),
     ],
 )
-def test_a_connection_that_cannot_be_made_ends_with_2(flags: tuple[str, ...], part: str) -> None:
+def test_the_exit_code_is_2_if_the_flags_describe_no_connection(flags: tuple[str, ...], part: str) -> None:
     finished = run_doherty("model", *flags)
     assert finished.returncode == 2
     assert part in finished.stderr

@@ -38,7 +38,7 @@ def test_stdin_joins_the_prompt(target: str) -> None:
     assert finished.stdout == answer_of(target, "Summarize:\n\nA text.\n") + "\n"
 
 
-def test_a_pipe_that_stays_open_is_not_waited_for_in_silence() -> None:
+def test_waiting_for_an_open_pipe_is_reported() -> None:
     command = (*DOHERTY, "generate", "Hi", "--target", "127.0.0.1:1")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     with process:
@@ -54,9 +54,9 @@ def test_a_file_of_messages_comes_before_the_prompt(target: str, tmp_path: Path,
     turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]
     path = tmp_path / "talk.json"
     path.write_text(json.dumps({"model": "m", "system": "Be brief.", "messages": turns} if is_saved else turns))
-    asked = [*turns, {"role": "user", "content": "And you?"}]
+    conversation = [*turns, {"role": "user", "content": "And you?"}]
     with Client(target) as client:
-        expected = client.generate(asked, system="Be brief." if is_saved else None).text
+        expected = client.generate(conversation, system="Be brief." if is_saved else None).text
     finished = run_doherty("generate", "And you?", "--messages", str(path), "--target", target)
     assert (finished.returncode, finished.stdout) == (0, expected + "\n")
 
@@ -78,8 +78,8 @@ def test_every_flag_reaches_the_server(target: str, tmp_path: Path) -> None:
     def ask(*flags: str) -> dict[str, object]:
         finished = run_doherty("generate", "Hi", *flags, "--json", "--target", target)
         assert finished.returncode == 0, finished.stderr
-        told: dict[str, object] = json.loads(finished.stdout)
-        return told
+        printed: dict[str, object] = json.loads(finished.stdout)
+        return printed
 
     plain = ask()
     words = str(plain["text"]).split()
@@ -115,13 +115,13 @@ def test_every_constraint_reaches_the_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("choices", ["[1]", "["])
-def test_choices_that_are_not_texts_are_refused(target: str, choices: str) -> None:
+def test_choices_that_are_not_strings_are_refused(target: str, choices: str) -> None:
     finished = run_doherty("generate", "Hi", "--choices", choices, "--target", target)
     assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
     assert "choices" in finished.stderr
 
 
-def test_log_probabilities_are_a_table_below_the_answer(target: str) -> None:
+def test_log_probabilities_are_shown_in_a_table_below_the_answer(target: str) -> None:
     flags = ("--logprobs", "1", "--max-output-tokens", "3", "--temperature", "0", "--target", target)
     answer, *_, first, _, _ = run_doherty("generate", "Hi", *flags).stdout.splitlines()
     logprobs = json.loads(run_doherty("generate", "Hi", *flags, "--json").stdout)["logprobs"]
@@ -134,7 +134,7 @@ def test_log_probabilities_are_a_table_below_the_answer(target: str) -> None:
     assert first.split() == [*token.split(), f"{logprobs[0]['logprob']:.3f}", share, *token.split(), share]
 
 
-def test_verbose_prints_the_attempts_and_what_the_server_said(target: str) -> None:
+def test_verbose_prints_the_attempts_and_the_figures_of_the_answer(target: str) -> None:
     flags = ("--max-output-tokens", "3", "--verbose", "--target", f"127.0.0.1:1,{target}")
     with on_a_terminal(*DOHERTY, "generate", "Hi", *flags) as terminal:
         assert terminal.wait() == 0
@@ -145,7 +145,7 @@ def test_verbose_prints_the_attempts_and_what_the_server_said(target: str) -> No
 
 
 @pytest.mark.parametrize("arguments", [("Hello there",), ("--system", "Be brief."), ("Hello", "--json")])
-def test_count_is_what_the_server_counts(target: str, arguments: tuple[str, ...]) -> None:
+def test_count_prints_the_count_of_the_server(target: str, arguments: tuple[str, ...]) -> None:
     piped = "" if "Hello there" in arguments else "A text.\n"
     finished = run_doherty("count", *arguments, "--target", target, text=piped)
     prompt = {"Hello there": "Hello there", "--system": piped, "Hello": f"Hello\n\n{piped}"}[arguments[0]]
@@ -155,16 +155,16 @@ def test_count_is_what_the_server_counts(target: str, arguments: tuple[str, ...]
     assert json.loads(finished.stdout) == ({"tokens": expected} if "--json" in arguments else expected)
 
 
-def test_json_is_the_whole_result(target: str) -> None:
-    told = json.loads(run_doherty("generate", "Hi", "--max-output-tokens", "9", "--json", "--target", target).stdout)
-    assert told["usage"]["output_tokens"] == 9
-    assert told["finish_reason"] == "length"
-    timings = told["timings"]
+def test_json_contains_the_whole_result(target: str) -> None:
+    printed = json.loads(run_doherty("generate", "Hi", "--max-output-tokens", "9", "--json", "--target", target).stdout)
+    assert printed["usage"]["output_tokens"] == 9
+    assert printed["finish_reason"] == "length"
+    timings = printed["timings"]
     assert timings["total"] >= timings["time_to_last_token"] >= timings["time_to_first_token"] > 0
-    assert told["network"] >= 0
+    assert printed["network"] >= 0
 
 
-def test_on_a_terminal_the_pace_is_told(target: str) -> None:
+def test_the_pace_is_shown_on_a_terminal(target: str) -> None:
     command = (*DOHERTY, "generate", "Hi", "--max-output-tokens", "9", "--target", target)
     with on_a_terminal(*command) as terminal:
         assert terminal.wait() == 0
@@ -172,7 +172,7 @@ def test_on_a_terminal_the_pace_is_told(target: str) -> None:
     assert terminal.screen.rstrip().endswith("tokens/s, length")
 
 
-def test_on_a_terminal_a_prompt_is_needed(target: str) -> None:
+def test_a_prompt_is_required_on_a_terminal(target: str) -> None:
     with on_a_terminal(*DOHERTY, "generate", "--target", target) as terminal:
         assert terminal.wait() == 2
     assert "There is no prompt" in terminal.screen
@@ -200,7 +200,7 @@ def test_piped_bytes_that_are_not_text_are_refused(target: str, command: str, lo
     assert finished.stderr.count(b"\n") == 1
 
 
-def test_in_a_pipe_only_a_cut_is_told(target: str) -> None:
+def test_a_pipe_gets_no_figures_but_a_note_if_the_answer_is_cut(target: str) -> None:
     whole = run_doherty("generate", "Hi", "--target", target)
     cut = run_doherty("generate", "Hi", "--max-output-tokens", "9", "--target", target)
     assert (whole.returncode, whole.stderr) == (0, "")

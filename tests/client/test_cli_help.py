@@ -17,7 +17,7 @@ CALLING = ("generate", "chat", "count", "bench", "health", "model", "latency")
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-    """The names of a group and of all commands below it."""
+    """Returns the names of a group and of all commands below it."""
     yield path
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
@@ -37,7 +37,7 @@ def help_of(path: tuple[str, ...]) -> str:
 
 
 def check(arguments: list[str]) -> None:
-    """Parses a command line, up to where the command would run."""
+    """Parses a command line without running the command."""
     command: click.Command | None = GROUP
     name = "doherty"
     while isinstance(command, click.Group):
@@ -49,7 +49,9 @@ def check(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_its_examples_can_be_typed(path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_accepts_the_examples_of_its_help(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOHERTY_KEYS_FILE", "keys.json")
     for name in ("real.txt", "person.json", "doherty.toml"):
@@ -63,7 +65,7 @@ def test_its_examples_can_be_typed(path: tuple[str, ...], tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", CALLING)
-def test_the_options_of_the_connection_are_a_section(name: str) -> None:
+def test_the_options_of_the_connection_have_a_section(name: str) -> None:
     own, _, rest = help_of((name,)).partition("\nConnection:\n")
     connection, _, _ = rest.partition("\n\n")
     flags = re.findall(r"^  (--[a-z-]+)", connection, re.MULTILINE)
@@ -81,6 +83,6 @@ def test_the_options_of_the_connection_are_a_section(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if path], ids=" ".join)
-def test_what_prints_results_prints_them_as_json_too(path: tuple[str, ...]) -> None:
+def test_every_command_that_prints_results_can_print_json(path: tuple[str, ...]) -> None:
     without = {("keys",), ("engine",), ("completion",), ("serve",), ("engine", "prepare")}
     assert ("\n  --json " in help_of(path)) == (path not in without)

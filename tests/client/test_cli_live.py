@@ -65,7 +65,7 @@ def terminal() -> tuple[Console, StringIO]:
 def shown(output: StringIO) -> str:
     screen = Screen(ROWS, COLUMNS)
     screen.feed(output.getvalue())
-    # How much space is between blocks is a matter of taste.
+    # The amount of space between blocks does not matter.
     return re.sub(r"\n{3,}", "\n\n", screen.text.strip("\n"))
 
 
@@ -76,7 +76,7 @@ def rendered(text: str) -> str:
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 10_000])
-def test_in_the_end_all_of_it_is_there_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_complete_answer_is_shown_exactly_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_live, "_FRAME_SECONDS", 0.001)
     console, output = terminal()
     with LiveMarkdown(console) as display:
@@ -86,7 +86,7 @@ def test_in_the_end_all_of_it_is_there_once(size: int, monkeypatch: pytest.Monke
     assert shown(output) == rendered(TEXT)
 
 
-def test_an_answer_is_seen_while_it_comes_in() -> None:
+def test_an_answer_is_shown_while_it_arrives() -> None:
     console, output = terminal()
     with LiveMarkdown(console) as display:
         display.write("Water is **hydr")
@@ -97,7 +97,7 @@ def test_an_answer_is_seen_while_it_comes_in() -> None:
         assert shown(output) == "Water is hydrogen and"
 
 
-def test_what_is_taller_than_the_screen_shows_its_end_while_it_comes_in() -> None:
+def test_the_end_of_a_long_answer_is_shown_while_it_arrives() -> None:
     console, output = terminal()
     with LiveMarkdown(console) as display:
         display.write("\n".join(f"- {number}" for number in range(50)))
@@ -105,7 +105,7 @@ def test_what_is_taller_than_the_screen_shows_its_end_while_it_comes_in() -> Non
         assert shown(output).split() == [part for number in range(43, 50) for part in ("•", str(number))]
 
 
-def test_an_answer_that_is_cut_off_stays() -> None:
+def test_an_answer_that_is_cut_off_stays_on_the_screen() -> None:
     console, output = terminal()
     display = LiveMarkdown(console)
     display.__enter__()
@@ -114,14 +114,14 @@ def test_an_answer_that_is_cut_off_stays() -> None:
     assert shown(output) == "One.\n\nTwo and"
 
 
-def test_an_empty_answer_leaves_nothing() -> None:
+def test_an_empty_answer_shows_nothing() -> None:
     console, output = terminal()
     with LiveMarkdown(console) as display:
         display.write("\n\n")
     assert shown(output) == ""
 
 
-def test_a_status_is_below_the_answer_until_more_of_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_is_one_line_below_the_answer_and_is_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_live, "_PATIENCE_SECONDS", 0)
     console, output = terminal()
     with LiveMarkdown(console, "waiting") as display:

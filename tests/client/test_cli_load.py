@@ -30,20 +30,20 @@ def quick() -> Iterator[ServerProcess]:
 def load(target: str, *flags: str, code: int = 0) -> dict[str, Any]:
     finished = run_doherty("bench", *flags, "--json", "--target", target)
     assert finished.returncode == code, finished.stderr
-    told: dict[str, Any] = json.loads(finished.stdout)
-    return told
+    printed: dict[str, Any] = json.loads(finished.stdout)
+    return printed
 
 
-def side(told: dict[str, Any]) -> dict[str, Any]:
-    (found,) = told["targets"]
-    assert isinstance(found, dict)
-    return found
+def side(printed: dict[str, Any]) -> dict[str, Any]:
+    (target,) = printed["targets"]
+    assert isinstance(target, dict)
+    return target
 
 
 def test_a_closed_loop(quick: ServerProcess) -> None:
-    told = load(quick.target, "--concurrency", "3", "--requests", "12")
-    measured = side(told)
-    assert (told["load"]["loop"], told["load"]["concurrency"], told["interrupted"]) == ("closed", 3, False)
+    printed = load(quick.target, "--concurrency", "3", "--requests", "12")
+    measured = side(printed)
+    assert (printed["load"]["loop"], printed["load"]["concurrency"], printed["interrupted"]) == ("closed", 3, False)
     assert (measured["requests"], measured["answers"], measured["output_tokens"]) == (12, 12, 108)
     assert (measured["errors"], measured["turned_away"]) == ([], {"refusals": 0, "aborts": {}})
     assert measured["tokens_per_second"] == pytest.approx(108 / measured["seconds"])
@@ -52,30 +52,30 @@ def test_a_closed_loop(quick: ServerProcess) -> None:
     for times in measured["client"].values():
         assert 0 < times["p50"] <= times["p90"] <= times["p99"]
     assert measured["late"]["p99"] == 0
-    generator = told["generator"]
+    generator = printed["generator"]
     assert 12 <= generator["messages"] <= 108
     parts = generator["send_wait"]["p50"], generator["mean_loop_lag"], generator["cpu_per_message"]
     assert min(parts) > 0
     assert generator["per_time"] == pytest.approx(sum(parts))
-    assert "ratios" not in told
+    assert "ratios" not in printed
 
 
-def test_the_help_has_the_schema(quick: ServerProcess) -> None:
-    told = load(quick.target, "--compare", quick.target, quick.target, "--requests", "2")
-    names = {name for part in (told, told["load"], told["targets"][0], told["generator"]) for name in part}
-    names |= set(told["targets"][0]["client"]) | set(told["targets"][0]["server"])
+def test_the_help_contains_the_schema(quick: ServerProcess) -> None:
+    printed = load(quick.target, "--compare", quick.target, quick.target, "--requests", "2")
+    names = {name for part in (printed, printed["load"], printed["targets"][0], printed["generator"]) for name in part}
+    names |= set(printed["targets"][0]["client"]) | set(printed["targets"][0]["server"])
     assert not [name for name in sorted(names) if name not in SCHEMA]
     finished = run_doherty("bench", "--help")
     assert SCHEMA.splitlines()[-1].strip() in finished.stdout
 
 
-def test_an_open_loop_counts_from_when_a_request_was_due(quick: ServerProcess) -> None:
-    told = load(quick.target, "--rate", "40", "--requests", "20", "--seed", "5", "--warm-up", "0")
-    measured = side(told)
-    assert (told["load"]["loop"], told["load"]["rate"], told["load"]["seed"]) == ("open", 40, 5)
-    assert (told["load"]["concurrency"], measured["answers"]) == (None, 20)
+def test_an_open_loop_measures_from_the_time_at_which_a_request_was_due(quick: ServerProcess) -> None:
+    printed = load(quick.target, "--rate", "40", "--requests", "20", "--seed", "5", "--warm-up", "0")
+    measured = side(printed)
+    assert (printed["load"]["loop"], printed["load"]["rate"], printed["load"]["seed"]) == ("open", 40, 5)
+    assert (printed["load"]["concurrency"], measured["answers"]) == (None, 20)
     assert measured["late"]["p50"] > 0
-    # What was late is in the total, and not in what lies outside of the server.
+    # A delay before the request was sent is part of the total, but not of the time outside of the server.
     assert measured["client"]["total"]["p50"] > measured["server"]["total"]["p50"] + measured["late"]["p50"] / 2
 
 
@@ -88,14 +88,14 @@ def test_unary_calls_have_no_first_token_at_the_client(quick: ServerProcess) -> 
     assert measured["within_threshold"]["time_to_first_token"] is None
 
 
-def test_a_load_of_some_duration(quick: ServerProcess) -> None:
-    told = load(quick.target, "--duration", "0.5", "--concurrency", "2", "--max-output-tokens", "3")
-    assert told["load"]["requests"] is None
-    assert side(told)["answers"] > 2
-    assert side(told)["output_tokens"] == 3 * side(told)["answers"]
+def test_a_load_can_have_a_duration(quick: ServerProcess) -> None:
+    printed = load(quick.target, "--duration", "0.5", "--concurrency", "2", "--max-output-tokens", "3")
+    assert printed["load"]["requests"] is None
+    assert side(printed)["answers"] > 2
+    assert side(printed)["output_tokens"] == 3 * side(printed)["answers"]
 
 
-def test_prompts_come_from_a_file_in_turn(tmp_path: Path) -> None:
+def test_prompts_are_read_from_a_file_in_order(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     turns = [
         {"role": "user", "content": "One?"},
@@ -108,16 +108,16 @@ def test_prompts_come_from_a_file_in_turn(tmp_path: Path) -> None:
         sizes = [client.count_tokens("Why?"), client.count_tokens(turns)]
         server.stop()
         server.wait_for("stopped")
-    asked = [line["prompt_tokens"] for line in server.log if line.get("rpc") == "StreamGenerate"]
-    assert asked == [*sizes, *sizes]
+    prompt_tokens = [line["prompt_tokens"] for line in server.log if line.get("rpc") == "StreamGenerate"]
+    assert prompt_tokens == [*sizes, *sizes]
 
 
 def test_failures_are_counted_by_code_and_reason() -> None:
     flags = ("-o", "slots=1", "-o", "answer_tokens=9", "--max-queued-requests", "1")
     with start_server("--engine", "synthetic", *flags) as server:
-        told = load(server.target, "--concurrency", "6", "--requests", "30", "--warm-up", "0")
+        printed = load(server.target, "--concurrency", "6", "--requests", "30", "--warm-up", "0")
         people = run_doherty("bench", "--concurrency", "6", "--requests", "30", "--target", server.target)
-    measured = side(told)
+    measured = side(printed)
     (error,) = measured["errors"]
     assert error["code"] == "RESOURCE_EXHAUSTED"
     assert error["count"] == 30 - measured["answers"] == measured["turned_away"]["refusals"] > 0
@@ -126,7 +126,7 @@ def test_failures_are_counted_by_code_and_reason() -> None:
     assert "refused, aborted: none (of all its callers)" in people.stdout
 
 
-def test_a_load_without_any_answer_ends_as_its_first_failure() -> None:
+def test_without_any_answer_the_exit_code_is_that_of_the_first_failure() -> None:
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=1") as server:
         finished = run_doherty("bench", "--requests", "3", "--target", server.target)
     assert finished.returncode == 3
@@ -138,21 +138,21 @@ def test_a_load_without_any_answer_ends_as_its_first_failure() -> None:
 def test_two_servers_are_compared(quick: ServerProcess) -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
         flags = ("--compare", quick.target, slow.target, "--requests", "12")
-        told = load(quick.target, *flags, "--concurrency", "2", "--block", "3")
+        printed = load(quick.target, *flags, "--concurrency", "2", "--block", "3")
         people = run_doherty("bench", *flags)
-    assert [one["target"] for one in told["targets"]] == [quick.target, slow.target]
-    assert [one["answers"] for one in told["targets"]] == [12, 12]
-    assert told["load"]["block"] == 3
-    # 200 tokens a second, and 50.
-    pace = told["ratios"]["time_per_output_token"]
+    assert [target["target"] for target in printed["targets"]] == [quick.target, slow.target]
+    assert [target["answers"] for target in printed["targets"]] == [12, 12]
+    assert printed["load"]["block"] == 3
+    # 200 tokens per second, and 50.
+    pace = printed["ratios"]["time_per_output_token"]
     assert 2 < pace["low"] <= pace["ratio"] <= pace["high"]
-    assert told["ratios"]["total"]["low"] > 1
+    assert printed["ratios"]["total"]["low"] > 1
     assert people.returncode == 0
     assert f"A: synthetic on synthetic at {quick.target}" in people.stdout
     assert "B / A, medians as the client saw them" in people.stdout
 
 
-def test_for_people_it_prints_tables(quick: ServerProcess) -> None:
+def test_without_json_it_prints_tables(quick: ServerProcess) -> None:
     finished = run_doherty("bench", "--requests", "5", "--target", quick.target)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith("closed loop of 1, 5 requests, streaming, answers as long as")
@@ -172,7 +172,7 @@ def test_a_picture(quick: ServerProcess, tmp_path: Path) -> None:
 
 
 def points(axes: Axes) -> Iterator[tuple[float, float]]:
-    """Of all curves and clouds of points; a curve of shares begins at minus infinity."""
+    """Returns the points of all curves and scatter plots. A curve of shares begins at minus infinity."""
     for line in axes.get_lines():
         if line.get_label() != "400 ms":
             yield from ((x, y) for x, y in np.asarray(line.get_xydata()) if isfinite(x))
@@ -188,7 +188,7 @@ async def draw_load(*targets: str, **options: Any) -> tuple[LoadResult, Figure]:
     return run, figure
 
 
-async def test_a_picture_of_two_servers_says_what_was_measured_where(quick: ServerProcess) -> None:
+async def test_a_picture_of_two_servers_shows_the_load_and_both_distributions(quick: ServerProcess) -> None:
     with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
         run, figure = await draw_load(quick.target, slow.target, requests=12, block=3, concurrency=3)
     load, *servers = figure.get_suptitle().splitlines()
@@ -216,7 +216,7 @@ async def test_a_picture_of_two_servers_says_what_was_measured_where(quick: Serv
         assert any(y == 0.99 and x == pytest.approx(times.p99 * 1000) for x, y in points(first))
 
 
-async def test_a_picture_shows_what_failed() -> None:
+async def test_a_picture_shows_failures() -> None:
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=1") as server:
         run, figure = await draw_load(server.target, requests=5)
     over_time = figure.axes[-1]
@@ -245,14 +245,14 @@ def test_a_picture_needs_its_extra(quick: ServerProcess, tmp_path: Path) -> None
         (("--compare", "here", "there"), "HOST:PORT"),
     ],
 )
-def test_a_load_that_cannot_be_made_is_refused_before_it_begins(flags: tuple[str, ...], part: str) -> None:
+def test_an_invalid_load_is_refused_before_it_begins(flags: tuple[str, ...], part: str) -> None:
     finished = run_doherty("bench", *flags, DOHERTY_TARGET="127.0.0.1:1")
     assert finished.returncode == 2
     assert part in finished.stderr
     assert finished.stderr.count("\n") == 1
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_has_come(quick: ServerProcess) -> None:
+def test_a_progress_bar_is_shown_on_a_terminal(quick: ServerProcess) -> None:
     flags = ("--requests", "40", "--target", quick.target)
     with on_a_terminal(*DOHERTY, "bench", *flags, TERM="xterm", columns=120) as terminal:
         assert terminal.wait() == 0
@@ -260,7 +260,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_has_come(quick: ServerProcess) -> 
     assert "40 of 40 requests answered" in terminal.screen
 
 
-def test_ctrl_c_tells_what_was_measured_until_then(quick: ServerProcess) -> None:
+def test_after_ctrl_c_the_results_so_far_are_printed(quick: ServerProcess) -> None:
     flags = ("--duration", "600", "--target", quick.target)
     with on_a_terminal(*DOHERTY, "bench", *flags, TERM="xterm", columns=120) as terminal:
         terminal.read_until(" requests, ")

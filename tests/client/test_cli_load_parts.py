@@ -22,7 +22,7 @@ from doherty.cli._load._statistics import Pair, mean, quantiles, ratio_of_median
 from doherty_service import telemetry as server
 
 
-def test_quantiles_are_those_of_the_server() -> None:
+def test_quantiles_equal_those_of_the_server() -> None:
     numbers = random.Random(7)  # noqa: S311 - test data
     for size in range(1, 130):
         values = [numbers.random() for _ in range(size)]
@@ -33,23 +33,23 @@ def test_quantiles_are_those_of_the_server() -> None:
     assert mean([]) is None
 
 
-def test_the_ratio_is_that_of_the_medians() -> None:
+def test_the_ratio_compares_medians() -> None:
     blocks = [[(1.0, 2.0), (2.0, 4.0)], [(3.0, 6.0)]]
-    found = ratio_of_medians(blocks, seed=1)
-    assert found is not None
-    assert found.ratio == 2.0
-    assert (found.low, found.high) == (2.0, 2.0)
+    ratio = ratio_of_medians(blocks, seed=1)
+    assert ratio is not None
+    assert ratio.ratio == 2.0
+    assert (ratio.low, ratio.high) == (2.0, 2.0)
 
 
-def test_without_pairs_there_is_no_ratio_and_of_one_block_no_interval() -> None:
+def test_a_ratio_needs_pairs_and_an_interval_several_blocks() -> None:
     assert ratio_of_medians([], seed=1) is None
     assert ratio_of_medians([[(0.0, 1.0)]], seed=1) is None
-    found = ratio_of_medians([[(1.0, 2.0), (1.0, 3.0)]], seed=1)
-    assert found is not None
-    assert (found.low, found.high) == (None, None)
+    ratio = ratio_of_medians([[(1.0, 2.0), (1.0, 3.0)]], seed=1)
+    assert ratio is not None
+    assert (ratio.low, ratio.high) == (None, None)
 
 
-def test_of_twenty_intervals_nineteen_hold_the_ratio() -> None:
+def test_nineteen_of_twenty_intervals_contain_the_ratio() -> None:
     numbers = random.Random(11)  # noqa: S311 - test data
 
     def block() -> list[Pair]:
@@ -58,41 +58,41 @@ def test_of_twenty_intervals_nineteen_hold_the_ratio() -> None:
 
     held = 0
     for seed in range(40):
-        found = ratio_of_medians([block() for _ in range(20)], seed)
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        assert found.low <= found.ratio <= found.high
-        held += found.low <= 1.3 <= found.high
+        ratio = ratio_of_medians([block() for _ in range(20)], seed)
+        assert ratio is not None
+        assert ratio.low is not None
+        assert ratio.high is not None
+        assert ratio.low <= ratio.ratio <= ratio.high
+        held += ratio.low <= 1.3 <= ratio.high
     assert 34 <= held <= 40
 
 
-def test_arrivals_are_those_of_independent_callers_and_repeatable() -> None:
+def test_arrivals_are_independent_and_repeatable() -> None:
     arrivals = list(islice(poisson_arrivals(50, seed=3), 20_000))
     gaps = [after - before for before, after in pairwise([0.0, *arrivals])]
     assert min(gaps) >= 0
     assert statistics.mean(gaps) == pytest.approx(1 / 50, rel=0.03)
-    # Of an exponential distribution the deviation is the mean.
+    # The standard deviation of an exponential distribution equals its mean.
     assert statistics.stdev(gaps) == pytest.approx(1 / 50, rel=0.03)
     assert list(islice(poisson_arrivals(50, seed=3), 100)) == arrivals[:100]
     assert list(islice(poisson_arrivals(50, seed=4), 100)) != arrivals[:100]
 
 
-async def test_a_closed_loop_keeps_as_many_under_way_as_it_says() -> None:
-    asked: list[int] = []
+async def test_a_closed_loop_keeps_its_number_of_requests_running() -> None:
+    numbers: list[int] = []
     under_way = most = 0
 
     async def ask(number: int, due: float | None) -> None:
         nonlocal under_way, most
         assert due is None
-        asked.append(number)
+        numbers.append(number)
         under_way += 1
         most = max(most, under_way)
         await asyncio.sleep(0)
         under_way -= 1
 
     await closed_loop(ask, range(5, 50), concurrency=4)
-    assert sorted(asked) == list(range(5, 50))
+    assert sorted(numbers) == list(range(5, 50))
     assert most == 4
 
 
@@ -105,7 +105,7 @@ async def test_a_closed_loop_ends_in_time() -> None:
     assert next(numbers) > 2
 
 
-async def test_an_open_loop_waits_for_no_answer_and_counts_from_when_a_request_was_due() -> None:
+async def test_an_open_loop_waits_for_no_answer_and_measures_from_the_due_time() -> None:
     all_asked = asyncio.Event()
     dues: list[float] = []
 
@@ -139,7 +139,7 @@ async def test_an_open_loop_makes_no_request_that_is_due_after_its_end() -> None
     assert ends_at - 0.0101 < dues[-1] < ends_at
 
 
-async def test_a_blocked_event_loop_is_seen_in_its_lag() -> None:
+async def test_a_blocked_event_loop_increases_the_lag() -> None:
     threads = threading.active_count()
     with OverheadMeter() as meter:
         time.sleep(0.3)  # noqa: ASYNC251 - what is measured
@@ -165,7 +165,7 @@ def test_without_messages_there_is_no_estimate() -> None:
     asyncio.run(measure())
 
 
-def test_what_a_sample_tells() -> None:
+def test_a_sample_contains_the_times_of_a_call() -> None:
     timings = Timings(
         preprocess=None,
         queue=0.0,
@@ -200,7 +200,7 @@ def test_what_a_sample_tells() -> None:
         ),
     ],
 )
-def test_prompts_of_a_file(tmp_path: Path, name: str, text: str, expected: object) -> None:
+def test_prompts_are_read_from_a_file(tmp_path: Path, name: str, text: str, expected: object) -> None:
     path = tmp_path / name
     path.write_text(text)
     assert read_prompts(path) == expected
@@ -220,7 +220,7 @@ def test_prompts_of_a_file(tmp_path: Path, name: str, text: str, expected: objec
         json.dumps({"prompt": "\ud800"}),
     ],
 )
-def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str) -> None:
+def test_an_invalid_line_of_a_file_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(f'{{"prompt": "Well."}}\n{line}\n')
     with pytest.raises(ValueError, match=r"prompts\.jsonl, line 2: "):

@@ -1,4 +1,4 @@
-"""What a server sends must not drive the terminal of whoever asked it."""
+"""Text from a server cannot send control sequences to the terminal of a caller."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from support.serving import Serving, delta, serve, summary
 from support.terminal import on_a_terminal
 
 HOSTILE = "safe\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202eevil\u2066\u2029 words"
-"""Sets a title, clears the screen, turns text red by a C1 control, and turns its direction."""
+"""Sets a title, clears the screen, turns text red with a C1 control character, and reverses the text direction."""
 
 DRIVING = ("\x1b]", "\x1b[2J", "\x07", "\x9b", "\x7f", "\u202e", "\u2066")
 
@@ -28,7 +28,7 @@ def answer(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[
 
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Serving]:
-    with serve(answer, told_model=HOSTILE) as serving:
+    with serve(answer, reported_model=HOSTILE) as serving:
         yield serving
 
 
@@ -44,7 +44,7 @@ def hostile() -> Iterator[Serving]:
     ],
     ids=" ".join,
 )
-def test_nothing_of_it_drives_the_terminal(hostile: Serving, arguments: tuple[str, ...]) -> None:
+def test_control_sequences_do_not_reach_the_terminal(hostile: Serving, arguments: tuple[str, ...]) -> None:
     command = (*DOHERTY, *arguments, "--target", hostile.target, "--timeout", "20")
     with on_a_terminal(*command, rows=50, NO_COLOR="1") as terminal:
         if arguments == ("chat",):
@@ -54,20 +54,20 @@ def test_nothing_of_it_drives_the_terminal(hostile: Serving, arguments: tuple[st
             terminal.type("\x04")
         terminal.wait()
     assert "safe" in terminal.output
-    assert not [one for one in DRIVING if one in terminal.output]
+    assert not [sequence for sequence in DRIVING if sequence in terminal.output]
     assert len(terminal.output) < 20_000
 
 
-def test_json_says_the_same_all_the_same(hostile: Serving) -> None:
+def test_json_contains_the_unchanged_text(hostile: Serving) -> None:
     finished = run_doherty("generate", "--json", "tell", "--target", hostile.target)
     assert json.loads(finished.stdout)["text"] == HOSTILE
-    assert not [one for one in DRIVING if one in finished.stdout]
+    assert not [sequence for sequence in DRIVING if sequence in finished.stdout]
 
 
-def test_an_error_is_one_line(hostile: Serving) -> None:
+def test_an_error_has_one_line(hostile: Serving) -> None:
     finished = run_doherty("generate", "fail", "--target", hostile.target)
     assert len(finished.stderr.splitlines()) == 1
-    assert not [one for one in DRIVING if one in finished.stderr]
+    assert not [sequence for sequence in DRIVING if sequence in finished.stderr]
 
 
 @pytest.mark.parametrize(("term", "no_color"), [("xterm", "1"), ("dumb", "")])

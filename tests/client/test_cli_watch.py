@@ -20,7 +20,7 @@ from support.server import ServerProcess, start_server
 from support.terminal import on_a_terminal
 
 
-def test_rates_are_those_since_the_look_before() -> None:
+def test_rates_are_measured_since_the_previous_look() -> None:
     trend = Trend()
     first = trend.look(replace(FRESH, refusals=5), 100.0, 100.0)
     assert (first.refusals_per_second, first.aborts_per_second, first.restarts) == (None, None, 0)
@@ -30,14 +30,14 @@ def test_rates_are_those_since_the_look_before() -> None:
     assert last.aborts_per_second == {"cancelled": 0.0, "deadline": 2.0}
 
 
-def test_a_server_that_took_its_time_to_answer_is_the_one_that_it_was() -> None:
+def test_a_slow_reply_is_not_taken_for_a_restart() -> None:
     trend = Trend()
     trend.look(FRESH, 100.0, 100.1)
     assert trend.look(replace(FRESH, uptime=12.05), 102.1, 107.0).restarts == 0
     assert trend.look(replace(FRESH, uptime=13.0), 109.0, 109.0).restarts == 1
 
 
-def test_a_server_that_was_started_anew_has_counted_from_zero() -> None:
+def test_after_a_restart_the_counters_begin_at_zero() -> None:
     trend = Trend()
     trend.look(replace(FRESH, refusals=50, aborts={"cancelled": 7}), 100.0, 100.0)
     after = trend.look(replace(FRESH, refusals=4, aborts={"cancelled": 2}, uptime=2.0), 160.0, 160.0)
@@ -47,7 +47,7 @@ def test_a_server_that_was_started_anew_has_counted_from_zero() -> None:
 
 @contextmanager
 def watching(target: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-    """The command, its stdout in a pipe."""
+    """Runs the command with its stdout in a pipe."""
     command = (*DOHERTY, "latency", "--watch", "0.1", *flags, "--target", target)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True
@@ -64,12 +64,12 @@ def looks(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
     return map(json.loads, process.stdout)
 
 
-def test_json_is_one_object_a_line(synthetic_server: ServerProcess) -> None:
+def test_json_has_one_object_per_line(synthetic_server: ServerProcess) -> None:
     with Client(synthetic_server.target) as client:
         client.generate("Hello.", max_output_tokens=3)
     with watching(synthetic_server.target, "--json") as process:
-        told = looks(process)
-        first, second = next(told), next(told)
+        lines = looks(process)
+        first, second = next(lines), next(lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
     assert first["answers"] >= 1
@@ -79,19 +79,19 @@ def test_json_is_one_object_a_line(synthetic_server: ServerProcess) -> None:
     assert second["time"] > first["time"]
 
 
-def test_it_goes_on_when_the_server_goes_and_comes_back() -> None:
+def test_it_continues_while_the_server_restarts() -> None:
     with start_server("--engine", "synthetic") as server, watching(server.target, "--json") as process:
-        told = looks(process)
-        assert next(told)["restarts"] == 0
+        lines = looks(process)
+        assert next(lines)["restarts"] == 0
         server.stop(signal.SIGKILL)
-        gone = next(look for look in told if "error" in look)
+        gone = next(look for look in lines if "error" in look)
         assert server.target in gone["error"]
         with start_server("--engine", "synthetic", "--listen", server.target):
-            back = next(look for look in told if "uptime" in look)
+            back = next(look for look in lines if "uptime" in look)
     assert back["restarts"] == 1
 
 
-def test_in_a_pipe_it_is_a_line_a_look(synthetic_server: ServerProcess) -> None:
+def test_a_pipe_gets_one_line_per_look(synthetic_server: ServerProcess) -> None:
     with watching(synthetic_server.target) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
@@ -100,7 +100,7 @@ def test_in_a_pipe_it_is_a_line_a_look(synthetic_server: ServerProcess) -> None:
     assert "refused: 0 (0.0/s)" in lines[1]
 
 
-def test_on_a_terminal_it_is_one_table_that_is_drawn_anew() -> None:
+def test_a_terminal_shows_one_table_that_is_redrawn() -> None:
     rows, columns = 24, 100
     with start_server("--engine", "synthetic") as server:
         command = (*DOHERTY, "latency", "--watch", "0.2", "--target", server.target)
@@ -125,7 +125,7 @@ def test_on_a_terminal_it_is_one_table_that_is_drawn_anew() -> None:
 
 
 @pytest.mark.parametrize("flag", ["0", "soon"])
-def test_an_interval_that_is_none_is_refused(flag: str) -> None:
+def test_an_invalid_interval_is_refused(flag: str) -> None:
     finished = run_doherty("latency", "--watch", flag)
     assert finished.returncode == 2
     assert "--watch" in finished.stderr

@@ -1,4 +1,4 @@
-"""Bursts of calls on a client that is not connected yet, to a name behind which several servers stand."""
+"""Bursts of calls on a client that is not connected yet, to a name with several servers."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from doherty._core._settings import Settings
 
 NAME = "servers.example:1"
 WAITED, CLOSED = False, True
-"""The results of a pause."""
+"""The possible results of a pause."""
 
 
 def _dispatch(*targets: str) -> Dispatch:
@@ -26,7 +26,7 @@ def _begin(dispatch: Dispatch) -> Actions[Target]:
 
 
 def _chosen(call: Actions[Target], result: object = None) -> Target:
-    """The target of a call that is not held back any more."""
+    """Returns the target of a call that is no longer held back."""
     with pytest.raises(StopIteration) as end:
         call.send(result)
     target: Any = end.value.value
@@ -49,7 +49,7 @@ def test_the_second_call_waits_for_the_connections_and_the_others_for_it() -> No
     assert target.in_flight == 4
 
 
-def test_a_burst_goes_on_if_no_server_can_be_reached() -> None:
+def test_a_burst_continues_if_no_server_can_be_reached() -> None:
     dispatch = _dispatch(NAME)
     _chosen(_begin(dispatch))
     second = _begin(dispatch)
@@ -69,7 +69,7 @@ def test_another_call_takes_over_from_one_that_is_cancelled() -> None:
     assert isinstance(third.send(WAITED), Send)
 
 
-def test_a_call_that_is_closed_waits_no_longer() -> None:
+def test_a_closed_call_no_longer_waits() -> None:
     dispatch = _dispatch(NAME)
     _chosen(_begin(dispatch))
     second, third = _begin(dispatch), _begin(dispatch)
@@ -78,12 +78,12 @@ def test_a_call_that_is_closed_waits_no_longer() -> None:
     assert not _chosen(third, CLOSED).settled
 
 
-def test_addresses_in_a_list_are_never_waited_for() -> None:
+def test_calls_never_wait_for_a_list_of_addresses() -> None:
     dispatch = _dispatch("10.0.0.1:1", "10.0.0.2:1")
     assert [_chosen(_begin(dispatch)).in_flight for _ in range(4)] == [1, 1, 2, 2]
 
 
-def test_nobody_waits_after_wait_ready() -> None:
+def test_no_call_waits_after_wait_ready() -> None:
     dispatch = _dispatch(NAME)
     waiting = wait_ready(dispatch, timeout=None)
     next(waiting)
@@ -110,7 +110,7 @@ def test_another_call_takes_over_from_one_that_does_not_continue(monkeypatch: py
     assert target.settled
 
 
-def test_a_client_that_has_worked_for_a_second_waits_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_call_waits_a_second_after_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("doherty._core._balance.monotonic", lambda: now)
     dispatch = _dispatch(NAME)

@@ -31,7 +31,7 @@ def test_the_demo_asks_a_real_model_ten_questions() -> None:
     assert "\n11 answers in the last " in finished.stdout
 
 
-def test_a_server_that_cannot_start_ends_the_demo_with_its_last_words() -> None:
+def test_a_server_that_cannot_start_ends_the_demo_with_its_last_message() -> None:
     finished = run_demo(DOHERTY_MODEL="/no/such/model.gguf")
     assert finished.returncode == 1
     assert "/no/such/model.gguf" in finished.stderr

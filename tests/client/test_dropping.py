@@ -3,13 +3,22 @@
 import asyncio
 import gc
 import signal
+import sys
 import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
 
+import grpc
 import pytest
 
 from doherty import AsyncClient, Client, StreamError
+from support.multiplex import wait_until
 from support.server import ServerProcess
 from support.twins import ENDLESS, Twin
+
+WAITS = {"_blocking", "_next"}
+"""gRPC's functions that wait for a reply, and for the next message of a stream."""
 
 
 async def _freed(client: Client | AsyncClient, before: int) -> None:
@@ -64,10 +73,13 @@ def _aborts(client: Client) -> int:
 def test_interrupting_a_call_ends_the_request(synthetic_server: ServerProcess, idle_timeout: float | None) -> None:
     main = threading.get_ident()
 
+    def waits_for_answer() -> bool:
+        calls = traceback.walk_stack(sys._current_frames()[main])  # noqa: SLF001 - there is no public way
+        return not {frame.f_code.co_name for frame, _ in calls}.isdisjoint(WAITS)
+
     def interrupt() -> None:
         with Client(synthetic_server.target) as other:
-            while not other.latency().running:
-                pass
+            wait_until(lambda: other.latency().running and waits_for_answer())
         signal.pthread_kill(main, signal.SIGINT)
 
     with Client(synthetic_server.target) as client:
@@ -81,6 +93,55 @@ def test_interrupting_a_call_ends_the_request(synthetic_server: ServerProcess, i
             pass  # a reply may be a second old
         assert now == before + 1
         del kept
+
+
+class _Interrupting(grpc.UnaryStreamClientInterceptor):
+    """Interrupts a call that has reached the server, before or after gRPC returns it."""
+
+    def __init__(self, reached_server: Callable[[], bool], *, is_returned: bool) -> None:
+        self._reached_server = reached_server
+        self._is_returned = is_returned
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        call = _InterruptedCall(continuation(client_call_details, request), self._interrupt)
+        if not self._is_returned:
+            self._interrupt()
+        return call
+
+    def _interrupt(self) -> None:
+        wait_until(self._reached_server)
+        raise KeyboardInterrupt
+
+
+class _InterruptedCall:
+    """Interrupts what the client does first with a call."""
+
+    def __init__(self, call: Any, interrupt: Callable[[], None]) -> None:
+        self._call = call
+        self._interrupt = interrupt
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        self._call.add_callback(callback)
+        self._interrupt()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+@pytest.mark.parametrize("is_returned", [False, True])
+def test_interrupting_a_call_that_begins_ends_the_request(
+    synthetic_server: ServerProcess, *, is_returned: bool
+) -> None:
+    with Client(synthetic_server.target) as other:
+        before = _aborts(other)
+        interceptor = _Interrupting(lambda: bool(other.latency().running), is_returned=is_returned)
+        with Client(synthetic_server.target, interceptors=[interceptor]) as client:
+            with pytest.raises(KeyboardInterrupt) as kept:
+                client.generate("a", idle_timeout=30, **ENDLESS)
+            wait_until(lambda: _aborts(other) == before + 1)
+            targets = client._pool.dispatch.targets  # noqa: SLF001 - no public attribute shows it
+            wait_until(lambda: [target.in_flight for target in targets._targets] == [0])  # noqa: SLF001
+            del kept
 
 
 async def test_cancelling_the_task_ends_the_request(synthetic_server: ServerProcess) -> None:

@@ -1,4 +1,4 @@
-"""The exceptions for statuses without a server: their class, reason and message."""
+"""The exceptions for statuses: their class, reason and message, without a server."""
 
 import grpc
 import grpc.aio
@@ -42,7 +42,7 @@ def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, k
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "kind", "advice"),
+    ("code", "message", "kind", "advice"),
     [
         (grpc.StatusCode.INTERNAL, "Error parsing 'te' metadata", InternalError, "proxy"),
         (grpc.StatusCode.UNIMPLEMENTED, "Compression algorithm 'gzip' is disabled.", UnsupportedError, "compresses"),
@@ -67,19 +67,19 @@ def test_a_status_without_details_is_mapped_by_its_code(code: grpc.StatusCode, k
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Memory quota exhausted", OverloadedError, ""),
     ],
 )
-def test_what_grpc_says_by_itself_is_explained(
-    code: grpc.StatusCode, said: str, kind: type[RpcError], advice: str
+def test_messages_of_grpc_itself_are_explained(
+    code: grpc.StatusCode, message: str, kind: type[RpcError], advice: str
 ) -> None:
-    status = StatusSaid(code, said)
+    status = StatusSaid(code, message)
     error = explain(status, target="there")
     assert (type(error), error.reason, error.code) == (kind, None, code)
-    assert error.message.startswith(said)
+    assert error.message.startswith(message)
     assert advice in error.message
     assert not status.may_pass(begun=False)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "expected"),
     [
         ("sampling.temperature: must be from 0 to 2", "temperature: must be from 0 to 2"),
         ("stopping.stop_texts: too many; output.token_ids: no", "stop: too many; GenerateOptions.token_ids: no"),
@@ -91,12 +91,12 @@ def test_what_grpc_says_by_itself_is_explained(
         ("messages[0].role: must be one of the token_ids", "messages[0].role: must be one of the token_ids"),
     ],
 )
-def test_fields_are_named_as_the_sdk_names_them(said: str, told: str) -> None:
-    status = StatusSaid(grpc.StatusCode.INVALID_ARGUMENT, said, answered=True)
-    assert explain(status, target="there").message == told
+def test_fields_have_the_names_of_the_sdk(message: str, expected: str) -> None:
+    status = StatusSaid(grpc.StatusCode.INVALID_ARGUMENT, message, answered=True)
+    assert explain(status, target="there").message == expected
 
 
 @pytest.mark.parametrize("details", [b"\xff\xff", Status(code=5, message="other").SerializeToString()])
-def test_details_that_make_no_sense_are_left_out(details: bytes) -> None:
+def test_invalid_details_are_ignored(details: bytes) -> None:
     error = explain(read_status(_failed(grpc.StatusCode.INTERNAL, details)), target="there")
     assert (type(error), error.reason) == (InternalError, None)

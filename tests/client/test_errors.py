@@ -1,4 +1,4 @@
-"""What is raised, by both clients."""
+"""The errors that both clients raise."""
 
 import asyncio
 import pickle
@@ -37,7 +37,7 @@ from support.twins import ENDLESS, Kind, Twin, open_twin
 
 
 async def _raised(twin: Twin, *args: Any, **parameters: Any) -> RpcError:
-    """What a request fails with, which must be the same from both calls."""
+    """Returns the error of a request, which must be the same from both calls."""
     with pytest.raises(RpcError) as unary:
         await twin.generate(*args, **parameters)
     with pytest.raises(RpcError) as streamed:
@@ -51,7 +51,10 @@ async def _raised(twin: Twin, *args: Any, **parameters: Any) -> RpcError:
 async def test_a_wrong_field_is_named(twin: Twin) -> None:
     error = await _raised(twin, "hi", temperature=9, max_output_tokens=0, request_id="mine")
     assert isinstance(error, InvalidRequestError)
-    assert {one.field for one in error.field_violations} == {"sampling.temperature", "stopping.max_output_tokens"}
+    assert {violation.field for violation in error.field_violations} == {
+        "sampling.temperature",
+        "stopping.max_output_tokens",
+    }
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert error.request_id == "mine"
     assert error.message in str(error)
@@ -60,13 +63,13 @@ async def test_a_wrong_field_is_named(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("parameters", [{"options": Options(model="other")}, {"adapter": "other"}])
-async def test_what_is_not_served_is_not_found(twin: Twin, parameters: dict[str, Any]) -> None:
+async def test_an_unknown_model_or_adapter_is_not_found(twin: Twin, parameters: dict[str, Any]) -> None:
     error = await _raised(twin, "hi", **parameters)
     assert isinstance(error, NotFoundError)
     assert "client.model()" in error.message
 
 
-async def test_what_the_deployment_cannot_do_is_unsupported(twin: Twin) -> None:
+async def test_a_field_that_the_deployment_lacks_is_unsupported(twin: Twin) -> None:
     error = await _raised(twin, "hi", options=Options(regex="a+"))
     assert isinstance(error, UnsupportedError)
     assert error.field_violations[0].field == "constraint.regex"
@@ -74,8 +77,8 @@ async def test_what_the_deployment_cannot_do_is_unsupported(twin: Twin) -> None:
     assert "features" in error.message
 
 
-async def test_a_message_over_the_bound_is_mapped_by_its_code(kind: Kind, synthetic_server: ServerProcess) -> None:
-    # What resuming needs makes the request of a stream four bytes longer.
+async def test_a_message_above_the_limit_is_mapped_by_its_code(kind: Kind, synthetic_server: ServerProcess) -> None:
+    # The field that resuming needs makes the request of a stream four bytes longer.
     async with open_twin(kind, synthetic_server.target, resume=False) as twin:
         limit = (await twin("model")).limits.max_message_bytes
         error = await _raised(twin, "x" * (limit + 1))
@@ -84,7 +87,7 @@ async def test_a_message_over_the_bound_is_mapped_by_its_code(kind: Kind, synthe
     assert (error.reason, error.request_id, error.retry_after) == (None, None, None)
 
 
-async def test_a_full_server_says_when_to_come_back(kind: Kind) -> None:
+async def test_an_overloaded_error_says_when_to_retry(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "slots=1", "--max-queued-requests", "0") as server:
         async with open_twin(kind, server.target, retry=None) as twin:
             running = twin.stream("hi", **ENDLESS)
@@ -97,16 +100,19 @@ async def test_a_full_server_says_when_to_come_back(kind: Kind) -> None:
     assert "try again in" in error.message
 
 
-async def test_a_deadline_is_a_timeout_that_says_whose(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_a_timeout_says_that_it_was_the_callers(kind: Kind, synthetic_server: ServerProcess) -> None:
     async with open_twin(kind, synthetic_server.target, timeout=0.3) as twin:
-        for timeout, told in (({"timeout": 0.2}, "0.2 s (the timeout of the call)"), ({}, "0.3 s (the timeout of the")):
+        for timeout, expected in (
+            ({"timeout": 0.2}, "0.2 s (the timeout of the call)"),
+            ({}, "0.3 s (the timeout of the"),
+        ):
             error = await _raised(twin, "hi", **timeout, **ENDLESS)
             assert isinstance(error, DeadlineExceededError)
             assert isinstance(error, TimeoutError)
-            assert error.message.startswith(f"{synthetic_server.target} did not finish within {told}")
+            assert error.message.startswith(f"{synthetic_server.target} did not finish within {expected}")
 
 
-async def test_a_deadline_that_is_not_the_callers_is_told_apart(kind: Kind) -> None:
+async def test_a_deadline_of_a_proxy_differs_from_the_callers(kind: Kind) -> None:
     def proxy_that_gives_up(_: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "upstream request timeout")
 
@@ -137,7 +143,7 @@ async def test_a_server_that_is_not_ready_is_unavailable(kind: Kind) -> None:
     assert error.retry_after is not None
 
 
-async def test_the_timings_of_a_failed_call_are_told() -> None:
+async def test_the_error_of_a_failed_call_has_its_timings() -> None:
     with (
         start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server,
         Client(server.target, retry=None) as client,
@@ -161,7 +167,7 @@ async def test_a_closed_client_says_so(kind: Kind, synthetic_server: ServerProce
             twin.stream("hi")
 
 
-async def test_closing_a_client_ends_what_waits(kind: Kind, twin: Twin) -> None:
+async def test_closing_a_client_ends_calls_that_wait(kind: Kind, twin: Twin) -> None:
     before = await twin.aborts()
     async with open_twin(kind, twin.client.target) as other:
         waiting = asyncio.create_task(other.generate("hi", **ENDLESS))
@@ -218,7 +224,7 @@ def test_errors_can_be_pickled(synthetic_server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("target", ["localhost", "http://localhost:50051"])
-def test_a_target_that_is_none_is_refused(target: str) -> None:
+def test_an_invalid_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         Client(target)
 
@@ -226,9 +232,7 @@ def test_a_target_that_is_none_is_refused(target: str) -> None:
 @pytest.mark.parametrize(
     ("timeout", "error"), [("3", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)]
 )
-def test_a_timeout_that_is_none_is_refused(
-    synthetic_server: ServerProcess, timeout: Any, error: type[Exception]
-) -> None:
+def test_an_invalid_timeout_is_refused(synthetic_server: ServerProcess, timeout: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="timeout="):
         Client(synthetic_server.target, timeout=timeout)
     with Client(synthetic_server.target) as client, pytest.raises(error, match="timeout="):
@@ -236,19 +240,19 @@ def test_a_timeout_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize("timeout", [float("inf"), 1e12, None])
-def test_a_timeout_without_end_does_not_end_at_once(synthetic_server: ServerProcess, timeout: float | None) -> None:
+def test_an_infinite_timeout_does_not_expire(synthetic_server: ServerProcess, timeout: float | None) -> None:
     with Client(synthetic_server.target, timeout=timeout) as client:
         assert client.generate("Hi", max_output_tokens=1, timeout=timeout).text
 
 
-def test_a_program_ends_though_it_forgot_to_close_a_client_that_reached_nobody() -> None:
+def test_a_program_ends_without_closing_a_client_that_reached_no_server() -> None:
     program = "from doherty import Client; client = Client('127.0.0.1:9', timeout=1); client.generate('Hi')"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert finished.returncode == 1
     assert "UnavailableError" in finished.stderr
 
 
-def test_a_server_that_is_lost_in_the_middle_was_there() -> None:
+def test_the_error_of_a_lost_server_does_not_say_that_it_was_not_reached() -> None:
     with (
         start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server,
         Client(server.target, resume=False) as client,
@@ -266,6 +270,6 @@ def test_a_request_that_is_too_large_says_so(synthetic_server: ServerProcess) ->
         client.generate("x" * 5_000_000)
 
 
-def test_errors_are_known_by_the_name_that_callers_import() -> None:
+def test_errors_have_the_module_that_callers_import() -> None:
     assert repr(UnavailableError) == "<class 'doherty.UnavailableError'>"
     assert all(kind.__module__ == "doherty" for kind in (DohertyError, *DohertyError.__subclasses__()))

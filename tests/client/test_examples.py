@@ -50,7 +50,7 @@ OF_THEIR_OWN = {"demo.py", "fastapi_app.py"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    """Slow enough to be interrupted in the middle of an answer."""
+    """Runs a server that is slow enough for answers to be interrupted."""
     with start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as started:
         yield started
 
@@ -64,7 +64,7 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_an_example_does_what_it_says(name: str, server: ServerProcess) -> None:
+def test_an_example_prints_what_its_description_says(name: str, server: ServerProcess) -> None:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     finished = subprocess.run(
         command,
@@ -88,8 +88,8 @@ def run_app(target: str) -> Iterator[HTTPConnection]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(target))
     try:
         for line in process.stderr or ():
-            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
-                connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+            if address := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+                connection = HTTPConnection("127.0.0.1", int(address[1]), timeout=20)
                 yield connection
                 connection.close()
                 break
@@ -118,7 +118,7 @@ def test_the_app_streams_an_answer_to_a_browser(server: ServerProcess) -> None:
     assert end == f'event: end\ndata: "{answer.finish_reason}"'
 
 
-def test_the_app_refuses_where_the_server_is_full_and_cancels_when_the_browser_goes_away() -> None:
+def test_the_app_reports_a_full_server_and_cancels_when_the_browser_leaves() -> None:
     one_at_a_time = ("--max-queued-requests", "0", "-o", "slots=1", "-o", "tokens_per_second=10")
     with start_server("--engine", "synthetic", *one_at_a_time) as server, run_app(server.target) as browser:
         browser.request("GET", "/answers?prompt=Do+not+answer+all+of+this.")
@@ -136,7 +136,7 @@ def test_the_app_refuses_where_the_server_is_full_and_cancels_when_the_browser_g
         server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")
 
 
-def test_the_app_tells_a_browser_that_the_server_is_not_there() -> None:
+def test_the_app_reports_that_the_server_cannot_be_reached() -> None:
     with run_app("localhost:1") as connection:
         connection.request("GET", "/answers?prompt=Hello")
         response = connection.getresponse()

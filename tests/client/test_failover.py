@@ -1,4 +1,4 @@
-"""Streams whose server is lost in the middle, by both clients."""
+"""Streams of both clients whose server is lost in the middle of an answer."""
 
 import asyncio
 import signal
@@ -35,7 +35,7 @@ PROMPTS = [f"Question {number}" for number in range(32)]
 
 @asynccontextmanager
 async def _losing_one(how: str) -> AsyncIterator[tuple[list[ServerProcess], list[str], Callable[[], object]]]:
-    """Two servers, the targets that lead to them, and what takes the first one away."""
+    """Yields two servers, the targets of a client, and a function that takes the first server away."""
     async with AsyncExitStack() as stack:
         servers = [stack.enter_context(start_server(*PACE)) for _ in range(2)]
         targets = [server.target for server in servers]
@@ -63,13 +63,13 @@ async def test_streams_survive_the_loss_of_their_server(kind: Kind, how: str) ->
         assert (answer.finish_reason, answer.token_ids) == (FinishReason.LENGTH, None)
         assert answer.usage == undisturbed.usage
     resumed = [stream.stream.resumed for stream in streams]
-    # Half of them were there, but for those whose last token was already on its way.
+    # About half of the streams were there, except for those whose last token was already on its way.
     assert set(resumed) == {0, 1}
     assert sum(resumed) <= len(PROMPTS) / 2
     assert [answer.network is None for answer in answers] == list(map(bool, resumed))
 
 
-async def test_a_stream_goes_on_at_its_server_started_again(kind: Kind) -> None:
+async def test_a_stream_continues_after_its_server_was_restarted(kind: Kind) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(start_server(*PACE))
         async with open_twin(kind, server.target) as twin:
@@ -83,7 +83,7 @@ async def test_a_stream_goes_on_at_its_server_started_again(kind: Kind) -> None:
     assert (answer.text, answer.seed, stream.stream.resumed) == (whole.text, 3, 1)
 
 
-async def test_a_stream_that_is_cut_again_and_again(kind: Kind) -> None:
+async def test_a_stream_continues_after_every_cut(kind: Kind) -> None:
     with start_server(*PACE) as server, proxy(server.target) as wire:
         async with open_twin(kind, wire.target) as twin:
             whole = await twin.generate("Hi", **LONG)
@@ -97,22 +97,22 @@ async def test_a_stream_that_is_cut_again_and_again(kind: Kind) -> None:
             assert stream.stream.resumed == 3
 
 
-async def test_the_caller_sees_the_ids_that_it_asked_for_and_those_alone(kind: Kind) -> None:
-    asked = {"max_output_tokens": 60, "options": GenerateOptions(ignore_eos=True, token_ids=True, top_logprobs=0)}
+async def test_the_caller_gets_ids_only_if_it_requested_them(kind: Kind) -> None:
+    parameters = {"max_output_tokens": 60, "options": GenerateOptions(ignore_eos=True, token_ids=True, top_logprobs=0)}
     with start_server(*PACE) as server, proxy(server.target) as wire:
         async with open_twin(kind, wire.target) as twin:
-            whole = await twin.generate("Hi", **asked)
-            stream = twin.stream("Hi", **asked)
+            whole = await twin.generate("Hi", **parameters)
+            stream = twin.stream("Hi", **parameters)
             await stream.next()
             wire.reset()
             answer = await stream.result()
             assert (answer.token_ids, answer.logprobs) == (whole.token_ids, whole.logprobs)
             unasked = twin.stream("Hi", max_output_tokens=8)
-            assert all(one.token_ids is None for one in await unasked.rest())
+            assert all(part.token_ids is None for part in await unasked.rest())
             assert (await unasked.result()).token_ids is None
 
 
-async def test_a_stream_that_goes_on_from_a_part_goes_on_from_all_of_it(kind: Kind) -> None:
+async def test_a_resumed_stream_continues_the_callers_prefix_and_its_own_part(kind: Kind) -> None:
     with start_server(*PACE) as server, proxy(server.target) as wire:
         async with open_twin(kind, wire.target) as twin:
             options = GenerateOptions(ignore_eos=True, token_ids=True)
@@ -128,7 +128,7 @@ async def test_a_stream_that_goes_on_from_a_part_goes_on_from_all_of_it(kind: Ki
                 assert (answer.text, answer.usage, stream.stream.resumed) == (direct.text, direct.usage, 1)
 
 
-async def test_resuming_can_be_off(kind: Kind) -> None:
+async def test_resuming_can_be_turned_off(kind: Kind) -> None:
     with start_server(*PACE) as server, proxy(server.target) as wire:
         async with open_twin(kind, wire.target, resume=False) as twin:
             stream = twin.stream("Hi", **LONG)
@@ -140,7 +140,9 @@ async def test_resuming_can_be_off(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED])
-async def test_a_broken_connection_is_unavailable_whatever_a_proxy_calls_it(kind: Kind, code: grpc.StatusCode) -> None:
+async def test_a_broken_connection_is_unavailable_whatever_code_a_proxy_returns(
+    kind: Kind, code: grpc.StatusCode
+) -> None:
     def handler(_: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         yield delta("a", 1, start=True)
         context.abort(code, "RST_STREAM")
@@ -153,7 +155,7 @@ async def test_a_broken_connection_is_unavailable_whatever_a_proxy_calls_it(kind
             assert stream.stream.text == "a"
 
 
-async def test_what_cannot_be_gone_on_with_is_a_stream_error(kind: Kind) -> None:
+async def test_a_stream_that_cannot_be_continued_raises_a_stream_error(kind: Kind) -> None:
     def handler(request: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if request.HasField("continue_from"):
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "not with a constraint")
@@ -180,7 +182,7 @@ async def test_a_stream_does_not_look_for_a_server_beyond_its_deadline(kind: Kin
 
 
 async def _looks_for_a_server(caplog: pytest.LogCaptureFixture) -> None:
-    while "follows in" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+    while "follows in" not in caplog.text:  # noqa: ASYNC110 - logging has no event
         await asyncio.sleep(0.01)
 
 
@@ -217,7 +219,7 @@ async def test_cancelling_the_task_ends_the_search_for_a_server(caplog: pytest.L
 
 
 def _cut_off(*messages: StreamGenerateResponse) -> Handler:
-    """The first attempt ends with nothing but these messages, and every further one is a whole answer."""
+    """The first attempt ends after the given messages, and every further attempt is a complete answer."""
     attempts = count()
 
     def handler(_: GenerateRequest, __: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
@@ -226,7 +228,7 @@ def _cut_off(*messages: StreamGenerateResponse) -> Handler:
     return handler
 
 
-async def test_what_is_asked_for_when_the_ids_are_known(kind: Kind) -> None:
+async def test_a_stream_is_continued_by_ids_if_all_are_known(kind: Kind) -> None:
     with serve(_cut_off(delta("a", 1, start=True), delta("b", 2))) as serving:
         async with open_twin(kind, serving.target) as twin:
             answer = await twin.stream("Hi", time_limit=50, options=GenerateOptions(min_output_tokens=2)).result()
@@ -239,7 +241,7 @@ async def test_what_is_asked_for_when_the_ids_are_known(kind: Kind) -> None:
     assert 0 < second.stopping.time_limit.ToNanoseconds() < first.stopping.time_limit.ToNanoseconds()
 
 
-async def test_what_is_asked_for_when_not_all_ids_are_known(kind: Kind) -> None:
+async def test_a_stream_is_continued_by_text_if_not_all_ids_are_known(kind: Kind) -> None:
     with serve(_cut_off(delta("a", 1, start=True), delta("b"))) as serving:
         async with open_twin(kind, serving.target) as twin:
             answer = await twin.stream("Hi", seed=5).result()
@@ -249,7 +251,7 @@ async def test_what_is_asked_for_when_not_all_ids_are_known(kind: Kind) -> None:
     assert serving.requests[2].continue_from.text == "0"
 
 
-async def test_ids_and_text_cannot_be_joined(kind: Kind) -> None:
+async def test_a_stream_cannot_be_continued_from_ids_and_text_together(kind: Kind) -> None:
     with serve(_cut_off(delta("a", start=True))) as serving:
         async with open_twin(kind, serving.target) as twin:
             stream = twin.stream("Hi", options=GenerateOptions(continue_from=TokenIds([9])))
@@ -258,7 +260,7 @@ async def test_ids_and_text_cannot_be_joined(kind: Kind) -> None:
     assert len(serving.requests) == 1
 
 
-async def test_nothing_received_is_nothing_held(kind: Kind) -> None:
+async def test_a_stream_without_output_is_repeated_without_a_prefix(kind: Kind) -> None:
     with serve(_cut_off(delta("", start=True))) as serving:
         async with open_twin(kind, serving.target) as twin:
             assert (await twin.stream("Hi").result()).text == "c"

@@ -16,20 +16,20 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_output_tokens": 24}
 
 
 async def _held(stream: AsyncGenerationStream[None], ids: list[int]) -> str:
-    """Reads until the stream goes on, and returns the text that it had before; puts its ids into `ids`."""
+    """Reads until the stream resumes, and returns the text before that; adds its token ids to `ids`."""
     text = stream.text
     async for delta in stream:
         if stream.resumed:
             return text
         ids += delta.token_ids or ()
         text = stream.text
-    raise AssertionError("it was complete before it was cut")
+    raise AssertionError("the answer was complete before the connection was cut")
 
 
-async def test_the_part_before_the_cut_stays_and_the_rest_is_what_the_server_continues_it_with(
+async def test_a_resumed_answer_is_the_part_before_the_cut_and_its_continuation(
     model_server: ServerProcess,
 ) -> None:
-    """One after the other, for what runs beside an answer changes how its numbers are rounded."""
+    """Sends one prompt after the other, because requests that run at the same time change how numbers are rounded."""
     options = GenerateOptions(token_ids=True)
     with proxy(model_server.target) as wire:
         async with AsyncClient(wire.target) as client, AsyncClient(model_server.target) as direct:
@@ -52,7 +52,8 @@ async def test_streams_that_are_cut_together(model_server: ServerProcess) -> Non
     options = GenerateOptions(token_ids=True)
     with proxy(model_server.target) as wire:
         async with AsyncClient(wire.target) as client:
-            streams = [client.stream_generate(prompt, **GREEDY, options=options) for prompt in PROMPTS]
+            long = {**GREEDY, "max_output_tokens": 96}  # the first answer runs until the last one has begun
+            streams = [client.stream_generate(prompt, **long, options=options) for prompt in PROMPTS]
             ids = [[*((await anext(stream)).token_ids or ())] for stream in streams]
             wire.reset()
             held = await asyncio.gather(*map(_held, streams, ids))

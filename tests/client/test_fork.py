@@ -1,4 +1,4 @@
-"""Clients in a fork of the process that made them."""
+"""Clients in a forked child of the process that created them."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ sys.exit(status)
 
 
 @pytest.mark.parametrize("program", [USE, USE_ASYNCHRONOUS], ids=["Client", "AsyncClient"])
-def test_a_client_says_that_it_did_not_come_along(synthetic_server: ServerProcess, program: str) -> None:
+def test_a_used_client_raises_an_error_after_a_fork(synthetic_server: ServerProcess, program: str) -> None:
     command = [sys.executable, "-c", program, synthetic_server.target]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     assert finished.returncode == 0, finished.stderr

@@ -1,4 +1,4 @@
-"""Whole answers and the small calls, over a real server."""
+"""Unary answers and the small calls, with a real server."""
 
 import time
 
@@ -11,7 +11,7 @@ from support.twins import ENDLESS, Kind, Twin, open_twin
 DETAILS = GenerateOptions(token_ids=True, top_logprobs=2)
 
 
-async def test_an_answer_is_whole(twin: Twin) -> None:
+async def test_an_answer_has_all_its_fields(twin: Twin) -> None:
     answer = await twin.generate(
         "Name three colors.", max_output_tokens=8, temperature=0, request_id="mine", options=DETAILS
     )
@@ -20,24 +20,24 @@ async def test_an_answer_is_whole(twin: Twin) -> None:
     assert answer.finish_reason == "length"
     assert answer.token_ids is not None
     assert answer.logprobs is not None
-    assert [one.token_id for one in answer.logprobs] == list(answer.token_ids)
-    assert b"".join(one.token for one in answer.logprobs).decode() == answer.text
-    assert all(len(one.top) == 2 for one in answer.logprobs)
+    assert [logprob.token_id for logprob in answer.logprobs] == list(answer.token_ids)
+    assert b"".join(logprob.token for logprob in answer.logprobs).decode() == answer.text
+    assert all(len(logprob.top) == 2 for logprob in answer.logprobs)
     assert (answer.request_id, answer.model, answer.seed) == ("mine", "synthetic", None)
 
 
-async def test_what_was_not_asked_for_is_none(twin: Twin) -> None:
+async def test_details_that_were_not_requested_are_none(twin: Twin) -> None:
     answer = await twin.generate("Name three colors.", max_output_tokens=8)
     assert (answer.token_ids, answer.logprobs) == (None, None)
     assert (answer.stop_text, answer.stop_token_id) == (None, None)
 
 
-async def test_the_seed_that_was_used_is_told(twin: Twin) -> None:
+async def test_an_answer_contains_the_seed_that_was_used(twin: Twin) -> None:
     answer = await twin.generate("Name three colors.", max_output_tokens=4, temperature=1, seed=0)
     assert answer.seed == 0
 
 
-async def test_a_stop_text_is_told(twin: Twin) -> None:
+async def test_an_answer_contains_the_stop_text(twin: Twin) -> None:
     whole = await twin.generate("Name three colors.", max_output_tokens=8, temperature=0)
     word = whole.text.split()[3]
     answer = await twin.generate("Name three colors.", max_output_tokens=8, temperature=0, stop=[word])
@@ -62,13 +62,13 @@ async def test_the_timings_are_in_order(twin: Twin) -> None:
     assert 0 <= answer.network <= elapsed - timings.total
 
 
-async def test_a_time_limit_gives_what_there_is(twin: Twin) -> None:
+async def test_a_time_limit_returns_the_part_that_exists(twin: Twin) -> None:
     answer = await twin.generate("Name three colors.", time_limit=0.5, **ENDLESS)
     assert answer.finish_reason is FinishReason.TIME_LIMIT
     assert 0 < answer.usage.output_tokens < ENDLESS["max_output_tokens"]
 
 
-async def test_the_held_part_is_gone_on_from(twin: Twin) -> None:
+async def test_an_answer_continues_the_given_prefix(twin: Twin) -> None:
     whole = await twin.generate("Name three colors.", max_output_tokens=8, temperature=0, options=DETAILS)
     assert whole.token_ids is not None
     held = GenerateOptions(continue_from=TokenIds(whole.token_ids[:3]))
@@ -90,11 +90,11 @@ async def test_prompts_of_all_kinds_are_counted(twin: Twin) -> None:
 
 
 async def test_a_conversation_that_ends_with_an_answer_is_counted(twin: Twin) -> None:
-    """As a chat loop does it that trims its history."""
+    """A chat program that trims its history counts such conversations."""
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    answered, asked = await twin("count_tokens", turns), await twin("count_tokens", turns[:1])
+    conversation_count, question_count = await twin("count_tokens", turns), await twin("count_tokens", turns[:1])
     answer = await twin("count_tokens", RawText("Hello"))
-    assert answered == asked + answer + 1  # the end of the turn
+    assert conversation_count == question_count + answer + 1  # the control token that ends the turn
     with pytest.raises(InvalidRequestError):
         await twin.generate(turns)
 
@@ -109,7 +109,7 @@ async def test_the_model_is_described(twin: Twin) -> None:
     assert model.adapters
 
 
-async def test_the_latency_is_told(twin: Twin) -> None:
+async def test_the_latency_is_reported(twin: Twin) -> None:
     await twin.generate("Name three colors.", max_output_tokens=8)
     latency = await twin("latency", 60)
     assert latency.answers >= 1
@@ -122,7 +122,7 @@ async def test_the_latency_is_told(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("longer", [None, 30])
-async def test_the_timeout_of_a_client_and_that_of_a_call(
+async def test_a_call_uses_the_timeout_of_its_client_unless_it_has_one(
     kind: Kind, synthetic_server: ServerProcess, longer: float | None
 ) -> None:
     async with open_twin(kind, synthetic_server.target, timeout=0.2) as twin:

@@ -1,4 +1,4 @@
-"""Ctrl-C in a program that a server has left alone."""
+"""Ctrl-C in a program whose server does not answer."""
 
 import signal
 import subprocess
@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_one_ctrl_c_ends_a_program_that_did_not_reach_its_server(name: str) -> None:
+def test_one_ctrl_c_ends_a_program_that_waits_for_its_server(name: str) -> None:
     command = [sys.executable, "-c", PROGRAMS[name]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None

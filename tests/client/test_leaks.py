@@ -1,4 +1,4 @@
-"""What is left after many streams, and after a client is closed."""
+"""What remains after many streams, and after a client is closed."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from support.twins import ENDLESS, Kind, Twin, open_twin
 
 def _objects() -> Counter[str]:
     gc.collect()
-    return Counter(type(one).__name__ for one in gc.get_objects())
+    return Counter(type(thing).__name__ for thing in gc.get_objects())
 
 
 async def _streams(twin: Twin, times: int) -> None:
@@ -28,11 +28,11 @@ async def _streams(twin: Twin, times: int) -> None:
         await twin.stream("Hi", **ENDLESS).close()
 
 
-async def test_streams_leave_nothing_behind(twin: Twin) -> None:
+async def test_streams_leave_no_objects_behind(twin: Twin) -> None:
     await _streams(twin, 20)
     before = _objects()
     await _streams(twin, 100)
-    # What gRPC does about a call that was cancelled, it does a little later.
+    # gRPC handles a cancellation a little later.
     while any(count > 50 for count in (_objects() - before).values()):
         await twin("latency")
 
@@ -42,7 +42,9 @@ def _sockets() -> int:
     return sum(link.resolve(strict=False).name.startswith("socket:") for link in links)
 
 
-async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_nothing_remains_of_a_client_after_failures_and_cancellations(
+    kind: Kind, synthetic_server: ServerProcess
+) -> None:
     threads, tasks, sockets = set(threading.enumerate()), asyncio.all_tasks(), _sockets()
     with proxy(synthetic_server.target) as wire:
         async with open_twin(kind, [wire.target, "127.0.0.1:1"]) as twin:
@@ -52,7 +54,7 @@ async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synt
                 wire.reset()
                 assert (await stream.result()).usage.output_tokens == 20
             await twin("health")
-            for limit in ({"first_token_timeout": 0.001}, {"timeout": 0.1}):
+            for limit in ({"first_token_timeout": 0.001, "timeout": 5}, {"timeout": 0.1}):
                 with pytest.raises(DeadlineExceededError):
                     await twin.stream("Hi", **limit, **ENDLESS).result()
             kept = twin.stream("Hi", idle_timeout=60, **ENDLESS)
@@ -61,12 +63,12 @@ async def test_nothing_is_left_of_a_client_that_had_a_hard_life(kind: Kind, synt
         if not thread.name.startswith("asyncio_"):  # runs the synchronous client in this test
             await asyncio.to_thread(thread.join, 30)
             assert not thread.is_alive(), thread
-    while asyncio.all_tasks() - tasks or _sockets() > sockets:  # noqa: ASYNC110 - gRPC tells nobody
+    while asyncio.all_tasks() - tasks or _sockets() > sockets:  # noqa: ASYNC110 - gRPC has no event for this
         await asyncio.sleep(0.01)
 
 
 def _threads() -> set[threading.Thread]:
-    """The threads but those that run the synchronous client in these tests."""
+    """Returns the threads, except those that run the synchronous client in these tests."""
     return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
@@ -83,7 +85,7 @@ async def test_everything_has_ended_when_close_returns(kind: Kind, synthetic_ser
         while (await twin("latency")).running < 4:
             pass
         if kind == "Client":
-            while len(_threads() - threads) < 3:  # gRPC's, and one for each timeout
+            while len(_threads() - threads) < 3:  # gRPC's thread, and one thread per timeout
                 await twin("latency")
         del dropped
         await twin("close")
@@ -123,7 +125,7 @@ async def test_calls_share_a_probe_for_tls_which_ends_with_the_client(kind: Kind
     is_probed = asyncio.Event()
 
     async def end_plaintext(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (await reader.read(1)) != b"P":  # of HTTP/2
+        if (await reader.read(1)) != b"P":  # the connection preface of HTTP/2
             probes.append(reader)
             is_probed.set()
             await reader.read()

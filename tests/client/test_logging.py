@@ -1,4 +1,4 @@
-"""The log lines of the SDK beside those of the server, by both clients."""
+"""Compares the log lines of the SDK, with both clients, with those of the server."""
 
 import gc
 import logging
@@ -19,18 +19,18 @@ from support.twins import ENDLESS, Kind, open_twin
 
 FIELDS = ("rpc", "target", "request_id", "attempt", "code", "reason", "duration_ms", "pause_ms", "trace_id", "span_id")
 SHARED = ("request_id", "attempt", "code", "reason")
-"""What both sides say of a request, by the same names."""
+"""The fields that both logs contain under the same names."""
 
 
 def _lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The fields of all lines, and their level."""
+    """Returns the fields of all lines, and their level."""
     lines = [vars(record) for record in caplog.records if record.name == "doherty" and hasattr(record, "rpc")]
     return [{"level": line["levelname"], **{name: line[name] for name in FIELDS}} for line in lines]
 
 
 @pytest.fixture(autouse=True)
 def _debug(caplog: pytest.LogCaptureFixture) -> None:
-    gc.collect()  # streams that other tests have dropped end now
+    gc.collect()  # ends streams that other tests have left open
     caplog.set_level(logging.DEBUG, "doherty")
 
 
@@ -43,9 +43,9 @@ async def test_an_answer_has_a_line_on_both_sides(
     whole, stream = (line for line in _lines(caplog) if line["rpc"] != "GetModel")
     assert (whole["rpc"], stream["rpc"]) == ("Generate", "StreamGenerate")
     for line in (whole, stream):
-        told = synthetic_server.wait_for("request", request_id=line["request_id"])
-        assert {name: line[name] for name in SHARED} == {name: told.get(name) for name in SHARED}
-        assert told["rpc"] == ("MultiplexGenerate" if kind == "multiplex" else line["rpc"])
+        logged = synthetic_server.wait_for("request", request_id=line["request_id"])
+        assert {name: line[name] for name in SHARED} == {name: logged.get(name) for name in SHARED}
+        assert logged["rpc"] == ("MultiplexGenerate" if kind == "multiplex" else line["rpc"])
         assert (line["level"], line["target"], line["pause_ms"]) == ("DEBUG", synthetic_server.target, None)
         assert line["duration_ms"] >= 0
     assert "secret" not in caplog.text
@@ -61,13 +61,13 @@ async def test_a_failed_call_has_a_line_on_both_sides(
             with pytest.raises(InvalidRequestError) as raised:
                 await call
             line = _lines(caplog)[-1]
-            told = synthetic_server.wait_for("request", request_id=raised.value.request_id)
-            assert {name: line[name] for name in SHARED} == {name: told.get(name) for name in SHARED}
+            logged = synthetic_server.wait_for("request", request_id=raised.value.request_id)
+            assert {name: line[name] for name in SHARED} == {name: logged.get(name) for name in SHARED}
             assert (line["code"], line["reason"]) == ("INVALID_ARGUMENT", raised.value.reason)
             assert line["request_id"] == raised.value.request_id is not None
 
 
-async def test_a_call_that_is_made_again_says_so(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_retried_call_logs_its_attempts(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if len(serving.requests) == 1:
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -83,19 +83,19 @@ async def test_a_call_that_is_made_again_says_so(kind: Kind, caplog: pytest.LogC
     assert "attempt 2 follows in 0.000 s" in caplog.text
 
 
-async def test_a_stream_that_the_caller_ends(
+async def test_a_stream_that_the_caller_ends_has_a_line(
     kind: Kind, synthetic_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_twin(kind, synthetic_server.target) as twin:
         closed = twin.stream("Hi", **ENDLESS)
         await closed.next()
         await closed.close()
-        # A stream that another test has dropped may end at any time.
+        # Streams that another test has left open may end at any time.
         (line,) = (line for line in _lines(caplog) if line["request_id"] == closed.stream.request_id)
         assert (line["rpc"], line["code"], line["reason"]) == ("StreamGenerate", "CANCELLED", None)
 
 
-async def test_a_stream_that_a_timeout_ends(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stream_that_a_timeout_ends_has_a_line(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     released = threading.Event()
 
     def handler(_: object, __: object) -> Iterator[StreamGenerateResponse]:
@@ -146,7 +146,7 @@ def _run(level: str | None, *, configured: bool = False) -> str:
     return "\n".join(line for line in finished.stderr.splitlines() if "Generate at" in line or "DOHERTY_LOG" in line)
 
 
-def test_the_environment_shows_the_lines() -> None:
+def test_an_environment_variable_shows_the_lines() -> None:
     line = _run("debug")
     assert line.count("\n") == 0
     assert "DEBUG doherty: Generate at 127.0.0.1:1: UNAVAILABLE after" in line
@@ -154,7 +154,7 @@ def test_the_environment_shows_the_lines() -> None:
     assert _run("verbose") == "DOHERTY_LOG is one of debug, info, warning, error, not 'verbose'"
 
 
-def test_what_a_server_says_cannot_write_escape_sequences_to_standard_error() -> None:
+def test_text_of_a_server_cannot_write_escape_sequences_to_standard_error() -> None:
     program = (
         "import doherty; import logging; logging.getLogger('doherty').error('%s', chr(27) + '[2J' + chr(10) + 'x')"
     )
@@ -163,12 +163,14 @@ def test_what_a_server_says_cannot_write_escape_sequences_to_standard_error() ->
     assert finished.stderr.endswith(b"ERROR doherty: \\x1b[2J\\nx\n")
 
 
-def test_a_program_that_logs_has_each_line_once() -> None:
+def test_a_program_with_a_log_handler_gets_each_line_once() -> None:
     assert _run("debug", configured=True).startswith("mine Generate at")
     assert _run("debug", configured=True).count("\n") == 0
 
 
-async def test_a_server_that_is_not_there(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_reaches_no_server_has_a_line_with_its_status_and_request_id(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_twin(kind, "127.0.0.1:1", retry=None) as twin:
         with pytest.raises(UnavailableError):
             await twin.generate("Hi", request_id="mine")

@@ -1,4 +1,4 @@
-"""Many requests, a bounded number at a time, over a real server."""
+"""Many requests with a limited concurrency, with a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,8 +15,8 @@ CONCURRENCY = 4
 
 @pytest.fixture
 async def client(synthetic_server: ServerProcess) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(synthetic_server.target) as one:
-        yield one
+    async with AsyncClient(synthetic_server.target) as opened:
+        yield opened
 
 
 async def _wait_until_idle(client: AsyncClient) -> None:
@@ -24,7 +24,7 @@ async def _wait_until_idle(client: AsyncClient) -> None:
         pass
 
 
-async def test_results_come_in_the_order_of_the_prompts(client: AsyncClient) -> None:
+async def test_results_have_the_order_of_the_prompts(client: AsyncClient) -> None:
     prompts = [f"Question {number}" for number in range(30)]
     results = [result async for result in client.map(prompts, concurrency=CONCURRENCY, max_output_tokens=3)]
     assert [(result.index, result.prompt) for result in results] == list(enumerate(prompts))
@@ -34,7 +34,7 @@ async def test_results_come_in_the_order_of_the_prompts(client: AsyncClient) -> 
 
 
 @pytest.mark.parametrize("order", ["ordered", "as they come"])
-async def test_a_slow_answer(client: AsyncClient, order: str) -> None:
+async def test_a_slow_answer_delays_later_ones_only_if_ordered(client: AsyncClient, order: str) -> None:
     others_are_done, done = asyncio.Event(), 0
 
     async def ask(prompt: Any) -> Generation:
@@ -53,7 +53,7 @@ async def test_a_slow_answer(client: AsyncClient, order: str) -> None:
     assert len(seen) == 9
 
 
-async def test_a_request_that_fails_leaves_the_others_alone(client: AsyncClient) -> None:
+async def test_a_request_that_fails_does_not_affect_the_others(client: AsyncClient) -> None:
     prompts = ["Hi", "Hi " * 10_000, "Hi"]
     results = [result async for result in client.map(prompts, concurrency=2, max_output_tokens=2)]
     assert [type(result.error) for result in results] == [type(None), InvalidRequestError, type(None)]
@@ -62,7 +62,7 @@ async def test_a_request_that_fails_leaves_the_others_alone(client: AsyncClient)
         results[1].result()
 
 
-async def test_prompts_are_taken_as_they_are_needed(client: AsyncClient) -> None:
+async def test_prompts_are_read_when_they_are_needed(client: AsyncClient) -> None:
     taken = 0
 
     def prompts() -> Iterator[str]:
@@ -84,7 +84,7 @@ async def test_prompts_are_taken_as_they_are_needed(client: AsyncClient) -> None
 
 
 @pytest.mark.parametrize("how", ["left", "cancelled"])
-async def test_what_runs_is_cancelled_with_the_iteration(client: AsyncClient, how: str) -> None:
+async def test_running_requests_are_cancelled_with_the_iteration(client: AsyncClient, how: str) -> None:
     results = client.map(["Hi"] * 9, concurrency=CONCURRENCY, **ENDLESS)
     reading = asyncio.create_task(anext(results))
     while (await client.latency()).running < CONCURRENCY:
@@ -102,7 +102,7 @@ async def test_what_runs_is_cancelled_with_the_iteration(client: AsyncClient, ho
     await _wait_until_idle(client)
 
 
-async def test_a_break_cancels_what_runs(client: AsyncClient) -> None:
+async def test_a_break_cancels_running_requests(client: AsyncClient) -> None:
     async def ask(prompt: Any) -> Generation:
         limits: dict[str, Any] = {"max_output_tokens": 1} if prompt == "quick" else ENDLESS
         answer: Generation = await client.generate(prompt, **limits)
@@ -114,7 +114,7 @@ async def test_a_break_cancels_what_runs(client: AsyncClient) -> None:
     await _wait_until_idle(client)
 
 
-async def test_a_prompt_that_cannot_be_sent_is_one_error_among_the_results(client: AsyncClient) -> None:
+async def test_an_invalid_prompt_is_an_error_among_the_results(client: AsyncClient) -> None:
     prompts: list[Any] = ["Hi", 7, [], "Hi", "half a \ud800"]
     results = [result async for result in client.map(prompts, max_output_tokens=1)]
     assert [result.index for result in results if result.generation] == [0, 3]
@@ -122,7 +122,7 @@ async def test_a_prompt_that_cannot_be_sent_is_one_error_among_the_results(clien
     assert "not int" in str(results[1].error)
 
 
-async def test_what_all_requests_would_fail_of_ends_the_iteration(client: AsyncClient) -> None:
+async def test_an_error_that_concerns_all_requests_ends_the_iteration(client: AsyncClient) -> None:
     wrong: Any = "hot"
     with pytest.raises(TypeError):
         await anext(client.map(["Hi"], concurrency=1, temperature=wrong))
@@ -136,7 +136,7 @@ async def test_what_all_requests_would_fail_of_ends_the_iteration(client: AsyncC
         await anext(results)
 
 
-async def test_an_iterator_that_fails_ends_the_iteration_behind_the_results_before(client: AsyncClient) -> None:
+async def test_an_iterator_that_fails_ends_the_iteration_after_earlier_results(client: AsyncClient) -> None:
     def prompts() -> Iterator[str]:
         yield "Hi"
         raise LookupError("no more")
@@ -150,7 +150,7 @@ async def test_an_iterator_that_fails_ends_the_iteration_behind_the_results_befo
 @pytest.mark.parametrize(
     ("prompts", "concurrency", "error"), [("Hi", 1, TypeError), (["Hi"], 0, ValueError), (["Hi"], True, TypeError)]
 )
-async def test_what_cannot_be_mapped_is_refused(
+async def test_invalid_arguments_are_refused(
     client: AsyncClient, prompts: Any, concurrency: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):

@@ -1,4 +1,4 @@
-"""What a caller adds to calls, and what comes back with a reply, by both clients."""
+"""Metadata that a caller adds to calls, and metadata of replies, with both clients."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ from support.server import ServerProcess
 from support.serving import Serving, answer, serve
 from support.twins import Kind, open_twin
 
-SECRET = "s3cr3t"  # noqa: S105 - it opens nothing
+SECRET = "s3cr3t"  # noqa: S105 - not a real key
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _seen(serving: Serving, name: str) -> list[str | bytes | None]:
     return [metadata.get(name) for metadata in serving.metadata]
 
 
-async def test_metadata_of_the_client_and_of_the_call(kind: Kind, serving: Serving) -> None:
+async def test_metadata_of_the_client_and_of_the_call_are_sent(kind: Kind, serving: Serving) -> None:
     metadata = {"X-Tenant": "one", "x-bin": b"\xff\x00"}
     async with open_twin(kind, serving.target, api_key="key", metadata=metadata) as twin:
         await twin.generate("Hi")
@@ -84,13 +84,13 @@ async def test_the_small_calls_have_metadata_too(kind: Kind, synthetic_server: S
         ({"Connection": "close"}, ValueError),
     ],
 )
-def test_what_cannot_be_sent_is_refused_and_not_shown(metadata: Any, error: type[Exception]) -> None:
+def test_invalid_metadata_are_refused_and_not_shown(metadata: Any, error: type[Exception]) -> None:
     for client in (Client, AsyncClient):
         with pytest.raises(error, match="metadata=") as raised:
             client("localhost:1", metadata=metadata)
         assert SECRET not in str(raised.value)
-    with Client("localhost:1") as one, pytest.raises(error, match="metadata="):
-        one.generate("Hi", metadata=metadata)
+    with Client("localhost:1") as opened, pytest.raises(error, match="metadata="):
+        opened.generate("Hi", metadata=metadata)
 
 
 async def test_no_value_is_in_a_log_or_a_repr(kind: Kind, serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,7 @@ async def test_no_value_is_in_a_log_or_a_repr(kind: Kind, serving: Serving, capl
 
 
 class Keys:
-    """A key that changes."""
+    """A key that changes with every use."""
 
     def __init__(self) -> None:
         self.given = 0
@@ -126,7 +126,7 @@ class Keys:
         return self()
 
 
-async def test_a_key_that_changes_is_asked_for_at_every_attempt(kind: Kind) -> None:
+async def test_a_callable_key_is_called_for_every_attempt(kind: Kind) -> None:
     def refuse_the_first(_: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         if len(running.requests) == 1:
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -141,7 +141,7 @@ async def test_a_key_that_changes_is_asked_for_at_every_attempt(kind: Kind) -> N
     assert kind == "Client" or threading.current_thread() not in keys.threads
 
 
-async def test_an_asynchronous_key_is_asked_for_on_the_loop(serving: Serving) -> None:
+async def test_an_asynchronous_key_is_called_on_the_event_loop(serving: Serving) -> None:
     keys = Keys()
     for multiplex in (False, True):
         async with AsyncClient(serving.target, api_key=keys.on_the_loop, multiplex=multiplex) as client:
@@ -166,7 +166,7 @@ async def test_requests_with_the_same_key_share_an_rpc(serving: Serving) -> None
 @pytest.mark.parametrize(
     ("returned", "error"), [(OSError(SECRET), OSError), (7, TypeError), (f"{SECRET} x", ValueError), ("", None)]
 )
-async def test_what_a_callable_for_the_key_does_wrong(
+async def test_the_result_of_a_callable_key_is_checked(
     kind: Kind, serving: Serving, returned: object, error: type[Exception] | None
 ) -> None:
     def key() -> Any:
@@ -188,7 +188,7 @@ async def test_what_a_callable_for_the_key_does_wrong(
     assert serving.requests == []
 
 
-async def test_a_synchronous_client_cannot_wait_for_a_key(serving: Serving) -> None:
+async def test_a_synchronous_client_refuses_an_asynchronous_key(serving: Serving) -> None:
     async def key() -> str:
         return "key"  # pragma: no cover - it is never awaited
 
@@ -197,7 +197,7 @@ async def test_a_synchronous_client_cannot_wait_for_a_key(serving: Serving) -> N
         client.generate("Hi")
 
 
-async def test_a_key_that_does_not_come_is_waited_for_within_the_timeout(serving: Serving) -> None:
+async def test_waiting_for_a_key_ends_at_the_timeout(serving: Serving) -> None:
     async def never() -> str:
         await asyncio.Event().wait()
         return ""
@@ -210,11 +210,11 @@ async def test_a_key_that_does_not_come_is_waited_for_within_the_timeout(serving
     released.set()
 
 
-async def test_a_key_that_does_not_come_holds_nothing_up(serving: Serving) -> None:
-    asked: asyncio.Queue[None] = asyncio.Queue()
+async def test_waiting_for_a_key_blocks_no_other_call(serving: Serving) -> None:
+    key_calls: asyncio.Queue[None] = asyncio.Queue()
 
     async def never() -> str:
-        asked.put_nowait(None)
+        key_calls.put_nowait(None)
         await asyncio.Event().wait()
         return ""
 
@@ -224,7 +224,7 @@ async def test_a_key_that_does_not_come_holds_nothing_up(serving: Serving) -> No
         stream = client.stream_generate("Hi")
         reading, waiting = asyncio.create_task(stream.result()), asyncio.create_task(client.generate("Hi"))
         for _ in range(3):
-            await asked.get()
+            await key_calls.get()
         await stream.close()
         with pytest.raises(StreamError, match="closed"):
             await reading
@@ -233,13 +233,13 @@ async def test_a_key_that_does_not_come_holds_nothing_up(serving: Serving) -> No
     assert not serving.requests
 
 
-def test_a_callable_is_a_key_that_does_not_leave_the_machine_unencrypted() -> None:
+def test_a_callable_key_is_not_sent_to_another_machine_unencrypted() -> None:
     for client in (Client, AsyncClient):
         with pytest.raises(ValueError, match="unencrypted"):
             client("gpu:1", api_key=lambda: SECRET)
 
 
-async def test_a_wrong_key_of_a_callable_is_told_as_any_other(kind: Kind) -> None:
+async def test_a_wrong_callable_key_raises_the_same_error_as_a_wrong_key(kind: Kind) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
 
@@ -250,7 +250,7 @@ async def test_a_wrong_key_of_a_callable_is_told_as_any_other(kind: Kind) -> Non
     assert len(serving.requests) == 1
 
 
-async def test_the_metadata_of_a_reply(kind: Kind) -> None:
+async def test_the_metadata_of_a_reply_can_be_read(kind: Kind) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
         context.send_initial_metadata((("x-first", "a"), ("x-first", "b"), ("x-bin", b"\x00\xff")))
         context.set_trailing_metadata((("x-last", "c"),))
@@ -272,7 +272,7 @@ async def test_the_metadata_of_a_reply(kind: Kind) -> None:
     assert whole != streamed or hash(whole) == hash(streamed)
 
 
-async def test_our_server_tells_its_timings_in_the_trailing_metadata(
+async def test_the_server_sends_its_timings_in_the_trailing_metadata(
     kind: Kind, synthetic_server: ServerProcess
 ) -> None:
     async with open_twin(kind, synthetic_server.target) as twin:

@@ -1,7 +1,6 @@
-"""AsyncClient(multiplex=True), where requests on one RPC could get into each other's way."""
+"""AsyncClient(multiplex=True): requests that share an RPC do not disturb each other."""
 
 import asyncio
-import ctypes
 import gc
 import signal
 import traceback
@@ -12,35 +11,22 @@ import pytest
 
 from doherty import AsyncClient, ClientClosedError, GenerateOptions, InvalidRequestError, UnavailableError
 from doherty._aio._multiplexed import MultiplexedCall
+from support.memory import allocated_bytes, needs_allocated_bytes
 from support.server import ServerProcess, start_server
 from support.serving import answer, serve
 from support.twins import ENDLESS, Twin
 
-MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-"""The fields of glibc's struct mallinfo2."""
 SHORT: dict[str, Any] = {"max_output_tokens": 4, "options": GenerateOptions(ignore_eos=True)}
 SYNTHETIC = ("--engine", "synthetic", "-o", "tokens_per_second=2000")
 
 
 def calls() -> int:
-    """How many requests there still are in memory."""
+    """Returns the number of requests in memory."""
     gc.collect()
-    return sum(type(one) is MultiplexedCall for one in gc.get_objects())
+    return sum(type(thing) is MultiplexedCall for thing in gc.get_objects())
 
 
-def allocated() -> int:
-    """How many bytes the C library has given out, which is where protobuf's messages are."""
-
-    class Info(ctypes.Structure):
-        _fields_ = tuple((name, ctypes.c_size_t) for name in MALLINFO)
-
-    mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = Info
-    told = mallinfo()
-    return int(told.uordblks + told.hblkhd)
-
-
-async def test_an_answer_that_nobody_reads_keeps_nobody_waiting() -> None:
+async def test_an_unread_answer_does_not_block_others() -> None:
     with start_server(*SYNTHETIC, "--stall-timeout", "0.5") as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             unread = client.stream_generate("Hi", **ENDLESS)
@@ -52,7 +38,7 @@ async def test_an_answer_that_nobody_reads_keeps_nobody_waiting() -> None:
             assert not (await client.latency()).aborts
 
 
-async def test_a_large_request_is_a_call_of_its_own() -> None:
+async def test_a_large_request_is_sent_as_a_separate_call() -> None:
     with start_server(*SYNTHETIC, "-o", "context_tokens=4000000") as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             other = client.stream_generate("Hi", **ENDLESS)
@@ -70,11 +56,11 @@ async def test_a_large_request_is_a_call_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("most", "words"), [(65536, 500), (1024, 120)])
-async def test_requests_that_fit_by_themselves_succeed(most: int, words: int) -> None:
-    """Together they are larger than the server's bound, which one message of them all would exceed."""
+async def test_requests_that_fit_separately_succeed(most: int, words: int) -> None:
+    """A single message with all of them would exceed the server's limit."""
     with start_server(*SYNTHETIC, "--max-message-bytes", str(most), "--max-queued-requests", "500") as server:
         async with AsyncClient(server.target, multiplex=True, retry=None) as client:
-            for _ in range(2):  # before the bound is known, and behind that
+            for _ in range(2):  # before the limit is known, and afterwards
                 answers = await asyncio.gather(*(client.generate("word " * words, **SHORT) for _ in range(100)))
                 assert {answer.usage.output_tokens for answer in answers} == {4}
             running = client.stream_generate("Hi", **ENDLESS)
@@ -84,17 +70,17 @@ async def test_requests_that_fit_by_themselves_succeed(most: int, words: int) ->
             assert (await anext(running)).text
 
 
-async def test_small_requests_share_an_rpc_however_little_the_server_takes() -> None:
-    """It is asked once how much that is."""
+async def test_small_requests_share_an_rpc_even_if_the_server_has_a_low_limit() -> None:
+    """The client asks for the limit only once."""
     with start_server(*SYNTHETIC, "--max-message-bytes", "1024") as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             await asyncio.gather(*(client.generate("Hi", **SHORT) for _ in range(32)))
         server.stop()
     rpcs = Counter(line["rpc"] for line in server.read() if line["event"] == "request")
-    assert rpcs == {"MultiplexGenerate": 32 + 1, "GetModel": 1}  # requests have a line each, and so has the RPC
+    assert rpcs == {"MultiplexGenerate": 32 + 1, "GetModel": 1}  # each request has a line, and so does the RPC
 
 
-async def test_a_server_that_comes_back_may_take_less() -> None:
+async def test_a_restarted_server_may_have_a_lower_limit() -> None:
     with start_server(*SYNTHETIC) as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             await asyncio.gather(*(client.generate("word " * 1000, **SHORT) for _ in range(32)))
@@ -104,10 +90,10 @@ async def test_a_server_that_comes_back_may_take_less() -> None:
                 await asyncio.gather(*(client.generate("word " * 1000, **SHORT) for _ in range(32)))
 
 
-async def test_requests_are_made_again_where_one_of_several_servers_takes_less(
+async def test_requests_are_retried_if_one_of_several_servers_has_a_lower_limit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """GetModel was answered by another one than the RPC."""
+    """GetModel was answered by another server than the RPC."""
     caplog.set_level("INFO", "doherty")
     with serve(lambda _, __: iter(answer()), message_bytes=8192) as serving:
         async with AsyncClient(serving.target, multiplex=True) as client:
@@ -119,8 +105,9 @@ async def test_requests_are_made_again_where_one_of_several_servers_takes_less(
             assert not caplog.text
 
 
-async def test_an_unread_answer_keeps_its_own_parts_alone() -> None:
-    """Not the messages in which they came, with the parts of all others."""
+@needs_allocated_bytes
+async def test_an_unread_answer_keeps_only_its_own_parts_in_memory() -> None:
+    """It does not keep whole messages, which contain parts of all requests."""
     with start_server(*SYNTHETIC) as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             tokens: dict[str, Any] = {"max_output_tokens": 400, "options": GenerateOptions(ignore_eos=True)}
@@ -130,14 +117,14 @@ async def test_an_unread_answer_keeps_its_own_parts_alone() -> None:
             while (await client.latency()).running:
                 pass
             gc.collect()
-            before = allocated()
+            before = allocated_bytes()
             await unread.close()
             del unread
             gc.collect()
-            assert before - allocated() < 1 << 17
+            assert before - allocated_bytes() < 1 << 17
 
 
-async def test_closing_one_of_many_cancels_just_that_one(synthetic_server: ServerProcess) -> None:
+async def test_closing_one_of_many_streams_cancels_only_its_request(synthetic_server: ServerProcess) -> None:
     async with AsyncClient(synthetic_server.target, multiplex=True) as client:
         before = (await client.latency()).aborts.get("cancelled", 0)
         streams = [client.stream_generate("Hi", **ENDLESS) for _ in range(8)]
@@ -161,18 +148,18 @@ async def test_closing_one_of_many_cancels_just_that_one(synthetic_server: Serve
         await Twin(client).wait_for_aborts(before + 9)
 
 
-async def test_what_is_buffered_is_gone_once_the_client_is_closed(synthetic_server: ServerProcess) -> None:
+async def test_buffered_parts_are_dropped_when_the_client_is_closed(synthetic_server: ServerProcess) -> None:
     async with AsyncClient(synthetic_server.target, multiplex=True) as client:
         read, left = (client.stream_generate("Hi", **ENDLESS) for _ in range(2))
         await anext(left)
-        for _ in range(20):  # in whose messages the other one's tokens come, too
+        for _ in range(20):  # whose messages also contain the tokens of the other request
             await anext(read)
     for stream in (read, left):
         with pytest.raises(ClientClosedError):
             await anext(stream)
 
 
-async def test_the_rpc_is_opened_again_once_the_server_is_back() -> None:
+async def test_the_rpc_is_opened_again_after_a_restart_of_the_server() -> None:
     with start_server(*SYNTHETIC) as server:
         target = server.target
         async with AsyncClient(target, multiplex=True) as client:
@@ -188,8 +175,8 @@ async def test_the_rpc_is_opened_again_once_the_server_is_back() -> None:
                     await client.generate("Hi", timeout=0.5, **SHORT)
 
 
-async def test_each_caller_gets_a_stack_of_its_own() -> None:
-    """Each raise adds frames to an error, so that one for all requests of an RPC would grow with each of them."""
+async def test_each_caller_gets_a_separate_error() -> None:
+    """Each raise adds frames to an error, so a shared error would grow with every request of the RPC."""
     with start_server(*SYNTHETIC) as server:
         async with AsyncClient(server.target, multiplex=True, retry=None, resume=False) as client:
             pending = [asyncio.create_task(client.generate("Hi", **ENDLESS)) for _ in range(100)]
@@ -206,7 +193,7 @@ async def test_each_caller_gets_a_stack_of_its_own() -> None:
 async def test_a_thousand_requests_leave_nothing_behind(synthetic_server: ServerProcess) -> None:
     async with AsyncClient(synthetic_server.target, multiplex=True) as client:
 
-        async def one(number: int) -> None:
+        async def generate_one(number: int) -> None:
             if number % 4 == 0:
                 await client.generate("Hi", timeout=30, max_output_tokens=1)
             elif number % 4 == 1:
@@ -219,7 +206,7 @@ async def test_a_thousand_requests_leave_nothing_behind(synthetic_server: Server
 
         async def many(times: int) -> None:
             for first in range(0, times, 32):
-                await asyncio.gather(*(one(number) for number in range(first, first + 32)))
+                await asyncio.gather(*(generate_one(number) for number in range(first, first + 32)))
 
         await many(64)
         tasks, before = len(asyncio.all_tasks()), objects()
@@ -231,6 +218,6 @@ async def test_a_thousand_requests_leave_nothing_behind(synthetic_server: Server
 
 
 def objects() -> Counter[str]:
-    """How many of each type there are."""
+    """Returns the number of objects by type."""
     gc.collect()
-    return Counter(type(one).__name__ for one in gc.get_objects())
+    return Counter(type(thing).__name__ for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""What a server is found to expect of TLS, by the probes of both clients."""
+"""The probes of both clients find out whether a server expects TLS."""
 
 import asyncio
 import ssl
@@ -40,7 +40,7 @@ async def _probe_server(
         (ssl.CERT_REQUIRED, TlsUse.MUTUAL),
     ],
 )
-async def test_a_server_with_tls(callers: ssl.VerifyMode, expected: TlsUse) -> None:
+async def test_a_server_with_tls_is_recognized(callers: ssl.VerifyMode, expected: TlsUse) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -50,7 +50,7 @@ async def test_a_server_with_tls(callers: ssl.VerifyMode, expected: TlsUse) -> N
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\4\0\0\0\0\0"], ids=["nothing", "HTTP/2"])
-async def test_a_server_without_tls(data: bytes) -> None:
+async def test_a_server_without_tls_is_recognized(data: bytes) -> None:
     assert await _probe_server(None, partial(asyncio.StreamWriter.write, data=data)) == [TlsUse.NONE] * 2
 
 

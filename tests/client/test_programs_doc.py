@@ -1,4 +1,4 @@
-"""What docs/programs.md says of web servers, on a real one."""
+"""Checks what docs/programs.md says about web servers, with a real one."""
 
 import asyncio
 import socket
@@ -13,10 +13,10 @@ from support.twins import Twin
 
 
 def _app(target: str) -> Any:
-    """The page's FastAPI application, whose client does not try again."""
+    """Returns the page's FastAPI application, whose client does not retry."""
     (text,) = [block.text for block in blocks(ROOT / "docs" / "programs.md") if block.section == "FastAPI"]
     names: dict[str, Any] = {"__name__": "app"}
-    exec(text.replace('"localhost:50051"', f'"{target}", retry=None'), names)  # noqa: S102 - our own page
+    exec(text.replace('"localhost:50051"', f'"{target}", retry=None'), names)  # noqa: S102 - the code of our own page
     return names["app"]
 
 
@@ -24,7 +24,7 @@ class _Request:
     """A browser's request for an answer."""
 
     async def send(self, port: int, prompt: str) -> tuple[int, dict[str, str]]:
-        """Waits for the head of the response, and returns its status and its headers."""
+        """Waits for the head of the response, and returns its status and headers."""
         reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
         self.writer.write(f"GET /answers?prompt={prompt} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")

@@ -1,4 +1,4 @@
-"""How parameters become requests."""
+"""Parameters are converted to requests."""
 
 import re
 from collections.abc import Iterator
@@ -49,10 +49,10 @@ def _set_leaves(message: ProtobufMessage, path: str = "") -> Iterator[str]:
         elif isinstance(value, ProtobufMessage):
             yield from _set_leaves(value, f"{path}{field.name}.")
         else:
-            yield from (leaf for one in value for leaf in _set_leaves(one, f"{path}{field.name}."))
+            yield from (leaf for item in value for leaf in _set_leaves(item, f"{path}{field.name}."))
 
 
-def test_every_field_of_a_request_can_be_reached() -> None:
+def test_every_field_of_a_request_can_be_set() -> None:
     requests = [
         build(
             "hello",
@@ -75,7 +75,7 @@ def test_every_field_of_a_request_can_be_reached() -> None:
     assert reached == set(_leaves(GenerateRequest.DESCRIPTOR))
 
 
-def test_what_is_not_given_is_not_sent() -> None:
+def test_parameters_that_are_not_given_are_not_sent() -> None:
     assert build("hello") == GenerateRequest(prompt="hello")
 
 
@@ -100,7 +100,7 @@ def test_a_schema_may_be_a_mapping_or_text() -> None:
     assert build("x", schema={"type": "string"}) == build("x", schema='{"type": "string"}')
 
 
-def test_one_stop_text_needs_no_list() -> None:
+def test_a_single_stop_text_needs_no_list() -> None:
     assert build("x", stop="END") == build("x", stop=["END"])
 
 
@@ -127,7 +127,7 @@ def test_one_stop_text_needs_no_list() -> None:
         ("hi", {"time_limit": "1s"}, "time_limit= is a number of seconds, not '1s'."),
     ],
 )
-def test_a_wrong_type_is_told_in_a_sentence(prompt: Any, parameters: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_type_is_reported_in_a_sentence(prompt: Any, parameters: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TypeError, match=re.escape(sentence)):
         build(prompt, **parameters)
 
@@ -150,12 +150,12 @@ def test_a_wrong_type_is_told_in_a_sentence(prompt: Any, parameters: dict[str, A
         ("hi", {"options": GenerateOptions(priority="high")}, "priority is one of interactive, batch, not 'high'."),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ],
 )
-def test_a_wrong_value_is_told_in_a_sentence(prompt: Any, parameters: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_value_is_reported_in_a_sentence(prompt: Any, parameters: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         build(prompt, **parameters)
 
 
-def test_token_ids_are_not_counted_by_the_server() -> None:
+def test_token_ids_cannot_be_counted() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="len"):
         client.count_tokens(TokenIds([1]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

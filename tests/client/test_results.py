@@ -1,4 +1,4 @@
-"""What results are as plain data, and in notebooks."""
+"""Results as plain data, and in notebooks."""
 
 import datetime as dt
 import json
@@ -33,7 +33,7 @@ def answer(synthetic_server: ServerProcess) -> Generation:
         return client.generate("Hi", max_output_tokens=3, options=DETAILS)
 
 
-def test_an_answer_as_plain_data(answer: Generation) -> None:
+def test_an_answer_can_become_plain_data(answer: Generation) -> None:
     plain = answer.to_dict()
     assert list(plain) == list(Generation.__dataclass_fields__)
     assert (plain["text"], plain["finish_reason"]) == (answer.text, "length")
@@ -47,7 +47,7 @@ def test_an_answer_as_plain_data(answer: Generation) -> None:
     assert answer.to_json(indent=2).startswith('{\n  "text"')
 
 
-def test_what_a_server_tells_as_plain_data(synthetic_server: ServerProcess) -> None:
+def test_a_model_and_a_latency_can_become_plain_data(synthetic_server: ServerProcess) -> None:
     with Client(synthetic_server.target) as client:
         model, latency = client.model(), client.latency()
     assert model.to_dict()["limits"]["context_tokens"] == model.limits.context_tokens
@@ -55,7 +55,7 @@ def test_what_a_server_tells_as_plain_data(synthetic_server: ServerProcess) -> N
     assert json.loads(latency.to_json())["requests"]["outcomes"] is not None
 
 
-def test_what_json_does_not_have() -> None:
+def test_values_that_json_lacks_are_converted() -> None:
     top = (TopLogprob(1, b"\xff", -math.inf),)
     token = TokenLogprob(1, b"ab", math.nan, top)
     assert json.loads(token.to_json()) == {
@@ -93,7 +93,7 @@ class Town:
         (None, None),
     ],
 )
-def test_what_was_parsed_as_plain_data(answer: Generation, parsed: Any, plain: object) -> None:
+def test_parsed_answers_can_become_plain_data(answer: Generation, parsed: Any, plain: object) -> None:
     other: Generation = Generation(**{**{name: getattr(answer, name) for name in answer.to_dict()}, "parsed": parsed})
     assert json.loads(other.to_json())["parsed"] == plain
 
@@ -110,6 +110,6 @@ def test_a_notebook_shows_the_text_or_a_table(answer: Generation) -> None:
     assert rows[2:] == ["| initial.x | c\\|d e\\\\ |", "| trailing | {} |"]
 
 
-def test_results_have_no_dictionary_of_their_own() -> None:
+def test_results_have_no_instance_dictionary() -> None:
     for result in (Usage(1, 2, 3), Quantiles(1, 2, 3), Timings(1, 2, 3, 4, 5, 6)):
         assert not hasattr(result, "__dict__")

@@ -1,4 +1,4 @@
-"""Calls that are made again, by both clients, and what decides it."""
+"""Retries of both clients, and the rules for them."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def _details(code: grpc.StatusCode, retry_after: float | None) -> Any:
 
 
 def _failing(times: int, code: grpc.StatusCode, *, retry_after: float | None = None, detailed: bool = True) -> Handler:
-    """Fails so often, and then answers."""
+    """Fails a number of times, and then answers."""
     attempts = count()
 
     def handler(_: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
@@ -57,7 +57,7 @@ def _failing(times: int, code: grpc.StatusCode, *, retry_after: float | None = N
         (grpc.StatusCode.CANCELLED, None, False),
     ],
 )
-async def test_what_may_pass_is_tried_again(
+async def test_temporary_failures_are_retried(
     kind: Kind,
     code: grpc.StatusCode,
     retry_after: float | None,
@@ -90,7 +90,7 @@ async def test_what_may_pass_is_tried_again(
         (grpc.StatusCode.INTERNAL, False, InternalError),
     ],
 )
-async def test_what_does_not_pass_is_told(
+async def test_permanent_failures_are_raised(
     kind: Kind,
     code: grpc.StatusCode,
     detailed: bool,  # noqa: FBT001
@@ -105,7 +105,7 @@ async def test_what_does_not_pass_is_told(
     assert len(serving.requests) == 2
 
 
-async def test_retries_end(kind: Kind) -> None:
+async def test_the_number_of_retries_is_limited(kind: Kind) -> None:
     with serve(_failing(99, grpc.StatusCode.UNAVAILABLE)) as serving:
         for policy, attempts in ((replace(POLICY, max_attempts=3), 3), (None, 1), (replace(POLICY, budget=0), 1)):
             before = len(serving.requests)
@@ -116,8 +116,8 @@ async def test_retries_end(kind: Kind) -> None:
             assert (f"after {attempts} attempts" in raised.value.message) is (attempts > 1)
 
 
-async def test_a_pause_beyond_the_deadline_is_not_made(kind: Kind) -> None:
-    """A pause would be longer than the time that a test may take."""
+async def test_a_call_fails_immediately_if_the_pause_would_exceed_its_deadline(kind: Kind) -> None:
+    """The pause would be longer than a test may take."""
     with serve(_failing(9, grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=600)) as serving:
         async with open_twin(kind, serving.target, timeout=200) as twin:
             with pytest.raises(OverloadedError, match="try again in 600 s") as raised:
@@ -126,7 +126,7 @@ async def test_a_pause_beyond_the_deadline_is_not_made(kind: Kind) -> None:
     assert len(serving.requests) == 1
 
 
-async def test_the_time_limit_of_a_retry_is_what_remains(kind: Kind) -> None:
+async def test_the_time_limit_of_a_retry_is_the_remaining_time(kind: Kind) -> None:
     with serve(_failing(1, grpc.StatusCode.UNAVAILABLE, retry_after=0.2)) as serving:
         async with open_twin(kind, serving.target) as twin:
             await twin.generate("Hi", time_limit=5)
@@ -141,7 +141,7 @@ def _attempts(policy: RetryPolicy | None = POLICY, budget: int = 9, **parameters
     return attempts
 
 
-def test_the_pause_grows_and_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_grows_and_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
 
     def uniform(low: float, high: float) -> float:
@@ -153,16 +153,16 @@ def test_the_pause_grows_and_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> N
     pauses = [attempts.pause(UNAVAILABLE, begun=False, free_in=0.2) for _ in range(4)]
     assert pauses == [1, 2, 4, 5]
     assert {low for low, _ in drawn} == {0}
-    told = attempts.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=10.0)
-    assert told is not None
-    assert told >= 10
+    pause = attempts.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=10.0)
+    assert pause is not None
+    assert pause >= 10
     sooner = attempts.pause(replace(UNAVAILABLE, retry_after=10.0), begun=False, free_in=0.5)
     assert sooner is not None
     assert 0.5 <= sooner < 1  # another target is free by then
     assert attempts.pause(UNAVAILABLE, begun=False, free_in=0.0) == 0
 
 
-def test_retries_in_vain_use_the_budget_up() -> None:
+def test_failed_retries_use_up_the_budget() -> None:
     budget = Budget(2)
     taken = 0
     for _ in range(5):
@@ -178,7 +178,7 @@ def test_retries_in_vain_use_the_budget_up() -> None:
     assert budget.take()
 
 
-def test_a_stream_that_brings_servers_down_does_not_go_on_for_ever() -> None:
+def test_a_stream_that_crashes_servers_is_not_continued_forever() -> None:
     attempts = _attempts(budget=0)
     for _ in range(5):
         assert attempts.pause(UNAVAILABLE, begun=True, free_in=0.0) == 0
@@ -187,7 +187,7 @@ def test_a_stream_that_brings_servers_down_does_not_go_on_for_ever() -> None:
     assert attempts.pause(UNAVAILABLE, begun=True, free_in=0.0) is None
 
 
-def test_what_breaks_a_stream_off() -> None:
+def test_errors_after_which_a_stream_may_be_retried() -> None:
     for code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
         broken = Status(code, "RST_STREAM")
         assert broken.may_pass(begun=True)
@@ -199,6 +199,6 @@ def test_what_breaks_a_stream_off() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"max_attempts": 0}, {"budget": -1}, {"backoff_multiplier": 0.5}, {"initial_backoff": 9}]
 )
-def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_policy_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RetryPolicy(**wrong)

@@ -1,4 +1,4 @@
-"""docs/sdk.md against the code and a live server."""
+"""Compares docs/sdk.md with the code and a running server."""
 
 import inspect
 import re
@@ -43,17 +43,17 @@ def test_the_code_runs(synthetic_server: ServerProcess, tmp_path: Path) -> None:
 
 
 def rows(*header: str) -> dict[str, str]:
-    """The first and the second column of the table with this header."""
+    """Returns the first and the second column of the table with this header."""
     _, _, rest = TEXT.partition(f"\n| {' | '.join(header)} |\n")
     table = rest.partition("\n\n")[0].splitlines()[1:]
     return dict(re.findall(r"^\| `?(.*?)`? \| (.*?) \|", "\n".join(table), re.MULTILINE))
 
 
-def test_every_error_has_its_row() -> None:
+def test_every_error_has_a_row() -> None:
     errors = [name for name in doherty.__all__ if name.endswith("Error")]
-    told = list(rows("error", "when", "what to do"))
-    assert sorted([*told, "DohertyError", "RpcError"]) == sorted(errors)
-    of_calls = told[: told.index("InternalError") + 1]
+    documented = list(rows("error", "when", "what to do"))
+    assert sorted([*documented, "DohertyError", "RpcError"]) == sorted(errors)
+    of_calls = documented[: documented.index("InternalError") + 1]
     assert set(of_calls) == {error.__name__ for error in RpcError.__subclasses__()}
 
 
@@ -73,23 +73,23 @@ def test_every_name_is_mentioned(names: set[str]) -> None:
     assert {name for name in names if not re.search(rf"\b{name}\b", code)} == set()
 
 
-def test_the_defaults_of_retries_are_told_as_they_are() -> None:
-    told = re.findall(r"`(\w+)`\s\(([\w.]+)", TEXT.partition("`RetryPolicy` has")[2].partition("\n\n")[0])
-    assert {name: literal_eval(value) for name, value in told} == asdict(RetryPolicy())
+def test_the_defaults_of_retries_are_correct() -> None:
+    documented = re.findall(r"`(\w+)`\s\(([\w.]+)", TEXT.partition("`RetryPolicy` has")[2].partition("\n\n")[0])
+    assert {name: literal_eval(value) for name, value in documented} == asdict(RetryPolicy())
 
 
-def test_the_exit_codes_are_those_of_the_command() -> None:
+def test_the_exit_codes_equal_those_of_the_command() -> None:
     assert rows("code", "meaning") == dict(re.findall(r"^  (\d+) +(.+)$", _exit.EPILOG, re.MULTILINE))
 
 
-def test_the_variables_are_those_that_the_sdk_reads() -> None:
+def test_the_environment_variables_are_those_that_the_sdk_reads() -> None:
     package = Path(doherty.__file__).parent
     sources = [path.read_text() for path in package.glob("_*/*.py")]
     read = set(re.findall(r'environ\S*\("(DOHERTY_\w+)"\)', "".join(sources)))
     assert set(rows("variable", "meaning")) == read != set()
 
 
-def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_accepts_the_shell_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("real.txt").write_text("Hello\n")
     Path("person.json").write_text("{}")
@@ -104,6 +104,6 @@ def test_the_command_takes_what_the_shell_examples_give_it(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("kind", [doherty.ModelInfo, doherty.Latency, doherty.Limits])
-def test_what_a_server_tells_is_explained(kind: type[Any]) -> None:
+def test_every_field_of_a_model_and_a_latency_is_explained(kind: type[Any]) -> None:
     section = TEXT.partition("## What a server reports about itself")[2].partition("\n## ")[0]
     assert {field.name for field in fields(kind)} - set(re.findall(r"`(\w+)`", section)) == set()

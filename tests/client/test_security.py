@@ -1,4 +1,4 @@
-"""Encryption and keys, by both clients."""
+"""TLS and keys, with both clients."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ KEY = "dh_me_secret"
 
 @dataclass(frozen=True)
 class Pki:
-    """Files with certificates."""
+    """The files of certificates."""
 
     ca: Path
     cert: Path
@@ -50,7 +50,7 @@ def encrypted(authority: trustme.CA, request: pytest.FixtureRequest) -> Iterator
         yield serving
 
 
-async def test_an_encrypted_connection(kind: Kind, encrypted: Serving, pki: Pki) -> None:
+async def test_a_connection_can_be_encrypted(kind: Kind, encrypted: Serving, pki: Pki) -> None:
     tls = TLSConfig(ca=pki.ca, cert=str(pki.cert), key=pki.key.read_bytes())
     async with open_twin(kind, encrypted.target, tls=tls, api_key=KEY) as twin:
         assert str(await twin.generate("Hi")) == "fine"
@@ -58,7 +58,7 @@ async def test_an_encrypted_connection(kind: Kind, encrypted: Serving, pki: Pki)
     assert [metadata["authorization"] for metadata in encrypted.metadata] == [f"Bearer {KEY}"] * 2
 
 
-async def test_the_certificates_of_the_environment(
+async def test_certificates_can_come_from_the_environment(
     kind: Kind, encrypted: Serving, pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOHERTY_TLS_CA", str(pki.ca))
@@ -66,20 +66,20 @@ async def test_the_certificates_of_the_environment(
         try:
             assert str(await twin.generate("Hi")) == "fine"
         except UnavailableError:
-            assert encrypted.metadata == []  # mTLS, and there is no certificate of ours
+            assert encrypted.metadata == []  # mTLS without a certificate of the client
     async with open_twin(kind, encrypted.target, retry=None, tls=False) as plain:
         with pytest.raises(UnavailableError):
             await plain.generate("Hi")
 
 
-async def test_a_server_that_nobody_vouches_for_gets_nothing(kind: Kind, encrypted: Serving) -> None:
+async def test_a_server_with_an_untrusted_certificate_gets_no_request(kind: Kind, encrypted: Serving) -> None:
     async with open_twin(kind, encrypted.target, tls=True, api_key=KEY, retry=None) as twin:
         with pytest.raises(UnavailableError):
             await twin.generate("Hi")
     assert encrypted.metadata == []
 
 
-async def test_a_key_goes_with_every_call(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_sent_with_every_call(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOHERTY_API_KEY", KEY)
     with serve(lambda _, __: iter(answer())) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -106,7 +106,7 @@ async def test_a_key_goes_with_every_call(kind: Kind, monkeypatch: pytest.Monkey
         "127.\u0663:1",
     ],
 )
-def test_a_key_does_not_leave_the_machine_unencrypted(client: type[Client | AsyncClient], target: str) -> None:
+def test_a_key_is_not_sent_to_another_machine_unencrypted(client: type[Client | AsyncClient], target: str) -> None:
     with pytest.raises(ValueError, match="unencrypted") as raised:
         client(["localhost:1", target], api_key=KEY)
     assert KEY not in str(raised.value)
@@ -136,25 +136,25 @@ def test_a_key_does_not_leave_the_machine_unencrypted(client: type[Client | Asyn
         "ipv6:%5B::1%5D:1",
     ],
 )
-def test_a_key_may_stay_on_the_machine_unencrypted(target: str) -> None:
+def test_a_key_may_be_sent_within_the_machine_unencrypted(target: str) -> None:
     with Client(target, api_key=KEY):
         pass
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", "with space", "schlüssel"])
-def test_a_key_that_is_none_is_refused_and_not_shown(key: str) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match="characters") as raised:
         Client("localhost:1", api_key=key)
     assert key not in str(raised.value)
 
 
-def test_a_key_is_not_in_what_a_client_shows_of_itself() -> None:
+def test_the_repr_of_a_client_does_not_contain_its_key() -> None:
     with Client("localhost:1", api_key=KEY) as client:
         assert repr(client) == "Client('localhost:1')"
         assert KEY not in repr(vars(client))
 
 
-def test_a_certificate_goes_with_its_key() -> None:
+def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(ValueError, match="together"):
         TLSConfig(cert=b"")
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -163,7 +163,7 @@ def test_a_certificate_goes_with_its_key() -> None:
         Client("localhost:1", tls="yes")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
-async def test_a_unix_socket_is_this_machine(kind: Kind, tmp_path: Path) -> None:
+async def test_a_unix_socket_counts_as_this_machine(kind: Kind, tmp_path: Path) -> None:
     target = f"unix:{tmp_path / 's'}"
     with serve(lambda _, __: iter(answer()), address=target) as serving:
         async with open_twin(kind, target, api_key=KEY) as twin:

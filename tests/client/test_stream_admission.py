@@ -1,4 +1,4 @@
-"""Streams before their first token, and their events, over a real server."""
+"""Streams before their first token, and their events, with a real server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from support.twins import ENDLESS, Kind, StreamTwin, Twin, open_twin
 
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[ServerProcess]:
-    """A server with one slot and one place in the queue. Its first tokens take longer than any test."""
+    """Runs a server with one slot and one place in the queue. Its first tokens take longer than any test."""
     flags = ("-o", "slots=1", "-o", "prefill_seconds=300", "--max-queued-requests", "1", "--max-queue-wait", "1000")
     with start_server("--engine", "synthetic", *flags) as server:
         yield server
@@ -51,7 +51,7 @@ async def test_a_block_is_entered_when_the_request_is_admitted(kind: Kind, slow_
         with pytest.raises(OverloadedError) as refused:
             await twin.stream("Hi").enter()
         assert refused.value.reason == "QUEUE_FULL"
-        assert not entering.done()  # what waits for a slot is not admitted yet
+        assert not entering.done()  # a request that waits for a slot is not admitted yet
         await first.close()
         await entering
         assert waiting.stream.request_id
@@ -59,11 +59,11 @@ async def test_a_block_is_entered_when_the_request_is_admitted(kind: Kind, slow_
         await _wait_for_load(twin, running=0, queued=0)
 
 
-async def test_a_refused_request_is_told_by_entering(twin: Twin) -> None:
+async def test_entering_raises_the_error_of_a_refused_request(twin: Twin) -> None:
     stream = twin.stream("Hi", temperature=9)
     with pytest.raises(InvalidRequestError):
         await stream.enter()
-    long = twin.stream("Hi " * 10_000)  # which only the engine can know
+    long = twin.stream("Hi " * 10_000)  # an error that only the engine can detect
     with pytest.raises(InvalidRequestError):
         await long.enter()
 
@@ -75,7 +75,7 @@ async def test_a_closed_stream_is_not_entered(twin: Twin) -> None:
         await stream.enter()
 
 
-async def test_cancelling_whoever_enters_ends_the_request(slow_server: ServerProcess, kind: Kind) -> None:
+async def test_cancelling_a_task_that_enters_ends_the_request(slow_server: ServerProcess, kind: Kind) -> None:
     if kind == "Client":
         pytest.skip("threads cannot be cancelled")
     async with open_twin(kind, slow_server.target, timeout=None, retry=None) as twin:
@@ -90,7 +90,7 @@ async def test_cancelling_whoever_enters_ends_the_request(slow_server: ServerPro
         await running.close()
 
 
-async def test_the_wait_for_the_admission_counts_for_the_first_token(kind: Kind, slow_server: ServerProcess) -> None:
+async def test_the_wait_for_admission_counts_as_time_to_first_token(kind: Kind, slow_server: ServerProcess) -> None:
     async with open_twin(kind, slow_server.target, timeout=None, retry=None) as twin:
         stream = twin.stream("Hi", first_token_timeout=0.5)
         await stream.enter()
@@ -100,7 +100,7 @@ async def test_the_wait_for_the_admission_counts_for_the_first_token(kind: Kind,
         await _wait_for_load(twin, running=0, queued=0)
 
 
-async def test_what_comes_while_a_block_is_entered_is_not_lost(twin: Twin) -> None:
+async def test_deltas_that_arrive_while_a_block_is_entered_are_not_lost(twin: Twin) -> None:
     whole = await twin.generate("Name three colors.", max_output_tokens=20, temperature=0)
     stream = twin.stream("Name three colors.", max_output_tokens=20, temperature=0)
     await stream.enter()
@@ -109,7 +109,7 @@ async def test_what_comes_while_a_block_is_entered_is_not_lost(twin: Twin) -> No
 
 
 def _older_server(request: Any, context: Any) -> Iterator[Any]:
-    """What a server did that sent the initial metadata with the first message only."""
+    """Behaves like an older server, which sent the initial metadata together with the first message."""
     if request.prompt == "refused":
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
     yield delta("a", 1, start=True)
@@ -117,7 +117,7 @@ def _older_server(request: Any, context: Any) -> Iterator[Any]:
     yield summary(2)
 
 
-async def test_an_older_server_is_waited_for_until_its_first_token(kind: Kind) -> None:
+async def test_entering_waits_for_the_first_token_of_an_older_server(kind: Kind) -> None:
     with serve(_older_server) as server:
         async with open_twin(kind, server.target) as twin:
             stream = twin.stream("Hi")
@@ -132,7 +132,7 @@ async def _events(stream: StreamTwin) -> list[Any]:
 
 
 @pytest.mark.parametrize("enters", ["enters", "only reads"])
-async def test_the_events_of_a_stream(twin: Twin, enters: str) -> None:
+async def test_a_stream_has_events(twin: Twin, enters: str) -> None:
     stream = twin.stream("Name three colors.", max_output_tokens=8, request_id="mine")
     if enters == "enters":
         await stream.enter()
@@ -144,7 +144,7 @@ async def test_the_events_of_a_stream(twin: Twin, enters: str) -> None:
     assert "".join(map(str, deltas)) == finished.generation.text
 
 
-async def test_a_stream_that_is_not_begun_has_started(kind: Kind, slow_server: ServerProcess) -> None:
+async def test_started_is_an_event_even_if_the_stream_was_not_entered(kind: Kind, slow_server: ServerProcess) -> None:
     async with open_twin(kind, slow_server.target, timeout=None, retry=None) as twin:
         stream = twin.stream("Hi", request_id="mine")
         assert await anext(stream.events()) == StreamStarted(slow_server.target, "mine")
@@ -154,7 +154,7 @@ async def test_a_stream_that_is_not_begun_has_started(kind: Kind, slow_server: S
         await _wait_for_load(twin, running=0, queued=0)
 
 
-async def test_the_events_of_a_stream_that_loses_its_server(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_a_stream_that_loses_its_server_has_events(kind: Kind, synthetic_server: ServerProcess) -> None:
     wires = {wire.target: wire for wire in (Proxy(synthetic_server.target), Proxy(synthetic_server.target))}
     async with open_twin(kind, list(wires)) as twin:
         stream = twin.stream("Hi", max_output_tokens=100, options=GenerateOptions(ignore_eos=True))
@@ -173,7 +173,9 @@ async def test_the_events_of_a_stream_that_loses_its_server(kind: Kind, syntheti
     assert seen[-1].generation.usage.output_tokens == 100
 
 
-async def test_the_loss_is_told_before_another_server_is_found(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_the_loss_of_a_server_is_reported_before_another_one_is_found(
+    kind: Kind, synthetic_server: ServerProcess
+) -> None:
     wire = Proxy(synthetic_server.target)
     async with open_twin(kind, wire.target, timeout=None) as twin:
         stream = twin.stream("Hi", **ENDLESS)

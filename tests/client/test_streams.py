@@ -1,4 +1,4 @@
-"""Streams from both clients, over a real server."""
+"""Streams of both clients, with a real server."""
 
 import asyncio
 
@@ -19,14 +19,14 @@ from support.twins import ENDLESS, Kind, Twin, open_twin
 DETAILS = GenerateOptions(token_ids=True, top_logprobs=1)
 
 
-async def test_a_stream_comes_to_the_whole_answer(twin: Twin) -> None:
+async def test_the_deltas_of_a_stream_are_the_whole_answer(twin: Twin) -> None:
     whole = await twin.generate("Name three colors.", max_output_tokens=40, temperature=0, options=DETAILS)
     stream = twin.stream("Name three colors.", max_output_tokens=40, temperature=0, options=DETAILS)
     deltas = await stream.rest()
     assert len(deltas) > 1
     assert "".join(map(str, deltas)) == whole.text == stream.stream.text
-    assert [one for delta in deltas for one in delta.token_ids or ()] == list(whole.token_ids or ())
-    assert [one for delta in deltas for one in delta.logprobs or ()] == list(whole.logprobs or ())
+    assert [token_id for delta in deltas for token_id in delta.token_ids or ()] == list(whole.token_ids or ())
+    assert [logprob for delta in deltas for logprob in delta.logprobs or ()] == list(whole.logprobs or ())
     assert sum(delta.token_count for delta in deltas) == whole.usage.output_tokens == 40
     answer = await stream.result()
     assert (answer.text, answer.token_ids, answer.logprobs) == (whole.text, whole.token_ids, whole.logprobs)
@@ -37,7 +37,7 @@ async def test_a_stream_comes_to_the_whole_answer(twin: Twin) -> None:
     assert await stream.next() is None
 
 
-async def test_the_texts_of_a_stream(twin: Twin) -> None:
+async def test_a_stream_can_be_read_as_texts(twin: Twin) -> None:
     stream = twin.stream("Name three colors.", max_output_tokens=20)
     texts = await stream.texts()
     assert all(texts)
@@ -53,7 +53,7 @@ async def test_a_result_reads_the_rest(twin: Twin) -> None:
     assert await stream.result() == answer
 
 
-async def test_what_is_known_while_it_comes(twin: Twin) -> None:
+async def test_a_stream_has_properties_while_it_runs(twin: Twin) -> None:
     stream = twin.stream("Name three colors.", request_id="mine", **ENDLESS)
     assert (stream.stream.text, stream.stream.request_id, stream.stream.timings) == ("", "mine", None)
     first = await stream.next()
@@ -98,14 +98,14 @@ async def test_a_stream_may_be_closed_by_another_than_its_reader(twin: Twin) -> 
     stream = twin.stream("Name three colors.", **ENDLESS)
     await stream.next()
     reader = asyncio.create_task(stream.rest())
-    await twin("latency")  # time enough for the reader to wait
+    await twin("latency")  # lets the reader begin to wait
     await stream.close()
     with pytest.raises(StreamError, match="closed"):
         await reader
     await twin.wait_for_aborts(before + 1)
 
 
-async def test_a_refused_request_is_told_by_reading(twin: Twin) -> None:
+async def test_reading_raises_the_error_of_a_refused_request(twin: Twin) -> None:
     stream = twin.stream("Name three colors.", temperature=9)
     for read in (stream.next, stream.result):
         with pytest.raises(InvalidRequestError) as raised:
@@ -114,7 +114,7 @@ async def test_a_refused_request_is_told_by_reading(twin: Twin) -> None:
     assert stream.stream.text == ""
 
 
-async def test_a_deadline_leaves_what_was_received(twin: Twin) -> None:
+async def test_the_received_part_stays_after_a_deadline(twin: Twin) -> None:
     stream = twin.stream("Name three colors.", timeout=1, **ENDLESS)
     with pytest.raises(DeadlineExceededError, match="timeout="):
         await stream.result()
@@ -123,7 +123,7 @@ async def test_a_deadline_leaves_what_was_received(twin: Twin) -> None:
         await stream.next()
 
 
-async def test_a_failure_in_the_middle_leaves_what_was_received(kind: Kind) -> None:
+async def test_the_received_part_stays_after_a_failure(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=5") as server:
         async with open_twin(kind, server.target, resume=False) as twin:
             stream = twin.stream("Name three colors.")
@@ -132,14 +132,14 @@ async def test_a_failure_in_the_middle_leaves_what_was_received(kind: Kind) -> N
                 await stream.rest()
             assert raised.value.reason == "ENGINE_FAILED"
             assert raised.value.retry_after is not None
-            # Of the five tokens, in as many deltas or fewer: what is queued is merged.
+            # Five tokens arrive in five deltas or fewer, because queued tokens are merged.
             assert stream.stream.text.startswith(str(first))
             assert len(stream.stream.text.split()) > 1
             with pytest.raises(UnavailableError):
                 await stream.result()
 
 
-async def test_a_server_that_dies_in_the_middle(kind: Kind) -> None:
+async def test_the_death_of_a_server_is_raised(kind: Kind) -> None:
     with start_server("--engine", "synthetic") as server:
         async with open_twin(kind, server.target, resume=False) as twin:
             stream = twin.stream("Name three colors.", **ENDLESS)
@@ -157,7 +157,7 @@ async def test_closing_the_client_ends_its_streams(twin: Twin, kind: Kind) -> No
         await reader_of.next()
         await left.next()
         reader = asyncio.create_task(reader_of.rest())
-        await other("latency")  # time enough for the reader to wait
+        await other("latency")  # lets the reader begin to wait
     with pytest.raises(ClientClosedError):
         await reader
     with pytest.raises(ClientClosedError):

@@ -1,4 +1,4 @@
-"""Answers that are data, by both clients."""
+"""Answers that contain structured data, with both clients."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ async def test_an_answer_is_an_object_of_the_model(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("schema", [Color.model_json_schema(), '{"type": "object", "required": ["name"]}'])
-async def test_an_answer_is_what_its_json_stands_for(kind: Kind, schema: Any) -> None:
+async def test_an_answer_is_parsed_as_json(kind: Kind, schema: Any) -> None:
     text = '{"name": "red", "shades": [1, 2]}'
     with serve(lambda _, __: iter(answer(text))) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -69,7 +69,7 @@ async def test_an_answer_that_is_cut_off_is_not_lost(kind: Kind) -> None:
                 assert raised.value.generation.finish_reason is FinishReason.LENGTH
 
 
-async def test_an_answer_that_does_not_fit_is_told(kind: Kind) -> None:
+async def test_an_answer_that_does_not_match_raises_an_error(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer('{"name": 1}'))) as serving:
         async with open_twin(kind, serving.target) as twin:
             with pytest.raises(ParseError, match=r"(?s)no Color: .*name"):
@@ -80,7 +80,7 @@ async def test_an_answer_that_does_not_fit_is_told(kind: Kind) -> None:
                 await twin.generate("Hi", schema={})
 
 
-async def test_an_answer_behind_a_part_is_read_with_it(kind: Kind) -> None:
+async def test_an_answer_is_parsed_together_with_its_prefix(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer('"red"}'))) as serving:
         async with open_twin(kind, serving.target) as twin:
             held = GenerateOptions(continue_from='{"name": ')
@@ -140,7 +140,7 @@ class Row(TypedDict):
     ],
     ids=repr,
 )
-async def test_an_answer_is_of_any_type_that_pydantic_knows(kind: Kind, schema: Any, parsed: Any) -> None:
+async def test_an_answer_can_have_any_type_that_pydantic_knows(kind: Kind, schema: Any, parsed: Any) -> None:
     text = TypeAdapter(Any).dump_json(parsed).decode()
     with serve(lambda _, __: iter(answer(text))) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -156,7 +156,7 @@ async def test_the_server_writes_compact_json_of_any_type(twin: Twin) -> None:
     assert answered.parsed == Point(0, Color(name=""))
 
 
-def test_objects_of_classes_are_closed() -> None:
+def test_schemas_of_classes_allow_no_additional_properties() -> None:
     class Open(BaseModel, extra="allow"):
         name: str
 
@@ -180,7 +180,7 @@ def test_the_schema_of_a_type_is_cached() -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, ["name"], Callable[[], int], object()])
-async def test_a_schema_that_is_none_is_refused(twin: Twin, wrong: Any) -> None:
+async def test_an_invalid_schema_is_refused(twin: Twin, wrong: Any) -> None:
     with pytest.raises(TypeError, match="schema= is a type that pydantic knows, or a JSON Schema"):
         await twin.generate("Hi", schema=wrong)
 
@@ -190,7 +190,7 @@ def test_pydantic_is_not_needed_for_a_schema() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_type_without_pydantic_is_told() -> None:
+def test_a_type_without_pydantic_raises_an_error() -> None:
     program = "import sys; sys.modules['pydantic'] = None; import doherty._core._schema as s; s.schema_text(int)"
     finished = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert finished.stderr.endswith(

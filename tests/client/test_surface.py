@@ -1,4 +1,4 @@
-"""What the package promises by name and signature."""
+"""The public names and signatures of the package."""
 
 import dataclasses
 import inspect
@@ -93,7 +93,7 @@ def test_the_package_is_typed() -> None:
 
 
 def _public(owner: type) -> dict[str, Any]:
-    """The members that a caller sees, those of the asynchronous twin under the names of the other one."""
+    """Returns the public members; those of the asynchronous client have the names of the other client."""
     return {
         re.sub(r"^__a(enter|exit|iter|next)__$", r"__\1__", name): member
         for name, member in vars(owner).items()
@@ -102,28 +102,29 @@ def _public(owner: type) -> dict[str, Any]:
 
 
 def _signature(member: Any) -> str:
-    """The signature with the names of the asynchronous twin replaced by those of the other one."""
+    """Returns the signature, with the names of the asynchronous client replaced by those of the other client."""
     function: Any = member.fget if isinstance(member, property) else member
     names = str(inspect.signature(function)).replace("_aio", "_sync")
     return re.sub(r"\bAsync(?=Client|GenerationStream|Iterator)", "", names)
 
 
-@pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (GenerationStream, AsyncGenerationStream)])
-def test_twins_have_the_same_members_and_signatures(one: type, other: type) -> None:
-    members, twins = _public(one), _public(other)
-    twins.pop("map", None)  # threads cannot be cancelled, as what it begins must be
+@pytest.mark.parametrize(("first", "other"), [(Client, AsyncClient), (GenerationStream, AsyncGenerationStream)])
+def test_twins_have_the_same_members_and_signatures(first: type, other: type) -> None:
+    members, twins = _public(first), _public(other)
+    # `map` must be able to cancel the calls that it starts, and threads cannot be cancelled.
+    twins.pop("map", None)
     assert list(members) == list(twins)
     for name, member in members.items():
-        if name == "__init__" and one is GenerationStream:
-            continue  # clients make streams, callers do not
+        if name == "__init__" and first is GenerationStream:
+            continue  # only clients create streams
         assert isinstance(member, property) is isinstance(twins[name], property), name
         signature = _signature(twins[name])
-        if one is Client:
+        if first is Client:
             signature = re.sub(r", multiplex: [^,]*?(?=[,)])", "", signature)  # which needs an event loop
         assert _signature(member) == signature, name
 
 
-def test_all_methods_of_the_asynchronous_twins_are_coroutines_but_those_that_start_something() -> None:
+def test_asynchronous_methods_are_coroutines_unless_they_only_start_something() -> None:
     plain = {"__init__", "with_options", "__del__", "__iter__", "events", "map", "stream_generate"}
     for owner in (AsyncClient, AsyncGenerationStream):
         for name, member in _public(owner).items():
@@ -131,7 +132,7 @@ def test_all_methods_of_the_asynchronous_twins_are_coroutines_but_those_that_sta
                 assert inspect.iscoroutinefunction(member) is (name not in plain), name
 
 
-def test_generate_and_stream_generate_take_the_same() -> None:
+def test_generate_and_stream_generate_have_the_same_parameters() -> None:
     for client in (Client, AsyncClient):
         generate, stream = inspect.signature(client.generate), inspect.signature(client.stream_generate)
         assert generate.parameters == stream.parameters
@@ -140,11 +141,11 @@ def test_generate_and_stream_generate_take_the_same() -> None:
 def test_results_are_frozen_dataclasses() -> None:
     classes = [getattr(doherty, name) for name in NAMES if dataclasses.is_dataclass(getattr(doherty, name))]
     assert len(classes) == 29
-    for one in classes:
-        assert one.__dataclass_params__.frozen, one
+    for kind in classes:
+        assert kind.__dataclass_params__.frozen, kind
 
 
-def test_a_result_can_be_made_of_the_fields_that_a_test_is_about() -> None:
+def test_a_result_can_be_created_from_the_fields_that_a_test_needs() -> None:
     of_calls = {"FieldViolation", "GenerateOptions", "Message", "RawText", "RetryPolicy", "TLSConfig", "TokenIds"}
     for name in set(NAMES) - of_calls:
         if dataclasses.is_dataclass(getattr(doherty, name)):
@@ -154,7 +155,7 @@ def test_a_result_can_be_made_of_the_fields_that_a_test_is_about() -> None:
     assert doherty.ModelInfo(model="m").limits == doherty.Limits()
 
 
-def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
+def test_the_tree_of_exceptions_is_the_one_in_the_document() -> None:
     drawn = re.findall(r"^\W*(\w+Error)\b", str(_errors.__doc__), re.MULTILINE)
     errors = [getattr(doherty, name) for name in NAMES if name.endswith("Error")]
     assert sorted(drawn) == sorted(error.__name__ for error in errors)
@@ -165,7 +166,7 @@ def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
     assert issubclass(doherty.DeadlineExceededError, TimeoutError)
 
 
-def test_the_command_uses_public_names_only() -> None:
+def test_the_command_uses_only_public_names() -> None:
     folder = Path(str(doherty.__file__)).parent / "cli"
     private = re.compile(r"\bdoherty\._|^from doherty import .*\b_(?!_version__)", re.MULTILINE)
     assert not [path.name for path in folder.rglob("*.py") if private.search(path.read_text(encoding="utf-8"))]

@@ -1,4 +1,4 @@
-"""Clients with several targets, and with names behind which several servers stand."""
+"""Clients with several targets, and with names that stand for several servers."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ def test_a_port_that_does_not_exist_is_refused(target: str) -> None:
         choose_targets([target])
 
 
-def test_every_port_that_exists_is_taken() -> None:
+def test_every_valid_port_is_accepted() -> None:
     targets = ("localhost:65535", "[::1]:1", "ipv6:[fe80::1234]:50051", "unix:/run/doherty:99999")
     assert choose_targets(targets) == targets
 
@@ -28,10 +28,10 @@ def test_every_port_that_exists_is_taken() -> None:
 @contextmanager
 def _two_servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
     with ExitStack() as stack:
-        one, other = (stack.enter_context(start_server("--engine", "synthetic", until="listening")) for _ in range(2))
-        one.wait_for("ready")
+        first, other = (stack.enter_context(start_server("--engine", "synthetic", until="listening")) for _ in range(2))
+        first.wait_for("ready")
         other.wait_for("ready")
-        yield one, other
+        yield first, other
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
 
 
 def _nobody() -> str:
-    """An address where nobody listens."""
+    """Returns an address at which no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
@@ -61,11 +61,11 @@ async def test_streams_are_spread_evenly(kind: Kind, servers: tuple[ServerProces
         for stream in streams:
             await stream.close()
         for server in servers:
-            async with open_twin(kind, server.target) as one:
-                await one.aborts()
+            async with open_twin(kind, server.target) as client:
+                await client.aborts()
 
 
-async def test_a_target_that_is_not_there_is_left_out(
+async def test_a_target_that_cannot_be_reached_is_skipped(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOHERTY_TARGET", f"{_nobody()}, {servers[0].target}")
@@ -78,7 +78,7 @@ async def test_a_target_that_is_not_there_is_left_out(
         await twin("wait_ready")
 
 
-async def test_a_target_that_never_answers_leaves_time_for_another(
+async def test_a_target_that_never_answers_leaves_time_for_another_target(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -88,17 +88,17 @@ async def test_a_target_that_never_answers_leaves_time_for_another(
             await twin("wait_ready", 3)
 
 
-async def test_a_connection_that_does_not_come_about_is_given_up_in_time_for_another_target(
+async def test_a_connection_attempt_ends_in_time_for_another_target(
     servers: tuple[ServerProcess, ServerProcess],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         async with open_twin("Client", [target, servers[0].target], timeout=9) as twin:
-            for _ in range(2):  # they take turns
+            for _ in range(2):  # the targets are used in turn
                 await twin.generate("Hi", max_output_tokens=1)
 
 
-async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
+async def test_a_server_on_this_machine_is_not_called_through_a_proxy(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://{_nobody()}")
@@ -107,7 +107,7 @@ async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
         await twin.generate("Hi", max_output_tokens=1)
 
 
-async def test_none_of_the_targets_is_there(kind: Kind) -> None:
+async def test_a_call_fails_if_no_target_can_be_reached(kind: Kind) -> None:
     async with open_twin(kind, [_nobody(), _nobody()]) as twin:
         with pytest.raises(UnavailableError, match=r"after \d+ attempts in"):
             await twin.generate("Hi", timeout=1)
@@ -115,10 +115,10 @@ async def test_none_of_the_targets_is_there(kind: Kind) -> None:
             await twin("health")
 
 
-async def test_several_servers_behind_one_name_take_turns(
+async def test_several_servers_behind_one_name_are_used_in_turn(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
-    # gRPC resolves a list of addresses as it does a name in DNS.
+    # gRPC treats a list of addresses like a name in DNS.
     async with open_twin(kind, ["ipv4:" + ",".join(server.target for server in servers)]) as twin:
         await twin("wait_ready")
         before = [await _answers(kind, server) for server in servers]
@@ -127,7 +127,7 @@ async def test_several_servers_behind_one_name_take_turns(
 
 
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
-async def test_a_burst_behind_wait_ready_goes_to_all_servers_behind_one_name(
+async def test_a_burst_after_wait_ready_reaches_all_servers_behind_one_name(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
     before = [await _answers(kind, server) for server in servers]
@@ -141,7 +141,7 @@ async def test_a_burst_behind_wait_ready_goes_to_all_servers_behind_one_name(
     assert min(shares) > 0
 
 
-async def test_the_number_of_multiplexed_requests_that_an_rpc_carries(
+async def test_the_number_of_requests_that_share_an_rpc_is_limited(
     servers: tuple[ServerProcess, ServerProcess],
 ) -> None:
     name = "ipv4:" + ",".join(server.target for server in servers)
@@ -166,7 +166,7 @@ async def _both_grew(kind: Kind, servers: tuple[ServerProcess, ServerProcess], b
     return all([await _answers(kind, server) > least for server, least in zip(servers, before, strict=True)])
 
 
-async def test_a_server_behind_a_name_that_does_not_serve_is_left_out(
+async def test_a_server_behind_a_name_that_does_not_serve_is_skipped(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as loading:
@@ -176,7 +176,7 @@ async def test_a_server_behind_a_name_that_does_not_serve_is_left_out(
                 await twin.generate("Hi", max_output_tokens=1)
 
 
-async def test_the_health_of_a_server(kind: Kind, twin: Twin) -> None:
+async def test_the_health_of_a_server_is_reported(kind: Kind, twin: Twin) -> None:
     assert await twin("health") is Health.SERVING
     assert str(await twin("health")) == "SERVING"
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
@@ -199,7 +199,7 @@ async def test_the_health_of_a_server(kind: Kind, twin: Twin) -> None:
         ("unix:/tmp/x", False),
     ],
 )
-def test_what_is_a_name_behind_which_several_servers_may_stand(target: str, several: bool) -> None:  # noqa: FBT001
+def test_which_targets_may_stand_for_several_servers(target: str, several: bool) -> None:  # noqa: FBT001
     assert is_several(target) is several
 
 
@@ -225,13 +225,13 @@ def test_the_target_with_the_fewest_in_flight_is_chosen() -> None:
 
 def test_a_target_that_failed_rests_unless_all_do() -> None:
     targets = Targets(["a", "b"])
-    one = targets.begin()
-    assert targets.failed(one, None) == 0
-    targets.end(one)
+    first = targets.begin()
+    assert targets.failed(first, None) == 0
+    targets.end(first)
     others = {targets.begin().name for _ in range(3)}
-    assert others == {"a", "b"} - {one.name}
+    assert others == {"a", "b"} - {first.name}
     other = targets.begin()
     assert 0 < targets.failed(other, 60) < 1  # until the first one is free again
-    assert targets.begin() is one
+    assert targets.begin() is first
     targets.worked(other)
     assert other.rests_until == 0

@@ -1,4 +1,4 @@
-"""docs/testing.md: its code is run by pytest, as a user would, and it mentions all that there is."""
+"""Runs the code of docs/testing.md in pytest, as a user would, and checks that the page mentions everything."""
 
 import re
 import subprocess

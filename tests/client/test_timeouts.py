@@ -1,4 +1,4 @@
-"""The timeouts of a stream's progress, by both clients."""
+"""The timeouts for the progress of a stream, with both clients."""
 
 import asyncio
 import threading
@@ -18,11 +18,11 @@ from support.serving import Handler, answer, delta, serve
 from support.twins import ENDLESS, Kind, open_twin
 
 MESSAGES = {"first_token_timeout": [], "idle_timeout": [delta("a", 1, start=True), delta("b", 2)]}
-"""What comes before nothing comes any more."""
+"""The messages that arrive before the server falls silent."""
 
 
 class Silence:
-    """A server that falls silent until its caller goes."""
+    """A server that falls silent until its caller leaves."""
 
     def __init__(self, *messages: StreamGenerateResponse) -> None:
         self._messages = messages
@@ -35,7 +35,7 @@ class Silence:
 
 
 @pytest.mark.parametrize("name", list(MESSAGES))
-async def test_a_silent_server_is_left_at_once(kind: Kind, name: str) -> None:
+async def test_a_silent_server_is_left_when_the_timeout_ends(kind: Kind, name: str) -> None:
     silence = Silence(*MESSAGES[name])
     with serve(silence) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -50,7 +50,7 @@ async def test_a_silent_server_is_left_at_once(kind: Kind, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(MESSAGES))
-async def test_a_whole_answer_is_watched_too(kind: Kind, name: str) -> None:
+async def test_a_unary_call_has_the_timeouts_too(kind: Kind, name: str) -> None:
     silence = Silence(*MESSAGES[name])
     with serve(silence) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -59,7 +59,7 @@ async def test_a_whole_answer_is_watched_too(kind: Kind, name: str) -> None:
             assert await asyncio.to_thread(silence.gone.wait, 10)
 
 
-async def test_one_timeout_is_not_the_other(kind: Kind) -> None:
+async def test_the_two_timeouts_are_independent(kind: Kind) -> None:
     def slow(pauses: tuple[float, float]) -> Handler:
         def handler(_: GenerateRequest, __: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
             for pause, message in zip(pauses, answer(), strict=True):
@@ -74,7 +74,7 @@ async def test_one_timeout_is_not_the_other(kind: Kind) -> None:
                 assert (await twin.stream("Hi", **limits).result()).text == "fine"
 
 
-async def test_the_second_one_may_be_shorter_than_the_first(kind: Kind) -> None:
+async def test_the_idle_timeout_may_be_shorter_than_the_first_one(kind: Kind) -> None:
     silence = Silence(*MESSAGES["idle_timeout"])
     with serve(silence) as serving:
         async with open_twin(kind, serving.target) as twin:
@@ -114,7 +114,7 @@ async def test_a_stream_has_one_timer_for_all_its_tokens(end: str, synthetic_ser
         assert timer.cancelled()
 
 
-async def test_a_slow_reader_does_not_run_out_of_time(kind: Kind) -> None:
+async def test_a_slow_reader_does_not_exceed_the_timeouts(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         async with open_twin(kind, serving.target) as twin:
             stream = twin.stream("Hi", first_token_timeout=1, idle_timeout=1)
@@ -124,7 +124,7 @@ async def test_a_slow_reader_does_not_run_out_of_time(kind: Kind) -> None:
             assert (await stream.result()).text == "fine"
 
 
-async def test_they_run_while_a_stream_looks_for_a_server(kind: Kind) -> None:
+async def test_the_timeouts_run_while_a_stream_searches_for_a_server(kind: Kind) -> None:
     async with open_twin(kind, "127.0.0.1:1") as twin:
         with pytest.raises(TimeoutError, match="first_token_timeout"):
             await twin.stream("Hi", first_token_timeout=0.001).result()
@@ -132,7 +132,7 @@ async def test_they_run_while_a_stream_looks_for_a_server(kind: Kind) -> None:
 
 @pytest.mark.parametrize("name", list(MESSAGES))
 @pytest.mark.parametrize(("wrong", "error"), [("1", TypeError), (-1, ValueError)])
-async def test_a_timeout_that_is_none_is_refused(kind: Kind, name: str, wrong: Any, error: type[Exception]) -> None:
+async def test_an_invalid_timeout_is_refused(kind: Kind, name: str, wrong: Any, error: type[Exception]) -> None:
     async with open_twin(kind, "127.0.0.1:1") as twin:
         with pytest.raises(error, match=f"{name}="):
             twin.stream("Hi", **{name: wrong})

@@ -1,4 +1,4 @@
-"""What is wrong with the encryption of a connection, told by both clients at once."""
+"""Mistakes in the encryption of a connection are reported by both clients at their first attempt."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def encrypted(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[str]:
-    """The target of a server with a certificate."""
+    """Returns the target of a server with a certificate."""
     leaf: trustme.LeafCert = request.param(authority)
     pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
     with serve(lambda _, __: iter(answer()), credentials=grpc.ssl_server_credentials([pair])) as serving:
@@ -46,26 +46,26 @@ def _of_another_name(authority: trustme.CA) -> trustme.LeafCert:
 
 
 async def _mistake(twin: Twin) -> tuple[str | None, str]:
-    """The reason and the message of what every call fails with, at its first attempt."""
-    told: set[tuple[str | None, str]] = set()
+    """Returns the reason and the message with which every call fails at its first attempt."""
+    reports: set[tuple[str | None, str]] = set()
     for call in (twin.generate("Hi"), twin.stream("Hi").result(), twin("model"), twin("health"), twin("wait_ready")):
         with pytest.raises(UnavailableError) as raised:
             await call
-        told.add((raised.value.reason, raised.value.message))
-    [one] = told
-    assert "attempts" not in one[1]
-    return one
+        reports.add((raised.value.reason, raised.value.message))
+    [report] = reports
+    assert "attempts" not in report[1]
+    return report
 
 
 @pytest.mark.parametrize("encrypted", [_good], indirect=True)
-async def test_plaintext_to_a_server_that_speaks_tls(kind: Kind, encrypted: str) -> None:
+async def test_plaintext_to_a_server_with_tls_is_reported(kind: Kind, encrypted: str) -> None:
     async with open_twin(kind, encrypted) as twin:
         reason, message = await _mistake(twin)
     assert reason == "TLS_REQUIRED"
     assert message.startswith(f"{encrypted} speaks TLS, and this client does not: connect with tls=True")
 
 
-async def test_tls_to_a_server_that_speaks_plaintext(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_tls_to_a_server_without_tls_is_reported(kind: Kind, synthetic_server: ServerProcess) -> None:
     async with open_twin(kind, synthetic_server.target, tls=True) as twin:
         reason, message = await _mistake(twin)
     assert reason == "TLS_NOT_SPOKEN"
@@ -73,7 +73,7 @@ async def test_tls_to_a_server_that_speaks_plaintext(kind: Kind, synthetic_serve
 
 
 @pytest.mark.parametrize(
-    ("encrypted", "told"),
+    ("encrypted", "expected"),
     [
         (_expired, "has expired"),
         (_of_the_future, "is not valid yet"),
@@ -82,15 +82,19 @@ async def test_tls_to_a_server_that_speaks_plaintext(kind: Kind, synthetic_serve
     ],
     indirect=["encrypted"],
 )
-async def test_a_certificate_that_is_no_good(kind: Kind, encrypted: str, authority: trustme.CA, told: str) -> None:
+async def test_an_invalid_certificate_is_reported(
+    kind: Kind, encrypted: str, authority: trustme.CA, expected: str
+) -> None:
     async with open_twin(kind, encrypted, tls=TLSConfig(ca=authority.cert_pem.bytes())) as twin:
         reason, message = await _mistake(twin)
     assert reason == "CERTIFICATE_NOT_TRUSTED"
-    assert message.startswith(f"the certificate of {encrypted} {told}")
+    assert message.startswith(f"the certificate of {encrypted} {expected}")
 
 
 @pytest.mark.parametrize("encrypted", [_expired], indirect=True)
-async def test_a_mistake_at_one_server_leaves_the_others(kind: Kind, encrypted: str, authority: trustme.CA) -> None:
+async def test_a_mistake_at_one_server_does_not_affect_others(
+    kind: Kind, encrypted: str, authority: trustme.CA
+) -> None:
     leaf = _good(authority)
     pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
     tls = TLSConfig(ca=authority.cert_pem.bytes())
@@ -101,7 +105,7 @@ async def test_a_mistake_at_one_server_leaves_the_others(kind: Kind, encrypted: 
                 assert str(await twin.generate("Hi")) == "fine"
 
 
-async def test_a_server_that_requires_a_certificate(kind: Kind, authority: trustme.CA) -> None:
+async def test_a_missing_client_certificate_is_reported(kind: Kind, authority: trustme.CA) -> None:
     leaf = _good(authority)
     pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
     roots = authority.cert_pem.bytes()

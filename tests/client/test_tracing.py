@@ -1,4 +1,4 @@
-"""Spans in a program that uses OpenTelemetry, from both clients."""
+"""Spans of both clients in a program that uses OpenTelemetry."""
 
 import subprocess
 import sys
@@ -30,15 +30,15 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
     return exporter.get_finished_spans
 
 
-async def test_a_span_tells_of_an_answer_but_not_what_it_says(kind: Kind, spans: Spans) -> None:
+async def test_a_span_describes_an_answer_without_its_text(kind: Kind, spans: Spans) -> None:
     with serve(lambda _, __: iter(answer('"secret answer"'))) as serving:
         async with open_twin(kind, serving.target) as twin:
             options = GenerateOptions(model="m", top_k=3)
             await twin.generate("secret question", temperature=0.5, max_output_tokens=9, seed=1, options=options)
             await twin.stream(RawText("secret question"), schema={}).result()
-    one, streamed = spans()
-    assert (one.name, streamed.name) == ("chat m", "text_completion")
-    assert one.attributes is not None
+    whole, streamed = spans()
+    assert (whole.name, streamed.name) == ("chat m", "text_completion")
+    assert whole.attributes is not None
     assert streamed.attributes is not None
     expected = {
         "gen_ai.operation.name": "chat",
@@ -53,10 +53,10 @@ async def test_a_span_tells_of_an_answer_but_not_what_it_says(kind: Kind, spans:
         "server.address": "127.0.0.1",
         "server.port": int(serving.target.rpartition(":")[2]),
     }
-    assert {name: one.attributes.get(name) for name in expected} == expected
+    assert {name: whole.attributes.get(name) for name in expected} == expected
     assert (streamed.attributes["gen_ai.output.type"], streamed.attributes["gen_ai.request.stream"]) == ("json", True)
     assert "gen_ai.response.time_to_first_chunk" in streamed.attributes
-    for span, metadata in zip((one, streamed), serving.metadata, strict=True):
+    for span, metadata in zip((whole, streamed), serving.metadata, strict=True):
         assert span.kind is SpanKind.CLIENT
         assert span.context is not None
         assert f"{span.context.trace_id:032x}" in str(metadata["traceparent"])
@@ -81,7 +81,7 @@ async def test_a_span_covers_all_attempts(kind: Kind, spans: Spans) -> None:
     assert serving.metadata[0]["traceparent"] == serving.metadata[1]["traceparent"]
 
 
-async def test_a_span_tells_of_what_went_wrong(kind: Kind, spans: Spans) -> None:
+async def test_a_span_describes_an_error(kind: Kind, spans: Spans) -> None:
     def handler(_: object, context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
 
@@ -96,7 +96,7 @@ async def test_a_span_tells_of_what_went_wrong(kind: Kind, spans: Spans) -> None
         assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "UNAVAILABLE")
 
 
-async def test_a_span_of_a_failed_call_leads_to_the_log_of_the_server(
+async def test_a_span_of_a_failed_call_has_the_request_id_of_the_servers_log(
     kind: Kind, spans: Spans, synthetic_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "doherty")
@@ -107,15 +107,15 @@ async def test_a_span_of_a_failed_call_leads_to_the_log_of_the_server(
             span = spans()[-1]
             assert span.attributes is not None
             assert span.context is not None
-            told = synthetic_server.wait_for("request", request_id=raised.value.request_id)
+            logged = synthetic_server.wait_for("request", request_id=raised.value.request_id)
             assert (span.attributes["rpc.response.status_code"], span.attributes["doherty.attempts"]) == (
-                told["code"],
+                logged["code"],
                 1,
             )
-            assert span.attributes["doherty.request_id"] == told["request_id"]
-            assert span.attributes["doherty.reason"] == told["reason"]
+            assert span.attributes["doherty.request_id"] == logged["request_id"]
+            assert span.attributes["doherty.reason"] == logged["reason"]
             line = vars(caplog.records[-1])
-            assert line["trace_id"] == f"{span.context.trace_id:032x}" == told.get("trace_id", line["trace_id"])
+            assert line["trace_id"] == f"{span.context.trace_id:032x}" == logged.get("trace_id", line["trace_id"])
             assert line["span_id"] == f"{span.context.span_id:016x}"
 
 
@@ -130,7 +130,7 @@ async def test_a_stream_that_is_closed_ends_its_span(kind: Kind, spans: Spans) -
     assert span.attributes["error.type"] == "StreamError"
 
 
-async def test_an_error_that_is_not_of_grpc_ends_the_span(
+async def test_an_error_that_does_not_come_from_grpc_ends_the_span(
     kind: Kind, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -162,7 +162,7 @@ async def test_baggage_reaches_the_server_with_either_client(kind: Kind, spans: 
     assert len(spans()) == 2
 
 
-def test_a_program_that_does_not_use_it_does_not_load_it() -> None:
+def test_a_program_without_opentelemetry_does_not_load_it() -> None:
     program = (
         "from doherty import Client, UnavailableError; import sys\n"
         "try: Client('127.0.0.1:1', retry=None).generate('Hi')\n"

@@ -1,4 +1,4 @@
-"""Waiting for a server, by both clients."""
+"""Waiting until a server is ready, with both clients."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ async def test_a_server_that_starts_later_is_found(kind: Kind) -> None:
             await twin("model")
 
 
-async def test_a_server_without_a_health_service_is_ready_when_it_tells_its_model(kind: Kind) -> None:
+async def test_a_server_without_a_health_service_is_ready_when_it_describes_its_model(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         async with open_twin(kind, serving.target, timeout=20) as twin:
             await twin("wait_ready")
@@ -47,7 +47,7 @@ async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) ->
     with socket.socket() as taken, socket.socket() as other:
         taken.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
-        nobody, target = (f"127.0.0.1:{one.getsockname()[1]}" for one in (taken, other))
+        nobody, target = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in (taken, other))
     async with open_twin(kind, [nobody, target], retry=None) as twin:
         waiting = asyncio.create_task(twin("wait_ready", None))
         with start_server("--engine", "synthetic", "--listen", target):
@@ -55,14 +55,14 @@ async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) ->
             await twin("model")
 
 
-async def test_a_server_that_stays_unready_is_told(kind: Kind) -> None:
+async def test_a_server_that_does_not_become_ready_raises_an_error(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
         async with open_twin(kind, server.target) as twin:
             with pytest.raises(DeadlineExceededError, match=r"within 1 s \(the timeout of the call\): last seen NOT"):
                 await twin("wait_ready", 1)
 
 
-async def test_no_server_is_told(kind: Kind) -> None:
+async def test_an_unreachable_server_raises_an_error(kind: Kind) -> None:
     async with open_twin(kind, "127.0.0.1:1", timeout=0.5) as twin:
         with pytest.raises(TimeoutError, match=r"within 0\.5 s \(the timeout of the client\): last seen no connection"):
             await twin("wait_ready")

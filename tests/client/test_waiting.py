@@ -1,4 +1,4 @@
-"""Calls that wait for a server, by both clients, and those that do not."""
+"""Calls that wait for a server, and calls that do not, with both clients."""
 
 import asyncio
 import socket
@@ -26,25 +26,23 @@ def _free_target() -> str:
 
 
 async def _is_refused(caplog: pytest.LogCaptureFixture, times: int) -> None:
-    while caplog.text.count("Connection refused") < times:  # noqa: ASYNC110 - a log has no event
+    while caplog.text.count("Connection refused") < times:  # noqa: ASYNC110 - logging has no event
         await asyncio.sleep(0.01)
 
 
-async def test_a_server_that_is_started_later_gets_the_calls_that_wait(
-    kind: Kind, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_waiting_calls_reach_a_server_that_starts_later(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "doherty")
     target = _free_target()
     async with open_twin(kind, target) as twin:
         calls = [asyncio.create_task(call) for call in (twin.generate("Hi"), twin.stream("Hi").result())]
-        await _is_refused(caplog, 12)  # more often than max_attempts of both
-        # It starts as slowly as one that loads a model: it refuses calls with WARMING_UP.
+        await _is_refused(caplog, 12)  # more often than max_attempts of both clients
+        # The server starts as slowly as one that loads a model: it refuses calls with WARMING_UP.
         with start_server(*LISTENING, "-o", "load_seconds=1", "--listen", target, until="listening"):
             whole, streamed = await asyncio.gather(*calls)
     assert whole.text == streamed.text
 
 
-async def test_how_long_a_call_waits_is_its_timeout(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_waits_as_long_as_its_timeout(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "doherty")
     async with open_twin(kind, _free_target()) as twin:
         with pytest.raises(UnavailableError, match=r"was not reached: .*Connection refused.*attempts"):
@@ -53,21 +51,21 @@ async def test_how_long_a_call_waits_is_its_timeout(kind: Kind, caplog: pytest.L
 
 
 @pytest.mark.parametrize("retry", [RetryPolicy(wait_for_ready=False), RetryPolicy(max_attempts=1), None])
-async def test_waiting_can_be_off(kind: Kind, retry: RetryPolicy | None) -> None:
+async def test_waiting_can_be_turned_off(kind: Kind, retry: RetryPolicy | None) -> None:
     async with open_twin(kind, _free_target(), timeout=None, retry=retry) as twin:
         with pytest.raises(UnavailableError) as raised:
             await twin.generate("Hi")
     assert ("after 4 attempts" in raised.value.message) is (retry == RetryPolicy(wait_for_ready=False))
 
 
-async def test_a_name_that_does_not_exist_is_not_waited_for(kind: Kind) -> None:
+async def test_calls_do_not_wait_for_a_name_that_does_not_exist(kind: Kind) -> None:
     async with open_twin(kind, "does-not-exist.invalid:50051", timeout=None) as twin:
         with pytest.raises(UnavailableError, match="check the name") as raised:
             await twin.generate("Hi")
     assert raised.value.reason == "UNKNOWN_NAME"
 
 
-async def test_another_server_is_tried_at_once(
+async def test_another_server_is_tried_without_a_pause(
     kind: Kind, synthetic_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "doherty")
@@ -86,7 +84,7 @@ def test_a_call_without_a_timeout_waits_a_minute(monkeypatch: pytest.MonkeyPatch
     now = time.monotonic()
     for count in range(1, 60):
         attempts.count = count
-        monkeypatch.setattr("doherty._core._retry.monotonic", lambda: now + count)  # noqa: B023 - called in this turn
+        monkeypatch.setattr("doherty._core._retry.monotonic", lambda: now + count)  # noqa: B023 - called in the same iteration
         pause = attempts.pause(UNREACHED, begun=False, free_in=0.2)
         assert pause is not None
         assert pause <= 2
@@ -95,7 +93,7 @@ def test_a_call_without_a_timeout_waits_a_minute(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("left", "reached"), [(0.5, False), (5.0, True)])
-def test_a_last_attempt_that_has_no_time_says_nothing(
+def test_a_last_attempt_without_enough_time_does_not_replace_the_error(
     left: float, *, reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = CallAttempts(RetryPolicy(), Budget(0), 10.0, resume=False)
@@ -124,11 +122,11 @@ def test_a_last_attempt_that_has_no_time_says_nothing(
         ("GOAWAY received", None),
     ],
 )
-def test_only_what_reached_no_server_is_waited_for(text: str, obstacle: Obstacle | None) -> None:
+def test_calls_wait_only_if_they_reached_no_server(text: str, obstacle: Obstacle | None) -> None:
     assert find_obstacle(Status(grpc.StatusCode.UNAVAILABLE, text), encrypted=False) is obstacle
 
 
 @pytest.mark.parametrize(("reason", "waits"), [("WARMING_UP", True), ("ENGINE_FAILED", False), (None, False)])
-def test_a_server_that_took_the_call_is_not_waited_for(reason: str | None, *, waits: bool) -> None:
+def test_calls_do_not_wait_for_a_server_that_accepted_them(reason: str | None, *, waits: bool) -> None:
     status = Status(grpc.StatusCode.UNAVAILABLE, "later", answered=True, reason=reason)
     assert (find_obstacle(status, encrypted=False) is Obstacle.NOT_READY) is waits

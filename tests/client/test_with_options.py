@@ -1,4 +1,4 @@
-"""Clients with other options on the same connections, by both clients."""
+"""Clients with other options that share connections, with both clients."""
 
 import asyncio
 import gc
@@ -26,21 +26,21 @@ def _names(serving: Serving, name: str) -> list[str | bytes | None]:
     return [metadata.get(name) for metadata in serving.metadata]
 
 
-async def test_what_is_left_out_stays_as_it_is(kind: Kind) -> None:
+async def test_options_that_are_not_given_stay_unchanged(kind: Kind) -> None:
     with serve(lambda _, __: iter(answer())) as serving:
         async with open_twin(kind, serving.target, metadata={"a": "1", "b": "1"}, api_key="one") as twin:
             other = Twin(twin.client.with_options(metadata={"b": "2"}))
             third = Twin(other.client.with_options(api_key="two"))
             assert type(other.client) is type(twin.client)
-            for one in (twin, other, third, twin):
-                await one.generate("Hi")
-                await one.stream("Hi").result()
+            for client in (twin, other, third, twin):
+                await client.generate("Hi")
+                await client.stream("Hi").result()
     assert _names(serving, "a") == ["1"] * 8
     assert _names(serving, "b") == ["1", "1", "2", "2", "2", "2", "1", "1"]
     assert _names(serving, "authorization") == [*["Bearer one"] * 4, "Bearer two", "Bearer two", *["Bearer one"] * 2]
 
 
-async def test_the_connections_are_the_same(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_the_connections_are_shared(kind: Kind, synthetic_server: ServerProcess) -> None:
     async with open_twin(kind, synthetic_server.target) as twin:
         await twin.generate("Hi", request_id="of-the-first", max_output_tokens=1)
         other = Twin(twin.client.with_options(timeout=30))
@@ -55,7 +55,7 @@ def _refuse(_: object, context: grpc.ServicerContext) -> Any:
     context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
 
 
-async def test_retries(kind: Kind) -> None:
+async def test_the_retry_policy_can_differ(kind: Kind) -> None:
     quick = RetryPolicy(initial_backoff=0, max_attempts=2)
     with serve(_refuse) as serving:
         async with open_twin(kind, serving.target, retry=quick) as twin:
@@ -78,7 +78,7 @@ async def test_retries(kind: Kind) -> None:
                 await twin.stream("Hi", max_retries=0).result()
 
 
-async def test_another_timeout(twin: Twin) -> None:
+async def test_the_timeout_can_differ(twin: Twin) -> None:
     with pytest.raises(DeadlineExceededError):
         await Twin(twin.client.with_options(timeout=0.1)).generate("Hi", **ENDLESS)
     assert (
@@ -86,15 +86,15 @@ async def test_another_timeout(twin: Twin) -> None:
     ).usage.output_tokens == 1
 
 
-async def test_a_budget_is_shared_unless_it_is_another(kind: Kind) -> None:
+async def test_the_retry_budget_is_shared_unless_it_differs(kind: Kind) -> None:
     quick = RetryPolicy(initial_backoff=0, max_attempts=9, budget=3)
     with serve(_refuse) as serving:
         async with open_twin(kind, serving.target, retry=quick) as twin:
             other = Twin(twin.client.with_options(max_retries=2))
             own = Twin(twin.client.with_options(retry=RetryPolicy(initial_backoff=0, max_attempts=9, budget=1)))
-            for one in (other, twin, own):
+            for client in (other, twin, own):
                 with pytest.raises(UnavailableError):
-                    await one.generate("Hi")
+                    await client.generate("Hi")
     assert len(serving.requests) == (1 + 2) + (1 + 1) + (1 + 1)
 
 
@@ -116,13 +116,13 @@ def test_options_that_cannot_be_used(client: Any, wrong: dict[str, Any], error: 
         client.with_options(**wrong)
 
 
-async def test_a_call_takes_not_given_for_the_timeout_of_its_client(twin: Twin) -> None:
+async def test_a_call_uses_the_timeout_of_its_client_if_none_is_given(twin: Twin) -> None:
     assert repr(NOT_GIVEN) == "NOT_GIVEN"
     client = twin.client.with_options(timeout=NOT_GIVEN, retry=NOT_GIVEN, api_key=NOT_GIVEN)
     assert (await Twin(client).generate("Hi", timeout=NOT_GIVEN, max_output_tokens=1)).usage.output_tokens == 1
 
 
-async def test_closing_the_other_one_ends_nothing_but_itself(twin: Twin) -> None:
+async def test_closing_the_other_client_does_not_affect_the_owner(twin: Twin) -> None:
     other = Twin(twin.client.with_options(metadata={"x-other": "1"}))
     running = other.stream("Hi", max_output_tokens=40)
     await running.next()
@@ -153,7 +153,7 @@ async def test_closing_the_owner_ends_the_calls_of_both(kind: Kind, synthetic_se
             await other.generate("Hi")
 
 
-async def test_the_owner_may_be_dropped(kind: Kind, synthetic_server: ServerProcess) -> None:
+async def test_the_owner_may_be_garbage_collected(kind: Kind, synthetic_server: ServerProcess) -> None:
     def make() -> Client | AsyncClient:
         if kind == "Client":
             return Client(synthetic_server.target).with_options(timeout=30)
@@ -166,11 +166,11 @@ async def test_the_owner_may_be_dropped(kind: Kind, synthetic_server: ServerProc
     await twin("close")
 
 
-async def test_one_client_shares_an_rpc_and_the_other_does_not(synthetic_server: ServerProcess) -> None:
+async def test_clients_with_the_same_connections_may_differ_in_sharing_rpcs(synthetic_server: ServerProcess) -> None:
     async with AsyncClient(synthetic_server.target) as client:
         together = client.with_options(multiplex=True)
-        for one, request_id in ((client, "not-shared"), (together, "shared"), (client, "not-shared-either")):
-            await one.generate("Hi", max_output_tokens=1, request_id=request_id)
+        for caller, request_id in ((client, "not-shared"), (together, "shared"), (client, "not-shared-either")):
+            await caller.generate("Hi", max_output_tokens=1, request_id=request_id)
         with pytest.raises(ValueError, match="multiplex="):
             client.with_options(multiplex=-1)
     rpcs = {
@@ -181,7 +181,7 @@ async def test_one_client_shares_an_rpc_and_the_other_does_not(synthetic_server:
     assert rpcs["shared"] != "Generate"
 
 
-async def test_a_dropped_client_leaves_no_rpc(synthetic_server: ServerProcess) -> None:
+async def test_no_rpc_remains_of_a_garbage_collected_client(synthetic_server: ServerProcess) -> None:
     async with AsyncClient(synthetic_server.target, multiplex=True) as client:
         await client.generate("Hi", max_output_tokens=1)
         before = asyncio.all_tasks()

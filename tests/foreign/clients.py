@@ -15,30 +15,30 @@ from google.rpc import status_pb2
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 HERE = Path(__file__).parent
-# Where the proto files lie: ours, and those that googleapis-common-protos brings.
+# The folders of the proto files: ours, and those of googleapis-common-protos.
 INCLUDES = [str(HERE.parents[1] / "proto"), str(Path(status_pb2.__file__).parents[2])]
 
 Json = dict[str, Any]
 
 
 class ForeignClient(Protocol):
-    """What each of them can do. A method is named in full: "doherty.v1.GenerationService/Generate"."""
+    """The functions of each client. The full name of a method is "doherty.v1.GenerationService/Generate"."""
 
     def services(self, target: str) -> set[str]:
-        """The services that the server lists."""
+        """Returns the services that the server lists."""
         ...
 
     def methods(self, target: str, service: str) -> set[str]:
-        """The names of the methods of a service, as the server describes it."""
+        """Returns the names of the methods of a service, as described by the server."""
         ...
 
     def call(self, target: str, method: str, request: Json) -> list[Json]:
-        """The messages that come back, as JSON; raises where the status is not OK."""
+        """Returns the received messages as JSON. Raises an error if the status is not OK."""
         ...
 
 
 class Grpcurl:
-    """The command-line client that people have, in version 1.8.6: it asks for reflection v1alpha."""
+    """The common command-line client in version 1.8.6, which uses reflection v1alpha."""
 
     def services(self, target: str) -> set[str]:
         return set(self.run(target, "list").split())
@@ -51,12 +51,12 @@ class Grpcurl:
 
     @staticmethod
     def run(*arguments: str) -> str:
-        """What grpcurl prints."""
+        """Runs grpcurl, and returns its output."""
         return output(SCRIPTS / "grpcurl", "-plaintext", *arguments)
 
 
 class BufCurl:
-    """Buf's client, on the Go library connect: it asks for reflection v1."""
+    """Buf's client, which is based on the Go library connect, and uses reflection v1."""
 
     def services(self, target: str) -> set[str]:
         return set(self.run("--list-services", f"http://{target}").split())
@@ -70,13 +70,13 @@ class BufCurl:
 
     @staticmethod
     def run(*arguments: str) -> str:
-        """What `buf curl` prints."""
+        """Runs `buf curl`, and returns its output."""
         connection = ("--protocol", "grpc", "--http2-prior-knowledge", "--reflect-protocol", "grpc-v1")
         return output(SCRIPTS / "buf", "curl", *connection, *arguments)
 
 
 class Node:
-    """grpc-js, a gRPC implementation of its own, through node/client.mjs."""
+    """grpc-js, an independent implementation of gRPC, called by node/client.mjs."""
 
     def services(self, target: str) -> set[str]:
         [answer] = self.reflect(target, {"list_services": ""})["messages"]
@@ -86,7 +86,12 @@ class Node:
         described = self.reflect(target, {"file_containing_symbol": service})["services"]
         package, _, name = service.rpartition(".")
         assert package
-        return {method["name"] for found in described if found["name"] == name for method in found["method"]}
+        return {
+            method["name"]
+            for described_service in described
+            if described_service["name"] == name
+            for method in described_service["method"]
+        }
 
     def call(self, target: str, method: str, request: Json) -> list[Json]:
         result = self.exchange(target, method, request)
@@ -95,7 +100,7 @@ class Node:
         return messages
 
     def reflect(self, target: str, request: Json) -> Json:
-        """What comes back from the reflection service."""
+        """Returns the replies of the reflection service."""
         return self.exchange(target, "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", request)
 
     @staticmethod
@@ -108,14 +113,14 @@ class Node:
 
 
 def output(*command: str | Path) -> str:
-    """What a program prints; raises with what it complained of where it fails."""
+    """Runs a program, and returns its output. If it fails, the error contains its messages."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def documents(text: str) -> Iterator[Json]:
-    """The JSON objects that stand one behind the other in `text`."""
+    """Returns the JSON objects that follow one another in `text`."""
     decoder = json.JSONDecoder(object_pairs_hook=named_as_in_the_contract)
     while text := text.lstrip():
         document, end = decoder.raw_decode(text)
@@ -124,5 +129,5 @@ def documents(text: str) -> Iterator[Json]:
 
 
 def named_as_in_the_contract(pairs: list[tuple[str, Any]]) -> Json:
-    """An object whose keys are in lower_snake_case."""
+    """Returns an object whose keys are in lower_snake_case."""
     return {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): value for name, value in pairs}

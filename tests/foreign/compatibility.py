@@ -27,7 +27,7 @@ MODULES = (answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, r
 
 
 def sample(field: FieldDescriptor) -> Any:
-    """A value of a scalar field that is not its default."""
+    """Returns a value of a scalar field that is not its default."""
     if field.type == FieldDescriptor.TYPE_BYTES:
         return b"\xff\x00"
     if field.enum_type is not None:
@@ -41,7 +41,7 @@ def sample(field: FieldDescriptor) -> Any:
 
 
 def fill(message: Message, field: FieldDescriptor) -> None:
-    """Gives one field of a message a value, and what lies below it too."""
+    """Sets a field of a message, including all fields below it."""
     value: Any = getattr(message, field.name)
     if hasattr(value, "append") and field.message_type is None:
         value.append(sample(field))
@@ -52,14 +52,14 @@ def fill(message: Message, field: FieldDescriptor) -> None:
     part = value.add() if hasattr(value, "append") else value
     part.SetInParent()
     if isinstance(part, AnyMessage):
-        part.Pack(Duration(seconds=1))  # JSON tells what is in it, and so must know its kind
+        part.Pack(Duration(seconds=1))  # the JSON form needs the type of the contents, so it must be known
         return
     for inner in part.DESCRIPTOR.fields:
         fill(part, inner)
 
 
 def filled(descriptor: Descriptor) -> Iterator[Message]:
-    """A message with nothing set, one for each field set alone, and one with all of them set."""
+    """Returns an empty message, one message for each field with only this field set, and one with all fields set."""
     kind = message_factory.GetMessageClass(descriptor)
     yield kind()
     whole = kind()
@@ -82,7 +82,7 @@ def round_trip() -> None:
 
 
 def answer(target: str) -> str:
-    """Has the same question answered in one piece and in parts, and a wrong one refused."""
+    """Gets the same answer from a unary call and from a stream, and an error for an invalid request."""
     with Client(target) as client:
         client.wait_ready()
         whole = client.generate("What atoms are in water?", max_output_tokens=16)
@@ -100,7 +100,7 @@ def answer(target: str) -> str:
 
 
 async def answer_asynchronously(target: str) -> str:
-    """Leaves one stream early, and has a whole answer beside it."""
+    """Leaves a stream early while a unary call runs."""
     async with AsyncClient(target) as client:
         async with client.stream_generate("Not all of it.") as stream:
             await anext(stream)
@@ -109,7 +109,7 @@ async def answer_asynchronously(target: str) -> str:
 
 
 def test_against_a_fake() -> None:
-    """Has the server for tests refuse a request, lose a stream and go on."""
+    """Uses the fake server: a refused request, a lost stream, and its continuation."""
     with FakeServer("Both.") as server, Client(server.target) as client:
         server.reply(OverloadedError("full", retry_after=0.01), "One.", Reply("An", cut_off=True), "An other.")
         assert client.generate("Hello").text == "One."

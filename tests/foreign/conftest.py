@@ -1,4 +1,4 @@
-"""The wheel, built once."""
+"""Builds the wheel once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What somebody without our SDK sees: every call, from three clients in other languages, on the real model."""
+"""All calls, made by three clients in other languages, without our SDK, with the real model."""
 
 import grpc
 import pytest
@@ -12,13 +12,13 @@ GENERATION = "doherty.v1.GenerationService"
 LATENCY = "doherty.v1.LatencyService"
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 PROMPT: Json = {"prompt": "Name three colors.", "sampling": {"temperature": 0}, "stopping": {"max_output_tokens": 40}}
-# Far more than what is generated before a test is done with it.
+# Far more than is generated before a test ends.
 ENDLESS: Json = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
 
 
 @pytest.fixture(params=[Grpcurl(), BufCurl(), Node()], ids=["grpcurl", "buf", "node"])
 def client(request: pytest.FixtureRequest) -> ForeignClient:
-    """Each of the three in turn."""
+    """Each of the three clients in turn."""
     client: ForeignClient = request.param
     return client
 
@@ -30,20 +30,20 @@ def target(model_server: ServerProcess) -> str:
 
 
 def assert_complete(summary: Json) -> None:
-    """Asserts that a summary holds what every summary holds."""
+    """Checks that a summary contains everything that every summary contains."""
     assert summary["finish_reason"] in {"FINISH_REASON_STOP", "FINISH_REASON_LENGTH"}
     assert summary["usage"]["output_tokens"] > 0
     assert summary["usage"]["prompt_tokens"] > 0
     assert {"time_to_first_token", "time_to_last_token", "total"} <= set(summary["timings"])
 
 
-def test_lists_the_services(client: ForeignClient, target: str) -> None:
+def test_the_services_are_listed(client: ForeignClient, target: str) -> None:
     assert {GENERATION, LATENCY, "grpc.health.v1.Health"} <= client.services(target)
 
 
-def test_describes_the_methods(client: ForeignClient, target: str) -> None:
-    asked = {"Generate", "StreamGenerate", "MultiplexGenerate", "CountTokens", "GetModel"}
-    assert client.methods(target, GENERATION) == asked
+def test_the_methods_are_described(client: ForeignClient, target: str) -> None:
+    methods = {"Generate", "StreamGenerate", "MultiplexGenerate", "CountTokens", "GetModel"}
+    assert client.methods(target, GENERATION) == methods
     assert client.methods(target, LATENCY) == {"GetLatency"}
 
 
@@ -53,10 +53,14 @@ def test_grpcurl_describes_a_message(target: str) -> None:
     assert "repeated .doherty.v1.Message messages = 4;" in described
 
 
-def test_many_requests_on_one_rpc(client: ForeignClient, target: str) -> None:
-    asked = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
+def test_many_requests_share_an_rpc(client: ForeignClient, target: str) -> None:
+    fields = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
     wrong = {"prompt": "a", "raw_text": "b"}
-    starts = [{"id": 1, "request": asked}, {"id": 2, "request": asked, "whole": True}, {"id": 3, "request": wrong}]
+    starts = [
+        {"id": 1, "request": fields},
+        {"id": 2, "request": fields, "whole": True},
+        {"id": 3, "request": wrong},
+    ]
     messages = client.call(target, f"{GENERATION}/MultiplexGenerate", {"starts": starts})
     parts: dict[str, list[Json]] = {"1": [], "2": [], "3": []}
     for message in messages:
@@ -70,14 +74,14 @@ def test_many_requests_on_one_rpc(client: ForeignClient, target: str) -> None:
     assert failed["status"]["code"] == INVALID_ARGUMENT
 
 
-def test_generate_takes_the_shortest_request(client: ForeignClient, target: str) -> None:
+def test_generate_accepts_the_shortest_request(client: ForeignClient, target: str) -> None:
     [answer] = client.call(target, f"{GENERATION}/Generate", {"prompt": "Name three colors."})
     assert answer["text"].strip()
     assert answer["start"]["request_id"]
     assert_complete(answer["summary"])
 
 
-def test_generate_takes_messages(client: ForeignClient, target: str) -> None:
+def test_generate_accepts_messages(client: ForeignClient, target: str) -> None:
     request = {**PROMPT, "messages": [{"role": "ROLE_USER", "content": PROMPT["prompt"]}]}
     del request["prompt"]
     [answer] = client.call(target, f"{GENERATION}/Generate", request)
@@ -100,7 +104,7 @@ def test_health_is_serving(client: ForeignClient, target: str) -> None:
     assert client.call(target, "grpc.health.v1.Health/Check", {"service": GENERATION}) == [{"status": "SERVING"}]
 
 
-def test_latency_tells_of_the_answers(client: ForeignClient, target: str) -> None:
+def test_latency_reports_the_answers(client: ForeignClient, target: str) -> None:
     client.call(target, f"{GENERATION}/Generate", PROMPT)
     [latency] = client.call(target, f"{LATENCY}/GetLatency", {})
     assert latency["answers"] >= 1
@@ -125,17 +129,19 @@ def test_node_sees_the_details_of_an_error(target: str) -> None:
     ("option", "code", "causes"),
     [
         ({"cancelAfter": 3}, 1, {"ABORT_CAUSE_CANCELLED"}),
-        # A client's own clock may run out first, and then it cancels.
+        # The client's own timer may expire first, and then it cancels.
         ({"deadlineMs": 500}, 4, {"ABORT_CAUSE_DEADLINE", "ABORT_CAUSE_CANCELLED"}),
     ],
     ids=["cancel", "deadline"],
 )
-def test_node_gives_up(target: str, option: dict[str, int], code: int, causes: set[str]) -> None:
+def test_the_server_notices_that_node_gives_up(
+    target: str, option: dict[str, int], code: int, causes: set[str]
+) -> None:
     before = aborts(target, causes)
     result = Node.exchange(target, f"{GENERATION}/StreamGenerate", ENDLESS, **option)
     assert result["code"] == code
     assert not any(message.get("summary") for message in result["messages"])
-    # Where the server never notices, pytest-timeout ends these.
+    # If the server never notices, pytest-timeout ends the test.
     while aborts(target, causes) == before:
         pass
     while latency_of(target).get("running", 0):
@@ -144,11 +150,11 @@ def test_node_gives_up(target: str, option: dict[str, int], code: int, causes: s
 
 
 def latency_of(target: str) -> Json:
-    """What GetLatency tells."""
+    """Returns the reply of GetLatency."""
     [latency] = Grpcurl().call(target, f"{LATENCY}/GetLatency", {})
     return latency
 
 
 def aborts(target: str, causes: set[str]) -> int:
-    """How many requests the server counts as ended for one of these causes."""
+    """Returns the number of requests that ended for one of these causes, as counted by the server."""
     return sum(int(count["count"]) for count in latency_of(target).get("aborts", []) if count["cause"] in causes)

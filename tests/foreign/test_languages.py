@@ -1,4 +1,4 @@
-"""docs/languages.md, word for word: its files are written, its commands run, and its programs print what it says."""
+"""Follows docs/languages.md: writes its files, runs its commands, and compares the output of its programs."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ Run = Callable[[str], str]
 
 
 def follow(section: str, project: Path, run: Run, target: str) -> str:
-    """Writes the files of a section into a project, runs its commands, and returns what they print."""
+    """Writes the files of a section into a project, runs its commands, and returns their output."""
     printed = ""
     for block in section_of(section):
         if block.title:
@@ -32,10 +32,10 @@ def follow(section: str, project: Path, run: Run, target: str) -> str:
 
 
 def section_of(name: str) -> list[Block]:
-    """The blocks of a section; there are some."""
-    found = [block for block in PAGE if block.section == name]
-    assert found
-    return found
+    """Returns the blocks of a section; there must be some."""
+    matching = [block for block in PAGE if block.section == name]
+    assert matching
+    return matching
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def project() -> Iterator[Path]:
 @pytest.mark.languages
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("language", ["Go", "C++", "Java", "Ruby"])
-def test_the_program_of_a_language(language: str, project: Path, synthetic_server: ServerProcess) -> None:
+def test_the_program_of_each_language_runs(language: str, project: Path, synthetic_server: ServerProcess) -> None:
     printed = follow(language, project, on_debian, synthetic_server.target)
     assert printed.endswith(EXPECTED)
 
 
 @pytest.mark.languages
 @pytest.mark.timeout(600)
-def test_protoc_and_buf(project: Path) -> None:
+def test_protoc_and_buf_generate_the_same_code(project: Path) -> None:
     install_on_debian(ROOT / ".venv" / "bin" / "buf")
     follow("The files", project, on_debian, "")
     assert files(project / "doherty.binpb") == files(ROOT / "deploy" / "envoy" / "doherty.binpb")
@@ -68,12 +68,12 @@ def test_protoc_and_buf(project: Path) -> None:
 
 
 def files(descriptors: Path) -> dict[str, FileDescriptorProto]:
-    """The files of a descriptor set, by their names."""
+    """Returns the files of a descriptor set by their names."""
     return {file.name: file for file in FileDescriptorSet.FromString(descriptors.read_bytes()).file}
 
 
 def generated(folder: Path) -> dict[str, str]:
-    """The generated files, by their path, but for the line with the version of the compiler."""
+    """Returns the generated files by their paths, without the line that contains the version of the compiler."""
     return {
         str(path.relative_to(folder)): "".join(
             line for line in path.read_text().splitlines(keepends=True) if not line.startswith("// \tprotoc ")
@@ -82,12 +82,12 @@ def generated(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_program_of_node(tmp_path: Path, synthetic_server: ServerProcess) -> None:
+def test_the_program_of_node_runs(tmp_path: Path, synthetic_server: ServerProcess) -> None:
     shutil.copytree(ROOT / "proto", tmp_path / "proto")
 
     def run(commands: str) -> str:
         if commands.startswith("npm install "):
-            packages = commands.split()[2:]  # they are installed here, by tests/foreign/node/package.json
+            packages = commands.split()[2:]  # tests/foreign/node/package.json installs these packages here
             assert all((NODE_MODULES / package).is_dir() for package in packages)
             (tmp_path / "node_modules").symlink_to(NODE_MODULES)
             return ""

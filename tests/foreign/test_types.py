@@ -1,4 +1,4 @@
-"""Somebody's program that uses the SDK, read by mypy and pyright at their strictest, with the wheel installed."""
+"""A user's program with the SDK, checked by mypy and pyright in their strictest modes, with the wheel installed."""
 
 import json
 import shutil
@@ -11,8 +11,6 @@ from support import guide
 from support.pages import blocks
 from support.wheel import ROOT, Environment, install, run
 
-pytestmark = pytest.mark.timeout(180)  # both type checkers start without a cache, and read pytest, too
-
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
@@ -21,9 +19,9 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of its own: out of this repository's, whose settings it must not have."""
+    """Creates a project outside of this repository, because the settings of the repository must not apply."""
     folder = tmp_path_factory.mktemp("project")
-    examples = (path for path in (ROOT / "examples").glob("*.py") if path.name != "demo.py")  # which is no caller
+    examples = (path for path in (ROOT / "examples").glob("*.py") if path.name != "demo.py")  # nobody calls it
     for path in (*(ROOT / "tests" / "foreign" / "consumer").glob("*.py"), *examples):
         shutil.copy(path, folder)
     (folder / "guide.py").write_text(guide.program())
@@ -31,14 +29,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "testing_guide.py").write_text("\n".join(page))
     settings = {
         "typeCheckingMode": "strict",
-        "enableTypeIgnoreComments": False,  # those are for mypy
+        "enableTypeIgnoreComments": False,  # these comments are for mypy
         "reportUnnecessaryTypeIgnoreComment": True,
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     return folder
 
 
-def test_mypy(environment: Environment, project: Path) -> None:
+def test_mypy_accepts_the_program_and_finds_the_mistakes(environment: Environment, project: Path) -> None:
     cache = ("--config-file=", "--cache-dir", project / ".mypy_cache")
     output = run(
         sys.executable, "-m", "mypy", "--strict", *cache, "--python-executable", environment.python, ".", cwd=project
@@ -46,6 +44,6 @@ def test_mypy(environment: Environment, project: Path) -> None:
     assert output.startswith("Success: no issues found in ")
 
 
-def test_pyright(environment: Environment, project: Path) -> None:
+def test_pyright_accepts_the_program_and_finds_the_mistakes(environment: Environment, project: Path) -> None:
     output = run(sys.executable, "-m", "pyright", "--pythonpath", environment.python, cwd=project)
     assert output.startswith("0 errors, 0 warnings")

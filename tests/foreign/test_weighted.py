@@ -30,7 +30,7 @@ def test_a_slow_server_gets_fewer_calls_from_go() -> None:
         shutil.copytree(SOURCES, project, dirs_exist_ok=True)
         (project / "src").mkdir()
         on_debian(BUILD, "debian13")
-        # It needs no libraries of that Debian.
+        # The program needs no libraries of that Debian.
         command = [str(project / "client"), fast.target, slow.target]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
             share, counts = 1.0, [0, 0]

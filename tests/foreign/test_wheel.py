@@ -1,4 +1,4 @@
-"""The wheel in clean environments: each Python that the machine has, and the oldest libraries that it declares."""
+"""The wheel in clean environments: each Python of this machine, and the oldest libraries that it declares."""
 
 import json
 import re
@@ -21,12 +21,12 @@ PROGRAM = ROOT / "tests" / "foreign" / "compatibility.py"
 DEPENDENCIES = [
     Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 ]
-# typing_extensions is grpcio's own.
+# typing_extensions is a dependency of grpcio.
 NAMES = {"doherty", "typing_extensions", *(dependency.name for dependency in DEPENDENCIES)}
 
 
 def installed(wheel: Path, name: str, folder: Path) -> Environment:
-    """Installs the wheel beside the libraries of an environment that `make environments` made."""
+    """Installs the wheel together with the libraries of an environment that `make environments` created."""
     libraries = ROOT / ".cache" / name
     if (libraries / "absent").exists():
         pytest.skip(f"this machine has no {name}")
@@ -36,15 +36,15 @@ def installed(wheel: Path, name: str, folder: Path) -> Environment:
 
 
 def versions(environment: Environment, target: str) -> dict[str, str]:
-    """Runs compatibility.py; gives the versions that it ran on."""
+    """Runs compatibility.py, and returns the versions that it used."""
     report = json.loads(run(environment.python, "-I", "-W", "error", PROGRAM, target))
     assert Path(report.pop("doherty")).is_relative_to(environment.site)
-    found: dict[str, str] = report
-    return found
+    installed_versions: dict[str, str] = report
+    return installed_versions
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_wheel_needs_its_dependencies_alone(
+def test_the_wheel_needs_only_its_dependencies(
     python: str, wheel: Path, synthetic_server: ServerProcess, tmp_path: Path
 ) -> None:
     environment = installed(wheel, f"python{python}", tmp_path)
@@ -52,8 +52,8 @@ def test_the_wheel_needs_its_dependencies_alone(
     assert set(run(environment.python, "-I", "-c", names).split()) == NAMES
     assert run(environment.python, "-V").startswith(f"Python {python}.")
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    found = versions(environment, synthetic_server.target)
-    assert found == {name: pins[name] for name in found}
+    actual = versions(environment, synthetic_server.target)
+    assert actual == {name: pins[name] for name in actual}
     command = subprocess.run([environment.bin / "doherty"], capture_output=True, text=True, check=False)
     assert (command.returncode, command.stdout) == (2, "")
     needs = "doherty: the command needs click, prompt_toolkit and rich"
@@ -67,12 +67,12 @@ def test_the_wheel_needs_its_dependencies_alone(
 
 
 def install_command(environment: Environment, extra: str) -> str:
-    """What a message says to run; test_an_extra_is_added_without_an_index shows that it works."""
+    """Returns the command in a message; test_an_extra_is_added_without_an_index checks that it works."""
     return f"{environment.python} -m pip install 'doherty[{extra}]'"
 
 
 def test_an_extra_is_added_without_an_index(wheel: Path, tmp_path: Path) -> None:
-    """pip finds a distribution that is installed, and asks no index for it."""
+    """pip finds a distribution that is installed, and does not ask an index for it."""
     environment = installed(wheel, "oldest", tmp_path)
     python = run(environment.python, "-c", "import doherty_extras; print(doherty_extras.install_command('plot'))")
     assert python.strip() == install_command(environment, "plot")
@@ -80,8 +80,8 @@ def test_an_extra_is_added_without_an_index(wheel: Path, tmp_path: Path) -> None
     assert "Requirement already satisfied: doherty[plot]" in run(*pip, "doherty[plot]")
 
 
-def test_the_wheel_has_the_contract(wheel: Path, tmp_path: Path) -> None:
-    """The proto files compile with the packages beside them, and say what the descriptor set of the wheel says."""
+def test_the_wheel_contains_the_contract(wheel: Path, tmp_path: Path) -> None:
+    """The proto files compile with the installed packages, and match the wheel's descriptor set."""
     environment = installed(wheel, "oldest", tmp_path)
     contract = environment.site / "doherty" / "v1"
     sources = sorted(path.name for path in contract.glob("*.proto"))
@@ -95,7 +95,7 @@ def test_the_wheel_has_the_contract(wheel: Path, tmp_path: Path) -> None:
 
 
 def ours(descriptors: Path) -> list[FileDescriptorProto]:
-    """The files of a descriptor set, but for those of Google, which differ with the version of googleapis."""
+    """Returns the files of a descriptor set without those of Google, which depend on the version of googleapis."""
     files = FileDescriptorSet.FromString(descriptors.read_bytes()).file
     return [file for file in files if file.package == "doherty.v1"]
 
@@ -117,14 +117,14 @@ def test_the_long_description_links_to_the_repository(wheel: Path) -> None:
 def test_the_wheel_works_with_the_oldest_libraries(
     wheel: Path, synthetic_server: ServerProcess, tmp_path: Path
 ) -> None:
-    found = versions(installed(wheel, "oldest", tmp_path), synthetic_server.target)
+    actual = versions(installed(wheel, "oldest", tmp_path), synthetic_server.target)
     for dependency in DEPENDENCIES:
         [oldest] = [bound.version for bound in dependency.specifier if bound.operator == ">="]
-        assert f"{found[dependency.name]}.".startswith(f"{oldest}."), dependency
+        assert f"{actual[dependency.name]}.".startswith(f"{oldest}."), dependency
 
 
-def test_the_tested_versions_are_those_that_are_declared() -> None:
+def test_the_tested_versions_equal_the_declared_lower_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [one.rpartition(" ")[2] for one in project["classifiers"] if "Python :: 3." in one]
+    declared = [classifier.rpartition(" ")[2] for classifier in project["classifiers"] if "Python :: 3." in classifier]
     assert declared == PYTHONS
     assert f"PYTHONS := {' '.join(PYTHONS)}\n" in (ROOT / "Makefile").read_text()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from doherty._core._deployment import Latency, ModelInfo
     from doherty._core._health import Health
     from doherty._core._metadata import Metadata
-    from doherty._core._options import Parameters
-    from doherty._core._schema import ParsedT, SchemaAdapter
+    from doherty._core._options import MapParameters, Parameters
+    from doherty._core._schema import ParsedT, Schema
     from doherty._core._tls import TLSConfig
 
     ApiKey = str | KeySource | None
@@ -169,7 +169,7 @@ class AsyncClient:
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: "Schema[ParsedT]", **parameters: "Unpack[Parameters]"
     ) -> "Generation[ParsedT]": ...
 
     @overload
@@ -230,7 +230,7 @@ class AsyncClient:
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: "Schema[ParsedT]", **parameters: "Unpack[Parameters]"
     ) -> "AsyncGenerationStream[ParsedT]": ...
 
     @overload
@@ -253,35 +253,17 @@ class AsyncClient:
 
     @overload
     def map(
-        self,
-        prompts: Iterable[Prompt],
-        *,
-        concurrency: int = 16,
-        ordered: bool = True,
-        schema: None = None,
-        **parameters: "Unpack[Parameters]",
+        self, prompts: Iterable[Prompt], *, schema: None = None, **parameters: "Unpack[MapParameters]"
     ) -> "AsyncMap[None]": ...
 
     @overload
     def map(
-        self,
-        prompts: Iterable[Prompt],
-        *,
-        concurrency: int = 16,
-        ordered: bool = True,
-        schema: "type[ParsedT] | SchemaAdapter[ParsedT]",
-        **parameters: "Unpack[Parameters]",
+        self, prompts: Iterable[Prompt], *, schema: "Schema[ParsedT]", **parameters: "Unpack[MapParameters]"
     ) -> "AsyncMap[ParsedT]": ...
 
     @overload
     def map(
-        self,
-        prompts: Iterable[Prompt],
-        *,
-        concurrency: int = 16,
-        ordered: bool = True,
-        schema: object,
-        **parameters: "Unpack[Parameters]",
+        self, prompts: Iterable[Prompt], *, schema: object, **parameters: "Unpack[MapParameters]"
     ) -> "AsyncMap[Any]": ...
 
     def map(  # noqa: D417 - `generate` describes **parameters

@@ -28,8 +28,8 @@ class AsyncConnection:
 
         Args:
             target: The server.
-            settings: Those of the client.
-            tasks: Those of the client.
+            settings: The client's settings.
+            tasks: The client's tasks.
         """
         options = channel_options(target, weighted=settings.weighted, chosen=settings.channel_options)
         interceptors = cast("Sequence[grpc.aio.ClientInterceptor]", settings.interceptors)
@@ -42,10 +42,10 @@ class AsyncConnection:
         self.generation: GenerationServiceAsyncStub = GenerationServiceStub(self.channel)
         self._latency: LatencyServiceAsyncStub = LatencyServiceStub(self.channel)
         self.streams: WeakSet[grpc.aio.Call | MultiplexedCall] = WeakSet()
-        """The running streams and the RPCs that requests share, which `close` cancels."""
+        """The running streams and shared RPCs, which `close` cancels."""
 
     def rpc(self, name: "Rpc") -> Any:
-        """The callable for a method."""
+        """Returns the callable of a method."""
         match name:
             case "Check":
                 from doherty._core._health import CHECK, decode_status, encode_service  # noqa: PLC0415 - most never ask
@@ -57,7 +57,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Cancels all calls and closes the channel."""
-        # gRPC 1.71 finds only calls that a task awaits, and no streams that are read with read().
+        # gRPC 1.71 cancels only calls that a task awaits, but not streams that are read with read().
         for call in self.streams:
             call.cancel()
         await self.channel.close()

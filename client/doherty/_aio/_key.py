@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def fetch_key(action: FetchKey, tasks: "Tasks") -> object:
-    """What the callable returned, or the exception that it raised."""
+    """Returns the result of the callable, or the exception that it raised."""
     limit = asyncio.timeout(action.timeout)
     try:
         async with limit:

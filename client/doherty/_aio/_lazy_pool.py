@@ -1,4 +1,4 @@
-"""Makes the connections of a client when it is first used."""
+"""Creates the connections of a client when it is first used."""
 
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class LazyPool:
-    """The pool of a client, which the first call makes, because a channel needs the event loop that it will run on."""
+    """The pool of a client. The first call creates it, because a channel needs the event loop on which it will run."""
 
     def __init__(self, settings: "Settings", *, multiplex: bool | int, owner: "LazyPool | None" = None) -> None:
         """Needs no event loop.
 
         Args:
-            settings: Those of the client.
-            multiplex: Whether requests share one RPC, or how many do.
-            owner: Has the connections, if this client only uses them.
+            settings: The client's settings.
+            multiplex: Whether requests share an RPC, or how many share one.
+            owner: The pool that owns the connections, if this client only uses them.
 
         Raises:
             ValueError: `multiplex` is negative.
@@ -32,16 +32,16 @@ class LazyPool:
         self._closed = False
 
     def derive(self, settings: "Settings", *, multiplex: bool | int) -> "LazyPool":
-        """Other settings on the same connections."""
+        """Returns a pool with other settings on the same connections."""
         return LazyPool(settings, multiplex=multiplex, owner=self._owner or self)
 
     def connected(self) -> AsyncPool:
-        """The pool, for a call.
+        """Returns the pool for a call.
 
         Raises:
-            ClientClosedError: It was closed.
-            EventLoopError: Another event loop runs than the one that it was made on, or none.
-            ForkError: The process is not the one that made it.
+            ClientClosedError: The client was closed.
+            EventLoopError: No event loop runs, or not the one of the client.
+            ForkError: Another process created the client.
         """
         if self._pool is None:
             if self._closed:

@@ -16,10 +16,10 @@ ResultT = TypeVar("ResultT")
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that runs.
+    """Returns the running event loop.
 
     Raises:
-        EventLoopError: None does.
+        EventLoopError: No event loop runs.
     """
     try:
         return asyncio.get_running_loop()
@@ -28,7 +28,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def cancels_task(error: BaseException) -> bool:
-    """Whether an error ends the running task. gRPC also raises CancelledError for a call that was cancelled."""
+    """Whether an error cancels the running task. gRPC also raises CancelledError for a call that was cancelled."""
     if not isinstance(error, asyncio.CancelledError):
         return False
     task = asyncio.current_task()
@@ -42,7 +42,7 @@ async def wait_for_reply(call: "grpc.aio.UnaryUnaryCall[Any, ResultT]") -> Resul
     lacks the message with which `cancel` was called. By that message anyio knows which of its scopes was cancelled.
     """
     ended = asyncio.get_running_loop().create_future()
-    # gRPC does not report the end of a call that it could not begin. But the task in which it runs each call ends.
+    # gRPC does not report the end of a call that it could not start. But it runs each call in a task, which ends.
     running: Any = getattr(call, "_invocation_task", call)
     running.add_done_callback(partial(_set_result, ended))
     try:

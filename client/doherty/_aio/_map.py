@@ -1,4 +1,4 @@
-"""Many requests, a bounded number at a time."""
+"""Makes many requests, a limited number of them at a time."""
 
 import asyncio
 import weakref
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     Ask = Callable[[Prompt], Awaitable[Generation[ParsedT_co]]]
 
 _AHEAD: Final = 4
-"""Begun requests whose results were not read are at most this many times `concurrency`, finished ones included."""
+"""Requests whose results have not been read, including finished ones, are at most this multiple of `concurrency`."""
 
 _UNUSABLE: Final = (ClientClosedError, EventLoopError, ForkError)
-"""Errors that all further requests would have, too."""
+"""Errors that would also end all further requests."""
 
 
 class AsyncMap(Generic[ParsedT_co]):
@@ -32,7 +32,7 @@ class AsyncMap(Generic[ParsedT_co]):
     """
 
     def __init__(self, ask: "Ask[ParsedT_co]", prompts: "Iterable[Prompt]", *, concurrency: int, ordered: bool) -> None:
-        """Begins nothing yet. `ask` raises TypeError or ValueError at once if a prompt cannot be sent."""
+        """Starts no request yet. `ask` raises TypeError or ValueError immediately if a prompt cannot be sent."""
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
             raise TypeError(f"prompts= is an iterable of prompts, not {type(prompts).__name__}.")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int):
@@ -45,11 +45,11 @@ class AsyncMap(Generic[ParsedT_co]):
         self._ordered = ordered
         self._loop = running_loop()
         self._tasks: dict[int, asyncio.Task[MapResult[ParsedT_co] | Exception]] = {}
-        """Requests whose results were not read, by the place of the prompt."""
+        """Requests whose results have not been read, by the index of the prompt."""
         self._changed = asyncio.Event()
         """Set when a request has ended."""
         self._fault: Exception | None = None
-        """What ends the iteration once the results before it were read."""
+        """The error that ends the iteration after the earlier results have been read."""
         self._has_more = True
 
     def __aiter__(self) -> Self:
@@ -107,7 +107,7 @@ class AsyncMap(Generic[ParsedT_co]):
         return result
 
     def _readable(self) -> int | None:
-        """The place of the next result to read, if it is there."""
+        """Returns the index of the next result to read, if it is there."""
         for index, task in self._tasks.items():
             if task.done():
                 return index
@@ -147,7 +147,7 @@ async def _answer(ask: "Ask[ParsedT_co]", index: int, prompt: "Prompt") -> MapRe
     """Makes one request.
 
     Returns:
-        Its result; or an exception that ends the iteration, because it is not the fault of this request alone.
+        Its result, or an exception that ends the iteration because it does not concern only this request.
     """
     try:
         answering = ask(prompt)

@@ -1,4 +1,4 @@
-"""How large a message a server takes."""
+"""Finds the largest message that a server accepts."""
 
 import asyncio
 import logging
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("doherty")
 
-_LEAST_BYTES: Final = 1024
-"""Every server accepts this: it cannot be set to less."""
+_MIN_BYTES: Final = 1024
+"""Every server accepts this, because its setting cannot be lower."""
 
-_MOST_BYTES: Final = 1 << 20
-"""The most to send in a message, well below the default of servers: a server handles a message as a whole."""
+_MAX_BYTES: Final = 1 << 20
+"""The largest message to send. It is well below the servers' default, because a server handles a message as a whole."""
 
 _SECONDS: Final = 10.0
-"""The timeout of the question."""
+"""The timeout of GetModel."""
 
 _TOO_LARGE: Final = "SERVER: Received message larger than max"
-"""How the message of gRPC's core begins, with RESOURCE_EXHAUSTED."""
+"""The start of the status message that gRPC's core sends with RESOURCE_EXHAUSTED."""
 
 
 class MessageBound:
     """The size limit for messages of MultiplexGenerate. A larger one would end the RPC with all its requests.
 
-    It begins with what every server accepts. If something is larger, the server is asked for its limit.
+    It starts with the size that every server accepts. If something is larger, the server is asked for its limit.
     """
 
     def __init__(self, connection: "AsyncConnection") -> None:
         """Does not ask the server yet."""
-        self.bytes = _LEAST_BYTES
-        """The limit as far as it is known."""
+        self.bytes = _MIN_BYTES
+        """The known limit."""
         self._connection = connection
         self._question: asyncio.Task[None] | None = None
         self._was_wrong = False
@@ -48,7 +48,7 @@ class MessageBound:
 
         Args:
             size: The size of the message.
-            metadata: Goes with the question; has the key.
+            metadata: The metadata for GetModel, which contains the key.
         """
         if size > self.bytes and self._question is None:
             self._question = self._connection.tasks.start(self._ask(metadata))
@@ -57,12 +57,12 @@ class MessageBound:
         """Resets the limit, because the next RPC may reach another server."""
         self.close()
         self._question = None
-        self.bytes = _LEAST_BYTES
+        self.bytes = _MIN_BYTES
 
     def learn(self, error: BaseException) -> bool:
         """Learns from the error of an RPC, and returns whether a message was too large.
 
-        That happens if several servers with different limits have one name. Then only small messages are sent.
+        That happens if several servers with different limits have one name. From then on, only small messages are sent.
         """
         if (
             isinstance(error, grpc.aio.AioRpcError)
@@ -70,12 +70,12 @@ class MessageBound:
             and (error.details() or "").startswith(_TOO_LARGE)
         ):
             self._was_wrong = True
-            self.bytes = _LEAST_BYTES
+            self.bytes = _MIN_BYTES
             return True
         return False
 
     def close(self) -> None:
-        """Cancels the question."""
+        """Cancels a running GetModel."""
         if self._question is not None:
             self._question.cancel()
 
@@ -88,4 +88,4 @@ class MessageBound:
             _LOG.debug("the server does not tell how large a message it takes: %r", error)
             return
         if not self._was_wrong:
-            self.bytes = max(_LEAST_BYTES, min(_MOST_BYTES, model.limits.max_message_bytes))
+            self.bytes = max(_MIN_BYTES, min(_MAX_BYTES, model.limits.max_message_bytes))

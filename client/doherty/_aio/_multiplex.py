@@ -1,4 +1,4 @@
-"""Many requests on one RPC."""
+"""Sends many requests on one RPC."""
 
 import asyncio
 import copy
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from doherty.v1.request_pb2 import GenerateRequest
 
 _FRAME_BYTES: Final = 64
-"""The most bytes that a request adds to a message besides itself and its metadata."""
+"""Maximum number of bytes that a request adds to a message, without the request itself and its metadata."""
 
 _CANCEL_BYTES: Final = 8
-"""The most bytes that a cancel adds."""
+"""Maximum number of bytes that a cancellation adds to a message."""
 
 _TELL_ADMISSION: Final = ("doherty-tell-admission", "1")
-"""Asks the server to tell when requests are admitted. One that does not know it ignores it."""
+"""Asks the server to report when requests are admitted. Older servers ignore it."""
 
 TURN: Final = 64
-"""The most requests of an RPC if there may be several servers: gRPC chooses a server for each RPC."""
+"""Maximum number of requests per RPC if there may be several servers, because gRPC chooses a server for each RPC."""
 
 _OF_GRPC: Final = (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError)
 """Errors of gRPC."""
 
 
-def most_requests(target: str, *, multiplex: bool | int) -> float:
-    """How many requests an RPC to a target carries: servers behind one target get whole RPCs in turn."""
+def max_requests_per_rpc(target: str, *, multiplex: bool | int) -> float:
+    """Returns how many requests an RPC to a target carries. Servers behind one target get whole RPCs in turn."""
     if multiplex is not True:
         return multiplex
     return TURN if is_several(target) else inf
@@ -49,18 +49,18 @@ def most_requests(target: str, *, multiplex: bool | int) -> float:
 class Multiplexer:
     """Sends the requests to one target on a MultiplexGenerate, which the first request opens.
 
-    After that RPC has ended, the next request opens another, and so does one with another key.
+    The next request opens another RPC if that one has ended, or if its key is different.
     """
 
-    def __init__(self, connection: "AsyncConnection", most_requests: float) -> None:
+    def __init__(self, connection: "AsyncConnection", max_requests: float) -> None:
         """Does not connect yet.
 
         Args:
-            connection: Has the RPCs, and cancels them when it is closed.
-            most_requests: How many requests an RPC carries.
+            connection: The connection for the RPCs. It cancels them when it is closed.
+            max_requests: Maximum number of requests per RPC.
         """
         self._connection = connection
-        self._most_requests = most_requests
+        self._max_requests = max_requests
         self._bound = MessageBound(connection)
         self._carrier: _Carrier | None = None
         self._loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ class Multiplexer:
                 self._loop.call_soon_threadsafe(carrier.retire)
 
     def begin(self, send: "Send") -> Any:
-        """Begins a Generate or a StreamGenerate. The result has the methods of its call."""
+        """Starts a Generate or a StreamGenerate. The result has the methods of a gRPC call."""
         request = cast("GenerateRequest", send.request)
         if self._carrier is not None and self._carrier.ended:
             self._carrier = None
@@ -95,18 +95,18 @@ class Multiplexer:
             self._carrier = _Carrier(rpc, send.shared, self._bound, self._connection.tasks)
         metadata = {name: value for name, value in send.metadata if isinstance(value, str)}
         call = self._carrier.begin(request, size, send.timeout, metadata, whole=send.rpc == "Generate")
-        if self._carrier.requests >= self._most_requests:
+        if self._carrier.requests >= self._max_requests:
             self._end_carrier()
         return call
 
     def retire(self) -> None:
-        """Ends each RPC with its requests. Requests that are made again later have an RPC each."""
-        self._most_requests = 0
+        """Ends each RPC when its requests have ended. Each later request gets an RPC of its own."""
+        self._max_requests = 0
         self._bound.close()
         self._end_carrier()
 
     def _end_carrier(self) -> None:
-        """Has the next request open another RPC. The current one ends with its requests."""
+        """Makes the next request open another RPC. The current RPC ends when its requests have ended."""
         if self._carrier is not None:
             self._carrier.retire()
             self._carrier = None
@@ -123,11 +123,11 @@ class _Carrier:
         tasks: "Tasks",
     ) -> None:
         self.metadata = metadata
-        """What the RPC was opened with."""
+        """The metadata with which the RPC was opened."""
         self.ended = False
         """Whether it accepts no more requests."""
         self.requests = 0
-        """How many requests were begun, and the id of the last one."""
+        """The number of requests that were started, which is also the id of the last one."""
         self._rpc = rpc
         self._bound = bound
         self._retired = False
@@ -165,7 +165,7 @@ class _Carrier:
         self._has_outgoing.set()
 
     def _leave(self, identifier: int) -> None:
-        """Cancels a call at the server."""
+        """Cancels a request on the server."""
         if self._forget(identifier):
             self._message(_CANCEL_BYTES).cancels.append(identifier)
 
@@ -176,7 +176,7 @@ class _Carrier:
         return known
 
     def _message(self, size: int) -> wire.MultiplexGenerateRequest:
-        """The last message to send, with room for `size` more bytes."""
+        """Returns the last unsent message if it has room for `size` more bytes, otherwise a new one."""
         if self._outgoing:
             self._bound.want(self._size + size, self.metadata)
         if not self._outgoing or self._size + size > self._bound.bytes:
@@ -219,12 +219,12 @@ class _Carrier:
             self._has_outgoing.set()
             calls, self._calls = self._calls, {}
             for call in calls.values():
-                # Raising an error adds frames to it, so each call gets a copy. Not all errors of callers can be copied.
+                # Raising an error adds frames to it, so each request gets a copy. Some exceptions cannot be copied.
                 call.end(copy.copy(error) if isinstance(error, _OF_GRPC) else error)
 
 
 def _broke_in_a_write(error: BaseException) -> bool:
-    """Whether an RPC ended because its connection broke during a write, which grpc.aio reports as INTERNAL."""
+    """Whether an RPC ended because its connection broke during a write. grpc.aio reports this as INTERNAL."""
     return (
         isinstance(error, grpc.aio.AioRpcError)
         and error.code() is grpc.StatusCode.INTERNAL
@@ -233,5 +233,5 @@ def _broke_in_a_write(error: BaseException) -> bool:
 
 
 def _lost(details: str) -> MultiplexedError:
-    """An error after which the requests are retried."""
+    """Returns an error after which the requests are retried."""
     return MultiplexedError(grpc.StatusCode.UNAVAILABLE, details)

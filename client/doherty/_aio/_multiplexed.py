@@ -1,4 +1,4 @@
-"""One request among many on an RPC, as a call that can be read and cancelled."""
+"""A request on a shared RPC, as a call that can be read and cancelled."""
 
 import asyncio
 from collections import deque
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MultiplexedError(grpc.RpcError):
-    """How a request failed, with the methods of the error of a call of its own."""
+    """The error of a request, with the methods of gRPC's errors."""
 
     def __init__(
         self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
@@ -32,15 +32,15 @@ class MultiplexedError(grpc.RpcError):
         return f"{self._code.name}: {self._details}"
 
     def code(self) -> grpc.StatusCode:
-        """The status."""
+        """Returns the status code."""
         return self._code
 
     def details(self) -> str:
-        """The status's message."""
+        """Returns the status message."""
         return self._details
 
     def trailing_metadata(self) -> Any:
-        """The metadata behind the status."""
+        """Returns the trailing metadata."""
         return self._trailing_metadata
 
 
@@ -63,20 +63,20 @@ class MultiplexedCall:
         """
         self._rpc_metadata = initial_metadata
         self._has_part = False
-        """Whether something of it has come, and the RPC's initial metadata before."""
+        """Set when something of the answer has arrived, which implies that the RPC's initial metadata has arrived."""
         self._id = identifier
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._kept: deque[bytes] = deque()
-        """The messages that came while nobody waited, encoded: a part of a message keeps all of it in memory, with the
-        parts of all other requests."""
+        """Messages that came while nobody waited. They are encoded, because a parsed part would keep the whole message
+        of the RPC in memory, with the parts of all other requests."""
         self._metadata: tuple[tuple[str, str], ...] | None = None
-        """What says that the request was admitted; empty if its first message or its end came without that."""
+        """The server's report of the admission; empty if the answer began or ended without a report."""
         self._awaits_metadata: asyncio.Future[None] | None = None
         self._is_over = False
         self._error: BaseException | None = None
         self._arrival: asyncio.Future[wire.StreamGenerateResponse | None] | None = None
-        """What the reader waits for: the next message, None where there is none."""
+        """The future for which the reader waits: the next message, or None at the end."""
         self._callbacks: list[Callable[[MultiplexedCall], object]] = []
         self._alarm = None if timeout is None else self._loop.call_later(timeout, self._expire)
 
@@ -84,7 +84,7 @@ class MultiplexedCall:
         """Waits for the admission of the request, its first message or its end.
 
         Returns:
-            The initial metadata of the RPC, and what those of a call of its own would say of the admission.
+            The initial metadata of the RPC, and the report of the admission that a separate call's would contain.
         """
         if self._metadata is None:
             self._awaits_metadata = self._loop.create_future()
@@ -111,7 +111,7 @@ class MultiplexedCall:
         return grpc.aio.EOF
 
     async def trailing_metadata(self) -> tuple[()]:
-        """None: the RPC goes on with other requests."""
+        """Returns no metadata, because the RPC continues with other requests."""
         return ()
 
     def __await__(self) -> Generator[Any, None, wire.GenerateResponse]:
@@ -143,7 +143,7 @@ class MultiplexedCall:
         )
 
     def cancel(self) -> bool:
-        """Ends the request at the server. Returns False if it was over already."""
+        """Ends the request on the server. Returns False if it had ended already."""
         if self._is_over:
             return False
         self._kept.clear()  # as with gRPC's calls, there is nothing more to read
@@ -152,14 +152,14 @@ class MultiplexedCall:
         return True
 
     def add_done_callback(self, callback: "Callable[[MultiplexedCall], object]") -> None:
-        """Has `callback` called once the request is over, however it ends."""
+        """Calls `callback` when the request has ended, for whatever reason."""
         if self._is_over:
             callback(self)
         else:
             self._callbacks.append(callback)
 
     def feed(self, part: wire.MultiplexPart) -> bool:
-        """Takes in a part, and returns whether it was the last one."""
+        """Adds a part of the answer, and returns whether it was the last one."""
         if self._metadata is None:
             self._has_part = True
             if part.HasField("admission"):
@@ -180,7 +180,7 @@ class MultiplexedCall:
         return False
 
     def end(self, error: BaseException | None) -> None:
-        """Notes the end of the request; `error` is None for a complete answer."""
+        """Records the end of the request; `error` is None if the answer is complete."""
         if self._is_over:
             return
         self._is_over = True
@@ -206,7 +206,7 @@ class MultiplexedCall:
 
 
 def _error(status: "Status", timings: "Timings") -> MultiplexedError:
-    """The error that a call of its own would have ended with."""
+    """Returns the error with which a separate call would have ended."""
     spans = ", ".join(
         f"{field.name};dur={(value.seconds + value.nanos / 1e9) * 1000:.3f}" for field, value in timings.ListFields()
     )

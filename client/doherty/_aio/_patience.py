@@ -13,14 +13,14 @@ class Patience:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lose: Callable[[], None]) -> None:
-        """`lose` is a bound method, whose object is not kept alive."""
+        """`lose` must be a bound method. Only a weak reference to its object is kept."""
         self._loop = loop
         self._lose = WeakMethod(lose)
         self._ends_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float | None) -> None:
-        """Begins a wait of at most this time; None means no limit."""
+        """Starts a wait of at most `seconds`; None means no limit."""
         if seconds is None:
             return
         self._ends_at = ends_at = self._loop.time() + seconds
@@ -28,7 +28,7 @@ class Patience:
             self._set(ends_at)
 
     def end(self) -> None:
-        """Ends a wait. The timer stays, because another wait often follows."""
+        """Ends a wait. The timer keeps running, because another wait often follows."""
         self._ends_at = None
 
     def stop(self) -> None:

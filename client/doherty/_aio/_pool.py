@@ -1,4 +1,4 @@
-"""The connections of one client on one event loop, and what carries out the actions of its calls."""
+"""The connections of a client on an event loop. Carries out the actions of its calls."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ class AsyncPool:
         """Belongs to the running event loop. Does not connect yet.
 
         Args:
-            settings: Those of the client.
-            multiplex: Whether requests share one RPC, or how many do.
-            owner: Has the connections, if this pool only uses them.
+            settings: The client's settings.
+            multiplex: Whether requests share an RPC, or how many share one.
+            owner: The pool that owns the connections, if this one only uses them.
         """
         self._owner = owner
         self.loop: asyncio.AbstractEventLoop
@@ -42,7 +42,7 @@ class AsyncPool:
         self.pauses: set[asyncio.Event]
         self.tasks: Tasks
         self.probes: dict[Address, asyncio.Task[TlsUse | None]]
-        """Those that run; all calls that need one share it."""
+        """The running probes. All calls that need the same one share it."""
         if owner is not None:
             self.loop, self.dispatch = owner.loop, Dispatch(settings, owner.dispatch.shared)
             self.connections, self.pauses = owner.connections, owner.pauses
@@ -56,33 +56,34 @@ class AsyncPool:
         self.multiplexers: tuple[Multiplexer, ...] = self._choose_multiplexers()
 
     def _choose_multiplexers(self) -> "tuple[Multiplexer, ...]":
-        """One for each connection; none where requests do not share RPCs."""
+        """Returns one for each connection; none if requests do not share RPCs."""
         if not self.multiplex:
             return ()
         settings, owner = self.dispatch.settings, self._owner
         if owner and self._is_multiplexed_as(owner) and owner.dispatch.settings.has_metadata_of(settings):
             return owner.multiplexers
-        from doherty._aio._multiplex import Multiplexer, most_requests  # noqa: PLC0415 - only who asks for it pays
+        from doherty._aio._multiplex import Multiplexer, max_requests_per_rpc  # noqa: PLC0415 - needed only with multiplex
 
         names_and_connections = zip(settings.targets, self.connections, strict=True)
         return tuple(
-            Multiplexer(one, most_requests(name, multiplex=self.multiplex)) for name, one in names_and_connections
+            Multiplexer(connection, max_requests_per_rpc(name, multiplex=self.multiplex))
+            for name, connection in names_and_connections
         )
 
     def _is_multiplexed_as(self, other: "AsyncPool") -> bool:
-        # True equals 1, which is one request an RPC.
+        # True equals 1, which would mean one request per RPC.
         return self.multiplex == other.multiplex and (self.multiplex is True) is (other.multiplex is True)
 
     def connection(self, target: "Target") -> AsyncConnection:
-        """The connection to a target."""
+        """Returns the connection to a target."""
         return self.connections[target.index]
 
     def check_loop(self) -> None:
         """Checks that calls can be made here.
 
         Raises:
-            EventLoopError: Another event loop runs, on which they would hang.
-            ForkError: The process is not the one that made the client.
+            EventLoopError: Another event loop runs, on which calls would hang.
+            ForkError: Another process created the client.
         """
         try:
             is_here = asyncio.get_running_loop() is self.loop
@@ -100,7 +101,7 @@ class AsyncPool:
         """Carries out a call.
 
         Raises:
-            DohertyError: It failed.
+            DohertyError: The call failed.
         """
         result: object = None
         try:
@@ -144,7 +145,7 @@ class AsyncPool:
         return None
 
     def call(self, send: Send) -> Any:
-        """Begins a call.
+        """Starts a call.
 
         Raises:
             grpc.aio.UsageError: The channel is closed.
@@ -158,7 +159,7 @@ class AsyncPool:
         """Makes a call with one reply.
 
         Raises:
-            grpc.RpcError: It failed.
+            grpc.RpcError: The call failed.
             grpc.aio.UsageError: The channel is closed.
         """
         call = self.call(send)
@@ -182,7 +183,7 @@ class AsyncPool:
         return self.probes[address]
 
     async def _unless_closed(self, work: "asyncio.Task[Any]", stopped: asyncio.Event | None) -> object:
-        """The result of `work`; a ClientClosedError as soon as the client is closed, or `stopped` is set."""
+        """Returns the result of `work`, or a ClientClosedError as soon as the client is closed or `stopped` is set."""
         with self._ending_with_client(stopped) as ended:
             ending = self.tasks.start(ended.wait())
             try:
@@ -193,7 +194,7 @@ class AsyncPool:
 
     @contextmanager
     def _ending_with_client(self, stopped: asyncio.Event | None) -> Iterator[asyncio.Event]:
-        """An event that is set as soon as the client is closed; `stopped` if there is one."""
+        """Yields an event that is set when the client is closed: `stopped`, or else a new one."""
         ended = stopped or asyncio.Event()
         if self.dispatch.shared.disconnected:
             ended.set()
@@ -204,7 +205,7 @@ class AsyncPool:
             self.pauses.discard(ended)
 
     async def close(self) -> None:
-        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls.
+        """Begins no more calls. If the connections are its own, also cancels all calls and closes the connections.
 
         Returns when all tasks of the connections have ended.
         """

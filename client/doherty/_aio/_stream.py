@@ -12,8 +12,9 @@ import grpc.aio
 from doherty._aio._loop import cancels_task
 from doherty._aio._patience import Patience
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
+from doherty._core._results import Delta, Generation, ParsedT_co
 from doherty._core._stream import StreamState
+from doherty._core._stream_view import StreamView
 
 if TYPE_CHECKING:
     from doherty._aio._pool import AsyncPool
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 _EOF: Final = grpc.aio.EOF
 
 
-class AsyncGenerationStream(Generic[ParsedT_co]):
-    """An answer while it comes into being: an asynchronous iterator of deltas, and a context manager.
+class AsyncGenerationStream(StreamView, Generic[ParsedT_co]):
+    """An answer while it is generated: an asynchronous iterator of deltas, and a context manager.
 
-    One task reads it; any may close it. Leaving the context, `close`, dropping the object and cancelling the task that
-    reads it end the request at the server at once. When its server is lost, it goes on at another one, or at the same
-    one as soon as that is back, right behind what was received; `resumed` counts it.
+    One task reads it; any task may close it. The request on the server ends immediately if you leave the context, call
+    `close`, drop the object, or cancel the task that reads it. If the server is lost, the stream continues on another
+    server, or on the same one when it is back, exactly after the part that was received; `resumed` counts this.
     """
 
     _call: Any = None
-    """The attempt that runs. There is none yet while the API key is fetched."""
+    """The current attempt; None while the API key is fetched."""
 
     def __init__(self, pool: "AsyncPool", planned: "PlannedRequest") -> None:
         """Sends the request."""
@@ -43,7 +44,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         self._actions = self._state.actions()
         self._stopped = asyncio.Event()
         self._patience = Patience(pool.loop, self._lose_patience) if planned.needs_stream else None
-        """Ends waits that take too long, if the caller limits them."""
+        """Ends waits that take too long, if the caller has limited them."""
         self._pending = self._advance(None)
         """The actions up to the first attempt that can be read."""
 
@@ -59,10 +60,10 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Self:
-        """Waits until the server has admitted the request, in as many attempts as that takes.
+        """Waits until a server has admitted the request, for as many attempts as that takes.
 
         Raises:
-            RpcError: It was refused, or the call failed.
+            RpcError: The server refused the request, or the call failed.
             StreamError: The stream was closed.
         """
         try:
@@ -87,45 +88,17 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
                     self._pool.loop.call_soon_threadsafe(self._patience.stop)
 
     @property
-    def text(self) -> str:
-        """The text that was received so far; it stays after an error."""
-        return self._state.text
-
-    @property
     def text_stream(self) -> AsyncIterator[str]:
-        """The rest of the stream as an asynchronous iterator of texts, none of them empty."""
+        """An asynchronous iterator of the remaining texts. It skips empty ones."""
         return _Texts(self)
 
-    @property
-    def request_id(self) -> str | None:
-        """The id under which the server logs the request; before the admission is known, the caller's own or None."""
-        return self._state.request_id
-
-    @property
-    def timings(self) -> Timings | None:
-        """The server's timings; None until the answer is complete."""
-        return self._state.timings
-
-    @property
-    def metadata(self) -> ReplyMetadata:
-        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
-
-        Of an answer that went on at another server, it is that of the last part.
-        """
-        return self._state.metadata
-
-    @property
-    def resumed(self) -> int:
-        """How many times the answer was cut off and went on, at another server or at the same one."""
-        return self._state.resumed
-
     def events(self) -> "AsyncIterator[StreamEvent[ParsedT_co]]":
-        """The rest of the stream as an asynchronous iterator of events, deltas included.
+        """Returns an asynchronous iterator of the remaining events, including deltas.
 
-        It begins with StreamStarted, also where that has happened before, and ends with StreamFinished. In between,
+        It begins with StreamStarted, even if that happened earlier, and ends with StreamFinished. In between,
         each ServerLost is followed by StreamResumed, unless the stream fails.
 
-        Raises what reading the stream and `result` raise.
+        Raises the same errors as reading the stream and `result`.
         """
         return _Events(self._next_event)
 
@@ -142,7 +115,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         return self._state.generation()
 
     async def close(self) -> None:
-        """Ends the request at the server at once, unless the answer is complete."""
+        """Ends the request on the server immediately, unless the answer is complete."""
         self._cancel()
         self._end_patience()
 
@@ -165,7 +138,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
             self._stop()
 
     async def _next_event(self) -> "StreamEvent[ParsedT_co]":
-        """Waits for the next event, the last one being StreamFinished."""
+        """Waits for the next event. The last one is StreamFinished."""
         from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
 
         state = self._state
@@ -179,15 +152,15 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         return make_event(state.events.unread.popleft())
 
     async def _hear_admission(self) -> bool:
-        """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
+        """Waits for the admission or for the first message, and returns whether the admission was reported."""
         events = self._state.events
         return not events.is_admitted and events.read_metadata(await self._call.initial_metadata())
 
     async def _read(self, *, until_event: bool = False) -> "StreamGenerateResponse | None":
-        """Waits for the next message, in as many attempts as it takes; None after the last one.
+        """Waits for the next message, for as many attempts as that takes; returns None after the last one.
 
         Args:
-            until_event: Whether to return None also when an event is there.
+            until_event: Whether to return None when there is an event, too.
         """
         if not self._state.ended:
             self._pool.check_loop()
@@ -243,7 +216,7 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         return None
 
     def _advance(self, result: object) -> "Action | None":
-        """Begins the next attempt if it is time for it, else returns the next action."""
+        """Starts the next attempt if it is due; otherwise returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
             result = self._begin(action)
         return None if isinstance(action, Receive) else action
@@ -254,14 +227,14 @@ class AsyncGenerationStream(Generic[ParsedT_co]):
         except grpc.aio.UsageError as error:
             return error
         self._pool.connection(send.target).streams.add(self._call)
-        # gRPC calls this however the call ends, also when the stream is dropped.
+        # gRPC calls this at every end of a call, even when the stream is dropped.
         targets = self._pool.dispatch.targets
         self._call.add_done_callback(lambda _: targets.end(send.target))
         return None
 
 
 class _Events(Generic[ParsedT_co]):
-    """The events of a stream. It is no asynchronous generator, for the same reason as `_Texts`."""
+    """The events of a stream. This is not an asynchronous generator, for the reason given in `_Texts`."""
 
     def __init__(self, next_event: "Callable[[], Awaitable[StreamEvent[ParsedT_co]]]") -> None:
         self._next_event = next_event
@@ -281,7 +254,7 @@ class _Events(Generic[ParsedT_co]):
 
 
 class _Texts:
-    """The texts of a stream. An asynchronous generator would outlive a `break` until the loop gets to finish it."""
+    """The texts of a stream. After a `break`, an asynchronous generator would stay open until the loop finalizes it."""
 
     def __init__(self, stream: AsyncGenerationStream[Any]) -> None:
         self._stream = stream

@@ -14,24 +14,24 @@ import grpc.aio
 ResultT = TypeVar("ResultT")
 
 _END_TIMEOUT: Final = 5.0
-"""The most seconds to wait for tasks that were cancelled: a thread cannot be cancelled, and gRPC may be busy."""
+"""Maximum time in seconds to wait for cancelled tasks, because a thread cannot be cancelled, and gRPC may be busy."""
 
 _GRPC: Final = str(Path(grpc.aio.__file__).parent)
 
 _SHARED: Final = (type, types.ModuleType, types.FunctionType)
-"""What leads from a coroutine to objects that are not its own."""
+"""The types through which a coroutine refers to objects that are not its own."""
 
 _HOPS: Final = 4
-"""From the coroutine of a task of gRPC over its call to its channel."""
+"""The path from the coroutine of a gRPC task through its call to its channel."""
 
 
 class Tasks:
-    """The tasks of a client besides those of gRPC, until they end."""
+    """The running tasks of a client, without those of gRPC."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
         self._threads: set[asyncio.Future[None]] = set()
-        """One future per call in a thread. It is done when the thread has finished."""
+        """One future for each call in a thread. It is done when the thread has finished."""
 
     def start(self, work: Coroutine[Any, Any, ResultT]) -> "asyncio.Task[ResultT]":
         """Starts a task."""
@@ -64,8 +64,8 @@ class Tasks:
                 ended.cancel()
 
     async def end(self, channels: "Iterable[grpc.aio.Channel]") -> None:
-        """Cancels the tasks, and returns when they and the tasks of channels that were closed have ended."""
-        this = asyncio.current_task()  # a key's callable may close the client
+        """Cancels the tasks, and returns when they and gRPC's tasks for these closed channels have ended."""
+        this = asyncio.current_task()  # the callable of a key may close the client
         running = self._running - {this}
         for task in running:
             task.cancel()
@@ -75,10 +75,10 @@ class Tasks:
 
 
 def _tasks_of_grpc(channels: "Iterable[grpc.aio.Channel]") -> "set[asyncio.Task[Any]]":
-    """The tasks that gRPC runs for some channels.
+    """Returns the tasks that gRPC runs for these channels.
 
-    It has no list of them, and ends them some milliseconds after their calls. So they are found by what their
-    coroutines refer to.
+    gRPC keeps no list of them, and ends them some milliseconds after their calls. So this looks for tasks whose
+    coroutines refer to one of the channels.
     """
     cores = {id(core) for channel in channels if (core := getattr(channel, "_channel", None)) is not None}
     return {task for task in asyncio.all_tasks() if _refers_to(task.get_coro(), cores)}
@@ -91,9 +91,9 @@ def _refers_to(coroutine: object, cores: set[int]) -> bool:
     objects: list[object] = [coroutine]
     seen: set[int] = set()
     for _ in range(_HOPS):
-        found = gc.get_referents(*objects)
-        if any(id(each) in cores for each in found):
+        referents = gc.get_referents(*objects)
+        if any(id(each) in cores for each in referents):
             return True
-        objects = [each for each in found if id(each) not in seen and not isinstance(each, _SHARED)]
+        objects = [each for each in referents if id(each) not in seen and not isinstance(each, _SHARED)]
         seen.update(map(id, objects))
     return False

@@ -28,13 +28,13 @@ class Target:
         self.failures = 0
         """How many times in a row it was unavailable. Failures at about the same time count once."""
         self.rests_until = 0.0
-        """Until when other targets are preferred, by `monotonic`."""
+        """The time (`monotonic`) until which other targets are preferred."""
         self.tls: TlsUse | None = None
-        """What it expects of TLS, where it ended new connections; None if it was not asked."""
+        """Whether it expects TLS, if it closed new connections; None if it was not asked."""
         self.settled = not is_several(name)
         """Whether there was enough time to connect to all servers behind it."""
         self.settling_until = 0.0
-        """Until when a call waits for these connections, at the latest (`monotonic`); 0 if none does."""
+        """The time (`monotonic`) until which a call waits for these connections at most; 0 if no call waits."""
         self.first_answer: float | None = None
         """When it first answered (`monotonic`), if it is not settled."""
 

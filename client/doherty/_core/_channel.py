@@ -70,7 +70,7 @@ def _is_this_machine(host: str) -> bool:
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    import ipaddress  # noqa: PLC0415 - most programs name no address or no other machine
+    import ipaddress  # noqa: PLC0415 - programs that use localhost do not need it
 
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

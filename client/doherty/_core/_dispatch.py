@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from doherty.v1.request_pb2 import GenerateRequest
 
 _LONGEST_LOOK: Final = 1.0
-"""How many seconds a server has to say what it expects of TLS."""
+"""How many seconds to wait until a server shows whether it expects TLS."""
 
 
 class Shared:
@@ -199,8 +199,8 @@ class Dispatch:
     def _find_obstacle(self, status: "Status", target: Target, attempts: CallAttempts) -> "Actions[Obstacle | None]":
         """Returns why an attempt did not reach a server.
 
-        A server that wants TLS, or a certificate, ends a connection without a word that gRPC passes on. So it is asked
-        once. A client that has a certificate is not told that it needs one: its connection may have broken.
+        If a server requires TLS or a certificate, it closes the connection, and gRPC does not report why. So this asks
+        the server once, unless the client has a certificate: then the connection may have broken for another reason.
         """
         from doherty._core._unreachable import address_of_silent_server, find_obstacle  # noqa: PLC0415 - as above
 

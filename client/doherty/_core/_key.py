@@ -53,13 +53,13 @@ class ApiKey:
         """Checks that the key is not sent to another machine without encryption.
 
         Raises:
-            ValueError: It would be.
+            ValueError: The key would be sent to another machine without encryption.
         """
         exposed = [target for target in targets if not is_loopback(target)]
         if self and exposed and not encrypted and not insecure:
             raise ValueError(
-                f"The API key would go to {', '.join(exposed)} unencrypted. Use tls=True or TLSConfig(...); where the "
-                "whole network in between is trusted, insecure=True."
+                f"The API key would go to {', '.join(exposed)} unencrypted. Use tls=True or TLSConfig(...), or "
+                "insecure=True if you trust the whole network in between."
             )
 
 

@@ -72,3 +72,10 @@ class Parameters(TypedDict, total=False):
     request_id: str | None
     metadata: Metadata | None
     options: GenerateOptions | None
+
+
+class MapParameters(Parameters, total=False):
+    """For type checkers: the parameters of all overloads of `map` (all except the prompts and the schema)."""
+
+    concurrency: int
+    ordered: bool

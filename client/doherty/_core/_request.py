@@ -124,7 +124,7 @@ def shows_parameters(method: MethodT) -> MethodT:
 def shows_options(method: MethodT) -> MethodT:
     """Shows the parameters of `check_options` in the same way."""
     shown = signature(method)
-    own = [one for one in shown.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    own = [parameter for parameter in shown.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     vars(method)["__signature__"] = shown.replace(parameters=(*own, *signature(check_options).parameters.values()))
     return method
 

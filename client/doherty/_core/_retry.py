@@ -90,7 +90,7 @@ class Budget:
     def __init__(self, size: int) -> None:
         """`size` is the initial and the maximum number of retries."""
         self.size = size
-        self._most = self._left = size * _EARNS_ONE
+        self._max_left = self._left = size * _EARNS_ONE
         self._lock = threading.Lock()
 
     def take(self) -> bool:
@@ -104,7 +104,7 @@ class Budget:
     def earn(self, *, retried: bool) -> None:
         """Records that a call succeeded."""
         with self._lock:
-            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._most)
+            self._left = min(self._left + (_EARNS_ONE if retried else 1), self._max_left)
 
 
 class CallAttempts:

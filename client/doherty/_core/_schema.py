@@ -27,8 +27,8 @@ class SchemaAdapter(Protocol[ParsedT_co]):
         ...
 
 
-JsonSchema = Mapping[str, object] | str
-"""A JSON Schema, as a mapping or as JSON text."""
+Schema = type[ParsedT] | SchemaAdapter[ParsedT]
+"""A schema that determines the type of the parsed answer."""
 
 
 def schema_text(schema: object) -> str:

@@ -78,7 +78,7 @@ class CallParameters(TypedDict, total=False):
 def check_options(
     *, timeout: Timeout = NOT_GIVEN, max_retries: int | None = None, metadata: Metadata | None = None
 ) -> CallOptions:
-    """Checks the parameters of a call but for its timeout.
+    """Checks the parameters of a call except its timeout.
 
     Raises:
         TypeError: One has a wrong type.
@@ -132,7 +132,7 @@ class Settings:
         channel_options: ChannelOptions | None = None,
         credentials: "grpc.ChannelCredentials | None" = None,
     ) -> None:
-        """Checks them.
+        """Checks the parameters.
 
         Raises:
             OSError: A certificate or a key cannot be read.
@@ -141,7 +141,7 @@ class Settings:
         """
         self.targets = choose_targets(target)
         self.credentials = _credentials(tls, credentials)
-        """None is plaintext."""
+        """None means plaintext."""
         self.lacks_certificate = credentials is None and getattr(tls, "cert", None) is None
         """Whether the client has no certificate to show to servers."""
         self.key = ApiKey(api_key)

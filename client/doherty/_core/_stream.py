@@ -8,13 +8,13 @@ from doherty._core._actions import Actions, Pause, Receive
 from doherty._core._dispatch import Dispatch, start_trace
 from doherty._core._errors import DeadlineExceededError, DohertyError, RpcError, StreamError, UnavailableError
 from doherty._core._event_log import EventLog
-from doherty._core._from_wire import generation_from_parts, logprobs_from_wire, timings_from_wire
+from doherty._core._from_wire import timings_from_wire
+from doherty._core._received import ReceivedAnswer
 from doherty._core._results import Delta, Generation, ReplyMetadata, Timings
 from doherty._core._resume import resumed_request, shortened
 
 if TYPE_CHECKING:
     from doherty._core._balance import Target
-    from doherty._core._details import TokenLogprob
     from doherty._core._request import PlannedRequest
     from doherty._core._results import RawMetadata
     from doherty.v1.answer_pb2 import Start, Summary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StreamState:
-    """Collects the received parts of one answer, and decides what to send.
+    """One streamed answer over all its attempts: decides what to send next, and when the stream ends.
 
     The client that performs `actions` passes each message to `feed`.
     """
@@ -41,11 +41,7 @@ class StreamState:
     _runs = False
     """Whether an attempt is running."""
     _awaits_start = True
-    _start: "Start | None" = None
-    _summary: "Summary | None" = None
     _elapsed = 0.0
-    _token_ids_known = True
-    _logprobs_known = True
 
     def __init__(self, dispatch: Dispatch, planned: "PlannedRequest") -> None:
         """Starts the call, and its timeout."""
@@ -55,15 +51,11 @@ class StreamState:
         self._trace = self._attempts.trace = start_trace(planned.request, stream=True)
         self._started = perf_counter()
         request = planned.request
-        self._wants_ids = request.output.token_ids
-        self._wants_logprobs = request.output.HasField("top_logprobs")
-        self._request = request
-        if dispatch.settings.resume and not self._wants_ids and not request.continue_from.text:
+        output = request.output
+        self._received = ReceivedAnswer(wants_ids=output.token_ids, wants_logprobs=output.HasField("top_logprobs"))
+        if dispatch.settings.resume and not request.continue_from.text:
             # The token ids are needed to resume the answer.
-            request.output.token_ids = True
-        self._texts: list[str] = []
-        self._token_ids: list[int] = []
-        self._logprobs: list[TokenLogprob] = []
+            output.token_ids = True
         self.events = EventLog(self._attempts.log)
         """The events of the stream other than deltas."""
         self.patience = planned.first_token_timeout
@@ -72,34 +64,30 @@ class StreamState:
     @property
     def complete(self) -> bool:
         """Whether the whole answer was received. Later errors of the transport do not matter."""
-        return self._summary is not None
+        return self._received.summary is not None
 
     @property
     def begun(self) -> bool:
         """Whether a part of the answer was received."""
-        return self._start is not None
+        return self._received.start is not None
 
     @property
     def text(self) -> str:
         """The received text."""
-        return "".join(self._texts)
-
-    @property
-    def token_ids(self) -> tuple[int, ...] | None:
-        """The ids of the received tokens; None if they were not requested or are not all known."""
-        return self._known_ids() if self._wants_ids else None
+        return self._received.text
 
     @property
     def request_id(self) -> str | None:
         """The request id from the server; before the admission is known, that of the caller."""
-        if self._start is not None:
-            return self._start.request_id
+        if (start := self._received.start) is not None:
+            return start.request_id
         return self.events.request_id or self._planned.request.request_id or None
 
     @property
     def timings(self) -> Timings | None:
         """The server's timings, once the answer is complete."""
-        return timings_from_wire(self._summary.timings) if self._summary else None
+        summary = self._received.summary
+        return timings_from_wire(summary.timings) if summary else None
 
     @property
     def metadata(self) -> ReplyMetadata:
@@ -162,25 +150,22 @@ class StreamState:
         Raises:
             StreamError: The rest cannot be requested.
         """
-        if self._start is None:
-            return self._request
+        received, start = self._received, self._received.start
+        if start is None:
+            return self._planned.request
         request = resumed_request(
-            self._request,
-            token_ids=self._known_ids(),
-            text=self.text,
-            request_id=self._start.request_id,
-            model=self._start.model,
+            self._planned.request,
+            token_ids=received.known_ids,
+            text=received.text,
+            request_id=start.request_id,
+            model=start.model,
         )
         if request is None:
             raise self._error("The answer was cut off and cannot be resumed: not all ids of its tokens are known.")
         return request
 
     def feed(self, message: "StreamGenerateResponse") -> Delta | None:
-        """Adds a message, and returns its delta.
-
-        This runs for every token, so it reads as few fields as possible. It stores no submessage, because that would
-        keep the whole message in memory, and a message of MultiplexGenerate contains parts of many answers.
-        """
+        """Adds a message, and returns its delta. This runs for every token, so it reads as few fields as possible."""
         if self._awaits_start and message.HasField("start"):
             self._begin(message.start)
         if message.HasField("summary"):
@@ -189,18 +174,7 @@ class StreamState:
         text, count = delta.text, delta.token_count
         if not count and not text and not message.HasField("delta"):
             return None
-        token_ids = tuple(delta.token_ids[:]) or None  # a slice is faster than an iterator over a field
-        logprobs = logprobs_from_wire(delta.logprobs) if self._wants_logprobs else None
-        self._texts.append(text)
-        if token_ids is not None:
-            self._token_ids += token_ids
-        elif count:
-            self._token_ids_known = False
-        if logprobs is not None:
-            self._logprobs += logprobs
-        elif count:
-            self._logprobs_known = False
-        return Delta(text, token_ids if self._wants_ids else None, logprobs, count)
+        return self._received.add(delta, text, count)
 
     def keep(self, message: "StreamGenerateResponse | None") -> None:
         """Adds the message that arrived while the caller waited for the admission; None means none did."""
@@ -218,25 +192,24 @@ class StreamState:
             self.patience = max(0.0, self.patience - seconds)
 
     def _begin(self, start: "Start") -> None:
-        if self._start is None:
+        if not self.begun:
             self._trace.begin()
         self._awaits_start = False
         if self._target is not None:
             self._dispatch.targets.worked(self._target)
         self.patience = self._planned.idle_timeout
         self.events.admit(start.request_id)
-        self._start = type(start)()
-        self._start.CopyFrom(start)
+        self._received.begin(start)
         self._attempts.progressed()
 
     def _complete(self, summary: "Summary") -> None:
-        self._summary = type(summary)()
-        self._summary.CopyFrom(summary)
+        received = self._received
+        received.complete(summary)
         self._elapsed = perf_counter() - self._started
         self._attempts.succeeded()
         self._attempts.log.succeed()
-        if self._start is not None:
-            self._trace.complete(self._start, self._summary, resumed=self.resumed)
+        if received.start is not None:
+            self._trace.complete(received.start, summary, resumed=self.resumed)
 
     def fail(self, failure: Exception) -> None:
         """Ends the stream with an error. Only the first error counts."""
@@ -293,7 +266,7 @@ class StreamState:
 
     def _error(self, message: str) -> StreamError:
         """Returns an error that contains the received part."""
-        return StreamError(message, text=self.text, token_ids=self.token_ids, request_id=self.request_id)
+        return StreamError(message, text=self.text, token_ids=self._received.token_ids, request_id=self.request_id)
 
     def generation(self) -> "Generation[Any]":
         """Returns the whole answer.
@@ -301,20 +274,10 @@ class StreamState:
         Raises:
             DohertyError: The answer is not complete, or its text does not match the schema.
         """
-        if self._start is None or self._summary is None:
+        elapsed = self._elapsed if self._attempts.count == 1 else None
+        generation = self._received.generation(elapsed, self.metadata)
+        if generation is None:
             raise self.failure or self._error("The answer is not complete.")
-        generation = generation_from_parts(
-            self._start,
-            self._summary,
-            self._elapsed if self._attempts.count == 1 else None,
-            metadata=self.metadata,
-            text=self.text,
-            token_ids=self.token_ids,
-            logprobs=tuple(self._logprobs) or None if self._logprobs_known else None,
-        )
         if self.resumed and not self._planned.request.sampling.HasField("seed"):
             generation = replace(generation, seed=None)
         return self._planned.parse(generation)
-
-    def _known_ids(self) -> tuple[int, ...] | None:
-        return tuple(self._token_ids) or None if self._token_ids_known else None

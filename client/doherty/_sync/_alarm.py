@@ -77,7 +77,7 @@ class Alarm:
 
 
 class Alarms:
-    """Those alarms of a client whose threads are running."""
+    """The alarms of a client whose threads are running."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from doherty._core._health import Health
     from doherty._core._metadata import Metadata
     from doherty._core._options import Parameters
-    from doherty._core._schema import ParsedT, SchemaAdapter
+    from doherty._core._schema import ParsedT, Schema
     from doherty._core._tls import TLSConfig
 
     ApiKey = str | Callable[[], str] | None
@@ -155,7 +155,7 @@ class Client:
 
     @overload
     def generate(
-        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: "Schema[ParsedT]", **parameters: "Unpack[Parameters]"
     ) -> "Generation[ParsedT]": ...
 
     @overload
@@ -208,7 +208,7 @@ class Client:
 
     @overload
     def stream_generate(
-        self, prompt: Prompt, *, schema: "type[ParsedT] | SchemaAdapter[ParsedT]", **parameters: "Unpack[Parameters]"
+        self, prompt: Prompt, *, schema: "Schema[ParsedT]", **parameters: "Unpack[Parameters]"
     ) -> "GenerationStream[ParsedT]": ...
 
     @overload

@@ -25,7 +25,7 @@ class Connection:
     """The channel to one target. Threads may share it."""
 
     def __init__(self, target: str, settings: "Settings") -> None:
-        """Makes nothing of gRPC yet: until the first call, the process may fork."""
+        """Creates no gRPC objects yet, so that the process may fork until the first call."""
         self._target = target
         self._settings = settings
         self._opened: _Opened | None = None
@@ -33,7 +33,7 @@ class Connection:
         self._is_closed = False
 
     def rpc(self, name: "Rpc") -> Any:
-        """The callable for a method.
+        """Returns the callable of a method.
 
         Raises:
             ValueError: The connection is closed.
@@ -46,7 +46,7 @@ class Connection:
         return getattr(opened.latency if name == "GetLatency" else opened.generation, name)
 
     def follow(self, call: Any, on_end: Callable[[], None]) -> None:
-        """Calls `on_end` when a stream ends, and has `close` wait for that."""
+        """Calls `on_end` when a stream ends. `close` waits for that."""
         if self._opened is None:
             raise AssertionError("a call has a channel")
         self._opened.streams.follow(call, on_end)
@@ -69,7 +69,7 @@ class Connection:
 
 
 class _Opened:
-    """What a connection has of gRPC."""
+    """The gRPC objects of a connection."""
 
     def __init__(self, target: str, settings: "Settings") -> None:
         """Does not connect yet: gRPC does that with the first call."""
@@ -98,7 +98,7 @@ class _Streams:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closing: threading.Event | None = None
-        """Is set when the last stream has ended, if somebody waits for that."""
+        """Set when the last stream has ended, if a thread waits for that."""
 
     def follow(self, call: Any, on_end: Callable[[], None]) -> None:
         """Calls `on_end` when a stream ends."""
@@ -114,7 +114,7 @@ class _Streams:
                 self._closing.set()
 
         self._running.add(end)
-        # gRPC calls this in its thread however the call ends, also when the stream is dropped.
+        # gRPC calls this in its thread at every end of a call, even when the stream is dropped.
         if not call.add_callback(end):
             note_end()
 

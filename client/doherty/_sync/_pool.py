@@ -1,6 +1,7 @@
-"""The connections of one client, and what carries out the actions of its calls."""
+"""The connections of a client. Carries out the actions of its calls."""
 
 import threading
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ class Pool:
     """Has one connection to each target."""
 
     def __init__(self, settings: "Settings", owner: "Pool | None" = None) -> None:
-        """Does not connect yet. `owner` has the connections, if this pool only uses them."""
+        """Does not connect yet. `owner` is the pool that owns the connections, if this one only uses them."""
         self.owner = owner
         self.dispatch: Dispatch
         self.connections: tuple[Connection, ...]
@@ -40,14 +41,14 @@ class Pool:
             self.probes = Probes()
 
     def derive(self, settings: "Settings") -> "Pool":
-        """Other settings on the same connections."""
+        """Returns a pool with other settings on the same connections."""
         return Pool(settings, self.owner or self)
 
     def run(self, actions: Actions[ResultT]) -> ResultT:
         """Carries out a call.
 
         Raises:
-            DohertyError: It failed.
+            DohertyError: The call failed.
         """
         result: object = None
         try:
@@ -80,23 +81,30 @@ class Pool:
         return self._pause(action.seconds, stopped or threading.Event()) if isinstance(action, Pause) else None
 
     def call(self, send: Send) -> Any:
-        """Begins a stream.
+        """Starts a stream.
 
         Raises:
             ValueError: The channel is closed.
         """
         rpc = self.connections[send.target.index].rpc(send.rpc)
-        return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
+        try:
+            return rpc(send.request, timeout=send.timeout, metadata=send.metadata)
+        except Exception:
+            raise
+        except BaseException as interruption:
+            # gRPC cancels an RPC that nothing refers to, but a traceback that is kept refers to it.
+            traceback.clear_frames(interruption.__traceback__)
+            raise
 
     def follow(self, call: Any, target: "Target") -> None:
-        """Counts a stream that was begun as running until it ends, however that happens."""
+        """Counts a stream as running until it ends, for whatever reason."""
         self.connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
 
     def _reply(self, send: Send) -> Any:
         """Makes a call with one reply.
 
         Raises:
-            grpc.RpcError: It failed.
+            grpc.RpcError: The call failed.
             ValueError: The channel is closed.
         """
         if send.on_metadata is None:
@@ -114,7 +122,7 @@ class Pool:
             self.pauses.discard(stopped)
 
     def close(self) -> None:
-        """Cancels all calls and closes the connections, if they are its own. If not, it only begins no more calls.
+        """Begins no more calls. If the connections are its own, also cancels all calls and closes the connections.
 
         Returns when the threads behind the connections have ended.
         """

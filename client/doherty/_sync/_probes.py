@@ -1,4 +1,4 @@
-"""The probes of a client for TLS."""
+"""Finds out whether servers speak TLS."""
 
 import threading
 from contextlib import suppress
@@ -18,7 +18,7 @@ _END_TIMEOUT: Final = 5.0
 
 
 class Probes:
-    """Asks servers what they expect of TLS. Threads that ask the same server at the same time share the answer."""
+    """Asks servers whether they expect TLS. Threads that ask the same server at the same time share the answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

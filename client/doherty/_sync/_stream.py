@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from doherty._core._actions import Receive, Send, next_action
-from doherty._core._results import Delta, Generation, ParsedT_co, ReplyMetadata, Timings
+from doherty._core._results import Delta, Generation, ParsedT_co
 from doherty._core._stream import StreamState
+from doherty._core._stream_view import StreamView
 from doherty._sync._alarm import Alarm
 
 if TYPE_CHECKING:
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 
 
-class GenerationStream(Generic[ParsedT_co]):
-    """An answer while it comes into being: an iterator of deltas, and a context manager.
+class GenerationStream(StreamView, Generic[ParsedT_co]):
+    """An answer while it is generated: an iterator of deltas, and a context manager.
 
-    One thread reads it; any may close it. Leaving the context, `close` and dropping the object end the request at the
-    server at once. When its server is lost, it goes on at another one, or at the same one as soon as that is back,
-    right behind what was received; `resumed` counts it.
+    One thread reads it; any thread may close it. The request on the server ends immediately if you leave the context,
+    call `close`, or drop the object. If the server is lost, the stream continues on another server, or on the same one
+    when it is back, exactly after the part that was received; `resumed` counts this.
     """
 
-    _call: Any
-    """The attempt that runs, an iterator of messages. There is none if the constructor failed."""
+    _call: Any = None
+    """The current attempt, an iterator of messages; None before the first one."""
     _stopped: threading.Event | None = None
-    """Ends a pause. There is one from the first pause on."""
+    """Ends a pause; absent before the first pause."""
     _alarm: Alarm | None = None
-    """Ends waits that take too long. There is one if the caller limits them."""
+    """Ends waits that take too long, if the caller has limited them."""
 
     def __init__(self, pool: "Pool", planned: "PlannedRequest") -> None:
         """Sends the request."""
@@ -41,10 +42,14 @@ class GenerationStream(Generic[ParsedT_co]):
         self._actions = self._state.actions()
         if planned.needs_stream:
             self._alarm = Alarm(self._lose_patience, pool.alarms)
-        self._pending = self._advance(None)
-        """The actions up to the first attempt that can be read."""
-        while self._pending is not None:
-            self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
+        try:
+            self._pending = self._advance(None)
+            """The actions up to the first attempt that can be read."""
+            while self._pending is not None:
+                self._pending = self._advance(pool.carry_out(self._pending, self._stopped))
+        except BaseException:
+            self.close()  # a Ctrl-C's traceback may keep this object
+            raise
 
     def __iter__(self) -> Self:
         return self
@@ -58,10 +63,10 @@ class GenerationStream(Generic[ParsedT_co]):
         raise StopIteration
 
     def __enter__(self) -> Self:
-        """Waits until the server has admitted the request, in as many attempts as that takes.
+        """Waits until a server has admitted the request, for as many attempts as that takes.
 
         Raises:
-            RpcError: It was refused, or the call failed.
+            RpcError: The server refused the request, or the call failed.
             StreamError: The stream was closed.
         """
         try:
@@ -78,49 +83,21 @@ class GenerationStream(Generic[ParsedT_co]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_call") and self._pool.dispatch.is_of_this_process():
+        if self._call is not None and self._pool.dispatch.is_of_this_process():
             self.close()
 
     @property
-    def text(self) -> str:
-        """The text that was received so far; it stays after an error."""
-        return self._state.text
-
-    @property
     def text_stream(self) -> Iterator[str]:
-        """The rest of the stream as an iterator of texts, none of them empty."""
+        """An iterator of the remaining texts. It skips empty ones."""
         return (delta.text for delta in self if delta.text)
 
-    @property
-    def request_id(self) -> str | None:
-        """The id under which the server logs the request; before the admission is known, the caller's own or None."""
-        return self._state.request_id
-
-    @property
-    def timings(self) -> Timings | None:
-        """The server's timings; None until the answer is complete."""
-        return self._state.timings
-
-    @property
-    def metadata(self) -> ReplyMetadata:
-        """The initial metadata once the first message is there, and the trailing metadata once all of the answer is.
-
-        Of an answer that went on at another server, it is that of the last part.
-        """
-        return self._state.metadata
-
-    @property
-    def resumed(self) -> int:
-        """How many times the answer was cut off and went on, at another server or at the same one."""
-        return self._state.resumed
-
     def events(self) -> "Iterator[StreamEvent[ParsedT_co]]":
-        """The rest of the stream as an iterator of events, deltas included.
+        """Returns an iterator of the remaining events, including deltas.
 
-        It begins with StreamStarted, also where that has happened before, and ends with StreamFinished. In between,
+        It begins with StreamStarted, even if that happened earlier, and ends with StreamFinished. In between,
         each ServerLost is followed by StreamResumed, unless the stream fails.
 
-        Raises what reading the stream and `result` raise.
+        Raises the same errors as reading the stream and `result`.
         """
         from doherty._core._events import StreamFinished  # noqa: PLC0415 - few programs ask for events
 
@@ -143,7 +120,7 @@ class GenerationStream(Generic[ParsedT_co]):
         return self._state.generation()
 
     def close(self) -> None:
-        """Ends the request at the server at once, unless the answer is complete."""
+        """Ends the request on the server immediately, unless the answer is complete."""
         if self._state.close():
             self._stop()
         if self._alarm is not None:
@@ -153,14 +130,15 @@ class GenerationStream(Generic[ParsedT_co]):
         """Ends the attempt, or the pause before the next one."""
         if self._stopped is not None:
             self._stopped.set()
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
             self._stop()
 
     def _next_event(self) -> "StreamEvent[ParsedT_co]":
-        """Waits for the next event, the last one being StreamFinished."""
+        """Waits for the next event. The last one is StreamFinished."""
         from doherty._core._events import StreamFinished, make_event  # noqa: PLC0415 - few programs ask for events
 
         state = self._state
@@ -174,15 +152,15 @@ class GenerationStream(Generic[ParsedT_co]):
         return make_event(state.events.unread.popleft())
 
     def _hear_admission(self) -> bool:
-        """Waits until the server says that it has admitted the request, or sends something else, and returns which."""
+        """Waits for the admission or for the first message, and returns whether the admission was reported."""
         events = self._state.events
         return not events.is_admitted and events.read_metadata(self._call.initial_metadata())
 
     def _read(self, *, until_event: bool = False) -> "StreamGenerateResponse | None":
-        """Waits for the next message, in as many attempts as it takes; None after the last one.
+        """Waits for the next message, for as many attempts as that takes; returns None after the last one.
 
         Args:
-            until_event: Whether to return None also when an event is there.
+            until_event: Whether to return None when there is an event, too.
         """
         if self._alarm is None:
             message = self._next_message(until_event=until_event)
@@ -223,12 +201,12 @@ class GenerationStream(Generic[ParsedT_co]):
         return None
 
     def _advance(self, result: object) -> "Action | None":
-        """Begins the next attempt if it is time for it, else returns the next action."""
+        """Starts the next attempt if it is due; otherwise returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
             result = self._begin(action)
         if action is None or isinstance(action, Receive):
             return None
-        # Whoever closes the stream first notes its end, and then sets this.
+        # The thread that closes the stream first records its end, and then sets this.
         self._stopped = self._stopped or threading.Event()
         return action
 
@@ -237,11 +215,14 @@ class GenerationStream(Generic[ParsedT_co]):
             call = self._pool.call(send)
         except ValueError as error:
             return error
+        except BaseException:
+            self._pool.dispatch.targets.end(send.target)
+            raise
         if not hasattr(call, "add_callback"):
             return TypeError(f"An interceptor returned a {type(call).__name__} for a stream: gRPC asks for a Call.")
         self._call = call
         self._pool.follow(self._call, send.target)
         if self._state.ended:
-            # Another thread closed the stream in the meantime, and knew only the call before this one.
+            # Another thread closed the stream in the meantime, when it knew only the previous call.
             self._call.cancel()
         return None

@@ -33,7 +33,7 @@ class _Display(Protocol):
 def show(stream: GenerationStream, *, live: bool = False) -> Generation:
     """Writes an answer to stdout while it is received, and ends the line even if the answer is cut off.
 
-    On a terminal it also says when the server is lost, and another one is looked for.
+    On a terminal, it also reports that the server was lost and that the client looks for another one.
 
     Args:
         stream: The answer.

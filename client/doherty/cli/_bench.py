@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from doherty.cli import QUESTIONS
-from doherty.cli._connect import ServerCommand, ServerOptions, failure, failures_told, server_options
+from doherty.cli._connect import ServerCommand, ServerOptions, failure, reporting_failures, server_options
 from doherty.cli._exit import INTERRUPTED, Missing
 from doherty.cli._load._json import SCHEMA, run_as_json
 from doherty.cli._load._progress import progress
@@ -23,7 +23,7 @@ _REQUESTS: Final = 100
 
 
 def _check_plot(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Checks before the load that the picture can be drawn."""
+    """Checks before the load whether the plot can be drawn."""
     if value is None:
         return None
     try:
@@ -155,7 +155,7 @@ def _load(  # noqa: PLR0913 - the options
 
 
 def _make(server: ServerOptions, targets: tuple[str, ...], load: LoadOptions) -> LoadResult:
-    with failures_told(), progress(load, len(targets)) as on_sample:
+    with reporting_failures(), progress(load, len(targets)) as on_sample:
         return asyncio.run(run_load([server.connect_async(target) for target in targets], load, on_sample))
 
 

@@ -59,7 +59,7 @@ def chat(*, server: ServerOptions, system: str | None, no_history: bool, as_json
 
 
 def _answer_lines(client: Client, conversation: Conversation, *, as_json: bool) -> None:
-    """Answers what is piped in. Any error ends it."""
+    """Answers the questions from a pipe. Any error ends this."""
     commands = SlashCommands(conversation)
     try:
         while not _is_end(entry := read_entry(_read_piped)):
@@ -71,7 +71,7 @@ def _answer_lines(client: Client, conversation: Conversation, *, as_json: bool) 
                     tell_cut(generation)
     except EOFError:
         pass
-    except ValueError as error:  # a line cannot be decoded, or the SDK not encode what a lenient locale let through
+    except ValueError as error:  # a line cannot be decoded, or the SDK cannot encode it because the locale is lenient
         raise _not_text(error) from error
 
 
@@ -83,7 +83,7 @@ def _read_piped(_: str) -> str:
 
 
 def _talk(client: Client, conversation: Conversation, keyboard: Keyboard) -> None:
-    """Talks with a person. Neither Ctrl-C during an answer nor a failed call ends the chat."""
+    """Answers a person at a terminal. Neither Ctrl-C during an answer nor a failed call ends the chat."""
     commands = SlashCommands(conversation)
     while (entry := _read(keyboard)) is not None:
         try:
@@ -100,7 +100,7 @@ def _talk(client: Client, conversation: Conversation, keyboard: Keyboard) -> Non
 
 
 def _read(keyboard: Keyboard) -> str | None:
-    """What is typed next; None to leave."""
+    """Returns the next input; None to end the chat."""
     try:
         entry = keyboard.read()
     except (EOFError, KeyboardInterrupt):
@@ -114,7 +114,7 @@ def _is_end(entry: str) -> bool:
 
 
 def _question(entry: str, commands: SlashCommands) -> str | None:
-    """The question in what was typed. A command is carried out; some ask a question, too."""
+    """Returns the question in an input. If the input is a command, this runs it; some commands also ask a question."""
     quoted = unquoted(entry)
     if quoted is not None:
         return quoted
@@ -132,7 +132,7 @@ def _ask(client: Client, conversation: Conversation, question: str, *, is_shown:
     stream: GenerationStream | None = None
     turns = [*conversation.turns, Message("user", question)]
     try:
-        # Entering the stream itself would wait for a server that admits the request, and say nothing meanwhile.
+        # Entering the stream would wait for the admission without showing a status.
         with closing(client.stream_generate(turns, system=conversation.system, **conversation.parameters)) as stream:
             return show(stream, live=True) if is_shown else stream.result()
     finally:

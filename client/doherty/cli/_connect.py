@@ -42,37 +42,40 @@ class ServerOptions:
     target: str
     """One server, or several separated by commas."""
     timeout: float
-    """Seconds that a call may take."""
+    """The timeout of a call in seconds."""
     api_key: str | None = field(repr=False)
-    """None is the environment's."""
+    """None means the value of the environment variable."""
     tls: TLSConfig | bool | None
     insecure: bool
 
     @contextmanager
     def connect(self, *, retrying: bool = True) -> Iterator[Client]:
-        """A client whose errors end the command with one line.
+        """Returns a client whose errors end the command with one line.
 
         Args:
-            retrying: Whether failed calls are retried and lost streams are resumed. A measurement does neither.
+            retrying: Whether failed calls are retried and lost streams are resumed. For measurements, neither is done.
         """
-        with _usage_told():
+        with _reporting_usage():
             client = Client(
                 self.target,
                 api_key=self.api_key,
                 tls=self.tls,
                 insecure=self.insecure,
                 timeout=self.timeout,
-                # A person who mistyped an address wants to know at once.
+                # A person who mistyped an address should know immediately.
                 retry=RetryPolicy(wait_for_ready=False) if retrying else None,
                 resume=retrying,
             )
-        with failures_told(), client:
+        with reporting_failures(), client:
             yield client
 
     def connect_async(self, target: str | None = None) -> "AsyncClient":
-        """A client for asyncio without retries, to use within `failures_told`; `target` replaces the option."""
-        with _usage_told():
-            return doherty.AsyncClient(  # loaded when it is used, for only the load generator needs it
+        """Returns a client for asyncio without retries. Use it within `reporting_failures`.
+
+        `target` replaces the option.
+        """
+        with _reporting_usage():
+            return doherty.AsyncClient(  # imported here, because only the load generator needs it
                 target or self.target,
                 api_key=self.api_key,
                 tls=self.tls,
@@ -84,7 +87,7 @@ class ServerOptions:
 
 
 class ServerCommand(click.Command):
-    """A command whose help has the options of the connection in a section of their own."""
+    """A command whose help shows the connection's options in a separate section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Connection": []}
@@ -97,7 +100,7 @@ class ServerCommand(click.Command):
 
 
 class _ConnectionOption(click.Option):
-    """An option of the connection."""
+    """An option of the connection to the server."""
 
 
 def server_options(*, timeout: float) -> Callable[[_Callback], _Callback]:
@@ -197,7 +200,7 @@ def _tls(tls: bool | None, ca: Path | None, cert: Path | None, key: Path | None)
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
+def reporting_failures() -> Iterator[None]:
     """Turns an exception of the SDK into one line and an exit code."""
     try:
         yield
@@ -206,7 +209,7 @@ def failures_told() -> Iterator[None]:
 
 
 @contextmanager
-def _usage_told() -> Iterator[None]:
+def _reporting_usage() -> Iterator[None]:
     """Turns invalid options of a connection into a usage error."""
     try:
         yield
@@ -215,6 +218,6 @@ def _usage_told() -> Iterator[None]:
 
 
 def failure(error: DohertyError) -> Failed | Unavailable:
-    """The message and the exit code for an exception of the SDK."""
+    """Returns the message and the exit code for an exception of the SDK."""
     full = isinstance(error, OverloadedError) and error.retry_after is not None  # else the request is too large
     return Unavailable(str(error)) if full or isinstance(error, _LATER) else Failed(str(error))

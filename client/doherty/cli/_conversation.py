@@ -18,14 +18,14 @@ class Conversation:
     """The instructions to the model; None is the deployment's."""
     turns: list[Message] = field(default_factory=list)
     unanswered: str | None = None
-    """The last question, if nothing of an answer to it was received."""
+    """The last question, if no part of an answer to it was received."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """The parameters of the next answers that are not the deployment's, by their names in the SDK."""
+    """The parameters that were set for the next answers, by their names in the SDK."""
     _taken_back: list[Message] | None = None
     """The last question and its answer while another answer is awaited."""
 
     def add(self, question: str, answer: str) -> None:
-        """Adds a question and what was received of the answer.
+        """Adds a question and the received part of its answer.
 
         A question without any answer is not a turn: many chat templates refuse two questions in a row.
         """
@@ -40,13 +40,13 @@ class Conversation:
 
     @property
     def last_question(self) -> str | None:
-        """The last question, answered or not."""
+        """Returns the last question, whether it was answered or not."""
         if self.unanswered is not None:
             return self.unanswered
         return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), None)
 
     def take_back(self) -> None:
-        """Removes the last question and the answer to it. They come back if there is no other answer."""
+        """Removes the last question and the answer to it. They are restored if there is no other answer."""
         if self.unanswered is None:
             questions = [place for place, turn in enumerate(self.turns) if turn.role == "user"]
             last = questions[-1] if questions else 0
@@ -60,7 +60,7 @@ class Conversation:
         self.unanswered = None
 
     def save(self, path: Path) -> None:
-        """Writes all of it as Markdown, or as JSON with the messages as the SDK takes them.
+        """Writes everything as Markdown, or as JSON with the messages in the format of the SDK.
 
         Raises:
             OSError: The file cannot be written.
@@ -121,7 +121,7 @@ def read_messages(path: Path) -> list[Message]:
 
 
 def parse_messages(value: Any) -> list[Message]:
-    """Messages from a list of objects with "role" and "content"; what else these have is ignored.
+    """Returns the messages in a list of objects with "role" and "content". Other fields are ignored.
 
     Raises:
         TypeError: It is not such a list.
@@ -139,7 +139,7 @@ def _parse_message(message: Any) -> Message:
 
 
 def parse_text(value: Any) -> str:
-    """A text that can be sent.
+    """Returns a text that can be sent.
 
     Raises:
         TypeError: It is not a text.

@@ -15,7 +15,7 @@ from doherty.cli._terminal import brief
 
 
 class _OneLine(logging.Formatter):
-    """A server's error message is in some of the lines."""
+    """Shortens the lines, because some contain error messages of a server."""
 
     def format(self, record: logging.LogRecord) -> str:
         return brief(super().format(record))
@@ -25,18 +25,21 @@ class _OneLine(logging.Formatter):
 def logged_attempts() -> Iterator[None]:
     """Writes the SDK's log lines, one for each attempt of a call, to stderr.
 
-    The line of the last attempt is written at the end of the block. Otherwise it would stand within the answer.
+    The line of the last attempt is written at the end of the block. Otherwise it would appear within the answer.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(message)s"))
     buffer = MemoryHandler(capacity=100, flushLevel=logging.INFO, target=handler)
     logger = logging.getLogger("doherty")
+    level = logger.level
     logger.addHandler(buffer)
     logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
-        buffer.flush()
+        logger.setLevel(level)
+        logger.removeHandler(buffer)
+        buffer.close()  # writes what is left
 
 
 def print_details(generation: Generation) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 def silenced() -> Iterator[None]:
     """Prevents the terminal from showing keys that are typed during the block. The next prompt receives them.
 
-    A key that is shown moves the cursor, also the ^C of Ctrl-C. What is then drawn on the same lines again starts at a
-    wrong place, so that lines stand there twice.
+    A key that is shown moves the cursor; so does the ^C of Ctrl-C. The command would then redraw its lines at the wrong
+    place, and some lines would appear twice.
     """
     try:
         termios: Any = import_module("termios")

@@ -60,7 +60,7 @@ def tell(error: click.ClickException) -> None:
 
 @contextmanager
 def ending_with_the_reader() -> Iterator[None]:
-    """Ends the command without a word when nobody reads its output any more, as in `doherty generate ... | head -1`.
+    """Ends the command silently when its output is no longer read, as in `doherty generate ... | head -1`.
 
     Raises:
         click.exceptions.Exit: A write found the pipe broken.
@@ -68,7 +68,7 @@ def ending_with_the_reader() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        # What is still buffered would fail again when Python flushes it at its end.
+        # Python flushes buffered output when it exits, which would fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in filter(None, (sys.stdout, sys.stderr)):
             os.dup2(nowhere, stream.fileno())

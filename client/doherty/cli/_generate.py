@@ -16,7 +16,7 @@ from doherty.cli._tables import print_json
 
 
 def _read_file(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """The text itself, or that of the file after an @."""
+    """Returns the text itself, or the contents of the file named after an @."""
     if value is None or not value.startswith("@"):
         return value
     try:
@@ -30,7 +30,7 @@ def _read_choices(context: click.Context, parameter: click.Parameter, values: tu
 
 
 def _split_choices(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    """A JSON list of texts, for choices with commas in them, or texts with commas between them."""
+    """Parses a JSON list of texts, for choices that contain commas, or texts separated by commas."""
     if not value.lstrip().startswith("["):
         return [choice.strip() for choice in value.split(",")]
     try:

@@ -63,10 +63,7 @@ class ChatHistory(History):
 
 
 def history_file() -> Path | None:
-    """The state folder of the freedesktop.org specification.
-
-    None if there is no home folder.
-    """
+    """Returns a file in the state folder (freedesktop.org specification); None if there is no home folder."""
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
         return (state if state.is_absolute() else Path.home() / ".local/state") / "doherty/chat_history"

@@ -26,7 +26,7 @@ _QUOTES: Final = '"""'
 
 
 class Keyboard:
-    """Reads what a person types: a line, or several that are pasted, or that stand between triple quotes."""
+    """Reads what a person types: one line, or several lines that are pasted or are between triple quotes."""
 
     def __init__(self, history: Path | None) -> None:
         """`history` is the file to load the history from and to save it to; None keeps no history."""
@@ -48,7 +48,7 @@ class Keyboard:
 
 
 def read_entry(read_line: Callable[[str], str]) -> str:
-    """A line, or all lines up to the end of a block of triple quotes, or of the input.
+    """Reads a line, or all lines up to the end of a block of triple quotes, or of the input.
 
     Args:
         read_line: Reads a line after a prompt; raises EOFError if there is none.
@@ -79,7 +79,7 @@ def _is_open_block(text: str) -> bool:
 def _make_session(history: ChatHistory) -> "PromptSession[str]":
     output = create_output(always_prefer_tty=True)
     if isinstance(output, Vt100_Output):
-        # Nothing is shown below the line, so where it stands need not be asked for. A late reply would become input.
+        # Nothing is shown below the line, so do not ask for the cursor's position: a late reply would become input.
         output.enable_cpr = False
     session: PromptSession[str] = PromptSession(
         history=history,
@@ -93,7 +93,7 @@ def _make_session(history: ChatHistory) -> "PromptSession[str]":
 
 
 def _read_plainly(prompt: str) -> str:
-    """A line from a terminal that cannot move its cursor."""
+    """Reads a line from a terminal that cannot move its cursor."""
     click.echo(prompt, nl=False, err=not sys.stdout.isatty())
     with _nudged():
         line = sys.stdin.readline()
@@ -106,19 +106,20 @@ def _read_plainly(prompt: str) -> str:
 def _nudged() -> Iterator[None]:
     """Keeps a Ctrl-C from being lost before a wait.
 
-    Python takes note of a signal at once, and acts on it when a wait is interrupted; one that comes just before a wait
-    begins does not interrupt it. So the wait is interrupted every now and then.
+    Python only records a signal, and handles it when the current wait is interrupted. A signal that arrives just before
+    a wait begins does not interrupt it, so a timer interrupts the wait regularly.
     """
     if not hasattr(signal, "setitimer"):
         yield
         return
-    former = signal.signal(signal.SIGALRM, _do_nothing)
+    # The handler is not removed: another thread may receive the last signal just after the timer has stopped, and
+    # without a handler, that signal ends the program.
+    signal.signal(signal.SIGALRM, _do_nothing)
     signal.setitimer(signal.ITIMER_REAL, _NUDGE_SECONDS, _NUDGE_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
 
 
 def _do_nothing(number: int, frame: "FrameType | None") -> None:

@@ -52,7 +52,7 @@ def latency(*, server: ServerOptions, window: float | None, watch: float | None,
     """
     with server.connect() as client:
         if watch is not None:
-            from doherty.cli._watch import run_watch  # noqa: PLC0415 - most looks are single ones
+            from doherty.cli._watch import run_watch  # noqa: PLC0415 - needed only with --watch
 
             run_watch(client, window, watch, as_json=as_json)
             return

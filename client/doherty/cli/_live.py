@@ -19,7 +19,7 @@ _FRAME_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 0.5
 """The seconds after which a status is shown."""
 
-# As rich's own Markdown reads it.
+# The same dialect as that of rich's own Markdown.
 _PARSER: Final = MarkdownIt().enable("strikethrough").enable("table")
 
 
@@ -58,7 +58,7 @@ class LiveMarkdown:
         self._ended.set()
         self._painter.join()
         self.set_status("")
-        # The text stays on the screen, however the answer ended.
+        # The text stays on the screen, no matter how the answer ended.
         try:
             self._settle(len(self._tail.text))
         finally:
@@ -70,7 +70,6 @@ class LiveMarkdown:
             self._tail.set_status(status)
 
     def write(self, text: str) -> None:
-        """Appends a part of the answer."""
         text = harmless(text)
         with self._drawing:
             self._tail.text += text

@@ -1,4 +1,4 @@
-"""A server on Modal behind a tunnel, whose address is known once it runs."""
+"""Starts a server on Modal behind a tunnel, and finds out its address."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ def boot(target: str) -> str:
     """Starts the server of an app, which can take minutes, and returns its address.
 
     Raises:
-        ClickException: Modal cannot be asked, or cannot start it.
+        ClickException: Modal cannot be reached, or cannot start the server.
     """
     app = target.removeprefix(SCHEME)
     modal = _import_modal()
@@ -30,7 +30,7 @@ def boot(target: str) -> str:
     click.secho(f"waiting for {app} on Modal; a cold start takes a while", err=True, dim=True)
     try:
         address: str = modal.Cls.from_name(app, CLASS)().boot.remote()
-    except Exception as error:  # Modal raises its own errors, and whatever was raised in the container
+    except Exception as error:  # Modal raises its own errors, and any error of the container
         raise Unavailable(f"Modal cannot start {app}: {str(error) or type(error).__name__}") from error
     return address
 

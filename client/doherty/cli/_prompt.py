@@ -64,7 +64,7 @@ def _join(argument: str | None) -> str:
         raise click.UsageError("The prompt is empty.")
     if argument == "-":
         return _read_stdin()
-    # A terminal is not read unless it is asked for: the command would seem to hang.
+    # Only "-" reads a terminal: otherwise, a command without a pipe would seem to hang.
     with _hint() if argument else nullcontext():
         piped = "" if sys.stdin is not None and sys.stdin.isatty() else _read_stdin()
     return "\n\n".join(filter(None, (argument, piped)))

@@ -30,7 +30,7 @@ _SETTINGS: Final[dict[str, "click.ParamType[float]"]] = {
     "max_output_tokens": click.IntRange(min=1),
     "seed": click.IntRange(min=0, max=2**64 - 1),
 }
-"""What /set can set. The server checks the rest with the next question."""
+"""The parameters that /set can set. The server checks their ranges with the next question."""
 
 _DEPLOYMENTS: Final = "is the deployment's"
 
@@ -39,7 +39,7 @@ class SlashCommands:
     """Runs the commands of one chat. They print to stderr, because stdout has the answers."""
 
     def __init__(self, conversation: Conversation) -> None:
-        """They read and change `conversation`."""
+        """The commands read and change `conversation`."""
         self._conversation = conversation
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], str | None]] = {
@@ -147,7 +147,7 @@ class SlashCommands:
 
 
 def _path(name: str, question: str) -> Path | None:
-    """The path that was typed; if that is none, this says so."""
+    """Returns the path that was typed. If it is not a path, prints this."""
     if not name:
         _say(question)
         return None

@@ -25,7 +25,7 @@ def print_json(value: dict[str, Any], *, indent: int | None = 2) -> None:
 
 
 def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
-    """A table of a name and values a row; with headings the values are numbers."""
+    """Creates a table whose rows have a name and values. With headings, the values are numbers."""
     table = Table(box=box.SIMPLE, show_header=bool(headings), pad_edge=False, show_edge=False)
     for place in range(len(rows[0])):
         heading = headings[place] if headings else ""
@@ -36,7 +36,7 @@ def make_table(rows: Sequence[Row], *, headings: Row = ()) -> Table:
 
 
 def print_table(rows: Sequence[Row], *, headings: Row = (), err: bool = False) -> None:
-    """Prints the same, on stderr if `err`."""
+    """Prints such a table, on stderr if `err` is True."""
     stream = sys.stderr if err else sys.stdout
     console = make_console(stderr=err, width=None if stream.isatty() else _UNBOUNDED)
     with console.capture() as captured:
@@ -46,10 +46,10 @@ def print_table(rows: Sequence[Row], *, headings: Row = (), err: bool = False) -
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A duration for a table."""
+    """Formats a duration for a table."""
     return "-" if seconds is None else f"{seconds * 1000:.1f}"
 
 
 def percent(share: float | None) -> str:
-    """A share for a table."""
+    """Formats a share for a table."""
     return "-" if share is None else f"{share:.0%}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 Admit = Callable[[str, ReplyMetadata], None]
-"""Is called with the id of a request, and the metadata to send, when the request is admitted."""
+"""Called with the id of a request, and the metadata to send, when the request is admitted."""
 
 
 class CutOffError(Exception):
@@ -29,13 +29,13 @@ class PlayedAnswer:
     """Sends the answer that a test defined, with its delays, and measures it like a server."""
 
     def __init__(self, request: "Request", reply: Reply, ended: threading.Event, received: float) -> None:
-        """Begins now.
+        """The answer begins now.
 
         Args:
-            request: What is answered.
+            request: The request to answer.
             reply: The answer.
-            ended: Is set when the caller leaves or the server closes.
-            received: When the request came, by `monotonic`.
+            ended: Set when the caller leaves or the server closes.
+            received: When the request arrived (`monotonic`).
         """
         self._request = request
         self._reply = reply
@@ -48,8 +48,8 @@ class PlayedAnswer:
         self._held = 0
         self._tokens = 0
         answer = reply.answer
-        self._told = answer if isinstance(answer, Generation) else Generation()
-        self._request_id = request.request_id or self._told.request_id or uuid4().hex
+        self._scripted = answer if isinstance(answer, Generation) else Generation()
+        self._request_id = request.request_id or self._scripted.request_id or uuid4().hex
 
     def messages(self, model: str, prompt_tokens: int, admit: Admit) -> Iterator[StreamGenerateResponse]:
         """The messages of a stream.
@@ -57,22 +57,22 @@ class PlayedAnswer:
         Args:
             model: The id of the model, unless the reply or the request names one.
             prompt_tokens: The size of the prompt, unless the reply says it.
-            admit: Is called before the first message.
+            admit: Called before the first message.
 
         Raises:
             CutOffError: The answer ends here.
             RpcError: The reply is an error.
         """
-        reply, usage = self._reply, self._told.usage
+        reply, usage = self._reply, self._scripted.usage
         self._wait(reply.queue_delay)
         self._admitted = monotonic()
         scripted = deltas(reply.answer)
         if reply.error is not None and scripted == []:
             raise reply.error
-        admit(self._request_id, self._told.metadata)
+        admit(self._request_id, self._scripted.metadata)
         start = Start(
             request_id=self._request_id,
-            model=self._told.model or self._request.options.model or model,
+            model=self._scripted.model or self._request.options.model or model,
             prompt_tokens=usage.prompt_tokens or prompt_tokens,
         )
         self._held, rest = behind(self._request.options.continue_from, iter(scripted))
@@ -82,7 +82,7 @@ class PlayedAnswer:
         for number, part in enumerate(parts, start=1):
             self._wait_for_token()
             self._add(message, part)
-            # The last delta and the summary are one message, where it is known to be the last one.
+            # If a delta is known to be the last one, the summary is in the same message.
             if number != last or self._breaks:
                 yield message
                 message = StreamGenerateResponse()
@@ -125,12 +125,12 @@ class PlayedAnswer:
         message.summary.CopyFrom(self._summary(start))
 
     def _summary(self, start: Start) -> Summary:
-        told, request = self._told, self._request
-        output_tokens = told.usage.output_tokens or self._held + self._tokens
-        usage = Usage(start.prompt_tokens, output_tokens, told.usage.cached_tokens)
-        timings = self._measured() if told.timings == Timings() else told.timings
-        seed = request.seed if told.seed is None and request.temperature != 0 else told.seed
-        return fill(Summary(), replace(told, usage=usage, timings=timings, seed=seed))
+        reply, request = self._scripted, self._request
+        output_tokens = reply.usage.output_tokens or self._held + self._tokens
+        usage = Usage(start.prompt_tokens, output_tokens, reply.usage.cached_tokens)
+        timings = self._measured() if reply.timings == Timings() else reply.timings
+        seed = request.seed if reply.seed is None and request.temperature != 0 else reply.seed
+        return fill(Summary(), replace(reply, usage=usage, timings=timings, seed=seed))
 
     def _measured(self) -> Timings:
         first, last = self._first, self._last
@@ -150,14 +150,14 @@ class PlayedAnswer:
 
 
 def joined(messages: Iterator[StreamGenerateResponse]) -> StreamGenerateResponse:
-    """A whole answer in one message, with the ids and the log probabilities if they are known of all tokens."""
+    """Merges the messages of a stream. Ids and log probabilities are kept only if they are known for all tokens."""
     whole = StreamGenerateResponse()
     texts: list[str] = []
     tokens = 0
     for message in messages:
         texts.append(message.delta.text)
         tokens += message.delta.token_count
-        whole.MergeFrom(message)  # appends what is repeated, and replaces the rest
+        whole.MergeFrom(message)  # appends to repeated fields, and replaces other fields
     delta = whole.delta
     delta.text, delta.token_count = "".join(texts), tokens
     for name in ("token_ids", "logprobs"):

@@ -8,7 +8,7 @@ import grpc
 
 
 class Calls:
-    """The answers in progress. Threads share it."""
+    """The answers in progress. Its methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,7 +25,7 @@ class Calls:
         return len(self._running)
 
     def begin(self) -> threading.Event:
-        """Counts an answer until `end`. Returns an event that ends the answer early; it is set when the server dies."""
+        """Counts an answer until `end`. Returns an event that ends the answer early; `close` sets it."""
         ended = threading.Event()
         with self._changed:
             self._running.add(ended)

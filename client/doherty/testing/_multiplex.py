@@ -36,7 +36,7 @@ class MultiplexedCalls:
         self._calls = calls
         self._tells_admission = tells_admission
         self._parts: SimpleQueue[MultiplexPart | CutOffError | None] = SimpleQueue()
-        self._lock = threading.Lock()  # for what follows
+        self._lock = threading.Lock()  # protects the attributes below
         self._running: dict[int, threading.Event] = {}
         self._cancelled: set[int] = set()
         self._left = 1
@@ -44,7 +44,7 @@ class MultiplexedCalls:
         self._is_cut_off = False
 
     def responses(self, messages: Iterator[MultiplexGenerateRequest]) -> Iterator[MultiplexGenerateResponse]:
-        """The messages to send.
+        """Yields the messages to send.
 
         Raises:
             CutOffError: The RPC is cut off.
@@ -102,7 +102,7 @@ class MultiplexedCalls:
         except CutOffError as cut_off:
             cancelled = start.id in self._cancelled
             self._parts.put(_failed(start, _CANCELLED) if cancelled else cut_off)
-        except Exception as error:  # noqa: BLE001 - whatever a test's function raises is told to the caller
+        except Exception as error:  # noqa: BLE001 - the caller gets the error of a test's function
             self._parts.put(_failed(start, error))
         finally:
             self._calls.end(ended)

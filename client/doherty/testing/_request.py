@@ -45,7 +45,7 @@ class Request:
     adapter: str | None = None
     time_limit: float | None = None
     timeout: float | None = None
-    """The seconds that were left when it came. gRPC sends about three digits of them, and rounds up."""
+    """The seconds that were left when the request arrived. gRPC rounds them up to about three digits."""
     request_id: str | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
     """For streams, the client sets `token_ids` itself, to continue after a loss, unless it has `resume=False`."""

@@ -31,7 +31,7 @@ _MAX_THREADS: Final = 1000
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", -1),
-    # As our server: the SDK pings a connection that is silent for 20 s.
+    # The same as for our server, because the SDK pings a connection that is silent for 20 s.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 _GRACE_SECONDS: Final = 1.0
@@ -55,7 +55,7 @@ class FakeServer:
                 fails with INTERNAL.
 
         Raises:
-            TypeError: It is no reply.
+            TypeError: `reply` is not a reply.
         """
         self._replies = Replies(reply)
         self.requests = self._replies.requests

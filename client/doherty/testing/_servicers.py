@@ -61,7 +61,7 @@ class Generation(GenerationServiceServicer):
         self._replies = replies
         self._calls = calls
 
-    def Generate(  # noqa: N802 - as the contract has it
+    def Generate(  # noqa: N802 - the name in the contract
         self, request: "GenerateRequest", context: grpc.ServicerContext
     ) -> wire.GenerateResponse:
         trailing: list[tuple[str, str | bytes]] = []
@@ -69,7 +69,7 @@ class Generation(GenerationServiceServicer):
         with self._calls.running_call(context) as ended:
             try:
                 answer = joined(self._play(request, "Generate", ended, context, admit=admit))
-            except Exception as error:  # noqa: BLE001 - whatever a test's function raises is told to the caller
+            except Exception as error:  # noqa: BLE001 - the caller gets the error of a test's function
                 fail(context, error, request.request_id)
         context.set_trailing_metadata((*trailing, server_timing(answer.summary.timings)))
         delta = answer.delta
@@ -131,7 +131,7 @@ class Generation(GenerationServiceServicer):
             fail(context, self._server.model, "")
         return fill(GetModelResponse(), self._server.model)
 
-    def _play(  # noqa: PLR0913 - what there is to know of a request
+    def _play(  # noqa: PLR0913 - the parts of a request
         self,
         request: "GenerateRequest",
         rpc: Rpc,
@@ -186,7 +186,7 @@ def begin_reply(
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, str | bytes]:
-    """The metadata of an RPC."""
+    """Returns the metadata of an RPC."""
     return dict(context.invocation_metadata())
 
 

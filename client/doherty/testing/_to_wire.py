@@ -94,8 +94,8 @@ def status_of(error: RpcError, request_id: str) -> Status:
     """The status that the SDK reads as this error.
 
     Args:
-        error: What a test scripted.
-        request_id: For an error that has none; one is made up where this is empty, too.
+        error: The error that a test defined.
+        request_id: The id for an error that has none. If this is empty, too, a new id is used.
     """
     code: int = error.code.value[0]
     parts: list[Message] = [

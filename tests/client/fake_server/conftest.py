@@ -1,4 +1,4 @@
-"""A server of `doherty.testing`, and each client on it."""
+"""A server of `doherty.testing`, and each client connected to it."""
 
 from collections.abc import AsyncIterator, Iterator
 

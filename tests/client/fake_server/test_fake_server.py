@@ -1,4 +1,4 @@
-"""`doherty.testing`: scripted answers to the real clients."""
+"""`doherty.testing` gives scripted answers to the real clients."""
 
 from typing import Any
 
@@ -49,19 +49,19 @@ def test_the_public_names_are_these() -> None:
     assert testing.__all__ == ["Answer", "FakeServer", "Reply", "Request", "Script"]
 
 
-async def test_replies_are_given_in_their_order_then_the_default(kind: Kind) -> None:
+async def test_replies_are_used_in_order_and_then_the_default(kind: Kind) -> None:
     with FakeServer("default") as server:
         server.reply("first", lambda request: f"second to {request.prompt}")
         async with open_twin(kind, server.target) as twin:
             assert [str(await twin.generate(name)) for name in "abc"] == ["first", "second to b", "default"]
 
 
-async def test_a_request_without_a_reply_says_so(twin: Twin) -> None:
+async def test_a_request_without_a_reply_fails_with_an_explanation(twin: Twin) -> None:
     with pytest.raises(InternalError, match="No reply is scripted for this request"):
         await twin.generate("Hello")
 
 
-async def test_a_text_is_streamed_by_words_and_is_the_unary_text(twin: Twin, server: FakeServer) -> None:
+async def test_a_text_is_streamed_by_words_and_equals_the_unary_text(twin: Twin, server: FakeServer) -> None:
     text = " One  two\nthree "
     server.reply(text, text)
     stream = twin.stream("Count.")
@@ -72,8 +72,8 @@ async def test_a_text_is_streamed_by_words_and_is_the_unary_text(twin: Twin, ser
     assert streamed.model == unary.model == "fake"
 
 
-async def test_all_that_a_generation_tells_arrives(twin: Twin, server: FakeServer) -> None:
-    told = Generation(
+async def test_all_fields_of_a_generation_arrive(twin: Twin, server: FakeServer) -> None:
+    expected = Generation(
         text="hi",
         token_ids=(7,),
         logprobs=(TokenLogprob(7, b"hi", -0.25),),
@@ -86,17 +86,17 @@ async def test_all_that_a_generation_tells_arrives(twin: Twin, server: FakeServe
         seed=5,
         speculation=Speculation(3, 2, 1),
     )
-    server.reply(told, told)
+    server.reply(expected, expected)
     options = GenerateOptions(token_ids=True, top_logprobs=0)
     stream = twin.stream("Hello", options=options)
     for answer in (await twin.generate("Hello", options=options), await stream.result()):
-        assert answer == Generation(**{name: getattr(told, name) for name in KEPT}, network=answer.network)
+        assert answer == Generation(**{name: getattr(expected, name) for name in KEPT}, network=answer.network)
 
 
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
 async def test_metadata_arrives(twin: Twin, server: FakeServer) -> None:
-    told = Generation(text="hi", metadata=ReplyMetadata({"x-proxy": "a"}, {"x-load-bin": b"\xff"}))
-    server.reply(told, told)
+    expected = Generation(text="hi", metadata=ReplyMetadata({"x-proxy": "a"}, {"x-load-bin": b"\xff"}))
+    server.reply(expected, expected)
     for answer in (await twin.generate("Hello", request_id="me"), await twin.stream("Hello", request_id="me").result()):
         assert answer.metadata.initial["x-proxy"] == "a"
         assert answer.metadata.initial["doherty-request-id"] == "me"
@@ -104,13 +104,13 @@ async def test_metadata_arrives(twin: Twin, server: FakeServer) -> None:
         assert "total;dur=" in str(answer.metadata.trailing["server-timing"])
 
 
-async def test_what_was_not_asked_for_is_not_told(twin: Twin, server: FakeServer) -> None:
+async def test_details_that_were_not_requested_are_absent(twin: Twin, server: FakeServer) -> None:
     server.reply([Delta("hi", (7,), (TokenLogprob(7, b"hi", -0.25),))])
     answer = await twin.generate("Hello")
     assert (answer.token_ids, answer.logprobs) == (None, None)
 
 
-async def test_a_request_is_recorded_as_it_was_made(twin: Twin, server: FakeServer, kind: Kind) -> None:
+async def test_all_fields_of_a_request_are_recorded(twin: Twin, server: FakeServer, kind: Kind) -> None:
     server.reply("ok")
     options = GenerateOptions(model="m", top_k=5, min_p=0.1, choices=("a", "b"), priority="batch", stop_token_ids=(1,))
     parameters: dict[str, Any] = {
@@ -120,7 +120,7 @@ async def test_a_request_is_recorded_as_it_was_made(twin: Twin, server: FakeServ
     await twin.generate("Hello", stop=["x", "y"], **parameters, timeout=30)
     [request] = server.requests
     assert request.timeout is not None
-    assert 0 < request.timeout < 31  # gRPC sends three digits of it, and rounds up: 30.1 s
+    assert 0 < request.timeout < 31  # gRPC rounds a deadline up to three digits
     rpc: Any = "MultiplexGenerate" if kind == "multiplex" else "Generate"
     expected = Request(
         rpc=rpc, prompt="Hello", stop=("x", "y"), **parameters, timeout=request.timeout, metadata=request.metadata
@@ -132,7 +132,7 @@ async def test_a_request_is_recorded_as_it_was_made(twin: Twin, server: FakeServ
 @pytest.mark.parametrize(
     "prompt", ["Hello", [Message("user", "Hi"), Message("assistant", "Ho")], RawText("Hi"), TokenIds((1, 2))], ids=type
 )
-def test_a_prompt_is_recorded_in_its_form(prompt: Any, server: FakeServer) -> None:
+def test_a_prompt_is_recorded_in_the_form_that_was_used(prompt: Any, server: FakeServer) -> None:
     server.reply("ok")
     with Client(server.target) as client:
         client.generate(prompt)
@@ -169,18 +169,20 @@ async def test_an_error_is_raised_as_it_was_scripted(twin: Twin, server: FakeSer
     with pytest.raises(NotFoundError) as usual:
         await twin.generate("Hello")
     assert (usual.value.code, usual.value.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
-    with pytest.raises(OverloadedError):  # without retry_after it is not tried again
+    with pytest.raises(OverloadedError):  # without retry_after, it is not retried
         await twin.generate("Hello")
     assert len(server.requests) == 3
 
 
-async def test_a_refusal_with_a_time_is_tried_again(twin: Twin, server: FakeServer) -> None:
+async def test_a_refusal_with_a_retry_time_is_retried(twin: Twin, server: FakeServer) -> None:
     server.reply(OverloadedError("full", retry_after=0.01), UnavailableError("soon", retry_after=0.01), SKY)
     assert str(await twin.generate("Why?")) == SKY
     assert len(server.requests) == 3
 
 
-async def test_a_bug_in_a_reply_is_told(twin: Twin, server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_a_reply_is_reported(
+    twin: Twin, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(_: Request) -> str:
         raise AssertionError("mine")
 
@@ -191,14 +193,14 @@ async def test_a_bug_in_a_reply_is_told(twin: Twin, server: FakeServer, caplog: 
 
 
 @pytest.mark.parametrize("reply", [5, None, b"bytes", str])
-def test_what_is_no_reply_is_refused(reply: Any, server: FakeServer) -> None:
+def test_an_invalid_reply_is_refused(reply: Any, server: FakeServer) -> None:
     with pytest.raises(TypeError, match="is no reply"):
         server.reply(reply)
     with pytest.raises(ValueError, match="exclude each other"):
         Reply(error=InternalError("x"), cut_off=True)
 
 
-async def test_tokens_are_counted_by_words_or_as_the_test_says(twin: Twin, server: FakeServer) -> None:
+async def test_a_token_count_is_the_number_of_words_unless_the_test_sets_it(twin: Twin, server: FakeServer) -> None:
     conversation = [Message("user", "one two"), Message("assistant", "three")]
     assert await twin("count_tokens", conversation, system="zero") == 4
     assert await twin("count_tokens", RawText("a b c")) == 3
@@ -209,7 +211,7 @@ async def test_tokens_are_counted_by_words_or_as_the_test_says(twin: Twin, serve
     assert (await twin.generate("Hello")).usage.prompt_tokens == 100
 
 
-async def test_a_model_its_latency_and_its_health_are_what_a_test_says(twin: Twin, server: FakeServer) -> None:
+async def test_the_model_the_latency_and_the_health_can_be_set(twin: Twin, server: FakeServer) -> None:
     model = await twin("model")
     assert {"sampling.top_k", "constraint.choices", "messages", "continue_from.text"} <= set(model.features)
     server.model = ModelInfo(model="m", adapters=("a", "b"), limits=Limits(context_tokens=5))
@@ -237,7 +239,7 @@ async def test_every_call_can_fail(kind: Kind, server: FakeServer) -> None:
             assert raised.value.reason == "WARMING_UP"
 
 
-async def test_a_closed_server_is_not_there(kind: Kind) -> None:
+async def test_a_closed_server_cannot_be_reached(kind: Kind) -> None:
     with FakeServer(SKY) as server:
         async with open_twin(kind, server.target, retry=RetryPolicy(wait_for_ready=False)) as twin:
             await twin.generate("Why?")
@@ -247,7 +249,7 @@ async def test_a_closed_server_is_not_there(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_the_fixture_is_a_server_of_its_own_that_clients_find(turn: int, doherty_server: FakeServer) -> None:
+def test_each_test_has_a_server_of_its_own_that_clients_find(turn: int, doherty_server: FakeServer) -> None:
     doherty_server.reply("Hello!")
     with Client() as client:
         assert client.generate(f"Hi {turn}").text == "Hello!"

@@ -1,4 +1,4 @@
-"""`doherty.testing`: streams that fail, are delayed, cut off or cancelled."""
+"""Streams of `doherty.testing` that fail, are delayed, cut off or cancelled."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ from support.twins import Kind, Twin, open_twin
 SKY = "The sky is blue."
 
 
-async def test_an_error_may_come_in_mid_stream(twin: Twin, server: FakeServer) -> None:
+async def test_an_error_may_follow_a_part_of_an_answer(twin: Twin, server: FakeServer) -> None:
     server.reply(Reply("The sky", error=InternalError("broken")))
     stream = twin.stream("Why?")
     assert [await stream.next(), await stream.next()] == [Delta("The"), Delta(" sky")]
@@ -31,7 +31,7 @@ async def test_an_error_may_come_in_mid_stream(twin: Twin, server: FakeServer) -
         await stream.next()
 
 
-async def test_a_stream_that_is_cut_off_goes_on(twin: Twin, server: FakeServer) -> None:
+async def test_a_stream_continues_after_it_was_cut_off(twin: Twin, server: FakeServer) -> None:
     server.reply(Reply("The sky", cut_off=True), SKY)
     stream = twin.stream("Why?")
     answer = await stream.result()
@@ -39,7 +39,7 @@ async def test_a_stream_that_is_cut_off_goes_on(twin: Twin, server: FakeServer) 
     assert [request.options.continue_from for request in server.requests] == [None, "The sky"]
 
 
-async def test_a_part_is_continued_by_its_ids_or_by_any_other_text(twin: Twin, server: FakeServer) -> None:
+async def test_a_prefix_is_continued_by_ids_or_by_text(twin: Twin, server: FakeServer) -> None:
     words = [Delta("The", (1,)), Delta(" sky", (2,)), Delta(" is", (3,)), Delta(" blue.", (4,))]
     server.reply(words, words, " is high.", words)
     expected: list[tuple[str | TokenIds, str, int]] = [
@@ -53,13 +53,13 @@ async def test_a_part_is_continued_by_its_ids_or_by_any_other_text(twin: Twin, s
         assert (answer.text, answer.usage.output_tokens) == (rest, tokens)
 
 
-async def test_a_stream_outlives_its_server(kind: Kind) -> None:
+async def test_a_stream_continues_at_another_server(kind: Kind) -> None:
     slow = Reply(SKY, token_delay=0.2)
-    with FakeServer(slow) as one, FakeServer(slow) as other:
-        async with open_twin(kind, [one.target, other.target]) as twin:
+    with FakeServer(slow) as first, FakeServer(slow) as other:
+        async with open_twin(kind, [first.target, other.target]) as twin:
             stream = twin.stream("Why?")
             await stream.next()
-            busy, idle = (one, other) if one.requests else (other, one)
+            busy, idle = (first, other) if first.requests else (other, first)
             busy.close()
             assert (await stream.result()).text == SKY
             assert stream.stream.resumed == len(idle.requests) == 1
@@ -77,7 +77,7 @@ async def test_a_generator_writes_an_answer(twin: Twin, server: FakeServer) -> N
     assert stream.stream.resumed == 1
 
 
-async def test_delays_are_kept_and_measured(twin: Twin, server: FakeServer) -> None:
+async def test_delays_are_made_and_reported(twin: Twin, server: FakeServer) -> None:
     server.reply(Reply("a b", queue_delay=0.02, first_token_delay=0.03, token_delay=0.04))
     timings = (await twin.stream("Hello").result()).timings
     assert (timings.queue or 0) >= 0.02
@@ -114,7 +114,7 @@ async def test_a_deadline_ends_the_answer(twin: Twin, server: FakeServer) -> Non
     await asyncio.to_thread(server.wait_idle)
 
 
-async def test_a_wait_for_the_end_of_answers_ends(twin: Twin, server: FakeServer) -> None:
+async def test_waiting_for_the_end_of_answers_ends(twin: Twin, server: FakeServer) -> None:
     server.reply(Reply("never ends", token_delay=60))
     stream = twin.stream("Hello")
     await stream.next()
@@ -133,13 +133,13 @@ async def test_a_block_is_entered_before_the_first_token(twin: Twin, server: Fak
     await stream.close()
 
 
-async def test_a_block_is_not_entered_where_the_request_is_refused(twin: Twin, server: FakeServer) -> None:
+async def test_a_block_is_not_entered_if_the_request_is_refused(twin: Twin, server: FakeServer) -> None:
     server.reply(OverloadedError("full"))
     with pytest.raises(OverloadedError):
         await twin.stream("Hello").enter()
 
 
-async def test_many_streams_at_a_time() -> None:
+async def test_many_streams_run_at_the_same_time() -> None:
     with FakeServer(Reply(SKY, token_delay=0.01)) as server:
         async with AsyncClient(server.target) as client:
             answers = await asyncio.gather(*(client.stream_generate(str(n)).result() for n in range(200)))

@@ -1,10 +1,10 @@
-"""Mistakes that type checkers find: strict ones also report a comment that silences nothing."""
+"""Mistakes that type checkers find. Strict checkers also report a comment that suppresses no error."""
 
 from doherty import AsyncClient, Client, GenerateOptions, Message, RetryPolicy
 
 
 def whole(client: Client) -> None:
-    """With ordinary calls."""
+    """Mistakes in ordinary calls."""
     client.generate("Hi", max_tokens=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     client.generate("Hi", temperature="hot")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     client.generate(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -15,13 +15,13 @@ def whole(client: Client) -> None:
 
 
 async def asynchronous(client: AsyncClient) -> None:
-    """With coroutines."""
+    """Mistakes with coroutines."""
     await client.generate("Hi", max_tokens=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     assert client.generate("Hi").text  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 def parts() -> None:
-    """With what calls are made of."""
+    """Mistakes in the arguments of calls."""
     Client(api_kye="dh_me_secret")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Message("robot", "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     GenerateOptions(priority="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What type checkers make of the SDK in somebody's program; test_types.py has them read it, nobody runs it."""
+"""A user's program, for type checkers: test_types.py checks the types, and nobody runs it."""
 
 from collections.abc import Iterator
 from typing import Any, assert_type
@@ -36,7 +36,7 @@ class Person(BaseModel):
 
 
 def whole(client: Client) -> None:
-    """Answers in one piece."""
+    """Unary answers."""
     plain = client.generate("Hi", temperature=0, stop=["."], timeout=None)
     assert_type(plain, Generation[None])
     assert_type(plain.text, str)
@@ -54,7 +54,7 @@ def whole(client: Client) -> None:
 
 
 def streamed(client: Client) -> None:
-    """Answers as they come."""
+    """Streamed answers."""
     with client.stream_generate("Hi", schema=Person) as stream:
         assert_type(stream, GenerationStream[Person])
         for delta in stream:
@@ -67,7 +67,7 @@ def streamed(client: Client) -> None:
 
 
 async def asynchronous(client: AsyncClient) -> None:
-    """The twin of both."""
+    """The asynchronous client."""
     assert_type(await client.generate("Hi"), Generation[None])
     assert_type((await client.generate("Hi", schema=Person)).parsed, Person)
     async with client.stream_generate("Hi", schema=Person) as stream:
@@ -79,7 +79,7 @@ async def asynchronous(client: AsyncClient) -> None:
 
 
 def prompts(client: Client) -> None:
-    """What may be asked."""
+    """The accepted prompts."""
     client.generate([Message("user", "Hi"), {"role": "assistant", "content": "Hello"}], system="Be brief.")
     client.generate(RawText("Hi"), options=GenerateOptions(choices=["yes", "no"], priority="batch"))
     client.generate(TokenIds([1, 2]))
@@ -88,14 +88,14 @@ def prompts(client: Client) -> None:
 
 
 def clients() -> None:
-    """How a client is made."""
+    """The ways to create a client."""
     Client(["a:1", "b:1"], tls=TLSConfig(ca=b""), api_key="dh_me_secret", retry=RetryPolicy(max_attempts=2)).close()
     with Client(timeout=None, retry=None, resume=False) as client:
         assert_type(client, Client)
 
 
 def errors(client: Client) -> None:
-    """What is caught."""
+    """The errors that can be caught."""
     try:
         client.generate("Hi")
     except OverloadedError as error:

@@ -47,11 +47,11 @@ generator     messages, cpu, cpu_share (of one core), cpu_per_message, send_wait
               and loop_lag (p50, p90, p99), mean_loop_lag, per_time (an
               estimate of what the generator adds to each measured time)
 """
-"""What the help says of it."""
+"""The description of the JSON in the help."""
 
 
 def run_as_json(run: LoadResult) -> dict[str, Any]:
-    """All of it; SCHEMA says what is what."""
+    """Returns the results of a load in the form that SCHEMA describes."""
     result: dict[str, Any] = {
         "load": _load(run.load),
         "begun": run.begun.isoformat(timespec="seconds"),

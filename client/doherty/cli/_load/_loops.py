@@ -1,8 +1,8 @@
-"""When requests are made: each as soon as another one has ended, or at moments that nothing the server does can shift.
+"""Decides when requests are sent: when an earlier one has ended (closed loop), or at fixed times (open loop).
 
-A closed loop slows down with its server, and hides how long callers would have waited who come on their own; an open
-loop does not. Both call `ask` with the number of a request and the moment at which it was due, by `perf_counter`; in a
-closed loop that is None, for a request is due when it is made.
+A closed loop slows down with its server, and so hides how long independent callers would have waited. An open loop does
+not. Both call `ask` with the number of a request and the time at which it was due (`perf_counter`). In a closed loop,
+the time is None, because a request is due when it is sent.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ async def open_loop(ask: Ask, numbers: Iterable[int], arrivals: Iterable[float],
     Args:
         ask: Makes a request.
         numbers: The requests.
-        arrivals: When each is due, in seconds from now, rising.
-        ends_at: What is due from then on, by `perf_counter`, is not made.
+        arrivals: When each request is due, in seconds from now, in ascending order.
+        ends_at: Requests that are due at or after this time (`perf_counter`) are not sent.
     """
     started = perf_counter()
     async with asyncio.TaskGroup() as asked:
@@ -42,7 +42,7 @@ async def open_loop(ask: Ask, numbers: Iterable[int], arrivals: Iterable[float],
             due = started + after
             if due >= ends_at:
                 break
-            # At least one turn of the loop, so that a generator that is late still reads its answers.
+            # Wait for at least one turn of the loop, so that a generator that is late still reads its answers.
             await asyncio.sleep(max(0.0, due - perf_counter()))
             asked.create_task(_as_coroutine(ask(number, due)))
 

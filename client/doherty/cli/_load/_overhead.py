@@ -1,9 +1,8 @@
-"""The load generator's own share of what it measures.
+"""Measures how much the load generator itself adds to the times that it measures.
 
-The client's total less the server's is the network, gRPC on both sides and this process together; no clock of ours can
-part them. What can be measured is here: how long a request waits for this event loop before it is sent, how long an
-event waits before this event loop sees it, and how much CPU time this process spends on a message. All three are in the
-times that are measured.
+The difference between the client's total and the server's contains the network, gRPC on both sides, and this process.
+These cannot be separated, but three parts of this process's share can be measured: how long a request waits for the
+event loop before it is sent, how long an event waits for the event loop, and how much CPU time a message costs.
 """
 
 import asyncio

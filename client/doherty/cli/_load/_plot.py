@@ -33,8 +33,8 @@ def plot(run: LoadResult, path: Path) -> None:
     """Plots the distribution of the times, and their course during the load.
 
     Args:
-        run: What was measured.
-        path: The picture; its suffix says of which kind.
+        run: The results of the load.
+        path: The plot's file. Its suffix determines the format.
 
     Raises:
         OSError: It cannot be written.
@@ -43,7 +43,7 @@ def plot(run: LoadResult, path: Path) -> None:
 
 
 def draw(run: LoadResult) -> Figure:
-    """The picture of a load."""
+    """Returns the plot of a load."""
     figure = Figure(figsize=(13, 11), layout="constrained")
     figure.suptitle(_title(run), fontsize="medium")
     (first, between), (total, over_time) = figure.subplots(2, 2)
@@ -117,7 +117,7 @@ def _draw(axes: "Axes", values: Iterable[float | None], name: str, place: int, *
     if not marks:
         return
     label = f"{name}: {', '.join(f'{mark} {_plain(time)}' for mark, time in marks.items())} ms"
-    # A threshold of 400 ms stands beside first tokens of 5.
+    # First tokens may come after 5 ms, and the threshold is 400 ms.
     axes.set_xscale("log")
     axes.ecdf(times, label=label, color=_COLOURS[place], linestyle="--" if server else "-")
     axes.plot(list(marks.values()), list(_MARKED.values()), "o", markersize=4, color=_COLOURS[place])
@@ -138,5 +138,5 @@ def _scale(axes: "Axes") -> None:
 
 
 def _plain(value: float) -> str:
-    """A number without an exponent, of about three digits."""
+    """Formats a number without an exponent, with about three digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits

@@ -26,7 +26,7 @@ def progress(load: LoadOptions, targets: int) -> Iterator[Callable[[Sample], Non
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        # Drawing takes from the same processor as measuring.
+        # Drawing uses the same processor as measuring.
         refresh_per_second=4,
     )
     with silenced(), bar:

@@ -14,12 +14,12 @@ LoadPrompt = str | tuple[Message, ...]
 def read_prompts(path: Path) -> tuple[LoadPrompt, ...]:
     """Reads one prompt per line or, if the file's name ends in .jsonl, one JSON object per line.
 
-    An object has either "prompt", a text, or "messages", a list of objects with "role" and "content"; what else it has
-    is left alone, as in the files of other tools. Empty lines are skipped.
+    An object has either "prompt", a text, or "messages", a list of objects with "role" and "content"; other
+    fields are ignored, because the files of other tools have some. Empty lines are skipped.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It has no prompts, or is not what its name says.
+        ValueError: It has no prompts, or its contents do not fit its name.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -100,7 +100,7 @@ async def run_load(
     Args:
         clients: One for each target; they are closed.
         load: Which requests are made, and when.
-        on_sample: Is called with each request that has ended.
+        on_sample: Called for each request that has ended.
 
     Raises:
         DohertyError: A server was not reached, or refused even the first question.
@@ -170,5 +170,5 @@ async def _look(client: AsyncClient) -> Latency | None:
     try:
         return await client.latency()
     except DohertyError:
-        # It died under the load, or this key may not ask. The report says that there is nothing from the server.
+        # It died under the load, or this key has no permission. The report then has no figures of the server.
         return None

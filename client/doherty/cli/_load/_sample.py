@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def outside(self) -> float | None:
-        """The part of the total outside of the server, without the late start: the network and this process."""
+        """The part of the total outside the server, without the late start: in the network and this process."""
         if self.server is None or self.server.total is None:
             return None
         return max(0.0, self.total - self.late - self.server.total)

@@ -110,7 +110,7 @@ def describe_throughput(side: Side) -> str:
 
 
 def ratios(run: LoadResult) -> dict[str, Ratio | None]:
-    """B over A of the medians of what the client measured, over the requests that both answered."""
+    """Returns B's median divided by A's for each of the client's times, over the requests that both answered."""
     a, b = run.sides
     figures = [{sample.number: sample for sample in side.answers} for side in (a, b)]
     blocks = [[sample.number for sample in block] for block in a.blocks]
