@@ -86,7 +86,7 @@ def read_options(model: str, revision: str, profile: str, pairs: Iterable[str]) 
     return options | {name: text for name, text in named.items() if text}
 
 
-def stop(error: EngineSetupError) -> None:
+def stop(error: Exception) -> None:
     """Prints an error and exits."""
     sys.stderr.write(f"{error}\n")
     sys.exit(_USAGE)
@@ -175,6 +175,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
     interface that Doherty uses. The first run takes up to half an hour.
     """
     # Imported here, because the other commands do not need them.
+    from doherty import DohertyError  # noqa: PLC0415
     from doherty_engine_cli._trtllm import verify_trtllm  # noqa: PLC0415
     from doherty_engine_cli._vllm import verify_vllm  # noqa: PLC0415
 
@@ -192,7 +193,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each flag
             problems = verify_vllm(options, checkpoint, output, report, measures_quality=not skip_quality)
         else:
             problems = verify_trtllm(options, output, report, runs=not contract_only, measures_quality=not skip_quality)
-    except EngineSetupError as error:
+    except (EngineSetupError, DohertyError) as error:
         stop(error)
     else:
         shown = output / ("report.json" if as_json else "report.md")

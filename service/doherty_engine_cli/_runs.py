@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from doherty import Client, DohertyError, GenerateOptions, InvalidRequestError, TokenIds
 from doherty.cli import QUESTIONS
-from doherty_engine import Drafting
+from doherty_engine import Drafting, EngineSetupError
 from doherty_engine_cli._server import Server
 
 _THRESHOLD_SECONDS = 0.4
@@ -184,8 +184,8 @@ def _ask(client: Client, question: str) -> Answered:
         question,
         answer.text,
         answer.usage.output_tokens,
-        timings.time_to_first_token or 0.0,
-        timings.time_to_last_token or 0.0,
+        _seconds(timings.time_to_first_token),
+        _seconds(timings.time_to_last_token),
     )
 
 
@@ -196,13 +196,20 @@ def _stream(client: Client, count: int) -> Streamed:
         with client.stream_generate(
             _STORY, temperature=0.0, max_output_tokens=_STREAM_TOKENS, options=options
         ) as stream:
-            return stream.result().timings.time_to_first_token or 0.0
+            return _seconds(stream.result().timings.time_to_first_token)
 
     with ThreadPoolExecutor(count) as pool:
         start = time.monotonic()
         first_token_times = sorted(pool.map(time_to_first_token, range(count)))
         duration = time.monotonic() - start
     return Streamed(count, count * _STREAM_TOKENS / duration, first_token_times[(count - 1) // 2])
+
+
+def _seconds(measured: float | None) -> float:
+    """Returns a time of an answer. An answer without tokens has none, and must not count as a fast one."""
+    if measured is None:
+        raise EngineSetupError("An answer has no tokens, so its times cannot be measured.")
+    return measured
 
 
 def _sorted(answers: Sequence[Answered]) -> list[float]:

@@ -63,7 +63,7 @@ class Server:
 
 @contextmanager
 def serving(engine: str, options: Mapping[str, str], report: Callable[[str], None]) -> Iterator[Server]:
-    """Runs `doherty serve` until the end of the block. The server first builds what is missing.
+    """Runs `doherty serve` until the end of the block. If an engine has not been built yet, the server builds it first.
 
     Raises:
         EngineSetupError: The server cannot start. The message is the server's.

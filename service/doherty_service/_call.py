@@ -1,9 +1,12 @@
 """What the path of a request needs of a transport."""
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
+
+if TYPE_CHECKING:
+    import asyncio
 
 Metadata = Iterable[tuple[str, str | bytes]]
 """The metadata of a call, in gRPC's format."""
@@ -21,8 +24,17 @@ class Call(Protocol):
         """Whether `read` would return a message at once."""
         ...
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all messages of the caller were read, and no more can come. False if that is not known."""
+        ...
+
     def peer(self) -> str:
         """The caller's address, for example "ipv4:127.0.0.1:50000"."""
+        ...
+
+    def accept(self) -> None:
+        """Called when the caller has passed authentication."""
         ...
 
     def time_remaining(self) -> float | None:
@@ -54,11 +66,23 @@ class Call(Protocol):
         ...
 
     def send_initial_metadata(self, metadata: Metadata) -> Coroutine[Any, Any, None]:
-        """Sends the initial metadata before the first message."""
+        """Sends the initial metadata before the first message; does nothing if they are sent, or are being sent."""
         ...
 
     def write(self, message: Any) -> Coroutine[Any, Any, None]:
         """Sends a message; returns once the transport has taken it."""
+        ...
+
+    def start_write(self, message: Any) -> Coroutine[Any, Any, None]:
+        """Does the same as `write`, but must be driven by hand.
+
+        It may also return without an error although the write has failed: then `failure_of` returns the error of the
+        last future that it awaited.
+        """
+        ...
+
+    def give_up(self, write: "asyncio.Future[Any]") -> bool:
+        """Ends a started write that awaits the given future. Returns False if the future is done already."""
         ...
 
     def put(self, message: bytes) -> bool:
@@ -69,7 +93,8 @@ class Call(Protocol):
         """Ends the call with a status.
 
         Raises:
-            grpc.aio.AbortError: Always.
+            grpc.aio.AbortError: The status was set.
+            InternalError: The call is over already.
         """
         ...
 
@@ -82,6 +107,11 @@ class Call(Protocol):
 
         If the caller leaves, `sent` is called, too.
         """
+        ...
+
+    @property
+    def ended_with(self) -> grpc.StatusCode | None:
+        """The status with which the transport itself ended the call; None if it did not, or if that is not known."""
         ...
 
     @property

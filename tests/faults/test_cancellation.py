@@ -1,4 +1,4 @@
-"""Whenever and however a request ends early, its slot is freed and the cause is counted."""
+"""No matter when and how a request ends early, its slot is freed and the cause is counted."""
 
 import signal
 from collections.abc import Iterator
@@ -31,25 +31,25 @@ PACED = ("--engine", "synthetic", "-o", "tokens_per_second=20", "-o", "prefill_t
 ENDLESS: dict[str, Any] = {"stopping": {"max_output_tokens": 3000, "ignore_eos": True}}
 SHORT = "Hi."
 LONG = "The quick brown fox jumps over the lazy dog. " * 250
-"""Some 2,500 tokens, which take either engine many seconds."""
+"""The maximum length of these answers: 2,500 tokens, which take either engine many seconds."""
 
 QUEUED, PROMPT, TOKENS = "queued", "prompt", "tokens"
 CAUSES: dict[str, tuple[Ending, AbortCause.ValueType | None]] = {
     "cancel": (endings.cancelled, ABORT_CAUSE_CANCELLED),
-    "deadline": (endings.late, ABORT_CAUSE_DEADLINE),
+    "deadline": (endings.past_deadline, ABORT_CAUSE_DEADLINE),
     "FIN": (endings.finished, ABORT_CAUSE_CANCELLED),
     "kill -9": (endings.killed, ABORT_CAUSE_CANCELLED),
     "RST": (endings.reset, ABORT_CAUSE_CANCELLED),
-    "time limit": (endings.limited, None),
+    "time limit": (endings.past_time_limit, None),
 }
-"""How a request ends, and what it is counted as; an answer that its time limit ends is complete."""
+"""How a request ends, and the cause that is counted. An answer that its time limit ends counts as complete."""
 
 BY_ITSELF = {"deadline", "time limit"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request that ends early."""
+    """A request that ends early."""
 
     cause: str
     method: str
@@ -60,7 +60,7 @@ class Case:
         return ", ".join((self.cause, self.method, self.moment, *(["logprobs"] if self.logprobs else [])))
 
     @property
-    def asked(self) -> GenerateRequest:
+    def request(self) -> GenerateRequest:
         prompt = LONG if self.moment == PROMPT else SHORT
         output = {"top_logprobs": 2} if self.logprobs else {}
         return request(prompt=prompt, **ENDLESS, output=output, request_id=str(self).replace(",", ""))
@@ -68,11 +68,11 @@ class Case:
 
 CASES = [
     *(
-        Case(*one)
-        for one in product(CAUSES, (UNARY, STREAM), (QUEUED, PROMPT, TOKENS))
-        if (one[0], one[2]) != ("deadline", QUEUED)  # it would be refused at once
+        Case(*triple)
+        for triple in product(CAUSES, (UNARY, STREAM), (QUEUED, PROMPT, TOKENS))
+        if (triple[0], triple[2]) != ("deadline", QUEUED)  # otherwise, the request would be refused immediately
     ),
-    *(Case(*one, TOKENS, logprobs=True) for one in product(CAUSES, (UNARY, STREAM))),
+    *(Case(*pair, TOKENS, logprobs=True) for pair in product(CAUSES, (UNARY, STREAM))),
 ]
 MODEL_CASES = [
     Case("cancel", STREAM, QUEUED),
@@ -87,7 +87,7 @@ MODEL_CASES = [
 
 
 def aborts(now: GetLatencyResponse) -> dict[int, int]:
-    return {one.cause: one.count for one in now.aborts}
+    return {abort.cause: abort.count for abort in now.aborts}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def paced() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def trtllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """TensorRT-LLM on the fake, at the pace of `paced`, with a context that has room for all that is asked for."""
+    """Runs TensorRT-LLM on the fake, at the speed of `paced`, with a context that has room for all requests."""
     model = write_model(tmp_path_factory.mktemp(request.param) / "model", max_position_embeddings=32768)
     room = ("max_seq_len=32768", "max_num_tokens=32768", f"slots={SLOTS}")
     options = (*ENGINES[request.param], *room)
@@ -113,18 +113,18 @@ def model() -> Iterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_request_that_ends_early_leaves_nothing_behind(paced: ServerProcess, case: Case) -> None:
+def test_nothing_remains_of_a_request_that_ends_early(paced: ServerProcess, case: Case) -> None:
     check(paced, case)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("case", MODEL_CASES, ids=str)
-def test_endings_with_a_real_model(model: ServerProcess, case: Case) -> None:
+def test_nothing_remains_with_a_real_model(model: ServerProcess, case: Case) -> None:
     check(model, case)
 
 
 @pytest.mark.parametrize("case", MODEL_CASES, ids=str)
-def test_endings_with_tensorrt_llm(trtllm: ServerProcess, case: Case) -> None:
+def test_nothing_remains_with_tensorrt_llm(trtllm: ServerProcess, case: Case) -> None:
     check(trtllm, case)
 
 
@@ -135,14 +135,14 @@ def check(server: ServerProcess, case: Case) -> None:
         if case.moment == QUEUED:
             block(caller, blocking)
         running = SLOTS if case.moment == QUEUED else 0
-        with ending(server.target, case.method, case.asked):
+        with ending(server.target, case.method, case.request):
             if case.cause not in BY_ITSELF:
                 wait_for_moment(caller, case)
         expected = dict(before)
         if cause is not None:
             expected[cause] = expected.get(cause, 0) + 1
         caller.wait_until(lambda now: (now.running, now.queued, aborts(now)) == (running, 0, expected))
-    logged = server.wait_for("request", request_id=case.asked.request_id)
+    logged = server.wait_for("request", request_id=case.request.request_id)
     assert bool(logged.get("output_tokens")) == (case.moment == TOKENS)
 
 
@@ -159,38 +159,39 @@ def wait_for_moment(caller: Caller, case: Case) -> None:
         return
     caller.wait_until(lambda now: now.running == 1)
     if case.moment == TOKENS:
-        # Who comes later gets its tokens later.
-        caller.generate(prompt=SHORT, stopping={"max_output_tokens": 4})
+        # Later requests get their tokens later. Only the first one may overtake the request while it is tokenized.
+        for _ in range(2):
+            caller.generate(prompt=SHORT, stopping={"max_output_tokens": 4})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_drain_ends_requests_at_every_moment(number: int) -> None:
-    running = [Case("drain", *one) for one in product((UNARY, STREAM), (PROMPT, TOKENS))]
+def test_a_drain_ends_requests_in_every_state(number: int) -> None:
+    running = [Case("drain", *pair) for pair in product((UNARY, STREAM), (PROMPT, TOKENS))]
     running += [Case("drain", method, TOKENS, logprobs=True) for method in (UNARY, STREAM)]
     queued = [Case("drain", method, QUEUED) for method in (UNARY, STREAM)]
     with start_server(*PACED, "-o", f"slots={len(running) + 1}", "--drain-grace", "0") as server:
         with connect(server.target) as caller, ThreadPoolExecutor(len(running + queued)) as pool:
 
             def begin(case: Case) -> Future[Failure]:
-                call = endings.begin(caller, case.method, case.asked)
+                call = endings.begin(caller, case.method, case.request)
                 return pool.submit(failure_of, lambda: endings.replies(call, case.method))
 
             ending = [begin(case) for case in running]
             caller.wait_until(lambda now: now.running == len(running))
-            caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1})  # by then tokens flow
+            caller.generate(prompt=SHORT, stopping={"max_output_tokens": 1})  # by then, tokens arrive
             ending.append(begin(Case("drain", STREAM, TOKENS)))
             ending += [begin(case) for case in queued]
             caller.wait_until(lambda now: now.queued == len(queued))
             server.process.send_signal(number)
-            failures = [one.result() for one in ending]
+            failures = [pending.result() for pending in ending]
         assert server.wait() == 0
-    assert {(one.code, one.reason) for one in failures} == {(grpc.StatusCode.UNAVAILABLE, "DRAINED")}
-    assert all(one.retry_seconds for one in failures)
+    assert {(failure.code, failure.reason) for failure in failures} == {(grpc.StatusCode.UNAVAILABLE, "DRAINED")}
+    assert all(failure.retry_seconds for failure in failures)
 
 
 @pytest.mark.parametrize("stall_timeout", ["30", "0.5"], ids=["leaves", "stays"])
 def test_a_caller_may_leave_while_a_write_is_stuck(stall_timeout: str) -> None:
-    """grpc.aio tells the handler of one that leaves by an error of the write, which is no CancelledError.
+    """If a caller leaves, grpc.aio raises an error in the write of the handler, which is not a CancelledError.
 
     In the log neither is an error: it would be full of stacks, at the callers' will.
     """
@@ -214,7 +215,7 @@ def test_a_caller_may_leave_while_a_write_is_stuck(stall_timeout: str) -> None:
         line = server.wait_for("request", request_id="stuck")
         assert line["code"] == "CANCELLED"
         assert isinstance(line["output_tokens"], int)
-        assert 0 < line["output_tokens"] < 1000  # the rest stood behind a write
+        assert 0 < line["output_tokens"] < 1000  # the remaining output waited behind a write
         assert server.stop() == 0
         lines = [*server.log, *server.read()]
         assert [line for line in lines if line.get("level") == "error" or "exception" in line] == []

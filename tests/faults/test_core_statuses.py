@@ -1,4 +1,4 @@
-"""The statuses that gRPC's core itself sends are those in docs/operations.md."""
+"""docs/operations.md lists the statuses that gRPC's core itself sends."""
 
 import re
 from typing import NamedTuple
@@ -8,9 +8,9 @@ import pytest
 from hpack import Decoder
 
 from support.http2 import END_HEADERS, END_STREAM, GREETING, Kind, frame, header_block, raw_connection
+from support.markers import only_grpcio
 from support.operations import PAGE
 from support.server import ServerProcess
-from support.transports import only_grpcio
 
 pytestmark = only_grpcio
 
@@ -22,16 +22,16 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Answer(NamedTuple):
-    """How core ends a call."""
+    """How gRPC's core ends a call."""
 
     code: grpc.StatusCode | None
-    """None where it resets the stream."""
+    """None if the stream was reset."""
     message: str
     is_of_core: bool
 
 
 def ask(server: ServerProcess, headers: bytes, message: bytes = EMPTY_MESSAGE) -> Answer:
-    """Makes a call; without a message, the server waits for it."""
+    """Makes a call. Without a message, the server waits for it."""
     with raw_connection(server.target) as connection:
         connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS, 1, headers))
         if message:
@@ -47,7 +47,7 @@ def ask(server: ServerProcess, headers: bytes, message: bytes = EMPTY_MESSAGE) -
 
 
 def call(*more: tuple[str, str], **other: str) -> bytes:
-    """The headers of a call, with some of the usual ones replaced."""
+    """Returns the headers of a call, some of which can be replaced."""
     usual = header_block(METHOD, *more)
     for name, value in other.items():
         old, new = header_of(name), header_of(name, value)
@@ -98,7 +98,7 @@ def test_a_status_of_core_is_listed(
     )
 
 
-def test_other_metadata_that_core_reads_is_refused_alike(synthetic_server: ServerProcess) -> None:
+def test_other_metadata_that_core_reads_is_refused_with_the_same_status(synthetic_server: ServerProcess) -> None:
     assert ask(synthetic_server, call(scheme="ftp")).message == PARSING.format(":scheme")
     for entry in ("grpc-previous-rpc-attempts", "grpc-retry-pushback-ms"):
         answer = ask(synthetic_server, call((entry, "x")))

@@ -1,4 +1,4 @@
-"""SIGTERM while fifty streams run and other callers keep coming."""
+"""SIGTERM while fifty streams run and further calls arrive."""
 
 import signal
 from collections import Counter
@@ -23,11 +23,11 @@ SLOTS = f"slots={STREAMS + COMERS}"
 SHORT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 2, "ignore_eos": True}}
 
 Ends = Counter[tuple[str, str]]
-"""How calls ended: the code, and the reason where the server gave one."""
+"""How calls ended: the code, and the reason if the server sent one."""
 
 
 def end_of(call: Any) -> tuple[str, str]:
-    """How a stream ends, read to that end."""
+    """Reads a stream to its end, and returns how it ended."""
     try:
         *_, last = call
     except grpc.RpcError as error:
@@ -41,7 +41,7 @@ def end_of(call: Any) -> tuple[str, str]:
 
 
 def keep_coming(caller: Caller) -> Ends:
-    """Sends requests, one behind the other, until there is no server any more."""
+    """Sends one request after the other until the server has ended."""
     ends: Ends = Counter()
     while True:
         code, reason = end = end_of(caller.stub.StreamGenerate(request(**SHORT), timeout=SECONDS))
@@ -51,7 +51,7 @@ def keep_coming(caller: Caller) -> Ends:
 
 
 Start = Callable[..., AbstractContextManager[ServerProcess]]
-"""Starts a server of fifty tokens a second with flags."""
+"""Starts a server that generates fifty tokens per second, with the given flags."""
 
 
 @pytest.fixture(params=["synthetic", *ENGINES])
@@ -71,7 +71,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
 def busy(
     start: Start, tokens: int, *flags: str
 ) -> Iterator[tuple[ServerProcess, list[Future[tuple[str, str]]], list[Future[Ends]]]]:
-    """A server with fifty streams under way, of so many tokens each, and other callers."""
+    """Runs a server with fifty running streams of this many tokens each, and further callers."""
     long: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": tokens, "ignore_eos": True}}
     with (
         start(*flags) as server,
@@ -88,13 +88,13 @@ def busy(
 
 
 def sum_up(ended: list[Future[Ends]]) -> Ends:
-    return sum((one.result() for one in ended), Counter())
+    return sum((counting.result() for counting in ended), Counter())
 
 
 def test_running_streams_finish_and_new_ones_are_refused(start: Start) -> None:
     with busy(start, 100) as (server, streams, comers):
         server.process.send_signal(signal.SIGTERM)
-        assert {one.result() for one in streams} == {("OK", "complete")}
+        assert {stream.result() for stream in streams} == {("OK", "complete")}
         assert server.wait() == 0
         ends = sum_up(comers)
     assert ends.keys() == {("OK", "complete"), ("UNAVAILABLE", "DRAINING")}
@@ -104,7 +104,7 @@ def test_running_streams_finish_and_new_ones_are_refused(start: Start) -> None:
 def test_streams_beyond_the_grace_period_end_with_drained(start: Start, grace: str) -> None:
     with busy(start, 3000, "--drain-grace", grace) as (server, streams, comers):
         server.process.send_signal(signal.SIGTERM)
-        assert {one.result() for one in streams} == {("UNAVAILABLE", "DRAINED")}
+        assert {stream.result() for stream in streams} == {("UNAVAILABLE", "DRAINED")}
         assert server.wait() == 0
         ends = sum_up(comers)
     assert ends.keys() <= {("OK", "complete"), ("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "DRAINED")}

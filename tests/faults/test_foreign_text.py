@@ -1,5 +1,6 @@
-"""Callers without a key cannot log secrets, control a terminal, or fill a disk."""
+"""Callers without a key cannot write secrets or control characters to the log, or fill a disk with it."""
 
+import time
 from pathlib import Path
 
 from doherty_service.telemetry import LineLimit
@@ -21,8 +22,8 @@ def send(target: str, *blocks: bytes) -> None:
         for index, block in enumerate(blocks):
             stream = 2 * index + 1
             connection.send(frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream, block))
-            last = (one for one in connection.frames() if one.stream == stream)
-            assert any(one.kind == Kind.RST_STREAM or one.flags & END_STREAM for one in last)
+            last = (received for received in connection.frames() if received.stream == stream)
+            assert any(received.kind == Kind.RST_STREAM or received.flags & END_STREAM for received in last)
 
 
 def test_no_metadata_and_no_control_characters_are_logged(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_no_metadata_and_no_control_characters_are_logged(tmp_path: Path) -> Non
             header_block(GENERATE, ("grpc-timeout", HOSTILE)),
             header_block(f"/{HOSTILE}/{HOSTILE}"),
             header_block("/doherty.v1.X/\x1b[31m\u202e", ("authorization", f"Bearer {token}")),
-            # The transport http2 refuses the path above by itself.
+            # The transport http2 itself refuses the path above.
             header_block("/doherty.v1.X/Y", ("authorization", f"Bearer {token}")),
         )
         with connect_with(server.target, token) as caller:
@@ -46,13 +47,13 @@ def test_no_metadata_and_no_control_characters_are_logged(tmp_path: Path) -> Non
             caller.failure(prompt="a", model="\x9b31m\u202e" * 100)
         assert server.stop() == 0
         server.log += server.read()
-    assert all(line["event"] != "text" for line in server.log)  # core itself writes nothing
+    assert all(line["event"] != "text" for line in server.log)  # gRPC's core writes nothing
     if TRANSPORT == "grpcio":
         assert server.wait_for("library")["message"] == "Invalid encoding on"
     written = "".join(server.written)
     assert "METHOD_NOT_SUPPORTED" in written
     assert secret not in written
-    assert all(one == "\n" or " " <= one <= "~" for one in written)
+    assert all(character == "\n" or " " <= character <= "~" for character in written)
 
 
 def test_a_caller_without_a_key_cannot_fill_the_log(tmp_path: Path) -> None:
@@ -60,13 +61,14 @@ def test_a_caller_without_a_key_cannot_fill_the_log(tmp_path: Path) -> None:
     token = add_key(keys, "known")
     with start_server("--engine", "synthetic", "--keys-file", str(keys)) as server:
         block = header_block(GENERATE, ("x-text", "\udcff" * 100), ("authorization", "Bearer none"))
+        begun = time.monotonic()
         send(server.target, *([block] * CALLS))
         with connect_with(server.target, token) as caller:
             assert caller.generate(prompt="Why?", stopping={"max_output_tokens": 1}).text
         server.stop()
         server.log += server.read()
-    lines = len(server.log)
-    assert lines < CALLS / 4
+    # A hundred lines, then ten per second, and the lines of the server and of the valid call.
+    assert len(server.log) < 150 + 11 * (time.monotonic() - begun)
     suppressed = [int(str(line["lines"])) for line in server.log if line["event"] == "lines_suppressed"]
     logged = sum(line["event"] == "request" for line in server.log)
     assert sum(suppressed) + logged >= CALLS

@@ -19,7 +19,7 @@ MODEL = ("-o", "context_tokens=512", "--max-output-tokens", "4")
 
 @contextmanager
 def attacked(*flags: str) -> Iterator[tuple[ServerProcess, Attack]]:
-    """A server that must be idle at the end, must have had no error of its own, and must end as any other."""
+    """Runs a server that must be idle at the end, must have logged no error, and must exit as usual."""
     with start_server(*flags) as server:
         with attack(server.target) as attacking:
             yield server, attacking
@@ -32,7 +32,7 @@ def test_no_input_breaks_the_server() -> None:
     with attacked(*QUICK) as (server, attacking):
         bombard(attacking, inputs(offered(server.target)), INPUTS, 0)
     assert attacking.statuses.total() == INPUTS
-    assert attacking.statuses["OK"] > 200  # it is no fuzzing of the parser alone
+    assert attacking.statuses["OK"] > 200  # the inputs do not only test the parser
 
 
 @pytest.mark.model

@@ -47,21 +47,21 @@ MAX_OF_A_STRANGER, MAX_OF_STRANGERS, MAX_ARRIVING = 64, 1024, 32
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A file of keys, and the key that is in it."""
+    """Returns a file of keys, and the key that it contains."""
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     return file, add_key(file, "honest")
 
 
 @pytest.fixture(scope="module")
 def impatient(key: tuple[Path, str]) -> Iterator[ServerProcess]:
-    """A server with keys, whose callers have half a second."""
+    """Runs a server with keys and timeouts of half a second."""
     flags = ("--keys-file", str(key[0]), "--stall-timeout", "0.5", "--receive-timeout", "0.5", *LISTEN)
     with start_server(*SYNTHETIC, *flags) as server:
         yield server
 
 
 def begin(method: str, stream: int, data: bytes, *, token: str = "", flags: int = END_STREAM) -> bytes:
-    """A call of which `data` is sent."""
+    """Returns the frames of a call of which only `data` is sent."""
     block = header_block(method, *([("authorization", f"Bearer {token}")] if token else []))
     return frame(Kind.HEADERS, END_HEADERS, stream, block) + frame(Kind.DATA, flags, stream, data)
 
@@ -71,13 +71,15 @@ def message(data: bytes) -> bytes:
 
 
 def until_ended(connection: RawConnection, streams: set[int]) -> list[Frame]:
-    """Reads until the server has ended some calls, and returns what it said of them."""
+    """Reads until the server has ended some calls, and returns how each of them ended."""
     ended_frames: list[Frame] = []
-    for one in connection.frames():
-        if one.stream in streams:
-            ended_frames.append(one)
-            if one.kind == Kind.RST_STREAM or (one.flags & END_STREAM and one.kind in (Kind.HEADERS, Kind.DATA)):
-                streams = streams - {one.stream}
+    for received in connection.frames():
+        if received.stream in streams:
+            ended_frames.append(received)
+            if received.kind == Kind.RST_STREAM or (
+                received.flags & END_STREAM and received.kind in (Kind.HEADERS, Kind.DATA)
+            ):
+                streams = streams - {received.stream}
         if not streams:
             return ended_frames
     raise AssertionError(f"the connection ended before {streams}")
@@ -105,7 +107,7 @@ def test_half_a_message_on_a_multiplexed_call_ends_it(impatient: ServerProcess, 
 
 
 def test_a_multiplexed_call_lives_as_long_as_its_requests(impatient: ServerProcess, key: tuple[Path, str]) -> None:
-    """However long no message comes; and for a while behind the last of them."""
+    """It does not matter how long no message arrives. The call also continues for a while after the last request."""
     with (
         grpc.insecure_channel(impatient.target) as channel,
         opened(GenerationServiceStub(channel), metadata=bearer(key[1])) as rpc,
@@ -139,7 +141,7 @@ def test_an_unread_status_is_ended(impatient: ServerProcess, key: tuple[Path, st
     assert (line["code"], line["reason"]) == ("CANCELLED", "STALLED_READER")
 
 
-def test_a_half_sent_message_without_a_key_makes_room(impatient: ServerProcess) -> None:
+def test_a_half_sent_message_without_a_key_is_ended_to_make_room(impatient: ServerProcess) -> None:
     with ExitStack() as stack:
         connections = [stack.enter_context(raw_connection(impatient.target)) for _ in range(2 * MAX_ARRIVING)]
         for connection in connections:
@@ -166,38 +168,59 @@ def test_health_watches_without_a_key_are_bounded(impatient: ServerProcess, key:
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
         watching: Any = health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS, metadata=bearer(key[1]))
         assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
-        until_ended(first, {1})  # the oldest has made room
-    found = scrape(impatient)
-    assert (found.value("doherty_refusals_total", reason="TOO_MANY_CALLS") or 0) >= 2
+        until_ended(first, {1})  # the oldest watch was ended to make room
+    metrics = scrape(impatient)
+    assert (metrics.value("doherty_refusals_total", reason="TOO_MANY_CALLS") or 0) >= 2
 
 
-def test_a_caller_without_a_key_gets_too_many_calls() -> None:
+def test_a_connection_with_too_many_refused_calls_is_closed(impatient: ServerProcess, key: tuple[Path, str]) -> None:
+    watches = [begin(WATCH, stream, message(b"")) for stream in range(3, 4 * MAX_OF_A_STRANGER + 7, 2)]
+    with (
+        raw_connection(impatient.target) as with_key,
+        raw_connection(impatient.target) as watching_with_key,
+        raw_connection(impatient.target) as without_key,
+    ):
+        # Without a message, this call ends after a while.
+        with_key.send(GREETING, begin(GENERATE, 1, b"", token=key[1], flags=0), *watches)
+        watching_with_key.send(GREETING, begin(WATCH, 1, message(b""), token=key[1]), *watches)
+        without_key.send(GREETING, *watches)
+        without_key.limit(SECONDS)
+        for _ in without_key.frames():
+            pass  # until the server closes the connection
+        until_ended(with_key, {1})
+        last = 4 * MAX_OF_A_STRANGER + 7
+        for connection in (with_key, watching_with_key):
+            connection.send(begin(GENERATE, last, message(b""), token=key[1]))
+            until_ended(connection, {last})
+
+
+def test_the_calls_of_a_caller_without_a_key_are_limited() -> None:
     with start_server(*SYNTHETIC) as server, grpc.insecure_channel(server.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         empty = health_pb2.HealthCheckRequest()
         watches: list[Any] = [health.Watch(empty, timeout=SECONDS) for _ in range(MAX_OF_A_STRANGER)]
-        for one in watches:
-            next(one)
+        for watch in watches:
+            next(watch)
         failure = failure_of(lambda: next(health.Watch(empty, timeout=SECONDS)))
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
         assert failure.retry_seconds is not None
-        for one in watches[1:]:
-            one.cancel()
+        for watch in watches[1:]:
+            watch.cancel()
         with raw_connection(server.target) as unread:
             unread.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
             unread.send(*(begin(WATCH, 2 * number + 1, message(b"")) for number in range(10)))
             health.Check(empty, timeout=SECONDS)
             server.process.terminate()
-            assert [one.status for one in watches[0]] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+            assert [reply.status for reply in watches[0]] == [health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
-def test_cancels_are_read_while_there_is_no_room() -> None:
+def test_cancels_are_read_while_no_request_can_begin() -> None:
     flags = ("--max-concurrent-streams", "2")
     with start_server(*SYNTHETIC, *flags) as server, connect(server.target) as caller, opened(caller.stub) as rpc:
         rpc.send(start(1, **ENDLESS), start(2, **ENDLESS))
         rpc.first(2)
-        rpc.send(start(3, **ENDLESS), start(4, **ENDLESS))  # wait
-        rpc.send(start(5, **SHORT), start(6, **SHORT))  # are kept as they are
+        rpc.send(start(3, **ENDLESS), start(4, **ENDLESS))  # these wait
+        rpc.send(start(5, **SHORT), start(6, **SHORT))  # these are kept unparsed
         rpc.send(start(7, **SHORT), cancels=[6])
         rpc.send(cancels=[3, 7])
         assert rpc.failure(3).reason == "CANCELLED"
@@ -208,7 +231,7 @@ def test_cancels_are_read_while_there_is_no_room() -> None:
         rpc.rest()
 
 
-def test_requests_without_room_to_keep_are_refused() -> None:
+def test_requests_that_cannot_be_kept_are_refused() -> None:
     large: dict[str, Any] = {**SHORT, "raw_text": "word " * 15_000}
     del large["prompt"]
     flags = ("--max-concurrent-streams", "2")
@@ -231,7 +254,7 @@ def test_a_half_sent_metrics_request_blocks_nobody(impatient: ServerProcess) -> 
         for half in halves:
             half.sendall(b"GET /metr")
         assert scrape(impatient).value("doherty_ready") == 1
-        assert halves[0].recv(1) == b""  # the oldest have made room
+        assert halves[0].recv(1) == b""  # the oldest requests were ended to make room
 
 
 def test_a_metrics_request_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Idle connections must not keep out new ones, nor use up the engine's descriptors."""
+"""Idle connections neither keep out new ones nor use up the descriptors of the engine."""
 
 import asyncio
 import ipaddress
@@ -31,7 +31,7 @@ UNDER_A_LIMIT = f'#!/bin/sh\nulimit -n 1024\nexec {sys.executable} "$@"\n'
 
 @pytest.fixture
 def idle() -> Iterator[ExitStack]:
-    """Where idle connections are kept open."""
+    """Keeps idle connections open until the end of the test."""
     with ExitStack() as stack:
         yield stack
 
@@ -47,13 +47,13 @@ def open_idle(stack: ExitStack, target: str, number: int) -> list[RawConnection]
 
 
 def descriptors(server: ServerProcess) -> int:
-    """How many files and connections the process has open."""
+    """Returns the number of files and connections that the process has open."""
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
 @pytest.mark.model
-def test_a_thousand_idle_connections_with_few_descriptors(tmp_path: Path, idle: ExitStack) -> None:
-    """All callers come from the address of the idle ones, each call on a connection of its own."""
+def test_a_server_with_few_descriptors_survives_a_thousand_idle_connections(tmp_path: Path, idle: ExitStack) -> None:
+    """All callers have the address of the idle connections, and each call has a connection of its own."""
     keys, python = tmp_path / "keys.json", tmp_path / "python"
     token = add_key(keys, "caller")
     python.write_text(UNDER_A_LIMIT)
@@ -72,7 +72,7 @@ def test_a_thousand_idle_connections_with_few_descriptors(tmp_path: Path, idle: 
             with ThreadPoolExecutor(CALLERS) as pool:
                 assert all(pool.map(call, range(5 * CALLERS)))
             steady.wait_until(lambda _: descriptors(server) < 200)
-            assert steady.generate(**SHORT).text  # on a connection that was there before
+            assert steady.generate(**SHORT).text  # on a connection that existed before
         assert scrape(server).value("doherty_engine_restarts_total") == 0
         closed = server.wait_for("connections_closed")
         assert closed["peers"] == ["127.0.0.1"]
@@ -112,21 +112,21 @@ def test_the_oldest_without_a_key_go_first_and_a_trusted_proxy_may_have_more() -
     crowd = [connection("192.0.2.1", seen) for seen in range(20)]
     others = [connection("192.0.2.2", 0), connection("192.0.2.1", 0, has_key=True)]
     proxy = [connection("10.1.2.3", seen) for seen in range(20)]
-    neighbours = [connection(f"2001:db8::{seen:x}", seen) for seen in range(1, 21)]  # of one /64
+    neighbours = [connection(f"2001:db8::{seen:x}", seen) for seen in range(1, 21)]  # addresses of the same /64 network
     surplus = guard.surplus([*crowd, *others, *proxy, *neighbours], LATER)
-    assert {one.seen for one in surplus if one in crowd} == set(range(12))
-    assert {one.seen for one in surplus if one in neighbours} == set(range(1, 13))
+    assert {chosen.seen for chosen in surplus if chosen in crowd} == set(range(12))
+    assert {chosen.seen for chosen in surplus if chosen in neighbours} == set(range(1, 13))
     assert len(surplus) == 24
 
 
 def test_many_peers_leave_room_for_newcomers() -> None:
     guard = ConnectionGuard(64)
     crowd = [connection(f"192.0.2.{seen}", seen) for seen in range(64)]
-    assert {one.seen for one in guard.surplus(crowd, LATER)} == set(range(16))
+    assert {chosen.seen for chosen in guard.surplus(crowd, LATER)} == set(range(16))
     with_key = [connection(f"198.51.100.{seen}", 0, has_key=True) for seen in range(60)]
-    assert {one.seen for one in guard.surplus([*with_key, *crowd], LATER)} == set(range(56))
+    assert {chosen.seen for chosen in guard.surplus([*with_key, *crowd], LATER)} == set(range(56))
     with_key = [connection("198.51.100.1", seen, has_key=True) for seen in range(66)]
-    assert {one.seen for one in guard.surplus(with_key, LATER)} == {64, 65}
+    assert {chosen.seen for chosen in guard.surplus(with_key, LATER)} == {64, 65}
 
 
 def test_new_connections_have_a_second_to_send_their_key() -> None:
@@ -138,7 +138,7 @@ def test_new_connections_have_a_second_to_send_their_key() -> None:
 
 
 async def test_peers_without_an_address_do_not_end_the_guard() -> None:
-    """gRPC names the peer of a connection that was closed early by an empty text; more than two of them are checked."""
+    """If a connection was closed early, gRPC reports an empty peer. The guard only checks more than two connections."""
     guard = ConnectionGuard(1)
     for name in ("", "unknown", "unix:/run/a"):
         guard.accept(name)

@@ -1,4 +1,4 @@
-"""Answers of many tokens, and of many alternatives to each."""
+"""Answers with many tokens, and with many alternatives to each token."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +12,13 @@ from support.server import ServerProcess, start_server
 from support.wire import Caller, connect, request
 
 MAX_OUTPUTS = 32_768
-"""Outputs that may wait for the reader of a stream."""
+"""The number of outputs that may wait for the reader of a stream."""
 
 CLIENTS_LIMIT = 4 << 20
-"""The largest message that gRPC's clients take by default, in bytes."""
+"""The default maximum size of a message in gRPC's clients, in bytes."""
 
 NO_WINDOW = (4).to_bytes(2) + (0).to_bytes(4)
-"""SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no data."""
+"""SETTINGS_INITIAL_WINDOW_SIZE 0: the server may not send data."""
 
 CANCEL = (8).to_bytes(4)
 
@@ -42,7 +42,7 @@ def long(tokens: int, **fields: Any) -> dict[str, Any]:
     return {"prompt": "a", "stopping": {"max_output_tokens": tokens, "ignore_eos": True}, **fields}
 
 
-def test_a_whole_answer_may_have_more_outputs_than_a_stream_may_leave_unread(fast: Caller) -> None:
+def test_a_unary_answer_may_have_more_outputs_than_the_limit_of_unread_ones(fast: Caller) -> None:
     asked = long(MAX_OUTPUTS + 1000)
     answer = fast.generate(**asked)
     assert answer.summary.usage.output_tokens == MAX_OUTPUTS + 1000
@@ -55,7 +55,7 @@ def test_a_whole_answer_may_have_more_outputs_than_a_stream_may_leave_unread(fas
 
 
 def test_no_message_of_a_multiplexed_call_is_too_large_for_its_client(fast: Caller) -> None:
-    """Not even with all alternatives of everything that has come while the caller did not read."""
+    """This includes all alternatives of the outputs that arrived while the caller did not read."""
     with opened(fast.stub, timeout=60) as rpc:
         rpc.send(*(start(number, **long(8000, output={"top_logprobs": 20})) for number in (1, 2)))
         fast.wait_until(lambda now: now.running == 0)
@@ -65,7 +65,7 @@ def test_no_message_of_a_multiplexed_call_is_too_large_for_its_client(fast: Call
             assert sum(len(part.response.delta.logprobs) for part in rpc.parts(number)) == 8000
 
 
-def test_a_whole_answer_that_is_too_large_fails_alone(fast: Caller) -> None:
+def test_a_unary_answer_that_is_too_large_fails_alone(fast: Caller) -> None:
     with opened(fast.stub) as rpc:
         rpc.send(
             start(1, whole=True, **long(16_000, output={"top_logprobs": 20})),
@@ -82,8 +82,8 @@ def test_a_whole_answer_that_is_too_large_fails_alone(fast: Caller) -> None:
         rpc.rest()
 
 
-def test_a_large_whole_answer_is_all_there(fast: Caller) -> None:
-    """It is encoded in pieces: hundreds here, but below what a client takes."""
+def test_a_large_unary_answer_is_complete(fast: Caller) -> None:
+    """It is encoded in hundreds of pieces, but is smaller than the limit of a client."""
     asked = long(6000, output={"top_logprobs": 20, "token_ids": True})
     answer = fast.generate(**asked)
     with opened(fast.stub) as rpc:
@@ -94,16 +94,17 @@ def test_a_large_whole_answer_is_all_there(fast: Caller) -> None:
     assert part.response.start.prompt_tokens == answer.start.prompt_tokens
     assert part.response.summary.usage == answer.summary.usage
     assert delta.token_count == len(answer.token_ids) == len(answer.logprobs) == 6000
-    assert [one.token_id for one in answer.logprobs] == list(answer.token_ids)
+    assert [logprob.token_id for logprob in answer.logprobs] == list(answer.token_ids)
     assert (delta.text, delta.token_ids, delta.logprobs) == (answer.text, answer.token_ids, answer.logprobs)
 
 
-def test_a_caller_that_leaves_during_a_whole_answer_is_recorded(server: ServerProcess) -> None:
+def test_a_caller_that_leaves_during_a_unary_answer_is_recorded(server: ServerProcess) -> None:
     asked = request(request_id="left", **long(2000, output={"top_logprobs": 20})).SerializeToString()
     with raw_connection(server.target) as connection:
         connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
         connection.send(frame(Kind.HEADERS, END_HEADERS, 1, header_block("/doherty.v1.GenerationService/Generate")))
         connection.send(frame(Kind.DATA, END_STREAM, 1, b"\0" + len(asked).to_bytes(4) + asked))
-        next(one for one in connection.frames() if one.kind == Kind.HEADERS)  # they come with the answer
+        # The initial metadata arrive together with the answer.
+        next(received for received in connection.frames() if received.kind == Kind.HEADERS)
         connection.send(frame(Kind.RST_STREAM, stream=1, payload=CANCEL))
         assert server.wait_for("request", request_id="left")["code"] == "CANCELLED"

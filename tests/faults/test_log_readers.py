@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def logging_to(stderr: int, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Caller, str]]:
-    """A server whose standard error is a file of ours, a caller, and the address of its metrics."""
+    """Yields a server whose standard error is a file of ours, a caller, and the address of its metrics."""
     target, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "doherty_service", "--listen", target, "--metrics-listen", metrics]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
@@ -50,7 +50,7 @@ def health(caller: Caller) -> int:
 
 
 def ask(caller: Caller, requests: int) -> None:
-    """Has so many requests answered, each of which is a line of the log."""
+    """Makes a number of calls, each of which writes a line to the log."""
     with opened(caller.stub) as rpc:
         label = "x" * 128
         rpc.send(*(start(number, request_id=label, **SHORT) for number in range(1, requests + 1)))
@@ -69,12 +69,12 @@ def test_a_log_that_is_not_read_does_not_block() -> None:
         assert process.wait(SECONDS) == 0
     os.close(writer)
     with os.fdopen(reader, "rb") as log:
-        assert log.read().count(b"\n") < 300  # it was full
+        assert log.read().count(b"\n") < 300  # the pipe was full
 
 
 @pytest.mark.parametrize("kind", ["closed pipe", "full disk"])
 def test_a_log_that_cannot_be_written_does_not_block(kind: str) -> None:
-    """Neither the server nor its supervision minds: an engine that dies is started again."""
+    """This affects neither the server nor its supervision: an engine that dies is restarted."""
     if kind == "full disk":
         writer = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -98,13 +98,13 @@ def test_lines_that_are_dropped_are_counted_and_reported() -> None:
     reader, writer = os.pipe()
     log = LogWriter(writer)
     line = b"x" * 9999 + b"\n"
-    for _ in range(1000):  # twice what may wait
+    for _ in range(1000):  # twice the number of lines that may wait
         log.put(line.decode())
     log.put("last\n")
     dropped = log.dropped
     assert 0 < dropped < 1000
     with os.fdopen(reader, "rb") as lines:
         seen = list(iter(lines.readline, b"last\n"))
-    reports = [json.loads(one) for one in seen if b"log_lines_dropped" in one]
-    assert sum(one["lines"] for one in reports) == dropped
+    reports = [json.loads(row) for row in seen if b"log_lines_dropped" in row]
+    assert sum(report["lines"] for report in reports) == dropped
     assert seen.count(line) == 1000 - dropped

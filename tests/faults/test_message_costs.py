@@ -1,4 +1,4 @@
-"""Messages of the maximum size with costly parts."""
+"""Messages of the maximum size whose parts are expensive to handle."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ MEBIBYTE = 1 << 20
 INVALID, UNIMPLEMENTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED
 LETTERS, IDS = "a" * SIZE, bytes(SIZE)
 UNKNOWN = b"\xf8\x01\x01" * (SIZE // 3)
-"""Field 31, again and again."""
+"""Field 31, repeated."""
 PROMPT = GenerateRequest(prompt="a").SerializeToString()
 CONVERSATION = [Message(role=ROLE_USER, content="a")] * 4096
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with start_server("--engine", "synthetic", "-o", "context_tokens=16384") as one:
-        yield one
+    with start_server("--engine", "synthetic", "-o", "context_tokens=16384") as running:
+        yield running
 
 
 def varint(number: int) -> bytes:
@@ -41,7 +41,7 @@ def field(number: int, data: bytes) -> bytes:
 
 
 def many(number: int, size: int = SIZE) -> bytes:
-    """A field that is empty, until there are so many bytes of it."""
+    """Repeats an empty field until it has this many bytes."""
     return field(number, b"") * (size // 2 - 8)
 
 
@@ -49,7 +49,7 @@ def a_start(request: bytes = b"", around: bytes = b"") -> bytes:
     return field(1, MultiplexStart(id=1).SerializeToString() + field(2, request) + around)
 
 
-def asked(**fields: Any) -> bytes:
+def serialized_request(**fields: Any) -> bytes:
     return GenerateRequest(**fields).SerializeToString()
 
 
@@ -79,7 +79,7 @@ def failure(server: ServerProcess, method: str, message: bytes) -> Failure:
 def test_too_many_fields_are_refused_before_parsing(
     server: ServerProcess, method: str, message: bytes, code: grpc.StatusCode
 ) -> None:
-    failure(server, method, b"\xff")  # what a call takes is taken
+    failure(server, method, b"\xff")  # allocates memory that later calls reuse
     before = peak_bytes(server)
     assert failure(server, method, message).code is code
     assert peak_bytes(server) - before < 32 * MEBIBYTE
@@ -88,29 +88,35 @@ def test_too_many_fields_are_refused_before_parsing(
 @pytest.mark.parametrize(
     ("message", "name"),
     [
-        (asked(token_ids=IDS), "token_ids"),
-        (asked(prompt="a", continue_from=ContinueFrom(token_ids=IDS)), "continue_from.token_ids"),
-        (asked(prompt="a", continue_from=ContinueFrom(text=LETTERS)), "continue_from.text"),
-        (asked(prompt=LETTERS), "prompt"),
-        (asked(raw_text=LETTERS), "raw_text"),
-        (asked(messages=[Message(role=ROLE_USER, content=LETTERS)]), "messages"),
-        (asked(prompt="a", stopping=Stopping(stop_token_ids=IDS)), "stopping.stop_token_ids"),
-        (asked(prompt="a", constraint=Constraint(json_schema=LETTERS)), "constraint.json_schema"),
-        (asked(prompt="a", constraint=Constraint(regex=LETTERS)), "constraint.regex"),
-        (asked(prompt="a", constraint=Constraint(grammar=LETTERS)), "constraint.grammar"),
-        (asked(prompt="a", constraint=Constraint(choices=Choices(choices=[LETTERS]))), "constraint.choices"),
-        (asked(prompt="a", constraint=Constraint(choices=Choices(choices=["a"] * 3000))), "constraint.choices"),
+        (serialized_request(token_ids=IDS), "token_ids"),
+        (serialized_request(prompt="a", continue_from=ContinueFrom(token_ids=IDS)), "continue_from.token_ids"),
+        (serialized_request(prompt="a", continue_from=ContinueFrom(text=LETTERS)), "continue_from.text"),
+        (serialized_request(prompt=LETTERS), "prompt"),
+        (serialized_request(raw_text=LETTERS), "raw_text"),
+        (serialized_request(messages=[Message(role=ROLE_USER, content=LETTERS)]), "messages"),
+        (serialized_request(prompt="a", stopping=Stopping(stop_token_ids=IDS)), "stopping.stop_token_ids"),
+        (serialized_request(prompt="a", constraint=Constraint(json_schema=LETTERS)), "constraint.json_schema"),
+        (serialized_request(prompt="a", constraint=Constraint(regex=LETTERS)), "constraint.regex"),
+        (serialized_request(prompt="a", constraint=Constraint(grammar=LETTERS)), "constraint.grammar"),
+        (
+            serialized_request(prompt="a", constraint=Constraint(choices=Choices(choices=[LETTERS]))),
+            "constraint.choices",
+        ),
+        (
+            serialized_request(prompt="a", constraint=Constraint(choices=Choices(choices=["a"] * 3000))),
+            "constraint.choices",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_inputs_longer_than_the_context_are_refused_by_length(server: ServerProcess, message: bytes, name: str) -> None:
-    found = failure(server, "Generate", message)
-    assert (found.code, found.reason, found.fields) == (INVALID, "INVALID_FIELD", [name])
+    error = failure(server, "Generate", message)
+    assert (error.code, error.reason, error.fields) == (INVALID, "INVALID_FIELD", [name])
     assert failure(server, "StreamGenerate", message).fields == [name]
 
 
 def test_all_lengths_are_reported_together(server: ServerProcess) -> None:
-    long = asked(raw_text=LETTERS[: SIZE // 2], continue_from=ContinueFrom(token_ids=bytes(SIZE // 3)))
+    long = serialized_request(raw_text=LETTERS[: SIZE // 2], continue_from=ContinueFrom(token_ids=bytes(SIZE // 3)))
     assert failure(server, "Generate", long).fields == ["raw_text", "continue_from.token_ids"]
 
 
@@ -120,8 +126,8 @@ def test_inputs_too_long_to_count_are_refused_by_length(server: ServerProcess) -
 
 
 def test_long_unknown_names_are_shortened(server: ServerProcess) -> None:
-    found = failure(server, "Generate", asked(prompt="a", model=LETTERS))
-    assert (found.reason, len(found.message) < 300) == ("MODEL_NOT_FOUND", True)
+    error = failure(server, "Generate", serialized_request(prompt="a", model=LETTERS))
+    assert (error.reason, len(error.message) < 300) == ("MODEL_NOT_FOUND", True)
 
 
 def test_the_longest_conversation_is_accepted(server: ServerProcess) -> None:
@@ -134,8 +140,8 @@ def test_the_longest_conversation_is_accepted(server: ServerProcess) -> None:
         ]
     )
     with grpc.insecure_channel(server.target) as channel:
-        one: Any = channel.unary_unary(f"{SERVICE}/Generate")
-        assert one(asked(messages=CONVERSATION, stopping=Stopping(max_output_tokens=1)), timeout=SECONDS)
+        call: Any = channel.unary_unary(f"{SERVICE}/Generate")
+        assert call(serialized_request(messages=CONVERSATION, stopping=Stopping(max_output_tokens=1)), timeout=SECONDS)
         several: Any = channel.stream_stream(f"{SERVICE}/MultiplexGenerate")
         assert list(several(iter([message.SerializeToString()]), timeout=SECONDS))
 
@@ -143,12 +149,12 @@ def test_the_longest_conversation_is_accepted(server: ServerProcess) -> None:
 def test_a_message_to_another_service_is_small(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.target) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
-        found = failure_of(lambda: check(field(1, b"a" * 5000), timeout=SECONDS))
-    assert found.code is INVALID
+        error = failure_of(lambda: check(field(1, b"a" * 5000), timeout=SECONDS))
+    assert error.code is INVALID
 
 
 async def test_slices_of_work_alternate_with_other_work() -> None:
-    """Whoever they are for: between two of them, the loop handles what has come."""
+    """This does not depend on who they are for. Between two slices, the event loop handles other events."""
     turns, done = Turns(), []
 
     async def work(name: str) -> None:

@@ -1,18 +1,21 @@
-"""Callers of MultiplexGenerate that leave, stop reading, or bring very much at once."""
+"""Callers of MultiplexGenerate that leave, stop reading, or send very many requests."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
 import pytest
 
 from doherty.v1 import latency_service_pb2
+from doherty.v1.generation_service_pb2 import MultiplexGenerateRequest
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
+from support.http2 import END_HEADERS, GREETING, LONG_HEADER_BLOCK, Kind, frame, raw_connection
 from support.multiplex import Rpc, opened, start
 from support.proxy import Proxy, proxy
+from support.raw_rpc import MULTIPLEX, framed, headers
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect, failure_of
 
@@ -29,7 +32,7 @@ CANCELLED, DEADLINE, STALLED = (
 
 @contextmanager
 def quiet_server(*flags: str) -> Iterator[tuple[ServerProcess, Caller]]:
-    """A server that ends well, and without an error or a stack in its log."""
+    """Runs a server that must exit cleanly, with no error and no stack trace in its log."""
     with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
         yield server, caller
         assert server.stop() == 0
@@ -38,24 +41,24 @@ def quiet_server(*flags: str) -> Iterator[tuple[ServerProcess, Caller]]:
 
 
 def aborts(caller: Caller) -> dict[int, int]:
-    """How many answers were cut off for what, once nothing runs or waits any more."""
+    """Waits until no request runs or waits, and returns the number of aborted answers by cause."""
     return counts(caller.wait_until(lambda now: not now.running and not now.queued))
 
 
 def counts(now: latency_service_pb2.GetLatencyResponse) -> dict[int, int]:
-    """How many answers were cut off for what. One is counted when its last part is written."""
+    """Returns the number of aborted answers by cause. An answer is counted when its last part is written."""
     return {abort.cause: abort.count for abort in now.aborts}
 
 
 @pytest.mark.parametrize("leaves", ["cancels", "resets", "half-closes and cancels", "lets the deadline pass"])
-def test_a_caller_that_leaves_gives_all_slots_back(leaves: str) -> None:
+def test_all_slots_are_free_after_a_caller_left(leaves: str) -> None:
     with (
         quiet_server("-o", "slots=4") as (server, caller),
         proxy(server.target) as wire,
         grpc.insecure_channel(wire.target) as channel,
         opened(GenerationServiceStub(channel), timeout=1.0 if "deadline" in leaves else 60) as rpc,
     ):
-        count = 4 if "deadline" in leaves else 8  # those that would wait in vain are refused
+        count = 4 if "deadline" in leaves else 8  # requests that would wait in vain are refused
         numbers = range(1, count + 1)
         rpc.send(*(start(number, whole=number % 2 == 0, request_id=str(number), **ENDLESS) for number in numbers))
         caller.wait_until(lambda now: (now.running, now.queued) == (4, count - 4))
@@ -69,7 +72,7 @@ def test_a_caller_that_leaves_gives_all_slots_back(leaves: str) -> None:
 
 
 def leave(rpc: Rpc, wire: Proxy, how: str) -> None:
-    """Goes away in the middle."""
+    """Leaves in the middle of answers."""
     if "half" in how:
         rpc.half_close()
         rpc.first(1)
@@ -90,7 +93,7 @@ def test_a_request_may_begin_while_its_caller_leaves() -> None:
         assert caller.generate(**SHORT).text
 
 
-def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
+def test_a_caller_that_stops_reading_gets_an_error_and_all_slots_are_freed() -> None:
     flags = ("-o", "tokens_per_second=2000", "-o", "slots=4", "--stall-timeout", "0.5")
     with (
         quiet_server(*flags) as (server, caller),
@@ -102,7 +105,7 @@ def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
             *(start(number, request_id=str(number), **WORDY) for number in range(4, 7)),
         )
         caller.wait_until(lambda now: len(now.aborts) > 0)
-        assert aborts(caller)[STALLED] == 4  # those that wait for a slot left nothing unread
+        assert aborts(caller)[STALLED] == 4  # requests that wait for a slot had no unread output
         failure = failure_of(lambda: rpc.read_until(lambda: False))
         assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
         assert server.wait_for("request", request_id="1")["reason"] == "STALLED_READER"
@@ -110,7 +113,7 @@ def test_a_caller_that_stops_reading_is_told_and_gives_all_slots_back() -> None:
 
 
 def test_answers_may_end_while_a_write_is_stuck() -> None:
-    """What stands in a message that nobody reads is over for the server; that it was not read is its end."""
+    """An answer in a message that is never read has ended for the server; the RPC ends because it was not read."""
     flags = ("-o", "tokens_per_second=0", "-o", "slots=64", "--stall-timeout", "0.5")
     long: dict[str, Any] = {
         "prompt": "a",
@@ -129,12 +132,12 @@ def test_answers_may_end_while_a_write_is_stuck() -> None:
         assert set(ends) <= {
             ("CANCELLED", "STALLED_READER"),
             ("OK", None),
-        }  # the caller's window may hold the first ones
+        }  # the window of the caller may contain the first parts
         aborts(caller)
 
 
 def test_ten_thousand_requests_in_a_message_do_not_delay_others() -> None:
-    """Beside them, others wait for a small part of the time that all of them take."""
+    """Other requests wait only for a small part of the time that these requests take."""
     with quiet_server("-o", "tokens_per_second=0") as (_, caller), opened(caller.stub, timeout=120) as rpc:
         begun = [start(number, **SHORT) for number in range(1, 10_001)]
         sent_at = time.monotonic()
@@ -147,3 +150,17 @@ def test_ten_thousand_requests_in_a_message_do_not_delay_others() -> None:
             waits.append(time.monotonic() - asked_at)
         assert len(rpc.ended) == 10_000
         assert max(waits) < (time.monotonic() - sent_at) / 4
+
+
+def test_requests_have_the_status_with_which_the_transport_ends_their_rpc() -> None:
+    message = MultiplexGenerateRequest(starts=[start(1, **ENDLESS, request_id="flooded")]).SerializeToString()
+    with quiet_server("--transport", "http2") as (server, caller), raw_connection(server.target) as connection:
+        connection.send(
+            GREETING,
+            frame(Kind.HEADERS, END_HEADERS, 1, headers(MULTIPLEX)),
+            frame(Kind.DATA, 0, 1, framed(message)),
+        )
+        caller.wait_until(lambda now: now.running == 1)
+        with suppress(ConnectionError):  # the server may close the connection before it has read everything
+            connection.send(LONG_HEADER_BLOCK)
+        assert server.wait_for("request", request_id="flooded")["code"] == "RESOURCE_EXHAUSTED"

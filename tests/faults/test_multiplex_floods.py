@@ -29,7 +29,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(keys: Path) -> Iterator[ServerProcess]:
-    """A server whose RPCs have room for two requests."""
+    """Runs a server whose RPCs have room for two requests."""
     add_key(keys, "first")
     flags = ("--keys-file", str(keys), "--max-concurrent-streams", "2", "-o", "slots=8")
     with start_server("--engine", "synthetic", *flags) as server:
@@ -38,17 +38,17 @@ def guarded(keys: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def rpc(guarded: ServerProcess, keys: Path, request: pytest.FixtureRequest) -> Iterator[Rpc]:
-    """An RPC whose key may have so many requests at a time as the test's parameter says."""
+    """Opens an RPC with a key whose limit of concurrent requests is the parameter of the test."""
     token = add_key(keys, request.node.name.replace("[", "-").rstrip("]")[-40:], max_concurrent=request.param)
     with (
         grpc.insecure_channel(guarded.target) as channel,
-        opened(GenerationServiceStub(channel), metadata=bearer(token)) as one,
+        opened(GenerationServiceStub(channel), metadata=bearer(token)) as opened_rpc,
     ):
-        yield one
+        yield opened_rpc
 
 
 def flood(number: int) -> bytes:
-    """So many empty requests in a message, and their cancels."""
+    """Returns a message with this many empty requests and their cancels."""
     return MultiplexGenerateRequest(
         starts=[MultiplexStart(id=identifier) for identifier in range(1, number + 1)], cancels=range(1, number + 1)
     ).SerializeToString()
@@ -63,9 +63,8 @@ def test_too_many_entries_are_refused_before_parsing(
     metadata = bearer(add_key(keys, f"flood-{number}", max_concurrent=1))
     with grpc.insecure_channel(guarded.target) as channel:
         call: Any = channel.stream_stream(METHOD)
-        failure_of(
-            lambda: list(call(iter([b"\xff"]), timeout=SECONDS, metadata=metadata))
-        )  # what a call takes is taken
+        # The first call allocates memory that later ones reuse.
+        failure_of(lambda: list(call(iter([b"\xff"]), timeout=SECONDS, metadata=metadata)))
         before = peak_bytes(guarded)
         failure = failure_of(lambda: list(call(iter([message]), timeout=SECONDS, metadata=metadata)))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -93,15 +92,15 @@ def test_requests_that_wait_count_against_their_key(rpc: Rpc) -> None:
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
     rpc.send(cancels=[3])
     assert rpc.failure(3).reason == "CANCELLED"
-    rpc.send(start(6, **SHORT), start(7, **SHORT))  # the cancelled one has made room for one
+    rpc.send(start(6, **SHORT), start(7, **SHORT))  # the cancelled request has made room for one
     assert rpc.failure(7).reason == "KEY_LIMIT"
     rpc.send(cancels=[1])
     assert rpc.last(6).response.HasField("summary")
 
 
 @pytest.mark.parametrize("rpc", [None], indirect=True)
-def test_requests_that_are_cancelled_while_they_wait_are_not_begun(rpc: Rpc) -> None:
-    """Nobody even looks at what is wrong with them."""
+def test_requests_that_are_cancelled_while_they_wait_are_not_started(rpc: Rpc) -> None:
+    """The server does not even check whether they are valid."""
     rpc.send(start(1, **ENDLESS), start(2, **ENDLESS))
     rpc.first(2)
     rpc.send(start(3), start(4, **SHORT), cancels=[3, 4])
@@ -110,11 +109,11 @@ def test_requests_that_are_cancelled_while_they_wait_are_not_begun(rpc: Rpc) -> 
         assert not rpc.last(number).timings.HasField("queue")
     rpc.send(start(5))
     rpc.send(cancels=[1])
-    assert rpc.failure(5).reason == "INVALID_FIELD"  # in its turn
+    assert rpc.failure(5).reason == "INVALID_FIELD"  # when its turn comes
 
 
 def test_waiting_requests_do_not_keep_their_whole_message() -> None:
-    """Nor does the error of the large ones keep those."""
+    """The error of the large requests does not keep them in memory either."""
     large = start(1, prompt="word " * 400_000)
     with (
         start_server("--engine", "synthetic") as server,
@@ -129,25 +128,25 @@ def test_waiting_requests_do_not_keep_their_whole_message() -> None:
 
 
 def _send_beside(rpc: Rpc, large: MultiplexStart, number: int) -> None:
-    """Sends a small request beside a large one, and waits until that is refused."""
+    """Sends a small request together with a large one, and waits until the large one is refused."""
     large.id = 2 * number
     rpc.send(start(2 * number - 1, **ENDLESS), large)
     assert rpc.failure(2 * number).fields == ["prompt"]
 
 
-def test_no_more_requests_are_begun_than_there_is_room_for() -> None:
+def test_no_more_requests_are_started_than_there_is_room_for() -> None:
     large: dict[str, Any] = {"prompt": "word " * 200_000, "raw_text": "a"}
     with (
         start_server("--engine", "synthetic", "--max-concurrent-streams", "70") as server,
         connect(server.target) as caller,
         opened(caller.stub) as rpc,
     ):
-        rpc.send(*(start(number, whole=True, timeout=4, **ENDLESS) for number in range(1, 71)))
+        rpc.send(*(start(number, whole=True, timeout=SECONDS, **ENDLESS) for number in range(1, 71)))
         caller.wait_until(lambda now: now.running + now.queued == 70)
         before = resident_bytes(server)
         rpc.send(start(71, timeout=3, **large))
-        for number in range(72, 132):
+        for number in range(72, 192):
             rpc.send(start(number, **large))
-        assert rpc.failure(71).reason == "DEADLINE_PASSED"  # by then, as much has been read as there is room for
-        assert resident_bytes(server) - before < 36 * MEBIBYTE  # of 60
+        assert rpc.failure(71).reason == "DEADLINE_PASSED"  # by then, the server has read as much as it has room for
+        assert resident_bytes(server) - before < 56 * MEBIBYTE  # of 120
         rpc.call.cancel()

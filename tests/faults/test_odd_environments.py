@@ -1,4 +1,4 @@
-"""The process starts and ends as documented wherever it is started."""
+"""The process starts and exits as documented in every environment."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from support.wire import connect, failure_of
 
 SERVE = (sys.executable, "-m", "doherty_service")
 KEPT = ("PATH", "PYTHONPATH")
-"""All that a server gets of our environment where it is to have none."""
+"""The only environment variables of servers in an empty environment."""
 
 UNSHARED = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "true")
 SETUP = "import sys; from doherty_service.command import serve; serve(sys.argv[1:])"
@@ -38,7 +38,7 @@ async def fail(self, sink):
 SyntheticEngine.start = fail
 serve(sys.argv[1:])
 """
-"""A server whose engine cannot start at times, by an error that no engine foresaw."""
+"""A server whose engine sometimes cannot start, because of an exception that no engine expects."""
 
 
 def command_whose_engine_fails(*starts: int) -> list[str]:
@@ -52,14 +52,14 @@ def assert_one_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) 
     assert all(word in sentence for word in words), sentence
 
 
-def test_any_exception_of_a_start_is_one_sentence() -> None:
+def test_any_exception_during_the_start_is_reported_in_one_sentence() -> None:
     ended = subprocess.run(
         command_whose_engine_fails(1), check=False, capture_output=True, text=True, timeout=SECONDS, env=environment()
     )
     assert_one_sentence(ended, "The engine cannot start: OSError: [Errno 30] Read-only file system")
 
 
-def test_any_exception_of_a_restart_is_retried() -> None:
+def test_the_engine_is_restarted_after_any_exception() -> None:
     command = [*command_whose_engine_fails(2, 3), "-o", "die_after_steps=20"]
     server = ServerProcess(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
     try:
@@ -85,7 +85,7 @@ def free_address() -> str:
 
 
 def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
-    """Starts a server with the embedded engine from a shell that runs `setup` first, with no other variables."""
+    """Starts a server with the embedded engine from a shell that runs `setup` first, without other variables."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     command = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", address)
     with subprocess.Popen(command, env=kept | variables) as process:
@@ -100,7 +100,9 @@ def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
 
 
 @pytest.mark.model
-def test_without_streams_home_rights_and_a_short_tmpdir(tmp_path: Path, free_address: str) -> None:
+def test_a_server_needs_no_streams_no_home_no_permissions_and_no_short_tmpdir(
+    tmp_path: Path, free_address: str
+) -> None:
     long = tmp_path / ("x" * 110)
     long.mkdir()
     setup = "umask 777; cd /; exec <&- >&- 2>&-; exec"
@@ -110,9 +112,9 @@ def test_without_streams_home_rights_and_a_short_tmpdir(tmp_path: Path, free_add
 
 @pytest.mark.model
 @pytest.mark.skipif(subprocess.run(UNSHARED, check=False).returncode != 0, reason="this user may not mount anything")
-def test_as_the_first_process_on_a_root_that_cannot_be_written(free_address: str) -> None:
-    """As in a container with `--read-only`, which has no folder that can be written but /dev/shm."""
-    # What `unshare` starts is process 1 of its namespace; the signal has to get there.
+def test_a_server_can_be_the_first_process_on_a_read_only_file_system(free_address: str) -> None:
+    """As in a container with `--read-only`, in which only /dev/shm can be written."""
+    # The command that `unshare` starts is process 1 of its namespace, and must get the signal.
     setup = "mount -o bind,remount,ro /; mount -o bind,remount,ro /tmp 2>/dev/null; exec"
     shell = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", free_address)
     with subprocess.Popen((*UNSHARED[:-1], *shell), env=environment(), stderr=subprocess.PIPE, text=True) as process:
@@ -126,8 +128,8 @@ def test_as_the_first_process_on_a_root_that_cannot_be_written(free_address: str
         assert server.wait() == 0
 
 
-def test_a_path_in_a_missing_home_is_one_sentence() -> None:
-    """A user that has no entry in the list of users, as in many containers, and no HOME."""
+def test_a_path_in_a_missing_home_is_reported_in_one_sentence() -> None:
+    """The user has no entry in the list of users, as in many containers, and HOME is not set."""
     program = f"import pwd; pwd.getpwuid = {{}}.__getitem__; {SETUP}"
     ended = subprocess.run(
         (sys.executable, "-c", program, "--model", "~/model", "--listen", "127.0.0.1:0"),

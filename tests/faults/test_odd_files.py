@@ -1,4 +1,4 @@
-"""Odd files in the place of keys, certificates and settings."""
+"""Unusual files in place of keys, certificates and settings."""
 
 import os
 from collections.abc import Callable
@@ -9,9 +9,10 @@ import pytest
 
 from doherty_service.process import UnfitFileError, read_file
 from doherty_service.security import CertificateFiles, Certificates
+from support.certificates import Authority
 from support.command import run_doherty
 from support.metrics import LISTEN, scrape
-from support.security import Authority, add_key, connect_with
+from support.security import add_key, connect_with
 from support.server import start_server
 
 SYNTHETIC = ("--engine", "synthetic", "--listen", "127.0.0.1:0")
@@ -36,14 +37,14 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_odd_file_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_an_unusual_file_is_not_read(tmp_path: Path, kind: str) -> None:
     ODD[kind](tmp_path / "odd")
     with pytest.raises(UnfitFileError, match="MiB" if kind == "too large" else "regular file"):
         read_file(tmp_path / "odd", 1 << 20)
 
 
 @pytest.mark.parametrize("setting", ["keys_file", "tls_cert", "config"])
-def test_at_the_start_an_odd_file_is_one_sentence(tmp_path: Path, setting: str) -> None:
+def test_an_unusual_file_at_the_start_is_reported_in_one_sentence(tmp_path: Path, setting: str) -> None:
     os.mkfifo(tmp_path / "odd")
     authority = Authority(tmp_path)
     authority.renew("server")
@@ -89,7 +90,7 @@ def test_an_expiring_certificate_is_logged(
     assert [record.getMessage() for record in caplog.records] == ([] if event is None else [event])
 
 
-def test_a_server_tells_when_its_certificate_expires(tmp_path: Path) -> None:
+def test_the_metrics_contain_the_expiry_of_the_certificate(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     authority = Authority(tmp_path)
     authority.renew("server", begins=now - 2 * DAY, ends=now - DAY)
@@ -99,7 +100,7 @@ def test_a_server_tells_when_its_certificate_expires(tmp_path: Path) -> None:
         assert scrape(server).value("doherty_certificate_expiry_timestamp_seconds") == (now - DAY).timestamp()
 
 
-def test_a_file_of_settings_with_a_byte_order_mark_says_so(tmp_path: Path) -> None:
+def test_a_byte_order_mark_in_a_config_file_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "doherty.toml"
     for data, word in ((b"\xef\xbb\xbfengine = 'synthetic'\n", "byte-order mark"), (b"\xff\xfe=\0", "not UTF-8")):
         file.write_bytes(data)

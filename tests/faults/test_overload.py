@@ -1,4 +1,4 @@
-"""Overload: the capacity is served, the rest is refused at once, and keys share fairly."""
+"""Overload: the server uses its capacity, refuses the rest immediately, and shares it fairly between keys."""
 
 import asyncio
 import json
@@ -44,9 +44,9 @@ RETRIES = {
 
 
 async def many(number: int, ask: Callable[[int], Awaitable[object]], apart: float) -> Counter[str]:
-    """Begins calls one after the other, and counts how they end."""
+    """Starts calls one after the other, and counts how they end."""
 
-    async def one(index: int) -> str:
+    async def run_call(index: int) -> str:
         try:
             await ask(index)
         except DohertyError as error:
@@ -55,7 +55,7 @@ async def many(number: int, ask: Callable[[int], Awaitable[object]], apart: floa
 
     tasks: list[asyncio.Future[str]] = []
     for index in range(number):
-        tasks.append(asyncio.ensure_future(one(index)))
+        tasks.append(asyncio.ensure_future(run_call(index)))
         await asyncio.sleep(apart)  # the load has a rate
     return Counter(await asyncio.gather(*tasks))
 
@@ -64,21 +64,21 @@ async def many(number: int, ask: Callable[[int], Awaitable[object]], apart: floa
     ("answer", "most"), [("5000", 200), ("200", 1024)], ids=["callers say how long", "callers say nothing"]
 )
 async def test_an_overloaded_cold_server_serves_its_capacity(answer: str, most: int) -> None:
-    """2 slots, answers of 0.4 s, deadlines of 1.5 s: it can do 5 a second, and is asked for 50."""
+    """2 slots, answers of 0.4 s, deadlines of 1.5 s: the capacity is 5 per second, and the load is 50."""
     flags = (*SYNTHETIC, "-o", "slots=2", "-o", "tokens_per_second=500", "-o", f"answer_tokens={answer}")
     with start_server(*flags) as server:
         async with AsyncClient(server.target, retry=None) as client:
             ends = await many(
                 150, lambda index: client.generate(f"q{index}", max_output_tokens=most, timeout=1.5), 0.02
             )
-    # Where nothing is known of how long answers are, all that is admitted is cut off, and so nothing gets known.
+    # If the length of answers is unknown, all admitted requests are cut off, and nothing would be learned from them.
     assert ends["OK"] > ends.total() - ends["OK"] - ends["DEADLINE_TOO_SHORT"]
     assert ends["DEADLINE_TOO_SHORT"] > ends.total() / 2
 
 
 @contextmanager
 def shared(folder: Path, *flags: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """A server for two keys."""
+    """Runs a server for two keys."""
     keys = folder / "keys.json"
     tokens = {name: add_key(keys, name) for name in ("alice", "flood")}
     with start_server(*SYNTHETIC, *flags, "--keys-file", str(keys)) as server:
@@ -107,7 +107,7 @@ async def test_a_flooding_key_does_not_delay_others(tmp_path: Path) -> None:
     assert order.index("alice") - before <= 6  # of the 39 that waited
 
 
-async def test_a_key_may_be_bound_to_batch(tmp_path: Path) -> None:
+async def test_a_key_may_be_limited_to_batch(tmp_path: Path) -> None:
     with shared(tmp_path, "-o", "slots=1", "--max-queued-requests", "1") as (target, tokens):
         with changing_keys(tmp_path / "keys.json") as keys:
             bound = [
@@ -122,27 +122,28 @@ async def test_a_key_may_be_bound_to_batch(tmp_path: Path) -> None:
             batch = stub.Generate.future(request(priority="PRIORITY_INTERACTIVE", **SHORT), metadata=flood)
             wait_for_queue(channel, alice)
             person = stub.Generate.future(request(**SHORT), metadata=alice)
-            assert read_failure(failed(batch)).reason == "QUEUE_FULL"  # it gave way, whatever it claims
+            # It counts as a batch request, although it asked for another priority.
+            assert read_failure(failed(batch)).reason == "QUEUE_FULL"
             running.cancel()
             assert person.result().summary.usage.output_tokens == 4
 
 
 def wait_for_queue(channel: grpc.Channel, metadata: Any) -> None:
-    """Returns once a request waits."""
+    """Returns when a request waits."""
     stub = latency_service_pb2_grpc.LatencyServiceStub(channel)
     while not stub.GetLatency(latency_service_pb2.GetLatencyRequest(), metadata=metadata).queued:
         pass
 
 
 def failed(call: Any) -> Any:
-    """What a call failed with, once it has."""
+    """Waits until a call has failed, and returns the failure."""
     error = call.exception()
     assert error is not None
     return error
 
 
 async def test_grpcs_own_retries_get_a_pushback() -> None:
-    """6 callers, one slot and one place: at 10 ms between attempts, five attempts are over long before an answer is."""
+    """6 callers, one slot, one place: without pushback, all attempts would end before an answer is complete."""
     flags = ("-o", "slots=1", "-o", "tokens_per_second=100", "-o", "answer_tokens=60", "--max-queued-requests", "1")
     with start_server(*SYNTHETIC, *flags) as server:
         options = [("grpc.service_config", json.dumps(RETRIES))]
@@ -171,19 +172,19 @@ def test_retry_info_and_pushback_agree() -> None:
         for reason, seconds, pushback in refusals:
             assert reason == "QUEUE_FULL"
             assert pushback == pytest.approx(seconds * 1000, abs=1)
-        assert len({seconds for _, seconds, _ in refusals}) > 1  # not all shall come back at one moment
+        assert len({seconds for _, seconds, _ in refusals}) > 1  # not all callers should come back at the same moment
         reason, _, pushback = refused(timeout=0.3)
         assert (reason, pushback) == ("DEADLINE_TOO_SHORT", -1)
         running.cancel()
 
 
-async def test_callers_that_never_retry_reserve_no_place() -> None:
+async def test_no_place_is_reserved_for_callers_that_do_not_retry() -> None:
     flags = ("-o", "slots=2", "-o", "tokens_per_second=200", "-o", "answer_tokens=40", "--max-queued-requests", "4")
     with start_server(*SYNTHETIC, *flags) as server:
         async with AsyncClient(server.target, retry=None) as once:
             ends = await many(100, lambda index: once.generate(f"q{index}"), 0.001)
             assert ends["QUEUE_FULL"] > 50
-            # All that was admitted has ended, and so nothing waits: whoever comes now is served.
+            # All admitted requests have ended, so nothing waits, and a new request is served.
             ends = await many(6, lambda index: once.generate(f"then {index}"), 0)
             assert ends == {"OK": 6}
 

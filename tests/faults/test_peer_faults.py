@@ -1,4 +1,4 @@
-"""Faults of other servers of this kind; README.md lists them and their tests."""
+"""Faults that other servers of this kind have; README.md lists them and their tests."""
 
 import os
 from collections.abc import Iterator
@@ -27,23 +27,23 @@ ENDLESS = {"max_output_tokens": 3000, "ignore_eos": True}
 
 
 def test_an_unset_field_is_not_zero() -> None:
-    """Fault 2: a penalty of zero, where none was given, crashed the workers."""
+    """Fault 2: an unset penalty was read as zero, which crashed the workers."""
     with start_server(*SYNTHETIC, "--temperature", "1.5") as server, connect(server.target) as caller:
         unset = caller.generate(prompt="a", sampling={"top_k": 5}).summary
         zero = caller.generate(prompt="a", sampling={"temperature": 0, "top_k": 5}).summary
-        assert unset.HasField("seed")  # it was drawn, for the temperature is the deployment's
+        assert unset.HasField("seed")  # it was drawn, because the temperature is the default of the deployment
         assert not zero.HasField("seed")
         assert caller.failure(prompt="a", sampling={"repetition_penalty": 0}).fields == ["sampling.repetition_penalty"]
 
 
 @pytest.mark.model
 def test_every_end_of_sequence_token_ends_an_answer(tmp_path: Path) -> None:
-    """Fault 3: only the token that the model's file calls its end was honoured, so that Llama 3 ran on for ever."""
+    """Fault 3: only the end token in the model's file was used, so answers of Llama 3 never ended."""
     data = bytearray(find_model("", "").path.read_bytes())
     key = b"tokenizer.ggml.eos_token_id"
-    at = data.index(key) + len(key) + 4  # behind the type of the value
+    at = data.index(key) + len(key) + 4  # after the type of the value
     assert data[at : at + 4] == (2).to_bytes(4, "little")
-    data[at : at + 4] = (0).to_bytes(4, "little")  # as in Llama 3, where it is not the one that ends a turn
+    data[at : at + 4] = (0).to_bytes(4, "little")  # in Llama 3, the token that ends a turn is another one
     model = tmp_path / "two-ends.gguf"
     model.write_bytes(data)
     with start_server("--model", str(model)) as server, connect(server.target) as caller:
@@ -52,21 +52,23 @@ def test_every_end_of_sequence_token_ends_an_answer(tmp_path: Path) -> None:
     assert (summary.finish_reason, summary.stop_token_id) == (answer_pb2.FINISH_REASON_STOP, 2)
 
 
-def test_the_latency_of_a_stream_has_the_stream_in_it() -> None:
-    """Fault 7: what was measured was the time until the handler returned its iterator."""
+def test_the_latency_of_a_stream_includes_the_stream() -> None:
+    """Fault 7: the time until the handler returned its iterator was measured."""
     with start_server(*SYNTHETIC, "-o", "tokens_per_second=50") as server, connect(server.target) as caller:
         *_, last = caller.stream(prompt="a", stopping={**ENDLESS, "max_output_tokens": 25}, request_id="measured")
         now = caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)
         line = server.wait_for("request", request_id="measured")
-    first, whole = (one.p50.ToNanoseconds() for one in (now.time_to_first_token, now.time_to_last_token))
+    first, whole = (
+        distribution.p50.ToNanoseconds() for distribution in (now.time_to_first_token, now.time_to_last_token)
+    )
     assert whole == last.summary.timings.time_to_last_token.ToNanoseconds()
-    assert whole > 5 * first  # 25 tokens at one pace
+    assert whole > 5 * first  # 25 tokens at a constant rate
     assert isinstance(line["duration_ms"], float)
     assert line["duration_ms"] >= whole / 1e6
 
 
 def test_no_text_of_an_exception_reaches_a_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 9: the details of a status were a stack trace."""
+    """Fault 9: the details of a status contained a stack trace."""
     broken = "from doherty_service import translation\ndef fail(*_): raise RuntimeError('secret')\n"
     broken += "translation.stream_message = translation.whole_message = translation.latency = fail\n"
     (tmp_path / "sitecustomize.py").write_text(broken)
@@ -99,10 +101,10 @@ NEVER_FILLED = {
         "off by default",
     ),
 }
-"""What neither engine can fill, and why."""
+"""Fields that neither engine can fill, and the reason."""
 
 FILLED_WITH_KEYS = {"GetLatencyResponse.requests.by_key.key", "GetLatencyResponse.requests.refusals.key"}
-"""tests/service/test_latency_truth.py sees them filled, on a server with keys."""
+"""tests/service/test_latency_truth.py checks that they are filled, on a server with keys."""
 
 FILLED_BY_THE_MODEL = {
     "GenerateResponse.summary.usage.cached_tokens",
@@ -112,7 +114,7 @@ FILLED_BY_THE_MODEL = {
 
 
 def every_path(kind: Descriptor, prefix: str) -> Iterator[str]:
-    """The paths of all fields of a message that are not messages themselves."""
+    """Returns the paths of all fields of a message that are not messages themselves."""
     for field in kind.fields:
         path = f"{prefix}.{field.name}"
         if field.message_type is None or field.message_type.full_name.startswith("google."):
@@ -122,7 +124,7 @@ def every_path(kind: Descriptor, prefix: str) -> Iterator[str]:
 
 
 def paths_set(message: Message, prefix: str) -> Iterator[str]:
-    """Those of them that are set in a message, and not to zero."""
+    """Returns the paths that are set in a message to a value other than zero."""
     for field, value in message.ListFields():
         path = f"{prefix}.{field.name}"
         if field.message_type is None or field.message_type.full_name.startswith("google."):
@@ -137,7 +139,7 @@ def filled(*replies: Message) -> set[str]:
 
 
 def test_no_field_is_advertised_and_never_filled() -> None:
-    """Fault 12: timings and sizes in the contract that no code ever sets."""
+    """Fault 12: the contract contained timings and sizes that no code ever set."""
     flags = ("-o", "slots=1", "-o", "tokens_per_step=2", "--top-p", "0.9", "--temperature", "1")
     with start_server(*SYNTHETIC, *flags, "--max-queued-requests", "1") as server, connect(server.target) as caller:
         wordy: dict[str, Any] = {"prompt": "a", "output": {"token_ids": True, "top_logprobs": 2}}
@@ -155,17 +157,17 @@ def test_no_field_is_advertised_and_never_filled() -> None:
     with start_server(*SYNTHETIC, "-o", "die_after_steps=1") as server, connect(server.target) as caller:
         assert failure_of(lambda: caller.generate(prompt="a")).reason == "ENGINE_FAILED"
         restarted = caller.wait_until(lambda now: now.engine_restarts > 0)
-    found = filled(whole, stopped, *messages, count, busy, after, restarted, model)
-    kinds = [type(one).DESCRIPTOR for one in (whole, messages[0], count, busy, model)]
+    fields = filled(whole, stopped, *messages, count, busy, after, restarted, model)
+    kinds = [type(message).DESCRIPTOR for message in (whole, messages[0], count, busy, model)]
     advertised = {path for kind in kinds for path in every_path(kind, kind.name)}
     of_the_model = FILLED_BY_THE_MODEL | {"StreamGenerateResponse.summary.usage.cached_tokens"}
-    # A stream's summary is made by the code that makes that of a unary call.
+    # The summary of a stream is created by the code of a unary call.
     of_either = {path for path in advertised if path.startswith("StreamGenerateResponse.summary.")}
-    assert advertised - found - of_either == (of_the_model - of_either) | FILLED_WITH_KEYS | NEVER_FILLED.keys()
+    assert advertised - fields - of_either == (of_the_model - of_either) | FILLED_WITH_KEYS | NEVER_FILLED.keys()
 
 
 @pytest.mark.model
-def test_the_model_fills_the_fields_that_are_its_own() -> None:
+def test_the_model_fills_the_fields_that_only_a_model_has() -> None:
     with start_server("-o", "slots=1") as server, connect(server.target) as caller:
         caller.generate(prompt="Name three colors.", stopping={"max_output_tokens": 1})
         again = caller.generate(prompt="Name three colors.", stopping={"max_output_tokens": 1})
@@ -178,7 +180,7 @@ def test_the_model_fills_the_fields_that_are_its_own() -> None:
 
 @pytest.fixture(scope="module")
 def full() -> Iterator[ServerProcess]:
-    """A server that takes nothing more."""
+    """Runs a server that accepts no further request."""
     flags = ("-o", "slots=1", "-o", "tokens_per_second=20", "--max-queued-requests", "0")
     with start_server(*SYNTHETIC, *flags) as server, connect(server.target) as caller:
         running = caller.stub.StreamGenerate(request(prompt="a", stopping=ENDLESS))
@@ -188,7 +190,7 @@ def full() -> Iterator[ServerProcess]:
 
 
 def test_every_way_to_generate_passes_admission(full: ServerProcess) -> None:
-    """Fault 19: the gates held for HTTP and not for gRPC."""
+    """Fault 19: the limits applied to HTTP, but not to gRPC."""
     generating = [rpc for rpc in offered(full.target) if rpc.request.full_name == "doherty.v1.GenerateRequest"]
     assert len(generating) >= 2
     with grpc.insecure_channel(full.target) as channel:
@@ -206,7 +208,7 @@ def test_a_refusal_comes_before_any_work(full: ServerProcess) -> None:
 
 
 def test_an_answer_is_not_cut_short_by_default(synthetic_server: ServerProcess) -> None:
-    """Fault 22: twenty tokens, or thirty-two, unless the caller knows to ask for more."""
+    """Fault 22: answers had twenty or thirty-two tokens unless the caller asked for more."""
     with connect(synthetic_server.target) as caller:
         summary = caller.generate(prompt="a").summary
         assert (summary.finish_reason, summary.usage.output_tokens) == (answer_pb2.FINISH_REASON_STOP, 170)
@@ -214,7 +216,7 @@ def test_an_answer_is_not_cut_short_by_default(synthetic_server: ServerProcess) 
 
 
 def test_no_result_is_hidden_in_an_untyped_field() -> None:
-    """Fault 24: results as map<string, string>."""
+    """Fault 24: results were a map<string, string>."""
     files = (answer_pb2, generation_service_pb2, latency_service_pb2, model_pb2, request_pb2)
     for file in files:
         for kind in file.DESCRIPTOR.message_types_by_name.values():

@@ -1,4 +1,4 @@
-"""Faults of other SDKs; README.md lists them and their tests."""
+"""Faults that other SDKs have; README.md lists them and their tests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from support.server import ServerProcess
 
 
 async def test_requests_share_one_connection(synthetic_server: ServerProcess) -> None:
-    """Fault 14: a channel for every request."""
+    """Fault 14: each request had a channel of its own."""
     with proxy(synthetic_server.target) as wire, Client(wire.target) as client:
         for _ in range(5):
             client.generate("a", max_output_tokens=1)
@@ -29,12 +29,12 @@ async def test_requests_share_one_connection(synthetic_server: ServerProcess) ->
 
 @pytest.fixture
 def refusing() -> Iterator[tuple[list[str], str]]:
-    """A server that has no room and does not say when it will have some: what it was asked, and its address."""
-    asked: list[str] = []
+    """Runs a server that has no room and sends no retry time. Yields the methods that were called, and its address."""
+    called_methods: list[str] = []
 
     def refuse(call: Any, method: str) -> Any:
         def behavior(_: bytes, context: Any) -> None:
-            asked.append(method)
+            called_methods.append(method)
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
 
         return call(behavior)
@@ -47,13 +47,13 @@ def refusing() -> Iterator[tuple[list[str], str]]:
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("doherty.v1.GenerationService", methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield asked, f"127.0.0.1:{port}"
+    yield called_methods, f"127.0.0.1:{port}"
     server.stop(None).wait()
 
 
 async def test_a_refusal_without_retry_info_is_final(refusing: tuple[list[str], str]) -> None:
-    """Fault 28: RESOURCE_EXHAUSTED was retried though the server had not asked for it."""
-    asked, target = refusing
+    """Fault 28: RESOURCE_EXHAUSTED was retried although the server had not asked for that."""
+    called_methods, target = refusing
     with Client(target) as client:
         with pytest.raises(OverloadedError):
             client.generate("a")
@@ -64,4 +64,4 @@ async def test_a_refusal_without_retry_info_is_final(refusing: tuple[list[str], 
             await other.generate("a")
         with pytest.raises(OverloadedError):
             await other.stream_generate("a").result()
-    assert asked == ["Generate", "StreamGenerate"] * 2
+    assert called_methods == ["Generate", "StreamGenerate"] * 2

@@ -1,4 +1,4 @@
-"""Thousands of calls that are begun and reset at once (CVE-2023-44487)."""
+"""Thousands of calls that are started and reset immediately (CVE-2023-44487)."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +15,16 @@ from support.wire import connect
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 3}}
 HEADERS = header_block("/doherty.v1.GenerationService/Generate")
 MESSAGE = frame(Kind.DATA, END_STREAM, 0, b"\0\0\0\0\x03\x1a\x01a")
-"""A request with the prompt "a"; its stream is put in where it is sent."""
+"""A request with the prompt "a"; the stream number is inserted before it is sent."""
 
 CALLS = 20_000
 
 ENDED: tuple[type[OSError], ...] = (OSError,) if TRANSPORT == "http2" else ()
-"""What the attacker gets when the server closes the connection, which only the transport http2 does."""
+"""The errors of the attacker when the server closes the connection, which only the transport http2 does."""
 
 
 def resets(first: int, *, whole: bool) -> bytes:
-    """A hundred calls, reset before or after their message."""
+    """Returns a hundred calls that are reset before or after their message."""
     sent = []
     for stream in range(first, first + 200, 2):
         sent.append(frame(Kind.HEADERS, END_HEADERS, stream, HEADERS))
@@ -43,13 +43,13 @@ def test_others_are_served_and_all_resources_are_freed(whole: bool) -> None:  # 
             with suppress(*ENDED):
                 for first in range(1, 2 * CALLS, 200):
                     attacker.send(resets(first, whole=whole))
-            kinds = pool.submit(lambda: Counter(one.kind for one in attacker.frames()))
+            kinds = pool.submit(lambda: Counter(received.kind for received in attacker.frames()))
             assert len(answers.result()) == 50
             caller.wait_until(lambda now: now.running == 0 and now.queued == 0)
             if TRANSPORT == "http2":
                 kinds.result()  # the server has closed the connection
             with suppress(*ENDED):
                 attacker.shut()
-            # Core has refused most of them before they cost anything here.
+            # gRPC's core has refused most of them before they reach our code.
             assert kinds.result()[Kind.RST_STREAM] > CALLS / 2 or TRANSPORT == "http2"
         caller.generate(**SHORT)

@@ -1,4 +1,4 @@
-"""The list of the faults of peers is complete, and the tests that it names are there."""
+"""The list of other servers' faults is complete, and the tests that it names exist."""
 
 import ast
 import re
@@ -21,4 +21,4 @@ def test_the_list_of_faults_is_complete() -> None:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", place)
         assert named or place.startswith("cannot apply: "), f"fault {number} is not tested"
         for file, name in named:
-            assert name in functions(ROOT / file), f"{file} has no {name}, which is to show fault {number}"
+            assert name in functions(ROOT / file), f"{file} has no {name}, which should test fault {number}"

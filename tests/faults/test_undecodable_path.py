@@ -1,4 +1,4 @@
-"""A method name that is not UTF-8, which ends the accept loop of grpcio 1.84.0 to 1.85.3."""
+"""A method name that is not UTF-8 ends the accept loop of grpcio 1.84.0 to 1.85.3."""
 
 from typing import Any
 
@@ -13,6 +13,9 @@ def test_new_connections_are_still_accepted(synthetic_server: ServerProcess) -> 
     headers = header_block("/doherty.v1.GenerationService/\udcff")
     with raw_connection(synthetic_server.target) as attacker:
         attacker.send(GREETING, frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, headers))
-        assert next(one for one in attacker.frames() if one.stream == 1).kind in (Kind.HEADERS, Kind.RST_STREAM)
+        assert next(received for received in attacker.frames() if received.stream == 1).kind in (
+            Kind.HEADERS,
+            Kind.RST_STREAM,
+        )
     with connect(synthetic_server.target) as newcomer:
         assert newcomer.generate(**SHORT).text

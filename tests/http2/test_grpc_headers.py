@@ -1,4 +1,4 @@
-"""The headers and the first message of an RPC on both transports, after gRPC's PROTOCOL-HTTP2."""
+"""The headers and the first message of an RPC on both transports, according to gRPC's PROTOCOL-HTTP2."""
 
 import base64
 
@@ -15,15 +15,15 @@ OK, INTERNAL, UNIMPLEMENTED = grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED, TOO_LATE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED
 ENDLESS = framed(request(prompt="a", stopping={"max_output_tokens": 19_000, "ignore_eos": True}).SerializeToString())
-"""A request that is answered for ten seconds."""
+"""A request whose answer takes ten seconds."""
 OPTIONAL = {"grpc-accept-encoding", "grpc-message"}
-"""Fields that may be missing: the second one if it is empty."""
+"""Fields that may be missing, including the second one if it is empty."""
 ODD_NAME = "é%\n水\x7f+ %41"
 UNSERVED = framed(request(prompt="a", model=ODD_NAME).SerializeToString())
 
 
 def is_whole(reply: Reply) -> bool:
-    """Whether it is an answer with the status OK, as gRPC wants it."""
+    """Whether the reply is an answer with the status OK, in the form that gRPC requires."""
     return (reply.http, reply.code, reply.blocks, reply.fields["content-type"]) == ("200", OK, 2, "application/grpc")
 
 
@@ -38,7 +38,7 @@ def test_a_deadline_ends_an_rpc(server: ServerProcess, timeout: str) -> None:
     assert reply.code is TOO_LATE or reply.error is not None
 
 
-def test_a_deadline_ends_an_rpc_whose_message_does_not_come(server: ServerProcess) -> None:
+def test_a_deadline_ends_an_rpc_whose_message_does_not_arrive(server: ServerProcess) -> None:
     reply = ask(server.target, headers(GENERATE, ("grpc-timeout", "50m")), b"", end=False)
     assert reply.code is TOO_LATE
 
@@ -51,12 +51,12 @@ def test_a_deadline_of_another_form_is_refused(server: ServerProcess, timeout: s
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS"])
-def test_only_post_is_a_method(server: ServerProcess, method: str) -> None:
+def test_methods_other_than_post_are_refused(server: ServerProcess, method: str) -> None:
     reply = ask(server.target, headers(method=method))
     assert reply.is_refused or (reply.code, reply.message) == (INTERNAL, "Error parsing ':method' metadata")
 
 
-def test_te_is_needed(server: ServerProcess) -> None:
+def test_te_is_required(server: ServerProcess) -> None:
     assert ask(server.target, headers(te=None)).is_refused
 
 
@@ -75,30 +75,30 @@ def test_te_is_needed(server: ServerProcess) -> None:
     ],
     ids=["blank", "9 digits", "path", "compressed", "flag", "remainder", "encoding", "two values", "identity"],
 )
-def test_where_core_departs_from_the_specification(
+def test_deviations_of_grpcs_core_from_the_specification(
     http2_server: ServerProcess, block: bytes, body: bytes, codes: set[grpc.StatusCode | None]
 ) -> None:
-    """What gRPC's core takes or refuses in another way than PROTOCOL-HTTP2 demands."""
+    """gRPC's core accepts or refuses these in another way than PROTOCOL-HTTP2 requires."""
     reply = ask(http2_server.target, block, body)
     assert reply.code in codes
     assert reply.code is not None or reply.is_refused
 
 
-def test_a_refusal_of_compression_says_what_is_accepted(http2_server: ServerProcess) -> None:
-    """gRPC's core leaves it out."""
+def test_a_refusal_of_compression_names_the_accepted_encodings(http2_server: ServerProcess) -> None:
+    """gRPC's core does not."""
     reply = ask(http2_server.target, headers(CHECK, ("grpc-encoding", "gzip")), framed(b"a", flag=1))
     assert reply.fields["grpc-accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html", "", "application/grp", None])
 def test_another_type_of_content_is_refused(http2_server: ServerProcess, kind: str | None) -> None:
-    """gRPC's core takes any."""
+    """gRPC's core accepts any content type."""
     reply = ask(http2_server.target, headers(content_type=kind))
     assert reply.http == "415" or reply.error is not None
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto"])
-def test_the_type_of_content(server: ServerProcess, kind: str) -> None:
+def test_content_types_of_grpc_are_accepted(server: ServerProcess, kind: str) -> None:
     assert ask(server.target, headers(content_type=kind)).code is OK
 
 
@@ -118,7 +118,7 @@ def test_compression_is_refused(server: ServerProcess, encoding: str) -> None:
 
 @pytest.mark.parametrize("length", [(17 << 20) + 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1])
 @pytest.mark.parametrize("path", [CHECK, GENERATE, STREAM])
-def test_a_message_above_the_bound_is_refused_before_it_comes(server: ServerProcess, path: str, length: int) -> None:
+def test_a_message_above_the_limit_is_refused_before_it_arrives(server: ServerProcess, path: str, length: int) -> None:
     reply = ask(server.target, headers(path), framed(b"abc", length=length), end=False)
     assert reply.code is EXHAUSTED
 
@@ -130,18 +130,18 @@ def test_half_a_message_is_refused(server: ServerProcess, body: bytes) -> None:
     assert reply.code is not None or reply.is_refused
 
 
-def test_a_second_message_of_a_unary_rpc(server: ServerProcess) -> None:
+def test_a_second_message_of_a_unary_rpc_is_refused(server: ServerProcess) -> None:
     reply = ask(server.target, headers(CHECK), framed(b"") * 2)
     assert reply.code is not grpc.StatusCode.UNKNOWN
 
 
 @pytest.mark.parametrize("fields", [[("x-a", "a" * 20_000)], [("x-a", "a" * 100)] * 300, [("a", "")] * 9_000])
-def test_metadata_above_the_bound_is_refused(server: ServerProcess, fields: list[tuple[str, str]]) -> None:
+def test_metadata_above_the_limit_is_refused(server: ServerProcess, fields: list[tuple[str, str]]) -> None:
     reply = ask(server.target, headers(GET_MODEL, *fields))
     assert reply.code is EXHAUSTED or reply.is_refused or not reply.fields  # the connection may be closed
 
 
-def test_metadata_of_eight_kilobytes_is_taken(server: ServerProcess) -> None:
+def test_metadata_of_eight_kilobytes_is_accepted(server: ServerProcess) -> None:
     assert is_whole(ask(server.target, headers(GET_MODEL, *[("x-a", "a" * 100)] * 50)))
 
 
@@ -157,7 +157,7 @@ def test_binary_metadata_that_is_not_base64_is_refused(server: ServerProcess, va
     assert reply.is_refused or "x-a-bin" in reply.message
 
 
-def test_a_status_that_is_known_at_once_is_one_header_block(server: ServerProcess) -> None:
+def test_a_status_that_is_known_immediately_is_one_header_block(server: ServerProcess) -> None:
     reply = ask(server.target, headers(GENERATE), UNSERVED)
     assert (reply.http, reply.code, reply.blocks, reply.body) == ("200", grpc.StatusCode.NOT_FOUND, 1, b"")
     assert reply.fields["content-type"].startswith("application/grpc")
@@ -174,12 +174,12 @@ def test_the_message_of_a_status_is_percent_encoded(server: ServerProcess) -> No
     assert any(detail.Unpack(error_details_pb2.ErrorInfo()) for detail in status.details)
 
 
-def test_both_transports_say_the_same(grpcio_server: ServerProcess, http2_server: ServerProcess) -> None:
+def test_both_transports_send_the_same_headers(grpcio_server: ServerProcess, http2_server: ServerProcess) -> None:
     bodies = [UNSERVED, framed(b"\xff"), framed(request(prompt="a").SerializeToString())]
     for body in bodies:
-        one, other = (ask(server.target, headers(GENERATE), body) for server in (grpcio_server, http2_server))
-        assert (one.code, one.message, one.blocks) == (other.code, other.message, other.blocks)
-        assert one.fields.keys() - OPTIONAL == other.fields.keys() - OPTIONAL
-        if one.code is OK:
-            answers = [wire.GenerateResponse.FromString(reply.body[5:]) for reply in (one, other)]
+        expected, other = (ask(server.target, headers(GENERATE), body) for server in (grpcio_server, http2_server))
+        assert (expected.code, expected.message, expected.blocks) == (other.code, other.message, other.blocks)
+        assert expected.fields.keys() - OPTIONAL == other.fields.keys() - OPTIONAL
+        if expected.code is OK:
+            answers = [wire.GenerateResponse.FromString(reply.body[5:]) for reply in (expected, other)]
             assert answers[0].text == answers[1].text

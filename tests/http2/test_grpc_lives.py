@@ -1,4 +1,4 @@
-"""How RPCs and connections live and end on both transports."""
+"""How RPCs and connections start and end on both transports."""
 
 import signal
 import socket
@@ -13,7 +13,8 @@ import pytest
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.generation_service_pb2 import CountTokensRequest
-from support.conformance import Conversation, asked, error_of, opened
+from support.certificates import Authority
+from support.conformance import Conversation, complete_request, error_of, opened
 from support.http2 import (
     END_HEADERS,
     END_STREAM,
@@ -27,7 +28,6 @@ from support.http2 import (
     window_update,
 )
 from support.raw_rpc import GET_MODEL, MULTIPLEX, STREAM, Reply, framed, headers, read_reply
-from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, Caller, connect, failure_of, request
 
@@ -48,14 +48,14 @@ def is_idle(caller: Caller) -> None:
 
 
 def stream_of(tokens: int) -> bytes:
-    """The frames of a StreamGenerate on stream 1."""
+    """Returns the frames of a StreamGenerate on stream 1."""
     asked_for = request(prompt="a", stopping={"max_output_tokens": tokens, "ignore_eos": True})
     body = framed(asked_for.SerializeToString())
     return frame(Kind.HEADERS, END_HEADERS, 1, headers(STREAM)) + frame(Kind.DATA, END_STREAM, 1, body)
 
 
 def is_complete(reply: Reply) -> bool:
-    """Whether it is a whole stream, with its summary."""
+    """Whether the reply is a complete stream with its summary."""
     at, last = 0, b""
     while at < len(reply.body):
         length = int.from_bytes(reply.body[at + 1 : at + 5])
@@ -63,26 +63,26 @@ def is_complete(reply: Reply) -> bool:
     return reply.code is grpc.StatusCode.OK and wire.StreamGenerateResponse.FromString(last).HasField("summary")
 
 
-def test_a_stream_that_is_cancelled_leaves_nothing(server: ServerProcess, caller: Caller) -> None:
+def test_nothing_remains_of_a_cancelled_stream(server: ServerProcess, caller: Caller) -> None:
     stream: Any = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
     next(stream)
     stream.cancel()
     is_idle(caller)
     with raw_connection(server.target) as connection:
         connection.send(GREETING, stream_of(19_000))
-        next(one for one in connection.frames() if one.kind == Kind.DATA)
+        next(received for received in connection.frames() if received.kind == Kind.DATA)
         connection.send(reset(1))
         is_idle(caller)
 
 
-def test_a_caller_that_is_gone_leaves_nothing(server: ServerProcess, caller: Caller) -> None:
+def test_nothing_remains_of_a_caller_that_has_left(server: ServerProcess, caller: Caller) -> None:
     with raw_connection(server.target) as connection:
         connection.send(GREETING, stream_of(19_000))
-        next(one for one in connection.frames() if one.kind == Kind.DATA)
+        next(received for received in connection.frames() if received.kind == Kind.DATA)
     is_idle(caller)
 
 
-def test_a_deadline_ends_a_stream_that_runs(caller: Caller) -> None:
+def test_a_deadline_ends_a_running_stream(caller: Caller) -> None:
     stream: Any = caller.stub.StreamGenerate(request(**ENDLESS), timeout=0.3)
     with pytest.raises(grpc.RpcError) as error:
         list(stream)
@@ -90,13 +90,13 @@ def test_a_deadline_ends_a_stream_that_runs(caller: Caller) -> None:
     is_idle(caller)
 
 
-def test_as_many_streams_as_a_connection_may_have(server: ServerProcess) -> None:
+def test_a_connection_can_have_the_maximum_number_of_streams(server: ServerProcess) -> None:
     with raw_connection(server.target) as connection:
         connection.send(GREETING, window_update(0, LARGE))
         conversation = Conversation(connection)
         announced = next(conversation.frames()).payload
         pairs = [announced[at : at + 6] for at in range(0, len(announced), 6)]
-        most = {int.from_bytes(one[:2]): int.from_bytes(one[2:]) for one in pairs}[Setting.MAX_CONCURRENT_STREAMS]
+        most = {int.from_bytes(pair[:2]): int.from_bytes(pair[2:]) for pair in pairs}[Setting.MAX_CONCURRENT_STREAMS]
         streams = range(1, 2 * most + 1, 2)
         connection.send(*(opened(stream, headers(GET_MODEL)) for stream in streams))
         connection.send(*(frame(Kind.DATA, END_STREAM, stream, framed(b"")) for stream in streams))
@@ -107,10 +107,10 @@ def test_as_many_streams_as_a_connection_may_have(server: ServerProcess) -> None
                 ended.add(received.stream)
                 if len(ended) == most:
                     break
-        assert {one["grpc-status"] for one in conversation.headers.values()} == {"0"}
+        assert {header["grpc-status"] for header in conversation.headers.values()} == {"0"}
 
 
-def test_messages_of_megabytes_in_both_directions(server: ServerProcess) -> None:
+def test_messages_of_megabytes_pass_in_both_directions(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.target, UNLIMITED) as channel:
         caller = Caller(channel)
         with ThreadPoolExecutor(2) as pool:
@@ -123,7 +123,7 @@ def test_messages_of_megabytes_in_both_directions(server: ServerProcess) -> None
             assert down.result().ByteSize() > 1_000_000
 
 
-def test_a_multiplexed_rpc_whose_caller_has_ended_its_side(server: ServerProcess) -> None:
+def test_a_multiplexed_rpc_continues_after_its_caller_half_closed_it(server: ServerProcess) -> None:
     message = wire.MultiplexGenerateRequest()
     message.starts.add(id=1, request=request(prompt="a", stopping={"max_output_tokens": 3, "ignore_eos": True}))
     with raw_connection(server.target) as connection:
@@ -145,35 +145,40 @@ def test_old_connections_and_a_drain_let_streams_finish(transport: str) -> None:
             connection.send(GREETING, stream_of(80))
             conversation = Conversation(connection)
             frames = conversation.frames()
-            goaway = next(one for one in frames if one.kind == Kind.GOAWAY)
+            goaway = next(received for received in frames if received.kind == Kind.GOAWAY)
             assert error_of(goaway) is Error.NO_ERROR
             assert int.from_bytes(goaway.payload[:4]) >= 1
             assert is_complete(read_reply(conversation))
-            assert all(one.kind != Kind.GOAWAY or error_of(one) is Error.NO_ERROR for one in conversation.frames())
+            assert all(
+                received.kind != Kind.GOAWAY or error_of(received) is Error.NO_ERROR
+                for received in conversation.frames()
+            )
         with raw_connection(server.target) as connection:
             connection.send(GREETING, stream_of(25))
             conversation = Conversation(connection)
-            next(one for one in conversation.frames() if one.kind == Kind.DATA)
+            next(received for received in conversation.frames() if received.kind == Kind.DATA)
             server.process.send_signal(signal.SIGTERM)
             reply = read_reply(conversation)
             assert is_complete(reply)
             list(conversation.frames())
         assert server.wait() == 0
-    if transport == "http2":  # first with the highest number, so that calls on their way are still taken (section 6.8)
-        assert {error_of(one) for one in conversation.goaways} == {Error.NO_ERROR}
+        codes = [line["code"] for line in (*server.log, *server.read()) if line["event"] == "request"]
+        assert codes == ["OK", "OK"]
+    if transport == "http2":  # the first one has the highest number: calls on their way are accepted (section 6.8)
+        assert {error_of(received) for received in conversation.goaways} == {Error.NO_ERROR}
         assert int.from_bytes(conversation.goaways[0].payload[:4]) == (1 << 31) - 1
         assert int.from_bytes(conversation.goaways[-1].payload[:4]) == 1
 
 
 def agreed_protocol(target: str, context: ssl.SSLContext) -> str | None:
-    """The protocol that a TLS handshake agrees on; None without a handshake or an answer to a request."""
+    """Returns the protocol that a TLS handshake agrees on; None without a handshake or an answer to a request."""
     host, port = target.rsplit(":", 1)
     try:
         with (
             socket.create_connection((host, int(port)), timeout=SECONDS) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as encrypted,
         ):
-            encrypted.sendall(GREETING + asked())
+            encrypted.sendall(GREETING + complete_request())
             return encrypted.selected_alpn_protocol() if encrypted.recv(1) else None
     except TimeoutError:
         raise
@@ -181,7 +186,7 @@ def agreed_protocol(target: str, context: ssl.SSLContext) -> str | None:
         return None
 
 
-def test_tls_wants_http2_and_a_certificate(transport: str, tmp_path: Path) -> None:
+def test_tls_requires_http2_and_a_client_certificate(transport: str, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.renew("server")
     (tmp_path / "client.pem").write_bytes(b"".join(reversed(authority.issue("client"))))
@@ -204,6 +209,6 @@ def test_tls_wants_http2_and_a_certificate(transport: str, tmp_path: Path) -> No
         assert agreed_protocol(server.target, context) == "h2"
 
 
-def test_tls_to_a_plaintext_port_fails_at_once(server: ServerProcess) -> None:
+def test_tls_to_a_plaintext_port_fails_immediately(server: ServerProcess) -> None:
     context = ssl.create_default_context()
     assert agreed_protocol(server.target, context) is None

@@ -1,4 +1,4 @@
-"""Calls that the server resets, and what they do to the flow control of their connection (RFC 9113, section 5.2)."""
+"""Calls that the server resets do not use up the flow-control window of their connection (RFC 9113, section 5.2)."""
 
 import grpc
 
@@ -21,17 +21,17 @@ from support.server import ServerProcess
 FRAME_BYTES = 16_384
 CUT = 16_000
 UPLOADS = 120
-"""So many frames are almost twice the window of a connection."""
+"""This number of frames is almost twice the window of a connection."""
 
 
 def reset_of(conversation: Conversation, stream: int) -> Error:
-    """The error of the RST_STREAM that follows."""
+    """Returns the error code of the next RST_STREAM."""
     return next(
         error_of(each) for each in conversation.frames() if (each.kind, each.stream) == (Kind.RST_STREAM, stream)
     )
 
 
-def test_uploads_that_are_refused_within_a_frame_cost_no_window(http2_server: ServerProcess) -> None:
+def test_uploads_that_are_refused_within_a_frame_use_up_no_window(http2_server: ServerProcess) -> None:
     refused = headers(GET_MODEL, ("grpc-encoding", "gzip"))
     with raw_connection(http2_server.target) as connection:
         connection.send(GREETING)
@@ -49,7 +49,7 @@ def test_uploads_that_are_refused_within_a_frame_cost_no_window(http2_server: Se
         assert read_reply(conversation, last).code is grpc.StatusCode.OK
 
 
-def test_an_answer_of_headers_alone_needs_no_window(http2_server: ServerProcess) -> None:
+def test_an_answer_that_has_only_headers_needs_no_window(http2_server: ServerProcess) -> None:
     with raw_connection(http2_server.target) as connection:
         connection.send(PREFACE, settings((Setting.INITIAL_WINDOW_SIZE, 0)))
         connection.send(frame(Kind.HEADERS, END_HEADERS, 1, headers(method="GET")))

@@ -1,29 +1,30 @@
-"""Frames of connections, and windows (RFC 9113, sections 6.5 to 6.9)."""
+"""Frames that concern connections, and windows (RFC 9113, sections 6.5 to 6.9)."""
 
 from support.conformance import (
     HEADERS,
     Case,
     Conversation,
     answers,
-    asked,
+    complete_request,
     connection_error,
+    error_of,
     ignores,
     opened,
-    parametrize,
     stream_error,
     watching,
 )
 from support.http2 import ACK, END_HEADERS, Error, Kind, Setting, frame, reset, settings, window_update
+from support.markers import parametrize
 from support.server import ServerProcess
 
 MOST = 16_384
-"""The largest payload of a frame unless a setting says otherwise."""
+"""The maximum payload of a frame unless a setting changes it."""
 WINDOW = (1 << 31) - 1
 SIZE, PROTOCOL, FLOW = Error.FRAME_SIZE_ERROR, Error.PROTOCOL_ERROR, Error.FLOW_CONTROL_ERROR
 
 
 def acknowledges_settings(conversation: Conversation) -> None:
-    """The server sends an empty SETTINGS with ACK for each of two."""
+    """Expects that the server sends an empty SETTINGS with ACK for each of two SETTINGS."""
     heard = 0
     for received in conversation.frames():
         if received.kind == Kind.SETTINGS and received.flags & ACK:
@@ -34,17 +35,25 @@ def acknowledges_settings(conversation: Conversation) -> None:
     raise AssertionError(f"{heard} acknowledgements")
 
 
+def ends_the_flood(conversation: Conversation) -> None:
+    """Expects that the requests after that on stream 1 are refused, and that there are too many at last."""
+    frames = list(conversation.frames())
+    assert {error_of(received) for received in frames if received.kind == Kind.RST_STREAM} == {Error.REFUSED_STREAM}
+    assert [error_of(goaway) for goaway in conversation.goaways] == [Error.ENHANCE_YOUR_CALM]
+    assert set(conversation.headers) <= {1}
+
+
 def sends_one_byte(conversation: Conversation) -> None:
-    """A server that may send one byte of data sends one byte (section 6.9.1)."""
-    data = next(one for one in conversation.frames() if one.kind == Kind.DATA)
+    """Expects that a server sends one byte if the window allows one byte (section 6.9.1)."""
+    data = next(received for received in conversation.frames() if received.kind == Kind.DATA)
     assert len(data.payload) == 1
     conversation.send(window_update(1, 100_000))
     answers()(conversation)
 
 
 def sends_after_the_window_was_negative(conversation: Conversation) -> None:
-    """A window below 0 opens when it is above 0 again (section 6.9.2)."""
-    next(one for one in conversation.frames() if one.kind == Kind.DATA)
+    """Expects that the server sends data only when a window that was below 0 is above 0 again (section 6.9.2)."""
+    next(each for each in conversation.frames() if each.kind == Kind.DATA)
     conversation.send(settings((Setting.INITIAL_WINDOW_SIZE, 0)))
     conversation.send(frame(Kind.PING, payload=b"settings"))
     for received in conversation.frames():
@@ -67,13 +76,17 @@ SETTINGS = [
     Case("6.5.2: frames below the minimum", settings((Setting.MAX_FRAME_SIZE, MOST - 1)), connection_error(PROTOCOL)),
     Case("6.5.2: frames above the maximum", settings((Setting.MAX_FRAME_SIZE, 1 << 24)), connection_error(PROTOCOL)),
     Case("6.5.2: an unknown setting", settings((0xFF, 1)), ignores),
-    Case("6.5.2: a header table of no bytes", settings((Setting.HEADER_TABLE_SIZE, 0)) + asked(), answers()),
-    Case("6.5.2: a header table of 4 GB", settings((Setting.HEADER_TABLE_SIZE, 0xFFFFFFFF)) + asked(), answers()),
-    Case("6.5.2: no concurrent streams", settings((Setting.MAX_CONCURRENT_STREAMS, 0)) + asked(), answers()),
+    Case("6.5.2: a header table of no bytes", settings((Setting.HEADER_TABLE_SIZE, 0)) + complete_request(), answers()),
+    Case(
+        "6.5.2: a header table of 4 GB",
+        settings((Setting.HEADER_TABLE_SIZE, 0xFFFFFFFF)) + complete_request(),
+        answers(),
+    ),
+    Case("6.5.2: no concurrent streams", settings((Setting.MAX_CONCURRENT_STREAMS, 0)) + complete_request(), answers()),
     Case("6.5.3: an acknowledgement for each", settings((Setting.ENABLE_PUSH, 0)), acknowledges_settings),
     Case(
         "6.5.3: the last of two values counts",
-        settings((Setting.INITIAL_WINDOW_SIZE, 100), (Setting.INITIAL_WINDOW_SIZE, 1)) + asked(),
+        settings((Setting.INITIAL_WINDOW_SIZE, 100), (Setting.INITIAL_WINDOW_SIZE, 1)) + complete_request(),
         sends_one_byte,
     ),
 ]
@@ -99,8 +112,19 @@ PINGS = [
 GOAWAYS = [
     Case("6.8: GOAWAY on a stream", frame(Kind.GOAWAY, 0, 1, bytes(8)), connection_error(PROTOCOL)),
     Case("6.8: GOAWAY of 7 bytes", frame(Kind.GOAWAY, 0, 0, bytes(7)), connection_error(SIZE)),
-    Case("6.8: a request that was sent before GOAWAY", asked() + frame(Kind.GOAWAY, 0, 0, bytes(8)), answers()),
-    Case("7: an unknown error in GOAWAY", asked() + frame(Kind.GOAWAY, 0, 0, bytes(4) + b"\xff" * 4), answers()),
+    Case(
+        "6.8: a request that was sent before GOAWAY", complete_request() + frame(Kind.GOAWAY, 0, 0, bytes(8)), answers()
+    ),
+    Case(
+        "6.8: requests after GOAWAY",
+        watching() + frame(Kind.GOAWAY, 0, 0, bytes(8)) + b"".join(map(complete_request, range(3, 400, 2))),
+        ends_the_flood,
+    ),
+    Case(
+        "7: an unknown error in GOAWAY",
+        complete_request() + frame(Kind.GOAWAY, 0, 0, bytes(4) + b"\xff" * 4),
+        answers(),
+    ),
 ]
 WINDOWS = [
     Case("6.9: WINDOW_UPDATE of 0", window_update(0, 0), connection_error(PROTOCOL)),
@@ -110,17 +134,19 @@ WINDOWS = [
     Case("6.9: WINDOW_UPDATE of a half-closed stream", watching() + window_update(1, 1), ignores),
     Case("6.9: WINDOW_UPDATE of a closed stream", opened() + reset(1) + window_update(1, 1), ignores),
     Case("6.9: the reserved bit", window_update(0, 1 << 31 | 1), ignores),
-    Case("6.9.1: a window of one byte", settings((Setting.INITIAL_WINDOW_SIZE, 1)) + asked(), sends_one_byte),
+    Case(
+        "6.9.1: a window of one byte", settings((Setting.INITIAL_WINDOW_SIZE, 1)) + complete_request(), sends_one_byte
+    ),
     Case("6.9.1: a window above the maximum", window_update(0, WINDOW) * 2, connection_error(FLOW)),
     Case("6.9.1: a window of a stream above the maximum", opened() + window_update(1, WINDOW) * 2, stream_error(FLOW)),
     Case(
         "6.9.2: a window that opens later",
-        settings((Setting.INITIAL_WINDOW_SIZE, 0)) + asked() + settings((Setting.INITIAL_WINDOW_SIZE, 1)),
+        settings((Setting.INITIAL_WINDOW_SIZE, 0)) + complete_request() + settings((Setting.INITIAL_WINDOW_SIZE, 1)),
         sends_one_byte,
     ),
     Case(
         "6.9.2: a window below 0",
-        settings((Setting.INITIAL_WINDOW_SIZE, 3)) + asked(),
+        settings((Setting.INITIAL_WINDOW_SIZE, 3)) + complete_request(),
         sends_after_the_window_was_negative,
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Floods: those who are served beside them notice nothing, and the server holds no memory for them."""
+"""Floods: callers that are served at the same time are not affected, and no memory is kept for attackers."""
 
 import resource
 import threading
@@ -16,8 +16,8 @@ from support.wire import SECONDS, Caller, connect, request
 
 ADDRESS_SPACE = 4 << 30
 SHARE = 0.1
-MOST_BYTES = 64 << 20
-"""By so much the peak of the memory may grow in all floods together."""
+MAX_BYTES = 64 << 20
+"""The maximum growth of the memory's peak in all floods together."""
 SHORT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 3}}
 
 
@@ -46,14 +46,14 @@ def first_peak(server: ServerProcess, caller: Caller) -> int:
 
 @contextmanager
 def streaming(caller: Caller) -> Iterator[threading.Semaphore]:
-    """A stream that runs beside; each of its messages releases the semaphore."""
+    """Runs a stream during the flood; each of its messages releases the semaphore."""
     arrived = threading.Semaphore(0)
     endless: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 50_000, "ignore_eos": True}}
     stream: Any = caller.stub.StreamGenerate(request(**endless), timeout=10 * SECONDS)
     next(stream)
 
     def read() -> None:
-        with suppress(grpc.RpcError):  # it is cancelled, or it fails, and then nothing arrives any more
+        with suppress(grpc.RpcError):  # the stream has ended or failed, and no further message arrives
             for _ in stream:
                 arrived.release()
 
@@ -68,7 +68,9 @@ def streaming(caller: Caller) -> Iterator[threading.Semaphore]:
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-def test_others_notice_nothing_of_a_flood(server: ServerProcess, caller: Caller, first_peak: int, flood: Flood) -> None:
+def test_a_flood_does_not_affect_other_callers(
+    server: ServerProcess, caller: Caller, first_peak: int, flood: Flood
+) -> None:
     with ExitStack() as held:
         arrived = held.enter_context(streaming(caller))
         attacker = threading.Thread(target=flood.run, args=(server.target, held, SHARE))
@@ -77,7 +79,7 @@ def test_others_notice_nothing_of_a_flood(server: ServerProcess, caller: Caller,
             caller.generate(**SHORT)
         attacker.join()
         while arrived.acquire(blocking=False):
-            pass  # what came before the end of the flood
+            pass  # the messages that arrived before the end of the flood
         caller.generate(**SHORT)
-    assert peak_bytes(server) - first_peak < MOST_BYTES
+    assert peak_bytes(server) - first_peak < MAX_BYTES
     caller.wait_until(lambda now: now.running == 0 and now.queued == 0)

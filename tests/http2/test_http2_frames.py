@@ -6,12 +6,11 @@ from support.conformance import (
     Case,
     Conversation,
     answers,
-    asked,
+    complete_request,
     connection_error,
     ignores,
     malformed,
     opened,
-    parametrize,
     stream_error,
     watching,
 )
@@ -28,10 +27,11 @@ from support.http2 import (
     reset,
     settings,
 )
+from support.markers import parametrize
 from support.server import ServerProcess
 
 MOST = 16_384
-"""The largest payload of a frame unless a setting says otherwise."""
+"""The maximum payload of a frame unless a setting changes it."""
 WINDOW = (1 << 31) - 1
 SIZE, PROTOCOL, FLOW = Error.FRAME_SIZE_ERROR, Error.PROTOCOL_ERROR, Error.FLOW_CONTROL_ERROR
 UNKNOWN_KIND = 0x99
@@ -43,29 +43,29 @@ PRIORITIES = bytes(4) + b"\xff"
 
 
 def of_stream_0(rule: str, sent: bytes) -> Case:
-    """A frame that belongs to a stream, on the stream 0."""
+    """A frame on stream 0 that belongs to another stream."""
     return Case(rule, sent, connection_error(PROTOCOL))
 
 
 def half_written(*frames: bytes) -> bytes:
-    """A header block that has no end, and other frames."""
+    """Cases in which another frame follows an incomplete header block."""
     return b"".join([frame(Kind.HEADERS, 0, 1, FIRST), *frames])
 
 
 def begins_with_settings(conversation: Conversation) -> None:
-    """The first frame of the server is SETTINGS (section 3.4)."""
+    """Expects that the first frame of the server is SETTINGS (section 3.4)."""
     first = next(conversation.frames())
     assert (first.kind, first.flags, first.stream) == (Kind.SETTINGS, 0, 0)
 
 
 CONNECTION = [
     Case("3.4: the preface", b"", begins_with_settings),
-    Case("3.4: a request at once", asked(), answers()),
+    Case("3.4: a request at once", complete_request(), answers()),
     Case(
         "3.4: another preface", bytes(24), connection_error(PROTOCOL), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\n\n" + settings()
     ),
     Case("3.4: HTTP/1.1", b"", connection_error(PROTOCOL), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-    Case("3.4: no SETTINGS after the preface", asked(), connection_error(PROTOCOL), PREFACE),
+    Case("3.4: no SETTINGS after the preface", complete_request(), connection_error(PROTOCOL), PREFACE),
     Case(
         "3.4: an acknowledgement as first SETTINGS",
         b"",
@@ -163,10 +163,17 @@ HEADER_FRAMES = [
     Case("6.2: an unknown frame within a header block", half_written(EXTENSION), connection_error(PROTOCOL)),
 ]
 PRIORITY_FRAMES = [
-    Case("6.3: PRIORITY of an idle stream", frame(Kind.PRIORITY, 0, 99, PRIORITIES) + asked(), answers()),
+    of_stream_0("6.3: PRIORITY on stream 0", frame(Kind.PRIORITY, 0, 0, PRIORITIES)),
+    Case("6.3: PRIORITY of an idle stream", frame(Kind.PRIORITY, 0, 99, PRIORITIES) + complete_request(), answers()),
     Case("6.3: PRIORITY of a half-closed stream", watching() + frame(Kind.PRIORITY, 0, 1, PRIORITIES), ignores),
     Case("6.3: PRIORITY of a closed stream", opened() + reset(1) + frame(Kind.PRIORITY, 0, 1, PRIORITIES), ignores),
-    Case("6.3: an exclusive dependency", frame(Kind.PRIORITY, 0, 3, b"\x80\0\0\1\xff") + asked(), answers()),
+    Case(
+        "6.3: PRIORITY of an idle stream above the next request",
+        frame(Kind.PRIORITY, 0, 5, PRIORITIES) + complete_request(3),
+        answers(3),
+    ),
+    Case("6.3: the lowest weight", frame(Kind.PRIORITY, 0, 1, bytes(5)) + complete_request(), answers()),
+    Case("6.3: an exclusive dependency", frame(Kind.PRIORITY, 0, 3, b"\x80\0\0\1\xff") + complete_request(), answers()),
     Case("6.3: PRIORITY of 4 bytes", opened() + frame(Kind.PRIORITY, 0, 1, bytes(4)), stream_error(SIZE)),
 ]
 RESETS = [

@@ -6,7 +6,7 @@ from support.server import ServerProcess
 CONNECTIONS = 10
 
 
-def test_no_frames_break_the_server(http2_server: ServerProcess) -> None:
+def test_random_frames_do_not_break_the_server(http2_server: ServerProcess) -> None:
     findings = Findings()
     for number in range(CONNECTIONS):
         findings.add(send_streams(http2_server.target, f"test-{number}"))

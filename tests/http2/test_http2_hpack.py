@@ -1,9 +1,12 @@
 """Compressed headers (RFC 7541)."""
 
 from hpack import Encoder
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-from support.conformance import GET_MODEL, HEADERS, Case, answers, asked, connection_error, opened, parametrize
+from support.conformance import GET_MODEL, HEADERS, Case, answers, complete_request, connection_error, opened
 from support.http2 import Error, header_block, hpack_integer, literals, reset
+from support.markers import parametrize
 from support.server import ServerProcess
 
 COMPRESSION = connection_error(Error.COMPRESSION_ERROR)
@@ -24,76 +27,88 @@ LONG = "a" * 5000
 
 
 def text(value: str) -> bytes:
-    """A string without Huffman coding."""
+    """Encodes a string without Huffman code."""
     return hpack_integer(len(value), 7) + value.encode()
 
 
 def index(number: int) -> bytes:
-    """A field that is in a table."""
+    """Encodes a field that is in a table."""
     return hpack_integer(number, 7, INDEXED)
 
 
 def size_update(size: int) -> bytes:
-    """Sets the size of the dynamic table."""
+    """Encodes a change of the size of the dynamic table."""
     return hpack_integer(size, 5, SIZE_UPDATE)
 
 
-def named(first: int, bits: int) -> bytes:
-    """The header block of a request whose path is a literal of a certain kind, with a name from the static table."""
-    return hpack_integer(4, bits, first) + text(GET_MODEL) + literals(*FIELDS[:2], *FIELDS[3:])
+def coded(value: str) -> bytes:
+    """Encodes a string in Huffman code."""
+    data = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value.encode())
+    return hpack_integer(len(data), 7, HUFFMAN) + data
 
 
-def unnamed(first: int) -> bytes:
-    """The same for a field whose name is a literal, too."""
-    return HEADERS + bytes([first]) + text("x-a") + text("b")
+def literal(rule: str, first: int, bits: int) -> list[Case]:
+    """Cases with a type of literal: with a name from the static table and a new one, both plain and in Huffman code."""
+    cases = []
+    for how, write in {"": text, ", in Huffman code": coded}.items():
+        path = hpack_integer(4, bits, first) + write(GET_MODEL) + literals(*FIELDS[:2], *FIELDS[3:])
+        new = HEADERS + bytes([first]) + write("x-a") + write("b")
+        cases += [
+            Case(f"{rule}{how}", complete_request(1, path), answers()),
+            Case(f"{rule}, a new name{how}", complete_request(1, new), answers()),
+        ]
+    return cases
 
 
 def remembered(name: str = "x-a", value: str = "b") -> bytes:
-    """A field that is added to the dynamic table."""
+    """Encodes a field that is added to the dynamic table."""
     return bytes([INCREMENTAL]) + text(name) + text(value)
 
 
 def twice(rule: str, first: bytes, then: bytes) -> Case:
-    """A first request, and another one that uses its entries of the dynamic table and must be answered."""
-    return Case(rule, first + asked(3, then), answers(3))
+    """A case in which a second request uses entries that the first one added to the dynamic table, and is answered."""
+    return Case(rule, first + complete_request(3, then), answers(3))
 
 
 def wrong(rule: str, block: bytes) -> Case:
-    """A header block that cannot be decoded."""
+    """A case with a header block that cannot be decoded."""
     return Case(rule, opened(1, block), COMPRESSION)
 
 
 def with_name_in_huffman(rule: str, *data: int) -> Case:
-    """A field whose name is these bytes, as Huffman code."""
+    """A case with a field name that is decoded from these bytes as Huffman code."""
     return wrong(rule, HEADERS + bytes([0, HUFFMAN | len(data), *data]) + text("b"))
 
 
 VALID = [
-    Case("6.1: fields of the static table", asked(1, index(3) + index(6) + literals(*FIELDS[2:])), answers()),
-    Case("6.2.1: with indexing", asked(1, named(INCREMENTAL, 6)), answers()),
-    Case("6.2.1: with indexing, a new name", asked(1, unnamed(INCREMENTAL)), answers()),
-    Case("6.2.2: without indexing", asked(1, named(0, 4)), answers()),
-    Case("6.2.2: without indexing, a new name", asked(1, unnamed(0)), answers()),
-    Case("6.2.3: never indexed", asked(1, named(0x10, 4)), answers()),
-    Case("6.2.3: never indexed, a new name", asked(1, unnamed(0x10)), answers()),
-    Case("5.2: Huffman code", asked(1, Encoder().encode(FIELDS, huffman=True)), answers()),
-    Case("5.2: an empty value", asked(1, HEADERS + literals(("x-a", ""))), answers()),
+    Case(
+        "6.1: fields of the static table", complete_request(1, index(3) + index(6) + literals(*FIELDS[2:])), answers()
+    ),
+    *literal("6.2.1: with indexing", INCREMENTAL, 6),
+    *literal("6.2.2: without indexing", 0, 4),
+    *literal("6.2.3: never indexed", 0x10, 4),
+    Case("5.2: Huffman code", complete_request(1, Encoder().encode(FIELDS, huffman=True)), answers()),
+    Case("5.2: an empty value", complete_request(1, HEADERS + literals(("x-a", ""))), answers()),
     Case(
         "5.1: a number that is longer than it need be",
-        asked(1, HEADERS + b"\0\3x-a" + b"\x7f\x81\0" + b"b" * 128),
+        complete_request(1, HEADERS + b"\0\3x-a" + b"\x7f\x81\0" + b"b" * 128),
         answers(),
     ),
-    Case("6.3: the table is emptied", asked(1, size_update(0) + HEADERS), answers()),
-    Case("6.3: two updates", asked(1, size_update(0) + size_update(TABLE_BYTES) + HEADERS), answers()),
-    twice("2.3.2: an entry of the dynamic table", asked(1, HEADERS + remembered()), HEADERS + index(FIRST_DYNAMIC)),
+    Case("6.3: the table is emptied", complete_request(1, size_update(0) + HEADERS), answers()),
+    Case("6.3: two updates", complete_request(1, size_update(0) + size_update(TABLE_BYTES) + HEADERS), answers()),
+    twice(
+        "2.3.2: an entry of the dynamic table",
+        complete_request(1, HEADERS + remembered()),
+        HEADERS + index(FIRST_DYNAMIC),
+    ),
     twice(
         "4.4: an entry larger than the table empties it",
-        asked(1, HEADERS + remembered(value=LONG)),
+        complete_request(1, HEADERS + remembered(value=LONG)),
         HEADERS + remembered() + index(FIRST_DYNAMIC),
     ),
     twice(
         "2.2: the table outlives a malformed request",
-        asked(1, HEADERS + remembered() + literals(("X-A", "b"))),
+        complete_request(1, HEADERS + remembered() + literals(("X-A", "b"))),
         HEADERS + index(FIRST_DYNAMIC),
     ),
     twice(
@@ -103,7 +118,7 @@ VALID = [
     ),
     twice(
         "2.2: the table outlives a method that does not exist",
-        asked(1, header_block("/a") + remembered()),
+        complete_request(1, header_block("/a") + remembered()),
         HEADERS + index(FIRST_DYNAMIC),
     ),
 ]

@@ -6,13 +6,13 @@ from support.conformance import (
     Case,
     Check,
     answers,
-    asked,
+    complete_request,
     connection_error,
     malformed,
     opened,
-    parametrize,
 )
 from support.http2 import END_HEADERS, END_STREAM, Error, Kind, frame, header_block, literals
+from support.markers import parametrize
 from support.server import ServerProcess
 
 METHOD, SCHEME, PATH = (":method", "POST"), (":scheme", "http"), (":path", GET_MODEL)
@@ -22,28 +22,28 @@ MESSAGE = frame(Kind.DATA, 0, 1, EMPTY_MESSAGE)
 
 
 def request(rule: str, *fields: tuple[str, str], check: Check = malformed) -> Case:
-    """A request with exactly these header fields."""
-    return Case(rule, asked(1, literals(*fields)), check)
+    """A case with a request that has exactly these header fields."""
+    return Case(rule, complete_request(1, literals(*fields)), check)
 
 
 def without(field: tuple[str, str], *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """The fields of a valid request, less one, and others before them."""
-    return (*more, *(one for one in REQUEST if one != field))
+    """The header fields of a valid request without one of them; `before` are added in front."""
+    return (*more, *(header for header in REQUEST if header != field))
 
 
 def with_field(rule: str, name: str, value: str) -> Case:
-    """A request that is valid but for one more header field."""
+    """A case with a request that is valid except for an additional header field."""
     return request(rule, *REQUEST, (name, value))
 
 
 def with_length(rule: str, length: str, *data: bytes, check: Check = malformed) -> Case:
-    """A request that says how long its body is."""
+    """A case with a request that declares the length of its body."""
     frames = [frame(Kind.DATA, 0, 1, part) for part in data[:-1]] + [frame(Kind.DATA, END_STREAM, 1, data[-1])]
     return Case(rule, opened(1, literals(*REQUEST, ("content-length", length))) + b"".join(frames), check)
 
 
 def with_trailers(rule: str, flags: int, *fields: tuple[str, str], check: Check = malformed) -> Case:
-    """A request with trailers, which no client of gRPC sends."""
+    """A case with a request that has trailers, which no gRPC client sends."""
     return Case(rule, opened() + MESSAGE + frame(Kind.HEADERS, END_HEADERS | flags, 1, literals(*fields)), check)
 
 
@@ -101,9 +101,13 @@ PSEUDO_HEADERS = [
     ),
 ]
 EXCHANGES = [
-    Case("8.8: many requests on one connection", b"".join(map(asked, range(1, 60, 2))), answers(59)),
+    request("8: GET", *without(METHOD, (":method", "GET"))),
+    request("8: HEAD", *without(METHOD, (":method", "HEAD"))),
+    Case("8.8: many requests on one connection", b"".join(map(complete_request, range(1, 60, 2))), answers(59)),
     Case(
-        "8.8: messages that overlap", opened(1) + asked(3) + frame(Kind.DATA, END_STREAM, 1, EMPTY_MESSAGE), answers(1)
+        "8.8: messages that overlap",
+        opened(1) + complete_request(3) + frame(Kind.DATA, END_STREAM, 1, EMPTY_MESSAGE),
+        answers(1),
     ),
     Case(
         "8.4: PUSH_PROMISE",

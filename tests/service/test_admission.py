@@ -1,4 +1,4 @@
-"""Which requests get a slot, wait or are refused. The tests set the clock."""
+"""Which requests get a slot, wait, or are refused. The tests set the clock."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from doherty_service.admission import Priority
 from support.admission import PER_TOKEN, AdmissionLab, Clock, error_of, has_slot, request
 
 
-async def test_hands_out_no_more_than_the_slots(clock: Clock) -> None:
+async def test_no_more_requests_run_than_there_are_slots(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=2)
     first, _ = lab.fill()
     third = lab.enter(request(size=7))
@@ -24,7 +24,7 @@ async def test_a_single_key_gets_all_slots(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("whole", "needed"), [(True, 3.0 + 2.0), (False, 3.0 + PER_TOKEN)])
-async def test_a_request_that_would_miss_its_deadline_is_refused_at_once(
+async def test_a_request_that_would_miss_its_deadline_is_refused_immediately(
     clock: Clock,
     whole: bool,  # noqa: FBT001 - a parameter of the test
     needed: float,
@@ -32,11 +32,11 @@ async def test_a_request_that_would_miss_its_deadline_is_refused_at_once(
     lab = AdmissionLab(clock, slots=2)
     lab.learn(400)
     tickets = lab.fill()
-    lab.pass_time(5, *tickets)  # both slots are free in 3 seconds
-    refusal = lab.refused(request(deadline=clock.now + needed * 0.9, whole=whole, most_tokens=100))
+    lab.pass_time(5, *tickets)  # both slots become free in 3 seconds
+    refusal = lab.refused(request(deadline=clock.now + needed * 0.9, whole=whole, max_tokens=100))
     assert refusal.reason == "DEADLINE_TOO_SHORT"
     assert refusal.retry_after is not None
-    lab.enter(request(deadline=clock.now + needed * 2.1, whole=whole, most_tokens=100))
+    lab.enter(request(deadline=clock.now + needed * 2.1, whole=whole, max_tokens=100))
     assert lab.refusals == {"DEADLINE_TOO_SHORT": 1}
 
 
@@ -45,10 +45,10 @@ async def test_answers_that_were_cut_off_make_the_estimate_longer(clock: Clock) 
     lab.learn(50)
     running = lab.fill()
     lab.pass_time(0.5, *running)
-    ask = {"whole": True, "most_tokens": 1000}
+    ask = {"whole": True, "max_tokens": 1000}
     lab.admission.leave(lab.enter(request(deadline=clock.now + 2.5, **ask)))
     lab.end(running[0], ended=False)
-    lab.learn(100, ended=False)  # each had its slot for two seconds, and was not complete
+    lab.learn(100, ended=False)  # each answer had its slot for two seconds, and was not complete
     running = lab.fill()
     lab.pass_time(0.5, *running)
     assert lab.refused(request(deadline=clock.now + 2.5, **ask)).reason == "DEADLINE_TOO_SHORT"
@@ -57,16 +57,16 @@ async def test_answers_that_were_cut_off_make_the_estimate_longer(clock: Clock) 
 async def test_an_answer_longer_than_all_samples_is_expected_to_continue(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50)
-    running = lab.fill(most_tokens=1000)
+    running = lab.fill(max_tokens=1000)
     lab.pass_time(3, *running)
     assert lab.refused(request(deadline=clock.now + 2)).reason == "DEADLINE_TOO_SHORT"
 
 
 async def test_a_cold_server_uses_max_output_tokens(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=4)
-    running = lab.fill(most_tokens=100)
-    lab.pass_time(1, *running)  # half of the answers that they may have
-    ask = {"whole": True, "most_tokens": 100}
+    running = lab.fill(max_tokens=100)
+    lab.pass_time(1, *running)  # half of the maximum length of their answers
+    ask = {"whole": True, "max_tokens": 100}
     assert lab.refused(request(deadline=clock.now + 2.1, **ask)).reason == "DEADLINE_TOO_SHORT"
     lab.enter(request(deadline=clock.now + 4, **ask))
 
@@ -89,7 +89,7 @@ async def test_a_slot_is_not_given_to_a_request_that_is_too_late(clock: Clock) -
 
 
 async def test_a_time_limit_is_no_reason_to_refuse(clock: Clock) -> None:
-    """The answer ends then with what there is."""
+    """At the time limit, the answer ends with the part that exists."""
     lab = AdmissionLab(clock, slots=1)
     lab.learn(500)
     lab.fill()
@@ -148,7 +148,7 @@ async def test_a_cancelled_waiting_request_is_skipped(clock: Clock) -> None:
     assert (lab.admission.running, lab.admission.queued) == (1, 0)
 
 
-async def test_the_wait_of_all_can_be_ended(clock: Clock) -> None:
+async def test_all_waiting_requests_can_be_ended(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     (held,) = lab.fill()
     waiting = [lab.enter(request(priority=priority)) for priority in Priority]
@@ -161,7 +161,7 @@ async def test_the_wait_of_all_can_be_ended(clock: Clock) -> None:
     assert (lab.admission.running, lab.admission.queued) == (0, 0)
 
 
-async def test_hopeless_requests_get_at_most_half_of_the_slots_and_one(clock: Clock) -> None:
+async def test_hopeless_requests_get_at_most_half_of_the_slots_plus_one(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=4)
     lab.learn(500)
     for _ in range(3):
@@ -169,11 +169,11 @@ async def test_hopeless_requests_get_at_most_half_of_the_slots_and_one(clock: Cl
     lab.refused(request(deadline=clock.now + 1, whole=True))
 
 
-async def test_a_retry_that_the_deadline_leaves_no_time_for_is_pointless(clock: Clock) -> None:
+async def test_a_retry_for_which_the_deadline_leaves_no_time_is_pointless(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50)
     lab.fill()
-    ask = {"whole": True, "most_tokens": 50}
+    ask = {"whole": True, "max_tokens": 50}
     hopeless = lab.refused(request(deadline=clock.now + 1.5, **ask))
     later = lab.refused(request(deadline=clock.now + 2.5, **ask))
     assert (hopeless.is_pointless, later.is_pointless) == (True, False)

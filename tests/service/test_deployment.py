@@ -1,4 +1,4 @@
-"""The deployment's defaults for fields that a request leaves unset."""
+"""The deployment's defaults for fields that a request does not set."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from support.wire import connect
 SYSTEM = "Answer like a pirate."
 
 
-def test_a_deployment_has_defaults_of_its_own() -> None:
+def test_a_deployment_can_have_defaults() -> None:
     flags = ("--temperature", "1.5", "--top-p", "0.5", "--system-prompt", SYSTEM, "--max-output-tokens", "7")
     with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
         assert caller.model.default_sampling.temperature == pytest.approx(1.5)
@@ -25,7 +25,9 @@ def test_a_deployment_has_defaults_of_its_own() -> None:
         user = {"role": "ROLE_USER", "content": "Name three colors."}
         with_system = [{"role": "ROLE_SYSTEM", "content": SYSTEM}, user]
         own_system = [{"role": "ROLE_SYSTEM", "content": SYSTEM + " Always."}, user]
-        sizes = [caller.generate(messages=one).start.prompt_tokens for one in ([user], with_system, own_system)]
+        sizes = [
+            caller.generate(messages=messages).start.prompt_tokens for messages in ([user], with_system, own_system)
+        ]
         assert sizes[0] == sizes[1] < sizes[2]
 
 
@@ -38,7 +40,7 @@ def test_the_models_own_defaults_come_after_the_deployments(synthetic_server: Se
 
 
 @pytest.mark.model
-def test_the_packaged_model_has_the_sampling_of_its_card(model_server: ServerProcess) -> None:
+def test_the_packaged_model_has_the_sampling_settings_of_its_model_card(model_server: ServerProcess) -> None:
     with connect(model_server.target) as caller:
         assert caller.model.default_sampling.temperature == pytest.approx(0.2)
         assert caller.model.default_sampling.top_p == pytest.approx(0.9)

@@ -1,4 +1,4 @@
-"""`doherty engine`: profiles, preparation that can be killed at any stage, and the proof on a user's GPU."""
+"""`doherty engine`: profiles, preparation that can be killed at any stage, and verification on a GPU."""
 
 import json
 import signal
@@ -35,7 +35,7 @@ SMALL = {**H100, "memory": 10 * GIB}
 
 
 class Desk:
-    """Runs commands with the fakes, a hub, and folders of their own."""
+    """Runs commands with the fakes, a hub, and separate folders."""
 
     def __init__(self, hub: Hub, folder: Path) -> None:
         self.hub = hub
@@ -66,7 +66,7 @@ class Desk:
         return ("prepare", "--model", MODEL, "--profile", "fast", *options(f"engine_cache={self.engines}", *values))
 
     def kept(self) -> list[Path]:
-        """The engines' folders, hidden ones too."""
+        """Returns the folders of engines, including hidden ones."""
         return [path for path in self.engines.iterdir() if path.is_dir()] if self.engines.exists() else []
 
 
@@ -80,12 +80,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def last_line(done: "subprocess.CompletedProcess[str]") -> str:
-    """The last thing that was said, which is a sentence."""
+    """Returns the last line of the output, which must be a sentence."""
     return done.stderr.strip().splitlines()[-1]
 
 
 def assert_whole(desk: Desk) -> None:
-    """There is one engine, and it loads."""
+    """Checks that there is exactly one engine, and that it can be loaded."""
     (engine,) = desk.kept()
     manifest = json.loads((engine / "doherty.json").read_text())
     assert (manifest["model"], manifest["revision"], manifest["tensorrt_llm"]) == (MODEL, COMMIT, "1.2.1")
@@ -124,7 +124,7 @@ def test_prepare_downloads_checks_and_builds(desk: Desk) -> None:
         "saving",
     ):
         assert stage in done.stderr
-    fetched = {name for method, name, _ in desk.hub.asked if method == "GET"}
+    fetched = {name for method, name, _ in desk.hub.requested_files if method == "GET"}
     assert {"config.json", "tokenizer.json", BIG} <= fetched
     assert "pytorch_model.bin" not in fetched
     assert_whole(desk)
@@ -135,25 +135,29 @@ def test_prepare_downloads_checks_and_builds(desk: Desk) -> None:
         assert "building" not in json.dumps(server.log)
 
 
-def test_killed_while_it_fetches(desk: Desk) -> None:
+def test_downloaded_files_are_kept_if_the_command_is_killed(desk: Desk) -> None:
     desk.hub.stalls_in = BIG
     process = desk.begin(*desk.preparing())
     assert desk.hub.stalled.wait(30)
     while not list(desk.folder.glob(f"home/hub/*/snapshots/{COMMIT}/{LITTLE}")):
-        pass  # the other files are under way beside it
+        pass  # the other files are downloaded at the same time
     process.kill()
     process.communicate()
     desk.hub.stalls_in = ""
-    asked = len(desk.hub.asked)
+    requests_before = len(desk.hub.requested_files)
     done = desk.prepare()
     assert done.returncode == 0, done.stderr
-    again = [name for method, name, _ in desk.hub.asked[asked:] if method == "GET" and name.endswith(".safetensors")]
-    assert again == [BIG]  # whether its half is fetched again is the hub client's affair
+    again = [
+        name
+        for method, name, _ in desk.hub.requested_files[requests_before:]
+        if method == "GET" and name.endswith(".safetensors")
+    ]
+    assert again == [BIG]  # the client of the hub decides whether the first half is downloaded again
     assert_whole(desk)
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "build", "save"])
-def test_killed_while_it_builds(desk: Desk, stage: str) -> None:
+def test_a_build_starts_again_after_the_command_was_killed(desk: Desk, stage: str) -> None:
     assert desk.prepare(kill_at=stage).returncode == -signal.SIGKILL
     assert not [path for path in desk.kept() if not path.name.startswith(".")]
     done = desk.prepare()
@@ -161,7 +165,7 @@ def test_killed_while_it_builds(desk: Desk, stage: str) -> None:
     assert_whole(desk)
 
 
-def test_interrupted_while_it_builds(desk: Desk) -> None:
+def test_an_interrupted_build_leaves_nothing(desk: Desk) -> None:
     process = desk.begin(*desk.preparing(), build_seconds=60)
     assert process.stderr is not None
     assert any("quantizing" in line for line in process.stderr)
@@ -178,7 +182,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(desk: Desk) -> None:
     assert desk.kept() == []
 
 
-def test_a_broken_engine_is_moved_aside_and_built_anew(desk: Desk) -> None:
+def test_a_broken_engine_is_moved_aside_and_built_again(desk: Desk) -> None:
     desk.prepare()
     (engine,) = desk.kept()
     (engine / "rank0.engine").unlink()
@@ -186,23 +190,23 @@ def test_a_broken_engine_is_moved_aside_and_built_anew(desk: Desk) -> None:
     assert sorted(path.name for path in desk.kept()) == [engine.name, f"{engine.name}.broken-1"]
 
 
-def test_two_that_build_the_same_build_it_once(desk: Desk) -> None:
+def test_two_commands_for_the_same_engine_build_it_once(desk: Desk) -> None:
     first, second = (desk.begin(*desk.preparing(), build_seconds=1) for _ in range(2))
-    told = [process.communicate() for process in (first, second)]
+    outputs = [process.communicate() for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "another process builds this engine" in told[0][1] + told[1][1]
+    assert "another process builds this engine" in outputs[0][1] + outputs[1][1]
     assert sum("constructor" in line for line in recorded(desk.record)) == 1
     assert_whole(desk)
 
 
-def test_what_cannot_work_is_refused_before_anything_is_fetched(desk: Desk) -> None:
+def test_a_preparation_that_cannot_succeed_is_refused_before_the_download(desk: Desk) -> None:
     small = desk.prepare(cards=[SMALL])
     assert (small.returncode, "use a larger card" in last_line(small)) == (2, True)
     desk.hub.datasets = ()
     offline = desk.prepare()
     assert offline.returncode == 2
     assert "The calibration dataset cnn_dailymail is neither on the hub" in last_line(offline)
-    assert BIG not in {name for _, name, _ in desk.hub.asked}
+    assert BIG not in {name for _, name, _ in desk.hub.requested_files}
     calibrated = desk.prepare(f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     assert calibrated.returncode == 0, calibrated.stderr
 
@@ -225,35 +229,35 @@ def test_a_checkpoint_needs_no_engine(desk: Desk) -> None:
     assert recorded(desk.record) == []
 
 
-def test_the_published_latencies_are_those_of_the_reference() -> None:
+def test_the_published_latencies_equal_those_of_the_reference() -> None:
     assert REFERENCE["fast"] == (0.21117, 0.88327)
     assert REFERENCE["slow"] == (1.14088, 2.27424)
 
 
 def test_verify_runs_all_stages(desk: Desk) -> None:
     model = write_model(desk.folder / "model").path
-    told = options(f"engine_cache={desk.engines}", f"calib_dataset={calibration_set(desk.folder / 'texts')}")
+    flags = options(f"engine_cache={desk.engines}", f"calib_dataset={calibration_set(desk.folder / 'texts')}")
     output = desk.folder / "out"
     done = desk.run(
-        "verify", "--model", str(model), *told, "--output", str(output), tokens_per_second=2000, fp8_loss=0.05
+        "verify", "--model", str(model), *flags, "--output", str(output), tokens_per_second=2000, fp8_loss=0.05
     )
     assert done.returncode == 1, done.stderr
     report = json.loads((output / "report.json").read_text())
-    assert [one["problem"] for one in report["contract"] if one["problem"]] == []
+    assert [check["problem"] for check in report["contract"] if check["problem"]] == []
     fast, slow = report["profiles"]
     for run in (fast, slow):
-        latencies = sorted(one["time_to_last_token"] for one in run["answers"])
-        assert [one["question"] for one in run["answers"]] == list(QUESTIONS)
+        latencies = sorted(answer["time_to_last_token"] for answer in run["answers"])
+        assert [answer["question"] for answer in run["answers"]] == list(QUESTIONS)
         assert (run["p50"], run["p90"]) == (latencies[4], latencies[8])
-        assert [one["streams"] for one in run["streams"]] == [1, 8, 32]
-    assert [(one["logprobs"], one["problem"]) for one in (*fast["cancels"], *slow["cancels"])] == [
+        assert [stream["streams"] for stream in run["streams"]] == [1, 8, 32]
+    assert [(cancel["logprobs"], cancel["problem"]) for cancel in (*fast["cancels"], *slow["cancels"])] == [
         (False, ""),
         (False, ""),
         (True, ""),
     ]
     assert [(run["longest"]["tokens"], run["longest"]["problem"]) for run in (fast, slow)] == [(8112, ""), (8191, "")]
     reference, effective = report["build"]["reference"], flat(report["build"]["effective"])
-    assert reference.pop("speculative_decoding_mode") == "LOOKAHEAD_DECODING"  # which is a number once it is written
+    assert reference.pop("speculative_decoding_mode") == "LOOKAHEAD_DECODING"  # a number, once it is written
     assert reference.items() <= effective.items()
     assert "| max_num_tokens | 16384 | 16384 |" in done.stdout
     assert fast["acceptance"] == []
@@ -263,26 +267,26 @@ def test_verify_runs_all_stages(desk: Desk) -> None:
     assert "211.2" in done.stdout
     assert "2274.2" in done.stdout
     assert "FP8 makes the perplexity 5.1% worse" in done.stdout
-    # Before the file of engines: fast, slow, and the two that tell their logits.
+    # Before the file of engines: fast, slow, and the two that return their logits.
     assert len(desk.kept()) == 4
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields of fields by their path."""
-    found: dict[str, Any] = {}
+    """Flattens nested fields; the keys are paths."""
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
 
 
-def test_vllm_is_proved_with_three_profiles(tmp_path: Path) -> None:
+def test_vllm_is_verified_with_three_profiles(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     head = write_head(model.path, tmp_path / "head")
     checkpoint = write_model(tmp_path / "checkpoint", quantization_config={"quant_method": "modelopt"})
     output = tmp_path / "out"
-    told = ("--model", str(model.path), *options(f"draft={head}"), "--checkpoint", str(checkpoint.path))
+    flags = ("--model", str(model.path), *options(f"draft={head}"), "--checkpoint", str(checkpoint.path))
     done = subprocess.run(
-        [*COMMAND, "verify", "--engine", "vllm", *told, "--output", str(output)],
+        [*COMMAND, "verify", "--engine", "vllm", *flags, "--output", str(output)],
         env=clean_environment(**environment(), FAKE_VLLM_FP8_LOSS="0.01"),
         capture_output=True,
         text=True,
@@ -298,12 +302,12 @@ def test_vllm_is_proved_with_three_profiles(tmp_path: Path) -> None:
             {"tokens": 8191, "problem": ""},
             "",
         )
-        assert run["within"] == sum(one["time_to_last_token"] <= 0.4 for one in run["answers"]) / 10
+        assert run["within"] == sum(answer["time_to_last_token"] <= 0.4 for answer in run["answers"]) / 10
     assert (slow["tokens_a_step"], fast["acceptance"]) == (None, [])
     assert fastest["tokens_a_step"] == pytest.approx(1 + sum(fastest["acceptance"]))
     assert len(fastest["acceptance"]) == 3
     assert report["quality"]["loss"] == pytest.approx(0.01005, abs=0.0001)
-    # Every 25th token is another one in FP8, which is more than 2 %.
+    # Every 25th token differs in FP8, which is more than 2 %.
     assert [problem.partition(" is the same")[0] for problem in report["problems"]] == [
         "with FP8 the most probable token"
     ]
@@ -331,3 +335,17 @@ def test_verify_needs_the_package(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert last_line(done).startswith("TensorRT-LLM is not installed")
+
+
+def test_verify_says_in_one_line_that_the_engine_died(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    done = subprocess.run(
+        [*COMMAND, "verify", "--engine", "vllm", "--model", str(model.path), "--output", str(tmp_path / "out")],
+        env=clean_environment(**environment(), FAKE_VLLM_DIE_AFTER_STEPS="20"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, last = done.stderr.splitlines()
+    assert done.returncode == 2, done.stderr
+    assert "the engine failed during the request" in last

@@ -1,4 +1,4 @@
-"""A server process that was stopped for longer than its timeouts blames neither callers nor the engine."""
+"""If a server process was stopped for longer than its timeouts, it blames neither callers nor the engine."""
 
 import signal
 import threading
@@ -16,17 +16,17 @@ from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
 PATIENCE = 4
-"""Seconds, of all that the server watches."""
+"""The timeouts of the server, in seconds."""
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
 LONG: dict[str, Any] = {"prompt": "Count.", "stopping": {"max_output_tokens": 150, "ignore_eos": True}}
 NARROW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
-"""Of a caller that takes a kilobyte, and then no more."""
+"""The window of a caller that accepts a kilobyte, and then no more."""
 
 
 def freeze(server: ServerProcess) -> None:
     server.process.send_signal(signal.SIGSTOP)
-    time.sleep(PATIENCE + 1)  # there is nothing to wait for: time has to pass for the server's clock, and nothing else
+    time.sleep(PATIENCE + 1)  # time must pass for the server's clock, and there is no event to wait for
     server.process.send_signal(signal.SIGCONT)
     server.wait_for("stood_still")
 
@@ -46,13 +46,17 @@ def test_a_stopped_process_blames_no_caller_and_no_engine() -> None:
         grpc.insecure_channel(server.target, options=NARROW) as narrow,
         connect(server.target) as caller,
     ):
-        asked = {**SHORT, "stopping": {"max_output_tokens": 2000, "ignore_eos": True}, "output": {"top_logprobs": 20}}
+        many_outputs = {
+            **SHORT,
+            "stopping": {"max_output_tokens": 2000, "ignore_eos": True},
+            "output": {"top_logprobs": 20},
+        }
         unread = generation_service_pb2_grpc.GenerationServiceStub(narrow).StreamGenerate(
-            request(**asked), timeout=SECONDS
+            request(**many_outputs), timeout=SECONDS
         )
         caller.wait_until(lambda now: now.running == 1)
         next(unread)
-        # The engine has given all of the answer, of which the caller has read one message.
+        # The engine has generated the whole answer, of which the caller has read one message.
         caller.wait_until(lambda now: now.running == 0)
         late = threading.Event()
         generate: Any = caller.channel.stream_unary(
@@ -61,7 +65,7 @@ def test_a_stopped_process_blames_no_caller_and_no_engine() -> None:
             wire.GenerateResponse.FromString,
         )
         sending = generate.future(send_when(late), timeout=SECONDS)
-        caller.wait_until(lambda now: now.running == 1)  # a canary; the call before this one has begun
+        caller.wait_until(lambda now: now.running == 1)  # a canary; the previous call has begun
         freeze(server)
         late.set()
         assert sending.result().summary.usage.output_tokens == 4

@@ -49,13 +49,13 @@ async def generations(engine: Engine) -> Generations:
     return await started(engine, max_queued=0)
 
 
-def asked(
+def admitted_answer(
     generations: Generations, key: str, *, method: str = "Generate", tokens: int = 1, ends_at: float | None = None
 ) -> WholeAnswer:
     answer = WholeAnswer(RequestRecord(f"/doherty.v1.GenerationService/{method}", key, key, ANYBODY))
     stopping = Stopping(max_output_tokens=tokens, ends_at=ends_at)
     answer.request, answer.model = EngineRequest(key, QUESTION, stopping=stopping), generations.model()
-    answer.ticket = Ticket(Priority.INTERACTIVE, 1, most_tokens=tokens, whole=True)
+    answer.ticket = Ticket(Priority.INTERACTIVE, 1, max_tokens=tokens, whole=True)
     return answer
 
 
@@ -77,7 +77,7 @@ async def test_a_request_that_the_engine_cannot_begin_frees_its_slot(
 
     monkeypatch.setattr(engine, "submit", submit)
     with pytest.raises(RuntimeError):
-        await serve(generations, asked(generations, "a"))
+        await serve(generations, admitted_answer(generations, "a"))
     assert (generations.load().running, generations.in_flight) == (0, 0)
 
 
@@ -89,8 +89,8 @@ async def test_an_abort_that_raises_keeps_nothing_in_flight(
             raise RuntimeError("abort failed")
 
     monkeypatch.setattr(engine, "submit", lambda _: Handle())
-    task = asyncio.create_task(serve(generations, asked(generations, "a")))
-    await asyncio.sleep(0)  # lets it run as far as it gets
+    task = asyncio.create_task(serve(generations, admitted_answer(generations, "a")))
+    await asyncio.sleep(0)  # lets it run as far as it can
     assert generations.in_flight == 1
     task.cancel()
     with pytest.raises(RuntimeError, match="abort failed"):
@@ -100,7 +100,7 @@ async def test_an_abort_that_raises_keeps_nothing_in_flight(
 
 async def test_an_output_that_cannot_be_delivered_ends_only_its_answer() -> None:
     generations = await started(create_engine("synthetic", {"slots": "2"}), max_queued=0)
-    broken, sound = asked(generations, "broken"), asked(generations, "sound")
+    broken, sound = admitted_answer(generations, "broken"), admitted_answer(generations, "sound")
     tasks = [asyncio.create_task(serve(generations, answer)) for answer in (broken, sound)]
     broken.deliver = lambda: 1 / 0  # type: ignore[method-assign, assignment]
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -117,26 +117,28 @@ async def test_any_number_of_time_limits_may_end_in_the_queue(engine: Engine, mo
         return 1
 
     monkeypatch.setattr(engine, "count_tokens", count_tokens)
-    running = asyncio.create_task(serve(generations, asked(generations, "a", tokens=4000)))
-    await asyncio.sleep(0)  # lets it have the slot
+    running = asyncio.create_task(serve(generations, admitted_answer(generations, "a", tokens=4000)))
+    await asyncio.sleep(0)  # lets it get the slot
     ends_at = time.monotonic() + 0.01
     reasons = await asyncio.gather(
-        *(serve(generations, asked(generations, str(number), ends_at=ends_at)) for number in range(20))
+        *(serve(generations, admitted_answer(generations, str(number), ends_at=ends_at)) for number in range(20))
     )
     assert reasons == [FinishReason.TIME_LIMIT] * 20
     running.cancel()
 
 
 async def test_each_request_of_a_lost_engine_gets_its_own_error(engine: Engine) -> None:
-    """Each raise adds its frames to an instance: one for all would hold everybody's requests."""
+    """Each raise adds frames to an exception, so a shared one would keep all requests in memory."""
     generations = await started(engine, max_queued=50)
-    answers = [asked(generations, str(number), tokens=4000) for number in range(50)]
+    answers = [admitted_answer(generations, str(number), tokens=4000) for number in range(50)]
     tasks = [asyncio.create_task(serve(generations, answer)) for answer in answers]
-    await asyncio.sleep(0)  # lets them get as far as the queue
+    await asyncio.sleep(0)  # lets them reach the queue
     assert (generations.load().running, generations.load().queued) == (1, 49)
     lost = UnavailableError("ENGINE_FAILED", "it is gone", retry_after=1)
     generations.lose_engine(lost, lost)
-    tasks += [asyncio.create_task(serve(generations, asked(generations, f"late {number}"))) for number in range(50)]
+    tasks += [
+        asyncio.create_task(serve(generations, admitted_answer(generations, f"late {number}"))) for number in range(50)
+    ]
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert len({id(error) for error in errors}) == len(errors) == 100
     for error in errors:
@@ -147,11 +149,11 @@ async def test_each_request_of_a_lost_engine_gets_its_own_error(engine: Engine) 
 
 
 async def test_canaries_do_not_affect_the_estimates(generations: Generations) -> None:
-    await serve(generations, asked(generations, "canary", method="canary"))
-    running = asyncio.create_task(serve(generations, asked(generations, "a", tokens=1000)))
-    await asyncio.sleep(0)  # lets it have the slot
+    await serve(generations, admitted_answer(generations, "canary", method="canary"))
+    running = asyncio.create_task(serve(generations, admitted_answer(generations, "a", tokens=1000)))
+    await asyncio.sleep(0)  # lets it get the slot
     with pytest.raises(OverloadedError) as refused:
-        await serve(generations, asked(generations, "b", tokens=1000))
+        await serve(generations, admitted_answer(generations, "b", tokens=1000))
     assert refused.value.retry_after is not None
-    assert refused.value.retry_after > 0.5  # near the first guess, a second, and not a canary's few milliseconds
+    assert refused.value.retry_after > 0.5  # close to the first guess, a second, and not to a canary's few milliseconds
     running.cancel()

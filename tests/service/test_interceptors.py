@@ -1,4 +1,4 @@
-"""The interceptor: records, latency, errors."""
+"""The interceptor: records, latency and errors."""
 
 import time
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_message_that_cannot_be_parsed_is_invalid(synthetic_server: ServerProc
 def test_a_request_is_one_message(synthetic_server: ServerProcess, method: str, number: int) -> None:
     with grpc.insecure_channel(synthetic_server.target) as channel:
         call: Any = channel.stream_stream(method)
-        # The first message is valid for its method: what is wrong is that another one follows.
+        # The first message is valid for its method; the error is that another one follows.
         message = request(**SHORT).SerializeToString() if "Generate" in method.rpartition("/")[2] else b""
         if method.endswith("CountTokens"):
             message = CountTokensRequest(prompt="a").SerializeToString()
@@ -80,13 +80,13 @@ def test_every_request_is_one_line_of_the_log() -> None:
             assert isinstance(line[f"{name}_ms"], float)
         assert str(line["peer"]).startswith("ipv4:127.0.0.1:")
         assert round(float(str(line["deadline_ms"])) / 1000) == SECONDS
-        assert not {"reason", "abort_cause", "key", "trace_id", "cached_tokens"} & line.keys()  # what there is not
+        assert not {"reason", "abort_cause", "key", "trace_id", "cached_tokens"} & line.keys()  # absent without a value
         failure = caller.failure(prompt="a", raw_text="b")
         refused = server.wait_for("request", request_id=failure.request_id)
         assert (refused["code"], refused["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
 
 
-def test_the_measured_total_agrees_with_the_callers() -> None:
+def test_the_measured_total_includes_the_whole_answer() -> None:
     with start_server("--engine", "synthetic", "-o", "tokens_per_second=100") as server:
         with connect(server.target) as caller:
             begun = time.monotonic()
@@ -96,8 +96,8 @@ def test_the_measured_total_agrees_with_the_callers() -> None:
     total = answer.summary.timings.total.ToNanoseconds() / 1e9
     duration = line["duration_ms"]
     assert isinstance(duration, float)
-    assert total <= duration / 1000 <= mine
-    assert total > mine / 2  # 20 tokens at 100 a second: the network has the smaller part
+    assert 0.19 <= total <= mine  # 20 tokens at 100 per second
+    assert total <= duration / 1000  # which ends after the reply is sent, perhaps later than for the caller
 
 
 @pytest.mark.parametrize("method", [GENERATE, STREAM])
@@ -110,10 +110,10 @@ def test_a_call_that_ends_early_is_counted_by_cause_and_frees_its_slot(method: s
         start_server("--engine", "synthetic", "-o", "tokens_per_second=20") as server,
         connect(server.target) as caller,
     ):
-        asked = request(prompt="a", stopping={"max_output_tokens": 1000, "ignore_eos": True}, request_id="early")
+        long_request = request(prompt="a", stopping={"max_output_tokens": 1000, "ignore_eos": True}, request_id="early")
         timeout = 0.3 if code == "DEADLINE_EXCEEDED" else SECONDS
         start = caller.stub.Generate.future if method == GENERATE else caller.stub.StreamGenerate
-        call: Any = start(asked, timeout=timeout)
+        call: Any = start(long_request, timeout=timeout)
         caller.wait_until(lambda now: now.running == 1)
         if code == "CANCELLED":
             call.cancel()
@@ -121,7 +121,7 @@ def test_a_call_that_ends_early_is_counted_by_cause_and_frees_its_slot(method: s
         assert (line["code"], line["abort_cause"]) == (code, cause.removeprefix("ABORT_CAUSE_").lower())
         assert str(line["peer"]).startswith("ipv4:127.0.0.1:")
         now = caller.wait_until(lambda now: now.running == 0)
-        counted = {latency_service_pb2.AbortCause.Name(one.cause): one.count for one in now.aborts}
+        counted = {latency_service_pb2.AbortCause.Name(abort.cause): abort.count for abort in now.aborts}
         assert counted == {cause: 1}
 
 
@@ -133,16 +133,16 @@ def test_the_log_has_the_address_of_a_caller_whose_connection_is_cut(method: str
         proxy(server.target) as wire,
         connect(wire.target) as leaving,
     ):
-        asked: dict[str, Any] = {
+        long_request: dict[str, Any] = {
             "prompt": "a",
             "stopping": {"max_output_tokens": 1000, "ignore_eos": True},
             "request_id": "gone",
         }
         if method == "MultiplexGenerate":
             call: Any = Rpc(leaving.stub)
-            call.send(start(1, **asked))
+            call.send(start(1, **long_request))
         else:
-            call = begin(leaving, method, request(**asked))
+            call = begin(leaving, method, request(**long_request))
         caller.wait_until(lambda now: now.running == 1)
         wire.reset()
         line = server.wait_for("request", request_id="gone")

@@ -8,7 +8,7 @@ from doherty_service.security._usage import Usage
 
 
 class Clock:
-    """Tells the seconds that a test has set."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -18,7 +18,7 @@ class Clock:
 
 
 def refusal(usage: Usage, key: Limits) -> float:
-    """The seconds after which the server says that there is room again."""
+    """Returns the seconds after which the server expects to have room again."""
     with pytest.raises(OverloadedError) as refused:
         usage.take(key)
     assert refused.value.reason == "KEY_LIMIT"
@@ -26,7 +26,7 @@ def refusal(usage: Usage, key: Limits) -> float:
     return refused.value.retry_after
 
 
-def test_a_minute_of_requests_may_come_at_once_and_then_evenly() -> None:
+def test_the_requests_of_a_minute_may_come_together_and_later_ones_evenly() -> None:
     clock, key = Clock(), Limits(per_minute=60)
     usage = Usage("a", clock)
     for _ in range(60):
@@ -66,11 +66,11 @@ def test_concurrent_requests_count_until_they_end() -> None:
     clock, key = Clock(), Limits(max_concurrent=2)
     usage = Usage("a", clock)
     first, _ = usage.take(key), usage.take(key)
-    assert refusal(usage, key) == pytest.approx(0.5)  # nothing has ended yet, and a second is the guess
+    assert refusal(usage, key) == pytest.approx(0.5)  # no request has ended yet, so the guess is a second
     clock.now += 4
     usage.release(first)
     usage.take(key)
-    assert refusal(usage, key) == pytest.approx(2)  # requests take 4 seconds, and there are two of them
+    assert refusal(usage, key) == pytest.approx(2)  # requests take 4 seconds, and two of them run
 
 
 def test_a_request_that_is_refused_is_not_charged() -> None:
@@ -87,10 +87,10 @@ def test_tokens_are_charged_when_they_are_used_and_a_debt_is_paid_off() -> None:
     clock, key = Clock(), Limits(tokens_per_minute=600)
     usage = Usage("a", clock)
     for _ in range(3):
-        usage.take(key)  # nothing is used yet
+        usage.take(key)  # no token is used yet
     usage.charge(500, key)
     usage.take(key)
-    usage.charge(1000, key)  # more than was left
+    usage.charge(1000, key)  # more than the remaining tokens
     assert refusal(usage, key) == pytest.approx((1500 - 600 + 1) / 10)
     assert list(usage.shares(key)) == [("tokens_per_minute", 2.5)]
     clock.now += 90.1
@@ -99,7 +99,7 @@ def test_tokens_are_charged_when_they_are_used_and_a_debt_is_paid_off() -> None:
     assert list(usage.shares(key)) == [("tokens_per_minute", 0)]
 
 
-def test_a_new_limit_counts_at_once() -> None:
+def test_a_new_limit_applies_immediately() -> None:
     clock = Clock()
     usage = Usage("a", clock)
     low = Limits(per_minute=60, tokens_per_minute=60)

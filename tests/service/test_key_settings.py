@@ -30,14 +30,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(keys: Path) -> Iterator[ServerProcess]:
-    """Its keys have one request at a time, unless they say something else."""
+    """Runs a server whose keys have one concurrent request each, unless they have another limit."""
     engine = ("--engine", "synthetic", "-o", "tokens_per_second=200", "-o", "slots=2")
     with start_server(*engine, *LISTEN, "--keys-file", str(keys), "--key-max-concurrent", "1") as started:
         yield started
 
 
 def run_keys(file: Path, *arguments: str) -> str:
-    """Runs the command, which must succeed, and returns what it prints."""
+    """Runs the command, checks that it succeeds, and returns its output."""
     done = run_doherty("keys", *arguments, DOHERTY_KEYS_FILE=str(file))
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -49,7 +49,7 @@ def assert_refused(failure: Failure, words: str) -> None:
     assert failure.retry_seconds
 
 
-def test_a_limit_holds_from_the_next_call_on_and_use_is_told(server: ServerProcess, keys: Path) -> None:
+def test_a_limit_applies_from_the_next_call_and_use_is_reported(server: ServerProcess, keys: Path) -> None:
     token = add_key(keys, "alice")
     with connect_with(server.target, token) as alice:
         streams = [alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)]
@@ -57,7 +57,7 @@ def test_a_limit_holds_from_the_next_call_on_and_use_is_told(server: ServerProce
         assert_refused(alice.failure(**SHORT), "1 requests running or waiting")  # the server's default
         run_keys(keys, "set", "alice", "--max-concurrent", "4", "--per-minute", "100")
         streams.append(alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS))
-        next(streams[1])  # the second slot is taken before the others ask for it
+        next(streams[1])  # the second slot is taken before the other requests ask for it
         streams += [alice.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS) for _ in range(2)]
         now = scrape_until(server, lambda now: now.value("doherty_key_queued_requests", key="alice") == 2)
         assert now.value("doherty_key_running_requests", key="alice") == 2
@@ -87,14 +87,14 @@ def test_tokens_of_prompts_and_answers_are_charged_and_counting_is_not(server: S
         assert used > 0.6
         metrics = scrape_until(server, lambda _: True)
         share = metrics.value("doherty_key_limit_use_ratio", key="bob", limit="tokens_per_minute")
-        assert share == pytest.approx(used, abs=0.3)  # less by what has been forgiven since
+        assert share == pytest.approx(used, abs=0.3)  # less by the tokens that were restored since then
         bob.generate(
             prompt="Count.", stopping={"max_output_tokens": 200, "ignore_eos": True}
         )  # it began below the limit
         failure = failure_of(lambda: bob.generate(**SHORT))
         assert_refused(failure, "100 tokens a minute")
         assert failure.retry_seconds is not None
-        assert failure.retry_seconds > 60  # more than a minute's allowance is to be paid off
+        assert failure.retry_seconds > 60  # more than the allowance of a minute must be paid off
         run_keys(keys, "set", "bob", "--tokens-per-minute", "1000000")
         bob.generate(**SHORT)
 
@@ -117,7 +117,7 @@ def test_an_invalid_change_changes_nothing(keys: Path) -> None:
     assert keys.read_bytes() == before
 
 
-def test_the_use_of_keys_is_asked_where_there_is_a_server(keys: Path) -> None:
+def test_the_use_of_keys_is_read_from_a_server(keys: Path) -> None:
     failed = run_doherty("keys", "list", "--metrics", "127.0.0.1:1", DOHERTY_KEYS_FILE=str(keys))
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
 
@@ -131,4 +131,4 @@ def test_every_property_is_stored_shown_and_reset(tmp_path: Path) -> None:
     taken_back = ("--weight", "1", "--highest-priority", "interactive", "--tokens-per-minute", "default")
     run_keys(file, "set", "carol", *taken_back, "--all-adapters")
     assert "no limits" in run_keys(file, "list")
-    assert "weight" not in file.read_text()  # a server before this one reads the file, too
+    assert "weight" not in file.read_text()  # servers of older releases read the file, too

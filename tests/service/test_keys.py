@@ -1,4 +1,4 @@
-"""API keys: authentication, rights, and changes while the server runs."""
+"""API keys: authentication, permissions, and changes while the server runs."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 6000
 
 
 class Guarded:
-    """A server that asks for keys, and its file of them."""
+    """A server that requires keys, and its file of keys."""
 
     def __init__(self, server: ServerProcess, keys: Path) -> None:
         self.server = server
@@ -32,7 +32,7 @@ class Guarded:
         return add_key(self.keys, name, **limits)
 
     def lets_in(self, token: str) -> bool:
-        """Whether a call with the key comes through."""
+        """Whether a call with this key is accepted."""
         with grpc.insecure_channel(self.target) as channel:
             stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
             call = stub.GetModel.future(model_pb2.GetModelRequest(), timeout=SECONDS, metadata=bearer(token))
@@ -50,7 +50,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 def every_rpc(channel: grpc.Channel) -> list[Callable[[Any], Any]]:
-    """A call of every method of the contract, which takes metadata."""
+    """Returns calls of every method of the contract. Each accepts metadata."""
     generation, latency = generation_service_pb2_grpc.GenerationServiceStub(channel), LatencyServiceStub(channel)
     return [
         lambda metadata: generation.Generate(request(**SHORT), metadata=metadata),
@@ -75,7 +75,7 @@ def test_every_rpc_needs_a_key(guarded: Guarded) -> None:
         bearer(token.upper()): "INVALID_KEY",
         bearer(token) + bearer(token): "INVALID_KEY",
     }
-    if TRANSPORT == "grpcio":  # http2 resets a stream whose metadata end with a blank
+    if TRANSPORT == "grpcio":  # http2 resets a stream whose metadata end with a space
         refused[("authorization", "Bearer "),] = "INVALID_KEY"
     with grpc.insecure_channel(guarded.target) as channel:
         for call in every_rpc(channel):
@@ -85,23 +85,23 @@ def test_every_rpc_needs_a_key(guarded: Guarded) -> None:
                 assert failure.domain == "doherty"
                 assert failure.request_id
             call(bearer(token))
-            call((("authorization", f"bearer {token}"),))  # the name of a scheme has no case
+            call((("authorization", f"bearer {token}"),))  # the name of an authentication scheme is case-insensitive
 
 
-def test_nothing_that_an_unknown_caller_sends_is_parsed(guarded: Guarded) -> None:
+def test_messages_of_unknown_callers_are_not_parsed(guarded: Guarded) -> None:
     with grpc.insecure_channel(guarded.target) as channel:
         call: Any = channel.unary_unary("/doherty.v1.GenerationService/Generate")
         failure = failure_of(lambda: call(b"\xff\xff\xff", timeout=SECONDS))
     assert failure.reason == "MISSING_KEY"
 
 
-def test_the_log_tells_the_name_of_the_key(guarded: Guarded) -> None:
+def test_the_log_contains_the_name_of_the_key(guarded: Guarded) -> None:
     with connect_with(guarded.target, guarded.add("in-the-log")) as caller:
         caller.generate(**SHORT, request_id="whose")
     assert guarded.server.wait_for("request", request_id="whose")["key"] == "in-the-log"
 
 
-def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
+def test_keys_are_added_and_revoked_without_a_restart(guarded: Guarded) -> None:
     token, other = guarded.add("short-lived"), guarded.add("longer-lived")
     assert guarded.lets_in(token)
     with changing_keys(guarded.keys) as keys:
@@ -124,7 +124,7 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path) -> None
             assert guarded.lets_in(token)
             assert guarded.lets_in(token)
         assert guarded.lets_in(guarded.add("new"))
-        assert not guarded.lets_in(token)  # the file is a new one, in which it is not
+        assert not guarded.lets_in(token)  # the new file does not contain the key
         server.process.terminate()
         server.wait_for("stopped")
     errors = [str(line["error"]) for line in server.log if line["event"] == "keys_not_read"]
@@ -141,7 +141,7 @@ def test_a_file_that_could_not_be_opened_is_read_as_soon_as_it_can_be(tmp_path: 
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
 
         def is_let_in() -> bool:
-            """On a connection that is there: without file descriptors there is no other one."""
+            """Calls on an existing connection, because there are no file descriptors for a new one."""
             call = stub.GetModel.future(model_pb2.GetModelRequest(), timeout=SECONDS, metadata=bearer(token))
             return call.exception() is None
 
@@ -166,7 +166,7 @@ def test_a_key_may_be_limited_to_adapters(guarded: Guarded) -> None:
         assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ADAPTER_NOT_ALLOWED")
         assert "mine" in failure.message
         assert caller.failure(**SHORT, adapter="mine").code is not grpc.StatusCode.PERMISSION_DENIED
-        assert caller.generate(**SHORT).text  # the model itself is everybody's
+        assert caller.generate(**SHORT).text  # every key may use the model without an adapter
 
 
 def test_a_key_has_a_maximum_of_concurrent_requests(guarded: Guarded) -> None:
@@ -196,4 +196,5 @@ def test_a_key_has_a_maximum_of_requests_per_minute(guarded: Guarded) -> None:
         failure = caller.failure(**SHORT)
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_LIMIT")
     assert failure.retry_seconds is not None
-    assert 59 <= failure.retry_seconds <= 60 * 1.2  # and a little more, so that not all come back at one moment
+    # The time is a little longer than a minute, so that not all callers come back at the same moment.
+    assert 59 <= failure.retry_seconds <= 60 * 1.2

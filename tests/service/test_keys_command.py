@@ -23,7 +23,7 @@ def run_keys(file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return run_doherty("keys", *arguments, DOHERTY_KEYS_FILE=str(file))
 
 
-def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
+def test_a_key_is_printed_once_and_stored_as_its_hash(file: Path) -> None:
     added = run_keys(file, "add", "alice", "--adapter", "one", "--adapter", "two", "--max-concurrent", "4")
     assert (added.returncode, added.stdout.count("\n")) == (0, 1)
     prefix, identifier, secret = added.stdout.strip().split("_")
@@ -43,7 +43,7 @@ def test_a_key_is_printed_once_and_kept_as_its_hash(file: Path) -> None:
     assert secret not in listed
 
 
-def test_json_has_all_but_the_secret(file: Path) -> None:
+def test_json_contains_everything_except_the_secret(file: Path) -> None:
     added = json.loads(run_keys(file, "add", "alice", "--per-minute", "600", "--json").stdout)
     prefix, identifier, secret = added.pop("key").split("_")
     assert (prefix, added["id"], added["name"], added["per_minute"]) == ("dh", identifier, "alice", 600)
@@ -57,15 +57,15 @@ def test_json_has_all_but_the_secret(file: Path) -> None:
     assert json.loads(run_keys(file, "list", "--json").stdout) == []
 
 
-def test_an_operators_key_is_shown_as_one(file: Path) -> None:
+def test_the_key_of_an_operator_is_marked(file: Path) -> None:
     assert run_keys(file, "add", "alice").returncode == 0
-    assert "operator" not in file.read_text()  # so that a server of an older release reads it
+    assert "operator" not in file.read_text()  # so that a server of an older release can read it
     assert run_keys(file, "add", "ops", "--operator").returncode == 0
     assert [key.operator for key in read_keys(file)] == [False, True]
     assert [line.endswith("operator") for line in run_keys(file, "list").stdout.splitlines()] == [False, True]
 
 
-def test_whoever_can_read_the_file_still_can_after_a_change(file: Path) -> None:
+def test_a_change_keeps_the_permissions_of_the_file(file: Path) -> None:
     add_key(file, "alice")
     file.chmod(0o640)
     if os.geteuid() == 0:
@@ -98,7 +98,7 @@ def test_a_key_is_revoked_by_its_name_or_id(file: Path, by: str) -> None:
         ("no-such-command",),
     ],
 )
-def test_an_error_is_one_line(file: Path, arguments: tuple[str, ...]) -> None:
+def test_an_error_has_one_line(file: Path, arguments: tuple[str, ...]) -> None:
     add_key(file, "alice")
     before = file.read_bytes()
     failed = run_keys(file, *arguments)
@@ -107,14 +107,14 @@ def test_an_error_is_one_line(file: Path, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("revoke", "alice")])
-def test_a_file_that_is_not_there_is_named(file: Path, arguments: tuple[str, ...]) -> None:
+def test_a_missing_file_is_named(file: Path, arguments: tuple[str, ...]) -> None:
     failed = run_keys(file, *arguments)
     assert failed.returncode == 1
     assert str(file) in failed.stderr
     assert not file.exists()
 
 
-def test_a_file_that_is_not_given_is_a_wrong_command_line() -> None:
+def test_a_command_without_a_file_is_refused() -> None:
     assert run_doherty("keys", "list").returncode == 2
 
 

@@ -1,4 +1,4 @@
-"""The record of one call, and the rolling window."""
+"""The record of a call, and the rolling window."""
 
 import time
 from array import array
@@ -12,7 +12,7 @@ GENERATE = "/doherty.v1.GenerationService/Generate"
 
 
 def answered(first: float, last: float, tokens: int) -> RequestRecord:
-    """A call whose first and last token came so many seconds after its receive time."""
+    """A call whose first and last token arrived these seconds after its receive time."""
     call = RequestRecord(GENERATE, key="k", request_id="r", caller=ANYBODY, status="OK")
     call.queue = 0.0
     call.first_token = call.received + first
@@ -47,7 +47,7 @@ def test_marks_are_in_order() -> None:
     assert len(call.gaps) == 1
 
 
-def test_the_engines_own_queue_adds_to_ours() -> None:
+def test_the_time_in_the_engines_queue_is_added_to_ours() -> None:
     call = RequestRecord(method="m", key="k", request_id="r", caller=ANYBODY)
     call.queue = 1.0
     call.mark_started(prompt_tokens=3, preprocess=0.5, engine_queue=0.25)
@@ -59,8 +59,8 @@ def test_the_engines_own_queue_adds_to_ours() -> None:
     [(1, 1, 1, 1), (2, 1, 2, 2), (10, 5, 9, 10), (100, 50, 90, 99), (200, 100, 180, 198)],
 )
 def test_quantiles_are_by_nearest_rank(count: int, p50: float, p90: float, p99: float) -> None:
-    found = quantiles([float(value) for value in range(1, count + 1)])
-    assert (found.p50, found.p90, found.p99) == (p50, p90, p99)
+    measured = quantiles([float(value) for value in range(1, count + 1)])
+    assert (measured.p50, measured.p90, measured.p99) == (p50, p90, p99)
 
 
 def test_quantiles_of_nothing_are_absent() -> None:
@@ -73,8 +73,8 @@ def ended(status: str, reason: str = "", *, queue: float | None = None, method: 
 
 
 def test_missing_values_rank_last() -> None:
-    found = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], missing=5)
-    assert (found.p50, found.p90, found.p99) == (5.0, None, None)
+    measured = quantiles([1.0, 2.0, 3.0, 4.0, 5.0], missing=5)
+    assert (measured.p50, measured.p90, measured.p99) == (5.0, None, None)
     assert quantiles([], missing=1).p50 is None
 
 
@@ -98,9 +98,9 @@ def test_a_request_without_a_first_token_is_outside_of_the_threshold() -> None:
     snapshot = recorder.snapshot()
     assert (snapshot.answers, snapshot.first_token_share) == (1, 1.0)
     assert (snapshot.owed, snapshot.owed_share) == (4, 0.5)
-    told = snapshot.owed_time_to_first_token
-    assert told.p50 == pytest.approx(0.3)
-    assert told.p90 is None
+    owed = snapshot.owed_time_to_first_token
+    assert owed.p50 == pytest.approx(0.3)
+    assert owed.p90 is None
     assert (snapshot.waits.p50, snapshot.waits.p99) == (0.0, 3.0)
     assert recorder.first_tokens == {True: 2, False: 2}
 
@@ -114,7 +114,7 @@ def test_a_request_without_a_first_token_is_outside_of_the_threshold() -> None:
         ("RESOURCE_EXHAUSTED", "KEY_LIMIT"),
     ],
 )
-def test_invalid_requests_are_not_owed_a_first_token(status: str, reason: str) -> None:
+def test_invalid_requests_do_not_count_as_without_a_first_token(status: str, reason: str) -> None:
     recorder = LatencyRecorder(window=60)
     recorder.finish(ended(status, reason))
     snapshot = recorder.snapshot()
@@ -131,7 +131,7 @@ def test_refusals_of_token_counts_are_no_requests_for_an_answer() -> None:
     assert (snapshot.ended.outcomes, snapshot.ended.refusals) == ({}, {("COUNTING_FULL", ""): 1})
 
 
-def test_an_answer_leaves_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_answer_leaves_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = LatencyRecorder(window=60)
     recorder.finish(answered(0.1, 0.2, 2))
     later = time.monotonic() + 30
@@ -147,23 +147,23 @@ def test_an_answer_leaves_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorder.totals.outcomes.total() == 2
 
 
-def test_when_there_are_too_many_requests_the_window_becomes_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_becomes_shorter_if_there_are_too_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = LatencyRecorder(window=60)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for second in range(5):
         now = 1000.0 + second
+        in_window, refused = ended("OK", queue=0.0), ended("RESOURCE_EXHAUSTED", "QUEUE_FULL")
         for _ in range(6_000):
-            recorder.finish(ended("OK", queue=0.0))
-        for _ in range(6_000):  # what has no times takes no room
-            recorder.finish(ended("RESOURCE_EXHAUSTED", "QUEUE_FULL"))
+            recorder.finish(in_window)
+            recorder.finish(refused)  # the window does not store it, because it has no times
     snapshot = recorder.snapshot()
     assert snapshot.window == pytest.approx(3.0)
     assert snapshot.ended.outcomes == {("OK", "", ""): 24_000, ("RESOURCE_EXHAUSTED", "QUEUE_FULL", ""): 24_000}
     assert recorder.totals.outcomes.total() == 60_000
 
 
-def test_the_threshold_itself_is_within_it() -> None:
+def test_a_time_equal_to_the_threshold_is_within_it() -> None:
     recorder = LatencyRecorder(window=60)
     record = answered(0.0, 1.0, 2)
     record.received, record.first_token = 0.0, THRESHOLD
@@ -175,10 +175,10 @@ def test_the_threshold_itself_is_within_it() -> None:
 @pytest.mark.parametrize(("status", "counted"), [("OK", 0), ("CANCELLED", 0), ("UNAVAILABLE", 0), ("INTERNAL", 1)])
 def test_a_multiplex_rpc_counts_only_if_the_server_failed(status: str, counted: int) -> None:
     recorder = LatencyRecorder(window=60)
-    whole = ended(status, method="/doherty.v1.GenerationService/MultiplexGenerate")
-    whole.carries_requests = True
+    method = "/doherty.v1.GenerationService/MultiplexGenerate"
+    whole = RequestRecord(method, "k", "r", ANYBODY, status=status, carries_requests=True)
     recorder.finish(whole)
-    assert recorder.requests["MultiplexGenerate", status, ""] == 1  # it brought none
+    assert recorder.requests["MultiplexGenerate", status, ""] == 1  # it brought no request
     whole.has_requests = True
     recorder.finish(whole)
     assert recorder.requests["MultiplexGenerate", status, ""] == 1 + counted
@@ -186,7 +186,7 @@ def test_a_multiplex_rpc_counts_only_if_the_server_failed(status: str, counted: 
     assert not recorder.durations
 
 
-def test_only_what_was_measured_is_observed() -> None:
+def test_only_measured_values_are_observed() -> None:
     recorder = LatencyRecorder(window=60)
     record = answered(0.1, 0.3, 3)
     record.prompt_tokens, record.cached_tokens, record.gaps = 7, 2, array("d", [0.1, 0.1])
@@ -256,6 +256,7 @@ def test_answers_and_failures_are_counted() -> None:
         ("UNAVAILABLE", "ENGINE_FAILED"),
         ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
         ("RESOURCE_EXHAUSTED", "KEY_LIMIT"),
+        ("RESOURCE_EXHAUSTED", ""),  # a limit of the transport
         ("INVALID_ARGUMENT", "INVALID_FIELD"),
         ("CANCELLED", ""),
     ):
@@ -263,4 +264,4 @@ def test_answers_and_failures_are_counted() -> None:
     recorder.finish(ended("OK", method="/doherty.v1.GenerationService/CountTokens"))
     assert (recorder.answered, recorder.failed) == (1, 2)
     assert recorder.totals.refusals == {("QUEUE_FULL", ""): 1, ("KEY_LIMIT", ""): 1}
-    assert recorder.first_tokens == {True: 1, False: 3}  # a caller that cancelled was owed one, too
+    assert recorder.first_tokens == {True: 1, False: 3}  # the caller that cancelled was owed a first token, too

@@ -1,4 +1,4 @@
-"""GetLatency compared with what callers measured and with the Prometheus metrics."""
+"""Compares GetLatency with the measurements of callers and with the Prometheus metrics."""
 
 from collections import Counter
 from dataclasses import replace
@@ -39,11 +39,11 @@ def test_it_agrees_with_prometheus_between_two_scrapes() -> None:
         caller.failure(**SHORT, raw_text="a second prompt")
         refuse_and_cancel(caller)
         now = caller.wait_until(lambda now: now.requests.total == told_before.total + 11 and now.running == 0)
-        after, told = scrape(server), now.requests
+        after, reported = scrape(server), now.requests
 
-    outcomes = {(one.status, one.reason): one.total for one in told.outcomes}
-    for one in told_before.outcomes:
-        outcomes[one.status, one.reason] -= one.total
+    outcomes = {(outcome.status, outcome.reason): outcome.total for outcome in reported.outcomes}
+    for outcome in told_before.outcomes:
+        outcomes[outcome.status, outcome.reason] -= outcome.total
     assert outcomes == {
         ("OK", ""): 3,
         ("DEADLINE_EXCEEDED", ""): 1,
@@ -55,23 +55,23 @@ def test_it_agrees_with_prometheus_between_two_scrapes() -> None:
     for (status, _), count in outcomes.items():
         by_status[status] += count
     assert by_status == ended_calls(after) - ended_calls(before)
-    assert told.count == told.total == told_before.total + 11
-    assert [(one.key, one.count) for one in told.by_key] == [("", told.count)]
-    (refusal,) = told.refusals
+    assert reported.count == reported.total == told_before.total + 11
+    assert [(entry.key, entry.count) for entry in reported.by_key] == [("", reported.count)]
+    (refusal,) = reported.refusals
     assert (refusal.reason, refusal.count) == ("QUEUE_FULL", after.value("doherty_refusals_total", reason="QUEUE_FULL"))
 
     in_time = sum(
         after.value("doherty_time_to_first_token_seconds_bucket", rpc=rpc, le="0.4") or 0 for rpc in ANSWERING_RPCS
     )
-    assert told.owed == sum(count for status, count in ended_calls(after).items() if status not in NOT_OWED)
+    assert reported.owed == sum(count for status, count in ended_calls(after).items() if status not in NOT_OWED)
     assert in_time == after.value("doherty_first_token_objective_total", met="yes")
-    assert told.owed - in_time == after.value("doherty_first_token_objective_total", met="no")
-    assert told.first_token_share == in_time / told.owed < now.first_token_share
-    assert not told.time_to_first_token.HasField("p99")  # one of those was refused
+    assert reported.owed - in_time == after.value("doherty_first_token_objective_total", met="no")
+    assert reported.first_token_share == in_time / reported.owed < now.first_token_share
+    assert not reported.time_to_first_token.HasField("p99")  # one of them was refused
 
 
 def answer(caller: Caller) -> None:
-    """Three answers, one by each RPC."""
+    """Makes three answers, one with each RPC."""
     caller.generate(**SHORT)
     caller.stream(**SHORT)
     with opened(caller.stub) as rpc:
@@ -87,7 +87,7 @@ def exceed_a_deadline(caller: Caller) -> None:
 
 
 def refuse_and_cancel(caller: Caller) -> None:
-    """Two refusals, and three cancelled: one while it runs, one in the queue, and one whose first token came late."""
+    """Makes two refusals, and cancels three requests: running, in the queue, and after a late first token."""
     first = caller.stub.StreamGenerate(request(**LONG), timeout=SECONDS)
     next(first)
     late = caller.stub.StreamGenerate(request(**LONG), timeout=SECONDS)
@@ -103,7 +103,7 @@ def refuse_and_cancel(caller: Caller) -> None:
 
 
 def ended_calls(scraped: Scrape) -> Counter[str]:
-    """Requests for an answer by status; the RPC of a MultiplexGenerate as a whole has no duration."""
+    """Returns the requests for answers by status. The RPC of a MultiplexGenerate has no duration as a whole."""
     name = "doherty_request_duration_seconds_count"
     calls: Counter[str] = Counter()
     for labels in scraped.labels(name):
@@ -126,22 +126,24 @@ def test_a_key_sees_its_own_rows_and_an_operator_sees_all(tmp_path: Path) -> Non
                 running.cancel()
         with connect_with(server.target, operator) as caller:
             caller.wait_until(lambda now: now.requests.count == 8)
-        told = {}
+        replies = {}
         for name, token in (*tokens.items(), ("ops", operator)):
             with connect_with(server.target, token) as caller:
-                told[name] = ended(caller)
+                replies[name] = ended(caller)
         shown = run_doherty("latency", "--target", server.target, DOHERTY_API_KEY=operator)
         with Client(server.target, api_key=tokens["bob"]) as client:
             requests = client.latency().requests
     for name in tokens:
-        assert [(one.key, one.count, one.total) for one in told[name].by_key] == [(name, 4, 4)]
-        assert [(one.reason, one.key, one.total) for one in told[name].refusals] == [("KEY_LIMIT", name, 2)]
-    assert {one.key: one.count for one in told["ops"].by_key} == {"alice": 4, "bob": 4}
-    assert {(one.key, one.count) for one in told["ops"].refusals} == {("alice", 2), ("bob", 2)}
-    assert all((one.count, one.owed) == (8, 4) for one in told.values())
+        assert [(entry.key, entry.count, entry.total) for entry in replies[name].by_key] == [(name, 4, 4)]
+        assert [(refusal.reason, refusal.key, refusal.total) for refusal in replies[name].refusals] == [
+            ("KEY_LIMIT", name, 2)
+        ]
+    assert {entry.key: entry.count for entry in replies["ops"].by_key} == {"alice": 4, "bob": 4}
+    assert {(refusal.key, refusal.count) for refusal in replies["ops"].refusals} == {("alice", 2), ("bob", 2)}
+    assert all((reply.count, reply.owed) == (8, 4) for reply in replies.values())
     assert requests is not None
-    assert [(one.key, one.count) for one in requests.by_key] == [("bob", 4)]
-    assert [(one.status, one.reason, one.count) for one in requests.outcomes] == [
+    assert [(entry.key, entry.count) for entry in requests.by_key] == [("bob", 4)]
+    assert [(outcome.status, outcome.reason, outcome.count) for outcome in requests.outcomes] == [
         ("RESOURCE_EXHAUSTED", "KEY_LIMIT", 4),
         ("CANCELLED", None, 2),
         ("OK", None, 2),
@@ -152,9 +154,9 @@ def test_a_key_sees_its_own_rows_and_an_operator_sees_all(tmp_path: Path) -> Non
     assert set(rows["refused by key"].strip().split(", ")) == {"alice 2 KEY_LIMIT", "bob 2 KEY_LIMIT"}
 
 
-def test_the_table_says_where_no_first_token_came() -> None:
+def test_the_table_counts_requests_without_a_first_token() -> None:
     unknown = Quantiles(None, None, None)
-    one = EndedRequests(
+    sample = EndedRequests(
         count=1,
         total=1,
         outcomes=(Outcome("DEADLINE_EXCEEDED", None, 1, 1), Outcome("OK", None, 0, 7)),
@@ -165,7 +167,7 @@ def test_the_table_says_where_no_first_token_came() -> None:
         by_key=(),
         refusals=(),
     )
-    rows = {name: values for name, *values in quantile_rows(replace(FRESH, requests=one))}
+    rows = {name: values for name, *values in quantile_rows(replace(FRESH, requests=sample))}
     assert rows["first token (TTFT)"] == ["never", "never", "never"]
     assert rows["queue"] == ["3000.0", "3000.0", "3000.0"]
-    assert ("ended", "1 DEADLINE_EXCEEDED") in state_rows(replace(FRESH, requests=one))
+    assert ("ended", "1 DEADLINE_EXCEEDED") in state_rows(replace(FRESH, requests=sample))

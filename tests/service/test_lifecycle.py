@@ -1,4 +1,4 @@
-"""From the start of the process to its end."""
+"""The server from the start of its process to the end."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def test_health_follows_the_model_and_watch_stays_open() -> None:
         assert server.wait() == 0
 
 
-def test_requests_are_told_to_come_back_while_the_model_loads() -> None:
+def test_requests_get_a_retry_time_while_the_model_loads() -> None:
     with start_server(*synthetic("load_seconds=60"), until="listening") as server:
         with grpc.insecure_channel(server.target) as channel:
             stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
@@ -57,7 +57,7 @@ def test_requests_are_told_to_come_back_while_the_model_loads() -> None:
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "WARMING_UP")
         assert failure.request_id == "early"
         assert failure.retry_seconds is not None
-        assert server.stop() == 0  # a signal during the load ends cleanly
+        assert server.stop() == 0  # a signal during loading ends the process cleanly
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -90,12 +90,12 @@ def test_requests_beyond_the_grace_period_are_ended() -> None:
         ThreadPoolExecutor(8) as pool,
         connect(server.target) as caller,
     ):
-        # One runs, and the others wait behind it.
+        # One request runs, and the others wait behind it.
         failing = [pool.submit(failure_of, lambda: caller.generate(**LONG)) for _ in range(3)]
         caller.wait_until(lambda now: (now.running, now.queued) == (1, 2))
         assert server.stop() == 0
-        for one in failing:
-            assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
+        for call in failing:
+            assert (call.result().code, call.result().reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINED")
 
 
 def test_requests_are_accepted_during_the_drain_delay() -> None:
@@ -154,12 +154,12 @@ def assert_one_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) 
     assert all(word in sentences[0] for word in words)
 
 
-def test_two_servers_cannot_have_one_port() -> None:
+def test_two_servers_cannot_share_a_port() -> None:
     with start_server(*synthetic()) as server:
         assert_one_sentence(run_to_the_end(*synthetic(), "--listen", server.target), server.target)
 
 
-def test_a_port_that_another_program_has_is_refused() -> None:
+def test_a_port_of_another_program_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -175,5 +175,5 @@ def test_an_unknown_engine_option_is_named() -> None:
     assert_one_sentence(run_to_the_end(*synthetic("no_such_option=1")), "no_such_option", "tokens_per_second")
 
 
-def test_a_model_that_is_not_there_is_named() -> None:
+def test_a_missing_model_is_named() -> None:
     assert_one_sentence(run_to_the_end("--model", "/no/such/model.gguf", "--listen", "127.0.0.1:0"), "/no/such/model")

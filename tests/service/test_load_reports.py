@@ -1,4 +1,4 @@
-"""Load reports, and gRPC's own balancer that uses them."""
+"""Load reports, and gRPC's own load balancer that uses them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 
 from doherty import Client, GenerateOptions
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
-from support.orca import STREAM, LoadReport, load_told
+from support.orca import STREAM, LoadReport, load_report
 from support.security import add_key, bearer
 from support.server import start_server
 from support.wire import SECONDS, connect, request
@@ -24,10 +24,12 @@ ENDLESS = request(prompt="Hi", stopping={"max_output_tokens": 6000, "ignore_eos"
 
 @contextmanager
 def reports(channel: grpc.Channel, seconds: int = 0) -> Iterator[Iterator[Any]]:
-    """The reports that a server sends by itself."""
-    asked = RetryInfo()  # has on the wire what OrcaLoadReportRequest has
-    asked.retry_delay.seconds = seconds
-    call: Any = channel.unary_stream(STREAM, None, LoadReport.FromString)(asked.SerializeToString(), timeout=SECONDS)
+    """Returns the reports that a server sends on a stream of their own."""
+    report_request = RetryInfo()  # equal to OrcaLoadReportRequest on the wire
+    report_request.retry_delay.seconds = seconds
+    call: Any = channel.unary_stream(STREAM, None, LoadReport.FromString)(
+        report_request.SerializeToString(), timeout=SECONDS
+    )
     try:
         yield call
     finally:
@@ -68,19 +70,19 @@ async def test_callers_without_a_key_get_no_load_reports(tmp_path: Path) -> None
     key = add_key(tmp_path / "keys.json", "balancer")
     valid, invalid = request(prompt="Hi", stopping={"max_output_tokens": 1}), request()
     with start_server("--engine", "synthetic", "--keys-file", str(tmp_path / "keys.json")) as server:
-        assert await load_told(server.target, invalid, *bearer(key)) is None  # no answer was completed yet
-        while (report := await load_told(server.target, valid, *bearer(key))) is None:
+        assert await load_report(server.target, invalid, *bearer(key)) is None  # no answer has been completed yet
+        while (report := await load_report(server.target, valid, *bearer(key))) is None:
             pass
         assert report.rps_fractional > 0
         assert "requests_in_flight" in report.named_metrics
-        assert await load_told(server.target, invalid, *bearer(key)) is not None
-        for asked in (valid, invalid):
-            assert await load_told(server.target, asked) is None
+        assert await load_report(server.target, invalid, *bearer(key)) is not None
+        for generate_request in (valid, invalid):
+            assert await load_report(server.target, generate_request) is None
 
 
 @contextmanager
 def _out_of_band(target: str) -> Iterator[Callable[[], object]]:
-    """Makes calls by gRPC's own client, which gets reports by themselves."""
+    """Makes calls with gRPC's own client, which gets reports on streams of their own."""
     policy = {
         "enableOobLoadReport": True,
         "oobReportingPeriod": "1s",
@@ -88,14 +90,14 @@ def _out_of_band(target: str) -> Iterator[Callable[[], object]]:
         "weightUpdatePeriod": "0.5s",
     }
     config = json.dumps({"loadBalancingConfig": [{"weighted_round_robin": policy}]})
-    asked = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
+    short_request = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
     with grpc.insecure_channel(target, (("grpc.service_config", config),)) as channel:
-        yield lambda: GenerationServiceStub(channel).Generate(asked, timeout=SECONDS)
+        yield lambda: GenerationServiceStub(channel).Generate(short_request, timeout=SECONDS)
 
 
 @contextmanager
 def _with_calls(target: str) -> Iterator[Callable[[], object]]:
-    """Makes calls by the SDK, which gets reports with their answers."""
+    """Makes calls with the SDK, which gets reports together with its answers."""
     with Client(target, weighted=True) as client:
         yield lambda: client.generate("Hi", max_output_tokens=20, options=GenerateOptions(ignore_eos=True))
 
@@ -112,7 +114,7 @@ def test_a_slow_server_gets_fewer_calls_from_weighted_round_robin(
     ):
 
         def share_of_slow() -> float:
-            """Of 60 calls; plain round robin gives each server half of them."""
+            """Returns the slow server's share of 60 calls. With plain round robin, it is one half."""
             slow.read()
             list(pool.map(lambda _: call(), range(60)))
             return sum(line["event"] == "request" for line in slow.read()) / 60

@@ -1,4 +1,4 @@
-"""The log: one request can be followed, and many requests do not flood it."""
+"""The log: a request can be followed, and many requests do not flood the log."""
 
 import socket
 import subprocess
@@ -33,7 +33,7 @@ MANY = 400
 
 
 def lines_of(server: ServerProcess) -> list[dict[str, object]]:
-    """All of the log of a server that has ended."""
+    """Returns the whole log of a server that has ended."""
     return [*server.log, *server.read()]
 
 
@@ -45,12 +45,12 @@ def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
         held = {"ids": {"token_ids": ids[:5]}, "text": {"text": text[: len(text) // 2]}}
         continued: dict[str, int] = {}
         for label, part in held.items():
-            asked = request(**SHORT, continue_from=part, request_id=label, output={"token_ids": True})
-            reply = caller.stub.Generate(asked, metadata=sent_before, timeout=SECONDS)
+            sent = request(**SHORT, continue_from=part, request_id=label, output={"token_ids": True})
+            reply = caller.stub.Generate(sent, metadata=sent_before, timeout=SECONDS)
             continued[label] = reply.summary.usage.output_tokens - len(reply.token_ids)
         for nonsense in ("many", "-1", "9" * 20):
-            asked = request(**SHORT, request_id="nonsense")
-            caller.stub.Generate(asked, metadata=(("doherty-attempts", nonsense),), timeout=SECONDS)
+            sent = request(**SHORT, request_id="nonsense")
+            caller.stub.Generate(sent, metadata=(("doherty-attempts", nonsense),), timeout=SECONDS)
         starts = [start(1, attempts=1, **SHORT, request_id="lane")]
         list(caller.stub.MultiplexGenerate(iter([MultiplexGenerateRequest(starts=starts)]), timeout=SECONDS))
         assert server.stop() == 0
@@ -65,7 +65,7 @@ def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
         assert attempts.items() >= {"ids": 3, "text": 3, "nonsense": 1, "lane": 2}.items()
         assert logged["ids"]["continued_tokens"] == continued["ids"] == 5
         assert "continued_tokens" not in logged["nonsense"]
-    assert logged["text"]["continued_tokens"] == continued["text"] > 0  # known once the engine has read the text
+    assert logged["text"]["continued_tokens"] == continued["text"] > 0  # known when the engine has read the text
 
 
 def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:
@@ -76,7 +76,7 @@ def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:
         ThreadPoolExecutor(16) as pool,
     ):
         running = [pool.submit(failure_of, lambda: caller.stream(**LONG)) for _ in range(16)]
-        assert {one.result().reason for one in running} == {"ENGINE_FAILED"}
+        assert {call.result().reason for call in running} == {"ENGINE_FAILED"}
         server.wait_for("engine_failed")
         assert server.stop() == 0
     lines = lines_of(server)
@@ -102,7 +102,7 @@ def test_many_refusals_are_summarized() -> None:
     assert len(alone) < MANY / 2
 
 
-def test_a_library_can_log_process_thread_and_place_with_a_handler_of_its_own() -> None:
+def test_a_library_with_its_own_handler_can_log_process_thread_and_line() -> None:
     done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
     assert line.startswith("(MainProcess pid=")

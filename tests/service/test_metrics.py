@@ -1,4 +1,4 @@
-"""The metrics, compared with what callers did."""
+"""Compares the metrics with what callers did."""
 
 import random
 import subprocess
@@ -24,14 +24,14 @@ ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 4000
 SPANS = ("queue", "preprocess", "time_to_first_token", "time_per_output_token", "time_to_last_token")
 
 
-def test_the_threshold_is_the_edge_of_a_bucket() -> None:
+def test_the_threshold_is_a_bound_of_a_bucket() -> None:
     assert THRESHOLD in BOUNDS
     assert (BOUNDS[0], BOUNDS[-1]) == (0.001, 300)
     assert list(BOUNDS) == sorted(set(BOUNDS))
 
 
 def test_many_values_are_counted_in_their_buckets() -> None:
-    values = [*BOUNDS, 0.0, 301.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - no secret
+    values = [*BOUNDS, 0.0, 301.0, *(random.Random(1).lognormvariate(-4, 3) for _ in range(500))]  # noqa: S311 - test data
     one_by_one, at_once = Histogram(), Histogram()
     for value in values:
         one_by_one.observe(value)
@@ -66,14 +66,14 @@ def caller(server: ServerProcess) -> Iterator[Caller]:
 
 
 def difference(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
-    """How much a counter grew."""
+    """Returns by how much a counter has grown."""
     return (after.value(name, **labels) or 0.0) - (before.value(name, **labels) or 0.0)
 
 
 def state(now: Scrape) -> str:
-    """What the server says that it is doing, which must be one thing."""
-    (one,) = [labels for labels in now.labels("doherty_state") if now.value("doherty_state", **labels)]
-    return one["state"]
+    """Returns the state that the server reports; there must be exactly one."""
+    (current,) = [labels for labels in now.labels("doherty_state") if now.value("doherty_state", **labels)]
+    return current["state"]
 
 
 def test_answers_are_counted_and_measured(server: ServerProcess, caller: Caller) -> None:
@@ -120,18 +120,18 @@ def test_load_and_refusals_are_measured(server: ServerProcess, caller: Caller) -
     running.cancel()
     cancelled = {"rpc": "StreamGenerate", "status": "CANCELLED"}
     scrape_until(server, lambda now: difference(before, now, "doherty_request_duration_seconds_count", **cancelled))
-    after = scrape(server)  # the first one may have come in the middle of taking the call in
+    after = scrape(server)  # the first scrape may have happened while the call was being accepted
     assert difference(before, after, "doherty_refusals_total", reason="QUEUE_FULL") == 2
     refused = {"rpc": "Generate", "status": "RESOURCE_EXHAUSTED"}
     assert difference(before, after, "doherty_requests_total", key="", **refused) == 1
     waits = difference(before, after, "doherty_queue_seconds_count", rpc="StreamGenerate")
-    assert waits == 1  # of the one that ran, and none of the one that was refused
+    assert waits == 1  # for the request that ran, not for the refused one
     after = scrape_until(server, lambda now: difference(before, now, "doherty_aborts_total", cause="cancelled") == 2)
     seconds = caller.wait_until(lambda now: now.running == 0)
     assert seconds.refusals == after.value("doherty_refusals_total", reason="QUEUE_FULL")
 
 
-def test_a_deadline_is_a_cause_of_its_own() -> None:
+def test_a_deadline_is_counted_as_a_separate_cause() -> None:
     with start_server("--engine", "synthetic", *LISTEN) as server, connect(server.target) as caller:
         with pytest.raises(grpc.RpcError):
             caller.stub.Generate(request(**ENDLESS), timeout=0.2)
@@ -156,7 +156,7 @@ def test_callers_cannot_create_label_values(server: ServerProcess, caller: Calle
     assert "other" not in {labels["rpc"] for labels in now.labels("doherty_request_duration_seconds_count")}
 
 
-def test_metrics_are_there_before_the_model_is() -> None:
+def test_metrics_are_served_while_the_model_loads() -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=600", *LISTEN, until="metrics") as server:
         now = scrape(server)
         assert now.value("doherty_ready") == 0
@@ -171,7 +171,7 @@ def test_metrics_are_there_before_the_model_is() -> None:
         assert now.value("doherty_last_step_age_seconds") == 0
 
 
-def test_metrics_tell_what_runs_and_that_it_drains() -> None:
+def test_metrics_show_running_requests_and_draining() -> None:
     flags = ("--engine", "synthetic", "-o", "tokens_per_second=50")
     with start_server(*flags, *LISTEN) as server, connect(server.target) as caller:
         now = scrape(server)
@@ -197,7 +197,8 @@ def test_metrics_tell_what_runs_and_that_it_drains() -> None:
 
 
 def test_a_hanging_engine_has_an_old_last_step() -> None:
-    flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=1", "--step-timeout", "1")
+    # The age must be read within the time limit of a step.
+    flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=1", "--step-timeout", "4")
     with start_server("--engine", "synthetic", *flags, *LISTEN) as server, connect(server.target) as caller:
         running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
         next(running)
@@ -207,7 +208,7 @@ def test_a_hanging_engine_has_an_old_last_step() -> None:
 
 
 @pytest.mark.model
-def test_the_embedded_engine_tells_its_cache() -> None:
+def test_the_embedded_engine_reports_its_cache() -> None:
     with start_server(*LISTEN) as server, connect(server.target) as caller:
         caller.generate(**SHORT)
         use = scrape(server).value("doherty_kv_cache_use_ratio")
@@ -233,7 +234,7 @@ def test_accepted_drafts_are_counted(tmp_path: Path) -> None:
     assert difference(before, after, "doherty_draft_tokens_total") == seconds.draft_tokens
 
 
-def test_an_address_that_is_taken_is_one_sentence(server: ServerProcess) -> None:
+def test_an_address_in_use_is_reported_in_one_sentence(server: ServerProcess) -> None:
     taken = str(server.wait_for("metrics")["address"])
     command = (sys.executable, "-m", "doherty_service", "--engine", "synthetic", "--listen", "127.0.0.1:0")
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""Counting, limits and logging of each request of a MultiplexGenerate."""
+"""Counting, limiting and logging each request of a MultiplexGenerate."""
 
 import signal
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ CANCELLED, DEADLINE = latency_service_pb2.ABORT_CAUSE_CANCELLED, latency_service
 
 @pytest.fixture
 def small() -> Iterator[tuple[ServerProcess, Caller]]:
-    """One slot, two places in the queue, and metrics."""
+    """Runs a server with one slot, two places in the queue, and metrics."""
     flags = ("-o", "slots=1", "--max-queued-requests", "2", *LISTEN)
     with start_server(*SYNTHETIC, *flags) as server, connect(server.target) as caller:
         yield server, caller
@@ -51,17 +51,17 @@ def test_log_metrics_and_latency_are_those_of_the_requests(small: tuple[ServerPr
         line = server.wait_for("request", request_id=name)
         assert (line["rpc"], line["code"]) == ("MultiplexGenerate", code)
         assert code != "OK" or line["output_tokens"] == 4
-        assert "deadline_ms" in line  # the RPC's, or its own
+        assert "deadline_ms" in line  # the trace of the RPC, or its own one
     now = caller.wait_until(lambda now: not now.running)
     assert now.answers == 2
     assert {abort.cause: abort.count for abort in now.aborts} == {CANCELLED: 1, DEADLINE: 1}
-    found = scrape(server)
+    metrics = scrape(server)
     counted = {
         label["status"]: count
-        for label in found.labels("doherty_requests_total")
-        if label["rpc"] == "MultiplexGenerate" and (count := found.value("doherty_requests_total", **label))
+        for label in metrics.labels("doherty_requests_total")
+        if label["rpc"] == "MultiplexGenerate" and (count := metrics.value("doherty_requests_total", **label))
     }
-    # The RPC that brought them is not counted beside them.
+    # The RPC that brought them is not counted in addition.
     assert counted == {"OK": 2, "CANCELLED": 1, "DEADLINE_EXCEEDED": 1, "INVALID_ARGUMENT": 1}
 
 
@@ -77,7 +77,7 @@ def test_the_queue_is_bounded_and_older_requests_go_first(small: tuple[ServerPro
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert refusal.retry_seconds is not None
         rpc.send(start(5, attempts=1, trying_for=20, **SHORT))
-        assert rpc.failure(3).reason == "QUEUE_FULL"  # the youngest gave way
+        assert rpc.failure(3).reason == "QUEUE_FULL"  # the youngest request was refused
         rpc.send(cancels=[1])
         assert rpc.last(5).response.HasField("summary")
         assert 2 not in rpc.ended
@@ -92,7 +92,7 @@ def test_batch_gives_way_to_the_interactive(small: tuple[ServerProcess, Caller])
         rpc.send(start(2, priority="PRIORITY_BATCH", **SHORT), start(3, priority="PRIORITY_BATCH", **SHORT))
         caller.wait_until(lambda now: now.queued == 2)
         rpc.send(start(4, priority="PRIORITY_INTERACTIVE", **SHORT))
-        assert rpc.failure(3).reason == "QUEUE_FULL"  # the youngest gave way
+        assert rpc.failure(3).reason == "QUEUE_FULL"  # the youngest request was refused
         rpc.send(cancels=[1])
         for number in (2, 4):
             assert rpc.last(number).response.HasField("summary")
@@ -106,7 +106,7 @@ def test_a_deadline_passes_in_the_queue(small: tuple[ServerProcess, Caller]) -> 
         rpc.first(1)
         for _ in range(40):
             rpc.read()
-        # The server knows its pace by now, but not how long answers are here, and takes these in.
+        # The server knows its speed by now, but not how long answers are here, so it accepts these requests.
         rpc.send(start(2, timeout=2, request_id="queued", **SHORT), start(3, whole=True, timeout=2, **SHORT))
         for number in (2, 3):
             failure = rpc.failure(number)
@@ -129,9 +129,9 @@ def test_requests_beyond_the_open_limit_are_served_later() -> None:
             rpc.first(8)
             rpc.send(start(9, **SHORT), start(10, **ENDLESS), start(11, **SHORT))
             rpc.send(cancels=[10])
-            assert rpc.failure(10).reason == "CANCELLED"  # though it waits
+            assert rpc.failure(10).reason == "CANCELLED"  # although it waits
             rpc.send(cancels=[3])
-            assert rpc.failure(3).reason == "CANCELLED"  # which makes room for those behind
+            assert rpc.failure(3).reason == "CANCELLED"  # this makes room for the requests behind it
             for number in (9, 11):
                 assert rpc.last(number).response.HasField("summary")
             rpc.send(cancels=range(1, 9))
@@ -173,12 +173,12 @@ def test_each_request_is_a_child_of_its_callers_span() -> None:
     with running_collector() as collector:
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
         with start_server(*SYNTHETIC, **variables) as server, connect(server.target) as caller:
-            collector.next()  # of GetModel
+            collector.next()  # the span of GetModel
             with opened(caller.stub) as rpc:
                 begun = [start(number, request_id=str(number), **SHORT) for number in (1, 2, 3)]
-                for number, one in enumerate(begun[:2], 1):
-                    one.traceparent = f"00-{number:032x}-{number:016x}-01"
-                    one.tracestate = f"vendor={number}"
+                for number, request in enumerate(begun[:2], 1):
+                    request.traceparent = f"00-{number:032x}-{number:016x}-01"
+                    request.tracestate = f"vendor={number}"
                 begun.append(start(4, request_id="4", **SHORT))
                 begun[3].traceparent, begun[3].tracestate = "\0nonsense", "=,=,\n" * 100
                 rpc.send(*begun)
@@ -194,14 +194,14 @@ def test_each_request_is_a_child_of_its_callers_span() -> None:
                 assert span.name == "doherty.v1.GenerationService/MultiplexGenerate"
                 assert server.wait_for("request", request_id=str(number))["trace_id"] == f"{number:032x}"
             assert spans["3"].parent_span_id == spans["4"].parent_span_id == b""
-            assert collector.is_empty()  # the RPC itself is none
+            assert collector.is_empty()  # the RPC itself is not a request
 
 
-def test_the_drain_refuses_new_requests_and_lets_the_others_end() -> None:
+def test_a_drain_refuses_new_requests_and_lets_running_ones_end() -> None:
     with start_server(*SYNTHETIC, "--max-concurrent-streams", "4") as server, connect(server.target) as caller:
         with opened(caller.stub) as rpc:
-            asked: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 200, "ignore_eos": True}}
-            rpc.send(start(1, **asked), start(2, whole=True, **asked))
+            sent: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 200, "ignore_eos": True}}
+            rpc.send(start(1, **sent), start(2, whole=True, **sent))
             rpc.first(1)
             server.process.send_signal(signal.SIGTERM)
             server.wait_for("draining")

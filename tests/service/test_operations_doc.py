@@ -1,4 +1,4 @@
-"""docs/operations.md, the dashboard and the alerts against the code and a live server."""
+"""Compares docs/operations.md, the dashboard and the alerts with the code and a running server."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # huggingface-hub brings it; its types are not worth a dependency
+import yaml  # type: ignore[import-untyped]  # a dependency of huggingface-hub; its types are not worth another dependency
 
 from doherty.v1 import generation_service_pb2, latency_service_pb2
 from doherty_service.settings import Settings
@@ -32,15 +32,15 @@ SCRAPING = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 
 
 def rows(begins: str) -> list[str]:
-    """The rows of tables whose first cell begins so."""
+    """Returns the rows of tables whose first cell begins with this text."""
     return [line for line in TEXT.splitlines() if line.startswith(f"| `{begins}")]
 
 
-def test_every_setting_is_described_as_it_is() -> None:
+def test_every_setting_has_the_correct_row() -> None:
     assert rows("--") == list(setting_rows()), "print the rows with: python tests/support/operations.py"
 
 
-def test_every_metric_is_described_as_it_is() -> None:
+def test_every_metric_has_the_correct_row() -> None:
     assert rows("doherty_") == list(metric_rows()), "print the rows with: python tests/support/operations.py"
 
 
@@ -55,7 +55,7 @@ def test_every_event_of_the_log_is_explained() -> None:
     assert sorted(explained) == sorted(events_in_code())
 
 
-def test_the_example_of_a_file_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_example_of_a_config_file_is_valid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     assert examples
     for example in examples:
@@ -79,7 +79,7 @@ def test_the_methods_that_the_page_calls_exist() -> None:
     assert called <= known
 
 
-def test_the_pages_yaml_is_yaml() -> None:
+def test_the_yaml_of_the_page_is_valid() -> None:
     for example in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL):
         assert yaml.safe_load(example)
 
@@ -96,17 +96,17 @@ def test_the_dashboard_and_the_alerts_name_metrics_that_a_live_server_exports() 
 
 
 def named(text: str) -> set[str]:
-    """The metrics that queries name."""
-    found = re.findall(r"\b(?:doherty|process)_[a-z_]+\b", text)
-    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in found if name.startswith("doherty_")}
+    """Returns the metrics that queries use."""
+    names = re.findall(r"\b(?:doherty|process)_[a-z_]+\b", text)
+    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in names if name.startswith("doherty_")}
 
 
 def expressions(dashboard: dict[str, Any]) -> list[str]:
-    """The queries of a dashboard."""
+    """Returns the queries of a dashboard."""
     return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_the_dashboard_is_complete() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -124,7 +124,7 @@ def test_every_alert_has_its_section() -> None:
     assert list(sections) == [rule["alert"] for rule in group["rules"]]
 
 
-def test_the_alerts_are_whole() -> None:
+def test_the_alerts_are_complete() -> None:
     (group,) = yaml.safe_load(RULES.read_text())["groups"]
     for rule in group["rules"]:
         assert rule["alert"].startswith("Doherty")

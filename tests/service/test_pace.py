@@ -1,4 +1,4 @@
-"""How long answers are expected to take, and when slots become free. The tests set the clock."""
+"""The expected duration of answers, and the times at which slots become free. The tests set the clock."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from doherty_service.admission import Pace
 from support.admission import PER_TOKEN, AdmissionLab, Clock, Progress, request
 
 
-async def test_a_wait_is_the_rest_of_running_answers_and_the_queue_before(clock: Clock) -> None:
+async def test_a_wait_is_the_rest_of_running_answers_and_the_queue_ahead(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50)
     running = lab.fill()
@@ -23,7 +23,7 @@ async def test_a_free_server_has_no_wait(clock: Clock) -> None:
 async def test_one_long_answer_does_not_make_the_wait_long(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=2)
     lab.learn(50)
-    long, _ = lab.fill(most_tokens=100_000)
+    long, _ = lab.fill(max_tokens=100_000)
     lab.pass_time(30, long)
     lab.pace.update()
     assert lab.pace.wait(4, 1.0) < 7
@@ -41,10 +41,10 @@ async def test_a_time_limit_up_to_the_deadline_makes_an_answer_certain(clock: Cl
     assert chances[2] == chances[3] < 0.1
 
 
-async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(clock: Clock) -> None:
+async def test_an_answer_is_certain_if_there_is_time_for_its_maximum_length(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(500)
-    ask = request(deadline=clock.now + 60, whole=True, most_tokens=100)
+    ask = request(deadline=clock.now + 60, whole=True, max_tokens=100)
     enough = lab.pace.delay + 99 * lab.pace.per_token
     assert lab.pace.chance(ask, enough + 1e-6) == 1.0
     assert lab.pace.chance(ask, enough - 1e-6) < 0.1
@@ -53,7 +53,19 @@ async def test_an_answer_is_certain_when_there_is_time_for_all_that_it_may_have(
     assert lab.pace.needed(request()) == lab.pace.delay == pytest.approx(PER_TOKEN)
 
 
-async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -> None:
+async def test_a_short_answer_has_a_chance_although_most_prompts_take_too_long(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    for delay in (0.1, 20.0, 20.0, 20.0) * 10:
+        lab.delay = delay
+        lab.learn(2, count=1)
+    lab.pace.update()
+    assert lab.pace.delay == pytest.approx(20.0)
+    short, long = (request(deadline=clock.now + 10, whole=True, max_tokens=most) for most in (3, 5000))
+    assert lab.pace.chance(short, 10.0) == pytest.approx(0.25, abs=0.1)
+    assert lab.pace.chance(long, 10.0) == 0.0
+
+
+async def test_the_time_per_token_is_that_of_the_last_seconds(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50)
     assert lab.pace.per_token == pytest.approx(PER_TOKEN)
@@ -68,7 +80,7 @@ async def test_the_seconds_a_token_are_those_of_the_last_seconds(clock: Clock) -
         ticket.progress.last_token = clock.now
         lab.pace.update()
         after.append(lab.pace.per_token)
-    assert after[4] == pytest.approx(0.047, rel=0.1)  # 1/e of the seconds and tokens before still count
+    assert after[4] == pytest.approx(0.047, rel=0.1)  # 1/e of the earlier seconds and tokens still counts
     assert after[-1] == pytest.approx(0.1, rel=0.05)
 
 
@@ -135,7 +147,7 @@ async def test_the_delay_is_the_median_of_the_last_ones(clock: Clock) -> None:
         lab.delay = delay
         lab.learn(10, count=10 if delay == 1 else 11)
     lab.pace.update()
-    assert lab.pace.delay == 1.0  # with the six initial values below a second
+    assert lab.pace.delay == 1.0  # with the six initial values, which are below a second
     lab.learn(10, count=8)
     lab.pace.update()
     assert lab.pace.delay == 3.0
@@ -158,18 +170,18 @@ async def test_a_request_without_a_token_is_expected_to_get_its_first_after_the_
 
 
 @pytest.mark.parametrize("limit", ["deadline", "ends_at"])
-async def test_a_slot_is_free_at_the_latest_when_the_time_of_its_request_is_over(clock: Clock, limit: str) -> None:
+async def test_a_slot_is_expected_to_be_free_when_the_time_of_its_request_is_over(clock: Clock, limit: str) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(500)
     lab.fill(**{limit: clock.now + 2})
     lab.pace.update()
     assert lab.pace.wait(0, 1.0) == pytest.approx(2.0)
-    clock.now += 3  # it is over, but the engine has not said so
+    clock.now += 3  # it is over, but the engine has not reported it yet
     assert lab.pace.wait(0, 1.0) == 0.0
     assert lab.pace.wait(1, 5.0) == pytest.approx(4.0)
 
 
-async def test_empty_answers_are_short_ones(clock: Clock) -> None:
+async def test_empty_answers_count_as_short_ones(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     for _ in range(40):
         lab.admission.release(lab.enter(request()), 0, ended=True)

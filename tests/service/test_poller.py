@@ -1,4 +1,4 @@
-"""The two adjustments to grpc.aio's poller, on the oldest and the newest grpcio that the server may have."""
+"""The two changes to grpc.aio's poller, on the oldest and the newest grpcio that the server supports."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ CALLS = 32
 
 
 def probe(python: str, how: str) -> dict[str, Any]:
-    """What a burst of 32 messages costs."""
+    """Returns the cost of a burst of 32 messages."""
     counts: dict[str, Any] = json.loads(subprocess.check_output([PYTHONS[python], PROBE, POLLER, how], text=True))
     return counts
 

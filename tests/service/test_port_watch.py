@@ -4,8 +4,8 @@ import signal
 from pathlib import Path
 
 import support
+from support.markers import only_grpcio
 from support.server import start_server
-from support.transports import only_grpcio
 
 CLOSES_ITS_PORT = str(Path(support.__file__).parent / "closed_port")
 

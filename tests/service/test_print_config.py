@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CONFIG_VARIABLE, "")  # --config sets it, and then it is taken back
+    monkeypatch.setenv(CONFIG_VARIABLE, "")  # --config sets it, so it must be restored
 
 
 def invoke(*arguments: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(serve, arguments)
 
 
-def test_every_value_comes_with_its_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_value_is_printed_with_its_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "doherty.toml"
     file.write_text("latency_window = 60\ndrain_grace = 1\n[engine_option]\nslots = 2\n")
     monkeypatch.setenv("DOHERTY_DRAIN_GRACE", "2")
@@ -39,7 +39,7 @@ def test_every_value_comes_with_its_source(monkeypatch: pytest.MonkeyPatch, tmp_
     assert f'[engine_option]  # file {file}\nslots = "2"\n' in result.output
 
 
-def test_what_is_printed_can_be_used_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_output_can_be_used_as_a_config_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     flags = (
         "--listen",
         "127.0.0.1:1",
@@ -79,7 +79,7 @@ def test_every_setting_is_printed() -> None:
         assert re.search(rf"^(# |\[)?{name}\b", printed, re.MULTILINE), name
 
 
-def test_nothing_is_printed_when_something_is_wrong() -> None:
+def test_nothing_is_printed_if_there_is_an_error() -> None:
     result = invoke("--temperature", "9", "--print-config")
     assert result.exit_code == 2
     assert "engine =" not in result.output
@@ -129,14 +129,14 @@ def test_variables_of_other_programs_are_ignored() -> None:
     others = {
         **dict.fromkeys(CLIENT_VARIABLES, "x"),
         CONFIG_VARIABLE: "x",
-        "DOHERTY_SERVICE_HOST": "10.0.0.1",  # what Kubernetes sets beside a Service named doherty ...
+        "DOHERTY_SERVICE_HOST": "10.0.0.1",  # the variables that Kubernetes sets for a Service named doherty ...
         "DOHERTY_SERVICE_PORT": "50051",
         "DOHERTY_SERVICE_PORT_GRPC": "50051",
         "DOHERTY_PORT": "tcp://10.0.0.1:50051",
         "DOHERTY_PORT_50051_TCP": "tcp://10.0.0.1:50051",
         "DOHERTY_PORT_50051_TCP_ADDR": "10.0.0.1",
         "DOHERTY_PORT_50051_TCP_PORT": "50051",
-        "DOHERTY_METRICS_PORT_9464_TCP_PROTO": "tcp",  # ... and one named doherty-metrics
+        "DOHERTY_METRICS_PORT_9464_TCP_PROTO": "tcp",  # ... and for one named doherty-metrics
         "DOHERTY_METRICS_SERVICE_PORT": "9464",
         "PATH": "x",
     }
@@ -147,7 +147,7 @@ def test_variables_of_other_programs_are_ignored() -> None:
     ]
 
 
-def test_the_clients_variables_are_known_to_the_server() -> None:
+def test_the_variables_of_the_client_are_allowed() -> None:
     named: set[str] = set()
     for source in (ROOT / "client" / "doherty").rglob("*.py"):
         named |= set(re.findall(r"\bDOHERTY_[A-Z][A-Z_]*", source.read_text()))

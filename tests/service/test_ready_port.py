@@ -12,7 +12,7 @@ from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
 STEPS = 100
-"""After which the engine dies."""
+"""The number of tokens after which the engine dies."""
 
 
 def _is_refused(server: ServerProcess) -> bool:
@@ -35,12 +35,12 @@ def test_the_port_is_open_only_while_the_server_is_ready() -> None:
             caller.generate(prompt="a", stopping={"max_output_tokens": 2 * STEPS, "ignore_eos": True})
         server.wait_for("port_closed")
         assert _is_refused(server)
-        caller.wait_until(lambda _: True)  # connections that were accepted before are still served
+        caller.wait_until(lambda _: True)  # connections that were accepted earlier are still served
         server.wait_for("ready")
         with connect(server.target) as newcomer:
             assert newcomer.generate(prompt="a", stopping={"max_output_tokens": 2}).text
-        asked = request(prompt="a", stopping={"max_output_tokens": STEPS // 2, "ignore_eos": True})
-        stream = caller.stub.StreamGenerate(asked, timeout=SECONDS)
+        long_request = request(prompt="a", stopping={"max_output_tokens": STEPS // 2, "ignore_eos": True})
+        stream = caller.stub.StreamGenerate(long_request, timeout=SECONDS)
         next(stream)
         server.log.clear()
         server.process.send_signal(signal.SIGTERM)

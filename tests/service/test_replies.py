@@ -1,4 +1,4 @@
-"""Messages that are encoded by hand equal those of protobuf."""
+"""Messages that are encoded by hand are equal to those of protobuf."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ MODEL = ModelInfo("model", "", "synthetic", "1", 8192, 50_000, 4, frozenset())
 
 
 @given(TEXTS, st.none() | IDS.map(tuple), COUNTS)
-def test_a_delta_is_the_same(text: str, ids: tuple[int, ...] | None, count: int) -> None:
+def test_a_delta_equals_that_of_protobuf(text: str, ids: tuple[int, ...] | None, count: int) -> None:
     output = StepOutput("key", text=text, token_count=count, token_ids=ids)
     if not text and not count:
         assert stream_message(output, RECORD, MODEL, REQUEST, is_first=False) == b""
@@ -30,7 +30,7 @@ def test_a_delta_is_the_same(text: str, ids: tuple[int, ...] | None, count: int)
 
 
 @given(st.integers(1, 2**64 - 1), TEXTS, st.integers(0, 5000))
-def test_a_part_is_the_same(identifier: int, text: str, repeats: int) -> None:
+def test_a_part_equals_that_of_protobuf(identifier: int, text: str, repeats: int) -> None:
     response = wire.StreamGenerateResponse(delta=Delta(text=text * repeats, token_count=1))
     expected = wire.MultiplexGenerateResponse(parts=[wire.MultiplexPart(id=identifier, response=response)])
     assert multiplex_part(identifier, response.SerializeToString()) == expected.SerializeToString()

@@ -17,11 +17,11 @@ from support.server import start_server
 from support.wire import SECONDS, Caller, request
 
 PROMPT = "zebra-crossing"
-"""Stands in every input, and nowhere else."""
+"""A text that every input contains, and that occurs nowhere else."""
 
 
 def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list[str]:
-    """Makes calls that end well, and calls that end badly in every way that is to be had; returns what was told."""
+    """Makes successful calls, and calls that fail in every possible way. Returns all replies and errors as text."""
     stub = caller.stub
     short: dict[str, Any] = {"stopping": {"max_output_tokens": 8, "ignore_eos": True}}
     inputs: list[dict[str, Any]] = [
@@ -40,10 +40,10 @@ def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list
         {"prompt": PROMPT, "constraint": {"regex": f"({PROMPT}"}},
         {"prompt": PROMPT, "constraint": {"grammar": f"root ::= {PROMPT}-"}},
     ]
-    streams: list[Any] = [stub.StreamGenerate(request(**one, **short), timeout=SECONDS) for one in inputs]
+    streams: list[Any] = [stub.StreamGenerate(request(**fields, **short), timeout=SECONDS) for fields in inputs]
     late = request(prompt=PROMPT, stopping={"max_output_tokens": 1000, "ignore_eos": True})
     streams.append(stub.StreamGenerate(late, timeout=0.2))
-    calls: list[Any] = [stub.Generate.future(request(**one, **short), timeout=SECONDS) for one in inputs]
+    calls: list[Any] = [stub.Generate.future(request(**fields, **short), timeout=SECONDS) for fields in inputs]
     count = generation_service_pb2.CountTokensRequest(prompt=PROMPT)
     calls.append(stub.CountTokens.future(count, timeout=SECONDS))
     raw: Any = channel.unary_unary("/doherty.v1.GenerationService/Generate")
@@ -59,7 +59,7 @@ def provoke(caller: Caller, channel: grpc.Channel, keys: dict[str, str]) -> list
     ]
     for stream in streams:
         with suppress(grpc.RpcError):
-            list(stream)  # a stream ends only once it is read
+            list(stream)  # a stream ends only when it is read
     failed = [call for call in (*streams, *calls) if call.exception() is not None]
     assert len(failed) > 20
     replies = [f"{call.details()} {call.trailing_metadata()}" for call in failed]
@@ -101,7 +101,7 @@ def test_no_key_and_no_prompt_leaves_the_server(tmp_path: Path, engine: tuple[st
         metrics = str([family.samples for family in scrape(server).families])
         server.process.terminate()
         server.wait_for("stopped")
-        server.wait()  # the last spans leave at the end
+        server.wait()  # the last spans are exported at the end
         traces = collector.raw.decode(errors="replace")
         log = json.dumps(server.log, ensure_ascii=False)
     assert "keys_not_read" in log

@@ -1,4 +1,4 @@
-"""Settings from flags, environment and file."""
+"""Settings from flags, the environment and a file."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_flags_override_the_environment_which_overrides_the_file(
     assert (settings.listen, settings.latency_window, settings.drain_grace) == ("127.0.0.1:1", 2, 3)
 
 
-def test_engine_options_come_from_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_engine_options_come_from_all_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Settings.model_validate({"engine_option": ("a=1", "b=x=y")}).engine_option == {"a": "1", "b": "x=y"}
     monkeypatch.setenv("DOHERTY_ENGINE_OPTION", "a=1,2;b=3")
     assert Settings().engine_option == {"a": "1,2", "b": "3"}
@@ -66,7 +66,7 @@ def test_engine_options_come_from_everywhere(monkeypatch: pytest.MonkeyPatch, tm
         ("example.org:1", False),
     ],
 )
-def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001 - a parameter of the table
+def test_loopback_addresses_are_recognized(listen: str, loopback: bool) -> None:  # noqa: FBT001 - a parameter of the table
     assert is_loopback(Settings(listen=listen).listen) is loopback
 
 
@@ -78,8 +78,8 @@ def test_loopback_is_known(listen: str, loopback: bool) -> None:  # noqa: FBT001
         {"temperature": 3},
         {"top_p": 0},
         {"latency_window": "inf"},
-        {"latency_window": 1e300},  # more than GetLatency can tell
-        {"max_connections": 2**31 - 1},  # core would end the process
+        {"latency_window": 1e300},  # longer than the window of GetLatency
+        {"max_connections": 2**31 - 1},  # gRPC's core would end the process
         {"no_such_setting": 1},
     ],
 )
@@ -104,11 +104,11 @@ def test_every_setting_is_a_flag_with_its_description() -> None:
 
 
 def unwrapped(text: str) -> str:
-    return "".join(text.split())  # click breaks lines behind hyphens too
+    return "".join(text.split())  # click also breaks lines after hyphens
 
 
 def shows_options(text: str, engine: str) -> bool:
-    """Whether a help text has the heading of an engine, with each of its options below."""
+    """Whether a help text has the heading of an engine, and each of its options below."""
     if unwrapped(f"Options of the engine {engine}, as") not in unwrapped(text):
         return False
     for option, description in engine_options(engine).items():
@@ -127,13 +127,13 @@ def test_the_help_lists_the_options_of_the_engines_that_are_installed(
 
 
 @pytest.mark.parametrize("engine", engine_names())
-def test_the_options_of_any_engine_can_be_seen(engine: str) -> None:
+def test_the_help_can_show_the_options_of_any_engine(engine: str) -> None:
     shown = click.testing.CliRunner().invoke(serve, ["--help-engine", engine])
     assert shown.exit_code == 0
     assert [name for name in engine_names() if shows_options(shown.output, name)] == [engine]
 
 
-def test_a_wrong_setting_is_one_sentence_and_exit_code_2() -> None:
+def test_an_invalid_setting_leads_to_one_sentence_and_exit_code_2() -> None:
     result = click.testing.CliRunner().invoke(serve, ["--temperature", "9"])
     assert result.exit_code == 2
     assert "temperature" in result.output

@@ -34,7 +34,7 @@ print(reason(large), reason(b"\\xff"))
     [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OutOfResourcesError("no memory")],
     ids=lambda error: type(error).__name__,
 )
-def test_it_is_unavailable(error: Exception) -> None:
+def test_a_shortage_is_unavailable(error: Exception) -> None:
     service_error = as_service_error(error)
     assert isinstance(service_error, UnavailableError)
     assert service_error.reason == "OUT_OF_RESOURCES"
@@ -45,6 +45,6 @@ def test_other_system_errors_are_internal() -> None:
     assert as_service_error(OSError(errno.EACCES, "Permission denied")).reason == "INTERNAL"
 
 
-def test_a_message_without_memory_is_not_malformed() -> None:
+def test_a_message_that_cannot_be_parsed_for_lack_of_memory_is_not_malformed() -> None:
     ended = subprocess.run((sys.executable, "-c", PARSES), check=True, capture_output=True, text=True, timeout=SECONDS)
     assert ended.stdout.split() == ["OUT_OF_RESOURCES", "MALFORMED_MESSAGE"]

@@ -21,17 +21,17 @@ from doherty_service.security import ANYBODY, Caller
 from doherty_service.servicers import _snapshots
 from doherty_service.servicers._snapshots import Snapshots
 from doherty_service.telemetry import LatencyRecorder, RequestRecord
+from support.markers import only_grpcio
 from support.security import add_key, connect_with
 from support.server import ServerProcess, start_server
-from support.transports import only_grpcio
 from support.wire import SECONDS, failure_of
 from support.wire import Caller as WireCaller
 
 ENOUGH = 600
-"""Requests that are too many to be summed up on the event loop."""
+"""More requests than can be summed up on the event loop."""
 
 
-def test_a_single_key_may_use_everything_and_a_second_gets_its_share_at_once() -> None:
+def test_a_single_key_may_use_everything_and_a_second_gets_its_share_immediately() -> None:
     refusals: Counter[str] = Counter()
     shares = Shares(8, refusals)
     with ExitStack() as first, ExitStack() as second:
@@ -75,7 +75,7 @@ def latency(caller: WireCaller, window: int) -> GetLatencyResponse:
 
 
 class Counting(Caller):
-    """Counts what is charged to it."""
+    """Counts what it is charged."""
 
     taken = 0
 
@@ -128,8 +128,8 @@ def test_channelz_counts_against_the_limits_of_the_key(server: ServerProcess, ke
 def test_channelz_answers_every_method_or_not_found(server: ServerProcess, keys: Path) -> None:
     with connect_with(server.target, add_key(keys, "tools")) as caller:
         stub: Any = channelz_pb2_grpc.ChannelzStub(caller.channel)
-        (found,) = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS).server
-        sockets = channelz_pb2.GetServerSocketsRequest(server_id=found.ref.server_id)
+        (listed,) = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS).server
+        sockets = channelz_pb2.GetServerSocketsRequest(server_id=listed.ref.server_id)
         assert stub.GetServerSockets(sockets, timeout=SECONDS).socket_ref
         with pytest.raises(grpc.RpcError) as missing:
             stub.GetServer(channelz_pb2.GetServerRequest(server_id=10**9), timeout=SECONDS)

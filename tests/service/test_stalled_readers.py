@@ -14,7 +14,7 @@ from support.wire import SECONDS, connect, failure_of, read_failure, request
 
 STALLED = latency_service_pb2.ABORT_CAUSE_STALLED_READER
 ENDLESS: dict[str, Any] = {"stopping": {"max_output_tokens": 8000, "ignore_eos": True}, "output": {"top_logprobs": 5}}
-# A caller that takes a kilobyte, and then no more.
+# A caller that accepts a kilobyte, and then no more.
 NARROW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
 
 
@@ -27,13 +27,13 @@ def flooding() -> Iterator[ServerProcess]:
 
 
 def stalled(now: latency_service_pb2.GetLatencyResponse) -> int:
-    """How many callers were found to have stopped reading."""
+    """Returns how many callers have stopped reading."""
     return sum(abort.count for abort in now.aborts if abort.cause == STALLED)
 
 
 @pytest.mark.parametrize("alternatives", [5, 20])
-def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess, alternatives: int) -> None:
-    """Whatever the size of the message that is stuck."""
+def test_a_slot_is_freed_if_its_caller_stops_reading(flooding: ServerProcess, alternatives: int) -> None:
+    """The size of the blocked message does not matter."""
     with grpc.insecure_channel(flooding.target, options=NARROW) as channel, connect(flooding.target) as caller:
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
         before = caller.wait_until(lambda now: now.running == 0)
@@ -41,7 +41,7 @@ def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess
         unread = stub.StreamGenerate(request(prompt="a", **asked), timeout=SECONDS)
         now = caller.wait_until(lambda now: stalled(now) > stalled(before) and now.running == 0)
         assert (now.running, now.queued) == (0, 0)
-        # Whoever reads on after all finds out what has become of the answer.
+        # A caller that continues to read learns how the answer ended.
         with pytest.raises(grpc.RpcError) as caught:
             for _ in unread:
                 pass
@@ -51,7 +51,7 @@ def test_a_caller_that_stops_reading_gives_its_slot_back(flooding: ServerProcess
 
 @pytest.fixture(scope="module")
 def gushing() -> Iterator[ServerProcess]:
-    """A server whose first message is as large as many others together."""
+    """Runs a server whose first message is as large as many others together."""
     flags = ("-o", "tokens_per_second=2000", "-o", "tokens_per_step=700", "--stall-timeout", "0.5")
     with start_server("--engine", "synthetic", *flags) as server:
         yield server
@@ -83,7 +83,7 @@ def test_a_slow_reader_is_not_ended(flooding: ServerProcess) -> None:
         last = None
         for number, message in enumerate(slow):
             last = message
-            if number % 100 == 0:  # gives the server time to run ahead
+            if number % 100 == 0:  # lets the server run ahead
                 caller.generate(prompt="b", stopping={"max_output_tokens": 20})
         assert last is not None
         assert last.summary.usage.output_tokens == 8000

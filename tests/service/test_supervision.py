@@ -38,7 +38,7 @@ def assert_told_to_go_elsewhere(failure: Failure) -> None:
 
 
 def assert_comes_back(server: ServerProcess, caller: Caller, statuses: Iterator[int]) -> None:
-    """The first status has been read before the engine failed."""
+    """Checks that the server recovers. The first status was read before the engine failed."""
     assert next(statuses) == NOT_SERVING
     assert next(statuses) == SERVING
     assert caller.generate(**SHORT).summary.usage.output_tokens == 4
@@ -50,7 +50,7 @@ def assert_comes_back(server: ServerProcess, caller: Caller, statuses: Iterator[
     [["die_after_steps=20"], ["stall_after_steps=20", "--step-timeout", "0.5"]],
     ids=["dies", "hangs"],
 )
-def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) -> None:
+def test_requests_end_immediately_and_the_engine_is_restarted(fault: list[str]) -> None:
     option, *flags = fault
     with (
         start_server(*synthetic("slots=4", "tokens_per_second=20", option), *flags) as server,
@@ -62,12 +62,12 @@ def test_requests_end_at_once_and_the_engine_is_started_again(fault: list[str]) 
         running = [pool.submit(failure_of, lambda: caller.stream(**LONG)) for _ in range(4)]
         waiting = [pool.submit(failure_of, lambda: caller.generate(**LONG)) for _ in range(4)]
         caller.wait_until(lambda now: (now.running, now.queued) == (4, 4))
-        for one in (*running, *waiting):
-            assert_told_to_go_elsewhere(one.result())
-        if "stall_after_steps=20" in fault:  # the backoff and five seconds, for those that ran and those that waited
-            told = [one.result().retry_seconds or 0 for one in (*running, *waiting)]
-            assert min(told) >= 5.5
-            assert len(set(told)) > 1  # not all shall come back at one moment
+        for call in (*running, *waiting):
+            assert_told_to_go_elsewhere(call.result())
+        if "stall_after_steps=20" in fault:  # the backoff and five seconds, both for running and for waiting requests
+            pauses = [call.result().retry_seconds or 0 for call in (*running, *waiting)]
+            assert min(pauses) >= 5.5
+            assert len(set(pauses)) > 1  # the retry times differ, so that not all callers come back at the same moment
         assert_comes_back(server, caller, statuses)
         now = caller.wait_until(lambda now: (now.running, now.queued) == (0, 0))
         assert [(abort.cause, abort.count) for abort in now.aborts] == [
@@ -85,18 +85,18 @@ def test_a_hang_is_logged_once_for_all_requests() -> None:
         assert not [line for line in [*server.log, *server.read()] if line["event"] == "error"]
 
 
-def test_an_idle_engine_is_tried_out() -> None:
+def test_an_idle_engine_gets_canaries() -> None:
     flags = ("--canary-interval", "0.2", "--step-timeout", "0.5")
     with start_server(*synthetic("stall_after_steps=4"), *flags) as server, connect(server.target) as caller:
         statuses = watch(caller)
         assert next(statuses) == SERVING
-        caller.generate(**SHORT)  # after its last token the engine hangs, and nobody asks it for anything
+        caller.generate(**SHORT)  # the engine hangs after its last token, and no request asks it for anything
         assert "canary" in str(server.wait_for("engine_failed")["reason"])
         assert_comes_back(server, caller, statuses)
 
 
-def test_a_busy_engine_is_not_tried_out() -> None:
-    """A canary would wait behind all others, and one that waits for long looks like an engine that hangs."""
+def test_a_busy_engine_gets_no_canaries() -> None:
+    """A canary would wait behind all other requests, and its long wait would look like an engine that hangs."""
     flags = ("--canary-interval", "0.2", "--step-timeout", "1")
     with (
         start_server(*synthetic("slots=1", "prefill_seconds=0.5"), *flags) as server,
@@ -109,10 +109,10 @@ def test_a_busy_engine_is_not_tried_out() -> None:
     assert not [line for line in (*server.log, *server.read()) if line["event"] == "engine_failed"]
 
 
-def test_a_healthy_engine_outlives_its_canaries() -> None:
+def test_a_healthy_engine_passes_its_canaries() -> None:
     flags = ("--canary-interval", "0.05", "--step-timeout", "5")
     with start_server(*synthetic("die_after_steps=3"), *flags) as server:
-        failed = server.wait_for("engine_failed")  # the third canary's step
+        failed = server.wait_for("engine_failed")  # the step of the third canary
         assert "3 steps" in str(failed["reason"])
 
 
@@ -123,11 +123,11 @@ def test_a_request_that_fails_does_not_affect_others() -> None:
         assert_told_to_go_elsewhere(failure_of(lambda: caller.generate(**LONG)))
         assert caller.generate(**SHORT).summary.usage.output_tokens == 4
         server.stop()
-        assert next(statuses) == NOT_SERVING  # and not before
+        assert next(statuses) == NOT_SERVING  # not earlier
     assert not [line for line in server.log if line["event"] == "engine_failed"]
 
 
-def test_while_there_is_no_engine_callers_are_told_when_to_come_back() -> None:
+def test_callers_get_a_retry_time_while_there_is_no_engine() -> None:
     with (
         start_server(*synthetic("die_after_steps=4", "load_seconds=1")) as server,
         connect(server.target) as caller,
@@ -138,7 +138,7 @@ def test_while_there_is_no_engine_callers_are_told_when_to_come_back() -> None:
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_RESTARTING")
         assert failure.retry_seconds is not None
         model = caller.stub.GetModel(model_pb2.GetModelRequest(), timeout=SECONDS)
-        assert model.model == "synthetic"  # what it was, and will be
+        assert model.model == "synthetic"  # the same as before and afterwards
 
 
 def test_an_engine_that_fails_repeatedly_ends_the_server() -> None:
@@ -172,7 +172,7 @@ SyntheticEngine.stop = stop
 _lifecycle.STOP_SECONDS = _supervisor.STOP_SECONDS = 0.2
 serve(sys.argv[1:])
 """
-"""A server whose engine never stops, and keeps a thread for that."""
+"""Runs a server whose engine never stops, and keeps a thread for that."""
 
 
 def start_stuck(*options: str) -> ServerProcess:
@@ -196,15 +196,15 @@ def test_an_engine_that_cannot_be_stopped_does_not_outlive_a_signal() -> None:
 
 
 def test_garbage_collection_skips_the_objects_of_the_engine(tmp_path: Path) -> None:
-    told = tmp_path / "frozen"
+    marker = tmp_path / "frozen"
     (tmp_path / "sitecustomize.py").write_text(
         "import gc, os, pathlib\n"
         "leave = os._exit\n"
         "def tell_and_leave(code):\n"
-        f"    pathlib.Path({str(told)!r}).write_text(str(gc.get_freeze_count()))\n"
+        f"    pathlib.Path({str(marker)!r}).write_text(str(gc.get_freeze_count()))\n"
         "    leave(code)\n"
         "os._exit = tell_and_leave\n"
     )
     with start_server("--engine", "synthetic", PYTHONPATH=str(tmp_path)) as server:
         server.stop()
-    assert int(told.read_text()) > 10_000
+    assert int(marker.read_text()) > 10_000

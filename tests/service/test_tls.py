@@ -1,10 +1,11 @@
 """TLS, mTLS and certificates that change while the server runs."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from doherty.v1 import generation_service_pb2_grpc, model_pb2
+from support.certificates import Authority
 from support.command import run_doherty
-from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, Caller
 
@@ -32,7 +33,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @contextmanager
 def open_channel(target: str, authority: Authority, shows: tuple[bytes, bytes] | None = None) -> Iterator[grpc.Channel]:
-    """A connection of its own; `shows` is the certificate and the key of the client."""
+    """Opens a separate connection; `shows` is the certificate and the key of the client."""
     chain, key = shows or (None, None)
     credentials = grpc.ssl_channel_credentials(authority.roots, key, chain)
     with grpc.secure_channel(target, credentials, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -41,13 +42,13 @@ def open_channel(target: str, authority: Authority, shows: tuple[bytes, bytes] |
 
 @contextmanager
 def connect_securely(target: str, authority: Authority, shows: tuple[bytes, bytes] | None = None) -> Iterator[Caller]:
-    """A caller with a connection of its own."""
+    """Opens a caller with a separate connection."""
     with open_channel(target, authority, shows) as channel:
         yield Caller(channel)
 
 
 def is_let_in(channel: grpc.Channel) -> bool:
-    """Whether the connection comes about."""
+    """Whether the connection is established."""
     stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
     call = stub.GetModel.future(model_pb2.GetModelRequest(), timeout=SECONDS)
     assert call.code() in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
@@ -55,15 +56,22 @@ def is_let_in(channel: grpc.Channel) -> bool:
 
 
 def name_shown(target: str) -> str:
-    """The common name of the certificate that a new connection gets."""
+    """Returns the common name of the certificate that a new connection receives."""
     host, port = target.rsplit(":", 1)
     pem = ssl.get_server_certificate((host, int(port)), timeout=SECONDS)
     (name,) = x509.load_pem_x509_certificate(pem.encode()).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(name.value)
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has an IPv6 address."""
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 def logged(server: ServerProcess, event: str) -> int:
-    """How often the server logged it; ends the server."""
+    """Ends the server, and returns how often it logged the event."""
     server.process.terminate()
     server.wait_for("stopped")
     return sum(line["event"] == event for line in server.log)
@@ -78,14 +86,16 @@ def test_calls_go_over_tls_and_plaintext_does_not(authority: Authority) -> None:
             assert not is_let_in(channel)
 
 
-def test_tls_needs_no_permission_for_other_machines(authority: Authority) -> None:
+def test_tls_may_listen_for_other_machines_without_insecure(authority: Authority) -> None:
     with start_server(*SYNTHETIC, *authority.flags, "--listen", "0.0.0.0:0") as server:
-        target = server.target.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - as the server says it
+        target = server.target.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - quotes the server
         with connect_securely(target, authority) as caller:
             caller.generate(**SHORT)
+        if has_ipv6():
+            assert name_shown(server.target.replace("0.0.0.0", "::1")) == "first"  # noqa: S104
 
 
-def test_mtls_asks_clients_for_a_certificate_of_the_authority(authority: Authority, tmp_path: Path) -> None:
+def test_mtls_requires_a_client_certificate_of_the_authority(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     stranger = Authority(tmp_path / "other")
     with start_server(*SYNTHETIC, *authority.flags, "--tls-client-ca", str(authority.roots_file)) as server:
@@ -97,7 +107,7 @@ def test_mtls_asks_clients_for_a_certificate_of_the_authority(authority: Authori
 
 
 @pytest.mark.parametrize("wrong", ["absent", "empty", "mismatched", "half", "ca", "alone", "ca alone"])
-def test_a_certificate_that_is_none_is_one_sentence(authority: Authority, tmp_path: Path, wrong: str) -> None:
+def test_an_invalid_certificate_is_reported_in_one_sentence(authority: Authority, tmp_path: Path, wrong: str) -> None:
     flags = [*authority.flags]
     match wrong:
         case "absent":
@@ -121,7 +131,7 @@ def test_a_certificate_that_is_none_is_one_sentence(authority: Authority, tmp_pa
     assert [line.startswith("{") for line in ended.stderr.splitlines()].count(False) == 1
 
 
-def test_a_new_certificate_is_shown_to_new_connections(authority: Authority) -> None:
+def test_new_connections_get_a_new_certificate(authority: Authority) -> None:
     with start_server(*SYNTHETIC, *authority.flags) as server, connect_securely(server.target, authority) as caller:
         assert name_shown(server.target) == "first"
         authority.renew("second")
@@ -135,7 +145,7 @@ def test_a_broken_certificate_keeps_the_old_one_and_is_logged_once(authority: Au
         authority.chain.write_bytes(authority.chain.read_bytes()[:200])
         assert [name_shown(server.target) for _ in range(3)] == ["first"] * 3
         chain, key = authority.issue("second")
-        authority.chain.write_bytes(chain)  # whose key is not there yet
+        authority.chain.write_bytes(chain)  # whose key does not exist yet
         assert [name_shown(server.target) for _ in range(3)] == ["first"] * 3
         authority.key.write_bytes(key)
         assert name_shown(server.target) == "second"
@@ -174,5 +184,5 @@ def test_rotation_under_load_fails_no_call(authority: Authority) -> None:
                 rotation += 1
         finally:
             done.set()
-        for one in working:
-            one.result()
+        for client in working:
+            client.result()

@@ -22,7 +22,7 @@ from support.collector import Collector, attributes, running_collector
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, Caller, connect, request
 
-SECRET = "tell nobody of the purple walrus"  # noqa: S105 - no password
+SECRET = "tell nobody of the purple walrus"  # noqa: S105 - not a password
 ASKED: dict[str, Any] = {"prompt": SECRET, "stopping": {"max_output_tokens": 20, "ignore_eos": True}}
 ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 4000, "ignore_eos": True}}
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -45,7 +45,7 @@ def server(collector: Collector) -> Iterator[ServerProcess]:
 @pytest.fixture
 def caller(server: ServerProcess, collector: Collector) -> Iterator[Caller]:
     with connect(server.target) as connected:
-        collector.next()  # of GetModel
+        collector.next()  # the span of GetModel
         assert collector.is_empty()
         yield connected
 
@@ -114,7 +114,7 @@ def test_the_callers_span_is_the_parent(server: ServerProcess, caller: Caller, c
     assert server.wait_for("request", request_id="child")["trace_id"] == TRACE_ID
 
 
-def test_a_parent_that_is_not_sampled_is_honoured(server: ServerProcess, caller: Caller, collector: Collector) -> None:
+def test_a_parent_that_is_not_sampled_is_honored(server: ServerProcess, caller: Caller, collector: Collector) -> None:
     unsampled = (("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00"),)
     caller.stub.Generate(request(**ASKED, request_id="unsampled"), timeout=SECONDS, metadata=unsampled)
     assert server.wait_for("request", request_id="unsampled")["trace_id"] == TRACE_ID
@@ -134,7 +134,7 @@ def test_a_refusal_is_not_the_servers_fault(caller: Caller, collector: Collector
         assert span.status.code == Status.STATUS_CODE_UNSET
 
 
-def test_a_cancelled_stream_says_so(caller: Caller, collector: Collector) -> None:
+def test_the_span_of_a_cancelled_stream_says_so(caller: Caller, collector: Collector) -> None:
     stream = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
     next(stream)
     stream.cancel()
@@ -164,7 +164,7 @@ def test_a_seed_that_otlp_cannot_hold_is_left_out(server: ServerProcess, caller:
     assert not [line for line in server.log if line.get("level") == "error"]
 
 
-def test_no_text_leaves_in_a_span(caller: Caller, collector: Collector) -> None:
+def test_spans_contain_no_text(caller: Caller, collector: Collector) -> None:
     stops = {"stop_texts": ["purple stop"], "max_output_tokens": 5}
     answer = caller.generate(prompt=SECRET, stopping=stops)
     collector.next()
@@ -175,13 +175,13 @@ def test_no_text_leaves_in_a_span(caller: Caller, collector: Collector) -> None:
     assert collector.resources[0]["service.version"]
 
 
-def test_an_engine_failure_is_an_error_and_the_last_spans_leave_at_the_end(
+def test_an_engine_failure_is_an_error_and_the_last_spans_are_exported_at_the_end(
     collector: Collector,
 ) -> None:
     variables = {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://{collector.address}",
         "OTEL_SERVICE_NAME": "mine",
-        "OTEL_BSP_SCHEDULE_DELAY": "3600000",  # only the end makes them leave
+        "OTEL_BSP_SCHEDULE_DELAY": "3600000",  # only the end exports them
     }
     with start_server("--engine", "synthetic", "-o", "fail_after_tokens=5", **variables) as server:
         with connect(server.target) as caller:
@@ -196,7 +196,7 @@ def test_an_engine_failure_is_an_error_and_the_last_spans_leave_at_the_end(
     assert collector.resources[-1]["service.name"] == "mine"
 
 
-def test_a_collector_that_hangs_delays_the_end_no_more_than_it_may() -> None:
+def test_a_hanging_collector_does_not_delay_the_end_beyond_its_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         variables = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
@@ -207,10 +207,10 @@ def test_a_collector_that_hangs_delays_the_end_no_more_than_it_may() -> None:
                 caller.generate(**ASKED)
             begun = time.monotonic()
             assert server.stop() == 0
-    assert time.monotonic() - begun < 20  # opentelemetry by itself gives it 30 s
+    assert time.monotonic() - begun < 20  # the default of OpenTelemetry is 30 s
 
 
-def test_nothing_is_traced_unless_asked_for(synthetic_server: ServerProcess) -> None:
+def test_nothing_is_traced_by_default(synthetic_server: ServerProcess) -> None:
     with connect(synthetic_server.target) as caller:
         caller.stub.Generate(request(**ASKED, request_id="plain"), timeout=SECONDS, metadata=PARENT)
     assert "trace_id" not in synthetic_server.wait_for("request", request_id="plain")
@@ -229,12 +229,12 @@ def test_nothing_is_traced_unless_asked_for(synthetic_server: ServerProcess) -> 
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ["otlp_proto_http"]),
     ],
 )
-def test_the_standard_variables_decide(variables: dict[str, str], names: list[str]) -> None:
+def test_the_standard_variables_turn_tracing_on(variables: dict[str, str], names: list[str]) -> None:
     assert exporter_names(variables) == names
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "exporter"])
-def test_a_server_that_cannot_trace_serves(missing: str, tmp_path: Path) -> None:
+def test_a_server_without_opentelemetry_serves(missing: str, tmp_path: Path) -> None:
     variables = {"OTEL_TRACES_EXPORTER": "otlp" if missing == "opentelemetry" else "no_such"}
     if missing == "opentelemetry":
         package = tmp_path / "opentelemetry"
@@ -246,6 +246,15 @@ def test_a_server_that_cannot_trace_serves(missing: str, tmp_path: Path) -> None
         span_attributes = str(server.wait_for("traces_off")["error"])
         assert ("opentelemetry is not here" if missing == "opentelemetry" else "no_such") in span_attributes
         assert server.stop(signal.SIGTERM) == 0
+
+
+def test_a_span_ends_when_its_request_ended_not_when_that_is_reported() -> None:
+    spans = Spans(TracerProvider(shutdown_on_exit=False).get_tracer("test"))
+    record = RequestRecord("/doherty.v1.GenerationService/Generate", "k", "k", ANYBODY)
+    spans.begin(record, ())
+    record.ended = record.received + 1000
+    spans.end(record)
+    assert (record.span.end_time - record.span.start_time) / 1e9 == pytest.approx(1000, abs=100)
 
 
 async def test_the_span_is_current_in_the_handler() -> None:

@@ -1,4 +1,4 @@
-"""The choice of the transport: `--transport`."""
+"""The setting `--transport`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`doherty serve --engine trtllm`: missing parts, and workers that die."""
+"""`doherty serve --engine trtllm`: missing requirements, and workers that die."""
 
 import subprocess
 import sys
@@ -37,13 +37,13 @@ def model(tmp_path: Path) -> Folder:
 
 
 def refused(model: Path, *values: str, variables: dict[str, str] | None = None, **scenario: Any) -> str:
-    """What a server says that cannot start."""
+    """Returns the error message of a server that cannot start."""
     assignments = (f"engine_cache={model.parent / 'engines'}", *values)
     command = [sys.executable, "-m", "doherty_service", "--engine", "trtllm", "--listen", "127.0.0.1:0"]
-    found = environment(**scenario) if variables is None else variables
+    settings = environment(**scenario) if variables is None else variables
     done = subprocess.run(
         [*command, "--model", str(model), *options(*assignments)],
-        env=clean_environment(**found),
+        env=clean_environment(**settings),
         capture_output=True,
         text=True,
         check=False,
@@ -56,7 +56,7 @@ def refused(model: Path, *values: str, variables: dict[str, str] | None = None, 
 
 
 def broken_engine(model: Path, texts: str) -> str:
-    """Builds an engine, breaks it, and returns its folder's name."""
+    """Builds an engine, breaks it, and returns the name of its folder."""
     with start_trtllm(model, "profile=fast", texts):
         pass
     (folder,) = [path for path in (model.parent / "engines").iterdir() if path.is_dir()]
@@ -64,34 +64,34 @@ def broken_engine(model: Path, texts: str) -> str:
     return folder.name
 
 
-def test_without_the_package(model: Folder) -> None:
+def test_a_missing_package_is_named(model: Folder) -> None:
     message = refused(model.path, variables={})
     assert message == "TensorRT-LLM is not installed; run in NVIDIA's image nvcr.io/nvidia/tensorrt-llm/release:1.2.1."
 
 
-def test_without_a_driver(model: Folder) -> None:
+def test_a_missing_driver_is_named(model: Folder) -> None:
     assert "docker run --gpus all" in refused(model.path, driver=False)
 
 
-def test_without_a_card(model: Folder) -> None:
+def test_a_missing_gpu_is_named(model: Folder) -> None:
     assert "There is no GPU" in refused(model.path, cards=[])
 
 
-def test_with_too_small_a_card(model: Folder) -> None:
+def test_a_gpu_with_too_little_memory_is_refused(model: Folder) -> None:
     message = refused(model.path, cards=[SMALL])
     assert "NVIDIA H100 MIG 1g.10gb has 10.0 GiB" in message
     assert "use a larger card" in message
 
 
-def test_with_a_card_without_fp8(model: Folder) -> None:
+def test_a_gpu_without_fp8_is_refused(model: Folder) -> None:
     assert "NVIDIA A100-SXM4-80GB is older" in refused(model.path, cards=[A100])
 
 
-def test_with_no_model(tmp_path: Path) -> None:
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     assert "There is no model folder" in refused(tmp_path / "nowhere")
 
 
-def test_with_a_broken_engine_nothing_is_lost(model: Folder) -> None:
+def test_a_broken_engine_is_kept(model: Folder) -> None:
     texts = f"calib_dataset={calibration_set(model.path.parent / 'texts')}"
     name = broken_engine(model.path, texts)
     message = refused(model.path, "profile=fast", texts)
@@ -100,11 +100,11 @@ def test_with_a_broken_engine_nothing_is_lost(model: Folder) -> None:
     assert (model.path.parent / "engines" / name / "rank0.engine").read_bytes() == b"half"
 
 
-def test_with_options_that_contradict_each_other(model: Folder) -> None:
+def test_contradictory_options_are_refused(model: Folder) -> None:
     assert "has no lookahead" in refused(model.path, "profile=interactive", "lookahead=8,6,8")
 
 
-def test_an_older_card_serves_without_fp8(model: Folder) -> None:
+def test_an_older_gpu_serves_without_fp8(model: Folder) -> None:
     with start_trtllm(model.path, "profile=slow", cards=[A100]) as server, connect(server.target) as caller:
         assert caller.generate(**SHORT).summary.usage.output_tokens > 0
     with start_trtllm(model.path, "profile=interactive", cards=[L4]) as server, connect(server.target) as caller:
@@ -114,7 +114,7 @@ def test_an_older_card_serves_without_fp8(model: Folder) -> None:
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("fault", [{"die_after_steps": 60}, {"hang_after_steps": 60}], ids=["dies", "hangs"])
 def test_a_worker_that_dies_is_replaced(model: Folder, backend: str, fault: dict[str, int]) -> None:
-    """At 1.2.x its requests would wait for ever."""
+    """In TensorRT-LLM 1.2.x, its requests would wait forever."""
     start: Callable[..., Any] = start_trtllm
     flags = ("--step-timeout", "0.5", "--canary-interval", "0")
     with (
@@ -123,8 +123,8 @@ def test_a_worker_that_dies_is_replaced(model: Folder, backend: str, fault: dict
         connect(server.target) as caller,
     ):
         running = [pool.submit(failure_of, lambda: caller.stream(**LONG)) for _ in range(4)]
-        for one in running:
-            assert (one.result().code, one.result().reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
+        for call in running:
+            assert (call.result().code, call.result().reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
         server.wait_for("engine_failed")
         server.wait_for("loaded")
         caller.wait_until(lambda now: not now.running and now.slots > 0)
@@ -132,7 +132,7 @@ def test_a_worker_that_dies_is_replaced(model: Folder, backend: str, fault: dict
         assert server.stop() == 0
 
 
-def test_a_canary_does_not_ask_for_what_the_profile_refuses(model: Folder) -> None:
+def test_a_canary_uses_no_field_that_the_profile_refuses(model: Folder) -> None:
     texts = f"calib_dataset={calibration_set(model.path.parent / 'texts')}"
     flags = ("--canary-interval", "0.1")
     with start_trtllm(model.path, "profile=fast", texts, flags=flags) as server, connect(server.target) as caller:
@@ -144,7 +144,7 @@ def test_a_canary_does_not_ask_for_what_the_profile_refuses(model: Folder) -> No
         assert [line for line in (*server.log, *server.read()) if line["event"] == "engine_failed"] == []
 
 
-def test_the_log_has_the_engines_own_time(model: Folder) -> None:
+def test_the_log_contains_the_queue_time_of_the_engine(model: Folder) -> None:
     with start_trtllm(model.path, "profile=interactive", tokens_per_second=100) as server:
         with connect(server.target) as caller:
             caller.generate(**SHORT, request_id="timed")

@@ -1,4 +1,4 @@
-"""`doherty engine prepare --engine vllm`: an FP8 checkpoint with static scales, complete or not there."""
+"""`doherty engine prepare --engine vllm` creates an FP8 checkpoint with static scales, completely or not at all."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "doherty.cli", "engine", "prepare", "--engine",
 
 
 class Bench:
-    """A model, and where its checkpoints go."""
+    """A model, and the folder of its checkpoints."""
 
     def __init__(self, folder: Path, **config: Any) -> None:
         self.model = write_model(folder / "model", **config).path
@@ -41,7 +41,7 @@ class Bench:
         return subprocess.CompletedProcess((), process.returncode, out, err)
 
     def refused(self, **scenario: Any) -> str:
-        """What is said where it cannot be done."""
+        """Returns the error message of a preparation that is not possible."""
         done = self.run(**scenario)
         assert done.returncode == 2, done.stderr
         assert self.kept() == []
@@ -51,7 +51,7 @@ class Bench:
         return [path for path in self.made.iterdir() if path.is_dir()] if self.made.exists() else []
 
 
-async def test_a_checkpoint_is_made_once_and_served(tmp_path: Path) -> None:
+async def test_a_checkpoint_is_created_once_and_served(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     done = bench.run()
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,7 @@ def _runs(process: int) -> bool:
         return False
 
 
-def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_preparation_that_cannot_succeed_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert "use a larger card" in bench.refused(cards=[{**H100, "memory": 10 * GIB}])
     assert "FP8 needs a GPU of the generation Ada" in bench.refused(cards=[A100])

@@ -74,7 +74,7 @@ class Admission:
         self._pace.update()
         time_left = _seconds_left(ticket) - _SENDING_SECONDS
         ticket.first_chance = self._pace.chance(ticket, time_left)
-        ticket.tokens = self._pace.lengths.mean(ticket.most_tokens)
+        ticket.tokens = self._pace.lengths.mean(ticket.max_tokens)
         ticket.since = time.monotonic() - min(ticket.tried_for, _LONGEST_AGE_SECONDS)
         self._queue.find_line(ticket, time_left - self._pace.needed(ticket))
         if self.running < self.slots and not self.queued:
@@ -168,7 +168,8 @@ class Admission:
         meantime, and is queued before them.
         """
         message = f"{self.running} requests are running and {self.queued - 1} are waiting, for about {wait:.1f} s"
-        refusal = self._refuse(ticket, "QUEUE_FULL", message, max(self._pace.wait(0.0, 0.0), wait / 2))
+        seconds = max(_SOONEST_RETRY_SECONDS, self._pace.wait(0.0, 0.0), wait / 2)
+        refusal = self._refuse(ticket, "QUEUE_FULL", message, seconds)
         if ticket is newcomer:
             ticket.admitted = None
             raise refusal
@@ -183,16 +184,28 @@ class Admission:
             f"and the caller's deadline passes in {time_left:.1f} s"
         )
         spare = time_left - needed
-        return self._refuse(ticket, "DEADLINE_TOO_SHORT", message, wait - max(spare, 0.0), spare)
+        seconds = max(_SOONEST_RETRY_SECONDS, wait - max(spare, 0.0))
+        is_pointless = seconds > spare
+        if spare < 0:
+            # If prompts differ much, a short answer may be in time although it is not expected to be.
+            is_pointless = self._pace.chance(ticket, time_left - seconds) < _MIN_CHANCE
+        return self._refuse(ticket, "DEADLINE_TOO_SHORT", message, seconds, is_pointless=is_pointless)
 
     def _refuse(
-        self, ticket: Ticket, reason: str, message: str, seconds: float, patience: float = math.inf
+        self, ticket: Ticket, reason: str, message: str, seconds: float, *, is_pointless: bool = False
     ) -> OverloadedError:
-        """Removes and counts a request; returns its error. A retry after `seconds` is pointless beyond `patience`."""
+        """Removes and counts a request; returns its error.
+
+        Args:
+            ticket: The request.
+            reason: The reason of the error.
+            message: What the caller reads.
+            seconds: After how many seconds it should retry.
+            is_pointless: Whether such a retry would hardly be answered in time.
+        """
         self._queue.remove(ticket)
         self._refusals[reason] += 1
-        seconds = max(_SOONEST_RETRY_SECONDS, seconds)
-        return OverloadedError(reason, message, retry_after=seconds, is_pointless=seconds > patience)
+        return OverloadedError(reason, message, retry_after=seconds, is_pointless=is_pointless)
 
 
 def _fail(ticket: Ticket, error: ServiceError) -> None:

@@ -72,7 +72,9 @@ class Pace:
         self._ends_each = -(-_MIN_ENDS // slots)
         """The number of possible ends per request."""
         self._ends: list[float] = []
-        """The possible ends of all running requests, in ascending order."""
+        """The possible ends of running requests, in ascending order."""
+        self._without_ends: dict[Ticket, _Answer] = {}
+        """Running requests whose ends are not estimated yet. Only `wait` needs the ends: they are estimated there."""
         self._offset = 0.0
         self._updated = -math.inf
         self.per_token: float = _INITIAL_PER_TOKEN
@@ -89,9 +91,8 @@ class Pace:
 
     def begin(self, ticket: Ticket) -> None:
         """Records that a request gets a slot now."""
-        answer = self._running[ticket] = _Answer(time.monotonic())
+        answer = self._running[ticket] = self._without_ends[ticket] = _Answer(time.monotonic())
         self._latest.append(answer)
-        self._expect_end(ticket, answer)
 
     def end(self, ticket: Ticket, tokens: int | None, *, ended: bool) -> float:
         """Records that the slot of a request is free again.
@@ -105,11 +106,11 @@ class Pace:
             The seconds for which the request had the slot.
         """
         answer = self._running.pop(ticket)
+        self._without_ends.pop(ticket, None)
         for end in answer.ends:
             del self._ends[bisect_left(self._ends, end)]
         self._follow(ticket, answer)
-        share_ended = self.lengths.share_within(tokens) if tokens else self.delays.share_within(answer.delay)
-        if answer in self._latest and (tokens is None or not (ended or share_ended > _MIN_SHARE_ENDED)):
+        if (tokens is None or not (ended or self._tells_much(tokens, answer))) and answer in self._latest:
             self._latest.remove(answer)
         answer.tokens, answer.ended = max(tokens or 0, 1), ended
         return time.monotonic() - answer.began
@@ -138,8 +139,9 @@ class Pace:
         self.delay = self.delays.quantile(0.5)
         """The median of `delays`."""
         self._ends.clear()
-        for ticket, answer in self._running.items():
-            self._expect_end(ticket, answer)
+        for answer in self._running.values():
+            answer.ends.clear()
+        self._without_ends = self._running.copy()
 
     def seconds(self, tokens: float) -> float:
         """The seconds for which a request with this many tokens has its slot."""
@@ -147,7 +149,7 @@ class Pace:
 
     def needed(self, ticket: Ticket) -> float:
         """The seconds from the slot until the caller has what it waits for: the whole answer or the first token."""
-        return self.seconds(self.lengths.mean(ticket.most_tokens)) if ticket.whole else self.delay
+        return self.seconds(self.lengths.mean(ticket.max_tokens)) if ticket.whole else self.delay
 
     def chance(self, ticket: Ticket, seconds: float) -> float:
         """The probability that a request that gets a slot is answered within `seconds`.
@@ -160,7 +162,11 @@ class Pace:
         if not ticket.whole:
             return self.delays.share_within(seconds)
         tokens = 1 + (seconds - self.delay) / self.per_token
-        return 1.0 if tokens >= ticket.most_tokens else self.lengths.share_within(tokens)
+        if tokens >= ticket.max_tokens:
+            return 1.0
+        # If prompts differ much, a short answer is often in time although the median delay is too long.
+        left_for_delay = seconds - (ticket.max_tokens - 1) * self.per_token
+        return max(self.lengths.share_within(tokens), self.delays.share_within(left_for_delay))
 
     def wait(self, rank: float, seconds: float) -> float:
         """Estimates the seconds until a request gets a slot.
@@ -169,6 +175,9 @@ class Pace:
             rank: The number of requests that get a slot before it.
             seconds: How long each of them has its slot.
         """
+        for ticket, answer in self._without_ends.items():
+            self._expect_end(ticket, answer)
+        self._without_ends.clear()
         if not self._ends:
             return 0.0
         # Once each slot was assigned, the pattern repeats. So whole rounds are skipped.
@@ -177,6 +186,11 @@ class Pace:
         for _ in range(int((rank - rounds * self.slots + 0.5) * self._ends_each)):
             heapreplace(ends, ends[0] + seconds)  # the slot that becomes free first is assigned to the next request
         return max(ends[0] - time.monotonic(), 0.0) + rounds * seconds
+
+    def _tells_much(self, tokens: int, answer: _Answer) -> bool:
+        """Whether an answer that was cut off lasted long enough to affect the estimates."""
+        share_ended = self.lengths.share_within(tokens) if tokens else self.delays.share_within(answer.delay)
+        return share_ended > _MIN_SHARE_ENDED
 
     def _follow(self, ticket: Ticket, answer: _Answer) -> None:
         """Adds the tokens that a running answer got since the last update."""
@@ -196,9 +210,8 @@ class Pace:
         self._offset = (self._offset + _GOLDEN_RATIO) % 1
         begins = max(time.monotonic(), 0.0 if answer.tokens else answer.began + self.delay)
         latest = min(ticket.deadline or math.inf, ticket.ends_at or math.inf)
-        answer.ends = []
         for part in range(self._ends_each):
             length = self.lengths.quantile((part + self._offset) / self._ends_each, answer.tokens)
-            answer.ends.append(min(begins + (min(length, ticket.most_tokens) - answer.tokens) * self.per_token, latest))
+            answer.ends.append(min(begins + (min(length, ticket.max_tokens) - answer.tokens) * self.per_token, latest))
         for end in answer.ends:
             insort(self._ends, end)

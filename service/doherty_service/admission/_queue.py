@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
 from operator import attrgetter
 
 from doherty_service.admission._pace import Pace
@@ -45,12 +44,13 @@ class WaitQueue:
         if ticket.waits:
             tickets = ticket.line.tickets
             del tickets[tickets.index(ticket, bisect_left(tickets, ticket.since, key=SINCE))]
-            for share in _path(ticket):
+            for share in ticket.line.path:
                 share.count_waiting(ticket, -1)
             ticket.waits = False
-        for share in _path(ticket):
-            if share.parent is not None and not share.count and not share.running and not share.children:
-                del share.parent.children[share.name]
+        for share in ticket.line.path:
+            if share.parent is None or share.count or share.running or share.children:
+                return
+            del share.parent.children[share.name]
 
     def work_before(self, ticket: Ticket) -> float:
         """The seconds of slot time of all requests that get a slot before this one.
@@ -62,14 +62,14 @@ class WaitQueue:
         before = bisect_right(line.tickets, ticket.since, key=SINCE) - ticket.waits
         seconds = line.count * self._pace.delay + line.tokens * self._pace.per_token
         work = seconds * before / max(line.count, 1)
-        for share in _path(ticket):
+        for share in ticket.line.path:
             work /= share.part()
         return work
 
     def add(self, ticket: Ticket) -> None:
         """Adds a request to its line."""
         insort(ticket.line.tickets, ticket, key=SINCE)
-        for share in _path(ticket):
+        for share in ticket.line.path:
             share.count_waiting(ticket, 1)
         ticket.waits = True
 
@@ -83,12 +83,12 @@ class WaitQueue:
     def charge(self, ticket: Ticket) -> None:
         """Charges a request's line, key and priority for a slot, by the estimated duration."""
         ticket.charged = self._pace.seconds(ticket.tokens)
-        for share in _path(ticket):
+        for share in ticket.line.path:
             share.charge(ticket.charged, 1)
 
     def settle(self, ticket: Ticket, seconds: float) -> None:
         """Corrects the charge when a slot is free again after `seconds`."""
-        for share in _path(ticket):
+        for share in ticket.line.path:
             share.charge(seconds - ticket.charged, -1)
         self.remove(ticket)
 
@@ -113,11 +113,3 @@ class WaitQueue:
         """The share of the queue that a key uses, relative to its weight. Ties: the age of its youngest request."""
         count, size = key.count / max(self._bounds.requests, 1), key.bytes / max(self._bounds.bytes, 1)
         return (count + size) / key.weight, key.youngest().since
-
-
-def _path(ticket: Ticket) -> Iterator[Share]:
-    """The shares of a request's line, key and priority, and the root."""
-    share: Share | None = ticket.line
-    while share is not None:
-        yield share
-        share = share.parent

@@ -16,9 +16,9 @@ class Shares:
     the total may exceed the limit until the first key is down to its own share.
     """
 
-    def __init__(self, most: int, refusals: Counter[str]) -> None:
-        """`most` is the limit; `refusals` counts refusals by reason."""
-        self._most = most
+    def __init__(self, limit: int, refusals: Counter[str]) -> None:
+        """`limit` applies to all keys together; `refusals` counts refusals by reason."""
+        self._limit = limit
         self._refusals = refusals
         self._taken: Counter[str] = Counter()
         """The pieces of work by the name of the key, for keys that have any."""
@@ -31,7 +31,7 @@ class Shares:
             OverloadedError: The key already uses its share.
         """
         keys = len(self._taken.keys() | {key})
-        if self._taken[key] >= max(1, self._most // keys):
+        if self._taken[key] >= max(1, self._limit // keys):
             self._refusals["COUNTING_FULL"] += 1
             raise OverloadedError(
                 "COUNTING_FULL",

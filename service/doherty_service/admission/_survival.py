@@ -57,10 +57,10 @@ class SurvivalCurve:
         """The share of samples that end at or before `value`."""
         return self._ended[bisect_right(self._values, value) - 1] if value >= 0 else 0.0
 
-    def mean(self, most: float) -> float:
-        """The mean, if everything longer than `most` is cut off there."""
-        index = bisect_right(self._values, most) - 1
-        return self._areas[index] + (1 - self._ended[index]) * (most - self._values[index])
+    def mean(self, limit: float) -> float:
+        """The mean, if everything longer than `limit` is cut off there."""
+        index = bisect_right(self._values, limit) - 1
+        return self._areas[index] + (1 - self._ended[index]) * (limit - self._values[index])
 
     def quantile(self, share: float, beyond: float = 0.0) -> float:
         """The quantile `share` of the samples that exceed `beyond`."""

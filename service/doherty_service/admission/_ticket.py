@@ -37,7 +37,7 @@ class Ticket:
     """The name of the caller's API key; the empty name stands for all callers without a key."""
     weight: float = 1.0
     """The weight of this key relative to other keys that wait."""
-    most_tokens: int = 1024
+    max_tokens: int = 1024
     """Maximum number of tokens to generate."""
     deadline: float | None = None
     """The caller's deadline; None if there is none."""
@@ -79,6 +79,7 @@ class Share:
     def __init__(self, parent: "Share | None" = None, name: Hashable = None) -> None:
         self.parent = parent
         self.name = name
+        self._above: tuple[Share, ...] = () if parent is None else parent.path
         self.weight = 1.0
         self.children: dict[Hashable, Share] = {}
         self.tickets: list[Ticket] = []
@@ -96,6 +97,11 @@ class Share:
         self.now = 0.0
         """The current virtual time of the children: the start of the last request that got a slot."""
 
+    @property
+    def path(self) -> "tuple[Share, ...]":
+        """This share and all above it. Not stored, because only a garbage collection frees what refers to itself."""
+        return self, *self._above
+
     def child(self, name: Hashable, weight: float, seconds: float = 0.0) -> "Share":
         """Returns or creates the child of this name. It starts earlier by `seconds` per slot that it lacks."""
         child = self.children.get(name)
@@ -103,8 +109,10 @@ class Share:
             child = self.children[name] = Share(self, name)
         child.weight = weight
         if not child.count:
-            lacking = max(child.fair_part() * self.running - child.running, 0.0)
-            child.start = max(child.start, self.now - lacking * seconds / weight)
+            start = self.now
+            if seconds and (lacking := child.fair_part() * self.running - child.running) > 0:
+                start -= lacking * seconds / weight
+            child.start = max(child.start, start)
         return child
 
     def waiting(self) -> "list[Share]":
@@ -117,7 +125,7 @@ class Share:
 
     def fair_part(self) -> float:
         """The part of the parent's slots that it gets while all its siblings use theirs."""
-        if self.parent is None:
+        if self.parent is None or len(self.parent.children) == 1:
             return 1.0
         weights: float = sum(map(attrgetter("weight"), self.parent.children.values()))
         return self.weight / weights

@@ -23,11 +23,11 @@ _SEED_BITS = 32
 def to_contract(wire: "vllm.GenerateRequest", model: "ModelInfo") -> request_pb2.GenerateRequest:
     """Translates a request. Values that mean "off" are left out, because SMG always sends them.
 
-    Fields about the text of special tokens have no effect, because SMG makes the text itself. Neither has
-    `grammar_from_first_token`: our constraints always apply from the first token.
+    Fields about the text of special tokens have no effect, because SMG detokenizes. `grammar_from_first_token` has no
+    effect either, because our constraints always apply from the first token.
 
     Raises:
-        UnsupportedFieldError: A field is set that the contract does not have; names the first one.
+        UnsupportedFieldError: A field is set that the contract lacks. The error names the first one.
     """
     translation.refuse_unknown(wire)
     for path in _unsupported_paths(wire):

@@ -18,7 +18,6 @@ from doherty_service.gateway._answers import GatewayStream, encode, whole_messag
 from doherty_service.gateway._requests import to_contract
 from doherty_service.gateway._tokenizer import CHUNK_BYTES, TokenizerArchive
 from doherty_service.generation import Answer, WholeAnswer
-from doherty_service.rpc import send_initial_metadata
 from doherty_service.telemetry import GENERATE, STREAM_GENERATE, AbortCause, RequestRecord
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class VllmEngineServicer:
 
     async def Generate(self, request: vllm.GenerateRequest, record: RequestRecord) -> None:  # noqa: N802 - gRPC's name
         """Generates one answer: chunks and a `complete` message, or the latter alone."""
-        record.method = STREAM_GENERATE if request.stream else GENERATE
+        record.set_method(STREAM_GENERATE if request.stream else GENERATE)
         with self._abortable(request.request_id, record):
             if request.stream:
                 await self._stream(request, record)
@@ -71,7 +70,6 @@ class VllmEngineServicer:
         finally:
             self._generations.end_answer(answer)
         if record.call is not None:
-            await send_initial_metadata(record.call)  # `Abort` may end the write
             await record.call.write(reply)
 
     def _read(self, answer: Answer, request: vllm.GenerateRequest, *, whole: bool) -> None:

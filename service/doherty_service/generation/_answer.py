@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 
 from doherty_engine import (
     EngineFailedError,
@@ -12,28 +12,22 @@ from doherty_engine import (
     ModelInfo,
     RequestHandle,
     StepOutput,
-    TokenLogprob,
 )
 from doherty_service import translation
 from doherty_service._errors import StalledReaderError
 from doherty_service.admission import Admission, Ticket
+from doherty_service.generation._outputs import mark, merge
 from doherty_service.generation._writes import MessageWriter
 from doherty_service.telemetry import RequestRecord
 
-_MOST_UNREAD = 32_768
+_MAX_UNREAD = 32_768
 """Maximum number of outputs of a streamed answer that wait until the caller reads."""
 
-_MOST_WEIGHT = 16_384
+_MAX_WEIGHT = 16_384
 """Maximum number of tokens and alternatives in a message: about 400 kB with 20 log probabilities per token."""
 
 _REQUEST_ID = "doherty-request-id"
 """The initial metadata of an answer whose caller is told of its admission."""
-
-_SILENT_SECONDS = 0.1
-"""How long the engine may work on a streamed answer in silence before its caller is told that it was admitted.
-
-Most answers begin sooner, which tells the same and costs nothing.
-"""
 
 
 class Answer(ABC):
@@ -68,7 +62,7 @@ class Answer(ABC):
         self._unread: list[StepOutput] = []
         self._failure: Exception | None = None
         self._has_begun = False
-        self._silence: asyncio.TimerHandle | None = None
+        """Whether a message of the answer was handed to the transport."""
 
     @abstractmethod
     def deliver(self) -> None:
@@ -78,20 +72,19 @@ class Answer(ABC):
     def end(self, error: Exception | None) -> None:
         """Called once: when the whole answer is delivered, or when it ends with an error."""
 
-    def submitted(self) -> None:
-        """Called when the engine has got the request."""
-        self.is_submitted = True
+    @property
+    def tells_admission(self) -> bool:
+        """Whether the caller is told that the request was admitted, if the answer does not begin soon."""
+        return False
 
-    def _tell_after_silence(self, tell: Callable[[], None]) -> None:
-        """Calls `tell` when the engine has read the request, and there is nothing of the answer for a while."""
-        self._silence = asyncio.get_running_loop().call_later(_SILENT_SECONDS, self._break_silence, tell)
+    def tell_admission(self) -> None:
+        """Tells the caller that the request was admitted. Called only if `tells_admission`."""
+        raise NotImplementedError
 
-    def _break_silence(self, tell: Callable[[], None]) -> None:
-        if self.handle is not None and not self.handle.is_read:
-            self._tell_after_silence(tell)
-        else:
-            self._silence = None
-            tell()
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing of the answer was sent yet."""
+        return not self._has_begun and not self.is_over
 
     def put(self, output: StepOutput) -> None:
         """Takes the output of one engine step for this request."""
@@ -102,7 +95,7 @@ class Answer(ABC):
             self.fail(output.error)
         elif finish is not None and finish.reason is FinishReason.ABORTED:
             self.fail(EngineFailedError("the engine aborted a request whose caller is still waiting"))
-        elif len(self._unread) >= _MOST_UNREAD and not self.ticket.whole:
+        elif len(self._unread) >= _MAX_UNREAD and not self.ticket.whole:
             self.break_off(StalledReaderError())
         else:
             self._unread.append(output)
@@ -123,7 +116,6 @@ class Answer(ABC):
         """Delivers nothing more, and aborts the request in the engine unless it has ended."""
         self.is_over = True
         self._unread.clear()
-        self._end_silence()
         if self.awaits is not None:
             self.awaits.leave(self.ticket)
             self.awaits = None
@@ -133,13 +125,7 @@ class Answer(ABC):
 
     def _finish(self, error: Exception | None) -> None:
         self.is_over = True
-        self._end_silence()
         self.end(error)
-
-    def _end_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
 
     def _take(self) -> StepOutput:
         """Returns the waiting outputs, merged into one; only as many as fit into a message."""
@@ -151,7 +137,7 @@ class Answer(ABC):
         per_token = 1 + (self.request.top_logprobs or 0)
         for output in unread:
             weight += output.token_count * per_token
-            if count and weight > _MOST_WEIGHT:
+            if count and weight > _MAX_WEIGHT:
                 break
             count += 1
         self._unread = unread[count:]
@@ -165,7 +151,6 @@ class Answer(ABC):
         )
         if message:
             self._has_begun = True
-            self._end_silence()
         return message
 
 
@@ -257,12 +242,13 @@ class StreamedAnswer(AwaitedAnswer, MessageWriter):
         if self._failure is not None:
             self._finish(self._failure)
 
-    def submitted(self) -> None:
-        """Sends the initial metadata soon, unless they leave with the first message before."""
-        super().submitted()
-        self._tell_after_silence(self._send_metadata)
+    @property
+    def tells_admission(self) -> bool:
+        """Always."""
+        return True
 
-    def _send_metadata(self) -> None:
+    def tell_admission(self) -> None:
+        """Sends the initial metadata, which otherwise leave with the first message."""
         self.send_metadata(((_REQUEST_ID, self.record.request_id),))
 
     def written(self, error: Exception | None) -> None:
@@ -290,38 +276,3 @@ def settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-def mark(record: RequestRecord, output: StepOutput) -> None:
-    """Writes the timestamps and counts of an output to the record."""
-    if output.started is not None:
-        record.mark_started(output.started.prompt_tokens, output.started.preprocess, output.started.queue)
-        record.caller.charge(output.started.prompt_tokens)
-    if output.token_count:
-        record.mark_tokens(output.token_count)
-    if output.finish is not None:
-        finish = output.finish
-        record.mark_summary(finish.reason.value, finish.cached_tokens, finish.engine_time_to_first_token)
-        request = record.engine_request
-        if request is not None and request.prefix is not None and record.continued_tokens is None:
-            record.continued_tokens = finish.output_tokens - record.output_tokens
-
-
-def merge(outputs: Sequence[StepOutput]) -> StepOutput:
-    """Merges consecutive outputs into one. What is unknown for one of them is unknown in the result."""
-    if len(outputs) == 1:
-        return outputs[0]
-    last = outputs[-1]
-    ids: list[int] = []
-    logprobs: list[TokenLogprob] = []
-    with_tokens = [output for output in outputs if output.token_count]
-    for output in with_tokens:
-        ids += output.token_ids or ()
-        logprobs += output.logprobs or ()
-    return last._replace(
-        text="".join([output.text for output in outputs]),
-        token_count=sum([output.token_count for output in with_tokens]),
-        token_ids=None if any(output.token_ids is None for output in with_tokens) else tuple(ids),
-        logprobs=None if any(output.logprobs is None for output in with_tokens) else tuple(logprobs),
-        started=next((output.started for output in outputs if output.started is not None), None),
-    )

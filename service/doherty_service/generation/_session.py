@@ -9,6 +9,7 @@ from doherty_engine import Engine, Finish, FinishReason, StepOutput
 from doherty_service._errors import UnavailableError
 from doherty_service.admission import Admission
 from doherty_service.generation._answer import Answer
+from doherty_service.generation._silences import Silences
 from doherty_service.telemetry import LatencyRecorder
 
 
@@ -31,6 +32,7 @@ class EngineSession:
         """The error that ended its requests when the engine was lost."""
         self._recorder = recorder
         self._answers: dict[str, Answer] = {}
+        self._silences = Silences()
 
     @property
     def is_busy(self) -> bool:
@@ -56,7 +58,9 @@ class EngineSession:
             self.last_step = time.monotonic()
         key = answer.request.key
         self._answers[key] = answer
-        answer.submitted()
+        answer.is_submitted = True
+        if answer.tells_admission:
+            self._silences.add(answer)
         try:
             answer.handle = self.engine.submit(answer.request)
         except BaseException:

@@ -2,22 +2,25 @@
 
 import asyncio
 import random
-import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
+import grpc
+
+from doherty_service.http2._intake import Intake
+from doherty_service.http2._limits import Limits
 from doherty_service.http2._link import Link
-from doherty_service.http2._metadata import METADATA_BYTES, NotGrpcError, RefusedCallError, read_head
+from doherty_service.http2._metadata import METADATA_BYTES, NotGrpcError, read_head
 from doherty_service.http2._nghttp2 import (
-    CANCEL,
+    FLOOD_GOAWAY,
     NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
     DataReceived,
     FloodError,
+    GoAwayReceived,
     PingAcknowledged,
     RequestReceived,
     RequestTrailersReceived,
@@ -27,42 +30,33 @@ from doherty_service.http2._nghttp2 import (
     StreamClosed,
     new_session,
 )
-from doherty_service.http2._peers import peer_name
+from doherty_service.http2._peers import detect_loss, peer_name
 from doherty_service.http2._stream import Stream
 from doherty_service.rpc import Method
-from doherty_service.telemetry import awake
-
-_UNACKNOWLEDGED_MS = 10_000
-"""A connection is lost if TCP has not acknowledged sent data for this long (Linux only)."""
-
-_PIECE_BYTES = 2 << 10
-_TURN_SECONDS = 0.005
-"""Received bytes are handled in pieces, for this long in one turn of the event loop: few bytes may decode to many."""
 
 _JITTER = 0.1
 """Ages differ, so that clients that connected together do not reconnect together."""
+
+_MAX_LATE_REQUESTS = 100
+"""A caller that sends more requests than this after its GOAWAY is disconnected."""
 
 _LEAVING = b"leaving."
 """The payload of the ping that follows the first GOAWAY: at its reply, the caller has seen that GOAWAY."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What callers may use."""
-
-    message_bytes: int
-    """Bytes of one message."""
-    streams: int
-    """Concurrent calls on one connection."""
-    connections: int
-    """Connections that are accepted."""
-
-
 class Host(Protocol):
-    """The server that a connection belongs to."""
+    """What a connection needs of its server."""
 
     loop: asyncio.AbstractEventLoop
     limits: Limits
+    intake: Intake
+    """For connections on which a caller was accepted."""
+    stranger_intake: Intake
+    """For all others."""
+    read_buffer: memoryview
+    """The buffer into which all connections read: each takes out at once what it has read."""
+    stranger_read_buffer: memoryview
+    """A part of it, for connections on which no caller was accepted."""
 
     def admit(self, connection: "Connection") -> bool:
         """Counts a new connection; returns False if there are too many."""
@@ -81,29 +75,33 @@ class Host(Protocol):
         ...
 
 
-_GOAWAY = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b"
-"""A GOAWAY frame with ENHANCE_YOUR_CALM, which leaves open what calls were processed."""
-
-
-class Connection(Link, asyncio.Protocol):
+class Connection(Link, asyncio.BufferedProtocol):
     """One connection. All its methods run on the event loop."""
+
+    streams: dict[int, Stream]
 
     def __init__(self, server: Host) -> None:
         super().__init__(server.loop, new_session(server.limits.streams, METADATA_BYTES))
-        self.streams: dict[int, Stream] = {}
-        self.opened = self.heard = self.used = time.monotonic()
-        """When it was opened, when the last whole frame came, and when its last stream ended or began."""
+        self.opened = self.heard = 0.0
+        """When it was opened, and when the last whole frame came."""
         self.lifespan = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - it spreads load
         """The share of the maximum age that it reaches."""
         self.pinged: float | None = None
         """When the unanswered ping was sent."""
+        self.is_in_line = False
+        """Whether bytes from the caller wait for a turn (see `Intake`)."""
         self.greeted = False
         """Whether the caller has sent its SETTINGS and acknowledged ours."""
         self.retired: float | None = None
         """When the first GOAWAY was sent."""
         self._is_final = False
         """Whether the second GOAWAY was sent."""
+        self._is_left = False
+        """Whether the caller has sent a GOAWAY."""
+        self._late_requests = 0
+        """Requests that came after that."""
         self._server = server
+        self._intake = server.stranger_intake
         self._transport: Any = None
 
     # What asyncio calls.
@@ -111,22 +109,20 @@ class Connection(Link, asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begins the session, unless there are too many connections."""
         self._transport = transport
+        self.opened = self.heard = self.used = time.monotonic()  # with TLS, the handshake came before
         self.peer = peer_name(transport.get_extra_info("peername"))
         if not self._server.admit(self):
             self.closed = time.monotonic()
             transport.abort()
             return
-        if sys.platform == "linux":
-            transport.get_extra_info("socket").setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS
-            )
+        detect_loss(transport.get_extra_info("socket"))
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Ends all streams."""
         self.closed = self.closed or time.monotonic()
         self._server.forget(self)
-        self._close_streams()
+        self.close_streams()
 
     def pause_writing(self) -> None:
         """Stops sending: the socket takes no more."""
@@ -137,16 +133,48 @@ class Connection(Link, asyncio.Protocol):
         self.is_writable = True
         self.flush()
 
-    def data_received(self, data: bytes) -> None:
-        """Handles what came from the caller, and lets others have their turn in between."""
-        if self.closed is not None:
-            return
-        if len(data) <= _PIECE_BYTES:
-            self._receive(data)
-        else:
-            self._receive_pieces(memoryview(data))
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Returns where to put what comes from the caller next."""
+        return self._server.read_buffer if self.is_accepted else self._server.stranger_read_buffer
 
-    # What the server and its watch call.
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handles what came from the caller, and lets others have their turn in between."""
+        data = bytes(self.get_buffer(0)[:nbytes])
+        if self.closed is None:
+            if self.is_accepted and not self.is_in_line:
+                self._intake = self._server.intake
+            self._intake.take(self, data)
+
+    # What the server, its intake and its watch call.
+
+    def receive(self, data: bytes | memoryview, max_requests: int) -> int:
+        """Handles what came from the caller, up to `max_requests` requests. Returns how many bytes were handled."""
+        allowed = self.frames.follow(data, max_requests)
+        try:
+            self.session.receive_data(data[:allowed])
+        except (SessionError, MemoryError) as error:
+            if isinstance(error, FloodError):
+                self._end_flood()
+            else:
+                self.close(grpc.StatusCode.UNAVAILABLE if isinstance(error, MemoryError) else None)
+            return allowed
+        self._handle_events(self.session.events())
+        if self.postponed:
+            self.reset_postponed()
+        if self.frames.has_forbidden:
+            self._do(self.session.terminate_connection, PROTOCOL_ERROR)
+            self.flush()
+            return len(data)
+        self.flush_soon()
+        return allowed
+
+    def pause_reading(self) -> None:
+        """Leaves what comes in the socket."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Reads from the socket again."""
+        self._transport.resume_reading()
 
     def ask_to_flush(self) -> None:
         """Asks the server to flush this connection at the end of this turn."""
@@ -168,9 +196,9 @@ class Connection(Link, asyncio.Protocol):
         if events := session.events():
             self._handle_events(events)
         if self.blocked and self.closed is None:
-            self._make_room()
+            self.make_room()
         if self.answered and self.closed is None:
-            self._reset_answered()
+            self.reset_answered()
 
     @property
     def has_unsent(self) -> bool:
@@ -198,50 +226,22 @@ class Connection(Link, asyncio.Protocol):
             self._is_final = True
             self._do(self.session.send_goaway, NO_ERROR)
 
-    def close(self) -> None:
-        """Closes the connection."""
+    def close(self, code: grpc.StatusCode | None = None) -> None:
+        """Closes the connection. `code` is recorded for its open calls; without it, they count as cancelled."""
         if self.closed is None:
             self.closed = time.monotonic()
             self._transport.close()
-            self._close_streams()
+            self.close_streams(code)
 
     def abort(self) -> None:
         """Closes the connection without sending what is left."""
         self.closed = self.closed or time.monotonic()
         self._transport.abort()
 
-    def _receive(self, data: bytes | memoryview) -> None:
-        self.frames.follow(data)
-        try:
-            self.session.receive_data(data)
-        except (SessionError, MemoryError) as error:
-            if isinstance(error, FloodError):
-                self._transport.write(_GOAWAY)  # the session cannot do it any more
-            self.close()
-            return
-        self._handle_events(self.session.events())
-        if self.postponed:
-            self._reset_postponed()
-        self.flush_soon()
-
-    def _receive_pieces(self, data: memoryview, *, is_paused: bool = False) -> None:
-        ends_at = time.monotonic() + _TURN_SECONDS
-        while data and self.closed is None:
-            if time.monotonic() > ends_at:
-                if not is_paused:
-                    self._transport.pause_reading()
-                self.loop.call_soon(partial(self._receive_pieces, data, is_paused=True))
-                return
-            self._receive(data[:_PIECE_BYTES])
-            data = data[_PIECE_BYTES:]
-        if is_paused and self.closed is None:
-            self._transport.resume_reading()
-
-    def _reset_postponed(self) -> None:
-        for number, code in tuple(self.postponed.items()):
-            if not self.frames.is_within_data(number):
-                del self.postponed[number]
-                self.reset(number, code)
+    def _end_flood(self) -> None:
+        if self.closed is None:
+            self._transport.write(FLOOD_GOAWAY)  # the session may not be able to do it any more
+            self.close(grpc.StatusCode.RESOURCE_EXHAUSTED)
 
     def _handle_events(self, events: list[Any]) -> None:
         if not events:
@@ -255,18 +255,31 @@ class Connection(Link, asyncio.Protocol):
             self._end_session()
 
     def _on_request(self, event: RequestReceived) -> None:
-        self.used = time.monotonic()
+        self._intake.count_request()
         number = event.stream_id
+        if self._is_left:
+            self._refuse_late(number)
+            return
+        self.used = time.monotonic()
         stream = self.streams[number] = Stream(self, number, self._server.limits.message_bytes)
         stream.incoming.is_complete = event.end_stream
         try:
             head = read_head(event.headers)
         except NotGrpcError as error:
             stream.reject(error)
-        except RefusedCallError as error:
-            stream.refuse(error)
         else:
             stream.begin(head, self._server.find(head.path))
+
+    def _refuse_late(self, number: int) -> None:
+        """Refuses a request that came after the caller's GOAWAY."""
+        self._late_requests += 1
+        if self._late_requests > _MAX_LATE_REQUESTS:
+            self._end_flood()
+        else:
+            self.reset(number, REFUSED_STREAM)
+
+    def _on_goaway(self, _: GoAwayReceived) -> None:
+        self._is_left = True
 
     def _on_data(self, event: DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
@@ -280,7 +293,7 @@ class Connection(Link, asyncio.Protocol):
             stream.receive(b"", is_last=True)
 
     def _on_stream_closed(self, event: StreamClosed) -> None:
-        self._close_stream(event.stream_id, is_sent=event.error_code == NO_ERROR)
+        self.close_stream(event.stream_id, is_sent=event.error_code == NO_ERROR)
 
     def _on_ping_acknowledged(self, event: PingAcknowledged) -> None:
         self.pinged = None
@@ -290,19 +303,6 @@ class Connection(Link, asyncio.Protocol):
     def _on_settings_acknowledged(self, _: SettingsAcknowledged) -> None:
         self.greeted = True
 
-    def _close_stream(self, number: int, *, is_sent: bool) -> None:
-        stream = self.streams.pop(number, None)
-        if stream is not None:
-            self.used = time.monotonic()
-            self.answered.pop(number, None)
-            self.postponed.pop(number, None)
-            self.blocked.discard(number)
-            stream.close(is_sent=is_sent)
-
-    def _close_streams(self) -> None:
-        for number in tuple(self.streams):
-            self._close_stream(number, is_sent=False)
-
     def _end_session(self) -> None:
         """Sends what the session has left, a GOAWAY for example, and closes the connection."""
         if self.is_writable and self.closed is None:
@@ -310,34 +310,11 @@ class Connection(Link, asyncio.Protocol):
                 self._transport.write(self.session.data_to_send())
         self.close()
 
-    def _reset_answered(self) -> None:
-        """Resets streams whose answer is sent while their caller may still send.
-
-        NO_ERROR asks the caller to stop sending without losing the answer (RFC 9113, section 8.1).
-        """
-        for number in tuple(self.answered):
-            stream = self.streams[number]
-            if stream.incoming.is_complete:
-                del self.answered[number]
-            elif not self.session.queued_body_size(number) and not (stream.has_begun and self.keeps_trailers(number)):
-                del self.answered[number]
-                self.reset(number, NO_ERROR)
-
-    def reset_unread(self, seconds: float) -> None:
-        """Resets streams whose caller neither ends its side nor reads the answer, after this time."""
-        for number, since in tuple(self.answered.items()):
-            if awake.seconds_since(since) > seconds:
-                del self.answered[number]
-                self.reset(number, CANCEL)
-
-    def _make_room(self) -> None:
-        for number in tuple(self.blocked):
-            self.streams[number].make_room(self.session.queued_body_size(number))
-
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     RequestReceived: Connection._on_request,  # noqa: SLF001 - this class's own methods
     DataReceived: Connection._on_data,  # noqa: SLF001
+    GoAwayReceived: Connection._on_goaway,  # noqa: SLF001
     RequestTrailersReceived: Connection._on_request_trailers,  # noqa: SLF001
     StreamClosed: Connection._on_stream_closed,  # noqa: SLF001
     PingAcknowledged: Connection._on_ping_acknowledged,  # noqa: SLF001

@@ -20,15 +20,29 @@ class Incoming:
     callers cannot send what nobody reads.
     """
 
-    __slots__ = ("_link", "_messages", "_number", "_reader", "_reading", "_unread", "is_complete")
+    __slots__ = (
+        "_has_begun",
+        "_is_cut",
+        "_link",
+        "_messages",
+        "_number",
+        "_reader",
+        "_reading",
+        "_unread",
+        "is_complete",
+    )
 
-    def __init__(self, link: Link, number: int, most_message: int) -> None:
-        """A message may have `most_message` bytes."""
+    def __init__(self, link: Link, number: int, max_message: int) -> None:
+        """A message may have `max_message` bytes."""
         self.is_complete = False
         """Whether the caller has ended its side."""
+        self._has_begun = False
+        """Whether a message was received."""
+        self._is_cut = False
+        """Whether the call is over, so that nothing is left to read."""
         self._link = link
         self._number = number
-        self._reader = MessageReader(most_message)
+        self._reader = MessageReader(max_message)
         self._messages: deque[bytes] = deque()
         self._unread = 0
         """Bytes whose room in the windows is not given back yet."""
@@ -40,8 +54,14 @@ class Incoming:
         return bool(self._messages)
 
     async def read(self) -> Any:
-        """Returns the next message as bytes; grpc.aio.EOF if there is none."""
+        """Returns the next message as bytes; grpc.aio.EOF if there is none.
+
+        Raises:
+            InternalError: The call is over.
+        """
         while not self._messages:
+            if self._is_cut:
+                raise grpc.aio.InternalError("the call is over")
             if self.is_complete:
                 return grpc.aio.EOF
             self._reading = self._link.loop.create_future()
@@ -58,12 +78,15 @@ class Incoming:
         """Takes data from the caller.
 
         Raises:
-            RefusedCallError: A message is too large, compressed or incomplete.
+            RefusedCallError: A message is too large or compressed, or one after the first is incomplete.
         """
         self._unread += len(data)
         self.is_complete = self.is_complete or is_last
-        self._messages.extend(self._reader.feed(data))
-        if is_last:
+        messages = self._reader.feed(data)
+        if messages:
+            self._has_begun = True
+            self._messages.extend(messages)
+        if is_last and self._has_begun:  # otherwise the handler finds that there is no message
             self._reader.check_end()
         if self._reading is not None:
             self._let_in()
@@ -74,18 +97,18 @@ class Incoming:
         """Takes data from the caller that nobody will read."""
         self.is_complete = self.is_complete or is_last
         self._unread += len(data)
-        self.clear()
+        self._forget()
 
-    def clear(self) -> None:
-        """Forgets what was not read."""
-        self._messages.clear()
-        self._give_back(self._unread)
-
-    def close(self) -> None:
-        """Called when the stream is closed."""
-        self.is_complete = True
-        self.clear()
+    def cut(self) -> None:
+        """Called when the call is over, although its handler may still read."""
+        self._is_cut = True
+        self._forget()
         self._wake()
+
+    def _forget(self) -> None:
+        self._messages.clear()
+        self._reader.forget()
+        self._give_back(self._unread)
 
     def _wake(self) -> None:
         if self._reading is not None and not self._reading.done():

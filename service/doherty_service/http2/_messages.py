@@ -15,17 +15,21 @@ PREFIX: Final = Struct(">BI")
 class MessageReader:
     """Finds the messages in the data of a stream."""
 
-    __slots__ = ("_buffer", "_most", "expected")
+    __slots__ = ("_buffer", "_limit", "expected")
 
-    def __init__(self, most: int) -> None:
-        """A message may have `most` bytes."""
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        """A message may have `limit` bytes."""
+        self._limit = limit
         self._buffer = bytearray()
         self.expected = 0
         """The length of the message that is being received, with its prefix; 0 if it is not known yet."""
 
+    def forget(self) -> None:
+        """Drops the part of a message that was received."""
+        self._buffer = bytearray()
+
     def check_end(self) -> None:
-        """Checks that no message is incomplete.
+        """Checks that nothing follows the last message.
 
         Raises:
             RefusedCallError: There is a part of a message.
@@ -57,8 +61,8 @@ class MessageReader:
         compressed, length = PREFIX.unpack_from(data)
         if compressed:
             raise compression_refusal()
-        if length > self._most:
+        if length > self._limit:
             # The words of gRPC's core, which clients recognize, ours among them.
-            text = f"SERVER: Received message larger than max ({length} vs. {self._most})"
+            text = f"SERVER: Received message larger than max ({length} vs. {self._limit})"
             raise RefusedCallError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         return PREFIX.size + int(length)

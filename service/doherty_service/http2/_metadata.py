@@ -46,6 +46,8 @@ _RESERVED = frozenset(
     }
 )
 """Fields that are no metadata for handlers."""
+_KEY = b"authorization"
+"""The field with the API key."""
 _UNSAFE = re.compile(rb"[^ -$&-~]")
 """The bytes of a message that are percent-encoded."""
 
@@ -75,7 +77,9 @@ class Head:
     timeout: float | None
     """The seconds until its deadline."""
     metadata: Metadata
-    """The metadata for its handler."""
+    """The metadata for its handler; of a refused call only the API key."""
+    refusal: RefusedCallError | None = None
+    """Why the call is refused."""
 
 
 def read_head(fields: Fields) -> Head:
@@ -83,7 +87,6 @@ def read_head(fields: Fields) -> Head:
 
     Raises:
         NotGrpcError: The request is not gRPC.
-        RefusedCallError: The call is invalid, or uses what this server does not support.
     """
     head = dict(fields)
     if head.get(b":method") != b"POST":
@@ -92,13 +95,21 @@ def read_head(fields: Fields) -> Head:
         raise NotGrpcError(b"415")
     if head.get(b"te") != b"trailers":
         raise NotGrpcError(b"400")
+    path = head[b":path"]
+    try:
+        _check(fields, head)
+        timeout = head.get(b"grpc-timeout")
+        return Head(path, None if timeout is None else _parse_timeout(timeout), _decode_metadata(fields))
+    except RefusedCallError as refusal:
+        return Head(path, None, _decode_metadata(field for field in fields if field[0] == _KEY), refusal)
+
+
+def _check(fields: Fields, head: dict[bytes, bytes]) -> None:
     if len(fields) * _FIELD_OVERHEAD + len(b"".join(chain.from_iterable(fields))) > METADATA_BYTES:
         text = f"the metadata is larger than {METADATA_BYTES} bytes"
         raise RefusedCallError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     if head.get(b"grpc-encoding", b"identity") != b"identity":
         raise compression_refusal()
-    timeout = head.get(b"grpc-timeout")
-    return Head(head[b":path"], None if timeout is None else _parse_timeout(timeout), _decode_metadata(fields))
 
 
 def compression_refusal() -> RefusedCallError:
@@ -113,7 +124,7 @@ def _parse_timeout(value: bytes) -> float:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def _decode_metadata(fields: Fields) -> Metadata:
+def _decode_metadata(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
     metadata: list[tuple[str, str | bytes]] = []
     for name, value in fields:
         if name in _RESERVED:
@@ -136,7 +147,7 @@ def _decode_binary(name: bytes, value: bytes) -> bytes:
 
 def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
     """Returns metadata as header fields."""
-    return tuple((name.encode(), _encode_value(name, value)) for name, value in metadata)
+    return tuple([(name.encode(), _encode_value(name, value)) for name, value in metadata])
 
 
 def _encode_value(name: str, value: str | bytes) -> bytes:

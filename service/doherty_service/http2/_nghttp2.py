@@ -10,6 +10,7 @@ from ngh2 import (
     Configuration,
     DataReceived,
     DenialOfServiceError,
+    GoAwayReceived,
     NGH2Error,
     PingAcknowledged,
     RequestReceived,
@@ -25,10 +26,14 @@ from ngh2 import TrailersReceived as RequestTrailersReceived
 __all__ = [
     "CANCEL",
     "CONNECTION_WINDOW",
+    "FLOOD_GOAWAY",
     "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "REFUSED_STREAM",
     "STREAM_WINDOW",
     "DataReceived",
     "FloodError",
+    "GoAwayReceived",
     "PingAcknowledged",
     "RequestReceived",
     "RequestTrailersReceived",
@@ -47,8 +52,13 @@ SessionError = NGH2Error
 """A call that the state of the session or of a stream does not allow, or bytes after which there is no session."""
 
 NO_ERROR: Final = 0
+PROTOCOL_ERROR: Final = 1
+REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
 """Error codes of RST_STREAM and GOAWAY (RFC 9113, section 7)."""
+
+FLOOD_GOAWAY: Final = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b"
+"""A GOAWAY frame with ENHANCE_YOUR_CALM, which leaves open what calls were processed."""
 
 STREAM_WINDOW: Final = 65_535
 """The bytes of a stream that a caller may send before we have read them: HTTP/2's default."""
@@ -66,14 +76,14 @@ _CONFIGURATION = Configuration(
 )
 
 
-def new_session(most_streams: int, most_metadata: int) -> Session:
+def new_session(max_streams: int, max_metadata: int) -> Session:
     """Returns the server's end of a new connection, with its SETTINGS and its window queued.
 
-    `most_streams` are the streams that a caller may have open, `most_metadata` the bytes of its metadata.
+    `max_streams` are the streams that a caller may have open, `max_metadata` the bytes of its metadata.
     """
     session = Session(Role.SERVER, _CONFIGURATION)
     session.initiate_connection(
-        {Setting.MAX_CONCURRENT_STREAMS: most_streams, Setting.MAX_HEADER_LIST_SIZE: most_metadata}
+        {Setting.MAX_CONCURRENT_STREAMS: max_streams, Setting.MAX_HEADER_LIST_SIZE: max_metadata}
     )
     session.set_local_window_size(CONNECTION_WINDOW)
     return session

@@ -1,7 +1,17 @@
-"""Names of peers."""
+"""The other ends of connections."""
 
 import ipaddress
+import socket
+import sys
 from typing import Any
+
+_UNACKNOWLEDGED_MS = 10_000
+
+
+def detect_loss(connection: socket.socket) -> None:
+    """Has a connection fail if TCP has not acknowledged sent data for 10 seconds (Linux only)."""
+    if sys.platform == "linux":
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
 
 
 def peer_name(address: Any) -> str:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from doherty_service.http2._connection import Connection, Limits
+from doherty_service.http2._connection import Connection
+from doherty_service.http2._intake import Intake
+from doherty_service.http2._limits import Limits
 from doherty_service.http2._timeouts import Timeouts, watch
+from doherty_service.http2._tls import TlsListener
 from doherty_service.process import bind_all
 from doherty_service.rpc import LatencyInterceptor, Method
 from doherty_service.security import Certificates
@@ -15,7 +18,6 @@ from doherty_service.telemetry import log_error
 
 if TYPE_CHECKING:
     import socket
-    import ssl
 
     # Generic for type checkers only.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -23,6 +25,14 @@ else:
     Handler = grpc.RpcMethodHandler
 
 _BACKLOG = 1024
+
+_TURN_REQUESTS, _TURN_SECONDS = 32, 0.005
+"""What a turn of the event loop receives from connections on which a caller was accepted."""
+_STRANGER_TURN_REQUESTS, _STRANGER_TURN_SECONDS = 8, 0.001
+"""What it receives from all other connections together. The handlers of 8 such requests take about 1 ms."""
+
+_READ_BYTES, _STRANGER_READ_BYTES = 256 << 10, 4 << 10
+"""The bytes that are read at once. A connection holds as many while it waits for its turn."""
 
 _SENT_CHECK_SECONDS = 0.01
 
@@ -40,6 +50,10 @@ class Http2Server:
     def __init__(self, interceptor: LatencyInterceptor, limits: Limits, timeouts: Timeouts) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
+        self.intake = Intake(self.loop, _TURN_REQUESTS, _TURN_SECONDS)
+        self.stranger_intake = Intake(self.loop, _STRANGER_TURN_REQUESTS, _STRANGER_TURN_SECONDS)
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
+        self.stranger_read_buffer = self.read_buffer[:_STRANGER_READ_BYTES]
         self.connections: set[Connection] = set()
         self._interceptor = interceptor
         self._timeouts = timeouts
@@ -47,8 +61,8 @@ class Http2Server:
         self._methods: dict[bytes, Method] = {}
         """By path."""
         self._sockets: list[socket.socket] = []
-        self._tls: ssl.SSLContext | None = None
         self._listeners: list[asyncio.Server] = []
+        self._tls_listeners: list[TlsListener] = []
         self._watching: asyncio.Task[None] | None = None
         self._unflushed: list[Connection] = []
 
@@ -65,28 +79,27 @@ class Http2Server:
         Raises:
             OSError: The address cannot be bound.
         """
-        self._tls = None if certificates is None else certificates.ssl_context()
-        self._sockets, port = bind_all(address)
+        bound, port = bind_all(address)
+        if certificates is None:
+            self._sockets = bound
+        else:
+            self._tls_listeners = [TlsListener(each, certificates, self._connect) for each in bound]
         return port
 
     async def start(self) -> None:
         """Begins to accept connections."""
         for listener in self._sockets:
-            self._listeners.append(
-                await self.loop.create_server(
-                    lambda: Connection(self),
-                    sock=listener,
-                    backlog=_BACKLOG,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=None if self._tls is None else self._timeouts.handshake,
-                )
-            )
+            self._listeners.append(await self.loop.create_server(self._connect, sock=listener, backlog=_BACKLOG))
+        for tls_listener in self._tls_listeners:
+            tls_listener.start(timeout=self._timeouts.handshake, has_room=self._has_room)
         self._watching = self.loop.create_task(watch(self.connections, self._timeouts))
 
     def stop_listening(self) -> None:
         """Accepts no more connections."""
         for listener in self._listeners:
             listener.close()
+        for tls_listener in self._tls_listeners:
+            tls_listener.close()
 
     def retire(self) -> None:
         """Asks all callers to connect elsewhere. Calls in progress may finish."""
@@ -100,6 +113,8 @@ class Http2Server:
         await self.replies_sent(grace)
         for connection in tuple(self.connections):
             connection.abort()
+        for listener in self._tls_listeners:
+            listener.abort()
         if self._watching is not None:
             self._watching.cancel()
 
@@ -137,6 +152,14 @@ class Http2Server:
             return False
         self.connections.add(connection)
         return True
+
+    def _connect(self) -> Connection:
+        return Connection(self)
+
+    def _has_room(self) -> bool:
+        """Whether one more connection is allowed. Those whose handshake is not complete count, too."""
+        handshakes = sum(listener.handshakes for listener in self._tls_listeners)
+        return len(self.connections) + handshakes < self.limits.connections
 
     def forget(self, connection: Connection) -> None:
         """Records that a connection was closed."""

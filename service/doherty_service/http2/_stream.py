@@ -10,7 +10,7 @@ import grpc.aio
 
 from doherty_service._call import Call
 from doherty_service.http2._incoming import Incoming
-from doherty_service.http2._link import MOST_QUEUED, Link
+from doherty_service.http2._link import MAX_QUEUED, Link
 from doherty_service.http2._messages import PREFIX
 from doherty_service.http2._metadata import (
     OK_TRAILERS,
@@ -27,7 +27,7 @@ from doherty_service.http2._nghttp2 import CANCEL
 from doherty_service.rpc import Method
 
 _READ_SHARE = 8
-"""A caller reads, and does not stall, if it takes this part of what is queued, or `MOST_QUEUED`."""
+"""A caller reads, and does not stall, if it takes this part of what is queued, or `MAX_QUEUED`."""
 
 
 class Stream:
@@ -38,6 +38,7 @@ class Stream:
         "_code",
         "_ends_at",
         "_has_reply",
+        "_is_running",
         "_link",
         "_metadata",
         "_queued",
@@ -47,6 +48,7 @@ class Stream:
         "_room_at",
         "_serialize",
         "_trailing",
+        "ended_with",
         "has_begun",
         "has_ended",
         "incoming",
@@ -57,14 +59,18 @@ class Stream:
         "task",
     )
 
-    def __init__(self, link: Link, number: int, most_message: int) -> None:
-        """A message of the caller may have `most_message` bytes."""
+    def __init__(self, link: Link, number: int, max_message: int) -> None:
+        """A message of the caller may have `max_message` bytes."""
         self.number = number
-        self.incoming = Incoming(link, number, most_message)
+        self.incoming = Incoming(link, number, max_message)
         self.task: asyncio.Task[None] | None = None
         """The task of the handler."""
+        self._is_running = False
+        """Whether that task has begun to run."""
         self.left_early = False
         """Whether the caller left before the connection had taken the only reply."""
+        self.ended_with: grpc.StatusCode | None = None
+        """The status with which the transport itself ended the call."""
         self.is_over = False
         """Whether the stream is closed: nothing more can be sent or received."""
         self.has_begun = False
@@ -100,6 +106,11 @@ class Stream:
         """Whether `read` would return a message at once."""
         return self.incoming.has_message
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all messages of the caller were read, and no more can come."""
+        return self.incoming.is_complete and not self.incoming.has_message
+
     def read(self) -> Coroutine[Any, Any, Any]:
         """Returns the next message as bytes; grpc.aio.EOF if there is none."""
         return self.incoming.read()
@@ -107,6 +118,10 @@ class Stream:
     def peer(self) -> str:
         """The caller's address, in gRPC's form."""
         return self._link.peer
+
+    def accept(self) -> None:
+        """Records that the caller has passed authentication."""
+        self._link.is_accepted = True
 
     def time_remaining(self) -> float | None:
         """The seconds until the caller's deadline, at least 0; None if there is no deadline."""
@@ -146,7 +161,7 @@ class Stream:
         self._check()
         self._put(message)
         while self._link.is_behind(self.number):
-            await self._wait_for_room(MOST_QUEUED)
+            await self._wait_for_room(MAX_QUEUED)
             self._check()
 
     async def abort(
@@ -155,11 +170,22 @@ class Stream:
         """Ends the call with a status.
 
         Raises:
-            AbortError: Always.
+            AbortError: The status was handed to the connection.
+            InternalError: The call is over.
         """
+        self._check()
         self._code = code
         self._end((*status_fields(code, details), *encode_metadata(trailing_metadata or self._trailing)))
         raise grpc.aio.AbortError
+
+    def start_write(self, message: Any) -> Coroutine[Any, Any, None]:
+        """Does the same as `write`."""
+        return self.write(message)
+
+    @staticmethod
+    def give_up(write: "asyncio.Future[Any]") -> bool:
+        """Cancels a write."""
+        return write.cancel()
 
     def put(self, message: bytes) -> bool:
         """Sends a message, unless it would have to wait for the caller to read."""
@@ -180,29 +206,32 @@ class Stream:
     def reset(self) -> None:
         """Ends the call without a status."""
         self._reset()
-        if self.task is not None:
-            self.task.cancel()  # it need not wait until the socket takes the reset
+        self._cancel()  # the handler need not wait until the socket takes the reset
 
     # What the connection uses.
 
     def begin(self, head: Head, method: Method) -> None:
-        """Starts the handler in a task."""
+        """Starts the handler in a task, also that of a call that the transport refuses: it records the call."""
         loop = self._link.loop
         self._metadata = head.metadata
         if head.timeout is not None:
             self._ends_at = time.monotonic() + head.timeout
             self._alarm = loop.call_later(head.timeout, self._expire)
         self.task = asyncio.Task(self._run(method), loop=loop)
+        if head.refusal is not None:
+            self.refuse(head.refusal)
 
     async def _run(self, method: Method) -> None:
         """Runs the handler, sends its status, and waits until the connection has taken it."""
+        self._is_running = True
         self._serialize = method.serialize
         try:
             reply = await method.serve(self)
             if reply is not None:
                 self._put(reply)
             self._end((*OK_TRAILERS, *encode_metadata(self._trailing)))
-            await self._sent()
+            if self._is_held:
+                await self._sent()
         except grpc.aio.AbortError:
             # Its status is known, and may have to wait behind messages that the caller does not read.
             self._report_sent()
@@ -227,10 +256,15 @@ class Stream:
         if report is not None:
             report(self)
 
+    @property
+    def _is_held(self) -> bool:
+        """Whether a part of the answer will not be sent in this turn of the event loop."""
+        return self.has_begun and not self.is_over and self._link.holds(self.number)
+
     async def _sent(self) -> None:
         """Waits until everything is sent, or will be sent in this turn of the event loop."""
         try:
-            while self.has_begun and not self.is_over and self._link.holds(self.number):
+            while self._is_held:
                 await self._wait_for_room(0)
         except grpc.aio.InternalError:
             self.left_early = self._has_reply
@@ -252,24 +286,21 @@ class Stream:
         self._follow_answer()
 
     def refuse(self, error: RefusedCallError) -> None:
-        """Ends the call with a status of the transport's own; its handler, if any, is cancelled."""
-        if self.has_ended:
-            return
-        self._end(status_fields(error.code, error.message))
-        self.incoming.clear()
-        if self.task is not None:
-            self.task.cancel()
+        """Ends the call with a status of the transport's own; its handler is cancelled."""
+        self._end_early(error.code, error.message)
 
-    def close(self, *, is_sent: bool) -> None:
+    def close(self, *, is_sent: bool, code: grpc.StatusCode | None = None) -> None:
         """Called once, when the stream is closed; `is_sent` tells whether the caller has got all of it.
 
-        A handler that still runs is cancelled: its caller has left.
+        A handler that still runs is cancelled: its caller has left, or the transport has ended the call with `code`.
         """
         self.is_over = True
+        self.ended_with = self.ended_with or code
         self._stop_alarm()
-        self.incoming.close()
-        if not self.has_ended and self.task is not None:
-            self.task.cancel()
+        self.incoming.is_complete = True
+        self.incoming.cut()
+        if not self.has_ended:
+            self._cancel()
         if self._room is not None and not self._room.done():
             if is_sent:
                 self._room.set_result(None)
@@ -280,7 +311,7 @@ class Stream:
         """Continues a write, or the end of the call, if few enough bytes are still queued."""
         if queued > self._queued:
             self._queued = queued
-        elif queued < self._queued - min(self._queued // _READ_SHARE, MOST_QUEUED):
+        elif queued < self._queued - min(self._queued // _READ_SHARE, MAX_QUEUED):
             self.last_read = time.monotonic()
             self._queued = queued
         if queued <= self._room_at and self._room is not None and not self._room.done():
@@ -324,8 +355,21 @@ class Stream:
             self._link.reset(self.number, CANCEL)
 
     def _expire(self) -> None:
-        self._end(status_fields(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
-        if self.task is not None:
+        self._end_early(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def _end_early(self, code: grpc.StatusCode, message: str) -> None:
+        if not self.has_ended:
+            self.ended_with = code
+            self._end(status_fields(code, message))
+            self.incoming.cut()
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancels the handler. If it does not run yet, it learns when it reads that the call is over.
+
+        A task that is cancelled before it runs never runs, and its call would not be recorded.
+        """
+        if self.task is not None and self._is_running:
             self.task.cancel()
 
     def _stop_alarm(self) -> None:
@@ -333,9 +377,9 @@ class Stream:
             self._alarm.cancel()
             self._alarm = None
 
-    async def _wait_for_room(self, most_queued: int) -> None:
-        """Waits until at most `most_queued` bytes of this call wait to be sent."""
-        self._room_at = most_queued
+    async def _wait_for_room(self, max_queued: int) -> None:
+        """Waits until at most `max_queued` bytes of this call wait to be sent."""
+        self._room_at = max_queued
         room = self._room = self._link.loop.create_future()
         self._link.blocked.add(self.number)
         try:

@@ -46,6 +46,8 @@ async def watch(connections: "Collection[Connection]", timeouts: Timeouts) -> No
 def _check(connection: "Connection", timeouts: Timeouts) -> None:
     since = awake.seconds_since
     unanswered = connection.closed or connection.pinged
+    if connection.closed is None and connection.is_in_line:
+        return  # what it has sent has not been read yet, and may be the reply
     if unanswered is not None:
         if since(unanswered) > timeouts.reply:
             connection.abort()

@@ -146,7 +146,7 @@ class Supervisor:
         key = f"canary-{uuid.uuid4().hex}"
         answer = WholeAnswer(RequestRecord("canary", key, key, ANYBODY))
         answer.request = EngineRequest(key, RawText("Hello"), Sampling(temperature=0.0), Stopping(max_output_tokens=1))
-        answer.ticket = Ticket(Priority.BATCH, 0, most_tokens=1, whole=True)
+        answer.ticket = Ticket(Priority.BATCH, 0, max_tokens=1, whole=True)
         self._generations.begin_answer(answer)
         try:
             answer.model = self._generations.model()

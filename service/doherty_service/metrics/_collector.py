@@ -121,7 +121,7 @@ class ServerCollector(Collector):
         yield _counter(
             "doherty_first_token_objective",
             "Requests that were owed a first token, by whether it came within 400 ms. Requests that were invalid or "
-            "exceeded a limit of their key are not counted.",
+            "exceeded a limit of their key or of the transport are not counted.",
             ("met",),
             [((met,), first_tokens.get(met == "yes", 0)) for met in ("yes", "no")],
         )

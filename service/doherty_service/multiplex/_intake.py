@@ -12,7 +12,7 @@ from doherty_service import translation
 from doherty_service._call import Call
 from doherty_service.rpc import ReceiveWatch, parse_message
 
-_MOST_KEPT_BYTES = 4 << 20
+_MAX_KEPT_BYTES = 4 << 20
 """Maximum size of the messages that wait for room. Beyond it, new requests are refused."""
 _MESSAGE_BYTES = 128
 """The approximate memory of a message besides its bytes."""
@@ -145,7 +145,7 @@ class Intake:
             await self._begin(starts)
             return
         size = len(data) + _MESSAGE_BYTES
-        if self._kept_bytes + size > _MOST_KEPT_BYTES:
+        if self._kept_bytes + size > _MAX_KEPT_BYTES:
             for index, start in enumerate(starts):
                 await self._pause(index, _SLICE)
                 self._requests.refuse(start)

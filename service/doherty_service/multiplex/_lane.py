@@ -88,13 +88,13 @@ class Lane(Answer):
                 return
         self._rpc.line_up(self)
 
-    def submitted(self) -> None:
-        """Tells the caller soon, if it wants to know and nothing of the answer is there before."""
-        super().submitted()
-        if self._rpc.tells_admission and not self.whole:
-            self._tell_after_silence(self._tell_admission)
+    @property
+    def tells_admission(self) -> bool:
+        """Whether the caller has asked for it."""
+        return self._rpc.tells_admission and not self.whole
 
-    def _tell_admission(self) -> None:
+    def tell_admission(self) -> None:
+        """Sends a part that only says that the request was admitted."""
         self._admission = translation.multiplex_admission(self.id, self.record.request_id)
         self._rpc.line_up(self)
 

@@ -1,9 +1,8 @@
 """One MultiplexGenerate, from its first message to its last."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.request_pb2 import GenerateRequest
@@ -11,15 +10,12 @@ from doherty_service._errors import StalledReaderError
 from doherty_service.generation import Answer, EngineSession, Generations, MessageWriter, settle
 from doherty_service.multiplex._intake import Intake
 from doherty_service.multiplex._lane import Lane
+from doherty_service.multiplex._outbox import Outbox
 from doherty_service.rpc import ReceiveWatch, Reporter, note_failure, note_leaving
 from doherty_service.telemetry import RequestRecord
 
-_MOST_MESSAGE_BYTES = 1 << 20
-"""Parts are packed into messages of at most this size, which any caller accepts. A larger part is sent alone."""
-
-_MOST_WAITING_BYTES = 4 << 20
+_MAX_WAITING_BYTES = 4 << 20
 """Maximum size of the requests that wait. Beyond it, new requests are not begun."""
-
 
 _TELL_ADMISSION = "doherty-tell-admission"
 """The metadata with which a caller asks to be told when its requests are admitted."""
@@ -33,14 +29,11 @@ class Read(Protocol):
         ...
 
 
-class _Part(NamedTuple):
-    lane: Lane
-    message: bytes
-    is_last: bool
-
-
 class Multiplex(MessageWriter):
-    """The requests of one RPC, and the writer that sends the outputs of all of them in shared messages."""
+    """The requests of one RPC, and the writer that sends the outputs of all of them in shared messages.
+
+    Implements `Requests` for the intake, and `Rpc` for the lanes; methods without a docstring are described there.
+    """
 
     def __init__(  # noqa: PLR0913 - the objects that a request needs
         self,
@@ -51,12 +44,12 @@ class Multiplex(MessageWriter):
         *,
         accept: Callable[[Answer, GenerateRequest], None],
         read: Read,
-        most_open: int,
+        max_open: int,
     ) -> None:
         """`accept` checks whether a request is allowed now, `read` validates it.
 
-        At most `most_open` requests are served at a time; further ones wait. No more are begun while as many requests
-        wait, or `_MOST_WAITING_BYTES` of them.
+        At most `max_open` requests are served at a time; further ones wait. No more are begun while as many requests
+        wait, or `_MAX_WAITING_BYTES` of them.
         """
         super().__init__(record.call)
         self.record = record
@@ -65,18 +58,13 @@ class Multiplex(MessageWriter):
         self.tells_admission = (_TELL_ADMISSION, "1") in tuple(self._call.invocation_metadata() or ())
         self._reporter = reporter
         self._accept, self._read = accept, read
-        self._most_open = most_open
+        self._max_open = max_open
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[int, Lane] = {}
         """Lanes by id, until their last part is sent."""
         self._waiting: dict[Lane, bytes] = {}
         """Lanes that are not served yet, each with a copy of its request (not of the whole message)."""
-        self._outbox: deque[Lane] = deque()
-        """Lanes that have something to send, each once."""
-        self._postponed_part: _Part | None = None
-        """A part that did not fit into the previous message."""
-        self._ending: list[Lane] = []
-        """Lanes whose last part is in the message that is being written."""
+        self._outbox = Outbox()
         self._is_flushing = False
         self._is_stalled = False
         self._is_idle = False
@@ -115,11 +103,9 @@ class Multiplex(MessageWriter):
 
     def line_up(self, lane: Lane) -> None:
         """Records that a lane has something to send. It is sent together with the other lanes of this engine step."""
-        if lane.in_outbox:
-            return
-        lane.in_outbox = True
-        self._outbox.append(lane)
-        self._flush_soon()
+        if not lane.in_outbox:
+            self._outbox.add(lane)
+            self._flush_soon()
 
     def written(self, error: Exception | None) -> None:
         """Closes the lanes whose last part was sent, and sends what has come in the meantime."""
@@ -135,7 +121,7 @@ class Multiplex(MessageWriter):
         self._flush_soon()
 
     def _close_ending(self) -> None:
-        ending, self._ending = self._ending, []
+        ending, self._outbox.ending = self._outbox.ending, []
         for lane in ending:
             self._close(lane, lane.status)
         if ending:
@@ -149,7 +135,8 @@ class Multiplex(MessageWriter):
         settle(self._over, StalledReaderError())
 
     def _flush_soon(self) -> None:
-        if not self._is_flushing and self.write_began is None and (self._outbox or self._postponed_part is not None):
+        outbox = self._outbox
+        if not self._is_flushing and self.write_began is None and (outbox.lanes or outbox.postponed is not None):
             self._is_flushing = True
             self._loop.call_soon(self._flush)
 
@@ -158,64 +145,29 @@ class Multiplex(MessageWriter):
         self._is_flushing = False
         if self.write_began is not None or self._over.done():
             return
-        parts: list[bytes] = []
-        again: list[Lane] = []
-        postponed, self._postponed_part = self._postponed_part, None
-        size = 0 if postponed is None else self._add(postponed, parts)
-        while self._outbox:
-            lane = self._outbox.popleft()
-            lane.in_outbox = False
-            if postponed is not None and lane is postponed.lane:  # a message has at most one part per request
-                again.append(lane)
-                continue
-            part = _Part(lane, self._take_part(lane), bool(lane.status))
-            if parts and size + len(part.message) > _MOST_MESSAGE_BYTES:
-                self._postponed_part = part
-                break
-            size += self._add(part, parts)
-            if lane.has_part and not part.is_last:
-                again.append(lane)
-        for lane in again:
-            self.line_up(lane)
-        if parts:
+        message = self._outbox.pack()
+        if self._outbox.lanes:  # they have more to send
+            self._flush_soon()
+        if message:
             self.calls_written = True
-            self.write(b"".join(parts))
-
-    def _add(self, part: "_Part", parts: list[bytes]) -> int:
-        """Adds a part, which may be empty, to the message, and returns its size."""
-        if part.message:
-            parts.append(part.message)
-        if part.is_last:
-            self._ending.append(part.lane)
-        return len(part.message)
-
-    @staticmethod
-    def _take_part(lane: Lane) -> bytes:
-        try:
-            return lane.take_part()
-        except Exception as error:  # noqa: BLE001 - an error in one answer must not stop the others; it is logged
-            lane.fail_now(error)
-            return lane.take_part()
+            self.write(message)
 
     async def refresh_key(self) -> None:
-        """Reads the keys file again if it has changed."""
         await self.record.caller.refresh()
 
     def is_full(self) -> bool:
         """Whether enough requests are open or waiting, so that no more may begin."""
         waiting_bytes = sum(map(len, self._waiting.values()))
-        return len(self._lanes) >= 2 * self._most_open or waiting_bytes > _MOST_WAITING_BYTES
+        return len(self._lanes) >= 2 * self._max_open or waiting_bytes > _MAX_WAITING_BYTES
 
     def is_empty(self) -> bool:
-        """Whether there are no requests."""
         return not self._lanes
 
     def is_unread(self) -> bool:
         """Whether a message is being sent, and many lanes wait behind it."""
-        return self.write_began is not None and len(self._outbox) >= 2 * self._most_open
+        return self.write_began is not None and len(self._outbox.lanes) >= 2 * self._max_open
 
     async def changed(self) -> None:
-        """Waits until requests have ended or a message was sent."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -230,17 +182,15 @@ class Multiplex(MessageWriter):
         except Exception as error:  # noqa: BLE001 - every exception becomes the status of this request
             lane.break_off(error)
             return
-        if len(self._lanes) - len(self._waiting) > self._most_open:
+        if len(self._lanes) - len(self._waiting) > self._max_open:
             self._waiting[lane] = start.request.SerializeToString()
         else:
             self._serve(lane, start.request)
 
     def refuse(self, start: wire.MultiplexStart) -> None:
-        """Refuses a request for which there is no room."""
         self._add_lane(start).break_off(self.generations.refuse_full())
 
     def cancel(self, identifier: int) -> None:
-        """Cancels a request, if it has not ended."""
         if (lane := self._lanes.get(identifier)) is not None:
             lane.cancel()
 
@@ -256,11 +206,10 @@ class Multiplex(MessageWriter):
         return lane
 
     def stop_waiting(self, lane: Lane) -> None:
-        """Records that a lane will not be served."""
         self._waiting.pop(lane, None)
 
     def _begin_waiting(self) -> None:
-        while self._waiting and len(self._lanes) - len(self._waiting) < self._most_open:
+        while self._waiting and len(self._lanes) - len(self._waiting) < self._max_open:
             lane = next(iter(self._waiting))
             self._serve(lane, GenerateRequest.FromString(self._waiting.pop(lane)))
         self._changed.set()
@@ -289,7 +238,7 @@ class Multiplex(MessageWriter):
         elif self._is_stalled and lane.is_submitted:  # a lane that waits for a slot has sent nothing to read
             status = note_failure(StalledReaderError(), lane.record).code.name
         else:
-            status = note_leaving(lane.record).name
+            status = note_leaving(lane.record, self._call).name
         self._close(lane, status)
 
     def _close(self, lane: Lane, status: str) -> None:

@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LIMITS = {_M_MMAP_THRESHOLD: 256 << 10, _M_TRIM_THRESHOLD: 4 << 20, _M_ARENA_MAX: 2}
 
 _CHECK_SECONDS = 10.0
-_GROWTH_BYTES = 16 << 20
+_GROWTH_BYTES = 4 << 20
 _TRIMS = 6
 """Number of trims after the process has grown. Several are needed, because memory may be freed only after a timeout."""
 

@@ -7,12 +7,17 @@ Resolved = tuple[socket.AddressFamily, socket.SocketKind, int, Any]
 """The family, type, protocol and address of a socket."""
 
 
+_ANY, _ANY_WITH_IPV6 = "0.0.0.0", "::"  # noqa: S104 - what users may choose
+
+
 def resolve(host: str, port: int) -> list[Resolved]:
-    """Returns the addresses of a host.
+    """Returns the addresses of a host to bind. As in gRPC, 0.0.0.0 includes IPv6, if the system has it.
 
     Raises:
         OSError: It has none.
     """
+    if host == _ANY and socket.has_dualstack_ipv6():
+        host = _ANY_WITH_IPV6
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, kind, protocol, address) for family, kind, protocol, _, address in infos]
 

@@ -3,7 +3,6 @@
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_failure, note_leaving
 from doherty_service.rpc._grpcio_call import GrpcioCall, note_handler
-from doherty_service.rpc._initial_metadata import send_initial_metadata
 from doherty_service.rpc._interceptor import LatencyInterceptor, Method
 from doherty_service.rpc._receiving import ReceiveWatch, parse_message
 from doherty_service.rpc._reporter import Reporter
@@ -21,5 +20,4 @@ __all__ = [
     "note_handler",
     "note_leaving",
     "parse_message",
-    "send_initial_metadata",
 ]

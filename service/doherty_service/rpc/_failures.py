@@ -5,6 +5,7 @@ import logging
 import grpc
 
 from doherty_engine import EngineFailedError
+from doherty_service._call import Call
 from doherty_service._errors import ServiceError, as_service_error
 from doherty_service.rpc._stacks import Stacks
 from doherty_service.telemetry import AbortCause, RequestRecord
@@ -37,12 +38,19 @@ def note_failure(error: Exception, record: RequestRecord) -> ServiceError:
     return service_error
 
 
-def note_leaving(record: RequestRecord) -> grpc.StatusCode:
-    """Returns and records why a caller has left: it cancelled, or its deadline passed."""
+def note_leaving(record: RequestRecord, call: Call | None = None) -> grpc.StatusCode:
+    """Returns and records why a caller has left: it cancelled, it was late, or the transport ended the call.
+
+    `call` is the RPC of a request that shares it with others; by default, it is that of the record.
+    """
+    call = call or record.call
     time_left = record.time_left()
     is_late = time_left is not None and time_left <= _CLOCK_SLACK
     if record.is_answer and record.summarized is None and record.abort_cause is None:
         record.abort_cause = AbortCause.DEADLINE if is_late else AbortCause.CANCELLED
+    if call is not None and call.ended_with is not None:
+        record.reason = ""  # the caller got a status of the transport, which has no reason
+        return call.ended_with
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
 

@@ -1,13 +1,11 @@
 """The interceptor that wraps the handler of every method."""
 
 import asyncio
-import inspect
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -18,21 +16,14 @@ from doherty_service.admission import Shares
 from doherty_service.rpc._end_watch import EndWatch
 from doherty_service.rpc._failures import note_leaving
 from doherty_service.rpc._grpcio_call import GrpcioCall
-from doherty_service.rpc._initial_metadata import send_initial_metadata
+from doherty_service.rpc._handlers import UNKNOWN, Handler, coroutine_of, parser_of
+from doherty_service.rpc._other_services import OtherServices
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._status import StatusNotReadError, abort, status_code, trailing_metadata
 from doherty_service.rpc._strangers import Strangers
 from doherty_service.security import ANYBODY, Caller, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
-
-if TYPE_CHECKING:  # generic for type checkers only
-    Handler = grpc.RpcMethodHandler[Any, Any]
-else:
-    Handler = grpc.RpcMethodHandler
-
-Behavior = Callable[[Any, Any], Awaitable[Any]]
-"""The coroutine of a handler. It takes the request, or an iterator of requests, and the RPC's record or context."""
 
 Respond = Callable[[Call, RequestRecord], Awaitable[Any]]
 """Answers an RPC. Returns the reply; None if the replies are streamed."""
@@ -57,7 +48,7 @@ _TRYING_SINCE = "doherty-trying-since-ms"
 
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 
 
 class LatencyInterceptor(grpc.aio.ServerInterceptor):
@@ -77,6 +68,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         open_services: Collection[str] = (),
         costly_services: Mapping[str, Shares] = _NO_SERVICES,
         accept: Callable[[str], None] = lambda _: None,
+        close: Callable[[str], None] = lambda _: None,
         refusals: Counter[str] | None = None,
         load: Callable[[], bytes | None] | None = None,
         own_services: Collection[str] = (),
@@ -91,6 +83,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             costly_services: Services whose calls are limited per key by the given shares, and count against the limits
                 of the key. The servicers of the contract do this themselves.
             accept: Called with the peer (gRPC's name of a connection) of each call that passed authentication.
+            close: Called with the peer of a connection on which too many calls without a key were refused.
             refusals: Counts refused calls of callers without a key.
             load: Returns the load report that is sent with the status of each RPC of the contract, unless the caller
                 lacks a required key.
@@ -102,8 +95,13 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._keyring = keyring
         self._accept = accept
         self._open_services = frozenset(open_services)
-        self._strangers = Strangers(Counter() if refusals is None else refusals)
-        self._costly_services = costly_services
+        self._other_services = OtherServices(
+            receive_watch,
+            Strangers(Counter() if refusals is None else refusals, close),
+            keyring=keyring,
+            accept=accept,
+            costly=costly_services,
+        )
         self._load = load
         self._own = (_OWN_SERVICES, *(f"/{name}/" for name in own_services))
         self._handlers: dict[str, Handler] = {}
@@ -119,7 +117,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             return self._handlers[name]
         handler = await continuation(handler_call_details)
         if handler is None:
-            return self._wrap(_UNKNOWN, name)
+            return self._wrap(UNKNOWN, name)
         self._handlers[name] = self._wrap(handler, name)
         return self._handlers[name]
 
@@ -128,8 +126,15 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         method = self.method(handler, name)
         serve = method.serve
 
-        async def run(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            return await serve(GrpcioCall(context))
+        async def run(messages: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            try:
+                return await serve(GrpcioCall(context))
+            except grpc.aio.AbortError as error:
+                # grpc.aio keeps this error with the RPC, and its frames refer to the RPC and the request: a cycle that
+                # would keep both until a full garbage collection, which is rare.
+                error.__traceback__ = None
+                del messages, context
+                raise
 
         make = (
             grpc.stream_stream_rpc_method_handler
@@ -140,7 +145,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
 
     def method(self, handler: Handler | None, name: str) -> "Method":
         """Returns what serves the calls of a method, on any transport; None stands for an unknown method."""
-        handler = handler or _UNKNOWN
+        handler = handler or UNKNOWN
         is_own = name.startswith(self._own)
         serve = self._serving(handler, name, is_own=is_own)
         end_watch = self.end_watch
@@ -178,7 +183,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """Returns a coroutine that authenticates the caller, answers the RPC, and maps exceptions to a status."""
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
         accepts = is_own or keyring is not None
-        respond = self._responding(handler, name) if is_own else self._responding_elsewhere(handler, name)
+        respond = self._responding(handler, name) if is_own else self._other_services.responding(handler, name)
         load = self._load if is_own else None
         begin, accept = self._reporter.begin, self._accept
 
@@ -193,8 +198,8 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                     record.is_stranger = False
                 if accepts:
                     accept(record.peer)
-                record.attempt = 1 + _number(metadata, _ATTEMPTS)
-                record.tried_for = _number(metadata, _TRYING_SINCE) / 1000
+                    call.accept()
+                _note_attempts(record, metadata)
                 reply = await respond(call, record)
             except (grpc.aio.AbortError, grpc.aio.InternalError):
                 # The handler has set its own status, as the health service does, or a write failed.
@@ -212,7 +217,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
 
     def _responding(self, handler: Handler, name: str) -> Respond:
         """Returns a coroutine that reads and answers an RPC of the contract. Its handler gets the record."""
-        behavior, parse = _coroutine(handler), _parser(handler)
+        behavior, parse = coroutine_of(handler), parser_of(handler)
         receive_watch = self._receive_watch
 
         async def respond(call: Call, record: RequestRecord) -> Any:
@@ -226,49 +231,13 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
                 coroutine = behavior(request, record)
                 del request  # it may be megabytes
                 reply = await coroutine
-                await receive_watch.check_end(end)
+                if not end.is_only:
+                    await receive_watch.check_end(end)
                 return reply
             finally:
                 end.stop()
 
         return respond
-
-    def _responding_elsewhere(self, handler: Handler, name: str) -> Respond:
-        """Returns a coroutine that reads and answers an RPC of another service, such as health. It may need no key."""
-        behavior, parse = _coroutine(handler), _parser(handler)
-        receive_watch = self._receive_watch
-        shares = self._costly_services.get(name[1:].partition("/")[0])
-
-        async def respond(call: Call, record: RequestRecord) -> Any:
-            with ExitStack() as stack:
-                stranger = None
-                if not await self._has_key(call):
-                    stranger = stack.enter_context(self._strangers.track_rpc(record.peer))
-                if handler.request_streaming:
-                    return await behavior(receive_watch.receive_each(call, name, parse, stranger), call)
-                request = await receive_watch.receive(call, name, parse, stranger)
-                record.received = time.monotonic()
-                end = RequestEnd(call)
-                stack.callback(end.stop)
-                if shares is not None:
-                    stack.enter_context(_charged(record.caller, shares))
-                reply = await behavior(request, call)
-                await receive_watch.check_end(end, stranger)
-                return reply
-
-        return respond
-
-    async def _has_key(self, call: Call) -> bool:
-        """Whether the caller sent a valid key, even if the service does not require one."""
-        if self._keyring is None:
-            return False
-        metadata: Any = call.invocation_metadata()
-        await self._keyring.refresh()
-        try:
-            self._keyring.authenticate(metadata)
-        except UnauthenticatedError:
-            return False
-        return True
 
 
 def _authenticate(keyring: Keyring, metadata: Any, method: str) -> Caller:
@@ -289,70 +258,25 @@ def _authenticate(keyring: Keyring, metadata: Any, method: str) -> Caller:
         raise
 
 
-def _number(metadata: Any, name: str) -> int:
-    """Returns the number in a metadata entry; 0 if there is none, or if it is not a number."""
-    for key, value in metadata:
-        if key == name:
-            return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 0
-    return 0
+def _note_attempts(record: RequestRecord, metadata: Any) -> None:
+    """Records what the metadata tells about earlier attempts of the caller."""
+    for name, value in metadata:
+        if name == _ATTEMPTS:
+            record.attempt = 1 + _number(value)
+        elif name == _TRYING_SINCE:
+            record.tried_for = _number(value) / 1000
 
 
-@contextmanager
-def _charged(caller: Caller, shares: Shares) -> Iterator[None]:
-    """Counts a call against the caller's share and limits until the end of the block.
-
-    Raises:
-        OverloadedError: This call would exceed them.
-        UnauthenticatedError: The key was revoked.
-    """
-    with shares.take(caller.name):
-        taken = caller.take()
-        try:
-            yield
-        finally:
-            caller.give_back(taken)
+def _number(text: str) -> int:
+    """Returns the number that a text is; 0 if it is none."""
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
 
 
 def _begin(method: str, call: Call) -> RequestRecord:
     key = new_key()
-    record = RequestRecord(method, key, key, ANYBODY, call.peer())
+    record = RequestRecord(method, key, key, ANYBODY, call.peer(), carries_requests=method == MULTIPLEX)
     remaining = call.time_remaining()
     if remaining is not None:
         record.ends_at = record.received + remaining
     record.call = call
-    record.carries_requests = method == MULTIPLEX
     return record
-
-
-def _coroutine(handler: Handler) -> Behavior:
-    """Returns the behavior of a handler as a coroutine. An async generator is wrapped: its replies are written."""
-    behaviors: dict[tuple[bool, bool], Any] = {
-        (False, False): handler.unary_unary,
-        (False, True): handler.unary_stream,
-        (True, False): handler.stream_unary,
-        (True, True): handler.stream_stream,
-    }
-    behavior = behaviors[handler.request_streaming, handler.response_streaming]
-    if not inspect.isasyncgenfunction(behavior):
-        return behavior  # type: ignore[no-any-return]  # handlers carry no types once they are registered
-
-    async def write_all(request: Any, context: Any) -> None:
-        has_begun = False
-        async for reply in behavior(request, context):
-            if not has_begun:
-                await send_initial_metadata(context)
-                has_begun = True
-            await context.write(reply)
-
-    return write_all
-
-
-def _parser(handler: Handler) -> Callable[[bytes], Any]:
-    return handler.request_deserializer or (lambda data: data)
-
-
-async def _refuse(_: Any, __: Any) -> None:
-    raise UnsupportedMethodError
-
-
-_UNKNOWN: Handler = grpc.stream_stream_rpc_method_handler(_refuse)

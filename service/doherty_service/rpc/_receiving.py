@@ -47,7 +47,7 @@ class ReceiveWatch:
         message = await self._next(call, stranger)
         if message is grpc.aio.EOF:
             raise _malformed("the call ended without a message")
-        return await self._read(message, method, parse)
+        return await self._parse(message, method, parse)
 
     async def receive_each(
         self, call: Call, method: str, parse: Parse, stranger: Stranger | None = None
@@ -62,7 +62,7 @@ class ReceiveWatch:
             message = await self._next(call, stranger)
             if message is grpc.aio.EOF:
                 return
-            yield await self._read(message, method, parse)
+            yield await self._parse(message, method, parse)
 
     async def check_end(self, end: "RequestEnd", stranger: Stranger | None = None) -> None:
         """Checks that a request had only one message. Waits for the end of the request if necessary.
@@ -84,7 +84,7 @@ class ReceiveWatch:
         with stranger.track_message():
             return await self._wait(call.read(), stranger)
 
-    async def _read(self, message: bytes, method: str, parse: Parse) -> Any:
+    async def _parse(self, message: bytes, method: str, parse: Parse) -> Any:
         if len(message) > translation.SMALL_BYTES:
             await self.turns.take()
             await self.turns.run(translation.check_size(message, method))
@@ -126,10 +126,13 @@ class RequestEnd:
     def __init__(self, call: Call) -> None:
         self.is_only: bool | None = None
         """Whether the message was the only one; None while this is not known."""
-        self._reading: Coroutine[Any, Any, Any] = call.read()
         self._awaited: asyncio.Future[Any] | None = None
         """The future that `_reading` awaits."""
         self._arrival: asyncio.Future[None] | None = None
+        if call.is_read:
+            self.is_only = True
+            return
+        self._reading: Coroutine[Any, Any, Any] = call.read()
         self._step(None)
 
     async def wait(self) -> None:

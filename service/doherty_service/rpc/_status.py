@@ -39,7 +39,8 @@ async def abort(
     """Ends an RPC with the status of an error.
 
     Raises:
-        grpc.aio.AbortError: Always.
+        grpc.aio.AbortError: The status was set.
+        grpc.aio.InternalError: The call is over already.
     """
     service_error = note_failure(error, record)
     status = to_status(service_error, record.request_id)

@@ -1,16 +1,17 @@
 """Bounds what callers without a valid key may occupy of the services that require no key."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doherty_service._errors import OverloadedError
 
-if TYPE_CHECKING:
-    from collections import Counter
-
 _MAX_ON_A_CONNECTION = 64
+_MAX_REFUSED_ON_A_CONNECTION = 64
+"""A connection is closed after this many calls beyond those that may be open. grpc.aio hands out calls in the order of
+their arrival, so the calls of other connections wait while these are refused."""
 _MAX_OPEN = 1024
 """About 25 kB each."""
 _MAX_RECEIVING = 32
@@ -25,9 +26,12 @@ class Strangers:
     keep out short ones such as health checks.
     """
 
-    def __init__(self, refusals: "Counter[str]") -> None:
-        """`refusals` counts RPCs that are refused or ended."""
+    def __init__(self, refusals: Counter[str], close: Callable[[str], None]) -> None:
+        """`refusals` counts RPCs that are refused or ended. `close` closes a connection, unless a caller has a key."""
         self._refusals = refusals
+        self._close = close
+        self._refused: Counter[str] = Counter()
+        """How many RPCs of a connection were refused since it had no open RPC."""
         self._open = _Tasks(_MAX_OPEN)
         self._receiving = _Tasks(_MAX_RECEIVING)
 
@@ -39,9 +43,16 @@ class Strangers:
             OverloadedError: Its connection has too many RPCs, or it had to make room for another one.
         """
         if self._open.count(connection) >= _MAX_ON_A_CONNECTION:
+            self._refused[connection] += 1
+            if self._refused[connection] % _MAX_REFUSED_ON_A_CONNECTION == 0:
+                self._close(connection)
             raise self._refusal(f"a connection may have {_MAX_ON_A_CONNECTION} calls without a key")
-        with self._track(self._open, connection):
-            yield Stranger(self, connection)
+        try:
+            with self._track(self._open, connection):
+                yield Stranger(self, connection)
+        finally:
+            if not self._open.count(connection):
+                self._refused.pop(connection, None)
 
     @contextmanager
     def track_message(self, connection: str) -> Iterator[None]:
@@ -84,8 +95,8 @@ class Stranger:
 class _Tasks:
     """The tasks of RPCs by connection, the oldest first."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._all = 0
         self._tasks: dict[str, dict[asyncio.Task[Any], None]] = {}
 
@@ -97,7 +108,7 @@ class _Tasks:
 
     def add(self, connection: str, task: asyncio.Task[Any]) -> None:
         """Adds a task; if there is no room, cancels another one."""
-        if self._all >= self._most:
+        if self._all >= self._limit:
             largest = max(self._tasks, key=self.count)
             oldest = next(iter(self._tasks[largest]))
             self.remove(largest, oldest)

@@ -22,9 +22,14 @@ class CacheSalts:
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
         self._secret = secrets.token_bytes(_SECRET_BYTES)
+        self._salts: dict[str, str] = {}
+        """By the name of the key."""
 
     def of(self, caller: Caller) -> str:
         """Returns the salt of a caller, which depends on the name of its key. All callers without a key share one."""
         if self._shared:
             return ""
-        return blake2b(caller.name.encode(), key=self._secret, digest_size=_SALT_BYTES).hexdigest()
+        name = caller.name
+        if name not in self._salts:
+            self._salts[name] = blake2b(name.encode(), key=self._secret, digest_size=_SALT_BYTES).hexdigest()
+        return self._salts[name]

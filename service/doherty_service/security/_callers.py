@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -17,6 +18,8 @@ from doherty_service.security._watch import FileWatch
 _log = logging.getLogger("doherty.security")
 _HEADER = "authorization"
 _SCHEME = "bearer"
+_CHECK_SECONDS = 0.001
+"""Calls that arrive within this time share a check whether the file has changed."""
 _MAX_ACCEPTED = 1_000
 """Maximum number of remembered headers. A key has one per spelling of the scheme ("Bearer", "bearer") that is used."""
 
@@ -143,6 +146,8 @@ class Keyring:
         self._refusals = refusals
         self._defaults = defaults
         self._watch = FileWatch([path])
+        self._checked = 0.0
+        """When the file was last checked (`time.monotonic()`)."""
         self._problem = ""
         self._reading: asyncio.Future[None] | None = None
         self._keys = {key.id: key for key in read_keys(path)}
@@ -235,8 +240,11 @@ class Keyring:
         """Reloads the file in a thread if it has changed, and returns when that is done."""
         if self._reading is not None:
             await asyncio.shield(self._reading)  # it may have begun before the last change of the file
-        if self._reading is None and self._watch.changed():
-            self._reading = asyncio.ensure_future(self._read())
+        now = time.monotonic()
+        if self._reading is None and now - self._checked > _CHECK_SECONDS:
+            self._checked = now
+            if self._watch.changed():
+                self._reading = asyncio.ensure_future(self._read())
         if self._reading is not None:
             await asyncio.shield(
                 self._reading

@@ -18,6 +18,8 @@ from doherty_service.security._watch import FileWatch
 _log = logging.getLogger("doherty.security")
 
 _MAX_BYTES = 4 << 20
+_READ_SECONDS = 0.5
+"""How long a handshake waits for the files; twice as long if they are already being read."""
 _DAY = 86_400.0
 _SOON_DAYS = 14
 
@@ -57,6 +59,8 @@ class Certificates:
         self._initial, self._context, self._validity = _read(files)
         self._pending: grpc.ServerCertificateConfiguration | None = None
         """A reloaded certificate that gRPC's core has not fetched yet."""
+        self._refreshing: asyncio.Future[None] | None = None
+        """Ends when the files have been checked."""
         self._log_expiry()
 
     @property
@@ -72,16 +76,17 @@ class Certificates:
             require_client_authentication=self._files.client_ca is not None,
         )
 
-    def ssl_context(self) -> ssl.SSLContext:
-        """Returns a context for HTTP/2 servers that uses a new certificate from the next handshake on."""
-        context = self._context
+    async def current_context(self) -> ssl.SSLContext:
+        """Returns the context for the next handshake of an HTTP/2 server.
 
-        def choose(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-            self._refresh()
-            connection.context = self._context
-
-        context.sni_callback = choose  # called in every handshake, also without a name
-        return context
+        Files that have changed are read in a thread. If that takes long, the previous certificate is used meanwhile.
+        """
+        if self._refreshing is not None:  # it may have begun before the last change of a file
+            await asyncio.wait((self._refreshing,), timeout=_READ_SECONDS)
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._refresh_in_thread())
+        await asyncio.wait((self._refreshing,), timeout=_READ_SECONDS)
+        return self._context
 
     async def watch_expiry(self) -> None:
         """Logs once a day if the certificate is not valid or expires soon. Runs until it is cancelled."""
@@ -100,6 +105,15 @@ class Certificates:
             pending, self._pending = self._pending, None
             return pending
 
+    async def _refresh_in_thread(self) -> None:
+        try:
+            await asyncio.to_thread(self._refresh)
+        except (MemoryError, RuntimeError) as error:  # no thread could be started
+            if str(error) != self._problem:
+                self._log_problem(str(error))
+        finally:
+            self._refreshing = None
+
     def _refresh(self) -> None:
         """Reloads the files if they have changed."""
         with self._lock:
@@ -114,12 +128,15 @@ class Certificates:
                     self._watch.mark_changed()
                     if str(error) == self._problem:
                         return
-                self._problem = str(error)
-                _log.error("certificate_not_read", extra={"fields": {"error": self._problem}})
+                self._log_problem(str(error))
                 return
             self._problem = ""
             _log.info("certificate_read", extra={"fields": {"path": str(self._files.chain)}})
             self._log_expiry()
+
+    def _log_problem(self, problem: str) -> None:
+        self._problem = problem
+        _log.error("certificate_not_read", extra={"fields": {"error": problem}})
 
     def _log_expiry(self) -> None:
         now, (begins, ends) = time.time(), self._validity

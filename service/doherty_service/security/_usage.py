@@ -81,9 +81,12 @@ class Usage:
             OverloadedError: The request would exceed a limit of the key.
         """
         now = self._clock()
-        self._check_running(limits, now)
-        self._check_tokens(limits, now)
-        self._charge_request(limits, now)
+        if limits.max_concurrent is not None:
+            self._check_running(limits.max_concurrent, now)
+        if limits.tokens_per_minute is not None:
+            self._check_tokens(limits.tokens_per_minute, now)
+        if limits.per_minute is not None:
+            self._charge_request(limits.per_minute, now)
         self._running += 1
         return now
 
@@ -108,36 +111,32 @@ class Usage:
         if limits.tokens_per_minute is not None:
             yield "tokens_per_minute", self._tokens.level(now, limits.tokens_per_minute) / limits.tokens_per_minute
 
-    def _check_running(self, limits: Limits, now: float) -> None:
-        if limits.max_concurrent is None or self._running < limits.max_concurrent:
+    def _check_running(self, limit: int, now: float) -> None:
+        if self._running < limit:
             return
         median = sorted(self._seconds)[len(self._seconds) // 2] if self._seconds else _FIRST_GUESS_SECONDS
-        interval = median / limits.max_concurrent
+        interval = median / limit
         raise self._refusal(
-            f"may have {limits.max_concurrent} requests running or waiting at the same time",
+            f"may have {limit} requests running or waiting at the same time",
             self._retry_running.next(now, now + interval, interval),
         )
 
-    def _check_tokens(self, limits: Limits, now: float) -> None:
+    def _check_tokens(self, limit: int, now: float) -> None:
         """Accepts a request while the bucket is not full, because the tokens of the request are not known yet."""
-        if limits.tokens_per_minute is None:
-            return
-        if wait := self._tokens.room_in(1, now, limits.tokens_per_minute):
-            interval = sum(self._charges) / max(1, len(self._charges)) * _MINUTE / limits.tokens_per_minute
+        if wait := self._tokens.room_in(1, now, limit):
+            interval = sum(self._charges) / max(1, len(self._charges)) * _MINUTE / limit
             raise self._refusal(
-                f"may use {limits.tokens_per_minute} tokens a minute, prompts and answers together",
+                f"may use {limit} tokens a minute, prompts and answers together",
                 self._retry_tokens.next(now, now + wait, interval),
             )
 
-    def _charge_request(self, limits: Limits, now: float) -> None:
-        if limits.per_minute is None:
-            return
-        if wait := self._requests.room_in(1, now, limits.per_minute):
+    def _charge_request(self, limit: int, now: float) -> None:
+        if wait := self._requests.room_in(1, now, limit):
             raise self._refusal(
-                f"may send {limits.per_minute} requests a minute",
-                self._retry_requests.next(now, now + wait, _MINUTE / limits.per_minute),
+                f"may send {limit} requests a minute",
+                self._retry_requests.next(now, now + wait, _MINUTE / limit),
             )
-        self._requests.add(1, now, limits.per_minute)
+        self._requests.add(1, now, limit)
 
     def _refusal(self, limit: str, retry_after: float) -> OverloadedError:
         return OverloadedError("KEY_LIMIT", f"the key {self._name!r} {limit}", retry_after=retry_after)

@@ -85,7 +85,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             self._receive_watch,
             accept=self.accept,
             read=self.read,
-            most_open=self._bounds.concurrent_streams,
+            max_open=self._bounds.concurrent_streams,
         )
         await multiplex.run()
 

@@ -1,5 +1,6 @@
 """Settings: flags override environment variables, which override the config file."""
 
+from doherty_service.settings._addresses import is_loopback
 from doherty_service.settings._environment import (
     CLIENT_VARIABLES,
     CONFIG_VARIABLE,
@@ -8,7 +9,7 @@ from doherty_service.settings._environment import (
     variable_of,
 )
 from doherty_service.settings._print_config import as_toml, sources
-from doherty_service.settings._settings import Settings, is_loopback
+from doherty_service.settings._settings import Settings
 
 __all__ = [
     "CLIENT_VARIABLES",

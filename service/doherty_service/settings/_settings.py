@@ -1,7 +1,7 @@
 """The settings of `doherty serve`: flags, environment variables DOHERTY_*, and entries of a TOML file."""
 
-import ipaddress
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from doherty_engine import DEFAULT_ENGINE
+from doherty_service.settings._addresses import read_networks
 from doherty_service.settings._config_file import read_config
 from doherty_service.settings._environment import CONFIG_VARIABLE, PREFIX, unknown_variables
 
@@ -40,30 +41,6 @@ class _EnvironmentSource(EnvSettingsSource):
 
 class _FileSource(InitSettingsSource):
     """Holds the contents of the TOML file. pydantic-settings' own TOML source ignores a missing file."""
-
-
-def _read_networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Parses networks or single addresses that are separated by commas.
-
-    Raises:
-        ValueError: One of them is not a network, or has host bits set.
-    """
-    return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
-
-
-def is_loopback(listen: str) -> bool:
-    """Whether the address HOST:PORT can be reached from this machine only."""
-    host = listen.rpartition(":")[0].strip("[]")
-    # RFC 6761: names under localhost mean this machine; case and a trailing dot do not matter.
-    name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False  # any other name may resolve to any address
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 class Settings(BaseSettings):
@@ -267,7 +244,7 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: str) -> str:
-        _read_networks(value)
+        read_networks(value)
         return value
 
     @model_validator(mode="after")
@@ -285,9 +262,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    def trusted_networks(self) -> list[IPv4Network | IPv6Network]:
         """`trusted_proxies`, parsed."""
-        return _read_networks(self.trusted_proxies)
+        return read_networks(self.trusted_proxies)
 
     @classmethod
     def settings_customise_sources(

@@ -27,17 +27,12 @@ class Histogram:
 
     def observe_each(self, values: Sequence[float]) -> None:
         """Adds many values, which must be in ascending order."""
-        if len(values) < len(BOUNDS):
-            for value in values:
-                self._counts[bisect_left(BOUNDS, value)] += 1
-            self.sum += sum(values)
-            return
-        below = 0
-        for bucket, bound in enumerate(BOUNDS):
-            upto = bisect_right(values, bound, below)
-            self._counts[bucket] += upto - below
-            below = upto
-        self._counts[-1] += len(values) - below
+        at = 0
+        while at < len(values):
+            bucket = bisect_left(BOUNDS, values[at])
+            end = bisect_right(values, BOUNDS[bucket], at) if bucket < len(BOUNDS) else len(values)
+            self._counts[bucket] += end - at
+            at = end
         self.sum += sum(values)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:

@@ -93,6 +93,8 @@ class RequestRecord:
     """Input tokens that were still in the KV cache; None if the engine does not report them."""
     engine_time_to_first_token: float | None = None
     """The engine's own measurement; None if the engine has none."""
+    ended: float | None = None
+    """When it ended. Its end is reported a little later."""
     status: str = ""
     """The name of the terminal status, for example "OK"; empty until the call has ended."""
     reason: str = ""
@@ -107,8 +109,23 @@ class RequestRecord:
     """The trace and span ids in hexadecimal, if the request is traced."""
     _spans: list[tuple[str, float]] | None = None
     """The result of `spans`, stored once the answer is complete."""
+    _milliseconds: list[tuple[str, str]] | None = None
+    """The result of `milliseconds`, stored in the same way."""
     span: Any = None
     """OpenTelemetry's span, if the request is traced."""
+    rpc: str = field(init=False)
+    """The name of the method, for example "Generate"; `OTHER_RPC` for methods outside of the contract."""
+    is_answer: bool = field(init=False)
+    """Whether this is a request for an answer. Latencies are recorded only for these."""
+
+    def __post_init__(self) -> None:
+        self.set_method(self.method)
+
+    def set_method(self, method: str) -> None:
+        """Sets the method, and what depends on it. That of a gateway's call is known once its request was read."""
+        self.method = method
+        self.rpc = _RPCS.get(method, OTHER_RPC)
+        self.is_answer = method in _ANSWERING and not self.carries_requests
 
     def mark_started(self, prompt_tokens: int, preprocess: float, engine_queue: float) -> None:
         """Records that the engine has read the input."""
@@ -162,16 +179,6 @@ class RequestRecord:
         return None if self.summarized is None else self.summarized - self.received
 
     @property
-    def rpc(self) -> str:
-        """The name of the method, for example "Generate"; `OTHER_RPC` for methods outside of the contract."""
-        return _RPCS.get(self.method, OTHER_RPC)
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether this is a request for an answer. Latencies are recorded only for these."""
-        return self.method in _ANSWERING and not self.carries_requests
-
-    @property
     def log_fields(self) -> dict[str, object]:
         """The first fields of every log line about this request."""
         fields: dict[str, object] = {"request_id": self.request_id, "attempt": self.attempt}
@@ -182,8 +189,8 @@ class RequestRecord:
         return fields
 
     def elapsed(self) -> float:
-        """Returns the seconds since the receive time."""
-        return time.monotonic() - self.received
+        """Returns the seconds from the receive time until the end, or until now."""
+        return (self.ended or time.monotonic()) - self.received
 
     def spans(self) -> list[tuple[str, float]]:
         """Returns the names and seconds of all known spans, in chronological order."""
@@ -206,6 +213,15 @@ class RequestRecord:
             self._spans = known
         return known
 
+    def milliseconds(self) -> list[tuple[str, str]]:
+        """Returns the spans in milliseconds, as text."""
+        if self._milliseconds is not None:
+            return self._milliseconds
+        texts = [(name, f"{seconds * 1000:.3f}") for name, seconds in self.spans()]
+        if self._spans is not None:
+            self._milliseconds = texts
+        return texts
+
     def server_timing(self) -> str:
         """Returns the value of the trailing metadata `server-timing`, in W3C Server-Timing syntax (milliseconds)."""
-        return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in self.spans())
+        return ", ".join([f"{name};dur={text}" for name, text in self.milliseconds()])

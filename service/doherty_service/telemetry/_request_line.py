@@ -41,23 +41,20 @@ def request_line(record: RequestRecord) -> str:  # noqa: C901 - one step for eac
     if record.cached_tokens is not None:
         add(f'"cached_tokens": {record.cached_tokens}')
     if record.ends_at is not None:
-        add(f'"deadline_ms": {_ms(record.ends_at - record.received)}')
-    for name, seconds in record.spans():
-        add(f'"{name}_ms": {_ms(seconds)}')
+        add(f'"deadline_ms": {(record.ends_at - record.received) * 1000:.3f}')
+    for name, text in record.milliseconds():
+        add(f'"{name}_ms": {text}')
     if record.engine_time_to_first_token is not None:
-        add(f'"engine_time_to_first_token_ms": {_ms(record.engine_time_to_first_token)}')
+        add(f'"engine_time_to_first_token_ms": {record.engine_time_to_first_token * 1000:.3f}')
     if gaps := record.gaps:
-        add(f'"inter_token_p50_ms": {_ms(gaps[(len(gaps) - 1) // 2])}, "inter_token_max_ms": {_ms(gaps[-1])}')
-    add(f'"duration_ms": {_ms(record.elapsed())}}}\n')
+        median, longest = gaps[(len(gaps) - 1) // 2] * 1000, gaps[-1] * 1000
+        add(f'"inter_token_p50_ms": {median:.3f}, "inter_token_max_ms": {longest:.3f}')
+    add(f'"duration_ms": {record.elapsed() * 1000:.3f}}}\n')
     return ", ".join(parts)
 
 
 def _escape(text: str) -> str:
     return json.dumps(text)[1:-1]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3f}"
 
 
 class _Clock:

@@ -36,7 +36,12 @@ class Outcome(NamedTuple):
 
     @property
     def is_owed(self) -> bool:
-        """Whether the server owed the caller a first token: the request was valid and within the limits of its key."""
+        """Whether the server owed the caller a first token.
+
+        It does if the request was valid, and exceeded no limit of its key or of the transport.
+        """
+        if self.status == "RESOURCE_EXHAUSTED" and not self.reason:  # only the transport gives no reason
+            return False
         return self.status not in _NOT_OWED_STATUSES and self.reason not in _NOT_OWED_REASONS
 
 
@@ -135,14 +140,14 @@ class _Latencies:
             self.owed_first_token.append(first)
         if is_answered:
             self.answers += 1
-            for series, value in (
-                (self.queue, queue),
-                (self.first_token, first),
-                (self.last_token, record.time_to_last_token),
-                (self.per_token, record.time_per_output_token),
-            ):
-                if value is not None:
-                    series.append(value)
+            if queue is not None:
+                self.queue.append(queue)
+            if first is not None:
+                self.first_token.append(first)
+            if (last := record.time_to_last_token) is not None:
+                self.last_token.append(last)
+            if (per_token := record.time_per_output_token) is not None:
+                self.per_token.append(per_token)
 
     def update(self, other: "_Latencies") -> None:
         """Adds the latencies of another object."""

@@ -49,16 +49,17 @@ class Spans:
             otel_context.attach(set_span_in_context(span, parent))
 
     def end(self, record: RequestRecord) -> None:
-        """Ends the span of a request that has ended."""
+        """Ends the span of a request, at the moment at which the request ended."""
         span: Span | None = record.span
         if span is None:
             return
+        epoch = _epoch()
         if span.is_recording():
             span.set_attributes(answer_attributes(record))
             span.set_status(_status(record))
             if record.first_token is not None:
-                span.add_event("first_token", timestamp=_epoch() + round(record.first_token * 1e9))
-        span.end()
+                span.add_event("first_token", timestamp=epoch + round(record.first_token * 1e9))
+        span.end(epoch + round((record.received + record.elapsed()) * 1e9))
 
 
 def _epoch() -> int:

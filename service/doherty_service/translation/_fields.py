@@ -42,8 +42,13 @@ def text_input(
         return RawText(wire.raw_text)
     if wire.messages:
         return conversation(wire.messages, deployment, violations, answered=has_token_ids is not None)
-    messages = _with_system((Message(Role.USER, wire.prompt),), deployment)
-    return Conversation(messages, field="prompt", control_tokens=deployment.control_tokens)
+    return prompt_input(wire.prompt, deployment)
+
+
+def prompt_input(prompt: str, deployment: Deployment) -> Conversation:
+    """Makes a conversation of a prompt, with the deployment's system prompt, if there is one."""
+    messages = _with_system((Message(Role.USER, prompt),), deployment)
+    return Conversation(messages, "prompt", deployment.control_tokens)
 
 
 def conversation(

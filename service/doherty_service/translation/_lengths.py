@@ -2,7 +2,6 @@
 
 from doherty.v1 import generation_service_pb2, request_pb2
 from doherty_engine import ModelInfo
-from doherty_service.translation._size import SMALL_BYTES
 from doherty_service.translation._violations import Violations
 
 MAX_STOP_TOKENS = 64
@@ -17,11 +16,11 @@ WireInput = request_pb2.GenerateRequest | generation_service_pb2.CountTokensRequ
 def check_lengths(wire: WireInput, model: ModelInfo) -> None:
     """Checks that no part of a request is longer than the context or longer than the contract allows.
 
+    Requests of at most `SMALL_BYTES` need no check.
+
     Raises:
         InvalidRequestError: Some parts are too long. The error names all of them.
     """
-    if wire.ByteSize() <= SMALL_BYTES:
-        return
     violations = Violations()
     _check_conversation(wire, model, violations)
     _check_text(wire.prompt, "prompt", model, violations)
@@ -49,13 +48,13 @@ def _check_text(text: str, field: str, model: ModelInfo, violations: Violations)
 
 
 def _check_characters(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
-    most = model.context_tokens * model.longest_token_bytes
-    violations.check(count <= most, field, f"has {count} characters, more than the context can ever hold")
+    maximum = model.context_tokens * model.longest_token_bytes
+    violations.check(count <= maximum, field, f"has {count} characters, more than the context can ever hold")
 
 
 def _check_ids(count: int, field: str, model: ModelInfo, violations: Violations) -> None:
-    most = model.context_tokens - 1
-    violations.check(count <= most, field, f"has {count} tokens, but the context has room for at most {most}")
+    maximum = model.context_tokens - 1
+    violations.check(count <= maximum, field, f"has {count} tokens, but the context has room for at most {maximum}")
 
 
 def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> None:
@@ -69,5 +68,5 @@ def _check_constraint(wire: request_pb2.Constraint, violations: Violations) -> N
         count = sum(map(len, choices))
     else:
         count = len(getattr(wire, form))
-    most = _MAX_CONSTRAINT_CHARACTERS
-    violations.check(count <= most, f"constraint.{form}", f"has {count} characters; the maximum is {most}")
+    maximum = _MAX_CONSTRAINT_CHARACTERS
+    violations.check(count <= maximum, f"constraint.{form}", f"has {count} characters; the maximum is {maximum}")

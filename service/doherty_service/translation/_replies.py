@@ -34,6 +34,9 @@ _PART_RESPONSE = b"\x12"  # MultiplexPart.response = 2
 _SLICE_LOGPROBS = 1000
 """The approximate number of log probabilities that are encoded in one slice, of about a millisecond."""
 
+_SECOND = 1_000_000_000
+"""In nanoseconds."""
+
 _ONE_BYTE = 128
 _VARINTS = [bytes([number]) for number in range(_ONE_BYTE)]
 
@@ -94,8 +97,11 @@ def whole_message(
     reply = wire.GenerateResponse(text=output.text, token_ids=output.token_ids or ())
     _put_start(reply.start, record, model)
     _put_summary(reply.summary, output.finish, request, record, model)
-    logprobs = yield from _logprob_fields(output, request)
-    return b"".join((reply.SerializeToString(), *logprobs))
+    message = reply.SerializeToString()
+    if output.logprobs:
+        logprobs = yield from _logprob_fields(output.logprobs, request)
+        return b"".join((message, *logprobs))
+    return message
 
 
 def whole_stream_message(
@@ -110,15 +116,14 @@ def whole_stream_message(
     if not output.token_count and not output.text:
         return reply.SerializeToString()
     delta = answer_pb2.Delta(text=output.text, token_count=output.token_count, token_ids=output.token_ids or ())
-    logprobs = yield from _logprob_fields(output, request)
+    logprobs = yield from _logprob_fields(output.logprobs or (), request)
     # One field `delta`, because some libraries do not merge a message field that occurs twice.
     fields = [delta.SerializeToString(), *logprobs]
     return b"".join((_RESPONSE_DELTA, _varint(sum(map(len, fields))), *fields, reply.SerializeToString()))
 
 
-def _logprob_fields(output: StepOutput, request: EngineRequest) -> Generator[None, None, list[bytes]]:
+def _logprob_fields(logprobs: tuple[TokenLogprob, ...], request: EngineRequest) -> Generator[None, None, list[bytes]]:
     """Encodes the field `logprobs`, in pieces to be joined. It has the same number in GenerateResponse and Delta."""
-    logprobs = output.logprobs or ()
     size = max(1, _SLICE_LOGPROBS // (1 + (request.top_logprobs or 0)))
     pieces: list[bytes] = []
     for start in range(0, len(logprobs), size):
@@ -186,7 +191,11 @@ def _token_logprobs(logprobs: tuple[TokenLogprob, ...]) -> list[answer_pb2.Token
 def _put_timings(message: answer_pb2.Timings, record: RequestRecord) -> None:
     for name, seconds in record.spans():
         span: Duration = getattr(message, name)
-        span.seconds, span.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+        nanos = round(seconds * 1e9)
+        if nanos < _SECOND:
+            span.nanos = nanos
+        else:
+            span.seconds, span.nanos = divmod(nanos, _SECOND)
 
 
 def _put_summary(

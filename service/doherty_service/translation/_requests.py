@@ -11,8 +11,9 @@ from doherty_service.admission import Priority, Ticket
 from doherty_service.security import CacheSalts
 from doherty_service.telemetry import RequestRecord
 from doherty_service.translation._deployment import Deployment
-from doherty_service.translation._fields import constraint, sampling, text_input
+from doherty_service.translation._fields import constraint, prompt_input, sampling, text_input
 from doherty_service.translation._lengths import MAX_STOP_TOKENS, check_lengths
+from doherty_service.translation._size import SMALL_BYTES
 from doherty_service.translation._supported import check_adapter, check_model, check_supported
 from doherty_service.translation._unknown import refuse_unknown
 from doherty_service.translation._violations import Violations
@@ -22,6 +23,7 @@ _PRIORITIES = {
     request_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     request_pb2.PRIORITY_BATCH: Priority.BATCH,
 }
+_HIGHEST_PRIORITIES = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 
 _MAX_REQUEST_ID = 128
 _MAX_STOP_TEXTS = 16
@@ -30,6 +32,18 @@ _MAX_CACHED = 1_000
 _MAX_KEY_BYTES = 1024
 _SEED_BITS = 32
 """The size of a seed that the server draws: short enough for people to type."""
+
+
+class _Inputs(NamedTuple):
+    """Which inputs a request has."""
+
+    prompt: bool
+    messages: bool
+    raw_text: bool
+    token_ids: bool
+
+
+_Key = tuple[bytes, _Inputs]
 
 
 class _Settings(NamedTuple):
@@ -52,7 +66,7 @@ class RequestReader:
         self._deployment = deployment
         self._salts = salts
         self._model: ModelInfo | None = None
-        self._cache: dict[tuple[object, ...], _Settings] = {}
+        self._cache: dict[_Key, _Settings] = {}
 
     def read(
         self, wire: request_pb2.GenerateRequest, record: RequestRecord, model: ModelInfo, *, whole: bool
@@ -73,24 +87,36 @@ class RequestReader:
         if model is not self._model:  # a new engine
             self._model = model
             self._cache.clear()
-        check_lengths(wire, model)
-        refuse_unknown(wire)
-        key = _settings_key(wire)
-        settings = self._cache.get(key) if key is not None else None
-        request = self._with_settings(wire, record, settings) if settings else self._validate(wire, record, model)
-        if key is not None and settings is None:
-            if len(self._cache) >= _MAX_CACHED:
-                self._cache.clear()
-            has_seed = wire.sampling.HasField("seed")
-            self._cache[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
-        return request, _ticket(wire, request, record, whole=whole)
+        size = wire.ByteSize()
+        if size > SMALL_BYTES:
+            check_lengths(wire, model)
+        key = _settings_key(wire) if size <= SMALL_BYTES else None
+        settings = None if key is None else self._cache.get(key)
+        if settings is not None and key is not None:
+            request = self._with_settings(wire, record, settings, key[1])
+        else:
+            refuse_unknown(wire)
+            request = self._validate(wire, record, model)
+            if key is not None:
+                if len(self._cache) >= _MAX_CACHED:
+                    self._cache.clear()
+                has_seed = wire.sampling.HasField("seed")
+                self._cache[key] = _Settings(request.sampling, has_seed, request.stopping, request.top_logprobs)
+        return request, _ticket(wire, request, record, size, whole=whole)
 
     def _with_settings(
-        self, wire: request_pb2.GenerateRequest, record: RequestRecord, settings: _Settings
+        self, wire: request_pb2.GenerateRequest, record: RequestRecord, settings: _Settings, inputs: _Inputs
     ) -> EngineRequest:
-        violations = Violations()
-        content = _input(wire, self._deployment, violations)
-        violations.raise_if_any()
+        """Translates a request whose settings were found valid together with an input of this kind."""
+        content: Input
+        if inputs.prompt:
+            content = prompt_input(wire.prompt, self._deployment)
+        else:
+            if inputs.messages:
+                refuse_unknown(wire)  # the key has the unknown fields of everything but the messages
+            violations = Violations()
+            content = _input(wire, self._deployment, violations)
+            violations.raise_if_any()
         chosen, has_seed, stopping, top_logprobs = settings
         if not has_seed and chosen.temperature > 0:
             chosen = replace(chosen, seed=random.getrandbits(_SEED_BITS))
@@ -128,27 +154,30 @@ class RequestReader:
         return request
 
 
-def _settings_key(wire: request_pb2.GenerateRequest) -> tuple[object, ...] | None:
-    """The key under which the settings of a request are cached; None if they must not be cached."""
+def _settings_key(wire: request_pb2.GenerateRequest) -> _Key | None:
+    """The settings of a small request as bytes, with their unknown fields, and which inputs it has.
+
+    None if its settings must not be cached.
+    """
     if wire.HasField("constraint") or wire.HasField("continue_from") or wire.adapter:
         return None
-    stopping = wire.stopping
-    if stopping.HasField("time_limit"):
+    if wire.stopping.HasField("time_limit"):
         return None
-    sampling_bytes, stopping_bytes = wire.sampling.SerializeToString(), stopping.SerializeToString()
-    if len(sampling_bytes) + len(stopping_bytes) + len(wire.model) > _MAX_KEY_BYTES:
-        return None
-    return (
-        sampling_bytes,
-        stopping_bytes,
-        wire.output.SerializeToString(),
-        wire.model,
-        wire.priority,
-        wire.HasField("prompt"),
-        len(wire.messages) > 0,
-        wire.HasField("raw_text"),
-        len(wire.token_ids) > 0,
-    )
+    inputs = _Inputs(wire.HasField("prompt"), bool(wire.messages), wire.HasField("raw_text"), bool(wire.token_ids))
+    settings = request_pb2.GenerateRequest()
+    settings.CopyFrom(wire)
+    if inputs.prompt:
+        settings.ClearField("prompt")
+    if inputs.messages:
+        settings.ClearField("messages")
+    if inputs.raw_text:
+        settings.ClearField("raw_text")
+    if inputs.token_ids:
+        settings.ClearField("token_ids")
+    if wire.request_id:
+        settings.ClearField("request_id")
+    key = settings.SerializeToString()
+    return (key, inputs) if len(key) <= _MAX_KEY_BYTES else None
 
 
 def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None:
@@ -170,16 +199,18 @@ def take_label(wire: request_pb2.GenerateRequest, record: RequestRecord) -> None
     record.request_id = label
 
 
-def _ticket(wire: request_pb2.GenerateRequest, request: EngineRequest, record: RequestRecord, *, whole: bool) -> Ticket:
+def _ticket(
+    wire: request_pb2.GenerateRequest, request: EngineRequest, record: RequestRecord, size: int, *, whole: bool
+) -> Ticket:
     caller, stopping = record.caller, request.stopping
-    most_tokens = stopping.max_output_tokens or stopping.default_max_output_tokens
+    max_tokens = stopping.max_output_tokens or stopping.default_max_output_tokens
     prefix_tokens = len(request.prefix.token_ids) if request.prefix is not None else 0
     return Ticket(
-        priority=max(_PRIORITIES[wire.priority], Priority[caller.highest_priority.upper()]),
-        size=wire.ByteSize(),
+        priority=max(_PRIORITIES[wire.priority], _HIGHEST_PRIORITIES[caller.highest_priority]),
+        size=size,
         key=caller.name,
         weight=caller.weight,
-        most_tokens=max(1, most_tokens - prefix_tokens),
+        max_tokens=max(1, max_tokens - prefix_tokens),
         deadline=record.ends_at,
         ends_at=stopping.ends_at,
         whole=whole,
@@ -199,7 +230,8 @@ def count_tokens_input(
         UnsupportedFieldError: The model does not support this input, or there is a field of a newer contract.
     """
     violations = Violations()
-    check_lengths(wire, model)
+    if wire.ByteSize() > SMALL_BYTES:
+        check_lengths(wire, model)
     refuse_unknown(wire)
     check_model(wire.model, model)
     for field, _ in wire.ListFields():
@@ -219,10 +251,10 @@ def _stopping(
     wire: request_pb2.Stopping, deployment: Deployment, record: RequestRecord, violations: Violations
 ) -> Stopping:
     check = violations.check
-    most = wire.max_output_tokens if wire.HasField("max_output_tokens") else None
-    check(most is None or most >= 1, "stopping.max_output_tokens", "must be at least 1")
+    max_tokens = wire.max_output_tokens if wire.HasField("max_output_tokens") else None
+    check(max_tokens is None or max_tokens >= 1, "stopping.max_output_tokens", "must be at least 1")
     check(
-        most is None or wire.min_output_tokens <= most,
+        max_tokens is None or wire.min_output_tokens <= max_tokens,
         "stopping.min_output_tokens",
         "must be at most max_output_tokens",
     )
@@ -244,7 +276,7 @@ def _stopping(
         # It counts from the receive time, because the caller's clock may differ from ours.
         ends_at = record.received + limit
     return Stopping(
-        max_output_tokens=most,
+        max_output_tokens=max_tokens,
         default_max_output_tokens=deployment.max_output_tokens,
         min_output_tokens=wire.min_output_tokens,
         stop_texts=tuple(wire.stop_texts),

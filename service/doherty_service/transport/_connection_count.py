@@ -5,7 +5,7 @@ from typing import Any
 from grpc_channelz.v1 import channelz_pb2
 from grpc_channelz.v1.channelz import ChannelzServicer
 
-_MOST = 1_000_000
+_MAX_RESULTS = 1_000_000
 _NO_CONTEXT: Any = None
 """Channelz uses the context of a call only to report wrong ids, which cannot occur here."""
 
@@ -17,5 +17,5 @@ def count_connections() -> int:
 
 
 def _count(server_id: int) -> int:
-    request = channelz_pb2.GetServerSocketsRequest(server_id=server_id, max_results=_MOST)
+    request = channelz_pb2.GetServerSocketsRequest(server_id=server_id, max_results=_MAX_RESULTS)
     return len(ChannelzServicer.GetServerSockets(request, _NO_CONTEXT).socket_ref)

@@ -75,13 +75,15 @@ _WITH_ADDRESS = ("ipv4:", "ipv6:")
 class ConnectionGuard:
     """Shuts down connections without a valid key if a peer, or all peers together, have too many of them."""
 
-    def __init__(self, most: int, trusted: Sequence[Network] = ()) -> None:
-        """At most `most` connections are allowed. Peers in `trusted` networks have no limit of their own."""
-        self._most = most
-        self._most_of_peer = max(_MIN_OF_PEER, most // _PEER_SHARE)
-        self._most_newcomers = connections_to_accept(most) // 4
+    def __init__(self, max_connections: int, trusted: Sequence[Network] = ()) -> None:
+        """At most `max_connections` are allowed. Peers in `trusted` networks have no limit of their own."""
+        self._max_connections = max_connections
+        self._max_of_peer = max(_MIN_OF_PEER, max_connections // _PEER_SHARE)
+        self._max_newcomers = connections_to_accept(max_connections) // 4
         self._trusted = tuple(trusted)
         self._with_key: set[str] = set()
+        self._unwanted: set[str] = set()
+        """Peers whose connections the next check shuts down, unless a caller on them has a key."""
         self._known: dict[tuple[str, int], _Connection] = {}
         """The connections that the last check found, by endpoint."""
         self._is_crowded = False
@@ -98,6 +100,11 @@ class ConnectionGuard:
         if peer.startswith(_WITH_ADDRESS):
             self._with_key.add(peer)
 
+    def close(self, peer: str) -> None:
+        """Shuts down the connection of a peer soon, unless a call on it passed authentication."""
+        if peer.startswith(_WITH_ADDRESS):
+            self._unwanted.add(peer)
+
     async def run(self, address: str) -> None:
         """Guards the connections of `address` (HOST:PORT). Runs until it is cancelled."""
         port = int(address.rpartition(":")[2])
@@ -112,8 +119,10 @@ class ConnectionGuard:
     async def _check(self, port: int) -> list[_Connection]:
         """Returns the surplus connections."""
         descriptors = _open_descriptors()
-        if len(descriptors) <= self._most_of_peer and len(self._with_key) <= 2 * self._most:
+        few_connections = len(descriptors) <= self._max_of_peer and len(self._with_key) <= 2 * self._max_connections
+        if few_connections and not self._unwanted:
             self._is_crowded = False
+            self._known = {endpoint: known for endpoint, known in self._known.items() if known.has_key}
             return []  # the usual case: no peer can have too many
         self._known = await self._find(descriptors, port)
         with_key, self._with_key = self._with_key, set()
@@ -122,8 +131,16 @@ class ConnectionGuard:
             connection.has_key = connection.has_key or (connection.host, connection.endpoint[1]) in accepted
         now = time.monotonic()
         newcomers = sum(not known.has_key and _is_newcomer(known, now) for known in self._known.values())
+        unwanted, self._unwanted = {_endpoint(peer) for peer in self._unwanted}, set()
         surplus = self.surplus(list(self._known.values()), now)
-        self._is_crowded = bool(surplus) or newcomers > self._most_of_peer
+        surplus += [
+            connection
+            for connection in self._known.values()
+            if (connection.host, connection.endpoint[1]) in unwanted
+            and not connection.has_key
+            and connection not in surplus
+        ]
+        self._is_crowded = bool(surplus) or newcomers > self._max_of_peer
         self._closed.update(connection.peer for connection in surplus)
         self._log()
         return surplus
@@ -163,13 +180,13 @@ class ConnectionGuard:
         with_key = [connection for connection in newest_first if connection.has_key]
         by_peer: defaultdict[str, int] = defaultdict(int)
         # A quarter of all connections stays free for callers with a key, but an eighth is always for those without.
-        most = max(self._most // _PEER_SHARE, self._most * 3 // 4 - len(with_key))
-        kept, surplus = 0, with_key[: max(0, len(with_key) - self._most)]
+        max_without_key = max(self._max_connections // _PEER_SHARE, self._max_connections * 3 // 4 - len(with_key))
+        kept, surplus = 0, with_key[: max(0, len(with_key) - self._max_connections)]
         for connection in without_key:
             by_peer[connection.peer] += 1
-            is_exempt = kept < self._most_newcomers and _is_newcomer(connection, now)
-            exceeds = by_peer[connection.peer] > self._most_of_peer and not self._is_trusted(connection.host)
-            if kept >= most or (exceeds and not is_exempt):
+            is_exempt = kept < self._max_newcomers and _is_newcomer(connection, now)
+            exceeds = by_peer[connection.peer] > self._max_of_peer and not self._is_trusted(connection.host)
+            if kept >= max_without_key or (exceeds and not is_exempt):
                 surplus.append(connection)
             else:
                 kept += 1
@@ -211,14 +228,16 @@ def room_for_connections(wanted: int) -> int:
     return _room(limit)
 
 
-def connections_to_accept(most: int) -> int:
-    """Returns how many connections gRPC may accept if at most `most` are to stay.
+def connections_to_accept(max_connections: int) -> int:
+    """Returns how many connections gRPC may accept if at most `max_connections` are to stay.
 
     gRPC refuses new connections beyond its limit. With a higher limit, it accepts new ones until the guard has shut
     down the surplus.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(2 * most, _LARGEST if soft == resource.RLIM_INFINITY else max(most, _room(soft)), _LARGEST)
+    return min(
+        2 * max_connections, _LARGEST if soft == resource.RLIM_INFINITY else max(max_connections, _room(soft)), _LARGEST
+    )
 
 
 def _room(limit: int) -> int:

@@ -25,10 +25,10 @@ def _limits(settings: Settings) -> list[tuple[str, int]]:
         # Core's defaults are 8 kB, above which it refuses at random, and 16 kB, above which it always refuses.
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-        # Without this, core starts all calls of a caller that begins and resets many, and others wait for seconds.
+        # Otherwise, if a caller starts and resets many calls, core starts all of them, and others wait for seconds.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        # Core counts calls until it has freed them, which is later than clients do. It refuses calls beyond the sum of
-        # both limits with UNAVAILABLE: with the default, up to a third of a burst of legitimate calls.
+        # Core counts a call until it has freed it, which is later than the client stops counting it. It refuses calls
+        # above the sum of both limits with UNAVAILABLE: with the default, up to a third of an honest burst.
         ("grpc.http2.max_deallocating_streams", max(settings.max_concurrent_streams, _MIN_DEALLOCATING)),
         # Calls that the event loop has not accepted yet, of about 25 kB each. Core's defaults are 1,000, above which it
         # cancels some at random, and 3,000, above which it cancels all, with CANCELLED and without a message.

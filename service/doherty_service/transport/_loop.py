@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from doherty_service._batch import BatchFuture
 from doherty_service.rpc import note_handler
 from doherty_service.transport._poller import Loop
 
@@ -10,10 +11,14 @@ _HANDLER_TASK = "HandleExceptions["
 
 
 class ServerLoop(Loop):
-    """Records which of grpc.aio's tasks waits for the end of which handler.
+    """Frees the memory of failed batches, and records which of grpc.aio's tasks waits for the end of which handler.
 
-    `EndWatch` needs to know this to end an RPC whose caller does not read.
+    `EndWatch` needs to know the latter to end an RPC whose caller does not read.
     """
+
+    def create_future(self) -> BatchFuture:
+        """Creates a future."""
+        return BatchFuture(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, **options: Any) -> Any:
         """Creates a task."""

@@ -17,7 +17,7 @@ class TransportLostError(Exception):
 
 
 async def watch_port(address: str, is_open: Callable[[], bool]) -> None:
-    """Checks that something listens on `address` (HOST:PORT) while the port is open. Runs until it is cancelled.
+    """While `is_open()`, checks that something listens on `address` (HOST:PORT). Runs until it is cancelled.
 
     grpcio closes its port when its accept loop fails, without reporting it. We check by trying to bind the port: a
     connection would count against the limit of connections and leave a line in core's log.
@@ -35,7 +35,7 @@ async def watch_port(address: str, is_open: Callable[[], bool]) -> None:
 
 
 def reserve(address: str) -> tuple[str, list[socket.socket]]:
-    """Binds HOST:PORT without listening, so that only a process that wants exactly this port gets it.
+    """Binds HOST:PORT without listening, so that the system does not assign the port to another program.
 
     Returns:
         The address with the actual port, and the sockets, which have to be kept.

@@ -65,6 +65,7 @@ def build_server(  # noqa: PLR0913, PLR0917 - the parts of the server
         keyring=keyring,
         open_services=[name for name, who in access.items() if who == "open"],
         accept=guard.accept,
+        close=guard.close,
         refusals=recorder.refusals,
         costly_services={CHANNELZ_SERVICE: Shares(_MAX_CHANNELZ_CALLS, recorder.refusals)},
         load=None if settings.load_reports == "off" else lambda: load_meter.for_calls,

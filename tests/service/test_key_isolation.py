@@ -26,7 +26,7 @@ _numbers = count()
 
 @contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[tuple[ServerProcess, dict[str, str]]]:
-    """A server of the embedded engine with two keys, which are there by their names."""
+    """Runs a server of the embedded engine with two keys. Yields callers by the names of their keys."""
     keys = folder / "keys.json"
     tokens = {name: add_key(keys, name) for name in ("alice", "bob")}
     model = write_tiny_model(folder / "model.gguf")
@@ -42,13 +42,13 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProc
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, dict[str, str]]]:
-    """With both settings that give up what this file is about."""
+    """The same with both settings that turn these protections off."""
     with serving(tmp_path_factory.mktemp("together"), "--share-prefix-cache", "--allow-control-tokens") as served:
         yield served
 
 
 def new_prompt() -> str:
-    """A prompt that begins like no other one."""
+    """Returns a prompt that shares no prefix with any other prompt."""
     return f"{next(_numbers)} colors of the rainbow, named in their order"
 
 
@@ -72,7 +72,7 @@ async def test_prompts_of_another_key_are_not_cached(
 
 
 def test_guesses_of_another_keys_prompt_reveal_nothing(apart: tuple[ServerProcess, dict[str, str]]) -> None:
-    """Who guesses a prompt letter by letter sees the same, whether somebody else has asked it or nobody."""
+    """Guessing a prompt letter by letter has the same results whether or not another key has sent it."""
     server, tokens = apart
     secret, unasked = new_prompt(), new_prompt()
     with connect_with(server.target, tokens["alice"]) as alice, connect_with(server.target, tokens["bob"]) as bob:
@@ -95,7 +95,7 @@ async def test_a_deployment_may_share_its_prefix_cache(together: tuple[ServerPro
 
 
 def sizes(caller: Caller, prompt: str) -> set[int]:
-    """How many tokens a prompt has, as every RPC says it."""
+    """Returns the number of tokens of a prompt, as reported by every RPC."""
     counted = caller.stub.CountTokens(CountTokensRequest(prompt=prompt), timeout=SECONDS).prompt_tokens
     whole = caller.generate(prompt=prompt, stopping=SHORT).summary.usage.prompt_tokens
     streamed = caller.stream(prompt=prompt, stopping=SHORT)[-1].summary.usage.prompt_tokens

@@ -25,7 +25,7 @@ OK, UNAUTHENTICATED, UNIMPLEMENTED = (
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The path of a file of keys, and the key in it."""
+    """Returns the path of a file of keys, and the key that it contains."""
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     return str(path), add_key(path, "tools")
 
@@ -33,7 +33,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 OPEN_CHANNELZ = {"channelz": OK if TRANSPORT == "grpcio" else UNIMPLEMENTED}
 
 LIST_SERVICES = b"\x3a\x00"
-"""A ServerReflectionRequest."""
+"""A serialized ServerReflectionRequest."""
 
 METHODS = {
     "health": ("/grpc.health.v1.Health/Check", b""),
@@ -46,12 +46,12 @@ METHODS = {
 
 
 def knock(channel: grpc.Channel, *metadata: tuple[str, str]) -> dict[str, grpc.StatusCode]:
-    """How a call behind each of the doors ends, or that it answers."""
+    """Returns how a call of each of these services ends."""
     return {door: _knock(channel, *METHODS[door], metadata) for door in METHODS}
 
 
 def _knock(channel: grpc.Channel, method: str, data: bytes, metadata: Any) -> grpc.StatusCode:
-    # On the wire, a unary call is a stream of one message.
+    # On the wire, a unary call is the same as a stream of one message.
     call: Any = channel.stream_stream(method)
     replies = call(iter((data,)), timeout=SECONDS, metadata=metadata)
     try:
@@ -83,7 +83,7 @@ def test_with_keys_only_health_is_open(keys: tuple[str, str]) -> None:
 def test_each_service_has_an_access_setting(keys: tuple[str, str]) -> None:
     flags = ("--health", "keyed", "--reflection", "open", "--load-reports", "open", "--channelz", "off")
     with server_with("--keys-file", keys[0], *flags) as channel:
-        # Who has no key does not hear that channelz is off.
+        # Callers without a key do not learn that channelz is off.
         opened = dict.fromkeys(("reflection", "old reflection", "load"), OK) | {"watch": UNIMPLEMENTED}
         assert knock(channel) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened
         assert knock(channel, *bearer("dh_1_2")) == dict.fromkeys(METHODS, UNAUTHENTICATED) | opened | {
@@ -93,10 +93,10 @@ def test_each_service_has_an_access_setting(keys: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("health", ["keyed", "off"])
-def test_clients_that_watch_the_health_without_a_key_can_call(keys: tuple[str, str], health: str) -> None:
+def test_clients_that_watch_the_health_without_a_key_can_make_calls(keys: tuple[str, str], health: str) -> None:
     with (
         start_server(*SYNTHETIC, "--keys-file", keys[0], "--health", health) as server,
-        # One name with two addresses, which gRPC takes in turn among those that are healthy.
+        # A name with two addresses. gRPC uses the healthy ones in turn.
         Client([f"ipv4:127.0.0.1:1,{server.target}"], api_key=keys[1]) as client,
     ):
         assert client.generate("a").text
@@ -113,7 +113,7 @@ def test_an_unknown_method_needs_a_key(keys: tuple[str, str]) -> None:
         assert failure_of(lambda: call(b"", timeout=SECONDS)).code is UNAUTHENTICATED
 
 
-def test_reflection_lists_what_is_there() -> None:
+def test_reflection_lists_the_available_services() -> None:
     with start_server(*SYNTHETIC, "--channelz", "off") as server:
         listed = set(output(SCRIPTS / "grpcurl", "-plaintext", server.target, "list").split())
     assert listed == EVERYWHERE | {
@@ -123,7 +123,7 @@ def test_reflection_lists_what_is_there() -> None:
     }
 
 
-def test_grpcurl_shows_a_key(keys: tuple[str, str]) -> None:
+def test_grpcurl_can_send_a_key(keys: tuple[str, str]) -> None:
     with start_server(*SYNTHETIC, "--keys-file", keys[0]) as server:
         header = f"authorization: Bearer {keys[1]}"
         call = ("-plaintext", "-H", header, "-d", '{"prompt": "a"}', server.target)

@@ -1,4 +1,4 @@
-"""What a caller without the SDK is told when a streamed request is admitted."""
+"""How a caller without the SDK learns that a streamed request is admitted."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ ENDLESS: dict[str, Any] = {"prompt": "Hi", "stopping": {"max_output_tokens": 600
 
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[ServerProcess]:
-    """A server with one slot, whose first token takes longer than the 0.1 s after which callers are told."""
+    """Runs a server with one slot. Its first token takes longer than the 0.1 s after which admissions are reported."""
     with start_server("--engine", "synthetic", "-o", "slots=1", "-o", "prefill_seconds=1") as server:
         yield server
 
@@ -27,14 +27,14 @@ def caller(slow_server: ServerProcess) -> Iterator[Caller]:
         yield connected
 
 
-def test_the_initial_metadata_come_before_the_first_token(caller: Caller) -> None:
+def test_the_initial_metadata_arrive_before_the_first_token(caller: Caller) -> None:
     call = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
-    (told,) = [value for key, value in call.initial_metadata() if key == "doherty-request-id"]
-    assert next(iter(call)).start.request_id == told
+    (request_id,) = [value for key, value in call.initial_metadata() if key == "doherty-request-id"]
+    assert next(iter(call)).start.request_id == request_id
     call.cancel()
 
 
-def test_initial_metadata_that_come_with_the_first_token_are_empty(synthetic_server: ServerProcess) -> None:
+def test_initial_metadata_that_arrive_with_the_first_token_are_empty(synthetic_server: ServerProcess) -> None:
     with connect(synthetic_server.target) as caller:
         call = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
         next(iter(call))
@@ -42,7 +42,7 @@ def test_initial_metadata_that_come_with_the_first_token_are_empty(synthetic_ser
         call.cancel()
 
 
-def test_a_refused_request_has_none(caller: Caller) -> None:
+def test_a_refused_request_has_no_initial_metadata(caller: Caller) -> None:
     calls = []
 
     def refused() -> None:
@@ -62,14 +62,14 @@ def test_an_error_after_the_admission_has_all_its_details() -> None:
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
 
 
-def test_multiplexed_requests_are_told_of_on_demand(caller: Caller) -> None:
+def test_multiplexed_requests_report_their_admission_on_demand(caller: Caller) -> None:
     with opened(caller.stub, metadata=ASKS) as rpc:
         rpc.send(start(1, **ENDLESS), start(2, **ENDLESS))
-        told = rpc.first(1)
-        assert told.HasField("admission")
+        first = rpc.first(1)
+        assert first.HasField("admission")
         rpc.read_until(lambda: len(rpc.parts(1)) > 1)
         assert not rpc.parts(2)  # it waits for the slot
-        assert rpc.parts(1)[1].response.start.request_id == told.admission.request_id != ""
+        assert rpc.parts(1)[1].response.start.request_id == first.admission.request_id != ""
         rpc.send(cancels=[1])
         assert rpc.first(2).HasField("admission")
         rpc.send(start(3, whole=True, prompt="Hi", stopping={"max_output_tokens": 2}), cancels=[2])
@@ -78,7 +78,7 @@ def test_multiplexed_requests_are_told_of_on_demand(caller: Caller) -> None:
         rpc.rest()
 
 
-def test_nobody_else_gets_such_parts(caller: Caller) -> None:
+def test_other_requests_do_not_report_their_admission(caller: Caller) -> None:
     with opened(caller.stub) as rpc:
         rpc.send(start(1, **ENDLESS))
         assert rpc.first(1).HasField("response")

@@ -33,8 +33,8 @@ DEPLOYMENT = Deployment()
 
 @pytest.fixture(scope="module")
 def caller(synthetic_server: ServerProcess) -> Iterator[Caller]:
-    with connect(synthetic_server.target) as found:
-        yield found
+    with connect(synthetic_server.target) as connected:
+        yield connected
 
 
 TWINS: dict[str, dict[str, Any]] = {
@@ -103,7 +103,7 @@ def test_the_cache_of_settings_is_bounded() -> None:
     reader = RequestReader(DEPLOYMENT, CacheSalts(shared=False))
     for number in range(2500):
         read(reader, MODEL, prompt="a", sampling={"temperature": number / 2500})
-    assert len(reader._cache) <= 1000  # noqa: SLF001 - the size of the process would be a less reliable measure
+    assert len(reader._cache) <= 1000  # noqa: SLF001 - the memory of the process would be a less reliable measure
     large = GenerateRequest(prompt="a", model="x" * 5000)
     with pytest.raises(NotFoundError):
         read(reader, MODEL, prompt=large.prompt, model=large.model)

@@ -1,0 +1,120 @@
+"""Hands received bytes to connections, as many as one turn of the event loop should handle."""
+
+import asyncio
+import time
+from collections import deque
+from typing import Protocol
+
+from doherty_service.telemetry import log_error
+
+_PIECE_BYTES = 2 << 10
+
+Data = bytes | memoryview
+
+
+class Receiver(Protocol):
+    """What the intake needs from a connection."""
+
+    is_in_line: bool
+    """Whether bytes from the caller wait for a turn."""
+
+    @property
+    def closed(self) -> float | None:
+        """When it was closed."""
+        ...
+
+    def receive(self, data: Data, max_requests: int) -> int:
+        """Handles what came from the caller, up to `max_requests` requests. Returns how many bytes were handled."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Leaves what comes in the socket."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Reads from the socket again."""
+        ...
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        ...
+
+
+class Intake:
+    """Bounds what some connections together receive in one turn of the event loop.
+
+    Few bytes may decode to many, or begin many requests. So bytes are handled in pieces. When a turn has no room left,
+    the connections wait in a line, and each gets one piece at a time.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_requests: int, seconds: float) -> None:
+        """At most `max_requests` requests begin in a turn, and no piece is begun after `seconds`.
+
+        The handlers of these requests run in the next turn, and take more time than reading the requests.
+        """
+        self._loop = loop
+        self._max_requests = max_requests
+        self._seconds = seconds
+        self._waiting: deque[tuple[Receiver, Data]] = deque()
+        self._is_used = False
+        """Whether something was received in this turn."""
+        self._ends_at = 0.0
+        """When this turn has no room left."""
+        self._requests_left = 0
+
+    def count_request(self) -> None:
+        """Records that a request begins."""
+        self._requests_left -= 1
+
+    def take(self, connection: Receiver, data: bytes) -> None:
+        """Handles received bytes in this turn if there is room, and in later turns otherwise."""
+        if not self._is_used:
+            self._begin_turn()
+        rest: Data = data
+        while rest and not self._waiting and self._has_room():
+            rest = self._receive_piece(connection, rest)
+        if rest:
+            connection.pause_reading()
+            connection.is_in_line = True
+            self._waiting.append((connection, rest))
+
+    def _begin_turn(self) -> None:
+        self._is_used = True
+        self._ends_at = time.monotonic() + self._seconds
+        self._requests_left = self._max_requests
+        self._loop.call_soon(self._next_turn)
+
+    def _has_room(self) -> bool:
+        return self._requests_left > 0 and time.monotonic() < self._ends_at
+
+    def _next_turn(self) -> None:
+        self._is_used = False
+        if not self._waiting:
+            return
+        self._begin_turn()
+        while self._waiting and self._has_room():
+            connection, data = self._waiting.popleft()
+            try:
+                rest = self._receive_piece(connection, data)
+            except Exception as error:  # noqa: BLE001 - it must not stop the other connections
+                log_error("connection_failed", cause=error)
+                connection.is_in_line = False
+                connection.abort()
+                continue
+            if rest:
+                self._waiting.append((connection, rest))
+                continue
+            connection.is_in_line = False
+            if connection.closed is None:
+                connection.resume_reading()
+
+    def _receive_piece(self, connection: Receiver, data: Data) -> Data:
+        """Handles the first piece, and returns the rest; nothing is left if the connection is closed."""
+        if connection.closed is not None:
+            return b""
+        piece = data
+        if len(data) > _PIECE_BYTES:
+            data = memoryview(data)  # so that cutting it copies nothing
+            piece = data[:_PIECE_BYTES]
+        handled = connection.receive(piece, self._requests_left)
+        return b"" if handled == len(data) or connection.closed is not None else data[handled:]
