@@ -31,7 +31,7 @@ SALT = "one caller"
 QUESTION = "Name three colors."
 WORDS = ["river", "stone", "paper", "cloud", "engine", "garden", "silver", "window", "letter", "bridge", "summer"]
 LENGTHS = (1, 10, 30, 33, 34, 60, 90, 120, 200)
-"""Words of the longer conversations: 30 of their own tokens more."""
+"""The lengths of the longer conversations in words; 30 further tokens are added to each."""
 CALLERS = 6
 LEAVING = 0.2
 """The share of answers that are aborted at their first token."""
@@ -40,49 +40,49 @@ _draw = random.Random(5)  # noqa: S311 - a load is no secret
 
 
 def stranger() -> str:
-    """Somebody of whom nothing is cached."""
+    """Returns a salt of which no prefix is cached."""
     return f"stranger {next(_strangers)}"
 
 
-def asked(content: str) -> Conversation:
-    """A conversation of one message."""
+def conversation(content: str) -> Conversation:
+    """Returns a conversation of one message."""
     return Conversation((Message(Role.USER, content),))
 
 
 def words(length: int) -> str:
-    """A text that means nothing."""
+    """Returns a meaningless text."""
     return " ".join(_draw.choices(WORDS, k=length))
 
 
 async def first_token(lab: EngineLab, salt: str, question: Conversation | TokenIds) -> float:
-    """The log probability of the first token of the answer."""
+    """Returns the log probability of the first token of the answer."""
     short = Stopping(max_output_tokens=1)
     outcome = await lab.ask(llamacpp_request(input=question, cache_salt=salt, top_logprobs=1, stopping=short))
     return outcome.logprobs[0].logprob
 
 
 class Probe:
-    """Asks the question, and prints by how much its answers are off."""
+    """Asks the question, and prints the differences of its answers."""
 
     def __init__(self, lab: EngineLab, fresh: float) -> None:
         self._lab = lab
         self._fresh = fresh
 
     async def again(self, name: str, salt: str = "") -> None:
-        """Eight times as one caller, or each time as somebody else."""
+        """Asks eight times, with the same salt or each time with a new one."""
         self._show(name, [await self._ask(salt or stranger()) for _ in range(8)])
 
     async def after(self, name: str, earlier: list[Conversation] | list[TokenIds]) -> None:
-        """Once after each of some inputs, as the caller who sent that."""
-        told = []
-        for one in earlier:
+        """Asks once after each of some inputs, with the salt of that input."""
+        offsets = []
+        for content in earlier:
             salt = stranger()
-            await first_token(self._lab, salt, one)
-            told.append(await self._ask(salt))
-        self._show(name, told)
+            await first_token(self._lab, salt, content)
+            offsets.append(await self._ask(salt))
+        self._show(name, offsets)
 
     async def _ask(self, salt: str) -> float:
-        return await first_token(self._lab, salt, asked(QUESTION)) - self._fresh
+        return await first_token(self._lab, salt, conversation(QUESTION)) - self._fresh
 
     def _show(self, name: str, off: list[float]) -> None:
         print(f"{name}: {len(off)} answers, off by {min(off):+.4f} to {max(off):+.4f}", flush=True)
@@ -90,7 +90,7 @@ class Probe:
 
 @asynccontextmanager
 async def neighbours(lab: EngineLab) -> AsyncIterator[None]:
-    """Three answers that go on, each with few tokens of prompt."""
+    """Runs three answers at the same time, each with few prompt tokens."""
     endless = Stopping(max_output_tokens=200, ignore_eos=True)
     requests = [llamacpp_request(input=RawText(words(4)), cache_salt=stranger(), stopping=endless) for _ in range(3)]
     handles = [lab.submit(request) for request in requests]
@@ -105,7 +105,10 @@ async def neighbours(lab: EngineLab) -> AsyncIterator[None]:
 
 
 async def mixed_load(lab: EngineLab, seconds: float) -> int:
-    """Callers at once, with conversations and raw texts of all lengths; some leave. Returns how many requests."""
+    """Makes concurrent requests with conversations and raw texts of all lengths, and aborts some.
+
+    Returns their number.
+    """
     ends, total = time.monotonic() + seconds, 0
 
     async def caller() -> None:
@@ -113,7 +116,7 @@ async def mixed_load(lab: EngineLab, seconds: float) -> int:
         while time.monotonic() < ends:
             text = words(_draw.randint(1, 200))
             request = llamacpp_request(
-                input=_draw.choice([asked(text), asked(text), RawText(text)]),
+                input=_draw.choice([conversation(text), conversation(text), RawText(text)]),
                 cache_salt=_draw.choice([SALT, SALT, SALT, stranger()]),
                 sampling=Sampling(temperature=_draw.choice([0.0, 1.0]), seed=1),
                 stopping=Stopping(max_output_tokens=_draw.randint(1, 60), ignore_eos=_draw.choice([True, False])),
@@ -130,27 +133,30 @@ async def mixed_load(lab: EngineLab, seconds: float) -> int:
 
 
 async def out_of_order(fresh: float) -> None:
-    """Asks on engines where the prefix is reused from behind the cells of somebody who has left them."""
+    """Asks on engines that reuse the prefix from behind the cells of a request that has ended."""
     for shape, length in (("fewer than 64", 1), ("64 or more", 60)):
         off = []
         for filler in (100, 5000, 40000):
             async with running("llamacpp", **OPTIONS | {"slots": "2"}) as lab:
                 await first_token(lab, stranger(), TokenIds((filler,) * 300))
-                await first_token(lab, SALT, asked(words(length)))
+                await first_token(lab, SALT, conversation(words(length)))
                 await first_token(lab, stranger(), TokenIds((filler + 1,)))
-                off.append(await first_token(lab, SALT, asked(QUESTION)) - fresh)
-        print(f"cells out of order, prefix of a batch of {shape}: off by {[f'{one:+.12f}' for one in off]}", flush=True)
+                off.append(await first_token(lab, SALT, conversation(QUESTION)) - fresh)
+        print(
+            f"cells out of order, prefix of a batch of {shape}: off by {[f'{difference:+.12f}' for difference in off]}",
+            flush=True,
+        )
 
 
 async def main(seconds: float) -> None:
-    """All of it."""
-    longer = [asked(words(length)) for length in LENGTHS]
+    """Runs all measurements."""
+    longer = [conversation(words(length)) for length in LENGTHS]
     async with running("llamacpp", **OPTIONS) as lab:
-        fresh = await first_token(lab, stranger(), asked(QUESTION))
+        fresh = await first_token(lab, stranger(), conversation(QUESTION))
         probe = Probe(lab, fresh)
         await probe.again("fresh, nothing cached")
         reader = lab.engine._shop.reader  # type: ignore[attr-defined]  # noqa: SLF001 - ids have no public way out
-        ids = reader.prompt(asked(QUESTION))
+        ids = reader.prompt(conversation(QUESTION))
         await probe.after("fresh, prompt in two parts", [TokenIds(ids[:length]) for length in range(1, len(ids))])
         await probe.after("fresh, after shorter conversations", longer[:4])
         await probe.after("fresh, after longer conversations", longer[4:])

@@ -54,10 +54,10 @@ for _ in stub.StreamGenerate(request_pb2.GenerateRequest.FromString(sys.stdin.bu
 
 
 class Victim:
-    """The request that is ended, on its own channel."""
+    """The request that is ended, on a separate channel."""
 
     def __init__(self, target: str, fields: dict[str, Any], *, unary: bool, timeout: float | None = None) -> None:
-        """Sends it."""
+        """Sends the request."""
         self.channel = grpc.insecure_channel(target)
         stub = generation_service_pb2_grpc.GenerationServiceStub(self.channel)
         method: Any = stub.Generate.future if unary else stub.StreamGenerate
@@ -67,17 +67,17 @@ class Victim:
         self._read = self._threads.submit(self.call.result if unary else partial(list, self.call))
 
     def close(self) -> None:
-        """Waits for its end."""
+        """Waits for the end of the request."""
         self.channel.close()
-        self._read.exception(SECONDS)  # an error is how it is meant to end
+        self._read.exception(SECONDS)  # an error is the expected end
         self._threads.shutdown()
 
 
 class VictimProcess:
-    """The same in another process."""
+    """The request that is ended, in another process."""
 
     def __init__(self, target: str, fields: dict[str, Any]) -> None:
-        """Sends it."""
+        """Sends the request."""
         self.ends_at = time.monotonic() + LIMIT
         self.process = subprocess.Popen([sys.executable, "-c", CHILD, target], stdin=subprocess.PIPE)
         if self.process.stdin is not None:
@@ -85,15 +85,15 @@ class VictimProcess:
             self.process.stdin.close()
 
     def close(self) -> None:
-        """Waits for its end."""
+        """Waits for the end of the request."""
         self.process.wait(SECONDS)
 
 
 class GatewayVictim:
-    """The same from OpenAI's client through SMG, which must run already."""
+    """The request that is ended, from OpenAI's client through SMG, which must be running."""
 
     def __init__(self, base: str) -> None:
-        """Sends it."""
+        """Sends the request."""
         self.client = OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         self.ends_at = time.monotonic() + LIMIT
         self.events = self.client.completions.create(
@@ -101,7 +101,7 @@ class GatewayVictim:
         )
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Closes its connections."""
         self.client.close()
 
 
@@ -130,7 +130,7 @@ def measure(caller: Caller, start: Callable[[], Any], end: Callable[[Any], float
 
 
 def acts(act: Callable[[Any], object]) -> Callable[[Any], float]:
-    """An event."""
+    """An event that ends the request."""
 
     def end(victim: Any) -> float:
         time.sleep(max(0.0, victim.ends_at - time.monotonic()))
@@ -142,7 +142,7 @@ def acts(act: Callable[[Any], object]) -> Callable[[Any], float]:
 
 
 def ways(target: str, fields: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[], Any], Callable[[Any], float]]]:
-    """The call, the event, what starts the victim and what ends it."""
+    """The call, the event, the function that starts the request, and the function that ends it."""
     limited = fields | {"stopping": fields["stopping"] | {"time_limit": f"{LIMIT}s"}}
     for unary in (False, True):
         kind = "unary" if unary else "stream"
@@ -156,7 +156,7 @@ def ways(target: str, fields: dict[str, Any]) -> Iterator[tuple[str, str, Callab
 
 @contextmanager
 def gateway_ways(door: str) -> Iterator[tuple[Callable[[], Any], Callable[[Any], float]]]:
-    """What starts the victim behind SMG, and what ends it."""
+    """The functions that start and end the request behind SMG."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = write_synthetic_tokenizer(Path(folder))
         with start_smg([door], "--tokenizer-path", str(tokenizer)) as base:
@@ -164,7 +164,7 @@ def gateway_ways(door: str) -> Iterator[tuple[Callable[[], Any], Callable[[Any],
 
 
 def measure_gateway(rounds: int) -> None:
-    """Prints the row of the gateway."""
+    """Prints the row of SMG."""
     with start_door(*ENGINES["synthetic"]) as server, connect(server.target) as caller:
         with gateway_ways(server.door) as (start, end):
             times = [measure(caller, start, end) * 1e3 for _ in range(rounds)]
@@ -172,7 +172,7 @@ def measure_gateway(rounds: int) -> None:
 
 
 def main() -> None:
-    """Measures every way, and prints the table."""
+    """Measures every combination, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", nargs="?", choices=sorted(ENGINES), default="synthetic")
     parser.add_argument("rounds", nargs="?", type=int, default=20)

@@ -7,7 +7,7 @@ machine: other work shows as a wide middle half.
 
 Printed are medians and the middle half of Doherty's figure divided by the other's, pair by pair: the time to the first
 token, the tokens per second from then on, and the processor time per token of the busiest thread, which is the one that
-decodes. The last one hardly depends on what else runs. To reach: 0.98 to 1.0 of the tokens per second.
+decodes. The last one hardly depends on what else runs. Target: 0.98 to 1.0 of the tokens per second.
 """
 
 import http.client
@@ -63,13 +63,14 @@ sys.stdin.read()
 
 
 class Figures(NamedTuple):
-    """One stream."""
+    """The measurement of one stream."""
 
     first_token: float
-    """Seconds."""
+    """The time to the first token, in seconds."""
     per_second: float
+    """The tokens per second after the first message."""
     processor: float
-    """Seconds of the busiest thread, for each token."""
+    """The CPU time per token of the busiest thread, in seconds."""
 
 
 class Side:
@@ -88,11 +89,11 @@ class Side:
         return Figures(first - begun, tokens / (later[-1][0] - first), busiest / 1e9 / (tokens + at_first))
 
     def moments(self, prompt: str) -> Iterator[tuple[float, int]]:
-        """When the prompt leaves, with 0, and then when tokens come, and how many."""
+        """Yields the time at which the prompt is sent, with 0, and then when tokens arrive, with their number."""
         raise NotImplementedError
 
     def _threads(self) -> dict[str, int]:
-        """Nanoseconds that each thread has run."""
+        """Returns the CPU time of each thread, in nanoseconds."""
         tasks = Path(f"/proc/{self._pid}/task").iterdir()
         return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks}
 
@@ -105,7 +106,7 @@ class Doherty(Side):
         self._client = client
 
     def moments(self, prompt: str) -> Iterator[tuple[float, int]]:
-        """Asks for raw text, as the other side does."""
+        """Requests raw text, as for the other server."""
         options = GenerateOptions(ignore_eos=True)
         yield time.perf_counter(), 0
         stream = self._client.stream_generate(RawText(prompt), max_output_tokens=TOKENS, temperature=0, options=options)
@@ -122,9 +123,9 @@ class LlamaCpp(Side):
         self._address = address.removeprefix("http://")
 
     def moments(self, prompt: str) -> Iterator[tuple[float, int]]:
-        """Asks by its own API."""
+        """Uses llama.cpp's own API."""
         body = {"prompt": prompt, "n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "stream": True}
-        connection = http.client.HTTPConnection(self._address)  # the server closes it behind each stream
+        connection = http.client.HTTPConnection(self._address)  # the server closes the connection after each stream
         connection.connect()
         yield time.perf_counter(), 0
         connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
@@ -150,7 +151,7 @@ def both() -> Iterator[tuple[Side, Side]]:
 
 
 def main() -> None:
-    """Measures, and prints the table."""
+    """Measures both servers, and prints the table."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     ratios: list[Figures] = []
     ours: list[Figures] = []
@@ -159,13 +160,13 @@ def main() -> None:
             side.run("Once upon a time")
         for number in range(pairs):
             order = (0, 1) if number % 2 else (1, 0)
-            prompts = [" ".join(random.choices(WORDS, k=12)) for _ in sides]  # noqa: S311 - no secret
-            found = {which: sides[which].run(prompts[which]) for which in order}
-            ours.append(found[0])
-            ratios.append(Figures(*(one / other for one, other in zip(found[0], found[1], strict=True))))
+            prompts = [" ".join(random.choices(WORDS, k=12)) for _ in sides]  # noqa: S311 - test data
+            measured = {which: sides[which].run(prompts[which]) for which in order}
+            ours.append(measured[0])
+            ratios.append(Figures(*(own / other for own, other in zip(measured[0], measured[1], strict=True))))
     for name in Figures._fields:
-        low, _, high = quantiles([getattr(one, name) for one in ratios], n=4)
-        ratio, absolute = (median(getattr(one, name) for one in figures) for figures in (ratios, ours))
+        low, _, high = quantiles([getattr(pair, name) for pair in ratios], n=4)
+        ratio, absolute = (median(getattr(pair, name) for pair in figures) for figures in (ratios, ours))
         print(f"{name:12} {ratio:.3f} ({low:.3f} to {high:.3f}); Doherty {absolute:.4g}")
 
 

@@ -39,7 +39,7 @@ LOST_AFTER = 8
 
 @dataclass
 class Answer:
-    """One stream, and how it went."""
+    """A stream and its results."""
 
     prompt: str
     generation: Generation[None] | None = None
@@ -48,7 +48,7 @@ class Answer:
     """The ids that were received before the answer was continued."""
     held_text: str = ""
     longest_wait: float = 0.0
-    """The gaps between two deltas in seconds."""
+    """The longest gap between two deltas, in seconds."""
 
 
 class Run:
@@ -105,36 +105,40 @@ def _servers(loss: str, flags: tuple[str, ...]) -> Iterator[tuple[list[str], Any
 
 
 async def undisturbed(flags: tuple[str, ...], run: Run) -> dict[str, str]:
-    """The answers of one server to one prompt after the other."""
+    """Returns the answers of one server to the prompts, made one after the other."""
     with start_server(*flags) as server:
         async with AsyncClient(server.target, timeout=300) as client:
-            return {one.prompt: (await client.generate(one.prompt, **ASKED)).text for one in run.answers}
+            return {answer.prompt: (await client.generate(answer.prompt, **ASKED)).text for answer in run.answers}
 
 
 async def same_rests(flags: tuple[str, ...], run: Run) -> str:
-    """How many of the answers that went on have the rest that a server gives to the part, one after the other."""
-    resumed = [one for one in run.answers if one.resumed]
+    """Counts the continued answers whose rest equals that of a direct `continue_from`, made one after the other."""
+    resumed = [answer for answer in run.answers if answer.resumed]
     same = 0
     with start_server(*flags) as server:
         async with AsyncClient(server.target, timeout=300) as client:
-            for one in resumed:
-                options = GenerateOptions(ignore_eos=True, continue_from=TokenIds(one.held))
-                asked: dict[str, Any] = {**ASKED, "options": options}
-                rest = await client.generate(one.prompt, **asked)
-                same += one.generation is not None and one.generation.text == one.held_text + rest.text
+            for answer in resumed:
+                options = GenerateOptions(ignore_eos=True, continue_from=TokenIds(answer.held))
+                parameters: dict[str, Any] = {**ASKED, "options": options}
+                rest = await client.generate(answer.prompt, **parameters)
+                same += answer.generation is not None and answer.generation.text == answer.held_text + rest.text
     return f"{same} of {len(resumed)}"
 
 
 def tell(loss: str, run: Run, whole: dict[str, str], rests: str) -> None:
     """Prints a row."""
-    complete = [one for one in run.answers if one.generation and one.generation.usage.output_tokens == TOKENS]
-    same = sum(one.generation is not None and one.generation.text == whole[one.prompt] for one in complete)
-    kept = sum(one.generation is not None and one.generation.text.startswith(one.held_text) for one in complete)
+    complete = [
+        answer for answer in run.answers if answer.generation and answer.generation.usage.output_tokens == TOKENS
+    ]
+    same = sum(answer.generation is not None and answer.generation.text == whole[answer.prompt] for answer in complete)
+    kept = sum(
+        answer.generation is not None and answer.generation.text.startswith(answer.held_text) for answer in complete
+    )
     waits = [
-        max((one.longest_wait for one in run.answers if bool(one.resumed) is resumed), default=0.0) * 1000
+        max((answer.longest_wait for answer in run.answers if bool(answer.resumed) is resumed), default=0.0) * 1000
         for resumed in (True, False)
     ]
-    resumed = sum(map(bool, (one.resumed for one in run.answers)))
+    resumed = sum(map(bool, (answer.resumed for answer in run.answers)))
     print(
         f"| {loss} | {len(complete)} of {len(run.answers)} | {resumed} | {kept} | {same} | {rests} "
         f"| {waits[0]:.0f} | {waits[1]:.0f} |",
@@ -143,12 +147,15 @@ def tell(loss: str, run: Run, whole: dict[str, str], rests: str) -> None:
 
 
 async def main() -> None:
-    """Measures and prints."""
+    """Runs all kinds of loss, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", nargs="?", choices=ENGINES, default="synthetic")
     flags, count = ENGINES[parser.parse_args().engine]
     whole = await undisturbed(flags, Run(count))
-    print("| loss | complete | went on | part kept | as undisturbed | rest as alone | wait, ms | of the others, ms |")
+    print(
+        "| loss | complete | continued | prefix kept | same as without a loss | rest same as a direct `continue_from` "
+        "| longest wait, ms | of other streams, ms |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for loss in LOSSES:
         run = Run(count)

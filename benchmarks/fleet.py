@@ -27,15 +27,15 @@ from openai import AsyncOpenAI
 
 from doherty import AsyncClient, GenerateOptions, TLSConfig
 from proxies.running import Envoy, free_port, running
+from support.certificates import Authority
 from support.dns import serve_names
-from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.smg import start_smg, write_synthetic_tokenizer
 
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 SLOTS, PACE = 8, 50
 TOKENS = (10, 40, 100)
-"""Of answers; each is drawn."""
+"""The numbers of tokens of an answer, one of which is drawn."""
 WARM_SECONDS = 2.0
 FLAGS = ("--engine", "synthetic", "-o", f"slots={SLOTS}", "-o", f"tokens_per_second={PACE}")
 
@@ -44,10 +44,10 @@ Ask = Callable[[str, int], Awaitable[float]]
 
 
 class Fleet:
-    """Three servers, of which a measurement uses the first ones."""
+    """Three servers. A measurement uses the first ones."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        """Starts them."""
+        """Starts the servers."""
         self.port = free_port()
         servers = [stack.enter_context(_start(host, self.port)) for host in HOSTS]
         self.addresses = [server.target for server in servers]
@@ -73,14 +73,14 @@ async def ask_sdk(client: AsyncClient, prompt: str, tokens: int) -> float:
 
 @asynccontextmanager
 async def by_list(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
-    """The SDK with a list of addresses: the one with the fewest requests in flight is next."""
+    """The SDK with a list of addresses, which uses the one with the fewest requests in flight."""
     async with AsyncClient(fleet.addresses[:size]) as client:
         yield partial(ask_sdk, client)
 
 
 @asynccontextmanager
 async def by_dns(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
-    """The SDK with a name in DNS: all addresses in turn."""
+    """The SDK with a name in DNS, which uses all addresses in turn."""
     with serve_names(*HOSTS[:size]) as names:
         async with AsyncClient(names.target(fleet.port)) as client:
             await client.wait_ready(timeout=30)
@@ -89,7 +89,7 @@ async def by_dns(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def by_envoy(fleet: Fleet, size: int) -> AsyncIterator[Ask]:
-    """The SDK through Envoy, by TLS: least requests of two that are drawn."""
+    """The SDK through Envoy with TLS, which draws two servers and uses the one with fewer requests."""
     line = "              - endpoint: { address: { socket_address: { address: %s, port_value: %d } } }\n"
     first, second = (line % (host, fleet.port) for host in HOSTS[:2])
     lines = {first + second: "".join(line % (host, fleet.port) for host in HOSTS[:size])}
@@ -129,32 +129,32 @@ WAYS: dict[str, Callable[[Fleet, int], AbstractAsyncContextManager[Ask]]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """When an answer was asked for, began and ended, by time.monotonic."""
+    """When an answer was requested, began and ended (`time.monotonic`)."""
 
     tokens: int
-    asked: float
+    requested_at: float
     first: float
     last: float
 
     def tokens_within(self, begin: float, end: float) -> float:
-        """How many of its tokens came within a time."""
+        """Returns how many of its tokens arrived within a period."""
         shared = max(0.0, min(end, self.last) - max(begin, self.first))
         return self.tokens * shared / (self.last - self.first)
 
 
 async def load(ask: Ask, callers: int, seconds: float) -> tuple[list[Answer], float, float]:
-    """Answers to callers that ask without a pause, and the time that counts."""
+    """The answers to callers that make requests without pauses, and the period that counts."""
     begin = time.monotonic() + WARM_SECONDS
     end = begin + seconds
     answers: list[Answer] = []
-    chance = random.Random(7)  # noqa: S311 - the same for every way
+    chance = random.Random(7)  # noqa: S311 - the same for all connections
 
     async def call() -> None:
-        while (asked := time.monotonic()) < end:
+        while (requested_at := time.monotonic()) < end:
             tokens = chance.choice(TOKENS)
-            # No prompt begins as another one does: nothing can be cached.
+            # No two prompts have a common prefix, so caches have no effect.
             first = await ask(f"{chance.randbytes(8).hex()} is a number.", tokens)
-            answers.append(Answer(tokens, asked, first, time.monotonic()))
+            answers.append(Answer(tokens, requested_at, first, time.monotonic()))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
@@ -163,19 +163,19 @@ async def load(ask: Ask, callers: int, seconds: float) -> tuple[list[Answer], fl
 
 
 def quantile(values: list[float], share: float) -> float:
-    """By nearest rank."""
+    """Returns the quantile by nearest rank."""
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 async def measure(name: str, fleet: Fleet, seconds: float) -> None:
-    """Prints a row for each size."""
+    """Prints a row for each number of servers."""
     alone = 0.0
     for size in range(1, len(HOSTS) + 1):
         async with WAYS[name](fleet, size) as ask:
             answers, begin, end = await load(ask, size * SLOTS, seconds)
         rate = sum(answer.tokens_within(begin, end) for answer in answers) / (end - begin)
         alone = alone or rate
-        firsts = [answer.first - answer.asked for answer in answers if begin <= answer.asked < end]
+        firsts = [answer.first - answer.requested_at for answer in answers if begin <= answer.requested_at < end]
         capacity = rate / (size * SLOTS * PACE)
         figures = f"{rate:.0f} | {rate / alone:.2f} | {capacity:.0%}"
         figures += f" | {quantile(firsts, 0.5):.2f} | {quantile(firsts, 0.99):.2f}"
@@ -185,10 +185,10 @@ async def measure(name: str, fleet: Fleet, seconds: float) -> None:
 async def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description="What a fleet of 1, 2 and 3 servers carries.")
-    parser.add_argument("--seconds", type=float, default=10.0, help="that count, for each way and size")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that count, for each connection and size")
     seconds = parser.parse_args().seconds
-    head = ("servers", "tokens a second", "to one server", "of all slots", "p50 first token (s)", "p99 (s)")
-    print(f"| way | {' | '.join(head)} |\n{'|---' * 7}|")
+    head = ("servers", "tokens per second", "to one server", "of all slots", "p50 first token (s)", "p99 (s)")
+    print(f"| connection | {' | '.join(head)} |\n{'|---' * 7}|")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         fleet = Fleet(stack, Path(folder))
         for name in WAYS:

@@ -20,7 +20,7 @@ IMPORTS = {
 
 
 def cpu_seconds(code: str) -> float:
-    """The CPU time of an interpreter that runs `code`."""
+    """Returns the CPU time of an interpreter that runs `code`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -28,7 +28,7 @@ def cpu_seconds(code: str) -> float:
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """The ratios of every import, round by round."""
+    """Returns the ratios of every import in each round."""
     ratios: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(rounds):
         bare = cpu_seconds("pass")
@@ -39,7 +39,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures the imports, and prints the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     print(f"{'import':<12} {'median':>7} {'lowest':>7} {'highest':>8}   of `import grpc`, {rounds} rounds")
     for name, ratios in measure(rounds).items():

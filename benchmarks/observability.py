@@ -1,9 +1,10 @@
 """What metrics and traces cost: `python benchmarks/observability.py [ROUNDS] [STREAMS] [TOKENS_PER_SECOND]`.
 
-Three servers with the synthetic engine stand beside each other: one without either, one whose metrics are read every
-second, and one that also sends its traces to a collector. They get the same load in turns, in windows of a few seconds
-within each round. Printed is the CPU time of the server's process per token, as a ratio to the first one's in the same
-round. What a machine's noise hides there is shown by a second table: the CPU time of the parts alone, for one answer.
+Three servers with the synthetic engine run at the same time: one without metrics and traces, one whose metrics are read
+every second, and one that also sends its traces to a collector. They get the same load in turns, in windows of a few
+seconds within each round. The first table has the CPU time of the server's process per token, as a ratio to that of the
+first server in the same round. Because the noise of the machine hides small differences there, a second table has the
+CPU time that each part takes for one answer.
 """
 
 import asyncio
@@ -50,21 +51,21 @@ class Server:
     metrics: str
 
     def cpu_seconds(self) -> float:
-        """The CPU time that its process has used."""
+        """Returns the CPU time of its process."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Counts the spans that come."""
+    """Counts the spans that it receives."""
 
     def __init__(self) -> None:
         """None has come."""
         self.spans = 0
 
     def Export(self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802, ARG002 - gRPC's signature
-        """Takes a batch."""
-        self.spans += sum(len(scope.spans) for one in request.resource_spans for scope in one.scope_spans)
+        """Receives a batch."""
+        self.spans += sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
@@ -79,51 +80,51 @@ def start(name: str, stack: ExitStack, pace: str, *flags: str, **variables: str)
     )
     stack.callback(process.wait, SECONDS)
     stack.callback(process.terminate)
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for line in process.stderr or ():
-        told = json.loads(line)
-        found[told["event"]] = told.get("address", "")
-        if told["event"] == "ready":
+        event = json.loads(line)
+        addresses[event["event"]] = event.get("address", "")
+        if event["event"] == "ready":
             break
-    # From here on its log goes nowhere, as a platform's collector of logs would take it.
+    # From here on, its log is discarded, as if a log collector read it.
     sink = futures.ThreadPoolExecutor(1)
     sink.submit(lambda: [None for _ in process.stderr or ()])
-    return Server(name, process, found["listening"], found.get("metrics", ""))
+    return Server(name, process, addresses["listening"], addresses.get("metrics", ""))
 
 
 async def scrape(address: str) -> None:
-    """Reads the metrics again and again."""
+    """Reads the metrics repeatedly."""
     while address:
-        reading = urllib.request.urlopen(f"http://{address}/metrics", timeout=SECONDS)  # noqa: ASYNC210 - our own server, which answers from a thread
+        reading = urllib.request.urlopen(f"http://{address}/metrics", timeout=SECONDS)  # noqa: ASYNC210 - our own server answers from a thread
         reading.read()
         await asyncio.sleep(SCRAPE_SECONDS)
 
 
 class Load:
-    """Streams that begin again when they end."""
+    """Streams that are restarted when they end."""
 
     def __init__(self, streams: int) -> None:
-        """So many at a time."""
+        """`streams` at a time."""
         self.tokens = 0
         self._streams = streams
 
     async def run(self, target: str) -> None:
-        """Asks `target` until it is cancelled."""
+        """Reads streams from `target` until it is cancelled."""
         async with grpc.aio.insecure_channel(target) as channel:
             stub: Any = generation_service_pb2_grpc.GenerationServiceStub(channel)
             await asyncio.gather(*(self._stream(stub) for _ in range(self._streams)))
 
     async def _stream(self, stub: Any) -> None:
-        asked = request_pb2.GenerateRequest(prompt="What atoms are in water?")
-        asked.stopping.max_output_tokens = ANSWER_TOKENS
-        asked.stopping.ignore_eos = True
+        request = request_pb2.GenerateRequest(prompt="What atoms are in water?")
+        request.stopping.max_output_tokens = ANSWER_TOKENS
+        request.stopping.ignore_eos = True
         while True:
-            async for reply in stub.StreamGenerate(asked, timeout=SECONDS):
+            async for reply in stub.StreamGenerate(request, timeout=SECONDS):
                 self.tokens += reply.delta.token_count
 
 
 async def window(server: Server, streams: int) -> float:
-    """CPU microseconds per token under load."""
+    """Returns CPU microseconds per token under load."""
     load = Load(streams)
     tasks = [asyncio.create_task(load.run(server.target)), asyncio.create_task(scrape(server.metrics))]
     try:
@@ -138,15 +139,15 @@ async def window(server: Server, streams: int) -> float:
 
 
 def of_the_parts(answers: int = 2000) -> dict[str, float]:
-    """CPU microseconds that one answer costs in each part."""
+    """Returns the CPU microseconds per answer of each part."""
     recorder = LatencyRecorder(window=300)
     record = RequestRecord("/doherty.v1.GenerationService/StreamGenerate", "k", "r", ANYBODY, status="OK")
     record.mark_started(10, 0.0001, 0.0)
     for _ in range(ANSWER_TOKENS):
         record.mark_tokens(1)
-    record.gaps = array("d", sorted(random.uniform(0.004, 0.006) for _ in record.gaps))  # noqa: S311 - no secret
+    record.gaps = array("d", sorted(random.uniform(0.004, 0.006) for _ in record.gaps))  # noqa: S311 - test data
     record.mark_summary("stop")
-    provider = TracerProvider(shutdown_on_exit=False)  # spans are made and filled, and go nowhere
+    provider = TracerProvider(shutdown_on_exit=False)  # spans are created and filled, but not exported
     provider.add_span_processor(SpanProcessor())
     spans = Spans(provider.get_tracer("benchmark"))
 
@@ -164,7 +165,7 @@ def of_the_parts(answers: int = 2000) -> dict[str, float]:
 
 
 async def main(rounds: int, streams: int, pace: str) -> None:
-    """Measures, and prints the table."""
+    """Measures the servers, and prints the tables."""
     collector = Collector()
     receiving = grpc.server(futures.ThreadPoolExecutor(2))
     add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
@@ -179,14 +180,14 @@ async def main(rounds: int, streams: int, pace: str) -> None:
             start("metrics", stack, pace, *metrics),
             start("metrics and traces", stack, pace, *metrics, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint),
         ]
-        found: dict[str, list[float]] = {server.name: [] for server in servers}
+        samples: dict[str, list[float]] = {server.name: [] for server in servers}
         for number in range(rounds):
             for server in servers[number % 3 :] + servers[: number % 3]:
-                found[server.name].append(await window(server, streams))
-    bases = found["without"]
-    print(f"{rounds} rounds, {streams} streams x {pace} tokens a second, {collector.spans} spans received")
+                samples[server.name].append(await window(server, streams))
+    bases = samples["without"]
+    print(f"{rounds} rounds, {streams} streams x {pace} tokens per second, {collector.spans} spans received")
     print("| server | CPU us per token | ratio: median | lowest | highest |\n|---|---|---|---|---|")
-    for name, costs in found.items():
+    for name, costs in samples.items():
         ratios = [cost / base for cost, base in zip(costs, bases, strict=True)]
         middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
         print(f"| {name} | {statistics.median(costs):.0f} | {middle:.3f} | {low:.3f} | {high:.3f} |")

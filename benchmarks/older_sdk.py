@@ -3,7 +3,7 @@
 Needs PYTHONPATH=tests:benchmarks/transport. Two processes with 16 streams each read from one server at the same time,
 on one core: one with this checkout's AsyncClient, one with the other's. Whatever else runs on the machine disturbs both
 alike. Printed is the CPU time that each took for a delta, and the median of the ratios of their seconds, with an
-interval that holds it with 95 %. To reach: 0.85.
+interval that holds it with 95 %. Target: 0.85.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ WARM_UP_SECONDS = 2
 HERE = Path(__file__).parents[1]
 
 Seconds = list[tuple[int, float, float]]
-"""Of each second: how many deltas came, and the CPU time of the process in user and in system mode."""
+"""The number of deltas of each second, and the CPU time of the process in user and in system mode."""
 
 
 class Reader:
@@ -48,7 +48,7 @@ class Reader:
 
 
 async def read(target: str, seconds: int, *, multiplex: bool) -> Seconds:
-    """Puts the load on, and tells what each second took."""
+    """Runs the load, and prints the figures of each second."""
     taken: Seconds = []
     async with AsyncClient(target, multiplex=multiplex) as client:
         await client.wait_ready()
@@ -62,8 +62,8 @@ async def read(target: str, seconds: int, *, multiplex: bool) -> Seconds:
                 after = getrusage(RUSAGE_SELF)
                 user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
                 taken.append((reader.deltas - deltas, user, system))
-            for one in running:
-                one.cancel()
+            for task in running:
+                task.cancel()
     return taken
 
 
@@ -75,28 +75,28 @@ def start(checkout: Path, target: str, seconds: int, kind: str) -> "subprocess.P
 
 
 def costs(taken: Seconds) -> list[float]:
-    """The CPU time of a delta, second by second."""
+    """Returns the CPU time per delta for each second."""
     return [(user + system) / deltas for deltas, user, system in taken]
 
 
 def row(name: str, kind: str, taken: Seconds, compared: str) -> str:
-    """A line of the table."""
-    deltas = sum(one[0] for one in taken) / 1e6
-    user, system = (sum(one[place] for one in taken) / deltas for place in (1, 2))
+    """Returns a row of the table."""
+    deltas = sum(sample[0] for sample in taken) / 1e6
+    user, system = (sum(sample[place] for sample in taken) / deltas for place in (1, 2))
     return f"| {name} | {kind} | {user + system:.1f} | {user:.1f} | {system:.1f} | {compared} |"
 
 
 def compare(older: Path, target: str, seconds: int, kind: str) -> None:
-    """Runs both loads at once, and prints what came of it."""
+    """Runs both loads at the same time, and prints the results."""
     loads = [start(checkout, target, seconds, kind) for checkout in (older, HERE)]
     before, now = (json.loads(load.communicate()[0]) for load in loads)
-    found = ratio(costs(now), costs(before))
+    measured = ratio(costs(now), costs(before))
     print(row("older", kind, before, ""))
-    print(row("this", kind, now, f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"), flush=True)
+    print(row("this", kind, now, f"{measured.median:.3f} ({measured.low:.3f} to {measured.high:.3f})"), flush=True)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures both kinds of calls, and prints the table."""
     if sys.argv[1] == "load":  # the process of one client
         target, length, kind = sys.argv[2:]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -108,10 +108,10 @@ def main() -> None:
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 40  # noqa: PLR2004 - the program and two arguments
     server_core, load_core = cores()
     os.sched_setaffinity(0, {server_core})
-    print("| SDK | calls | CPU us a delta | user | system | ratio |\n|---|---|---|---|---|---|")
+    print("| SDK | calls | CPU us per delta | user | system | ratio (95 % interval) |\n|---|---|---|---|---|---|")
     with start_server(*SERVER) as server:
         os.sched_setaffinity(0, {load_core})
-        for kind in ("of their own", "multiplexed"):
+        for kind in ("separate", "multiplexed"):
             compare(older, server.target, seconds, kind)
 
 

@@ -101,14 +101,16 @@ class Probe:
 
 def running_loop() -> asyncio.AbstractEventLoop:
     """Returns the server's event loop, once it runs."""
-    gc.unfreeze()  # the server has taken what was there at its start out of the collector's sight
-    return next(one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop) and one.is_running())
+    gc.unfreeze()  # the server has excluded the objects of its start from garbage collection
+    return next(
+        thing for thing in gc.get_objects() if isinstance(thing, asyncio.AbstractEventLoop) and thing.is_running()
+    )
 
 
 def instances() -> Counter[str]:
     """Returns the instances of the service's classes and of ENGINES_OWN that the garbage collector knows."""
     gc.collect()
-    kinds = (type(one) for one in gc.get_objects())
+    kinds = (type(thing) for thing in gc.get_objects())
     ours = (kind for kind in kinds if str(kind.__module__).startswith(PACKAGES))
     return Counter(
         kind.__qualname__
@@ -127,7 +129,7 @@ def measure(probe: Probe, ask: Ask) -> dict[str, Any]:
 
     for _ in range(WARM_UPS):
         answer(LONG)
-    begin_endless(ask).close()  # the server remembers settings that it has seen
+    begin_endless(ask).close()  # the server caches settings that it has seen
     time.sleep(SETTLE_SECONDS)
 
     def median(tokens: int) -> Calls:
@@ -275,14 +277,16 @@ def main() -> None:
 def show(measured: dict[str, dict[str, Any]], *, with_lists: bool) -> None:
     """Prints the table, and the lists if requested."""
     print("| request | files | functions | calls, 12 tokens | calls per token | objects |\n|---|---|---|---|---|---|")
-    for kind, found in measured.items():
-        files, functions, objects = len(found["files"]), len(found["functions"]), sum(found["objects"].values())
-        per_token = sum(calls for where, calls in found["per token"].items() if not where.startswith("doherty_engine"))
-        print(f"| {kind} | {files} | {functions} | {found['calls']} | {per_token:.1f} | {objects} |")
-    for kind, found in measured.items() if with_lists else ():
-        for what, entries in found.items():
+    for kind, figures in measured.items():
+        files, functions, objects = len(figures["files"]), len(figures["functions"]), sum(figures["objects"].values())
+        per_token = sum(
+            calls for where, calls in figures["per token"].items() if not where.startswith("doherty_engine")
+        )
+        print(f"| {kind} | {files} | {functions} | {figures['calls']} | {per_token:.1f} | {objects} |")
+    for kind, figures in measured.items() if with_lists else ():
+        for what, entries in figures.items():
             if what != "calls":
-                lines = entries if isinstance(entries, list) else [f"{n:g} {one}" for one, n in entries.items()]
+                lines = entries if isinstance(entries, list) else [f"{n:g} {entry}" for entry, n in entries.items()]
                 print(f"\n{kind}: {what}\n  " + "\n  ".join(lines))
 
 

@@ -16,7 +16,7 @@ _PAGES_PER_MIB = (1 << 20) // os.sysconf("SC_PAGE_SIZE")
 
 
 def usage() -> tuple[float, int, int]:
-    """RSS in MiB, threads, open files."""
+    """Returns RSS in MiB, the number of threads, and the number of open files."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     threads, files = (len(list(Path(f"/proc/self/{name}").iterdir())) for name in ("task", "fd"))
     return pages / _PAGES_PER_MIB, threads, files

@@ -28,15 +28,15 @@ def start(stack: ExitStack, host: str, port: str, age: str) -> ServerProcess:
 
 
 def answered(servers: list[ServerProcess]) -> list[int]:
-    """How many requests each server has answered since this was last asked."""
+    """Returns how many requests each server has answered since the last call."""
     return [Counter(str(line["event"]) for line in server.read())["request"] for server in servers]
 
 
 class Load:
-    """Calls at a steady rate; counts those that failed."""
+    """Makes calls at a constant rate, and counts those that failed."""
 
     def __init__(self, client: AsyncClient) -> None:
-        """Calls are made by `client`."""
+        """Uses `client` for the calls."""
         self.made = 0
         self.failed: Counter[str] = Counter()
         self._client = client
@@ -82,7 +82,7 @@ async def measure(age: str) -> None:
 
 
 def main() -> None:
-    """Measures once."""
+    """Runs one measurement."""
     parser = argparse.ArgumentParser(description="How soon a server added to a DNS name gets its share.")
     parser.add_argument("--age", default="10", help="seconds of --max-connection-age; 0 is no limit")
     asyncio.run(measure(parser.parse_args().age))

@@ -56,7 +56,7 @@ REPLY = wire.GenerateResponse(start=MESSAGES[0].start, text="Two of hydrogen.", 
 
 
 class _Call:
-    """A call of grpc whose messages are all there."""
+    """A call of grpc whose messages have all arrived."""
 
     def __init__(self) -> None:
         self._messages = iter(MESSAGES)
@@ -88,7 +88,7 @@ class _Unary:
 
 
 class _AsyncCall:
-    """A call of grpc.aio whose messages are all there."""
+    """A call of grpc.aio whose messages have all arrived."""
 
     def __init__(self) -> None:
         self._messages = iter(MESSAGES)
@@ -114,7 +114,7 @@ class _AsyncCall:
 
 
 class _Channel:
-    """A channel whose calls end at once."""
+    """A channel whose calls end immediately."""
 
     def __init__(self, unary: Callable[..., Any], stream: Callable[..., Any]) -> None:
         self._unary = unary
@@ -145,7 +145,7 @@ def _async_channel(*_: object, **__: object) -> _Channel:
 
 
 def sync_calls() -> tuple[float, float]:
-    """The microseconds of a generate and of a stream."""
+    """Returns the microseconds of a generate and of a stream."""
     with Client("localhost:1") as client:
         begun = process_time()
         for _ in range(CALLS):
@@ -159,7 +159,7 @@ def sync_calls() -> tuple[float, float]:
 
 
 async def async_calls() -> tuple[float, float]:
-    """The same of the AsyncClient."""
+    """Returns the same for the AsyncClient."""
     async with AsyncClient("localhost:1") as client:
         begun = process_time()
         for _ in range(CALLS):
@@ -176,7 +176,7 @@ KINDS = ("Client.generate", "Client.stream_generate", "AsyncClient.generate", "A
 
 
 def measure() -> None:
-    """Prints the microseconds of each kind of call for each line that is read."""
+    """Prints the microseconds of each kind of call for each line that it reads."""
     with (
         patch.object(grpc, "insecure_channel", _sync_channel),
         patch.object(grpc.aio, "insecure_channel", _async_channel),

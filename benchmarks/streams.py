@@ -2,7 +2,7 @@
 
 Runs streams one after the other with each client, in a process of its own: of three one is read to its end, one is
 dropped after its first delta, and one is closed at once. Printed is the resident memory after a tenth of them and at
-the end. To reach: flat, which is within 5 %.
+the end. Target: flat, which means within 5 %.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ LONG = 2000
 
 
 def resident_kilobytes() -> int:
-    """The memory of this process."""
+    """Returns the memory of this process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmRSS:")[1].split()[0])
 
 
 def synchronous(target: str, streams: int) -> None:
-    """Runs them with `Client`."""
+    """Runs streams with `Client`."""
     with Client(target) as client:
         for number in range(streams):
             match number % 3:
@@ -39,7 +39,7 @@ def synchronous(target: str, streams: int) -> None:
 
 
 async def asynchronous(target: str, streams: int) -> None:
-    """Runs them with `AsyncClient`."""
+    """Runs streams with `AsyncClient`."""
     async with AsyncClient(target) as client:
         for number in range(streams):
             match number % 3:
@@ -54,13 +54,13 @@ async def asynchronous(target: str, streams: int) -> None:
 
 
 def tell(number: int, streams: int) -> None:
-    """Prints the memory where it is asked for."""
+    """Prints the memory at the given numbers of streams."""
     if number + 1 in (streams // 10, streams):
         print(resident_kilobytes(), flush=True)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures both clients, and prints the table."""
     if len(sys.argv) > 2:  # noqa: PLR2004 - the process of one client
         kind, target, streams = sys.argv[1], sys.argv[2], int(sys.argv[3])
         if kind == "Client":
@@ -73,8 +73,8 @@ def main() -> None:
     with start_server("--engine", "synthetic", "-o", "tokens_per_second=2000") as server:
         for kind in ("Client", "AsyncClient"):
             command = [sys.executable, __file__, kind, server.target, str(streams)]
-            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            early, late = map(int, told.split())
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            early, late = map(int, output.split())
             print(f"| `{kind}` | {early / 1000:.1f} | {late / 1000:.1f} | {late / early:.3f} |", flush=True)
 
 

@@ -7,7 +7,7 @@ objects open, instead of the type. `--bounded` gives the list and the dict that 
 recommends. `--server` is the interpreter of another checkout, whose server answers instead. It needs no quiet machine,
 because it counts tokens and measures no time.
 
-It prints, for each type, how the five answers ended and their output tokens, and the sums. To reach: every answer that
+It prints, for each type, how the five answers ended and their output tokens, and the sums. Target: every answer that
 ended by STOP parses, and at least 95 of 100 end within 512 tokens.
 """
 
@@ -170,7 +170,7 @@ BOUNDED: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """One answer."""
+    """The result of one request."""
 
     generation: Generation
     parsed: bool
@@ -183,7 +183,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """How one object of a kind is asked for."""
+    """How an object of a type is requested."""
 
     name: str
     kind: Any
@@ -192,7 +192,7 @@ class Question:
 
 
 def ask(client: Client, question: Question, seed: int) -> Outcome:
-    """Asks for one object out of one text."""
+    """Requests one object from one text."""
     prompt = f"Give the {question.name} in this text as JSON: {TEXTS[seed]}"
     schema: Any = TypeAdapter(question.kind).json_schema() if question.plain else question.kind
     options = GenerateOptions(frequency_penalty=question.frequency_penalty)
@@ -215,7 +215,7 @@ def show(name: str, outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def main() -> None:
-    """Asks everything, four requests at a time, and prints the table."""
+    """Makes all requests, four at a time, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--bounded", action="store_true")

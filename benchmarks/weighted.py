@@ -21,7 +21,7 @@ import grpc.aio
 
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from proxies.running import Envoy, running
-from support.security import Authority
+from support.certificates import Authority
 from support.server import ServerProcess, start_server
 from support.wire import request
 
@@ -48,7 +48,7 @@ ASKED = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": Tr
 
 @contextmanager
 def servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """A server whose answers take 0.2 s, and one whose answers take 0.6 s."""
+    """Starts a server whose answers take 0.2 s, and one whose answers take 0.6 s."""
     flags = ("--engine", "synthetic", "-o", "slots=8")
     with (
         start_server(*flags, "-o", "tokens_per_second=100") as fast,
@@ -59,7 +59,7 @@ def servers() -> Iterator[tuple[ServerProcess, ServerProcess]]:
 
 @asynccontextmanager
 async def connected(name: str, addresses: list[str]) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel that spreads calls over the servers."""
+    """Opens a channel that distributes calls over the servers."""
     if name in POLICIES:
         config = json.dumps({"loadBalancingConfig": [POLICIES[name]]})
         options = (("grpc.service_config", config),)

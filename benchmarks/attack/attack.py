@@ -1,30 +1,34 @@
-"""What an attack costs those who are served beside it.
+"""What an attack costs the callers that are served at the same time.
 
-`PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--before PATH] [--python PATH]
-[--engine ENGINE] [--transport TRANSPORT]`. Each attack meets a server of its own, with keys, limits and metrics, which
-may have 4 GiB of address space. Beside it, an honest caller reads a stream (of 200 messages a second, where the engine
-is synthetic), and another one asks for short answers; both have keys of their own. The attacker is a process of its own
-with a low priority, as if it had another machine. Printed is the stream's longest gap without and with the attack, the
-memory (RSS) before the attack, its highest value, and that afterwards: as soon as it is near the one before, at the
-latest 40 seconds after the attack, while the attacker keeps its connections. The last column says how many honest calls
-failed.
-`--runs` repeats each attack; the table then has the medians, and the sum of the failed calls. `--before` does the same
-with the server of another checkout, in turns, and `--python` runs the servers with another interpreter, and its grpcio.
-Loopback only.
+`PYTHONPATH=tests python benchmarks/attack/attack.py [--only PATTERN] [--runs N] [--part I/N] [--save NAME]
+[--before PATH] [--python PATH] [--engine ENGINE] [--transport TRANSPORT]`. Each attack gets a new server with keys,
+limits and metrics, whose address space is limited to 4 GiB. During the attack, an honest caller reads a stream (of 200
+messages a second, if the engine is synthetic), and another one requests short answers; each has its own key. The
+attacker is a separate process with a low priority, as if it ran on another machine. The table has the longest gap of
+the stream without and with the attack; for how long the server's main thread ran in the latter, and waited for a
+processor; how long a thread of the honest caller waited for one (it is in this process); and the memory (RSS) before
+the attack, at its highest, and after the attack. The memory after the attack is taken as soon as it is close to the
+memory before, and at most 40 seconds after the attack; until then the attacker keeps its connections. The last column
+is the number of honest calls that failed.
+
+`--runs` repeats each attack; the table then has the medians, and the sum of the failed calls. `--before` measures the
+server of another checkout, too, in turns, and `--python` runs the servers with another interpreter, and its grpcio.
+`--save` writes every run to results/NAME.json, for table.py. `--part I/N` measures every N-th attack from the I-th on
+(1 is the first), so that N processes share the attacks on a machine with many cores. Without an installed command
+`doherty`, PYTHONPATH names client, engine, service and tests. Loopback only.
 """
 
 import argparse
-import math
 import os
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -32,11 +36,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+import table
 from engine_work import ENGINE_WORK
+from figures import Figures, Run, save
 from holding import HOLDING, LONG_ANSWERS
+from main_thread import MainThread, OwnThreads
 from messages import MESSAGES
 from protocol import PROTOCOL
 from side_work import SIDE_WORK
+from support.measuring import longest_gap, python_path
 from support.memory import peak_bytes, resident_bytes
 from support.security import add_key, bearer, connect_with
 from support.server import ServerProcess, start_server
@@ -50,11 +58,14 @@ if TYPE_CHECKING:
 ADDRESS_SPACE = 4 << 30
 QUIET_SECONDS = 3.0
 ATTACK_SECONDS = 6.0
-MOST_ATTACK_SECONDS = 60.0
+MAX_ATTACK_SECONDS = 60.0
+STREAM_SECONDS = 300.0
+"""The deadline of the honest stream, which is longer than a run: on llamacpp it takes more than a minute."""
 SETTLE_SECONDS = 40.0
-ATTACKERS_NICENESS = 10
-NEAR_BYTES = 20 << 20
-MOST_TOKENS = {"synthetic": 8000, "llamacpp": 1900}
+ATTACKER_NICENESS = 10
+MIB = 1 << 20
+NEAR_BYTES = 20 * MIB
+MAX_TOKENS = {"synthetic": 8000, "llamacpp": 1900}
 OPTIONS = {"synthetic": (), "llamacpp": ("-o", "slots=8", "-o", "context_tokens=8192")}
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 3}}
 
@@ -72,42 +83,41 @@ ATTACKS: dict[str, Attack] = {
     **{name: _by_stranger(attack) for name, attack in STRANGERS.items()},
 }
 FAST = ("-o", "tokens_per_step=64", "-o", "tokens_per_second=12800")
-"""Makes long answers fast: a step still comes 200 times a second."""
+"""Options for fast long answers. The engine still makes 200 steps per second."""
 
 
 class Honest:
-    """A caller that reads a stream, and one that asks for short answers, each time on a connection of its own."""
+    """A caller that reads a stream, and one that requests short answers, each on a new connection."""
 
     def __init__(self, target: str, stream_token: str, short_token: str, engine: str = "synthetic") -> None:
-        """Begins both."""
+        """Starts both in threads."""
         self._endless: dict[str, Any] = {
             "prompt": "a",
-            "stopping": {"max_output_tokens": MOST_TOKENS[engine], "ignore_eos": True},
+            "stopping": {"max_output_tokens": MAX_TOKENS[engine], "ignore_eos": True},
         }
         self.arrivals: list[float] = []
         self.failed = 0
         self.answered: list[tuple[float, float]] = []
-        """For each short answer, when it was asked for and how many seconds it took."""
+        """For each short answer, when it was requested and how many seconds it took."""
         self._target = target
         self._tokens = stream_token, short_token
         self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._stream, self._ask)]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._stream, self._ask)]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends both."""
+        """Stops both."""
         self._is_over.set()
         for thread in self._threads:
             thread.join(60)
 
-    def longest_gap(self, begin: float, end: float) -> float:
-        """Seconds between two deltas, or between the last one and the end, within a span of time."""
-        times = [begin, *(one for one in self.arrivals if begin < one < end), end]
-        return max(later - earlier for earlier, later in pairwise(times))
+    def longest_gap(self, begin: float, end: float) -> tuple[float, float]:
+        """Begin and end of the longest time without a delta within a span of time."""
+        return longest_gap(self.arrivals, begin, end)
 
     def seconds_to_answer(self, begin: float, end: float) -> list[float]:
-        """How long each short answer took that was asked for within a span of time."""
+        """How long the short answers took that were requested within a span of time."""
         return [seconds for since, seconds in self.answered if begin <= since < end]
 
     def _stream(self) -> None:
@@ -121,7 +131,7 @@ class Honest:
                 time.sleep(0.1)
 
     def _read(self, caller: Caller) -> None:
-        stream: Any = caller.stub.StreamGenerate(request(**self._endless), timeout=60)
+        stream: Any = caller.stub.StreamGenerate(request(**self._endless), timeout=STREAM_SECONDS)
         for _ in stream:
             self.arrivals.append(time.monotonic())
             if self._is_over.is_set():
@@ -142,10 +152,10 @@ class Honest:
 
 
 class Attacker:
-    """A process that attacks once, and keeps its connections until it is stopped."""
+    """A process that attacks once, and then keeps its connections open until it is stopped."""
 
     def __init__(self, name: str, address: str, key: str, metrics: str) -> None:
-        """Is ready to attack, with what a `Target` has."""
+        """Starts the process, and waits until it is ready. The arguments are fields of `Target`."""
         context = get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_attack, args=(other, name, address, key, metrics))
@@ -153,19 +163,19 @@ class Attacker:
         self._connection.recv()
 
     def attack(self) -> None:
-        """Attacks, and returns when that is over or has taken too long."""
+        """Starts the attack; returns when it has ended, or after MAX_ATTACK_SECONDS."""
         self._connection.send(None)
-        self._connection.poll(MOST_ATTACK_SECONDS)
+        self._connection.poll(MAX_ATTACK_SECONDS)
 
     def stop(self) -> None:
-        """Ends the process."""
+        """Kills the process."""
         self._process.kill()
         self._process.join()
 
 
 def _attack(connection: "Connection", name: str, address: str, key: str, metrics: str) -> None:
-    """What that process does."""
-    os.nice(ATTACKERS_NICENESS)
+    """The main function of an `Attacker`'s process."""
+    os.nice(ATTACKER_NICENESS)
     with ExitStack() as held:
         connection.send("ready")
         connection.recv()
@@ -174,8 +184,8 @@ def _attack(connection: "Connection", name: str, address: str, key: str, metrics
         connection.recv()
 
 
-def measure(name: str, python: str, variables: dict[str, str], engine: str) -> list[float]:
-    """What `main` prints of one attack: milliseconds, MiB and failed calls."""
+def measure(name: str, python: str, variables: dict[str, str], engine: str) -> Figures:
+    """Attacks a new server once."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
         stream, short = (add_key(keys, key) for key in ("stream", "short"))
@@ -189,12 +199,15 @@ def measure(name: str, python: str, variables: dict[str, str], engine: str) -> l
             try:
                 honest = Honest(server.target, stream, short, engine)
                 time.sleep(1)
-                return _observe(server, honest, attacker)
+                with MainThread(server.process.pid) as main_thread, OwnThreads() as own_threads:
+                    return _observe(server, honest, attacker, main_thread, own_threads)
             finally:
                 attacker.stop()
 
 
-def _observe(server: ServerProcess, honest: Honest, attacker: Attacker) -> list[float]:
+def _observe(
+    server: ServerProcess, honest: Honest, attacker: Attacker, main_thread: MainThread, own_threads: OwnThreads
+) -> Figures:
     quiet_from = time.monotonic()
     time.sleep(QUIET_SECONDS)
     attack_from = time.monotonic()
@@ -208,47 +221,76 @@ def _observe(server: ServerProcess, honest: Honest, attacker: Attacker) -> list[
     after, highest = resident_bytes(server), peak_bytes(server)
     failed = honest.failed - failed_before
     honest.stop()
-    gaps = honest.longest_gap(quiet_from, attack_from), honest.longest_gap(attack_from, attack_until)
-    waits = honest.seconds_to_answer(attack_from, attack_until) or [math.nan]
-    seconds = *gaps, median(waits), max(waits)
-    return [*(one * 1000 for one in seconds), *(value / (1 << 20) for value in (before, highest, after)), failed]
+    waits = [seconds * 1000 for seconds in honest.seconds_to_answer(attack_from, attack_until)]
+    gap_without, gap_with = honest.longest_gap(quiet_from, attack_from), honest.longest_gap(attack_from, attack_until)
+    ran, waited = main_thread.ran_and_waited(*gap_with)
+    return Figures(
+        gap_without=(gap_without[1] - gap_without[0]) * 1000,
+        gap_with=(gap_with[1] - gap_with[0]) * 1000,
+        main_thread_ran=ran,
+        main_thread_waited=waited,
+        short_median=median(waits) if waits else None,
+        short_longest=max(waits, default=None),
+        rss_before=before / MIB,
+        rss_highest=highest / MIB,
+        rss_after=after / MIB,
+        failed_calls=failed,
+        caller_waited=own_threads.longest_wait(*gap_with),
+    )
+
+
+def part(text: str) -> tuple[int, int]:
+    """Parses I/N: two numbers, with 1 <= I <= N."""
+    index, slash, parts = text.partition("/")
+    if not slash or not 1 <= int(index) <= int(parts):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with 1 <= I <= N")
+    return int(index), int(parts)
 
 
 def main() -> None:
-    """Prints the table."""
+    """Measures, prints the table, and saves the runs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="attacks whose name matches this regular expression")
     parser.add_argument("--runs", type=int, default=1, help="how often each attack is measured")
+    parser.add_argument("--part", type=part, default=(1, 1), help="I/N: every N-th attack from the I-th on")
+    parser.add_argument("--save", help="the name of the file in results/ that gets every run")
     parser.add_argument("--before", type=Path, help="another checkout, whose server is attacked, too")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the servers")
-    parser.add_argument("--engine", default="synthetic", choices=MOST_TOKENS)
+    parser.add_argument("--engine", default="synthetic", choices=MAX_TOKENS)
     parser.add_argument("--transport", default="grpcio", choices=("grpcio", "http2"))
     arguments = parser.parse_args()
     before: Path | None = arguments.before
-    now = _source(Path(__file__).parents[2]) | {"DOHERTY_TRANSPORT": arguments.transport}
-    servers: dict[str, dict[str, str]] = {"now": now}
+    servers = {"now": _environment(Path(__file__).parents[2], arguments.transport)}
     if before is not None:
-        servers = {"before": _source(before), **servers}
-    print(
-        "| attack | server | gap without, ms | gap with, ms | short answers, median ms | longest "
-        "| RSS before, MiB | highest | after | failed calls |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in ATTACKS:
-        if not re.search(arguments.only, name):
-            continue
-        runs: dict[str, list[list[float]]] = {which: [] for which in servers}
+        servers = {"before": _environment(before, arguments.transport), **servers}
+    versions = _versions(arguments.python)
+    index, parts = arguments.part
+    names = [name for name in ATTACKS if re.search(arguments.only, name)][index - 1 :: parts]
+    runs: list[Run] = []
+    print(table.header())
+    for name in names:
         for _ in range(arguments.runs):
-            for which, variables in servers.items():
-                runs[which].append(measure(name, arguments.python, variables, arguments.engine))
-        for which, measured in runs.items():
-            *figures, failed = zip(*measured, strict=True)
-            row = " | ".join(f"{median(figure):.0f}" for figure in figures)
-            print(f"| {name} | {which} | {row} | {sum(failed):.0f} |", flush=True)
+            for server, variables in servers.items():
+                figures = measure(name, arguments.python, variables, arguments.engine)
+                runs.append(Run(name, server, arguments.transport, arguments.engine, *versions, figures))
+                if arguments.save:
+                    save(runs, arguments.save)
+        for key, measured in table.group(run for run in runs if run.attack == name).items():
+            print(table.row(key, measured), flush=True)
 
 
-def _source(checkout: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join(str(checkout / part) for part in ("client", "engine", "service"))}
+def _environment(checkout: Path, transport: str) -> dict[str, str]:
+    """The variables that make a server run the code of a checkout, before any other on the path."""
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([python_path(checkout), inherited] if inherited else [python_path(checkout)])
+    return {"PYTHONPATH": path, "DOHERTY_TRANSPORT": transport}
+
+
+def _versions(python: str) -> tuple[str, str]:
+    """The versions of an interpreter and of its grpcio."""
+    script = "import platform, grpc; print(platform.python_version(), grpc.__version__)"
+    version, grpcio = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    return version, grpcio
 
 
 if __name__ == "__main__":

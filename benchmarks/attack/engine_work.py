@@ -1,4 +1,4 @@
-"""Requests that are as much work for an engine as may be, and some that it has to refuse."""
+"""Requests that cost an engine as much work as possible, and some that it must refuse."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +13,12 @@ ANY_END = Stopping(max_output_tokens=16)
 
 
 def ask(request: GenerateRequest, at_once: int = 4) -> Attack:
-    """The same request again and again, as many at once as the attacker's key may have."""
+    """Repeats a request, with as many at once as the attacker's key allows."""
     return call(GENERATE, request.SerializeToString(), at_once=at_once)
 
 
 def ask_each(requests: Sequence[GenerateRequest], at_once: int = 4) -> Attack:
-    """Several requests, as many at once as the attacker's key may have."""
+    """Sends several requests, with as many at once as the attacker's key allows."""
     attacks = [call(GENERATE, request.SerializeToString(), in_a_row=1) for request in requests]
 
     def attack(target: Target) -> None:
@@ -29,7 +29,7 @@ def ask_each(requests: Sequence[GenerateRequest], at_once: int = 4) -> Attack:
 
 
 def constrained(constraint: Constraint) -> Attack:
-    """Short answers under a constraint."""
+    """Requests short answers under a constraint."""
     return ask(GenerateRequest(prompt="a", stopping=ANY_END, constraint=constraint))
 
 

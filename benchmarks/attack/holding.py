@@ -1,4 +1,4 @@
-"""Callers that make the server hold memory, and never let go of it."""
+"""Callers that make the server hold memory for as long as they stay."""
 
 import socket
 from contextlib import suppress
@@ -24,9 +24,9 @@ FRAME_BYTES = 16_000
 MESSAGE_BYTES = 4_000_000
 FIRST_WINDOW = 65_535
 INITIAL_WINDOW_SIZE = 4
-"""The number of the setting."""
+"""The identifier of the setting in HTTP/2."""
 NO_WINDOW = INITIAL_WINDOW_SIZE.to_bytes(2) + (0).to_bytes(4)
-"""The server may send no data."""
+"""A setting with which the server may not send any data."""
 ANSWERS, AT_ONCE = 40, 4
 WATCHED_CONNECTIONS, STREAMS = 16, 512
 SCRAPERS = 800
@@ -37,7 +37,7 @@ CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 
 
 class _Sender:
-    """Sends as much on each stream of a connection as the server lets in."""
+    """Sends as much on each stream of a connection as the flow control allows."""
 
     def __init__(self, connection: RawConnection) -> None:
         connection.send(GREETING)
@@ -55,22 +55,22 @@ class _Sender:
         while at < len(data) and stream in self._streams:
             room = min(self._room, self._streams[stream], FRAME_BYTES, len(data) - at)
             if room <= 0:
-                self._hear(next(self._frames))
+                self._handle(next(self._frames))
                 continue
             self._connection.send(frame(Kind.DATA, 0, stream, data[at : at + room]))
             at += room
             self._room -= room
             self._streams[stream] -= room
 
-    def _hear(self, heard: Frame) -> None:
-        if heard.kind == Kind.SETTINGS and not heard.flags & ACK:
-            self._take_settings(heard.payload)
-        elif heard.kind == Kind.WINDOW_UPDATE and not heard.stream:
-            self._room += int.from_bytes(heard.payload)
-        elif heard.kind == Kind.WINDOW_UPDATE and heard.stream in self._streams:
-            self._streams[heard.stream] += int.from_bytes(heard.payload)
-        elif heard.kind == Kind.RST_STREAM or (heard.kind == Kind.HEADERS and heard.flags & END_STREAM):
-            self._streams.pop(heard.stream, None)
+    def _handle(self, received: Frame) -> None:
+        if received.kind == Kind.SETTINGS and not received.flags & ACK:
+            self._take_settings(received.payload)
+        elif received.kind == Kind.WINDOW_UPDATE and not received.stream:
+            self._room += int.from_bytes(received.payload)
+        elif received.kind == Kind.WINDOW_UPDATE and received.stream in self._streams:
+            self._streams[received.stream] += int.from_bytes(received.payload)
+        elif received.kind == Kind.RST_STREAM or (received.kind == Kind.HEADERS and received.flags & END_STREAM):
+            self._streams.pop(received.stream, None)
 
     def _take_settings(self, payload: bytes) -> None:
         for at in range(0, len(payload), 6):
@@ -84,7 +84,7 @@ class _Sender:
 
 
 def unfinished(method: str, calls: int, *, with_key: bool = True) -> Attack:
-    """Messages of which all but the last byte is sent, on one connection."""
+    """Sends all but the last byte of several messages on one connection."""
     data = _message(bytes(MESSAGE_BYTES))[:-1]
 
     def attack(target: Target) -> None:
@@ -103,7 +103,7 @@ LONG = GenerateRequest(
 
 
 def unread_answers(target: Target) -> None:
-    """Whole answers of some megabytes, of which nobody reads a byte: a few at a time."""
+    """Requests whole answers of some megabytes, a few at a time, and reads none of them."""
     message = _message(LONG.SerializeToString())
     connection = target.held.enter_context(raw_connection(target.address))
     connection.send(PREFACE, frame(Kind.SETTINGS, payload=NO_WINDOW), frame(Kind.SETTINGS, ACK))
@@ -116,13 +116,13 @@ def unread_answers(target: Target) -> None:
                 frame(Kind.DATA, END_STREAM, stream, message),
             )
         while streams:  # an answer's headers come when the answer is there
-            heard = next(frames)
-            if heard.kind == Kind.HEADERS:
-                streams.discard(heard.stream)
+            received = next(frames)
+            if received.kind == Kind.HEADERS:
+                streams.discard(received.stream)
 
 
 def unread_multiplexed_answers(target: Target) -> None:
-    """The same on MultiplexGenerate, a call for every few answers: they end when nobody reads them."""
+    """Does the same on MultiplexGenerate, with several answers per RPC. The server ends RPCs that nobody reads."""
     message = MultiplexGenerateRequest(
         starts=[MultiplexStart(id=number, request=LONG, whole=True) for number in range(1, AT_ONCE + 1)]
     ).SerializeToString()
@@ -134,28 +134,29 @@ def unread_multiplexed_answers(target: Target) -> None:
             frame(Kind.HEADERS, END_HEADERS, stream, _headers(MULTIPLEX, target.key)),
             frame(Kind.DATA, END_STREAM, stream, _message(message)),
         )
-        next((one for one in frames if one.kind == Kind.RST_STREAM), None)
+        next((received for received in frames if received.kind == Kind.RST_STREAM), None)
 
 
 def watches(target: Target) -> None:
-    """The health is watched without a key, as often as a connection may have calls."""
+    """Watches the health without a key, with as many calls per connection as HTTP/2 allows here."""
     for _ in range(WATCHED_CONNECTIONS):
         connection = target.held.enter_context(raw_connection(target.address))
-        connection.send(GREETING)
-        for stream in range(1, 2 * STREAMS, 2):
-            connection.send(
-                frame(Kind.HEADERS, END_HEADERS, stream, _headers(WATCH)),
-                frame(Kind.DATA, END_STREAM, stream, _message(b"")),
-            )
+        with suppress(OSError):  # the server may close the connection
+            connection.send(GREETING)
+            for stream in range(1, 2 * STREAMS, 2):
+                connection.send(
+                    frame(Kind.HEADERS, END_HEADERS, stream, _headers(WATCH)),
+                    frame(Kind.DATA, END_STREAM, stream, _message(b"")),
+                )
 
 
 def half_scrapes(target: Target) -> None:
-    """Connections to the metrics on which half a request is sent."""
+    """Opens connections to the metrics port, and sends half a request on each."""
     host, _, port = target.metrics.rpartition(":")
     for _ in range(SCRAPERS):
         with suppress(OSError):
-            one = target.held.enter_context(socket.create_connection((host, int(port)), timeout=10))
-            one.sendall(b"GET /metr")
+            connection = target.held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            connection.sendall(b"GET /metr")
 
 
 def _headers(method: str, key: str = "") -> bytes:

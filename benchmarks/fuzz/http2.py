@@ -1,8 +1,8 @@
 """Fuzzes the transport `http2`: `PYTHONPATH=tests python benchmarks/fuzz/http2.py [INPUTS] [SEED]`.
 
-Sends 1,000,000 inputs, or as many as are asked for, from one process per core: half of them damaged frames, the others
-requests with damaged headers or messages. Of ten, nine go to a connection object without a socket, whose calls send
-back what they receive; one goes to a real server over its socket. Prints the seed and what came back, and saves it in
+Sends INPUTS inputs (1,000,000 by default) from one process per core. Half of them are damaged frames, the others are
+requests with damaged headers or messages. Nine of ten go to a connection object without a socket, whose calls echo what
+they receive; the others go to a real server over its socket. Prints the seed and the outcomes, and saves them in
 results/. The exit code is 1 if a caller saw INTERNAL or UNKNOWN, if a stream or a connection did not end, if the
 transport raised an exception, or if the server logged an error, ended, or had requests left.
 """
@@ -21,20 +21,20 @@ from pathlib import Path
 
 from support.fuzz.http2 import STREAMS, Findings, send_frames, send_streams
 from support.fuzz.in_process import InProcess
-from support.memory import resident_bytes
+from support.memory import cpu_seconds, resident_bytes
 from support.server import ServerProcess, start_server
 from support.wire import connect
 
 RESULTS = Path(__file__).parent / "results"
 INPUTS = 1_000_000
 ROUND, FRAMES, OWN_STREAMS = 1_000, 500, 400
-"""Inputs of a round, and those of them that need no socket: connections with damaged frames, and streams."""
-MOST_FAILURES = 20
+"""The inputs of a round, and how many of them go to a connection object: damaged frames, and requests."""
+MAX_FAILURES = 20
 FLAGS = ("-o", "tokens_per_second=0", "-o", "context_tokens=2048", "--max-output-tokens", "24", "--transport", "http2")
 
 
 def main() -> None:
-    """Attacks, prints and saves."""
+    """Sends the inputs, prints the outcomes, and saves them."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else INPUTS
     seed = sys.argv[2] if len(sys.argv) > 2 else "1"  # noqa: PLR2004 - the second argument
     print(f"seed {seed}", flush=True)
@@ -46,11 +46,11 @@ def main() -> None:
             findings.add(part)
             errors += sum(line.get("level") == "error" for line in server.read())
             print(f"\r{findings.inputs} inputs", end="", file=sys.stderr, flush=True)
-            if server.process.poll() is not None or len(findings.failures) > MOST_FAILURES:
+            if server.process.poll() is not None or len(findings.failures) > MAX_FAILURES:
                 break
         seconds = time.monotonic() - begun
         last = resident_bytes(server) if server.process.poll() is None else 0
-        cpu_seconds = 0.0 if server.process.poll() is not None else _cpu_seconds(server)
+        server_seconds = 0.0 if server.process.poll() is not None else cpu_seconds(server.process.pid)
         exit_code = _end(server)
     figures = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -58,12 +58,12 @@ def main() -> None:
         "seed": seed,
         "inputs": findings.inputs,
         "seconds": round(seconds),
-        "server_cpu_seconds": round(cpu_seconds),
+        "server_cpu_seconds": round(server_seconds),
         "exit_code": exit_code,
         "errors_in_the_log": errors,
         "resident_mib": [first >> 20, last >> 20],
         "outcomes": dict(findings.outcomes.most_common()),
-        "failures": findings.failures[:MOST_FAILURES],
+        "failures": findings.failures[:MAX_FAILURES],
     }
     text = json.dumps(figures, indent=2)
     print(text)
@@ -97,13 +97,8 @@ async def _send_in_process(seed: str) -> Findings:
     return findings
 
 
-def _cpu_seconds(server: ServerProcess) -> float:
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _end(server: ServerProcess) -> int:
-    """Makes sure that nothing is left in the server, and ends it; returns its exit code."""
+    """Waits until the server has no requests left, and stops it; returns its exit code."""
     if server.process.poll() is not None:
         return server.wait() or 1
     with connect(server.target) as caller:

@@ -60,11 +60,11 @@ def main() -> None:
 def send_all(server: ServerProcess, attacking: Attack, engine: str, count: int) -> tuple[int, str | None]:
     """Sends the inputs; returns how many errors the server has logged, and what failed, if anything did."""
     rpcs = offered(server.target)
-    one = constrained_inputs(rpcs) | inputs(rpcs) if engine == "llamacpp" else inputs(rpcs)
+    strategy = constrained_inputs(rpcs) | inputs(rpcs) if engine == "llamacpp" else inputs(rpcs)
     errors = 0
     try:
         for number, sent in enumerate(range(0, count, ROUND), start=1):
-            bombard(attacking, one, min(ROUND, count - sent), number)
+            bombard(attacking, strategy, min(ROUND, count - sent), number)
             errors += sum(line.get("level") == "error" for line in server.read())
             print(f"\r{attacking.statuses.total()} inputs", end="", file=sys.stderr, flush=True)
         attacking.assert_idle()

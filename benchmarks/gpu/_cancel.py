@@ -1,10 +1,10 @@
-"""How long a slot stays taken after its caller has gone, on a server that is full.
+"""Measures how long a slot stays taken after its caller has cancelled, on a full server.
 
-All slots are taken, and more requests wait. One request after the other is closed by its caller; who waits first gets
-the slot, and its first message tells when: its arrival, less the time that the server says it took from the slot to the
-first token. That overstates by the message's way back. The slot that is told of is the server's; vLLM takes the request
-out before its next step, so the new one's first token is in the step after: its time from the slot to the first token
-is printed, too.
+All slots are taken, and more requests wait. Callers cancel one request after the other, and the first waiting request
+gets the slot. The time at which it got the slot is the arrival of its first message, minus the server's time from the
+slot to the first token. This is too late by the transfer of that message. The slot is the server's: vLLM removes the
+cancelled request only before its next step, and the new request gets its first token in the step after that. So its
+time from the slot to the first token is printed, too.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ SHORT = 100
 CANCELS = 20
 ROUNDS = 3
 PAUSE = 0.03
-"""Seconds between two of them: some steps."""
+"""Seconds between two cancellations: some steps of the engine."""
 
 
 async def measure_cancel(sides: list[Side], out: Path) -> None:
-    """Prints what was measured."""
+    """Measures, prints the quantiles, and stores them in `out`."""
     (side,) = [side for side in sides if side.name == "doherty"]
     freed: list[float] = []
     first: list[float] = []
@@ -38,16 +38,16 @@ async def measure_cancel(sides: list[Side], out: Path) -> None:
         for number in range(ROUNDS):
             await _round(client, slots, number, (freed, first, gaps))
     rows = {"cancel to free slot": freed, "slot to first token": first, "gap between the steps of others": gaps}
-    found = {name: [percentile(values, share) * 1e3 for share in (0.5, 0.9, 1.0)] for name, values in rows.items()}
-    (out / "cancel.json").write_text(json.dumps(found))
+    quantiles = {name: [percentile(values, share) * 1e3 for share in (0.5, 0.9, 1.0)] for name, values in rows.items()}
+    (out / "cancel.json").write_text(json.dumps(quantiles))
     print(f"Cancelling, {slots} streams, {len(freed)} cancels, ms\n\n| | p50 | p90 | highest |\n|---|---|---|---|")
-    for name, values in found.items():
+    for name, values in quantiles.items():
         print(f"| {name} | {values[0]:.2f} | {values[1]:.2f} | {values[2]:.2f} |")
     print(flush=True)
 
 
-async def _round(client: AsyncClient, slots: int, number: int, found: tuple[list[float], ...]) -> None:
-    freed, first, gaps = found
+async def _round(client: AsyncClient, slots: int, number: int, times: tuple[list[float], ...]) -> None:
+    freed, first, gaps = times
     random = Random(number)  # noqa: S311 - prompts
 
     def begin(tokens: int) -> AsyncGenerationStream[None]:
@@ -65,8 +65,8 @@ async def _round(client: AsyncClient, slots: int, number: int, found: tuple[list
         cancelled.append(perf_counter())
         await stream.close()
         await asyncio.sleep(PAUSE)
-    told = await asyncio.gather(*waiting)
-    for event, (arrival, queue, ttft) in zip(cancelled, sorted(told), strict=True):
+    timings = await asyncio.gather(*waiting)
+    for event, (arrival, queue, ttft) in zip(cancelled, sorted(timings), strict=True):
         freed.append(arrival - (ttft - queue) - event)
         first.append(ttft - queue)
     await asyncio.gather(*readers)
@@ -74,7 +74,7 @@ async def _round(client: AsyncClient, slots: int, number: int, found: tuple[list
 
 async def _read(stream: AsyncGenerationStream[None], gaps: list[float]) -> None:
     before: float | None = None
-    with suppress(DohertyError):  # those that are closed
+    with suppress(DohertyError):  # those that are cancelled
         async for _ in stream:
             now = perf_counter()
             if before is not None:
@@ -83,7 +83,7 @@ async def _read(stream: AsyncGenerationStream[None], gaps: list[float]) -> None:
 
 
 async def _wait(stream: AsyncGenerationStream[None]) -> tuple[float, float, float]:
-    """When its first message came, how long the server let it wait, and how long its first token took; in seconds."""
+    """Returns the arrival of the first message, its time in the queue, and its time to the first token, in seconds."""
     arrival = 0.0
     async for _ in stream:
         arrival = arrival or perf_counter()

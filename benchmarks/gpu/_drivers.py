@@ -1,4 +1,4 @@
-"""The clients of the sides: each makes one request, and notes when each part of the answer comes."""
+"""The clients of the servers. Each makes requests, and records when each part of an answer arrives."""
 
 import asyncio
 import gc
@@ -19,21 +19,21 @@ from doherty import AsyncClient, GenerateOptions, RawText
 from doherty.cli import QUESTIONS
 
 Prompt = list[int] | str
-"""The tokens of a prompt that has no template, or what a user says."""
+"""The token ids of a prompt without a template, or the text of a user."""
 Ask = Callable[[Prompt, int, int], Awaitable[Record]]
-"""Makes a request: its prompt, its seed, and how many tokens the answer has."""
+"""Makes a request with a prompt, a seed and a number of tokens for the answer."""
 Driver = Callable[[Order], AbstractAsyncContextManager[Ask]]
 
 _WARM_TOKENS = 4
 
 
 async def warm_up(ask: Ask, order: Order) -> None:
-    """Makes all connections, and gets everything imported and compiled that an answer needs."""
+    """Connects, and causes all imports and compilations that an answer needs."""
     await _make(ask, replace(order, requests=order.streams, tokens=_WARM_TOKENS, seed=order.seed + 1))
 
 
 async def carry_out(ask: Ask, order: Order, start_at: float) -> list[Record]:
-    """Makes the requests of an order, from a moment on that all generators have in common."""
+    """Makes the requests of an order. All generators start at the same time."""
     await asyncio.sleep(start_at - perf_counter())
     return await _make(ask, order)
 
@@ -43,11 +43,11 @@ async def _make(ask: Ask, order: Order) -> list[Record]:
     prompts: list[Prompt] = [prompt_ids(random, order.prompt_tokens) for _ in range(order.requests)]
     if order.questions:
         prompts = list(QUESTIONS)
-    asked = iter([(prompt, random.getrandbits(31)) for prompt in prompts])
+    requests = iter([(prompt, random.getrandbits(31)) for prompt in prompts])
     records: list[Record] = []
 
     async def work() -> None:
-        for prompt, seed in asked:
+        for prompt, seed in requests:
             records.append(await ask(prompt, seed, order.tokens))
 
     async with asyncio.TaskGroup() as streams:
@@ -58,7 +58,7 @@ async def _make(ask: Ask, order: Order) -> list[Record]:
 
 @asynccontextmanager
 async def doherty(order: Order, *, multiplex: bool) -> AsyncIterator[Ask]:
-    """Our SDK."""
+    """Makes requests with our SDK."""
     options = GenerateOptions(ignore_eos=True)
     async with AsyncClient(order.target, multiplex=multiplex) as client:
 
@@ -82,7 +82,7 @@ async def doherty(order: Order, *, multiplex: bool) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def sse(order: Order) -> AsyncIterator[Ask]:
-    """VLLM's OpenAI server: as little HTTP as it takes, on a connection for each stream."""
+    """Makes requests to vLLM's OpenAI server with minimal HTTP, on one connection per stream."""
     host, _, port = order.target.partition(":")
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -105,7 +105,7 @@ async def sse(order: Order) -> AsyncIterator[Ask]:
         status = await reader.readline()
         if b" 200 " not in status:
             raise RuntimeError(f"{status!r} {await reader.read(1000)!r}")
-        # Each event is one chunk, so that its line stands alone; the chunk of length 0 is the end.
+        # Each event is one chunk, so its line is complete. The chunk of length 0 is the end.
         while (line := await reader.readline()) != b"0\r\n":
             if not line:
                 raise RuntimeError("the connection was closed")
@@ -127,7 +127,7 @@ async def sse(order: Order) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def smg(order: Order) -> AsyncIterator[Ask]:
-    """VLLM's own gRPC server, which takes and gives token ids."""
+    """Makes requests to vLLM's own gRPC server, which receives and returns token ids."""
     import grpc.aio  # noqa: PLC0415 - where the server is measured, both are there
     from smg_grpc_proto import vllm_engine_pb2, vllm_engine_pb2_grpc  # noqa: PLC0415
 
@@ -159,22 +159,33 @@ async def smg(order: Order) -> AsyncIterator[Ask]:
         yield ask
 
 
+@asynccontextmanager
+async def lean(order: Order) -> AsyncIterator[Ask]:
+    """A client of our server that costs less than the SDK."""
+    from _lean import connect  # noqa: PLC0415 - needs ngh2, which the other drivers do without
+
+    async with connect(order) as ask:
+        yield ask
+
+
 DRIVERS: dict[str, Driver] = {
     "stream": partial(doherty, multiplex=False),
     "multiplex": partial(doherty, multiplex=True),
     "http2-stream": partial(doherty, multiplex=False),
     "http2-multiplex": partial(doherty, multiplex=True),
+    "lean": lean,
+    "http2-lean": lean,
     "sse": sse,
     "smg": smg,
     "rust": rust,
 }
-"""By the names that orders have for them."""
+"""The drivers, by their names in orders."""
 
 
 async def serve(
     drivers: Mapping[str, Driver], receive: Callable[[], Awaitable[Any]], tell: Callable[[object], Awaitable[None]]
 ) -> None:
-    """Carries orders out until there are no more: tells when it is ready for one, then what came of it."""
+    """Carries out orders until there are no more. Reports when it is ready, and then the result."""
     with suppress(EOFError):
         while True:
             order = Order(**await receive())
@@ -182,7 +193,7 @@ async def serve(
                 async with drivers[order.driver](order) as ask:
                     await warm_up(ask, order)
                     gc.collect()
-                    gc.freeze()  # or a collection that goes through all modules is taken for a pause of the server
+                    gc.freeze()  # otherwise, a collection of all objects would look like a pause of the server
                     await tell({"ready": True})
                     records = await carry_out(ask, order, (await receive())["start_at"])
             except Exception as error:  # noqa: BLE001 - whoever gave the order is told

@@ -1,4 +1,4 @@
-"""What the records of a cell say, and how it is shown."""
+"""Computes the figures of a cell from its records, and prints them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _US = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One row of a cell; times in milliseconds, processor time in microseconds a token."""
+    """One row of a cell; times in milliseconds, CPU time in microseconds per token."""
 
     driver: str
     requests: int
@@ -35,19 +35,19 @@ class Figures:
     gap: tuple[float, float, float]
     tokens_per_second: float
     server_cpu: float | None
-    """Of the server's own process."""
+    """CPU time of the server's own process."""
     engine_cpu: float
-    """Of the processes that compute for it."""
+    """CPU time of its worker processes."""
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The value that `share` of all are at or below."""
+    """Returns the smallest value that is not exceeded by a `share` of all values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
 
 def figures(driver: str, parts: Sequence[Measured], tokens: int) -> Figures:
-    """The figures of a cell's rounds together."""
+    """Returns the figures of all rounds of a cell."""
     records = list(chain.from_iterable(part.records for part in parts))
     count = sum(part.tokens for part in parts)
     server = [part.server_cpu for part in parts if part.server_cpu is not None]
@@ -65,14 +65,14 @@ def figures(driver: str, parts: Sequence[Measured], tokens: int) -> Figures:
 
 
 def table(name: str, rows: Sequence[Figures]) -> str:
-    """A cell in Markdown."""
+    """Returns the table of a cell, in Markdown."""
     lines = [
         f"**{name}** (streams x tokens; ms unless said)\n",
         f"| {' | '.join(_HEADINGS)} |",
         "|---" * len(_HEADINGS) + "|",
     ]
     base = rows[0].tokens_per_second
-    for row in sorted(rows, key=lambda one: list(ROWS).index(one.driver)):
+    for row in sorted(rows, key=lambda measured: list(ROWS).index(measured.driver)):
         cpu = "-" if row.server_cpu is None else f"{row.server_cpu:.0f}"
         lines.append(
             f"| {ROWS[row.driver]} | {row.requests} | {_join(row.ttft, 1)} | {row.tpot[0]:.3f} / {row.tpot[2]:.3f} "

@@ -1,4 +1,4 @@
-"""The load generators, and how they are set on a side together."""
+"""Runs the load generators."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from _processes import descendants, generator_cores, processor_seconds
 from _records import Order, Record, as_records, receive, send
 from _sides import Side
 
-MOST = 8
+MAX_GENERATORS = 8
 STREAMS_EACH = 8
-"""Of one generator, at the most: so 64 streams come from eight processes, and eight share a MultiplexGenerate."""
+"""Maximum number of streams of a generator: 64 streams come from eight processes; eight share a MultiplexGenerate."""
 _HEAD_START = 0.05
-"""Seconds between the order to begin and the beginning, so that all generators hear of it before."""
+"""Seconds between an order and its start, so that all generators receive it before."""
 _LARGEST_LINE = 1 << 26
 _LOAD = Path(__file__).with_name("_load.py")
 
@@ -26,26 +26,26 @@ Lines = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of a cell's requests to one side."""
+    """The results of a cell's requests to one server."""
 
     records: list[Record]
     seconds: float
     """From the first request to the last token."""
     tokens: int
     server_cpu: float | None
-    """Processor seconds of the server's own process; None in process, where the load is in it too."""
+    """CPU seconds of the server's own process; None without a server, because the load runs in that process, too."""
     engine_cpu: float
-    """Those of the processes below it."""
+    """CPU seconds of its child processes."""
 
 
 class Generators:
-    """Processes that make load; started once, for all sides."""
+    """The load generators. They are started once, for all servers."""
 
     def __init__(self) -> None:
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> Self:
-        for _ in range(MOST):
+        for _ in range(MAX_GENERATORS):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(_LOAD),
@@ -64,7 +64,7 @@ class Generators:
             await process.wait()
 
     async def measure(self, side: Side, order: Order) -> Measured:
-        """Makes an order's requests, shared among as many generators as its streams take.
+        """Makes an order's requests, distributed over as many generators as its streams need.
 
         Raises:
             RuntimeError: a request failed.
@@ -84,12 +84,12 @@ class Generators:
                     seed=order.seed + 1000 * place,
                 )
                 await send(writer, asdict(part))
-            await _tell_all(lines)  # that they are ready
+            await _tell_all(lines)  # the reports that they are ready
             before = _used(side)
             start_at = time.perf_counter() + _HEAD_START
             for _, writer in lines:
                 await send(writer, {"start_at": start_at})
-            records = [record for told in await _tell_all(lines) for record in as_records(told)]
+            records = [record for reply in await _tell_all(lines) for record in as_records(reply)]
             after = _used(side)
         ended = max(record.arrivals[-1] for record in records)
         return Measured(
@@ -113,8 +113,8 @@ def _used(side: Side) -> tuple[float, float]:
 
 
 async def _tell_all(lines: list[Lines]) -> list[Any]:
-    told = await asyncio.gather(*(receive(reader) for reader, _ in lines))
-    for one in told:
-        if "error" in one:
-            raise RuntimeError(one["error"])
-    return told
+    replies = await asyncio.gather(*(receive(reader) for reader, _ in lines))
+    for reply in replies:
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+    return replies

@@ -29,27 +29,27 @@ class Head:
     is_target_static: bool = False
     """Whether it drafts for a checkpoint with static FP8 scales and an lm_head in FP8."""
     engine_args: dict[str, object] = field(default_factory=dict)
-    """What it tells vLLM besides."""
+    """Further arguments of vLLM's engine."""
 
     def write(self, folder: Path) -> Path:
-        """Writes its folder."""
+        """Writes the folder of the head."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(dict(self.config)))
         return folder
 
     @property
     def drawn(self) -> dict[str, object]:
-        """What tells vLLM to draw, as fields of its SpeculativeConfig."""
+        """Returns the fields of vLLM's SpeculativeConfig that make it draw the accepted drafts."""
         return {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(self.rates)}
 
     @property
     def tokens_a_step(self) -> float:
-        """Those that are accepted, and one more."""
+        """Returns the mean number of accepted drafts, plus one."""
         return 1 + sum(self.rates)
 
 
 def falling(tokens_a_step: float, drafts: int) -> tuple[float, ...]:
-    """Rates a, a^2, a^3, ... that give so many tokens a step."""
+    """Returns rates a, a^2, a^3, ... that result in so many tokens per step."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -83,7 +83,7 @@ _DFLASH = CONFIG | {
 }
 """Shape of z-lab/LLaMA3.1-8B-Instruct-DFlash-UltraChat."""
 _DFLASH_RATES = falling(3.73, 9)
-"""Mean length 3.73 on Alpaca (arXiv 2602.06036, table 5); how the drafts share it is assumed."""
+"""Mean length 3.73 on Alpaca (arXiv 2602.06036, table 5); the split among the drafts is assumed."""
 _FP8 = quantization_config(lm_head=False)
 # vLLM 0.26 joins a DFlash head's weights for keys and values into one matrix, and reads them as they are.
 _FP8_DFLASH = _FP8 | {"ignore": ["lm_head", r"re:.*\.(q|k|v|qkv)_proj"]}

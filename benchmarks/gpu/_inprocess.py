@@ -1,10 +1,10 @@
 """The engine without any server: `python _inprocess.py SOCKET ENGINE OPTIONS_JSON`.
 
-Takes the orders that load generators take, on a Unix socket, and carries them out on an engine in this very process:
+Receives the orders for load generators on a Unix socket, and carries them out on an engine in this process:
 
 * `engine`: our engine, from text to text, without a server.
-* `asyncllm`: vLLM's AsyncLLM as it is, from text to text: it tokenizes, and it makes the text.
-* `ids`: the same from ids to ids, which is less work than any server does.
+* `asyncllm`: vLLM's AsyncLLM without changes, from text to text: it tokenizes and detokenizes.
+* `ids`: the same from token ids to token ids, which is less work than in any server.
 """
 
 import asyncio
@@ -40,17 +40,17 @@ _numbers = count()
 
 
 class Desk:
-    """Who waits for which output of our engine."""
+    """Routes the outputs of our engine to the requests that wait for them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._open: dict[str, tuple[Record, list[int], asyncio.Future[None]]] = {}
 
     def sink(self, outputs: Sequence[StepOutput]) -> None:
-        """Notes when what came."""
+        """Records the arrival of outputs."""
         now = perf_counter()
         for output in outputs:
-            if output.key not in self._open:  # the engine's own, to warm up
+            if output.key not in self._open:  # a request of the engine itself, to warm up
                 continue
             record, counts, ended = self._open[output.key]
             if output.error is not None:
@@ -63,7 +63,7 @@ class Desk:
 
     @asynccontextmanager
     async def driver(self, order: Order) -> AsyncIterator[Ask]:
-        """Requests to our engine."""
+        """Makes requests to our engine."""
 
         async def ask(prompt: Prompt, seed: int, tokens: int) -> Record:
             key = f"bench-{next(_numbers)}"
@@ -91,7 +91,7 @@ class Desk:
 
 @asynccontextmanager
 async def vllm(order: Order, *, llm: Any, text: bool) -> AsyncIterator[Ask]:
-    """Requests to vLLM's AsyncLLM."""
+    """Makes requests to vLLM's AsyncLLM."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams  # noqa: PLC0415 - not there with other engines
 
     async def ask(prompt: Prompt, seed: int, tokens: int) -> Record:
@@ -105,8 +105,8 @@ async def vllm(order: Order, *, llm: Any, text: bool) -> AsyncIterator[Ask]:
             detokenize=text,
             output_kind=RequestOutputKind.DELTA,
         )
-        asked = as_text(prompt) if text else {"prompt_token_ids": as_ids(prompt)}
-        async for output in llm.generate(asked, params, f"bench-{next(_numbers)}"):
+        engine_prompt = as_text(prompt) if text else {"prompt_token_ids": as_ids(prompt)}
+        async for output in llm.generate(engine_prompt, params, f"bench-{next(_numbers)}"):
             (part,) = output.outputs
             if part.token_ids:
                 record.arrivals.append(perf_counter())
@@ -117,7 +117,7 @@ async def vllm(order: Order, *, llm: Any, text: bool) -> AsyncIterator[Ask]:
 
 
 async def main(path: str, name: str, options: dict[str, str]) -> None:
-    """Starts the engine, and carries out what one caller after the other orders."""
+    """Starts the engine, and carries out the orders of one caller after the other."""
     engine = create_engine(name, options)
     desk = Desk(engine)
     await engine.start(desk.sink)

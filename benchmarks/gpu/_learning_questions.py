@@ -1,6 +1,6 @@
-"""Questions of the kinds that people ask, to learn from: thousands, made of patterns and lists of our own.
+"""Thousands of questions to train a head with, made from patterns and lists of our own.
 
-The ten questions of the reference are left out, so that a head that learned from these is measured on new ones.
+The ten questions of the reference are left out, so that a trained head is measured on new questions.
 """
 
 from random import Random
@@ -303,13 +303,13 @@ _PATTERNS = (
 
 
 def questions(count: int) -> list[str]:
-    """As many different questions, the same ones each time."""
+    """Returns `count` different questions, always the same ones."""
     random = Random(5)  # noqa: S311 - no secret
-    found: dict[str, None] = {}
-    while len(found) < count:
+    distinct: dict[str, None] = {}
+    while len(distinct) < count:
         values = {name: random.choice(words) for name, words in _WORDS.items()}
         values |= {f"other_{name}": random.choice(words) for name, words in _WORDS.items()}
         question = random.choice(_PATTERNS).format(**values)
         if question not in QUESTIONS:
-            found[question] = None
-    return list(found)
+            distinct[question] = None
+    return list(distinct)

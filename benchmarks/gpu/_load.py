@@ -10,7 +10,7 @@ from _records import receive, send
 
 
 async def main() -> None:
-    """Carries orders out until there are no more."""
+    """Carries out orders until there are no more."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 26)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

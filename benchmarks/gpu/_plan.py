@@ -1,23 +1,23 @@
-"""Which cells are measured, and with how many requests: as many as ten minutes on a lent GPU allow."""
+"""The cells to measure, with as many requests as ten minutes of GPU time allow."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One load, which every side gets in turns."""
+    """A load, which the servers get in turn."""
 
     streams: int
     tokens: int
     requests: int
-    """Of each side, in all rounds together."""
+    """The number of requests to each server in all rounds together."""
     drivers: tuple[str, ...]
     temperature: float = 0.0
     top_p: float = 1.0
 
     @property
     def name(self) -> str:
-        """For tables and files."""
+        """The name in tables and files."""
         return f"{self.streams} x {self.tokens}" + (f" at {self.temperature:g}" if self.temperature else "")
 
 
@@ -43,7 +43,7 @@ FULL = (
     Cell(64, 128, 256, _SERVERS, 0.8, 0.95),
     Cell(1, 170, 8, _SERVERS, 0.8, 0.95),
 )
-"""What the targets ask for comes first."""
+"""The cells of the targets come first."""
 
 _FEW = ("asyncllm", "stream", "sse")
 TARGETS = (
@@ -56,24 +56,43 @@ TARGETS = (
     Cell(64, 128, 256, _SERVERS, 0.8, 0.95),
     Cell(8, 170, 96, _SERVERS),
 )
-"""What the targets ask for, and little more; the first cell also warms all sides up."""
+"""The cells of the targets, and little more. The first cell also warms up all servers."""
 
 QUICK = (Cell(64, 128, 128, _ALL), Cell(1, 40, 10, _ALL))
-"""Whether everything runs, and about how fast."""
+"""Shows whether everything runs, and about how fast."""
 
 PROFILE = (Cell(64, 170, 1024, ("stream",)),)
-"""Something to look at with a profiler."""
+"""A load for a profiler."""
 
-TINY = (
-    Cell(1, 40, 4, ("engine", "stream", "multiplex")),
-    Cell(8, 40, 16, ("engine", "stream", "multiplex")),
-)
+_TINY = ("engine", "stream", "lean", "multiplex")
+TINY = (Cell(1, 40, 4, _TINY), Cell(8, 40, 16, _TINY))
 """For a machine without a GPU."""
 
-_TRANSPORTS = ("asyncllm", "engine", "stream", "http2-stream", "multiplex", "http2-multiplex")
+_TRANSPORTS = (
+    "asyncllm",
+    "engine",
+    "stream",
+    "http2-stream",
+    "lean",
+    "http2-lean",
+    "multiplex",
+    "http2-multiplex",
+    "rust",
+)
 TRANSPORTS = (Cell(64, 128, 512, _TRANSPORTS), Cell(1, 40, 40, _TRANSPORTS), Cell(1, 170, 16, _TRANSPORTS))
-"""Both transports of our server beside the engine in process. Start the sides inprocess, doherty and http2."""
+"""Both transports of our server beside the engine in process. Start the sides inprocess, doherty, http2 and rust."""
 
-PLANS = {"full": FULL, "targets": TARGETS, "quick": QUICK, "tiny": TINY, "profile": PROFILE, "transports": TRANSPORTS}
+FIRST_TOKEN = (Cell(64, 128, 2048, ("engine", "stream", "lean", "http2-stream", "http2-lean")),)
+"""Many bursts, as the time to the first token varies between runs. Start the sides inprocess, doherty and http2."""
+
+PLANS = {
+    "full": FULL,
+    "targets": TARGETS,
+    "quick": QUICK,
+    "tiny": TINY,
+    "profile": PROFILE,
+    "transports": TRANSPORTS,
+    "first-token": FIRST_TOKEN,
+}
 ROUNDS = 2
-"""In how many turns each side gets its requests."""
+"""The number of rounds in which each server gets its requests."""

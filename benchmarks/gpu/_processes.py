@@ -1,4 +1,4 @@
-"""The processes of a side: on which cores they run, and what they used."""
+"""The cores and the CPU time of a server's processes."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ _FEW_CORES = 8
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below one."""
+    """Returns all descendants of a process."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and (fields := _stat(int(folder.name))):
@@ -21,21 +21,21 @@ def descendants(pid: int) -> list[int]:
 
 
 def processor_seconds(pid: int) -> float:
-    """What all threads of a process have used so far."""
+    """Returns the CPU time of all threads of a process, in seconds."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and not just what is left of one."""
+    """Whether a process is running, and not a zombie."""
     fields = _stat(pid)
     return bool(fields) and fields[0] != "Z"
 
 
 def pin(pid: int) -> None:
-    """Puts a server's own process on two cores, and the processes that compute for it on others.
+    """Pins a server's own process to two cores, and its worker processes to others.
 
-    Load generators take the second half (`generator_cores`). On a machine with few cores, nothing is pinned.
+    Load generators use the second half (`generator_cores`). On a machine with few cores, nothing is pinned.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < _FEW_CORES:
@@ -46,7 +46,7 @@ def pin(pid: int) -> None:
 
 
 def generator_cores() -> set[int]:
-    """The cores for load generators."""
+    """Returns the cores for load generators."""
     cores = sorted(os.sched_getaffinity(0))
     return set(cores) if len(cores) < _FEW_CORES else set(cores[len(cores) // 2 :])
 
@@ -57,7 +57,7 @@ def _pin_threads(pid: int, cores: set[int]) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; none if the process is gone."""
+    """Returns the fields of /proc/PID/stat from the state on; an empty list if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

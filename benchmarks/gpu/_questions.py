@@ -1,4 +1,4 @@
-"""The ten questions of the reference, one by one, with answers of 170 tokens: our server, and the engine without it."""
+"""Asks our server and the bare engine the reference's ten questions, one by one, with answers of 170 tokens."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,11 @@ async def measure_questions(sides: list[Side], out: Path) -> None:
             for driver in rounds if turn % 2 == 0 else reversed(rounds):
                 order = Order(driver, "", streams=1, requests=1, tokens=TOKENS, seed=turn, questions=True)
                 rounds[driver].append((await generators.measure(by_driver[driver], order)).records)
-    found = {driver: [_tell(records) for records in parts] for driver, parts in rounds.items()}
-    (out / "questions.json").write_text(json.dumps(found))
+    summaries = {driver: [_tell(records) for records in parts] for driver, parts in rounds.items()}
+    (out / "questions.json").write_text(json.dumps(summaries))
     print(f"The ten questions, {TOKENS} tokens each: ms to the last token\n")
     print("| side | p50 | p90 | rounds |\n|---|---|---|---|")
-    for driver, parts in found.items():
+    for driver, parts in summaries.items():
         best = min(parts)
         print(f"| {ROWS[driver]} | {best[0]:.1f} | {best[1]:.1f} | {[f'{p50:.1f}' for p50, _ in parts]} |")
     print(flush=True)

@@ -1,4 +1,4 @@
-"""What a load generator is asked for, and what it tells; the same for every side."""
+"""The messages to and from load generators, the same for every server."""
 
 import json
 from asyncio import StreamReader, StreamWriter
@@ -8,26 +8,26 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Requests that one generator makes, `streams` of them at a time, each as soon as another one has ended."""
+    """The requests of one generator: `streams` at a time, each started as soon as another one has ended."""
 
     driver: str
     target: str
     streams: int
     requests: int
     tokens: int
-    """How many tokens each answer has."""
+    """The number of tokens of each answer."""
     prompt_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    """Of the prompts, and of the answers where they are sampled."""
+    """The seed of the prompts, and of sampled answers."""
     questions: bool = False
     """Whether the prompts are the ten questions of the reference, as messages of a user, instead of random tokens."""
 
 
 @dataclass(slots=True)
 class Record:
-    """One answer: when its request was made, and when each part of it that carries tokens came; in seconds."""
+    """The times of one answer in seconds: of its request, and of the arrival of each part that has tokens."""
 
     begun: float
     arrivals: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Record:
 
 
 def checked(record: Record, count: int, tokens: int) -> Record:
-    """The record of an answer that is as long as it was to be."""
+    """Returns the record, and checks that the answer has the requested length."""
     if count != tokens:
         raise RuntimeError(f"an answer has {count} tokens instead of {tokens}")
     return record
@@ -65,7 +65,7 @@ async def receive(reader: StreamReader) -> Any:
     """Receives a message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: The connection was closed.
     """
     line = await reader.readline()
     if not line:
@@ -74,10 +74,10 @@ async def receive(reader: StreamReader) -> Any:
 
 
 def as_records(message: Any) -> list[Record]:
-    """The records that were received.
+    """Returns the received records.
 
     Raises:
-        RuntimeError: the generator failed.
+        RuntimeError: The generator failed.
     """
     if "error" in message:
         raise RuntimeError(message["error"])

@@ -39,7 +39,7 @@ _MESSAGES = {
 
 @asynccontextmanager
 async def rust(order: Order) -> AsyncIterator[Any]:
-    """Requests to it."""
+    """Makes requests to vLLM's Rust front-end."""
     request_type, response_type = _message("GenerateRequest"), _message("GenerateResponse")
     service = "Generate" if version("vllm").startswith("0.26.") else "Inference"
     async with grpc.aio.insecure_channel(order.target) as channel:

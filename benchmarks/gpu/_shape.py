@@ -1,4 +1,4 @@
-"""A model folder with the shape of Llama 3 8B and no weights, for engines that make random ones up.
+"""A model folder with the shape of Llama 3 8B and no weights, for engines that generate random ones.
 
 Speed does not depend on the weights' values. The tokenizer has the words "w0" to "w128255", so that a prompt has as
 many tokens as words, and every id has a text.
@@ -53,22 +53,22 @@ def write_shape(folder: Path, **more: object) -> Path:
 
 
 def prompt_ids(random: Random, length: int) -> list[int]:
-    """The tokens of a prompt that was never asked before, so that no prefix cache helps."""
+    """Returns the token ids of a new prompt, so that no prefix cache helps."""
     return [random.randrange(VOCABULARY - 256) for _ in range(length)]
 
 
 def prompt_text(ids: list[int]) -> str:
-    """The text that the tokenizer reads as these tokens."""
+    """Returns the text that the tokenizer encodes as these tokens."""
     return " ".join(f"w{number}" for number in ids)
 
 
 def as_text(prompt: list[int] | str) -> str:
-    """What the model reads: of what a user says, what the template makes of it."""
+    """Returns the model's input: for the text of a user, the output of the template."""
     return prompt_text(prompt) if isinstance(prompt, list) else f"w1 w2 user w3 {prompt} w4 w1 w2 w5 w3"
 
 
 def as_ids(prompt: list[int] | str) -> list[int]:
-    """The tokens of `as_text`; all words of people are the unknown one."""
+    """Returns the token ids of `as_text`. All real words are the unknown token."""
     if isinstance(prompt, list):
         return prompt
     words = as_text(prompt).split()

@@ -1,4 +1,4 @@
-"""What is compared: each side is one process, which answers for one or more rows of the tables."""
+"""Starts and stops the compared processes. Each one has one or more rows in the tables."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from doherty import Client, DohertyError
 HERE = Path(__file__).parent
 MODEL_TOKENS = 2048
 KV_BYTES = 4 << 30
-"""Of each side, so that four of them fit on one GPU: 32,000 tokens of Llama 3 8B's shape."""
+"""Bytes of the KV cache of each engine, so that four fit on one GPU: 32,000 tokens of Llama 3 8B's shape."""
 START_SECONDS = 400.0
 ROWS = {
     "asyncllm": "in-process AsyncLLM",
@@ -29,29 +29,31 @@ ROWS = {
     "multiplex": "our MultiplexGenerate",
     "http2-stream": "our StreamGenerate on the transport http2",
     "http2-multiplex": "our MultiplexGenerate on the transport http2",
+    "lean": "our StreamGenerate, read by a lean client",
+    "http2-lean": "our StreamGenerate on the transport http2, read by a lean client",
     "sse": "vLLM's OpenAI server, SSE",
     "ids": "in-process AsyncLLM, ids only",
     "smg": "vLLM's gRPC server, ids only",
     "rust": "vLLM's Rust front-end, gRPC",
 }
-"""What a driver stands for in the tables, in their order."""
+"""The names of the drivers in the tables, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A running process."""
+    """A running server, or an engine without one."""
 
     name: str
     pid: int
     target: str
     drivers: tuple[str, ...]
     seconds: float = 0.0
-    """How long its start took."""
+    """The duration of its start, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A process on its way."""
+    """A process that is starting."""
 
     name: str
     kind: str
@@ -62,10 +64,10 @@ class Launch:
 
 
 def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side]:
-    """Starts sides beside each other and beside those that run, and returns when all can answer: all that now run.
+    """Starts processes at the same time, beside those that run. Returns all running ones when all can answer.
 
     Raises:
-        RuntimeError: one of them ended, or took too long.
+        RuntimeError: One of them ended, or took too long.
     """
     sides = running(state) + wait_until_ready(
         [launch(kind, kind, engine, engine_options(engine, folder), state) for kind in kinds]
@@ -75,52 +77,54 @@ def start(engine: str, folder: Path, state: Path, kinds: list[str]) -> list[Side
 
 
 def save(state: Path, sides: list[Side]) -> None:
-    """Notes them for `running`."""
+    """Stores the running processes for `running`."""
     state.mkdir(parents=True, exist_ok=True)
     (state / "sides.json").write_text(json.dumps([asdict(side) for side in sides]))
 
 
 def wait_until_ready(launches: list[Launch]) -> list[Side]:
-    """Waits until all can answer, and puts each on its cores.
+    """Waits until all can answer, and pins each to its cores.
 
     Raises:
-        RuntimeError: one of them ended, or took too long.
+        RuntimeError: One of them ended, or took too long.
     """
     begun = time.monotonic()
     sides: dict[str, Side] = {}
     while len(sides) < len(launches):
-        for one in launches:
+        for candidate in launches:
             took = time.monotonic() - begun
-            if one.process.poll() is not None or took > START_SECONDS:
-                log = one.log.read_text(encoding="utf-8", errors="replace")
+            if candidate.process.poll() is not None or took > START_SECONDS:
+                log = candidate.log.read_text(encoding="utf-8", errors="replace")
                 for other in launches:
                     if other.process.poll() is None:
                         os.killpg(other.process.pid, signal.SIGKILL)
-                raise RuntimeError(f"{one.name} did not start within {took:.0f} s:\n{log[-6000:]}")
-            if one.name not in sides and _READY[one.kind](one.target):
-                pin(one.process.pid)
-                sides[one.name] = Side(one.kind, one.process.pid, one.target, one.drivers, took)
-                print(f"{one.name} is ready after {took:.0f} s", flush=True)
+                raise RuntimeError(f"{candidate.name} did not start within {took:.0f} s:\n{log[-6000:]}")
+            if candidate.name not in sides and _READY[candidate.kind](candidate.target):
+                pin(candidate.process.pid)
+                sides[candidate.name] = Side(
+                    candidate.kind, candidate.process.pid, candidate.target, candidate.drivers, took
+                )
+                print(f"{candidate.name} is ready after {took:.0f} s", flush=True)
         time.sleep(0.2)
-    return [sides[one.name] for one in launches]
+    return [sides[candidate.name] for candidate in launches]
 
 
 def running(state: Path) -> list[Side]:
-    """Those that an earlier `start` left."""
+    """Returns the running processes that an earlier `start` has started."""
     if not (state / "sides.json").exists():
         return []
-    found = json.loads((state / "sides.json").read_text())
-    return [Side(**side | {"drivers": tuple(side["drivers"])}) for side in found if is_running(side["pid"])]
+    stored = json.loads((state / "sides.json").read_text())
+    return [Side(**side | {"drivers": tuple(side["drivers"])}) for side in stored if is_running(side["pid"])]
 
 
 def stop(sides: list[Side]) -> None:
-    """Ends them."""
+    """Ends the processes."""
     for side in sides:
         os.killpg(side.pid, signal.SIGTERM)
 
 
 def engine_options(engine: str, folder: Path) -> dict[str, str]:
-    """The options of our engine, here and behind our server."""
+    """Returns the options of our engine, with and without our server."""
     if engine == "synthetic":
         return {"tokens_per_second": "200", "prefill_seconds": "0.01", "answer_tokens": "2000"}
     return {
@@ -134,7 +138,7 @@ def engine_options(engine: str, folder: Path) -> dict[str, str]:
 
 
 def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state: Path, **variables: str) -> Launch:
-    """Starts one process; `name` is that of its log, and `variables` go into its environment."""
+    """Starts a process. `name` is the name of its log, and `variables` are added to its environment."""
     state.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     target = str(state / "inprocess.socket") if kind == "inprocess" else f"127.0.0.1:{port}"
@@ -170,7 +174,7 @@ def launch(name: str, kind: str, engine: str, options: Mapping[str, str], state:
 
 
 def _vllm_arguments(options: Mapping[str, str]) -> list[str]:
-    """What our options of the profile `fast` are for vLLM's own servers."""
+    """Returns the arguments of vLLM's own servers that correspond to our profile `fast`."""
     values: dict[str, object] = {
         "served-model-name": "m",
         "quantization": "fp8",
@@ -183,15 +187,19 @@ def _vllm_arguments(options: Mapping[str, str]) -> list[str]:
 
 
 def _rust_front_end() -> list[str]:
-    """The binary in vLLM's wheel; a side that is not launched does not need it."""
-    found = find_spec("vllm")
-    folders = [] if found is None else found.submodule_search_locations or []
+    """Returns the path of the binary in vLLM's wheel; an empty list without vLLM, for sides that do not need it."""
+    spec = find_spec("vllm")
+    folders = [] if spec is None else spec.submodule_search_locations or []
     return [str(Path(folder) / "vllm-rs") for folder in folders]
 
 
 def _rust_arguments(options: Mapping[str, str], port: int) -> list[str]:
-    """What vLLM's Rust front-end takes itself, and behind "--" what it hands on to vLLM's engine."""
-    engine = [one for one in _vllm_arguments(options) if not one.startswith(("--model=", "--served-model-name="))]
+    """Returns the arguments of vLLM's Rust front-end, and after "--" those that it passes to vLLM's engine."""
+    engine = [
+        argument
+        for argument in _vllm_arguments(options)
+        if not argument.startswith(("--model=", "--served-model-name="))
+    ]
     return [
         *("serve", options.get("model", ""), "--python", sys.executable, "--served-model-name", "m"),
         *("--host", "127.0.0.1", "--port", str(_free_port()), "--grpc-port", str(port), "--", *engine),
@@ -199,9 +207,9 @@ def _rust_arguments(options: Mapping[str, str], port: int) -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -209,8 +217,8 @@ def _listens(target: str) -> bool:
     if target.startswith("/"):
         return Path(target).exists()
     host, _, port = target.partition(":")
-    with socket.socket() as one:
-        return one.connect_ex((host, int(port))) == 0
+    with socket.socket() as connection:
+        return connection.connect_ex((host, int(port))) == 0
 
 
 def _serves(target: str) -> bool:
@@ -234,13 +242,13 @@ _READY: dict[str, Callable[[str], bool]] = {
     "doherty": _serves,
     "http2": _serves,
     "openai": _is_healthy,
-    "smg": _listens,  # it listens once its engine is there
+    "smg": _listens,  # it listens as soon as its engine is ready
     "rust": _listens,  # as well
 }
 _DRIVERS = {
     "inprocess": ("asyncllm", "engine", "ids"),
-    "doherty": ("stream", "multiplex"),
-    "http2": ("http2-stream", "http2-multiplex"),
+    "doherty": ("stream", "multiplex", "lean"),
+    "http2": ("http2-stream", "http2-multiplex", "http2-lean"),
     "openai": ("sse",),
     "smg": ("smg",),
     "rust": ("rust",),

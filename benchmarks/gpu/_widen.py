@@ -66,7 +66,7 @@ def widen(small: Path, wide: Path) -> Path:
 def pad(  # noqa: PLR0913, PLR0917 - a matrix, its new shape, and where it goes
     torch: Any, tensor: Any, rows: int, columns: int, at: Any = None, across: Any = None
 ) -> Any:
-    """The matrix in the corner of a larger one of zeros; or with its rows and columns where they are told to go."""
+    """Copies a matrix into a larger one of zeros: into the corner, or to the given rows and columns."""
     whole = torch.zeros(rows, columns, dtype=torch.bfloat16)
     if tensor is not None:
         at = torch.arange(tensor.shape[0]) if at is None else at
@@ -76,7 +76,7 @@ def pad(  # noqa: PLR0913, PLR0917 - a matrix, its new shape, and where it goes
 
 
 def pad_norm(torch: Any, tensor: Any) -> Any:
-    """The weights of an RMSNorm over HIDDEN numbers, of which those of the small model are not zero."""
+    """Returns the weights of an RMSNorm over HIDDEN numbers; only those of the small model are not zero."""
     whole = torch.zeros(HIDDEN, dtype=torch.bfloat16)
     if tensor is not None:
         whole[: len(tensor)] = (tensor.float() * sqrt(len(tensor) / HIDDEN)).to(torch.bfloat16)
@@ -84,7 +84,7 @@ def pad_norm(torch: Any, tensor: Any) -> Any:
 
 
 def _rows(torch: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Where the rows of queries, keys and values go, and the columns of what reads the values."""
+    """Returns the new indices of the rows of queries, keys and values, and of the columns that read the values."""
     heads, kv_heads, head = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     group, wide_group = heads // kv_heads, HEADS // KV_HEADS
     if group > wide_group or kv_heads > KV_HEADS or config["num_hidden_layers"] > LAYERS or HEAD % head:
@@ -107,7 +107,7 @@ def _rows(torch: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layer(torch: Any, parts: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
-    """The tensors of a layer; all zero where the small model has no such layer."""
+    """Returns the tensors of a layer. All are zero if the small model has no such layer."""
 
     def get(name: str) -> Any:
         return parts.get(f"{name}.weight")

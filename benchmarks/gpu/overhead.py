@@ -1,8 +1,8 @@
-"""What a server costs above the engine: ours, vLLM's own, and none, in one run on one machine.
+"""Measures the overhead of our server and of vLLM's own servers over the bare engine, in one run on one machine.
 
-`python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan NAME] [STEP...]`: `start` (the sides beside each
-other, each with a model of its own), `cells`, `questions`, `cancel` and `stop`; all steps, in this order, unless some
-are named. The sides run on between two calls. What is to reach, and what was: benchmarks/README.md.
+The steps of `python benchmarks/gpu/overhead.py [--engine vllm|synthetic] [--plan NAME] [STEP...]`, by default all of
+them, are `start` (all servers at the same time, each with its own model), `cells`, `questions`, `cancel` and `stop`.
+The servers keep running until `stop`. The targets and the results are in benchmarks/README.md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SIDES = {"vllm": ["inprocess", "doherty", "openai", "rust"], "synthetic": ["inpr
 
 
 def main() -> None:
-    """Does the steps."""
+    """Runs the chosen steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--engine", choices=sorted(SIDES), default="vllm")
@@ -58,23 +58,25 @@ def main() -> None:
 
 async def _cells(sides: list[Side], plan: str, out: Path, seconds: float) -> None:
     ends_at = time.monotonic() + seconds
-    found: dict[str, list[Figures]] = {}
+    by_cell: dict[str, list[Figures]] = {}
     async with Generators() as generators:
         for number, cell in enumerate(PLANS[plan]):
             if time.monotonic() > ends_at:
                 print(f"no time left for {cell.name}", flush=True)
                 continue
             try:
-                found[cell.name] = await _cell(generators, sides, cell, number)
+                by_cell[cell.name] = await _cell(generators, sides, cell, number)
             except (RuntimeError, EOFError, ConnectionError) as error:
                 print(f"{cell.name} failed: {error}", file=sys.stderr, flush=True)
                 continue
-            print(table(cell.name, found[cell.name]), flush=True)
-            (out / "cells.json").write_text(json.dumps({name: list(map(asdict, rows)) for name, rows in found.items()}))
+            print(table(cell.name, by_cell[cell.name]), flush=True)
+            (out / "cells.json").write_text(
+                json.dumps({name: list(map(asdict, rows)) for name, rows in by_cell.items()})
+            )
 
 
 async def _cell(generators: Generators, sides: list[Side], cell: Cell, number: int) -> list[Figures]:
-    """Every side in turns, the second time in the opposite order, so that a drift hits all of them alike."""
+    """Measures the servers in turn, the second time in reverse order, so that a drift affects all of them equally."""
     by_driver = {driver: side for side in sides for driver in side.drivers}
     drivers = [driver for driver in cell.drivers if driver in by_driver]
     parts: dict[str, list[Measured]] = {driver: [] for driver in drivers}

@@ -32,18 +32,18 @@ VLLM = """
     pydantic_core==2.50.4 python-multipart==0.0.34 pyzmq==27.3.0 referencing rpds-py sniffio==1.3.1 starlette==1.10.0
     truststore==0.10.5 typing-extensions typing-inspection==0.4.5 uvicorn==0.54.0 watchfiles==1.3.0 xgrammar==0.2.1
 """
-"""What vLLM imports that such an image does not have."""
+"""Packages that vLLM imports and such an image lacks."""
 OPENAI_SERVER = """
     anthropic blake3 docstring-parser httpx-sse ijson lark==1.2.2 mcp mcp-types prometheus-fastapi-instrumentator pyjwt
     python-json-logger setproctitle sse-starlette
 """
-"""What its OpenAI server, which is measured beside ours, imports besides."""
+"""Further packages for vLLM's OpenAI server, which is measured beside ours."""
 OURS = """
     click googleapis-common-protos grpcio<1.84 grpcio-channelz<1.84 grpcio-health-checking<1.84 grpcio-reflection<1.84
-    grpcio-status<1.84 markdown-it-py mdurl prometheus-client protobuf pydantic-settings pygments python-dotenv rich
-    uvloop
+    grpcio-status<1.84 markdown-it-py mdurl ngh2<0.4 prometheus-client protobuf pydantic-settings pygments
+    python-dotenv rich uvloop
 """
-"""The extras `server` and `cli` of this distribution."""
+"""The extras `server`, `http2` and `cli` of this distribution."""
 LEFT_OUT = (
     "vllm/third_party/deep_gemm",
     "vllm/third_party/fmha_sm100",
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def compress(site: Path, folder: Path) -> None:
-    """Writes the parts into `folder`, in place of older ones, and prints their sizes."""
+    """Writes the parts into `folder`, replaces older ones, and prints their sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9][0-9]"):
         old.unlink()
@@ -91,7 +91,7 @@ def compress(site: Path, folder: Path) -> None:
 
 
 def download(folder: Path) -> None:
-    """Fetches the wheels for the GPU machine; ours in the versions of constraints.txt, with which the tests run."""
+    """Downloads the wheels for the GPU machine. Our dependencies have the tested versions of constraints.txt."""
     ours = Path(__file__).parents[2] / "constraints.txt"
     for names, constraint in ((VLLM + OPENAI_SERVER, []), (OURS, ["--constraint", str(ours)])):
         subprocess.run(
@@ -106,7 +106,7 @@ def download(folder: Path) -> None:
 
 
 def thin_out(site: Path, patterns: Iterable[str]) -> None:
-    """Deletes what is not needed, and makes vLLM's Rust front-end a program again, which a wheel does not say."""
+    """Deletes unnecessary files, and makes vLLM's Rust front-end executable, because the wheel loses the mode."""
     for pattern in patterns:
         for path in list(site.glob(pattern)):
             if path.is_dir():

@@ -29,13 +29,13 @@ ALREADY_THERE = """
     regex jinja2 markupsafe psutil requests urllib3 certifi pyyaml yaml packaging filelock fsspec tqdm einops setuptools
     hf_xet pygments sentencepiece tiktoken idna charset_normalizer
 """
-"""What the image of the GPU machine has, in versions that vLLM 0.33 takes."""
+"""Packages that the image of the GPU machine has in versions that vLLM 0.33 accepts."""
 NOT_LOADED = """
     flashinfer nvidia_cutlass_dsl tokenspeed_triton tokenspeed_mla tilelang llvmlite numba cudnn cuda z3 cv2
     opencv_python_headless.libs PyNvVideoCodec torchcodec torchcodec.libs torchaudio nccl instanttensor fastsafetensors
     pip cryptography sentry_sdk quack samples humming
 """
-"""What a dense model in FP8 with FlashAttention 3 does not load."""
+"""Packages and libraries that a dense model in FP8 with FlashAttention 3 does not load."""
 LEFT_OUT = (
     *("vllm/third_party/deep_gemm", "vllm/third_party/fmha_sm100", "vllm/vllm_flash_attn/_vllm_fa2_C*"),
     *("vllm/_moe_C*", "vllm/_flashmla*", "vllm/_qutlass*", "vllm/_flashkda*", "vllm/_deepselect*", "xgrammar/lib/*.a"),
@@ -75,7 +75,7 @@ def install(python: str, environment: Path) -> Path:
 
 
 def take_along(installed: Path, site: Path) -> None:
-    """Copies what the GPU machine lacks."""
+    """Copies the packages that the GPU machine lacks."""
     site.mkdir()
     unwanted = {name.lower() for name in (ALREADY_THERE + NOT_LOADED).split()}
     for path in installed.iterdir():

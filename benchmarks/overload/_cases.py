@@ -1,4 +1,4 @@
-"""The cases: each starts a server, lets callers come, and tells figures by name."""
+"""The cases: each starts a server, runs callers, and returns figures by name."""
 
 import asyncio
 import json
@@ -24,53 +24,53 @@ from support.server import ServerProcess
 
 Figures = dict[str, float]
 Start = Callable[..., AbstractContextManager[ServerProcess]]
-"""`start_server`, of the state that is measured."""
+"""Starts the server of the measured working tree, as `start_server` does."""
 
 SYNTHETIC = ("--engine", "synthetic")
 SIXTEEN = (*SYNTHETIC, "-o", "slots=16", "-o", "tokens_per_second=50")
 PER_SECOND = 16 * 50
-"""Tokens of 16 slots."""
+"""The tokens per second of 16 slots."""
 FOUR = (*SYNTHETIC, "-o", "slots=4", "-o", "tokens_per_second=50", "-o", "answer_tokens=50")
 SECONDS, FROM = 17.0, 5.0
-"""How long a load lasts, and from when on it counts."""
+"""The duration of a load, and the second from which it counts."""
 
 
-def prompts(lengths: Sequence[int], wanted: int) -> list[str]:
-    """Prompts that the synthetic engine answers with `wanted` tokens, where it has several lengths."""
+def prompts(lengths: Sequence[int], tokens: int) -> list[str]:
+    """Returns prompts to which a synthetic engine with several lengths of answers gives `tokens` tokens."""
 
     def length(prompt: str) -> int:
         digest = prompt_digest(SyntheticTokenizer().render([Message(Role.USER, prompt)]))
         return lengths[pick(digest, len(lengths))]
 
-    fitting: Iterator[str] = filter(lambda prompt: length(prompt) == wanted, (f"question {n}" for n in range(10_000)))
+    fitting: Iterator[str] = filter(lambda prompt: length(prompt) == tokens, (f"question {n}" for n in range(10_000)))
     return list(islice(fitting, 1_000))
 
 
 def late(load: Load) -> Figures:
-    """The share of refusals that came after a wait in the queue, rather than on arrival."""
+    """Returns the percentage of refusals that came after a wait in the queue, and not on arrival."""
     refused = [call.waited for call in load.calls if call.is_refused]
     return {"refusals that came later, %": 100 * sum(refused) / max(len(refused), 1)}
 
 
 def share(load: Load, tokens: int, part: float = 1.0, kind: str = "") -> float:
-    """Complete answers from second 5 on, of those for which so much of the slots' time is enough; percent."""
+    """Returns the complete answers from second 5 on, in percent of those that `part` of the slots' time allows."""
     done: float = load.ok(kind, FROM, SECONDS) * tokens
     return 100 * done / ((SECONDS - FROM) * part * PER_SECOND)
 
 
-async def without_retries(  # noqa: PLR0913 - what a load is
+async def without_retries(  # noqa: PLR0913 - the parameters of a load
     load: Load,
     target: str,
     rate: float,
     seed: int,
     *,
     tokens: int,
-    timeout: float,  # noqa: ASYNC109 - the callers' deadline, which the server gets to know
+    timeout: float,  # noqa: ASYNC109 - the callers' deadline, which is sent to the server
     kind: str = "",
     seconds: float = SECONDS,
     texts: Sequence[str] = (),
 ) -> None:
-    """Unary calls at a rate, each of them once."""
+    """Makes unary calls at a constant rate, without retries."""
     async with AsyncClient(target, retry=None) as client:
 
         async def ask(number: int) -> Call:
@@ -89,7 +89,7 @@ async def through_the_sdk(  # noqa: PLR0913 - as above
     timeout: float,  # noqa: ASYNC109 - as above
     seconds: float,
 ) -> None:
-    """Unary calls of 100 tokens at a rate, with the SDK's retries, from 8 clients."""
+    """Makes unary calls of 100 tokens at a constant rate, with the SDK's retries, from 8 clients."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(AsyncClient(target)) for _ in range(8)]
 
@@ -101,7 +101,7 @@ async def through_the_sdk(  # noqa: PLR0913 - as above
 
 
 async def cold(start: Start, seed: int, *, answer: int = 500, most: int = 100) -> Figures:
-    """From the first second on five times as much as it can do."""
+    """From the first second on, the load is five times the capacity."""
     with start(*SIXTEEN, "-o", f"answer_tokens={answer}") as server:
         load = Load()
         await without_retries(load, server.target, 40, seed, tokens=most, timeout=3)
@@ -109,7 +109,7 @@ async def cold(start: Start, seed: int, *, answer: int = 500, most: int = 100) -
 
 
 async def longer(start: Start, seed: int) -> Figures:
-    """Answers of 50 tokens, then of 125, as `max_output_tokens` says."""
+    """Answers of 50 tokens, and then of 125, as set by `max_output_tokens`."""
     with start(*SIXTEEN, "-o", "answer_tokens=500") as server:
         await without_retries(Load(), server.target, 12, seed + 100, tokens=50, timeout=3, seconds=8)
         load = Load()
@@ -118,7 +118,7 @@ async def longer(start: Start, seed: int) -> Figures:
 
 
 async def longer_unsaid(start: Start, seed: int) -> Figures:
-    """The same, but all callers say 1024."""
+    """The same, but all callers set `max_output_tokens` to 1024."""
     short, long = (prompts((50, 125), length) for length in (50, 125))
     with start(*SIXTEEN, "-o", "answer_tokens=50,125") as server:
         await without_retries(Load(), server.target, 12, seed + 100, tokens=1024, timeout=3, seconds=8, texts=short)
@@ -128,7 +128,7 @@ async def longer_unsaid(start: Start, seed: int) -> Figures:
 
 
 async def mixed(start: Start, seed: int) -> Figures:
-    """Answers of 50 and of 125 tokens, 20 a second each. The share of each is half of the slots' time."""
+    """Answers of 50 and of 125 tokens, 20 per second each. Each length has half of the slots' time as its share."""
     with start(*SIXTEEN, "-o", "answer_tokens=500") as server:
         load = Load()
         await asyncio.gather(
@@ -145,7 +145,7 @@ async def mixed(start: Start, seed: int) -> Figures:
 
 
 async def flooder(start: Start, seed: int) -> Figures:
-    """A key with 16 streams, first alone, then beside one with 400; 64 slots, answers of 40 to 120 tokens."""
+    """A key with 16 streams, first alone, then together with a key with 400; 64 slots, answers of 40 to 120 tokens."""
     lengths = ",".join(map(str, range(40, 121, 8)))
     flags = (*SYNTHETIC, "-o", "slots=64", "-o", "tokens_per_second=50", "-o", f"answer_tokens={lengths}")
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +165,7 @@ async def flooder(start: Start, seed: int) -> Figures:
 
 
 async def beside_a_flood(target: str, hers: str, its: str, seed: int) -> tuple[Load, Load, list[int]]:
-    """Alice alone, the two together, and how many slots were busy then."""
+    """Returns the calls of alice alone, those of both keys together, and the number of busy slots at that time."""
     alone, both = Load(), Load()
     async with AsyncClient(target, api_key=hers) as alice, AsyncClient(target, api_key=its) as flood:
 
@@ -187,7 +187,7 @@ async def beside_a_flood(target: str, hers: str, its: str, seed: int) -> tuple[L
 
 
 async def watch(target: str, key: str, busy: list[int]) -> None:
-    """Notes four times a second how many slots are busy."""
+    """Records the number of busy slots four times per second."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = latency_service_pb2_grpc.LatencyServiceStub(channel)
         while True:
@@ -197,7 +197,7 @@ async def watch(target: str, key: str, busy: list[int]) -> None:
 
 
 async def never_back(start: Start, seed: int) -> Figures:
-    """8 callers that come back when they are told, and 40 a second that never do; 4 slots, 16 places."""
+    """8 callers that retry when they are told to, and 40 calls per second without retries; 4 slots, 16 places."""
     callers, seconds = 8, 25.0
     with start(*FOUR, "--max-queued-requests", "16") as server:
         load = Load()
@@ -206,20 +206,20 @@ async def never_back(start: Start, seed: int) -> Figures:
 
             async def ask(caller: int, number: int) -> None:
                 call = await load.answer(honest[caller], "honest", f"{seed} {caller} {number}", timeout=25)
-                if call.end != "OK":  # whoever is told to wait does so
-                    await asyncio.sleep(min(call.told or 0, seconds - load.now()))
+                if call.end != "OK":  # a caller with a retry time waits for that time
+                    await asyncio.sleep(min(call.retry_after or 0, seconds - load.now()))
 
             await asyncio.gather(
                 without_retries(load, server.target, 40, seed, tokens=50, timeout=20, kind="never", seconds=seconds),
                 closed_loop(callers, seconds, ask),
             )
-    told = [call.told or 0 for call in load.calls if call.is_refused]
-    # At any time 20 requests are in the server, and each has as much of it as any other.
+    retry_after = [call.retry_after or 0 for call in load.calls if call.is_refused]
+    # At any time, 20 requests are in the server, and all have the same share of it.
     fair = seconds * 4 * callers / 20
     return {
         "honest OK": load.ok("honest", 0, seconds),
         "of their share, %": 100 * load.ok("honest", 0, seconds) / fair,
-        "longest wait told, s": max(told),
+        "longest wait told, s": max(retry_after),
     }
 
 
@@ -227,7 +227,7 @@ BURST = 2.0
 
 
 async def after_a_burst(start: Start, seed: int) -> Figures:
-    """Two seconds of 100 calls a second that never come back; from one second later on, two others a second."""
+    """100 calls per second without retries for two seconds; from one second later on, two other calls per second."""
     with start(*FOUR, "--max-queued-requests", "16") as server:
         load = Load()
 
@@ -258,7 +258,7 @@ RETRIES = {
 
 
 async def grpc_retries(start: Start, seed: int) -> Figures:
-    """6 callers that know nothing of RetryInfo; 1 slot, 1 place, answers of 3 seconds."""
+    """6 callers that do not know RetryInfo; 1 slot, 1 place, answers of 3 seconds."""
     flags = (*SYNTHETIC, "-o", "slots=1", "-o", "tokens_per_second=20", "-o", "answer_tokens=60")
     with start(*flags, "--max-queued-requests", "1") as server:
         options = [("grpc.service_config", json.dumps(RETRIES))]
@@ -271,7 +271,7 @@ async def grpc_retries(start: Start, seed: int) -> Figures:
 
 
 async def steady(start: Start, seed: int) -> Figures:
-    """Twice as much as it can do, with a timeout of 8 s."""
+    """Twice the capacity, with a timeout of 8 s."""
     with start(*SIXTEEN, "-o", "answer_tokens=500") as server:
         load = Load()
         await through_the_sdk(load, server.target, 16, seed, timeout=8, seconds=SECONDS)
@@ -279,7 +279,7 @@ async def steady(start: Start, seed: int) -> Figures:
 
 
 async def passing(start: Start, seed: int) -> Figures:
-    """20 seconds of twice as much as it can do, then 30 of half as much, with a timeout of 60 s."""
+    """Twice the capacity for 20 seconds, then half of it for 30 seconds, with a timeout of 60 s."""
     with start(*SIXTEEN, "-o", "answer_tokens=500") as server:
         load = Load()
 
@@ -292,7 +292,7 @@ async def passing(start: Start, seed: int) -> Figures:
 
 
 async def refusals(start: Start, seed: int) -> Figures:
-    """How long refusals and health checks take, 100 a second of each; 1 slot and 1 place, both taken."""
+    """The latencies of refusals and of health checks, 100 per second of each; 1 slot and 1 place, both taken."""
     flags = (*SYNTHETIC, "-o", "slots=1", "-o", "answer_tokens=8000", "--max-queued-requests", "1")
     stopping = request_pb2.Stopping(max_output_tokens=8000, ignore_eos=True)
     endless = request_pb2.GenerateRequest(prompt="Why?", stopping=stopping)
@@ -303,7 +303,7 @@ async def refusals(start: Start, seed: int) -> Figures:
             taking = [ask(endless, timeout=60)]
             await taking[0].read()
             taking.append(ask(endless, timeout=60))
-            while not (await stub.GetLatency(latency_service_pb2.GetLatencyRequest())).queued:  # noqa: ASYNC110 - nothing tells
+            while not (await stub.GetLatency(latency_service_pb2.GetLatencyRequest())).queued:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
             await time_calls(server.target, 200, 1, seed + 1)  # connects
             refused, checked = await time_calls(server.target, 200, 8, seed)
@@ -314,7 +314,7 @@ async def refusals(start: Start, seed: int) -> Figures:
 
 
 async def idle(start: Start, seed: int) -> Figures:
-    """After a load of which every answer was cut off: 20 calls, one at a time, with too little time."""
+    """After a load in which every answer was cut off, 20 calls with too short deadlines, one at a time."""
     with start(*SIXTEEN, "-o", "answer_tokens=500") as server:
         await without_retries(Load(), server.target, 40, seed, tokens=100, timeout=1, seconds=5)
         load = Load()

@@ -1,4 +1,4 @@
-"""Callers of an overloaded server, and how they fared."""
+"""Callers of an overloaded server, and the results of their calls."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from doherty import AsyncClient, DohertyError, OverloadedError
 from doherty.v1 import generation_service_pb2_grpc, request_pb2
 
 FirstToken = tuple[float | None, float | None]
-"""Seconds to the first token, as the caller and as the server measures them."""
+"""The time to first token in seconds, as measured by the caller and by the server."""
 NO_TOKEN: FirstToken = (None, None)
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -23,19 +23,19 @@ HEALTH = "/grpc.health.v1.Health/Check"
 
 @dataclass(frozen=True)
 class Call:
-    """One call, all its attempts included. Times are seconds since the load began."""
+    """A call, including all its attempts. Times are seconds since the load began."""
 
     kind: str
     begun: float
     ended: float
     end: str
     """OK, or the name of the error with its reason."""
-    told: float | None = None
-    """When to come back, if it was refused."""
+    retry_after: float | None = None
+    """The retry time in seconds, if it was refused."""
     first_token: float | None = None
-    """Seconds from its beginning."""
+    """The time to first token in seconds, from the beginning of the call."""
     served_first_token: float | None = None
-    """The same as the server measures it, without the time that this process is busy with other callers."""
+    """The same as measured by the server, without the time that this process spends on other callers."""
     waited: bool = False
     """Whether it was in the queue before it was refused."""
 
@@ -46,12 +46,12 @@ class Call:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration of the call."""
         return self.ended - self.begun
 
 
 class Load:
-    """What happened to all calls of one load."""
+    """The results of all calls of a load."""
 
     def __init__(self) -> None:
         """Begins now."""
@@ -59,11 +59,11 @@ class Load:
         self._began = time.monotonic()
 
     def now(self) -> float:
-        """Seconds since it began."""
+        """The seconds since the load began."""
         return time.monotonic() - self._began
 
     async def answer(self, client: AsyncClient, kind: str, prompt: str, **options: Any) -> Call:
-        """Asks for a whole answer."""
+        """Makes a unary call."""
         return await self._noted(kind, lambda: _whole(client, prompt, options))
 
     async def stream(self, client: AsyncClient, kind: str, prompt: str, **options: Any) -> Call:
@@ -71,21 +71,21 @@ class Load:
         return await self._noted(kind, lambda: _streamed(client, prompt, options))
 
     async def _noted(self, kind: str, ask: Callable[[], Awaitable[FirstToken]]) -> Call:
-        begun, told, first, waited = self.now(), None, NO_TOKEN, False
+        begun, retry_after, first, waited = self.now(), None, NO_TOKEN, False
         try:
             first = await ask()
             end = "OK"
         except DohertyError as error:
             end = f"{type(error).__name__}/{getattr(error, 'reason', None)}"
             if isinstance(error, OverloadedError):
-                told = error.retry_after
+                retry_after = error.retry_after
                 waited = error.timings is not None and error.timings.queue is not None
-        call = Call(kind, begun, self.now(), end, told, *first, waited=waited)
+        call = Call(kind, begun, self.now(), end, retry_after, *first, waited=waited)
         self.calls.append(call)
         return call
 
     def ok(self, kind: str = "", since: float = 0.0, until: float = float("inf")) -> int:
-        """How many answers were complete within a time."""
+        """Counts the answers that were complete within a period."""
         return sum(
             call.end == "OK" and since <= call.ended < until and call.kind.startswith(kind) for call in self.calls
         )
@@ -105,8 +105,8 @@ async def _streamed(client: AsyncClient, prompt: str, options: dict[str, Any]) -
 
 
 async def open_loop(rate: float, seconds: float, seed: int, begin: Callable[[int], Awaitable[Any]]) -> None:
-    """Begins calls by a Poisson process, whatever becomes of them, and waits for all of them to end."""
-    rng = random.Random(seed)  # noqa: S311 - repeatable
+    """Starts calls by a Poisson process, no matter how earlier ones end, and waits until all have ended."""
+    rng = random.Random(seed)  # noqa: S311 - must be repeatable
     due, ends_at = time.monotonic(), time.monotonic() + seconds
     tasks: list[asyncio.Future[Any]] = []
     while True:
@@ -119,7 +119,7 @@ async def open_loop(rate: float, seconds: float, seed: int, begin: Callable[[int
 
 
 async def closed_loop(callers: int, seconds: float, ask: Callable[[int, int], Awaitable[Any]]) -> None:
-    """Lets so many callers ask one thing after the other, until the time is over."""
+    """Runs a number of callers, each with one call after the other, until the time is over."""
     ends_at = time.monotonic() + seconds
 
     async def ask_on(caller: int) -> None:
@@ -132,7 +132,10 @@ async def closed_loop(callers: int, seconds: float, ask: Callable[[int, int], Aw
 
 
 async def time_calls(target: str, rate: float, seconds: float, seed: int) -> tuple[list[float], list[float]]:
-    """How long refusals and health checks take, in seconds: sent in turns, each on a channel of its own."""
+    """Returns the latencies of refusals and health checks in seconds.
+
+    They are sent in turns, each on a separate channel.
+    """
     refusals: list[float] = []
     checks: list[float] = []
     async with grpc.aio.insecure_channel(target) as first, grpc.aio.insecure_channel(target) as second:
@@ -140,7 +143,7 @@ async def time_calls(target: str, rate: float, seconds: float, seed: int) -> tup
         check: Any = second.unary_unary(HEALTH)
         request = request_pb2.GenerateRequest(prompt="Why?")
 
-        async def one(number: int) -> None:
+        async def run_call(number: int) -> None:
             begun = time.perf_counter()
             if number % 2:
                 await check(b"", timeout=10)
@@ -153,10 +156,10 @@ async def time_calls(target: str, rate: float, seconds: float, seed: int) -> tup
                     raise
                 refusals.append(time.perf_counter() - begun)
 
-        await open_loop(rate, seconds, seed, one)
+        await open_loop(rate, seconds, seed, run_call)
     return refusals, checks
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """By nearest rank; not a number where there are none."""
+    """Returns the quantile by nearest rank; NaN if there are no values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan

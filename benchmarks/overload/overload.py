@@ -1,12 +1,11 @@
-"""What an overloaded server does: `PYTHONPATH=tests python benchmarks/overload/overload.py [--before PATH] [--runs 3]`.
+"""Measures an overloaded server: `PYTHONPATH=tests python benchmarks/overload/overload.py [--before PATH] [--runs 3]`.
 
-Every case runs in turns with the server of another working tree (`--before`) and of this one; the table has the medians
-of the runs. `--cases WORD,...` takes those whose name has one of the words.
+Each case runs in turns with the server of another working tree (`--before`) and the server of this one. The table has
+the medians of the runs. `--cases WORD,...` selects the cases whose name contains one of the words.
 """
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,12 +13,13 @@ from pathlib import Path
 from statistics import median
 
 from _cases import CASES, Figures, Start
+from support.measuring import python_path
 from support.server import ServerProcess, start_server
 
 
 def state_of(tree: Path) -> Start:
-    """Starts the server of a working tree, with the packages that are installed here."""
-    path = os.pathsep.join(str(tree / part) for part in ("client", "engine", "service"))
+    """Starts the server of a working tree, with the packages of this environment."""
+    path = python_path(tree)
 
     def start(*flags: str) -> AbstractContextManager[ServerProcess]:
         return start_server(*flags, PYTHONPATH=path)
@@ -28,17 +28,17 @@ def state_of(tree: Path) -> Start:
 
 
 async def measure(cases: Sequence[str], states: dict[str, Start], runs: int) -> None:
-    """Runs the cases, and prints a table; what each run found goes to standard error."""
+    """Runs the cases, and prints a table. The figures of each run go to standard error."""
     print(f"| case | figure | {' | '.join(states)} |\n|{'---|' * (2 + len(states))}")
     for name in cases:
-        found: dict[str, list[Figures]] = {state: [] for state in states}
+        figures_by_state: dict[str, list[Figures]] = {state: [] for state in states}
         for run in range(runs):
             for state, start in states.items():
                 figures = await CASES[name](start, run)
-                found[state].append(figures)
+                figures_by_state[state].append(figures)
                 print(f"{name}, {state}: {figures}", file=sys.stderr, flush=True)
-        for figure in found["now"][0]:
-            cells = [f"{median(one[figure] for one in figures):.3g}" for figures in found.values()]
+        for figure in figures_by_state["now"][0]:
+            cells = [f"{median(run[figure] for run in figures):.3g}" for figures in figures_by_state.values()]
             print(f"| {name} | {figure} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,9 +1,10 @@
-"""Whether a server gives back all that it takes: `PYTHONPATH=tests python benchmarks/soak/run.py [MINUTES] [ENGINE]`.
+"""Checks that a server releases everything that callers made it hold.
 
-Ten minutes, if nothing else is said, of 64 callers at a time who read, cancel, stall, hang up, come too late, send
-noise, show wrong keys and trust other certificates. Prints what the server holds every ten seconds, and saves it in
-results/. To reach: at the end no slot, task, thread, file descriptor or object of a request is left that was not there
-at the beginning, and between the second minute and the last the memory (RSS) differs by at most 5 %.
+`PYTHONPATH=tests python benchmarks/soak/run.py [MINUTES] [ENGINE]` (10 minutes, synthetic) runs 64 callers at a time.
+They read, cancel, stall, disconnect, miss their deadlines, send noise, use wrong keys, and trust other certificates.
+Every ten seconds, it prints what the server holds, and it saves everything in results/. Target: at the end, no slot,
+task, thread, file descriptor or request object is left that was not there before, and the memory (RSS) differs by at
+most 5 % between the second minute and the last.
 """
 
 import asyncio
@@ -18,9 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-os.environ["GRPC_VERBOSITY"] = "NONE"  # it would tell of every handshake that fails, as some are meant to
+os.environ["GRPC_VERBOSITY"] = "NONE"  # otherwise it logs each failed handshake, and some fail on purpose
 
-from support.security import Authority, add_key, connect_with
+from support.certificates import Authority
+from support.security import add_key, connect_with
 from support.server import start_server
 from support.soak.callers import Crowd
 from support.soak.census import COLUMNS, PROBE, Census, Taker
@@ -30,20 +32,20 @@ STREAMS = 64
 SAMPLE_SECONDS = 10.0
 WARM_UP_SECONDS = 10.0
 SECOND_MINUTE = 120.0
-MOST_GROWTH = 0.05
+MAX_GROWTH = 0.05
 FLAGS = {
     "synthetic": ("--engine", "synthetic", "-o", "slots=24", "-o", "prefill_tokens_per_second=2000"),
     "llamacpp": ("-o", "slots=4", "-o", "context_tokens=2048"),
 }
 COMMON = ("--max-queued-requests", "16", "--stall-timeout", "2", "--latency-window", "60")
-"""With patience that comes to its end, and a window that is full by the second minute."""
+"""Short timeouts, and a window that is full by the second minute."""
 
 
 class Soak:
-    """One server, its callers, and what it holds."""
+    """A server, its callers, and the censuses of what it holds."""
 
     def __init__(self, engine: str, stack: ExitStack) -> None:
-        """Starts the server, for as long as `stack` is open."""
+        """Starts the server, which runs as long as `stack` is open."""
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "other").mkdir()
         authority, other = Authority(folder), Authority(folder / "other")
@@ -56,7 +58,7 @@ class Soak:
         self.crowd = Crowd(self.server.target, authority.roots, other.roots, token, seed=1)
 
     async def run(self, seconds: float) -> list[Census]:
-        """Lets the callers come, and takes a census every ten seconds."""
+        """Starts the callers, and takes a census every ten seconds."""
         coming = asyncio.create_task(self.crowd.come(STREAMS, seconds))
         taken: list[Census] = []
         while not coming.done():
@@ -83,7 +85,7 @@ async def main() -> None:
     growth = growth_of(taken[:-1])  # by the last one the callers have gone
     leaked = after.leaked(before)
     unmeant = {end: count for end, count in soak.crowd.ends.items() if end.endswith((": INTERNAL", ": UNKNOWN"))}
-    holds = not (leaked or unmeant or soak.taker.errors or exit_code) and growth <= MOST_GROWTH
+    holds = not (leaked or unmeant or soak.taker.errors or exit_code) and growth <= MAX_GROWTH
     figures = {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -98,7 +100,7 @@ async def main() -> None:
         "errors_in_the_log": soak.taker.errors,
         "exit_code": exit_code,
         "ends": dict(sorted(soak.crowd.ends.items())),
-        "census": [dict(zip(COLUMNS, one.line, strict=True)) for one in (before, *taken, after)],
+        "census": [dict(zip(COLUMNS, census.line, strict=True)) for census in (before, *taken, after)],
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{engine}-{minutes:g}.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -111,9 +113,9 @@ def growth_of(taken: list[Census]) -> float:
     """By how much of itself the memory differs between the second minute, or a fifth of a shorter soak, and the end."""
     first, last = taken[0].seconds, taken[-1].seconds
     early = first + min(SECOND_MINUTE, (last - first) / 5)
-    near = sorted(taken, key=lambda one: abs(one.seconds - early))[:3]
-    reference = median(one.rss_mib for one in near)
-    return abs(median(one.rss_mib for one in taken[-3:]) / reference - 1)
+    near = sorted(taken, key=lambda census: abs(census.seconds - early))[:3]
+    reference = median(census.rss_mib for census in near)
+    return abs(median(census.rss_mib for census in taken[-3:]) / reference - 1)
 
 
 if __name__ == "__main__":

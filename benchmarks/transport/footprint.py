@@ -38,9 +38,9 @@ def start_up() -> tuple[float, float, float]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         if not any(json.loads(line)["event"] == "ready" for line in process.stderr or ()):
             raise BenchmarkError("The server did not start.")
-        found = cpu_seconds(process.pid), time.monotonic() - began, float(resident_bytes(process.pid))
+        sample = cpu_seconds(process.pid), time.monotonic() - began, float(resident_bytes(process.pid))
         process.terminate()
-        return found
+        return sample
 
 
 def open_streams(row: Row, programs: Programs) -> tuple[float, float]:
@@ -82,8 +82,8 @@ def main(rounds: int) -> None:
     print("| until it is ready | median | lowest | highest |\n|---|---|---|---|")
     columns = zip(*(start_up() for _ in range(rounds)), strict=True)
     for name, unit, values in zip(("CPU seconds", "seconds", "resident MB"), (1, 1, MEGABYTE), columns, strict=True):
-        found = [value / unit for value in values]
-        print(f"| {name} | {median(found):.2f} | {min(found):.2f} | {max(found):.2f} |")
+        scaled = [value / unit for value in values]
+        print(f"| {name} | {median(scaled):.2f} | {min(scaled):.2f} | {max(scaled):.2f} |")
     print(f"\n| server | on a connection | resident MB idle | kB a stream, {STREAMS:,} open |\n|---|---|---|---|")
     for name in ("stream", "multiplex", "naive", "sse", "callback"):
         if ROWS[name].kind in programs.missing():

@@ -114,7 +114,10 @@ def _save(name: str, rounds: int, seconds: float, windows: list[Window]) -> None
         "packages": {package: version(package) for package in PACKAGES},
         "windows": rounds,
         "seconds": seconds,
-        "figures": [{"load": one.load, "row": one.row, "round": one.round} | _known(one.figures) for one in windows],
+        "figures": [
+            {"load": window.load, "row": window.row, "round": window.round} | _known(window.figures)
+            for window in windows
+        ],
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
     draw(windows, RESULTS / f"{name}.svg")

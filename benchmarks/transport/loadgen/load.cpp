@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kPatience = 30 * kSecond;
-constexpr int kMostEvents = 256;
+constexpr int kMaxEvents = 256;
 
 int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * kSecond); }
 
@@ -96,10 +96,10 @@ void Load::hold() {
 }
 
 void Load::poll(int64_t until) {
-  static epoll_event events[kMostEvents];
+  static epoll_event events[kMaxEvents];
   const int64_t wait = std::max<int64_t>(0, until - now());
   const timespec timeout{wait / kSecond, wait % kSecond};
-  const int count = epoll_pwait2(epoll_, events, kMostEvents, &timeout, nullptr);
+  const int count = epoll_pwait2(epoll_, events, kMaxEvents, &timeout, nullptr);
   for (int index = 0; index < count; ++index) {
     auto* one = static_cast<Connection*>(events[index].data.ptr);
     if (one == nullptr) continue;

@@ -39,11 +39,12 @@ class Seen:
     @classmethod
     def read(cls, text: str) -> "Seen":
         """Parses the load generator's output."""
-        told = json.loads(text)
+        printed = json.loads(text)
         begin, end = (
-            Border(**{name: clock * _NANOSECOND for name, clock in told[which].items()}) for which in ("begin", "end")
+            Border(**{name: clock * _NANOSECOND for name, clock in printed[which].items()})
+            for which in ("begin", "end")
         )
-        return cls(begin, end, told["requests"])
+        return cls(begin, end, printed["requests"])
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def read_log(log: Path, since: int) -> dict[int, list[Made]]:
     order = np.argsort(records["number"], kind="stable")
     for run in np.split(order, np.flatnonzero(np.diff(records["number"][order])) + 1):
         begins = run[records["kind"][run] == Kind.SUBMIT]
-        for begin, one in zip(begins, np.split(run, np.searchsorted(run, begins))[1:], strict=True):
-            own = one[1:]
+        for begin, request in zip(begins, np.split(run, np.searchsorted(run, begins))[1:], strict=True):
+            own = request[1:]
             made[int(records["number"][begin])].append(
                 Made(
                     float(times[begin]),
@@ -117,15 +118,20 @@ def read_log(log: Path, since: int) -> dict[int, list[Made]]:
 def match(seen: Seen, made: dict[int, list[Made]]) -> Matched:
     """Finds for each output the message that contained the last part of its text.
 
+    On a busy machine, the last requests of the window before may reach the engine within this window. They are skipped:
+    the engine got them before this window's first request of their stream was sent.
+
     Raises:
         BenchmarkError: The caller did not receive what the engine generated.
     """
     matched = Matched()
     left = {number: iter(requests) for number, requests in made.items()}
     for request in seen.requests:
-        one = next(left.get(request["number"], iter(())), None)
-        if one is not None:
-            _match_one(request, one, matched)
+        sent = request["sent"] * _NANOSECOND
+        answers = left.get(request["number"], iter(()))
+        answer = next((answer for answer in answers if answer.submitted >= sent), None)
+        if answer is not None:
+            _match_one(request, answer, matched)
         elif request["times"]:
             raise BenchmarkError("A request got text that no engine made.")
     return matched

@@ -53,7 +53,9 @@ class Programs:
                 "NO vllm-rs TO COMPARE WITH: fetch it with `python benchmarks/transport/fetch_vllm.py`."
             )
         if self.before is None:
-            missing[Kind.BEFORE] = "NO STATE BEFORE TO COMPARE WITH: name its checkout with --before."
+            missing[Kind.BEFORE] = missing[Kind.HTTP2_BEFORE] = (
+                "NO STATE BEFORE TO COMPARE WITH: name its checkout with --before."
+            )
         return missing
 
 

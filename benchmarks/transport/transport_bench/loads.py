@@ -40,14 +40,14 @@ class Load:
 
 
 def _steady(streams: int) -> Load:
-    return Load(f"{streams}x200", f"{streams} streams x 200 tokens a second", streams, 200, staggered=True)
+    return Load(f"{streams}x200", f"{streams} streams x 200 tokens per second", streams, 200, staggered=True)
 
 
 def _unending(pace: int) -> Load:
     """Answers that last longer than the window. Undelivered tokens accumulate; the clock does not slow down."""
     return Load(
         f"64x{pace}",
-        f"64 streams x {pace} tokens a second",
+        f"64 streams x {pace} tokens per second",
         64,
         pace,
         answer_tokens=3 * pace,

@@ -25,15 +25,15 @@ def cores() -> tuple[int, int]:
 
 
 def cpu_seconds(process: int) -> float:
-    """Returns the CPU time of all threads of a process, in nanoseconds."""
+    """Returns the CPU time of all threads of a process, in seconds."""
     # The number of a process's clock, as clock_getcpuclockid makes it.
     return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
 
 
 def children(process: int) -> tuple[int, ...]:
     """Returns the running child processes of a process."""
-    told = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
-    return tuple(int(child) for of_thread in told for child in of_thread)
+    lists = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return tuple(int(child) for of_thread in lists for child in of_thread)
 
 
 def resident_bytes(process: int) -> int:

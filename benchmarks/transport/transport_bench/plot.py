@@ -28,7 +28,7 @@ def draw(windows: Sequence[Window], path: Path) -> None:
         for row in MAIN_ROWS:
             values = [_median(windows, load, row, name) for load in _LOADS]
             panel.plot(asked, values, marker="o", label=ROWS[row].title)
-        panel.set(xscale="log", yscale="log", xlabel="streams x tokens a second", ylabel=TITLES[name])
+        panel.set(xscale="log", yscale="log", xlabel="streams x tokens per second", ylabel=TITLES[name])
         panel.set_xticks(asked, labels=_LOADS, rotation=30)
         panel.minorticks_off()
         panel.yaxis.set_major_formatter("{x:g}")
@@ -40,4 +40,6 @@ def draw(windows: Sequence[Window], path: Path) -> None:
 
 def _median(windows: Sequence[Window], load: str, row: str, figure: str) -> float:
     """Returns NaN for a missing value, which is not drawn."""
-    return interval([getattr(one.figures, figure) for one in windows if one.load == load and one.row == row]).median
+    return interval(
+        [getattr(window.figures, figure) for window in windows if window.load == load and window.row == row]
+    ).median

@@ -22,7 +22,7 @@ class Ratio:
 
 def ratio(own: Sequence[float], others: Sequence[float]) -> Ratio:
     """Compares two servers round by round, in rounds for which both have the figure."""
-    return interval([one / other for one, other in zip(own, others, strict=True)])
+    return interval([value / other for value, other in zip(own, others, strict=True)])
 
 
 def interval(values: Sequence[float]) -> Ratio:

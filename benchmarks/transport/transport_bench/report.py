@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from transport_bench.campaign import Window
 from transport_bench.loads import LOADS
 from transport_bench.ratios import Ratio, interval, ratio
-from transport_bench.rows import BEFORE, ENGINE_ROW, ROWS, Kind
+from transport_bench.rows import BEFORE, ENGINE_ROW, OURS, ROWS
 from transport_bench.window import NO_FIGURES, Figures
 
 TITLES = {
@@ -19,8 +19,8 @@ TITLES = {
     "latency_p99": "added p99, ms",
     "ttft_p50": "added TTFT p50, ms",
     "ttft_p99": "added TTFT p99, ms",
-    "tokens_per_second": "tokens a second",
-    "requests_per_second": "answers a second",
+    "tokens_per_second": "tokens per second",
+    "requests_per_second": "answers per second",
     "delivered": "delivered share",
     "server_load": "server's core",
     "caller_load": "caller's core",
@@ -46,10 +46,10 @@ class Target:
     less_engine: bool = False
     """Whether the engine's share is subtracted from the figure of `row`."""
 
-    def is_met(self, found: Ratio) -> bool:
+    def is_met(self, measured: Ratio) -> bool:
         """Whether the whole interval is on the right side of the target."""
         compare: Callable[[float, float], bool] = _SIGNS[self.sign]
-        return compare(found.high if self.sign in "<=" else found.low, self.bound)
+        return compare(measured.high if self.sign in "<=" else measured.low, self.bound)
 
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, "<=": operator.le, ">=": operator.ge}
@@ -78,17 +78,17 @@ def less_engine(windows: Sequence[Window]) -> list[Window]:
 
     These are the rows whose server contains the engine, and whose caller is the load generator.
     """
-    engine = {(one.load, one.round): one.figures for one in windows if one.row == ENGINE_ROW}
+    engine = {(window.load, window.round): window.figures for window in windows if window.row == ENGINE_ROW}
     return [
-        replace(one, row=one.row + LESS_ENGINE, figures=_less(one.figures, engine[one.load, one.round]))
-        for one in windows
-        if _is_ours(one.row) and (one.load, one.round) in engine
+        replace(window, row=window.row + LESS_ENGINE, figures=_less(window.figures, engine[window.load, window.round]))
+        for window in windows
+        if _is_ours(window.row) and (window.load, window.round) in engine
     ]
 
 
 def _is_ours(row: str) -> bool:
-    found = ROWS[row.rstrip("'")]
-    return found.kind in (Kind.DOHERTY, Kind.HTTP2, Kind.BEFORE) and not found.with_sdk
+    entry = ROWS[row.rstrip("'")]
+    return entry.kind in OURS and not entry.with_sdk
 
 
 def _less(figures: Figures, engine: Figures) -> Figures:
@@ -116,14 +116,14 @@ def figures_table(load: str, windows: Sequence[Window]) -> str:
 def targets_table(windows: Sequence[Window]) -> str:
     """Returns a table of the targets, the results, and the results of the older checkout, if it was measured."""
     lines = [
-        "\n| load | server | against | figure | to reach | median | 95 % interval | | before |",
+        "\n| load | server | compared with | figure | target | median | 95 % interval | | before |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for target in TARGETS:
-        found = _found(target, windows, target.row)
-        if found is not None:
+        measured = _found(target, windows, target.row)
+        if measured is not None:
             before = _found(target, windows, target.row + BEFORE)
-            lines.append(_line(target, found, before))
+            lines.append(_line(target, measured, before))
     return "\n".join(lines)
 
 
@@ -148,30 +148,30 @@ def against_first(load: str, windows: Sequence[Window]) -> str:
     return "\n".join(lines)
 
 
-def _line(target: Target, found: Ratio, before: Ratio | None) -> str:
-    verdict = "met" if target.is_met(found) else "MISSED"
+def _line(target: Target, measured: Ratio, before: Ratio | None) -> str:
+    verdict = "met" if target.is_met(measured) else "MISSED"
     if target.is_aim:
-        verdict = "aim met" if target.is_met(found) else "aim missed"
+        verdict = "aim met" if target.is_met(measured) else "aim missed"
     cells = [
         LOADS[target.load].name,
         _title(target.row + LESS_ENGINE * target.less_engine, target.load),
         _title(target.against, target.load),
         TITLES[target.figure],
         f"{target.sign} {target.bound:g}",
-        f"{found.median:.3f}",
-        _range(found),
+        f"{measured.median:.3f}",
+        _range(measured),
         verdict,
         f"{before.median:.3f}" if before else "",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _interval(found: Ratio) -> str:
-    return f"{found.median:.3f} ({_range(found)})"
+def _interval(measured: Ratio) -> str:
+    return f"{measured.median:.3f} ({_range(measured)})"
 
 
-def _range(found: Ratio) -> str:
-    return "too few windows" if math.isinf(found.low) else f"{found.low:.3f} to {found.high:.3f}"
+def _range(measured: Ratio) -> str:
+    return "too few windows" if math.isinf(measured.low) else f"{measured.low:.3f} to {measured.high:.3f}"
 
 
 def _values(windows: Sequence[Window], load: str, row: str, figure: str) -> list[float]:

@@ -12,7 +12,9 @@ class Kind(Enum):
     HTTP2 = auto()
     """The same on the transport http2."""
     BEFORE = auto()
-    """The same from another checkout."""
+    """Doherty from another checkout."""
+    HTTP2_BEFORE = auto()
+    """The same on the transport http2."""
     NAIVE = auto()
     SSE = auto()
     CALLBACK = auto()
@@ -20,6 +22,12 @@ class Kind(Enum):
     """vLLM's front-end in Rust, with a stand-in for vLLM's engine process."""
     ENGINE = auto()
     """No server: only the synthetic engine, under the same load."""
+
+
+OTHER_CHECKOUT = frozenset({Kind.BEFORE, Kind.HTTP2_BEFORE})
+"""Doherty's servers from another checkout."""
+OURS = OTHER_CHECKOUT | {Kind.DOHERTY, Kind.HTTP2}
+"""All of Doherty's servers."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,14 @@ ROWS = {
         ),
         Row("stream-before", "StreamGenerate before", Kind.BEFORE, "stream", "generate", whole_title="Generate before"),
         Row("multiplex-before", "MultiplexGenerate before", Kind.BEFORE, "multiplex", "multiplex-whole", TOGETHER),
+        Row(
+            "http2-before",
+            "StreamGenerate before, http2",
+            Kind.HTTP2_BEFORE,
+            "stream",
+            "generate",
+            whole_title="Generate before, http2",
+        ),
         Row("engine", "the engine alone", Kind.ENGINE, "none", "none"),
         Row("sdk", "AsyncClient", Kind.DOHERTY, "sdk", None, with_sdk=True),
         Row("sdk-multiplex", "AsyncClient(multiplex=True)", Kind.DOHERTY, "sdk-multiplex", None, with_sdk=True),

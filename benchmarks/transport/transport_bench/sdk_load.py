@@ -33,7 +33,10 @@ class Request:
 
     def told(self) -> dict[str, Any]:
         """Returns the request as the load generator prints it."""
-        return vars(self) | {"sent": _nanoseconds(self.sent), "times": [_nanoseconds(one) for one in self.times]}
+        return vars(self) | {
+            "sent": _nanoseconds(self.sent),
+            "times": [_nanoseconds(arrival) for arrival in self.times],
+        }
 
 
 class Load:
@@ -85,7 +88,7 @@ async def main(asked: argparse.Namespace) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    json.dump({"begin": begin, "end": end, "requests": [one.told() for one in load.requests]}, sys.stdout)
+    json.dump({"begin": begin, "end": end, "requests": [request.told() for request in load.requests]}, sys.stdout)
 
 
 def _border(server: int) -> dict[str, int]:

@@ -17,7 +17,7 @@ from transport_bench.build import REPOSITORY, Programs
 from transport_bench.errors import BenchmarkError
 from transport_bench.loads import Load
 from transport_bench.machine import children, cores, cpu_seconds
-from transport_bench.rows import Kind, Row
+from transport_bench.rows import OTHER_CHECKOUT, OURS, Kind, Row
 from transport_bench.vllm import STAND_IN
 
 _START_SECONDS = 30.0
@@ -75,14 +75,14 @@ def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[
     Its child processes, such as the engine process of vLLM's front-end, run on the same core.
     """
     folder.mkdir()
-    engine_log, told, keys = folder / "engine", folder / "log", folder / "keys"
+    engine_log, output, keys = folder / "engine", folder / "log", folder / "keys"
     key = ""
-    if row.kind in (Kind.DOHERTY, Kind.HTTP2, Kind.BEFORE):
+    if row.kind in OURS:
         entry, key = new_key("load", {})
         with changing_keys(keys) as kept:
             kept.append(entry)
     command = _command(row.kind, engine_log, keys, load, programs)
-    with told.open("wb") as log:
+    with output.open("wb") as log:
         process = subprocess.Popen(
             ["taskset", "--cpu-list", str(cores()[0]), *command],
             stdout=log,
@@ -91,7 +91,7 @@ def started(row: Row, load: Load, folder: Path, programs: Programs) -> Iterator[
             env=os.environ | _environment(row.kind, programs),
         )
     try:
-        addresses = _await_ready(process, told)
+        addresses = _await_ready(process, output)
         port = int(addresses["ready"].rpartition(":")[2])
         yield Server(process, port, engine_log, key, addresses.get("metrics", ""), children(process.pid))
     finally:
@@ -108,12 +108,11 @@ def _command(kind: Kind, engine_log: Path, keys: Path, load: Load, programs: Pro
     flags = ["--engine=synthetic", "--listen=127.0.0.1:0", f"--keys-file={keys}", "--metrics-listen=127.0.0.1:0"]
     doherty = ["-m", "transport_bench.servers.doherty", str(engine_log), *flags, *(f"-o{pair}" for pair in options)]
     match kind:
-        case Kind.DOHERTY:
-            return [sys.executable, *doherty]
-        case Kind.HTTP2:
-            return [sys.executable, *doherty, "--transport=http2"]
-        case Kind.BEFORE:
-            return [f"{programs.before}/.venv/bin/python", *doherty]
+        case Kind.DOHERTY | Kind.HTTP2 | Kind.BEFORE | Kind.HTTP2_BEFORE:
+            python = f"{programs.before}/.venv/bin/python" if kind in OTHER_CHECKOUT else sys.executable
+            # Older checkouts do not know the flag.
+            transport = ["--transport=http2"] if kind in (Kind.HTTP2, Kind.HTTP2_BEFORE) else []
+            return [python, *doherty, *transport]
         case Kind.CALLBACK:
             return [str(programs.callback), str(engine_log), str(programs.texts), str(load.pace)]
         case Kind.VLLM:
@@ -127,22 +126,22 @@ def _command(kind: Kind, engine_log: Path, keys: Path, load: Load, programs: Pro
 
 def _environment(kind: Kind, programs: Programs) -> dict[str, str]:
     here = Path(__file__).parents[1]
-    if kind is Kind.BEFORE and programs.before:
+    if kind in OTHER_CHECKOUT and programs.before:
         here = programs.before / here.relative_to(REPOSITORY)
     # The stand-in for vLLM's engine is started as a program, which finds its Python on the PATH.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {"PYTHONPATH": str(here), "PATH": path, "NO_COLOR": "1"}
 
 
-def _await_ready(process: "subprocess.Popen[bytes]", told: Path) -> dict[str, str]:
+def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
     """Returns the addresses in the log up to the line that reports readiness, by the names of their events."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        addresses = _addresses(told.read_text().rpartition("\n")[0])
+        addresses = _addresses(log.read_text().rpartition("\n")[0])
         if "ready" in addresses:
             return addresses
         time.sleep(0.02)
-    raise BenchmarkError(f"A server does not start; it said: {told.read_text()[-2000:]}")
+    raise BenchmarkError(f"A server does not start; it said: {log.read_text()[-2000:]}")
 
 
 def _addresses(log: str) -> dict[str, str]:
@@ -153,5 +152,5 @@ def _addresses(log: str) -> dict[str, str]:
             event = json.loads(line)
             addresses[event["event"]] = event.get("address", "")
     # vLLM's front-end tells in words; its HTTP server has the metrics.
-    addresses |= {event: found[1] for event, pattern in _VLLM_SAYS.items() if (found := pattern.search(log))}
+    addresses |= {event: match[1] for event, pattern in _VLLM_SAYS.items() if (match := pattern.search(log))}
     return addresses

@@ -78,10 +78,10 @@ def measure(server: Server, row: Row, load: Load, programs: Programs, seconds: f
     )
     time.sleep(load.warm_up + seconds / 2)
     server.scrape()
-    told, error = process.communicate(timeout=_PATIENCE)
+    output, error = process.communicate(timeout=_PATIENCE)
     if process.returncode:
         raise BenchmarkError(f"The load on {row.title} failed: {error[-2000:]}")
-    seen = Seen.read(told)
+    seen = Seen.read(output)
     matched = match(seen, read_log(server.engine_log, before))
     return _figures(seen, matched, load, others.load())
 
@@ -103,16 +103,16 @@ def measure_engine(log: Path, load: Load, seconds: float) -> Figures:
     )
     if done.returncode:
         raise BenchmarkError(f"The engine alone failed: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout)
-    pace = told["tokens"] / told["seconds"]
+    printed = json.loads(done.stdout)
+    pace = printed["tokens"] / printed["seconds"]
     return replace(
         NO_FIGURES,
         tokens_per_second=pace,
         delivered=pace / (load.streams * load.pace) if load.pace else 1.0,
-        requests_per_second=told["answers"] / told["seconds"],
-        cpu_per_token=_ratio(told["cpu_seconds"], told["tokens"]) * 1e6,
-        cpu_per_request=_ratio(told["cpu_seconds"], told["answers"]) * 1e6,
-        server_load=told["cpu_seconds"] / told["seconds"],
+        requests_per_second=printed["answers"] / printed["seconds"],
+        cpu_per_token=_ratio(printed["cpu_seconds"], printed["tokens"]) * 1e6,
+        cpu_per_request=_ratio(printed["cpu_seconds"], printed["answers"]) * 1e6,
+        server_load=printed["cpu_seconds"] / printed["seconds"],
     )
 
 
