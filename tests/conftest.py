@@ -1,4 +1,4 @@
-"""The servers that most tests talk to, started once."""
+"""The servers that most tests use. Each is started once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from support.vllm import FAKE_PATH
 
 @pytest.fixture(scope="session")
 def synthetic_server() -> Iterator[ServerProcess]:
-    """The synthetic engine: deterministic, fast, with every feature that an engine can have."""
+    """Runs the synthetic engine: deterministic, fast, and with every feature that an engine can have."""
     with start_server("--engine", "synthetic") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The vLLM engine on a stand-in for vLLM, with a real tokenizer."""
+    """Runs the vLLM engine on a fake of vLLM, with a real tokenizer."""
     folder = tmp_path_factory.mktemp("vllm")
     model, poet = write_llama3(folder / "model").path, write_lora(folder / "poet")
     flags = ("--engine", "vllm", "--model", str(model), "-o", f"adapters=poet={poet}")
@@ -40,14 +40,14 @@ def model_server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def tensorrt_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """TensorRT-LLM with built engines, on the fake, with all that this backend can do."""
+    """Runs TensorRT-LLM with built engines on the fake, with all features of this backend."""
     with _trtllm_server(tmp_path_factory, "tensorrt") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def pytorch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """TensorRT-LLM's PyTorch backend, on the fake."""
+    """Runs TensorRT-LLM's PyTorch backend on the fake."""
     with _trtllm_server(tmp_path_factory, "pytorch") as server:
         yield server
 

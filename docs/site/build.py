@@ -64,8 +64,8 @@ class Documents:
             write(page, self._relink(text, OPERATIONS, page))
 
     def _relink(self, text: str, document: str, page: str) -> str:
-        def replace(found: re.Match[str]) -> str:
-            return f"]({self._link(found[1], document, page)})"
+        def replace(match: re.Match[str]) -> str:
+            return f"]({self._link(match[1], document, page)})"
 
         parts = re.split(r"(^ *```.*?^ *```$)", text, flags=re.MULTILINE | re.DOTALL)
         parts[::2] = [re.sub(r"\]\(([^)\s]+)\)", replace, part) for part in parts[::2]]

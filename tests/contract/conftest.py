@@ -1,4 +1,4 @@
-"""Fixtures with all engines; GPU engines run on fakes of their packages."""
+"""Fixtures with all engines. GPU engines run on fakes of their packages."""
 
 from collections.abc import Iterator
 
@@ -22,5 +22,5 @@ SERVERS = {
 )
 def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
     server: ServerProcess = request.getfixturevalue(SERVERS[request.param])
-    with connect(server.target) as found:
-        yield found
+    with connect(server.target) as connected:
+        yield connected

@@ -1,7 +1,6 @@
-"""The answers of every engine: text, ids, timings, latency."""
+"""The answers of every engine: text, ids, timings and latency."""
 
 import re
-import time
 from functools import cache
 from typing import Any
 
@@ -43,15 +42,15 @@ def assert_consistent(timings: answer_pb2.Timings) -> None:
 
 @cache
 def both(caller: Caller, name: str) -> tuple[wire.GenerateResponse, list[wire.StreamGenerateResponse]]:
-    """One answer by both calls, with all that can be told of it."""
+    """Returns an answer from both calls, with all optional details."""
     if name == "sampled" and "sampling.seed" not in caller.model.features:
-        pytest.skip("without seeds no two sampled answers are the same")
+        pytest.skip("the engine has no seeds, so sampled answers differ")
     fields = {**PROMPTS[name], "output": {"token_ids": True, "top_logprobs": 0}}
     return caller.generate(**fields), caller.stream(**fields)
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_deltas_joined_are_the_unary_answer(caller: Caller, name: str) -> None:
+def test_the_deltas_together_are_the_unary_answer(caller: Caller, name: str) -> None:
     whole, parts = both(caller, name)
     assert "".join(part.delta.text for part in parts) == whole.text
     assert parts[-1].summary.finish_reason == whole.summary.finish_reason
@@ -69,7 +68,7 @@ def test_a_stream_has_one_start_one_summary_and_no_empty_message(caller: Caller,
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_every_delta_counts_its_tokens_and_names_all_of_them_or_none(caller: Caller, name: str) -> None:
+def test_every_delta_counts_its_tokens_and_has_all_ids_or_none(caller: Caller, name: str) -> None:
     _, parts = both(caller, name)
     for part in parts:
         delta = part.delta
@@ -77,14 +76,14 @@ def test_every_delta_counts_its_tokens_and_names_all_of_them_or_none(caller: Cal
         assert len(delta.logprobs) in {0, delta.token_count}
         assert "�" not in delta.text
         if delta.logprobs:
-            token_bytes = b"".join(one.token for one in delta.logprobs)  # may end within a character
+            token_bytes = b"".join(logprob.token for logprob in delta.logprobs)  # may end within a character
             assert token_bytes.startswith(delta.text.encode())
     usage = parts[-1].summary.usage
     assert sum(part.delta.token_count for part in parts) == usage.output_tokens
 
 
 def test_the_ids_of_a_delta_are_those_of_its_text(caller: Caller) -> None:
-    """What a caller holds in ids is what it holds in text: from either, the answer goes on from the same place."""
+    """A caller holds the same part in ids and in text, so that both continue the answer at the same place."""
     fields = {"prompt": "Why is the sky blue?", **GREEDY, "output": {"token_ids": True}}
     ids: list[int] = []
     text = ""
@@ -107,18 +106,18 @@ def test_timings_are_consistent_in_every_reply(caller: Caller, name: str) -> Non
         assert summary.timings.HasField("time_per_output_token") is several
 
 
-def test_the_trailing_metadata_tells_the_same_timings(caller: Caller) -> None:
+def test_the_trailing_metadata_contains_the_same_timings(caller: Caller) -> None:
     reply, call = caller.stub.Generate.with_call(request(**PROMPTS["words"]), timeout=SECONDS)
     value = dict(call.trailing_metadata() or ())["server-timing"]
     assert isinstance(value, str)
-    found = {name: float(span) / 1000 for name, span in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", value)}
+    spans = {name: float(span) / 1000 for name, span in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", value)}
     timings = reply.summary.timings
-    assert set(found) == {field.name for field, _ in timings.ListFields()}
-    for name, span in found.items():
+    assert set(spans) == {field.name for field, _ in timings.ListFields()}
+    for name, span in spans.items():
         assert span == pytest.approx(seconds(getattr(timings, name)), abs=1e-6)
 
 
-def test_the_default_length_shrinks_to_what_the_context_leaves(synthetic_server: ServerProcess) -> None:
+def test_the_default_length_shrinks_to_the_room_in_the_context(synthetic_server: ServerProcess) -> None:
     with connect(synthetic_server.target) as caller:
         context = caller.model.limits.context_tokens
         answer = caller.generate(token_ids=[40] * (context - 3), stopping={"ignore_eos": True})
@@ -126,7 +125,7 @@ def test_the_default_length_shrinks_to_what_the_context_leaves(synthetic_server:
     assert answer.summary.usage.output_tokens == 3
 
 
-def test_a_part_that_was_complete_gets_its_summary_at_once(caller: Caller) -> None:
+def test_a_complete_prefix_gets_its_summary_immediately(caller: Caller) -> None:
     fields: dict[str, Any] = {"prompt": "Why is the sky blue?", **GREEDY, "output": {"token_ids": True}}
     whole = caller.generate(**fields)
     again = caller.stream(**fields, continue_from={"token_ids": list(whole.token_ids)})
@@ -152,15 +151,14 @@ def test_counting_agrees_with_generating(caller: Caller) -> None:
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_latency_takes_in_every_answer(caller: Caller) -> None:
-    before = caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)
+def test_latency_counts_every_answer(caller: Caller) -> None:
+    # The counts of a reply may be a second old. Two seconds later, they contain all answers of earlier tests.
+    earlier = caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)
+    before = caller.wait_until(lambda now: seconds(now.uptime) > seconds(earlier.uptime) + 2)
     caller.stream(**PROMPTS["words"])
     caller.generate(**PROMPTS["one token"])
-    ends_at = time.monotonic() + SECONDS
-    after = before
-    while after.answers != before.answers + 2:  # replies are up to a second old
-        assert time.monotonic() < ends_at
-        after = caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=SECONDS)
+    after = caller.wait_until(lambda now: now.answers >= before.answers + 2)
+    assert after.answers == before.answers + 2
     assert 0 <= after.last_token_share <= after.first_token_share <= 1
     for three in (after.queue, after.time_to_first_token, after.time_to_last_token, after.time_per_output_token):
         assert 0 <= seconds(three.p50) <= seconds(three.p90) <= seconds(three.p99)
@@ -170,8 +168,8 @@ def test_latency_takes_in_every_answer(caller: Caller) -> None:
     assert seconds(after.uptime) > seconds(before.uptime) > 0
 
 
-def test_latency_wants_a_window_above_zero(caller: Caller) -> None:
-    wanted = latency_service_pb2.GetLatencyRequest(window=Duration(seconds=-1))
+def test_latency_requires_a_window_above_zero(caller: Caller) -> None:
+    parameters = latency_service_pb2.GetLatencyRequest(window=Duration(seconds=-1))
     with pytest.raises(grpc.RpcError) as refused:
-        caller.latency.GetLatency(wanted, timeout=SECONDS)
+        caller.latency.GetLatency(parameters, timeout=SECONDS)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

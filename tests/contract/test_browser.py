@@ -1,4 +1,4 @@
-"""The site in Chromium: no page writes an error to the console."""
+"""The site of the documents in Chromium: no page writes an error to the console."""
 
 import re
 import subprocess
@@ -15,14 +15,14 @@ from support.browser import browser
 from support.pages import ROOT
 
 SITE = ROOT / ".cache" / "docs" / "site"
-# Every message that a script writes to the console, and every error of a script, is a line of Chromium's log.
+# Chromium's log has a line for every message that a script writes to the console, and for every error of a script.
 OPTIONS = ("--enable-logging=stderr", "--log-level=0", "--virtual-time-budget=10000", "--dump-dom")
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.browser
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files; keeps what was asked for and is not there, and writes no log."""
+    """Serves files without writing a log, and keeps the paths that do not exist."""
 
     missing: ClassVar[list[str]] = []
 
@@ -36,7 +36,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where the site is."""
+    """Serves the site, and yields its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -47,13 +47,13 @@ def address() -> Iterator[str]:
 
 
 def look_at(url: str) -> tuple[str, list[str]]:
-    """The page's document once its scripts have run, and the messages of its console."""
+    """Returns the document of the page after its scripts have run, and the messages of its console."""
     done = subprocess.run([*browser("site"), *OPTIONS, url], capture_output=True, text=True, check=True)
     return done.stdout, re.findall(r":CONSOLE.*", done.stderr)
 
 
 def test_errors_are_seen(address: str) -> None:
-    """Otherwise the next test could not fail."""
+    """Without this, the next test could never fail."""
     _, messages = look_at("data:text/html,<script>console.error('told'); nothing()</script>")
     assert [message for message in messages if "told" in message or "nothing is not defined" in message] == messages
     assert len(messages) == 2

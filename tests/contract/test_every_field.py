@@ -1,4 +1,4 @@
-"""Every field of GenerateRequest has its effect, or an error names it. None is ignored."""
+"""Every field of GenerateRequest has its effect, or an error names it. No field is ignored."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SCHEMA = {
 
 
 def greedy(caller: Caller, most: int = 10, **fields: Any) -> wire.GenerateResponse:
-    """A short answer at temperature 0, with the ids of its tokens."""
+    """Returns a short answer at temperature 0 with its token ids."""
     merged: dict[str, Any] = {**PROMPT, "sampling": GREEDY, "stopping": {"max_output_tokens": most}, **fields}
     merged["output"] = {"token_ids": True, **merged.get("output", {})}
     return caller.generate(**merged)
@@ -55,7 +55,9 @@ def messages(caller: Caller) -> None:
     user = {"role": "ROLE_USER", "content": PROMPT["prompt"]}
     turns = [{"role": "ROLE_USER", "content": "Hi."}, {"role": "ROLE_ASSISTANT", "content": "Hello."}, user]
     system = [{"role": "ROLE_SYSTEM", "content": "Answer in the manner of a very old and very wordy pirate."}, user]
-    sizes = [greedy(caller, prompt=None, messages=one).start.prompt_tokens for one in ([user], turns, system)]
+    sizes = [
+        greedy(caller, prompt=None, messages=turn_list).start.prompt_tokens for turn_list in ([user], turns, system)
+    ]
     assert len(set(sizes)) == 3
 
 
@@ -79,13 +81,13 @@ def temperature(caller: Caller) -> None:
 
 
 def hot(caller: Caller, seed: int, **sampling: float) -> dict[str, Any]:
-    """A short answer at a high temperature, with a seed where the engine has seeds."""
+    """Returns a short answer at a high temperature, with a seed if the engine has seeds."""
     seeded = {"seed": seed} if "sampling.seed" in caller.model.features else {}
     return {**PROMPT, "sampling": {**HOT, **seeded, **sampling}, "stopping": {"max_output_tokens": 10}}
 
 
 def changes_the_draw(name: str, value: float) -> Callable[[Caller], None]:
-    """At a high temperature and with one seed, the setting leads to another answer."""
+    """Returns a check that the setting leads to another answer, at a high temperature and with the same seed."""
 
     def check(caller: Caller) -> None:
         plain, changed = (caller.generate(**hot(caller, 7, **extra)).text for extra in ({}, {name: value}))
@@ -95,7 +97,7 @@ def changes_the_draw(name: str, value: float) -> Callable[[Caller], None]:
 
 
 def seed(caller: Caller) -> None:
-    first, again, other = (caller.generate(**hot(caller, one)) for one in (7, 7, 8))
+    first, again, other = (caller.generate(**hot(caller, number)) for number in (7, 7, 8))
     assert first.text == again.text != other.text
     assert first.summary.seed == 7
     large = caller.generate(**hot(caller, 2**64 - 1))
@@ -172,13 +174,15 @@ def output_token_ids(caller: Caller) -> None:
 def top_logprobs(caller: Caller) -> None:
     assert len(greedy(caller).logprobs) == 0
     alone = greedy(caller, output={"top_logprobs": 0})
-    assert [one.token_id for one in alone.logprobs] == list(alone.token_ids)
-    assert all(one.logprob <= 0 and not one.top for one in alone.logprobs)
+    assert [logprob.token_id for logprob in alone.logprobs] == list(alone.token_ids)
+    assert all(logprob.logprob <= 0 and not logprob.top for logprob in alone.logprobs)
     several = greedy(caller, output={"top_logprobs": 3})
-    for one in several.logprobs:
-        assert len(one.top) == 3
-        assert [other.logprob for other in one.top] == sorted((other.logprob for other in one.top), reverse=True)
-        assert one.token_id == one.top[0].token_id  # greedy
+    for logprob in several.logprobs:
+        assert len(logprob.top) == 3
+        assert [other.logprob for other in logprob.top] == sorted(
+            (other.logprob for other in logprob.top), reverse=True
+        )
+        assert logprob.token_id == logprob.top[0].token_id  # greedy
     most = caller.model.limits.max_top_logprobs
     assert caller.failure(**PROMPT, output={"top_logprobs": most + 1}).fields == ["output.top_logprobs"]
 
@@ -241,7 +245,7 @@ def held_text(caller: Caller) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """One field: a request that sets it, and a check of its effect."""
+    """A field: a request that sets it, and a check of its effect."""
 
     sample: dict[str, Any]
     check: Callable[[Caller], None]
@@ -325,5 +329,5 @@ def test_batch_requests_go_behind_interactive_ones() -> None:
         batch = ask(request(**PROMPT, **waits, priority="PRIORITY_BATCH"), timeout=60)
         caller.wait_until(lambda now: now.queued == 1)
         person = ask(request(**PROMPT, **waits, priority="PRIORITY_INTERACTIVE"), timeout=60)
-        queues = [one.result().summary.timings.queue.ToNanoseconds() for one in (running, person, batch)]
+        queues = [call.result().summary.timings.queue.ToNanoseconds() for call in (running, person, batch)]
         assert queues == sorted(queues)

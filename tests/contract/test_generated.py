@@ -24,9 +24,10 @@ def breaking(proto: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_baseline_moves_only_with_a_changelog_line() -> None:
-    line = f"Contract baseline: sha256 {hashlib.sha256(BASELINE.read_bytes()).hexdigest()}"
-    recorded = [found for found in (ROOT / "CHANGELOG.md").read_text().splitlines() if "Contract baseline:" in found]
-    assert recorded[:1] == [f"- {line}"], "the newest CHANGELOG entry must say that the baseline moved, and why"
+    expected = f"Contract baseline: sha256 {hashlib.sha256(BASELINE.read_bytes()).hexdigest()}"
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    recorded = [line for line in lines if "Contract baseline:" in line]
+    assert recorded[:1] == [f"- {expected}"], "the newest CHANGELOG entry must say that the baseline moved, and why"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_the_copied_googleapis_files_are_unchanged() -> None:
 
 
 def contents(file: FileDescriptor) -> str:
-    """A file as text, but for the names in JSON, which only some generators write out."""
+    """Returns a file as text, without the JSON names, which only some generators write."""
     copy = FileDescriptorProto()
     file.CopyToProto(copy)
     return re.sub(r" *json_name: .*\n", "", str(copy))

@@ -73,14 +73,14 @@ def test_min_output_tokens_is_at_most_the_maximum(synthetic_server: ServerProces
         assert caller.failure(**PROMPT, stopping=stopping).fields == ["stopping.min_output_tokens"]
 
 
-def test_the_bounds_of_the_contract_are_decimals(synthetic_server: ServerProcess) -> None:
+def test_the_limits_of_the_contract_are_decimal_numbers(synthetic_server: ServerProcess) -> None:
     bounds = {
         "temperature": (0, 2),
         "top_p": (1e-9, 1),
         "min_p": (0, 1),
         "frequency_penalty": (-2, 2),
         "presence_penalty": (-2, 2),
-        "repetition_penalty": (0.01, 2),  # which no float of 32 bits is
+        "repetition_penalty": (0.01, 2),  # which no 32-bit float equals
     }
     with connect(synthetic_server.target) as caller:
         for name, ends in bounds.items():
@@ -91,7 +91,7 @@ def test_the_bounds_of_the_contract_are_decimals(synthetic_server: ServerProcess
         assert "from 0.01 to 2" in below.message
 
 
-def test_a_default_is_reported_as_it_was_set(vllm_server: ServerProcess) -> None:
+def test_a_default_is_reported_with_the_value_that_was_set(vllm_server: ServerProcess) -> None:
     with Client(vllm_server.target) as client:
         defaults = client.model().default_sampling
     assert (defaults.temperature, defaults.top_p) == (0.6, 0.9)
@@ -122,14 +122,14 @@ def test_a_prompt_too_long_for_the_context_is_invalid(caller: Caller) -> None:
 
 @pytest.mark.parametrize("method", ["Generate", "StreamGenerate", "CountTokens", "GetModel", "GetLatency"])
 def test_a_field_that_only_a_newer_contract_knows_is_refused(caller: Caller, method: str) -> None:
-    asked: dict[str, Message] = {
+    requests: dict[str, Message] = {
         "Generate": request(**PROMPT),
         "StreamGenerate": request(**PROMPT),
         "CountTokens": CountTokensRequest(prompt="a"),
         "GetModel": GetModelRequest(),
         "GetLatency": GetLatencyRequest(),
     }
-    newer = asked[method]
+    newer = requests[method]
     newer.MergeFromString(b"\xa0\x06\x01")  # field 100, varint 1
     call: Any = getattr(caller.latency if method == "GetLatency" else caller.stub, method)
     failure = failure_of(lambda: list(call(newer, timeout=10)))

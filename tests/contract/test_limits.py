@@ -27,16 +27,14 @@ HELD: dict[str, Any] = {"prompt": "Wait.", "stopping": {"max_output_tokens": 800
         ),
     ],
 )
-def test_a_status_fits_into_metadata_whatever_was_wrong(
-    caller: Caller, fields: dict[str, Any], code: grpc.StatusCode
-) -> None:
-    """gRPC drops trailing metadata beyond 8 kB, and the status with it."""
+def test_every_status_fits_into_metadata(caller: Caller, fields: dict[str, Any], code: grpc.StatusCode) -> None:
+    """gRPC drops trailing metadata above 8 kB, including the status."""
     failure = caller.failure(**fields)
     assert failure.code is code
     assert failure.message
 
 
-def test_a_conversation_of_millions_delays_nobody(synthetic_server: ServerProcess) -> None:
+def test_a_conversation_with_millions_of_messages_delays_no_other_call(synthetic_server: ServerProcess) -> None:
     many = request_pb2.GenerateRequest()
     many.MergeFromString(b"\x22\x00" * 2_000_000)
     assert len(many.messages) == 2_000_000
@@ -51,7 +49,7 @@ def test_a_minimum_above_the_default_maximum_is_refused(synthetic_server: Server
         assert caller.failure(prompt="a", stopping=stopping).fields == ["stopping.min_output_tokens"]
 
 
-def test_a_full_queue_says_when_to_come_back() -> None:
+def test_the_error_of_a_full_queue_says_when_to_retry() -> None:
     flags = ("-o", "slots=1", "-o", "tokens_per_second=20", "--max-queued-requests", "0")
     with start_server("--engine", "synthetic", *flags) as server, connect(server.target) as caller:
         running = caller.stub.Generate.future(request(**HELD), timeout=SECONDS)
@@ -64,7 +62,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         assert caller.wait_until(lambda now: now.running == 0).refusals == 2
 
 
-def test_a_time_limit_that_runs_out_in_the_queue() -> None:
+def test_a_time_limit_can_end_a_request_in_the_queue() -> None:
     flags = ("--engine", "synthetic", "-o", "slots=1", "-o", "tokens_per_second=20")
     with start_server(*flags) as server, connect(server.target) as caller:
         prompt_tokens = caller.generate(prompt="Late.", stopping={"max_output_tokens": 1}).start.prompt_tokens

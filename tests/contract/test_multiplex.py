@@ -27,18 +27,18 @@ OK_WORK: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def caller(synthetic_server: ServerProcess) -> Iterator[Caller]:
-    with connect(synthetic_server.target) as found:
-        yield found
+    with connect(synthetic_server.target) as connected:
+        yield connected
 
 
 @pytest.fixture
 def rpc(caller: Caller) -> Iterator[Rpc]:
-    with opened(caller.stub) as one:
-        yield one
+    with opened(caller.stub) as opened_rpc:
+        yield opened_rpc
 
 
 def untimed(message: Any) -> Any:
-    """A start or a summary without what differs from one time to the next."""
+    """Returns a start or a summary without the fields that differ between calls."""
     copy = type(message)()
     copy.CopyFrom(message)
     for name in ("timings", "request_id", "seed"):
@@ -51,13 +51,13 @@ def untimed(message: Any) -> Any:
 def test_multiplexed_answers_equal_those_of_separate_calls(caller: Caller, rpc: Rpc, *, whole: bool) -> None:
     rpc.send(*(start(number, whole=whole, **OK_WORK[number % len(OK_WORK)]) for number in range(1, 41)))
     rpc.rest()
-    answers = [caller.stream(**asked) for asked in OK_WORK]
+    answers = [caller.stream(**fields) for fields in OK_WORK]
     for number in range(1, 41):
         parts, alone = rpc.parts(number), answers[number % len(OK_WORK)]
         assert text_of(parts) == "".join(part.delta.text for part in alone)
         for name in ("token_ids", "logprobs"):
-            assert [one for part in parts for one in getattr(part.response.delta, name)] == [
-                one for part in alone for one in getattr(part.delta, name)
+            assert [value for part in parts for value in getattr(part.response.delta, name)] == [
+                value for part in alone for value in getattr(part.delta, name)
             ]
         assert sum(part.response.delta.token_count for part in parts) == sum(part.delta.token_count for part in alone)
         assert untimed(parts[0].response.start) == untimed(alone[0].start)
@@ -65,17 +65,17 @@ def test_multiplexed_answers_equal_those_of_separate_calls(caller: Caller, rpc: 
         assert len(parts) == 1 or not whole
 
 
-def test_one_message_for_a_step_of_the_engine(rpc: Rpc) -> None:
-    """All answers get their tokens at the same step; a machine that is busy sends fewer messages, and never more."""
-    asked: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
-    rpc.send(*(start(number, **asked) for number in range(1, 33)))
+def test_a_step_of_the_engine_is_one_message(rpc: Rpc) -> None:
+    """All answers get their tokens in the same step. A busy machine sends fewer messages, and never more."""
+    fields: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
+    rpc.send(*(start(number, **fields) for number in range(1, 33)))
     rpc.rest()
     parts = sum(len(message.parts) for message in rpc.messages)
-    assert len(rpc.messages) <= 40 + 2  # requests that begin while a step is under way may be a step behind
+    assert len(rpc.messages) <= 40 + 2  # requests that begin during a step may be a step behind
     assert parts > 8 * len(rpc.messages)
 
 
-def test_requests_come_and_go_while_others_run(rpc: Rpc) -> None:
+def test_requests_start_and_end_while_others_run(rpc: Rpc) -> None:
     rpc.send(start(7, **ENDLESS))
     rpc.first(7)
     rpc.send(start(8, **SHORT), start(2**64 - 1, whole=True, **SHORT))
@@ -87,8 +87,8 @@ def test_requests_come_and_go_while_others_run(rpc: Rpc) -> None:
     rpc.rest()
 
 
-def test_a_cancel_beside_its_start_ends_the_request_once(rpc: Rpc) -> None:
-    """Also where it has not got as far as to be served."""
+def test_a_cancel_in_the_message_of_its_start_ends_the_request_once(rpc: Rpc) -> None:
+    """This holds even if the request has not been handled yet."""
     rpc.send(start(1, **ENDLESS), start(2, **SHORT), start(3, whole=True, **ENDLESS), cancels=[1, 3, 3])
     assert rpc.failure(1).reason == "CANCELLED"
     assert rpc.failure(3).reason == "CANCELLED"
@@ -125,7 +125,7 @@ def test_each_request_has_its_own_deadline(rpc: Rpc, *, whole: bool) -> None:
     rpc.rest()
 
 
-def test_a_time_limit_is_no_deadline(rpc: Rpc) -> None:
+def test_a_time_limit_differs_from_a_deadline(rpc: Rpc) -> None:
     limited: dict[str, Any] = {
         "prompt": "a",
         "stopping": {"max_output_tokens": 6000, "ignore_eos": True, "time_limit": "0.2s"},
@@ -170,7 +170,7 @@ def test_a_field_of_a_newer_contract_fails_its_request(rpc: Rpc) -> None:
 
 
 def test_many_long_refusals_fit_into_the_default_message_size(rpc: Rpc) -> None:
-    """Hundreds fail at once, each with all the details that there may be; a caller takes 4 MiB unless it says more."""
+    """Hundreds fail at the same time with all possible details, and a caller accepts 4 MiB by default."""
     wordy: dict[str, Any] = {"prompt": "a", "stopping": {"stop_texts": [""] * 16}, "request_id": "r" * 128}
     rpc.send(*(start(number, **wordy) for number in range(1, 2001)))
     rpc.rest()
@@ -222,7 +222,7 @@ def test_ids_begin_with_one(rpc: Rpc) -> None:
     assert (failure.fields, failure.message) == (["starts[0].id"], "starts[0].id: must be at least 1")
 
 
-def test_half_closing_lets_answers_end(caller: Caller, rpc: Rpc) -> None:
+def test_answers_continue_after_half_closing(caller: Caller, rpc: Rpc) -> None:
     rpc.send(*(start(number, **SHORT) for number in range(1, 9)))
     rpc.rest()
     assert rpc.call.code() is grpc.StatusCode.OK
@@ -232,8 +232,8 @@ def test_half_closing_lets_answers_end(caller: Caller, rpc: Rpc) -> None:
 
 
 def test_every_request_ends_exactly_once(caller: Caller, rpc: Rpc) -> None:
-    """Cancels and deadlines meet requests in every state that they can be in; `Rpc` counts their ends."""
-    dice = random.Random(6)  # noqa: S311 - no secret
+    """Cancels and deadlines meet requests in every possible state; `Rpc` counts the ends of requests."""
+    dice = random.Random(6)  # noqa: S311 - test data
     for first in range(1, 1000, 20):
         numbers = range(first, first + 20)
         rpc.send(

@@ -1,4 +1,4 @@
-"""Every shell and Python block of the documents is run by a test, or marked with the reason why none runs it."""
+"""Every shell and Python block of the documents is run by a test, or marked with the reason why it is not."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def where(block: Block) -> str:
 
 
 def test_every_block_has_a_language() -> None:
-    """`text` is a drawing or what a program prints; without a language nobody knows whether to run it."""
+    """`text` is for drawings and outputs. Without a language, it is not clear whether to run the block."""
     assert [where(block) for block in ALL if not block.language] == []
     fences = sum(len(re.findall("^ *```", page.read_text(), re.MULTILINE)) for page in PAGES)
     assert fences == 2 * len(ALL)
@@ -53,13 +53,13 @@ def test_an_unmarked_block_runs(block: Block, synthetic_server: ServerProcess, t
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_pages_that_have_a_test_of_their_own_have_it() -> None:
+def test_the_separate_tests_of_pages_exist() -> None:
     assert all((ROOT / test).exists() for test in RUN_BY.values())
     assert not any(block.not_run for block in ALL if block.language not in CODE)
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """The command lines of `doherty` in all blocks for shells."""
+    """Returns the command lines of `doherty` in all shell blocks."""
     lines = [
         (where(block), line)
         for block in ALL
@@ -71,10 +71,10 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("place", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
-def test_the_command_takes_its_options(
+def test_the_command_accepts_the_options_in_the_documents(
     place: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the block cannot run here."""
+    """This also applies to blocks that cannot be run here."""
     assert place
     monkeypatch.chdir(tmp_path)
     for name in ("real.txt", "person.json", "secrets/ca.pem"):

@@ -1,4 +1,4 @@
-"""The site of the documents: it is built, and no link in it is dead."""
+"""The site of the documents can be built, and has no dead links."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ REPOSITORY = "https://doherty.example/doherty/blob/main/"
 
 
 class Page(HTMLParser):
-    """The anchors of a page, and what it refers to."""
+    """The anchors and the references of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site() -> dict[Path, Page]:
-    """All pages of the site, built anew."""
+    """Builds the site, and returns all its pages."""
     build: list[str | Path] = [sys.executable, ROOT / "docs" / "site" / "build.py"]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -49,7 +49,7 @@ def site() -> dict[Path, Page]:
 
 
 def dead_links(site: dict[Path, Page]) -> Iterator[str]:
-    """The links that lead nowhere: within the site, or into the repository."""
+    """Returns the dead links within the site or to the repository."""
     for page in site.values():
         for link in page.links:
             if link.startswith(REPOSITORY):
@@ -57,7 +57,7 @@ def dead_links(site: dict[Path, Page]) -> Iterator[str]:
                     yield f"{page.path.name}: {link}"
                 continue
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or page.path.name == "404.html":  # whose links are absolute
+            if parts.scheme or parts.netloc or page.path.name == "404.html":  # pages whose links are absolute
                 continue
             target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
             target = target / "index.html" if target.is_dir() else target
@@ -66,12 +66,12 @@ def dead_links(site: dict[Path, Page]) -> Iterator[str]:
                 yield f"{page.path.name}: {link}"
 
 
-def test_no_link_is_dead(site: dict[Path, Page]) -> None:
+def test_the_site_has_no_dead_links(site: dict[Path, Page]) -> None:
     assert len(site) > 20
     assert list(dead_links(site)) == []
 
 
-def test_the_pages_that_people_look_for_are_there(site: dict[Path, Page]) -> None:
+def test_the_expected_pages_exist(site: dict[Path, Page]) -> None:
     names = {str(path.relative_to(SITE)) for path in site}
     assert {"index.html", "sdk.html", "testing.html", "languages.html"} <= names
     assert {"settings.html", "metrics.html", "errors.html"} <= names

@@ -18,7 +18,8 @@ PUBLIC = {
         engine_profiles input_field is_engine_installed is_shortage output_budget prepare_engine read_engine_options
     """,
     "doherty_engine.constraints": """
-        CompiledConstraint ConstraintCompiler check_combination check_size constraint_field write_for_xgrammar
+        CompiledConstraint ConstraintCompiler TRANSLATIONS check_combination check_size constraint_field
+        write_for_xgrammar
     """,
     "doherty_engine.models": """
         DFLASH EAGLE3 GIB TEXT BuildCache BuildKey Gpu Head ModelShape Quality as_gib check_digests check_weights
@@ -32,8 +33,8 @@ PUBLIC = {
         template_refusal token_logprob
     """,
     "doherty_engine.tokens": """
-        CONSTRAINTS EngineContext ModelLoader PreparedInput PromptReader RequestOwner TokenAnswer TokenEngine
-        TokenRequest Tokenizer common_features
+        CONSTRAINTS EngineContext FairThreads ModelLoader PreparedInput PromptReader RequestOwner TokenAnswer
+        TokenEngine TokenRequest Tokenizer common_features
     """,
     "doherty_engine_cli": "engine",
     "doherty_extras": "install_command",
@@ -43,12 +44,12 @@ PUBLIC = {
 MAY_IMPORT = {
     "client/doherty/v1": {"doherty.v1"},
     "client/doherty": {"doherty"},
-    "client/doherty_extras": set(),  # so that all others may import it
+    "client/doherty_extras": set(),  # so that all other packages may import it
     "engine/doherty_engine": {"doherty_engine"},
     "service/doherty_engine_cli": {"doherty", "doherty_engine", "doherty_engine_cli"},
     "service/doherty_service": {"doherty.v1", "doherty_engine", "doherty_service"},
 }
-"""Of our own packages."""
+"""The top-level names of our own packages."""
 
 
 @pytest.mark.parametrize("package", PUBLIC)
@@ -59,7 +60,7 @@ def test_the_public_names_are_these(package: str) -> None:
 
 
 def imported(source: Path) -> set[str]:
-    """The modules that a file names in its import statements."""
+    """Returns the modules that a file names in its import statements."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
@@ -86,13 +87,13 @@ def test_imports_go_one_way(folder: str) -> None:
                 assert any(is_in(name, allowed) for allowed in MAY_IMPORT[folder]), f"{source} imports {name}"
 
 
-def test_the_engines_know_no_grpc() -> None:
+def test_the_engines_do_not_import_grpc() -> None:
     for source in (ROOT / "engine").rglob("*.py"):
         assert not any(is_in(name, "grpc") or is_in(name, "google") for name in imported(source)), source
 
 
 @pytest.mark.parametrize("folder", [folder for folder in MAY_IMPORT if not folder.endswith("v1")])
-def test_no_modules_and_no_packages_import_each_other(folder: str) -> None:
+def test_there_are_no_import_cycles(folder: str) -> None:
     """Imports for type checkers count, too."""
     root = ROOT / folder
     sources = {".".join(path.relative_to(root.parent).with_suffix("").parts): path for path in root.rglob("*.py")}
@@ -100,7 +101,7 @@ def test_no_modules_and_no_packages_import_each_other(folder: str) -> None:
     module_graph: dict[str, set[str]] = {}
     package_graph: dict[str, set[str]] = {}
     for module, names in modules.items():
-        # A name is a module, or a thing in one.
+        # An imported name is either a module or a name within a module.
         targets = {name if name in modules else name.rpartition(".")[0] for name in names} & modules.keys() - {module}
         module_graph[module] = targets
         for target in targets:

@@ -1,8 +1,8 @@
 #!/bin/bash
-# base_image.sh FOLDER: makes a stand-in for the base image of the target cpu, which cannot be pulled where tests run.
+# base_image.sh FOLDER: creates a replacement for the base image of the target cpu, which tests cannot pull.
 #
-# It is Debian with Python, under the base image's name, in a storage of buildah's in FOLDER (an absolute path). Where it
-# cannot be made, FOLDER/absent says why, and the tests of the image are skipped.
+# It is Debian with Python, under the name of the base image, in a storage of buildah in FOLDER (an absolute path). If it
+# cannot be created, FOLDER/absent contains the reason, and the tests of the image are skipped.
 set -euo pipefail
 
 folder=$1

@@ -1,4 +1,4 @@
-"""A cloud like Modal's, an account in it, and a machine that runs containers."""
+"""A simulated Modal cloud, an account in it, and a machine that runs containers."""
 
 import ssl
 from collections.abc import Iterator
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from support.certificates import Authority
 from support.modal_cloud import Cloud, run_cloud
 from support.modal_container import Machine
 from support.proxy import proxy
-from support.security import Authority, add_key
+from support.security import add_key
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def machine(cloud: Cloud, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def key(machine: Machine) -> str:
-    """A key in the Volume of the account."""
+    """Returns a key that is in the Volume of the account."""
     machine.keys.mkdir()
     return add_key(machine.keys / "keys.json", "me")
 
@@ -40,7 +41,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def tunnel(cloud: Cloud, machine: Machine, authority: Authority) -> Iterator[str]:
-    """Where the next tunnel is reached, encrypted."""
+    """Returns the address of the next tunnel, which uses TLS."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(authority.chain, authority.key)
     tls.set_alpn_protocols(["h2"])

@@ -1,4 +1,4 @@
-"""The alerts of deploy/prometheus, run by promtool on series that a server would give."""
+"""The alerts of deploy/prometheus, evaluated by promtool on simulated series of servers."""
 
 import subprocess
 from dataclasses import dataclass
@@ -10,8 +10,6 @@ import yaml  # type: ignore[import-untyped]  # as in tests/service/test_operatio
 
 from support.programs import program
 
-pytestmark = pytest.mark.timeout(300)  # hours of series, evaluated on whatever the machine has left
-
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "doherty.rules.yml"
 
@@ -19,18 +17,18 @@ SEVERITIES: dict[str, str] = {
     rule["alert"]: rule["labels"]["severity"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 }
 MINUTE, DAY = 4, 86_400
-"""Scrapes, of which there is one every 15 seconds, and seconds."""
+"""One scrape every 15 seconds; times are in seconds."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What a server tells for some time, and the alerts that fire at the end of it: these and no others."""
+    """The metrics of a server over some time, and exactly those alerts that must fire at the end."""
 
     name: str
     minutes: int
     fires: tuple[str, ...]
     series: dict[str, int | str]
-    """By name, less the label of the instance: how much a counter grows from scrape to scrape, or all values."""
+    """The series by name, without the label of the instance: the growth of a counter per scrape, or all values."""
 
 
 def requests(rpc: str, status: str) -> str:
@@ -46,7 +44,7 @@ def objective(met: str) -> str:
 
 
 def crash_loop(minutes: int, *, tells_start: bool) -> dict[str, int | str]:
-    """A server that loads for 30 s, ends, and is started 5 s later, as scrapes see it."""
+    """Returns the scrapes of a server that loads for 30 s, exits, and is restarted 5 s later."""
     moments = [divmod(15 * scrape, 35) for scrape in range(minutes * MINUTE + 1)]
     is_up = [seconds < 30 for _, seconds in moments]
     series: dict[str, int | str] = {
@@ -60,7 +58,7 @@ def crash_loop(minutes: int, *, tells_start: bool) -> dict[str, int | str]:
 
 
 def growing(*parts: tuple[int, int]) -> str:
-    """A counter that grows by so much with each scrape, for so many minutes, one part after the other."""
+    """Returns the values of a counter that grows by a constant per scrape during each part of some minutes."""
     values = [0]
     for rate, minutes in parts:
         values += [values[-1] + rate * scrape for scrape in range(1, minutes * MINUTE + 1)]
@@ -225,20 +223,20 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_are_rules(promtool: str) -> None:
+def test_the_rules_are_valid(promtool: str) -> None:
     run(promtool, "check", "rules", RULES)
 
 
-def test_in_each_situation_its_alerts_fire_and_no_others(promtool: str, tmp_path: Path) -> None:
+def test_exactly_the_expected_alerts_fire_in_each_situation(promtool: str, tmp_path: Path) -> None:
     run_tests(promtool, tmp_path, [case(situation, promql_expr_test=[firing(situation)]) for situation in SITUATIONS])
 
 
-def test_every_alert_fires_in_one_of_them() -> None:
+def test_every_alert_fires_in_a_situation() -> None:
     assert {alert for situation in SITUATIONS for alert in situation.fires} == set(SEVERITIES)
 
 
-def test_a_summary_tells_the_share(promtool: str, tmp_path: Path) -> None:
-    situation = next(one for one in SITUATIONS if one.fires == ("DohertyRefusing",))
+def test_the_summary_of_an_alert_contains_the_share(promtool: str, tmp_path: Path) -> None:
+    situation = next(candidate for candidate in SITUATIONS if candidate.fires == ("DohertyRefusing",))
     annotations = {
         "summary": "a refuses 50% of what it is asked for",
         "runbook": "docs/operations.md#dohertyrefusing",
@@ -249,7 +247,7 @@ def test_a_summary_tells_the_share(promtool: str, tmp_path: Path) -> None:
 
 
 def firing(situation: Situation) -> dict[str, Any]:
-    """A test that nothing else than the alerts of a situation fires at its end."""
+    """Returns a promtool test that only the alerts of a situation fire at its end."""
     samples = [{"labels": f"{{{labels_of(alert)}}}", "value": 1} for alert in situation.fires]
     expression = 'sum by (alertname, severity) (ALERTS{alertstate="firing"})'
     return {"expr": expression, "eval_time": f"{situation.minutes}m", "exp_samples": samples}
@@ -260,7 +258,7 @@ def labels_of(alert: str) -> str:
 
 
 def case(situation: Situation, **tests: list[dict[str, Any]]) -> dict[str, Any]:
-    """Tests on the series of a situation, as promtool has them."""
+    """Returns promtool tests on the series of a situation."""
     count = situation.minutes * MINUTE
     series = [
         {"series": with_instance(name), "values": f"0+{values}x{count}" if isinstance(values, int) else values}
@@ -270,7 +268,7 @@ def case(situation: Situation, **tests: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_tests(promtool: str, folder: Path, cases: list[dict[str, Any]]) -> None:
-    """Has promtool evaluate the rules every 30 seconds."""
+    """Lets promtool evaluate the rules every 30 seconds."""
     file = folder / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "30s", "tests": cases}))
     run(promtool, "test", "rules", file)

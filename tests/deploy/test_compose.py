@@ -1,11 +1,11 @@
-"""deploy/compose.yaml and what it mounts, as far as they can be checked without an engine."""
+"""deploy/compose.yaml and the files that it mounts, as far as they can be checked without a container engine."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # huggingface-hub brings it; its types are not worth a dependency
+import yaml  # type: ignore[import-untyped]  # a dependency of huggingface-hub; its types are not worth another dependency
 
 from doherty_service.settings import Settings, unknown_variables
 from support.image import ROOT
@@ -16,22 +16,24 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def sources(service: str) -> dict[str, str]:
-    """What a service mounts, by where."""
-    return {target: source for source, target, *_ in (one.split(":") for one in SERVICES[service].get("volumes", ()))}
+    """Returns the mounted files of a service by their paths in the container."""
+    return {
+        target: source for source, target, *_ in (volume.split(":") for volume in SERVICES[service].get("volumes", ()))
+    }
 
 
-def test_only_this_machine_reaches_it() -> None:
+def test_ports_are_published_only_on_this_machine() -> None:
     published = [port for service in SERVICES.values() for port in service["ports"]]
     assert published == ["127.0.0.1:50051:50051", "127.0.0.1:9090:9090", "127.0.0.1:3000:3000"]
 
 
-def test_the_server_has_settings_that_there_are_and_no_rights() -> None:
+def test_the_server_has_valid_settings_and_no_privileges() -> None:
     server = SERVICES["doherty"]
     environment = server["environment"]
     assert unknown_variables(environment, Settings.model_fields) == []
     settings = Settings(**{name.removeprefix("DOHERTY_").lower(): value for name, value in environment.items()})
     assert settings.insecure
-    assert (server["read_only"], server["tmpfs"], server["cap_drop"]) == (True, ["/tmp"], ["ALL"])  # noqa: S108 - its own
+    assert (server["read_only"], server["tmpfs"], server["cap_drop"]) == (True, ["/tmp"], ["ALL"])  # noqa: S108 - the container's own
     grace = settings.drain_delay + settings.drain_grace + 5
     assert int(server["stop_grace_period"].removesuffix("s")) > grace
 
@@ -47,7 +49,7 @@ def test_other_images_are_pinned(service: str) -> None:
     assert re.fullmatch(r"docker\.io/\w+/\w+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_mounted_files_exist() -> None:
     mounted = [Path(source) for name in SERVICES for source in sources(name).values()]
     files = [path for path in mounted if len(path.parts) > 1]
     assert files
@@ -55,7 +57,7 @@ def test_what_is_mounted_is_there() -> None:
     assert {str(path) for path in mounted} - {str(path) for path in files} == set(COMPOSE["volumes"])
 
 
-def test_prometheus_reads_the_server_of_this_file_and_else_as_always() -> None:
+def test_prometheus_scrapes_the_server_of_this_file() -> None:
     mounted = sources("prometheus")
     here = yaml.safe_load((DEPLOY / mounted["/etc/prometheus/prometheus.yml"]).read_text())
     always = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())

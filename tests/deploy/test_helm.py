@@ -1,4 +1,4 @@
-"""deploy/helm, as Helm renders it and Kubernetes' schemas have it, and the servers that it starts."""
+"""deploy/helm, checked by Helm and by Kubernetes' schemas, and the servers that it starts."""
 
 import json
 import re
@@ -13,12 +13,13 @@ import yaml  # type: ignore[import-untyped]  # as in tests/service/test_operatio
 from doherty_service.lifecycle._supervisor import STOP_SECONDS
 from doherty_service.settings import Settings
 from foreign.clients import HERE as FOREIGN
+from support.certificates import Authority
 from support.command import run_doherty
 from support.hugging_face import write_llama3
 from support.image import ROOT
 from support.operations import exposed_name, metrics
 from support.programs import program
-from support.security import Authority, add_key, connect_with
+from support.security import add_key, connect_with
 from support.server import start_server
 from support.vllm import FAKE_PATH
 
@@ -61,47 +62,47 @@ EVERYTHING: Values = {
 
 
 def values_of(engine: str, values: Values, folder: Path) -> Path:
-    """A file of values."""
+    """Writes a file of values."""
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump({"engine": engine, **values}))
     return file
 
 
 def helm(*arguments: str | Path) -> str:
-    """What Helm prints."""
+    """Runs Helm and returns its output."""
     done = subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def render(engine: str, values: Values, folder: Path) -> list[Manifest]:
-    """The manifests of a release."""
+    """Returns the manifests of a release."""
     rendered = helm("template", "test", CHART, "--values", values_of(engine, values, folder))
     return [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
 
 
-def one(manifests: list[Manifest], kind: str, name: str = "test-doherty") -> Manifest:
-    """The manifest of a kind and name."""
-    [found] = [each for each in manifests if (each["kind"], each["metadata"]["name"]) == (kind, name)]
-    return found
+def manifest_of(manifests: list[Manifest], kind: str, name: str = "test-doherty") -> Manifest:
+    """Returns the manifest of a kind and name."""
+    [manifest] = [each for each in manifests if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return manifest
 
 
 def container(manifests: list[Manifest]) -> Manifest:
-    """That of the server."""
-    [found] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
-    server: Manifest = found
+    """Returns the container of the server."""
+    [only] = manifest_of(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    server: Manifest = only
     return server
 
 
 def wrong_extensions(manifests: list[Manifest]) -> list[str]:
-    """What the makers of Kubernetes' extensions find wrong in manifests for them."""
+    """Returns the errors that the schemas of Kubernetes' extensions find in their manifests."""
     command = ["node", str(FOREIGN / "node" / "crds.mjs")]
     done = subprocess.run(command, input=json.dumps(manifests), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
-def test_a_wrong_or_misspelt_field_of_an_extension_is_found(tmp_path: Path) -> None:
-    scaled = one(render("cpu", {"autoscaling": {"kind": "keda"}}, tmp_path), "ScaledObject")
+def test_an_invalid_or_misspelt_field_of_an_extension_is_found(tmp_path: Path) -> None:
+    scaled = manifest_of(render("cpu", {"autoscaling": {"kind": "keda"}}, tmp_path), "ScaledObject")
     scaled["spec"]["minReplicaCount"] = "two"
     scaled["spec"]["triggers"][0]["treshold"] = "1"
     assert wrong_extensions([scaled]) == [
@@ -114,7 +115,7 @@ def test_a_wrong_or_misspelt_field_of_an_extension_is_found(tmp_path: Path) -> N
     ("engine", "scaling"),
     [*((engine, "none") for engine in ENGINES), ("cpu", "hpa"), ("vllm", "keda"), ("trtllm", "hpa")],
 )
-def test_every_manifest_is_what_kubernetes_takes(engine: str, scaling: str, tmp_path: Path) -> None:
+def test_kubernetes_accepts_every_manifest(engine: str, scaling: str, tmp_path: Path) -> None:
     everything = {} if scaling == "none" else EVERYTHING
     values = {**everything, "autoscaling": {"kind": scaling}}
     helm("lint", "--strict", CHART, "--values", values_of(engine, values, tmp_path))
@@ -130,8 +131,16 @@ def test_every_manifest_is_what_kubernetes_takes(engine: str, scaling: str, tmp_
     if scaling != "none":
         kinds = {each["kind"] for each in manifests}
         scalers = {"hpa": "HorizontalPodAutoscaler", "keda": "ScaledObject"}
-        wanted = {"Deployment", "GRPCRoute", "Job", "PersistentVolumeClaim", "PodMonitor", "PrometheusRule", "Service"}
-        assert kinds == wanted | {"NetworkPolicy", "PodDisruptionBudget", scalers[scaling]}
+        expected_kinds = {
+            "Deployment",
+            "GRPCRoute",
+            "Job",
+            "PersistentVolumeClaim",
+            "PodMonitor",
+            "PrometheusRule",
+            "Service",
+        }
+        assert kinds == expected_kinds | {"NetworkPolicy", "PodDisruptionBudget", scalers[scaling]}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +166,7 @@ def test_every_manifest_is_what_kubernetes_takes(engine: str, scaling: str, tmp_
         ({"canary": {"enabled": True}}, "canary.enabled needs what is different"),
     ],
 )
-def test_wrong_values_are_refused_by_a_sentence(values: Values, sentence: str, tmp_path: Path) -> None:
+def test_invalid_values_are_refused_with_a_sentence(values: Values, sentence: str, tmp_path: Path) -> None:
     file = values_of("cpu", values, tmp_path)
     done = subprocess.run(
         [program("helm"), "template", CHART, "--values", file], capture_output=True, text=True, check=False
@@ -166,7 +175,7 @@ def test_wrong_values_are_refused_by_a_sentence(values: Values, sentence: str, t
     assert sentence in done.stderr
 
 
-def test_the_chart_knows_the_settings_of_the_server() -> None:
+def test_the_chart_accepts_the_settings_of_the_server() -> None:
     def shortened(setting: dict[str, Any]) -> dict[str, Any]:
         kind = next(each for each in setting.get("anyOf", [setting]) if each.get("type") != "null")
         kept = ("enum",) if "enum" in kind else ("type", "minimum", "exclusiveMinimum", "maximum")
@@ -182,7 +191,7 @@ def test_the_chart_knows_the_settings_of_the_server() -> None:
     }
 
 
-def test_what_the_page_installs_is_rendered() -> None:
+def test_the_installations_in_the_document_can_be_rendered() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
     commands = re.findall(r"^helm (?:install|upgrade) (doherty) deploy/helm/doherty(.*)$", page, re.MULTILINE)
     assert len(commands) == 4
@@ -191,9 +200,9 @@ def test_what_the_page_installs_is_rendered() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_pods_have_what_their_engine_needs_and_no_more_rights(engine: str, tmp_path: Path) -> None:
+def test_pods_have_what_their_engine_needs_and_no_privileges(engine: str, tmp_path: Path) -> None:
     manifests = render(engine, EVERYTHING, tmp_path)
-    pod, server = one(manifests, "Deployment")["spec"]["template"]["spec"], container(manifests)
+    pod, server = manifest_of(manifests, "Deployment")["spec"]["template"]["spec"], container(manifests)
     is_gpu = engine != "cpu"
     assert server["image"] == f"doherty:{engine}"
     assert server["resources"].get("limits", {}).get("nvidia.com/gpu") == (1 if is_gpu else None)
@@ -212,16 +221,16 @@ def test_pods_have_what_their_engine_needs_and_no_more_rights(engine: str, tmp_p
     )
 
 
-def test_a_canary_gets_its_weight(tmp_path: Path) -> None:
+def test_a_canary_gets_its_share_of_calls(tmp_path: Path) -> None:
     manifests = render("vllm", EVERYTHING, tmp_path)
-    [rule] = one(manifests, "GRPCRoute")["spec"]["rules"]
+    [rule] = manifest_of(manifests, "GRPCRoute")["spec"]["rules"]
     weights = {backend["name"]: backend["weight"] for backend in rule["backendRefs"]}
     assert weights == {"test-doherty-stable": 95, "test-doherty-canary": 5}
     for track in ("stable", "canary"):
         name = "test-doherty" if track == "stable" else "test-doherty-canary"
-        labels = one(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
-        assert one(manifests, "Service", f"test-doherty-{track}")["spec"]["selector"].items() <= labels.items()
-    [canary] = one(manifests, "Deployment", "test-doherty-canary")["spec"]["template"]["spec"]["containers"]
+        labels = manifest_of(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert manifest_of(manifests, "Service", f"test-doherty-{track}")["spec"]["selector"].items() <= labels.items()
+    [canary] = manifest_of(manifests, "Deployment", "test-doherty-canary")["spec"]["template"]["spec"]["containers"]
     assert canary["image"] == "doherty:next"
     assert "--engine-option=slots=16" in canary["args"]
 
@@ -229,24 +238,24 @@ def test_a_canary_gets_its_weight(tmp_path: Path) -> None:
 def test_the_alerts_are_those_of_prometheus(tmp_path: Path) -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "doherty.rules.yml").read_text())
     manifests = render("cpu", {"prometheusRule": {"enabled": True}}, tmp_path)
-    assert one(manifests, "PrometheusRule")["spec"] == rules
+    assert manifest_of(manifests, "PrometheusRule")["spec"] == rules
 
 
-def test_scaling_reads_metrics_that_there_are(tmp_path: Path) -> None:
-    scaled = one(render("cpu", {"autoscaling": {"kind": "keda"}}, tmp_path), "ScaledObject")
+def test_scaling_uses_metrics_that_exist(tmp_path: Path) -> None:
+    scaled = manifest_of(render("cpu", {"autoscaling": {"kind": "keda"}}, tmp_path), "ScaledObject")
     [adapted] = yaml.safe_load((HELM / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     known = {exposed_name(metric) for metric in metrics()}
     for query in (scaled["spec"]["triggers"][0]["metadata"]["query"], adapted["metricsQuery"]):
         named = set(re.findall(r"doherty_[a-z_]+", query))
         assert named == {"doherty_running_requests", "doherty_queued_requests", "doherty_slots"} <= known
-    [metric] = one(render("cpu", {"autoscaling": {"kind": "hpa"}}, tmp_path), "HorizontalPodAutoscaler")["spec"][
-        "metrics"
-    ]
+    [metric] = manifest_of(render("cpu", {"autoscaling": {"kind": "hpa"}}, tmp_path), "HorizontalPodAutoscaler")[
+        "spec"
+    ]["metrics"]
     assert metric["pods"]["metric"]["name"] == adapted["name"]["as"]
 
 
 def arguments(server: Manifest, folder: Path) -> list[str]:
-    """The flags of a container, with this machine's addresses and files."""
+    """Returns the arguments of a container with this machine's addresses and files."""
     command, *flags = server["args"]
     assert command == "serve"
     places = {"0.0.0.0:50051": "127.0.0.1:0", "0.0.0.0:9464": "127.0.0.1:0"}
@@ -265,7 +274,7 @@ def test_the_server_starts_with_the_arguments_of_its_pod(tmp_path: Path) -> None
         assert run_doherty("health", "--target", f"localhost:{port}").returncode == 0
 
 
-def test_it_starts_with_a_certificate_and_keys_and_its_probe_sees_that(tmp_path: Path) -> None:
+def test_a_pod_with_a_certificate_and_keys_passes_its_probe(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.renew("server")
     key = add_key(tmp_path / "keys.json", "alice")

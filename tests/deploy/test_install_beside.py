@@ -1,4 +1,4 @@
-"""How the wheel is installed into an image that has an engine: beside what is there."""
+"""Installs the wheel into an image's Python that already has the packages of an engine."""
 
 import os
 import subprocess
@@ -12,16 +12,16 @@ from support.image import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# Of an age that an engine's image has, and not the newest that we would take.
+# As old as in an engine's image, and not the newest version that we accept.
 OLD = ("click==8.2.1", "grpcio==1.76.0", "protobuf==6.33.5", "pydantic==2.11.7")
 
 
-# The oldest pip that knows the script's options, which is Debian 12's as well, and a new one.
+# The oldest pip that has the options of the script, which is also Debian 12's, and a new one.
 OLD_PIP, NEW_PIP = "pip==23.0.1", "pip==26.3"
 
 
 class Python:
-    """An environment in the place of an image's Python. Nothing is compiled, which would take longer than the rest."""
+    """An environment in place of an image's Python. It compiles no bytecode, which would take longer than the rest."""
 
     def __init__(self, folder: Path, *packages: str) -> None:
         self._bin = folder / "bin"
@@ -46,12 +46,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def canonical(line: str) -> str:
-    """A requirement with its name as pip compares it."""
+    """Returns a requirement with its name in the form that pip compares."""
     return line.lower().replace("_", "-").replace(".", "-")
 
 
 def check_refusal(python: Python, wheel: Path) -> None:
-    """Shows that an incompatible package is named, and that nothing changes."""
+    """Checks that an incompatible package is named, and that nothing changes."""
     python.install("click==8.1.3")
     before = python.packages()
     done = python.install_beside(wheel)
@@ -60,7 +60,7 @@ def check_refusal(python: Python, wheel: Path) -> None:
     assert python.packages() == before
 
 
-def test_an_old_pip_moves_nothing(wheel: Path, tmp_path: Path) -> None:
+def test_an_old_pip_changes_no_installed_package(wheel: Path, tmp_path: Path) -> None:
     python = Python(tmp_path, OLD_PIP, *OLD[1:])
     check_refusal(python, wheel)
     python.install(*OLD)
@@ -72,10 +72,10 @@ def test_an_old_pip_moves_nothing(wheel: Path, tmp_path: Path) -> None:
     wheels.run(tmp_path / "bin" / "python", "-m", "pip", "check")
 
 
-def test_a_new_pip_installs_what_is_missing_at_the_versions_that_are_tested(wheel: Path, tmp_path: Path) -> None:
+def test_a_new_pip_installs_missing_packages_in_their_tested_versions(wheel: Path, tmp_path: Path) -> None:
     python = Python(tmp_path, NEW_PIP)
     check_refusal(python, wheel)
-    python.install("click==8.2.1")  # it fits beside all of ours
+    python.install("click==8.2.1")  # it is compatible with all of our packages
     before = python.packages()
     done = python.install_beside(wheel)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What deploy/modal_app.py asks of Modal, by Modal's own package, against a strict stand-in for its cloud."""
+"""What deploy/modal_app.py requests from Modal, by Modal's own package, with a strict fake of its cloud."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from support.modal_cloud import Cloud
 from support.wheel import build
 
 
-def test_it_builds_without_a_network_and_an_account() -> None:
+def test_the_app_can_be_built_without_a_network_and_an_account() -> None:
     program = f"""
 import runpy, socket, sys
 def refuse(event, arguments):
@@ -27,7 +27,7 @@ runpy.run_path({str(APP)!r})
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_is_deployed(cloud: Cloud) -> None:
+def test_the_app_is_deployed_completely(cloud: Cloud) -> None:
     deploy(cloud)
     assert set(cloud.functions) == {"Server", "Tunnel.*"}
     for function in cloud.functions.values():
@@ -38,7 +38,7 @@ def test_what_is_deployed(cloud: Cloud) -> None:
             (cloud.volumes[mount.volume_id], mount.mount_path, mount.read_only) for mount in function.volume_mounts
         }
         assert mounts == {("doherty-trtllm", "/vol", False), ("doherty-keys", "/keys", True)}
-        [own] = (cloud.secrets[one] for one in function.secret_ids)
+        [own] = (cloud.secrets[secret] for secret in function.secret_ids)
         assert dict(own.env_dict) == {"MODE": "fast", "GPUS": "1", "MAX_CONTAINERS": "2", "REGION": ""}
         assert list(function.scheduler_placement.regions) == []
     server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
@@ -59,10 +59,10 @@ def test_what_is_deployed(cloud: Cloud) -> None:
     assert tunnel.app_name == "doherty"
 
 
-def test_the_variables_are_those_of_the_environment(cloud: Cloud) -> None:
+def test_the_app_uses_environment_variables(cloud: Cloud) -> None:
     deploy(cloud, MODE="slow", GPUS="2", MAX_CONTAINERS="5", REGION="eu-west")
     server, tunnel = cloud.functions["Server"], cloud.functions["Tunnel.*"]
-    assert {one.resources.gpu_config.count for one in (server, tunnel)} == {2}
+    assert {deployed.resources.gpu_config.count for deployed in (server, tunnel)} == {2}
     assert (server.autoscaler_settings.target_concurrency_float, tunnel.max_concurrent_inputs) == (32, 32)
     assert tunnel.class_parameter_info.schema[0].string_default == "slow"
     assert server.autoscaler_settings.max_containers == 5
@@ -70,10 +70,10 @@ def test_the_variables_are_those_of_the_environment(cloud: Cloud) -> None:
     for function in (server, tunnel):
         assert list(function.scheduler_placement.regions) == ["eu-west"]
     own = {"MODE": "slow", "GPUS": "2", "MAX_CONTAINERS": "5", "REGION": "eu-west"}
-    assert own in [dict(one.env_dict) for one in cloud.secrets.values()]
+    assert own in [dict(secret.env_dict) for secret in cloud.secrets.values()]
 
 
-def test_the_image_is_nvidias_with_the_server_beside(cloud: Cloud, tmp_path: Path) -> None:
+def test_the_image_is_nvidias_with_the_server_added(cloud: Cloud, tmp_path: Path) -> None:
     deploy(cloud)
     image = cloud.images[cloud.functions["Server"].image_id]
     layers = [list(image.dockerfile_commands)]

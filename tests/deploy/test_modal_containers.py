@@ -1,4 +1,4 @@
-"""deploy/modal_app.py in containers of Modal's own runtime, and the ways to the server in them."""
+"""deploy/modal_app.py in containers of Modal's own runtime, and the connections to the servers in them."""
 
 import os
 import pickle
@@ -12,27 +12,27 @@ from modal_proto.api_pb2 import TUNNEL_TYPE_H2
 
 from doherty import AuthenticationError, Client
 from doherty_service.security import changing_keys
+from support.certificates import Authority
 from support.command import run_doherty
 from support.modal_account import APP, account, deploy, modal
 from support.modal_cloud import Cloud
 from support.modal_container import Machine, children
 from support.multiplex import wait_until
-from support.security import Authority
 
 FAST = b"\n\x0e\n\x04mode\x10\x01\x1a\x04fast"
 """The parameters of a Tunnel, as Modal sends them to its container."""
 
 
 def pickled(value: str) -> bytes:
-    """As a Dict holds it."""
+    """Returns a value in the form in which a Dict stores it."""
     return pickle.dumps(value, protocol=4)
 
 
-def test_the_tunnel_is_booted_by_the_command_and_drains(
+def test_the_command_boots_the_tunnel_which_drains_at_the_end(
     cloud: Cloud, machine: Machine, authority: Authority, key: str, tunnel: str
 ) -> None:
     deploy(cloud)
-    # From its first request on, the container says that it is in use, and not after minutes.
+    # The container reports that it is in use from its first request on, and not after some minutes.
     machine.change("KEPT_SECONDS: Final = 4 * MINUTES", "KEPT_SECONDS: Final = 0")
     with machine.run("Tunnel.*", FAST) as container:
         flags = ("--target", "modal:doherty", "--tls-ca", str(authority.roots_file))
@@ -77,14 +77,15 @@ def test_a_run_that_cannot_succeed_starts_no_container(cloud: Cloud) -> None:
     assert cloud.called.empty()
 
 
-def test_the_server_is_ready_once_it_answers_and_asks_for_keys(cloud: Cloud, machine: Machine, key: str) -> None:
+def test_the_server_is_ready_when_it_answers_and_requires_keys(cloud: Cloud, machine: Machine, key: str) -> None:
     deploy(cloud)
     with machine.run("Server", b"") as container:
         assert cloud.ready.wait(60), machine.log()
         with Client(machine.target, api_key=key) as client:
             assert client.generate("Hi").text
         assert "UNAUTHENTICATED" in run_doherty("generate", "Hi", "--target", machine.target).stderr
-        # Of a name in DNS gRPC watches the health, to Modal a call without an end. It takes an absent service for good.
+        # gRPC watches the health of a name in DNS, which is a call without an end for Modal. It treats a missing
+        # service as healthy.
         with Client([f"ipv4:127.0.0.1:1,{machine.target}"], api_key=key) as several:
             assert several.generate("Hi").text
         container.send_signal(signal.SIGTERM)
@@ -94,7 +95,7 @@ def test_the_server_is_ready_once_it_answers_and_asks_for_keys(cloud: Cloud, mac
 
 
 def is_refused(client: Client) -> bool:
-    """Whether the client's key is not valid any more."""
+    """Whether the key of the client is refused."""
     try:
         client.generate("Hi")
     except AuthenticationError:

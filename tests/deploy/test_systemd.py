@@ -1,4 +1,4 @@
-"""deploy/systemd, as systemd itself reads it, and the server with its settings."""
+"""deploy/systemd, checked by systemd itself, and a server with its settings."""
 
 import re
 import subprocess
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from doherty_service.settings import Settings
+from support.certificates import Authority
 from support.image import ROOT
 from support.programs import program
-from support.security import Authority, add_key, connect_with
+from support.security import add_key, connect_with
 from support.server import start_server
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -20,7 +21,7 @@ UNIT = (FOLDER / "doherty.service").read_text()
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit on a machine that has the server where this one has it."""
+    """Returns the unit with the path that the server has on this machine."""
     server = Path(sys.executable).with_name("doherty")
     assert "/opt/doherty/bin/doherty" in UNIT
     written = tmp_path / "doherty.service"
@@ -29,30 +30,30 @@ def unit(tmp_path: Path) -> Path:
 
 
 def systemd_analyze(*arguments: str | Path) -> str:
-    """What systemd says; it has nothing against what it is given."""
+    """Returns the output of systemd-analyze, which must succeed."""
     command = [program("systemd-analyze"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_systemd_takes_the_unit(unit: Path) -> None:
+def test_systemd_accepts_the_unit(unit: Path) -> None:
     assert systemd_analyze("verify", "--man=no", unit) == ""
 
 
 def test_the_unit_exposes_little(unit: Path) -> None:
-    """Of 10, which is a process that may do everything."""
+    """The scale ends at 10, for a process that may do everything."""
     output = systemd_analyze("security", "--offline=true", "--threshold=30", "--no-pager", unit)
-    found = re.search(r"Overall exposure level for doherty.service: ([\d.]+)", output)
-    assert found is not None, output
-    assert float(found[1]) < 3
+    exposure = re.search(r"Overall exposure level for doherty.service: ([\d.]+)", output)
+    assert exposure is not None, output
+    assert float(exposure[1]) < 3
 
 
-def test_there_is_time_for_a_drain() -> None:
-    found = re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
+def test_the_unit_leaves_time_for_a_drain() -> None:
+    seconds = re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
     settings = Settings(**tomllib.loads((FOLDER / "doherty.toml").read_text()))
-    assert found is not None
-    assert int(found[1]) > settings.drain_delay + settings.drain_grace + 30
+    assert seconds is not None
+    assert int(seconds[1]) > settings.drain_delay + settings.drain_grace + 30
 
 
 def test_the_server_starts_with_the_file_of_settings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The door for SMG."""
+"""The port for the gateway SMG."""
 
 import io
 import threading
@@ -29,7 +29,7 @@ PROMPT = [72, 105]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorServer]:
-    """One that asks for keys at its own port."""
+    """Runs a server that requires keys at its main port."""
     keys = tmp_path_factory.mktemp("keys") / "keys.json"
     key = add_key(keys, "people")
     flags = ("--engine", "synthetic", "-o", f"slots={SLOTS}", "--keys-file", str(keys))
@@ -43,13 +43,13 @@ def stub(server: DoorServer) -> Iterator[Any]:
         yield vllm_grpc.VllmEngineStub(channel)
 
 
-def asked(name: str = "r", *, stream: bool = True, ids: Any = PROMPT, **params: Any) -> Any:
-    """A request with what SMG sends unasked."""
-    unasked = {"top_p": 1.0, "repetition_penalty": 1.0, "n": 1, "skip_special_tokens": True}
+def smg_request(name: str = "r", *, stream: bool = True, ids: Any = PROMPT, **params: Any) -> Any:
+    """Returns a request with the fields that SMG always sends."""
+    defaults = {"top_p": 1.0, "repetition_penalty": 1.0, "n": 1, "skip_special_tokens": True}
     return vllm.GenerateRequest(
         request_id=name,
         tokenized=vllm.TokenizedInput(original_text="Hi", input_ids=ids),
-        sampling_params=vllm.SamplingParams(**unasked | params),
+        sampling_params=vllm.SamplingParams(**defaults | params),
         stream=stream,
     )
 
@@ -59,40 +59,50 @@ def running(server: DoorServer) -> int:
         return client.latency().running
 
 
-def test_both_kinds_of_answer_have_the_ids_that_the_contract_gives(server: DoorServer, stub: Any) -> None:
-    *chunks, last = stub.Generate(asked(max_tokens=20, ignore_eos=True), timeout=SECONDS)
-    (whole,) = stub.Generate(asked(stream=False, max_tokens=20, ignore_eos=True), timeout=SECONDS)
+def answers(server: DoorServer) -> int:
+    with Client(server.target, api_key=server.key) as client:
+        return client.latency().answers
+
+
+def test_unary_and_streamed_answers_have_the_ids_of_the_contract(server: DoorServer, stub: Any) -> None:
+    before = answers(server)
+    *chunks, last = stub.Generate(smg_request(max_tokens=20, ignore_eos=True), timeout=SECONDS)
+    (whole,) = stub.Generate(smg_request(stream=False, max_tokens=20, ignore_eos=True), timeout=SECONDS)
     fields = request(
         token_ids=PROMPT, stopping={"max_output_tokens": 20, "ignore_eos": True}, output={"token_ids": True}
     )
     with grpc.insecure_channel(server.target) as channel:
         native = GenerationServiceStub(channel).Generate(fields, timeout=SECONDS, metadata=bearer(server.key))
-    ids = [token for one in chunks for token in one.chunk.token_ids]
+    ids = [token for chunk in chunks for token in chunk.chunk.token_ids]
     assert ids == list(last.complete.output_ids) == list(whole.complete.output_ids) == list(native.token_ids)
-    assert [one.chunk.completion_tokens for one in chunks] == [len(one.chunk.token_ids) for one in chunks]
+    assert [chunk.chunk.completion_tokens for chunk in chunks] == [len(chunk.chunk.token_ids) for chunk in chunks]
     for complete in (last.complete, whole.complete):
         assert (complete.finish_reason, complete.prompt_tokens, complete.completion_tokens) == ("length", 2, 20)
+    while answers(server) < before + 3:  # requests through a gateway are counted, too
+        pass
 
 
-def test_a_stream_that_takes_longer_than_the_wait_for_its_first_message_is_whole(stub: Any) -> None:
-    replies = list(stub.Generate(asked(max_tokens=30, ignore_eos=True), timeout=SECONDS))
+def test_a_stream_that_takes_longer_than_the_wait_for_its_message_is_complete(stub: Any) -> None:
+    replies = list(stub.Generate(smg_request(max_tokens=30, ignore_eos=True), timeout=SECONDS))
     assert sum(len(reply.chunk.token_ids) for reply in replies) == 30
 
 
-def test_an_absurd_maximum_is_clamped_and_a_long_prompt_is_taken(stub: Any) -> None:
-    (whole,) = stub.Generate(asked(stream=False, ids=PROMPT * 3000, max_tokens=2**31, stop=["e"]), timeout=SECONDS)
+def test_an_absurd_maximum_is_clamped_and_a_long_prompt_is_accepted(stub: Any) -> None:
+    (whole,) = stub.Generate(
+        smg_request(stream=False, ids=PROMPT * 3000, max_tokens=2**31, stop=["e"]), timeout=SECONDS
+    )
     assert whole.complete.matched_stop_str == "e"
     assert whole.complete.prompt_tokens == 6000
 
 
-def test_log_probabilities_and_constraints(stub: Any) -> None:
+def test_log_probabilities_and_constraints_are_supported(stub: Any) -> None:
     schema = '{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}'
-    (whole,) = stub.Generate(asked(stream=False, logprobs=2, json_schema=schema), timeout=SECONDS)
+    (whole,) = stub.Generate(smg_request(stream=False, logprobs=2, json_schema=schema), timeout=SECONDS)
     complete = whole.complete
     assert len(complete.output_logprobs.token_logprobs) == len(complete.output_ids) == complete.completion_tokens
     assert all(len(top.values) == len(top.token_ids) == 2 for top in complete.output_logprobs.top_logprobs)
     assert complete.finish_reason == "stop"
-    (chosen,) = stub.Generate(asked(stream=False, choice={"choices": ["yes"]}), timeout=SECONDS)
+    (chosen,) = stub.Generate(smg_request(stream=False, choice={"choices": ["yes"]}), timeout=SECONDS)
     assert bytes(token for token in chosen.complete.output_ids if token < 256) == b"yes"
 
 
@@ -107,12 +117,12 @@ def test_log_probabilities_and_constraints(stub: Any) -> None:
     ],
 )
 def test_unsupported_fields_are_refused_by_name(stub: Any, params: Any, field: str) -> None:
-    failure = failure_of(lambda: list(stub.Generate(asked(**params), timeout=SECONDS)))
+    failure = failure_of(lambda: list(stub.Generate(smg_request(**params), timeout=SECONDS)))
     assert (failure.code, failure.fields) == (grpc.StatusCode.UNIMPLEMENTED, [field])
 
 
-def test_media_is_refused_and_other_methods_are_not_there(stub: Any) -> None:
-    media = asked()
+def test_media_are_refused_and_other_methods_do_not_exist(stub: Any) -> None:
+    media = smg_request()
     media.media_refs.items.add(url="data:,")
     failure = failure_of(lambda: list(stub.Generate(media, timeout=SECONDS)))
     assert failure.fields == ["media_refs"]
@@ -127,9 +137,9 @@ def test_media_is_refused_and_other_methods_are_not_there(stub: Any) -> None:
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_abort_ends_requests_that_run_and_that_wait(server: DoorServer, stub: Any) -> None:
+def test_abort_ends_running_and_waiting_requests(server: DoorServer, stub: Any) -> None:
     names = [f"endless-{number}" for number in range(SLOTS + 1)]
-    calls = [stub.Generate(asked(name, max_tokens=6000, ignore_eos=True), timeout=SECONDS) for name in names]
+    calls = [stub.Generate(smg_request(name, max_tokens=6000, ignore_eos=True), timeout=SECONDS) for name in names]
     codes: dict[str, grpc.StatusCode] = {}
 
     def read(name: str, call: Any) -> None:
@@ -151,7 +161,7 @@ def test_abort_ends_requests_that_run_and_that_wait(server: DoorServer, stub: An
         pass
 
 
-def test_server_info_and_loads(server: DoorServer, stub: Any) -> None:
+def test_server_info_and_loads_are_reported(server: DoorServer, stub: Any) -> None:
     assert stub.HealthCheck(vllm.HealthCheckRequest(), timeout=SECONDS).healthy
     model = stub.GetModelInfo(vllm.GetModelInfoRequest(), timeout=SECONDS)
     assert (model.served_model_name, model.is_generation, model.model_path) == ("synthetic", True, "")
@@ -160,7 +170,7 @@ def test_server_info_and_loads(server: DoorServer, stub: Any) -> None:
         assert client.latency().answers > 0
 
 
-def test_the_tokenizer_comes_as_an_archive(tmp_path: Path) -> None:
+def test_the_tokenizer_is_sent_as_an_archive(tmp_path: Path) -> None:
     folder = write_llama3(tmp_path / "model").path
     flags = ("--engine", "vllm", "--model", str(folder))
     with start_door(*flags, PYTHONPATH=FAKE_PATH) as server, grpc.insecure_channel(server.door) as channel:
@@ -174,7 +184,7 @@ def test_the_tokenizer_comes_as_an_archive(tmp_path: Path) -> None:
             assert "tokenizer_config.json" in archive.namelist()
 
 
-def test_a_door_on_other_addresses_needs_insecure() -> None:
+def test_a_port_for_smg_beyond_loopback_needs_insecure() -> None:
     with (
         pytest.raises(AssertionError, match="plaintext to other machines; use --insecure"),
         start_server("--engine", "synthetic", "--door", "smg", "--door-listen", "0.0.0.0:0", until="door_open"),
@@ -182,7 +192,7 @@ def test_a_door_on_other_addresses_needs_insecure() -> None:
         pass
 
 
-def test_there_is_no_door_unless_asked_for() -> None:
+def test_there_is_no_port_for_smg_by_default() -> None:
     with start_server("--engine", "synthetic") as server, connect(server.target) as caller:
         assert caller.model.model == "synthetic"
         failure = failure_of(

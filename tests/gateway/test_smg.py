@@ -1,4 +1,4 @@
-"""OpenAI's own client, SMG's released gateway, and two servers with a real model behind it."""
+"""OpenAI's own client, SMG's released gateway, and two servers with a real model."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from support.door import DoorServer, start_door
 from support.smg import start_smg
 from support.smollm2 import write_smollm2
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.model
 
 MODEL = "SmolLM2-135M-Instruct"
 Pair = tuple[DoorServer, DoorServer]
@@ -22,8 +22,8 @@ Pair = tuple[DoorServer, DoorServer]
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Pair]:
     with ExitStack() as stack:
-        one, other = (stack.enter_context(start_door()) for _ in range(2))
-        yield one, other
+        first, other = (stack.enter_context(start_door()) for _ in range(2))
+        yield first, other
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def openai(servers: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield client
 
 
-def asked(text: str, **more: Any) -> dict[str, Any]:
+def parameters(text: str, **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], "temperature": 0} | more
 
 
 def answered(servers: Pair) -> list[int]:
-    """How many requests each server has answered."""
+    """Returns the number of requests that each server has answered."""
     counts: list[int] = []
     for server in servers:
         with Client(server.target) as client:
@@ -50,12 +50,12 @@ def answered(servers: Pair) -> list[int]:
     return counts
 
 
-def test_chat_whole_and_streamed(openai: OpenAI, servers: Pair) -> None:
-    # An absurd maximum, as many programs send.
-    whole = openai.chat.completions.create(**asked("Name three colors.", max_tokens=1_000_000))
+def test_chat_works_unary_and_streamed(openai: OpenAI, servers: Pair) -> None:
+    # An absurd maximum, which many programs send.
+    whole = openai.chat.completions.create(**parameters("Name three colors.", max_tokens=1_000_000))
     text, reasons, usage = "", [], None
     events = openai.chat.completions.create(
-        **asked("Name three colors.", stream=True, stream_options={"include_usage": True})
+        **parameters("Name three colors.", stream=True, stream_options={"include_usage": True})
     )
     for event in events:
         for choice in event.choices:
@@ -71,7 +71,7 @@ def test_chat_whole_and_streamed(openai: OpenAI, servers: Pair) -> None:
     assert whole.usage.prompt_tokens == usage.prompt_tokens == native.usage.prompt_tokens
 
 
-def test_a_schema_is_kept(openai: OpenAI) -> None:
+def test_a_schema_is_enforced(openai: OpenAI) -> None:
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 99}},
@@ -79,39 +79,39 @@ def test_a_schema_is_kept(openai: OpenAI) -> None:
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}}
-    reply = openai.chat.completions.create(**asked("Describe a person.", max_tokens=60, response_format=form))
+    reply = openai.chat.completions.create(**parameters("Describe a person.", max_tokens=60, response_format=form))
     person = json.loads(reply.choices[0].message.content or "")
     assert set(person) == {"name", "age"}
     assert isinstance(person["age"], int)
 
 
-def test_a_caller_that_hangs_up_frees_the_slot(openai: OpenAI, servers: Pair) -> None:
+def test_the_slot_is_free_after_its_caller_hung_up(openai: OpenAI, servers: Pair) -> None:
     events = openai.chat.completions.create(
-        **asked("Tell me a long story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
+        **parameters("Tell me a long story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
     )
     next(iter(events))
-    with Client(servers[0].target) as one, Client(servers[1].target) as other:
-        assert one.latency().running + other.latency().running == 1
+    with Client(servers[0].target) as first, Client(servers[1].target) as other:
+        assert first.latency().running + other.latency().running == 1
         events.close()
-        latencies = one.latency(), other.latency()
+        latencies = first.latency(), other.latency()
         while any(latency.running for latency in latencies) or not any(latency.aborts for latency in latencies):
-            latencies = one.latency(), other.latency()
+            latencies = first.latency(), other.latency()
     assert sum(latency.aborts.get("cancelled", 0) for latency in latencies) == 1
 
 
-def test_prompts_with_the_same_beginning_go_to_the_server_that_has_it_cached(openai: OpenAI, servers: Pair) -> None:
+def test_prompts_with_the_same_prefix_go_to_the_server_that_cached_it(openai: OpenAI, servers: Pair) -> None:
     rules = " ".join(f"Rule {number}: answer question {number} in one word." for number in range(25))
     before = answered(servers)
     cached = [
-        openai.chat.completions.create(**asked(f"{rules} Question {number}?", max_tokens=2)) for number in range(3)
+        openai.chat.completions.create(**parameters(f"{rules} Question {number}?", max_tokens=2)) for number in range(3)
     ]
     assert sorted(now - then for now, then in zip(answered(servers), before, strict=True)) == [0, 3]
     details = [reply.usage.prompt_tokens_details for reply in cached if reply.usage is not None]
     assert all(detail is not None and (detail.cached_tokens or 0) > 200 for detail in details[1:])
 
 
-def test_the_loss_of_a_server_costs_no_call(openai: OpenAI, servers: Pair) -> None:
+def test_no_call_is_lost_with_a_server(openai: OpenAI, servers: Pair) -> None:
     servers[0].process.process.kill()
     for number in range(12):
-        reply = openai.chat.completions.create(**asked(f"Say {number}.", max_tokens=2))
+        reply = openai.chat.completions.create(**parameters(f"Say {number}.", max_tokens=2))
         assert reply.choices[0].finish_reason in {"length", "stop"}

@@ -1,4 +1,4 @@
-"""Two servers with the proxies in front of them, all at the same time."""
+"""Two servers, and the proxies in front of them, which all run at the same time."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 
 from proxies.running import PROGRAMS, Program, Running, free_port, running
+from support.certificates import Authority
 from support.programs import is_present
-from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect
 
@@ -15,23 +15,29 @@ PACE = ("--engine", "synthetic", "-o", "tokens_per_second=100", "-o", "context_t
 
 
 class Fleet:
-    """Two servers, at addresses that stay when they are started again."""
+    """Two servers whose addresses stay the same after a restart."""
 
     def __init__(self) -> None:
-        """Starts nothing yet."""
+        """Starts no server yet."""
         self.addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         self.servers: list[ServerProcess] = []
         self._stack = ExitStack()
 
     def start(self, number: int, *flags: str, until: str = "ready") -> ServerProcess:
-        """Starts a server, for the first time or again."""
+        """Starts a server, or starts it again."""
         starting = start_server(*PACE, *flags, "--listen", self.addresses[number], until=until)
         server = self._stack.enter_context(starting)
         self.servers[number : number + 1] = [server]
         return server
 
+    def restart(self) -> None:
+        """Starts the servers that are not running."""
+        for number, server in enumerate(self.servers):
+            if server.process.poll() is not None:
+                self.start(number)
+
     def close(self) -> None:
-        """Ends all of them."""
+        """Ends both servers."""
         self._stack.close()
 
 
@@ -55,7 +61,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def proxies(fleet: Fleet, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
-    """Those that the machine has; all of them are ready."""
+    """Starts the proxies that are installed on this machine, and waits until all are ready."""
     folder = tmp_path_factory.mktemp("proxies")
     present = [program for program in PROGRAMS if is_present(program.name)]
     with ExitStack() as stack:
@@ -67,7 +73,7 @@ def proxies(fleet: Fleet, authority: Authority, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(params=PROGRAMS, ids=str)
 def proxy(request: pytest.FixtureRequest, proxies: list[Running]) -> Running:
-    """Each of them in turn."""
+    """Each of the proxies in turn."""
     program: Program = request.param
     assert program.command
     return next(proxy for proxy in proxies if proxy.program is program)

@@ -1,6 +1,7 @@
-"""The proxies, started with the files of deploy/, less what a test has to change in them."""
+"""Runs the proxies with the files of deploy/, with the changes that the tests need."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,25 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from support.certificates import Authority
 from support.programs import program
-from support.security import Authority
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
-"""After which a proxy is taken to hang."""
+"""If a proxy takes longer than this to start, in seconds, it counts as hanging."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Program(ABC):
-    """A proxy that the machine may have, and its file."""
+    """A proxy that may be installed on this machine, and its configuration file in deploy/."""
 
     path: Path
-    """The file in deploy/."""
+    """The path of its file in deploy/."""
     idle: Mapping[str, str]
-    """The limits of the file for connections without calls, and what they are in tests."""
+    """The file's limits for connections without calls, and the shorter ones for tests."""
 
     def __init__(self, name: str) -> None:
-        """`name` is that of the command."""
+        """`name` is the name of its command."""
         self.name = name
 
     def __str__(self) -> str:
@@ -36,10 +37,10 @@ class Program(ABC):
 
     @property
     def command(self) -> str:
-        """The path of the command; skips the test where there is none."""
+        """The path of the command; skips the test if it is not installed."""
         return program(self.name)
 
-    def write(  # noqa: PLR0913 - what a test may want to be otherwise
+    def write(  # noqa: PLR0913 - what a test may want to change
         self,
         folder: Path,
         port: int,
@@ -49,9 +50,9 @@ class Program(ABC):
         tls: bool,
         more: Mapping[str, str] = _NOTHING,
     ) -> Path:
-        """Writes the file with the addresses and certificates of a test, and `more` changes.
+        """Writes the file with the addresses and certificates of a test, and the changes in `more`.
 
-        `tls` encrypts the way to the servers, too.
+        With `tls`, connections to the servers are encrypted, too.
         """
         text = self.path.read_text()
         if tls:
@@ -60,32 +61,33 @@ class Program(ABC):
         changes = {**self.places(port, servers, authority, folder), **self.idle, **more}
         if tls:
             changes |= {"doherty.internal": "localhost", **self.trusted(authority)}
-        for old, new in changes.items():
-            assert old in text, f"{self.path} has no {old}"
-            text = text.replace(old, new)
+        missing = [old for old in changes if old not in text]
+        assert not missing, f"{self.path} has no {missing}"
+        # All in one pass, because a new value may contain what another change replaces: the port 44312 contains ":443".
+        text = re.sub("|".join(map(re.escape, changes)), lambda found: changes[found[0]], text)
         written = folder / f"{self.name}{'-tls' if tls else ''}{self.path.suffix}"
         written.write_text(text)
         return written
 
     @abstractmethod
     def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
-        """What of the file is different on every machine, and what it is here."""
+        """Returns the parts of the file that depend on the machine, and their values here."""
 
     @abstractmethod
     def trusted(self, authority: Authority) -> dict[str, str]:
-        """The same of the authority of the servers."""
+        """Returns the changes that make the proxy trust the authority of the servers."""
 
     @abstractmethod
     def check(self, written: Path) -> list[str]:
-        """The command that has the proxy check its file."""
+        """Returns the command with which the proxy checks its file."""
 
     @abstractmethod
     def run(self, written: Path) -> list[str]:
-        """The command that runs the proxy in the foreground."""
+        """Returns the command that runs the proxy in the foreground."""
 
 
 class Envoy(Program):
-    """Envoy, which asks the servers for their health."""
+    """Envoy, which checks the health of the servers."""
 
     path = ROOT / "deploy" / "envoy" / "envoy.yaml"
     idle: Mapping[str, str] = {"idle_timeout: 3600s": "idle_timeout: 1s"}
@@ -116,7 +118,7 @@ class Envoy(Program):
 
 
 class HAProxy(Program):
-    """HAProxy, which asks the servers for their health by bytes of its file."""
+    """HAProxy, which checks the health of the servers by sending the bytes in its file."""
 
     path = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
     idle: Mapping[str, str] = {
@@ -141,7 +143,7 @@ class HAProxy(Program):
 
 
 class Nginx(Program):
-    """nginx, which has to be told which servers there are."""
+    """nginx, which must be told which servers are available."""
 
     path = ROOT / "deploy" / "nginx" / "nginx.conf"
     idle: Mapping[str, str] = {
@@ -151,7 +153,7 @@ class Nginx(Program):
 
     def places(self, port: int, servers: Sequence[str], authority: Authority, folder: Path) -> dict[str, str]:
         addresses = {f"10.0.0.{number}:50051": server for number, server in enumerate(servers, 1)}
-        # Where it keeps large bodies and the like is compiled in, and only root may write there.
+        # The path for large bodies and other temporary files is compiled in, and only root may write there.
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         kept = " ".join(f"{kind}_temp_path {folder / self.name};" for kind in kinds)
         files = {
@@ -171,32 +173,32 @@ class Nginx(Program):
         return self._base(written, "daemon off; ")
 
     def _base(self, written: Path, directives: str) -> list[str]:
-        # Its workers would otherwise lose the right to read the folder of the test.
+        # Its workers would otherwise drop the privileges that they need to read the folder of the test.
         user = "user root; " if os.geteuid() == 0 else ""
         directives += f"{user}pid {written.with_suffix('.pid')};"
         return [self.command, "-c", str(written), "-p", str(written.parent), "-e", "stderr", "-g", directives]
 
 
 PROGRAMS: tuple[Program, ...] = (Envoy("envoy"), HAProxy("haproxy"), Nginx("nginx"), Nginx("nginx-new"))
-"""The nginx of Debian 12, 1.22, and a new one."""
+"""Debian 12's nginx, 1.22, and a new one."""
 
 
 class Running:
-    """A proxy that runs, and where."""
+    """A running proxy and its address."""
 
     def __init__(self, program: Program, target: str, written: Path, process: subprocess.Popen[bytes]) -> None:
-        """`target` is its address, `written` its file."""
+        """`target` is its address, and `written` its file."""
         self.program = program
         self.target = target
         self._written = written
         self._process = process
 
     def take_out(self, server: str) -> None:
-        """Does what its file says has to be done before a server is stopped."""
+        """Takes a server out, as the comments in the file say for servers that will be stopped."""
         self._change(f"server {server} ", f"server {server} down ")
 
     def take_in(self, server: str) -> None:
-        """Takes a server in again."""
+        """Adds the server again."""
         self._change(f"server {server} down ", f"server {server} ")
 
     def _change(self, old: str, new: str) -> None:
@@ -208,7 +210,7 @@ class Running:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has at the moment."""
+    """Returns a port of the loopback interface that is free at the moment."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -225,7 +227,7 @@ def running(  # noqa: PLR0913 - as `write`
     tls: bool = False,
     more: Mapping[str, str] = _NOTHING,
 ) -> Iterator[Running]:
-    """Runs a proxy in front of servers, up to the end of the block."""
+    """Runs a proxy in front of servers until the end of the block."""
     port = free_port()
     written = program.write(folder, port, servers, authority, tls=tls, more=more)
     process = subprocess.Popen(program.run(written))

@@ -1,4 +1,4 @@
-"""A page in Chromium that calls the server by gRPC-Web, through Envoy with the file of deploy/."""
+"""A page in Chromium calls the server with gRPC-Web, through Envoy with the file of deploy/."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ from foreign.clients import HERE as FOREIGN
 from foreign.clients import Json
 from proxies.running import Envoy, running
 from support.browser import browser
-from support.security import Authority
+from support.certificates import Authority
 from support.server import start_server
 from support.wire import connect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.browser
 
 GENERATION = "doherty.v1.GenerationService"
 SHORT: Json = {"prompt": "a", "stopping": {"max_output_tokens": 4, "ignore_eos": True}}
@@ -34,7 +34,7 @@ SECONDS = 120
 
 
 class Page(SimpleHTTPRequestHandler):
-    """Serves the files of the page, and keeps what it posts."""
+    """Serves the files of the page, and keeps what the page posts."""
 
     def __init__(self, *args: object, results: "Queue[list[Json]]", directory: str) -> None:
         self._results = results
@@ -51,7 +51,7 @@ class Page(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve_page(folder: Path) -> Iterator[tuple[str, "Queue[list[Json]]"]]:
-    """Serves the page; gives its origin and what it posts."""
+    """Serves the page. Yields its origin and what it posts."""
     for name in ("web.html", "web_call.mjs"):
         shutil.copy(FOREIGN / "node" / name, folder)
     (folder / "node_modules").symlink_to(FOREIGN / "node" / "node_modules")
@@ -83,7 +83,7 @@ def test_a_page_generates_streams_and_cancels(tmp_path: Path) -> None:
     ):
         expected = caller.generate(**SHORT).text
         with connect(envoy.target, authority.roots) as through_envoy:
-            through_envoy.generate(**SHORT)  # Envoy has seen that the servers are healthy
+            through_envoy.generate(**SHORT)  # Envoy's health checks have succeeded
         calls: list[dict[str, Any]] = [
             {"method": "Generate", "request": SHORT},
             {"method": "StreamGenerate", "request": SHORT},

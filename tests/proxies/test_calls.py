@@ -1,4 +1,4 @@
-"""Every kind of call through every proxy, to two servers that are well."""
+"""Every kind of call through every proxy, to two healthy servers."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -8,30 +8,33 @@ import pytest
 
 from proxies.conftest import Fleet
 from proxies.running import Running
+from support.certificates import Authority
 from support.endings import STREAM, UNARY, begin
 from support.multiplex import opened, start
-from support.security import Authority
 from support.wire import SECONDS, Caller, connect, request
 
 ENDLESS: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 100_000, "ignore_eos": True}}
 SHORT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 2, "ignore_eos": True}}
 SILENT: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 1600, "ignore_eos": True}}
-"""Takes 16 s: more than the limits for connections without calls, which are 1 s here, and than the 15 s that an answer
-has by Envoy's default."""
+"""Takes 16 s.
+
+This is longer than the limits for connections without calls (1 s here), and than Envoy's default timeout for a
+response (15 s).
+"""
 
 
 @pytest.mark.parametrize("method", [UNARY, STREAM])
 def test_a_cancelled_call_frees_its_slot(caller: Caller, fleet: Fleet, method: str) -> None:
-    with connect(fleet.addresses[0]) as one, connect(fleet.addresses[1]) as two:
+    with connect(fleet.addresses[0]) as first, connect(fleet.addresses[1]) as two:
 
         def running() -> int:
-            return sum(server.wait_until(lambda _: True).running for server in (one, two))
+            return sum(server.wait_until(lambda _: True).running for server in (first, two))
 
         call = begin(caller, method, request(**ENDLESS))
         while running() == 0:
             pass
         if method == STREAM:
-            next(call)  # the first token, of an answer that takes a quarter of an hour: nothing is kept back
+            next(call)  # not buffered by the proxy: the answer takes a quarter of an hour
         call.cancel()
         while running():
             pass
@@ -50,7 +53,7 @@ def test_errors_have_their_details(caller: Caller) -> None:
     assert (failure.code, failure.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["stopping.max_output_tokens"])
 
 
-def test_nothing_ends_a_call_that_is_silent_for_long(proxies: list[Running], authority: Authority) -> None:
+def test_no_proxy_ends_a_call_that_is_silent_for_long(proxies: list[Running], authority: Authority) -> None:
     with ExitStack() as stack:
         callers = [stack.enter_context(connect(proxy.target, authority.roots)) for proxy in proxies]
         calls = [caller.stub.Generate.future(request(**SILENT)) for caller in callers]
@@ -58,7 +61,7 @@ def test_nothing_ends_a_call_that_is_silent_for_long(proxies: list[Running], aut
     assert set(ends.values()) == {grpc.StatusCode.OK}, ends
 
 
-def test_a_stream_of_requests_may_be_larger_than_any_body(caller: Caller) -> None:
+def test_a_stream_of_requests_may_be_larger_than_the_limit_for_a_body(caller: Caller) -> None:
     text = "a" * 100_000
     with opened(caller.stub) as rpc:
         for number in range(1, 121):

@@ -6,11 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
-import pytest
-
 from proxies.running import HAProxy, free_port, running
+from support.certificates import Authority
 from support.programs import program
-from support.security import Authority
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
@@ -21,9 +19,7 @@ CHECK = (
     "    tcp-check send-binary 505249202a20485454502f322e300d0a0d0a534d0d0a0d0a000000040000000000\n",
     "    tcp-check expect binary 00000000020801\n",
 )
-"""Lines of the file that ask for the health. Without them, HAProxy only connects."""
-
-pytestmark = pytest.mark.timeout(120)
+"""The lines of the file that ask for the health. Without them, HAProxy only checks that it can connect."""
 
 
 def test_no_call_is_lost_while_a_server_drains_and_loads(tmp_path: Path) -> None:
@@ -39,13 +35,13 @@ def test_no_call_is_lost_while_a_server_drains_and_loads(tmp_path: Path) -> None
         return stack.enter_context(start_server(*slow, *delay, "--listen-when-ready", "--listen", address))
 
     with ExitStack() as stack:
-        one, _ = (start(stack, address) for address in addresses)
+        server, _ = (start(stack, address) for address in addresses)
         health = next(line for line in HAProxy.path.read_text().splitlines(keepends=True) if "47010400" in line)
         removed = dict.fromkeys((*CHECK, health), "")
         proxy = stack.enter_context(running(HAProxy("haproxy"), tmp_path, addresses, authority, more=removed))
 
         def call() -> int:
-            """Makes short calls by plain gRPC, which retries nothing, and returns their number."""
+            """Makes short calls with plain gRPC, which does not retry, and returns their number."""
             made = 0
             with connect(proxy.target, authority.roots) as caller:
                 while not stop.is_set():
@@ -60,11 +56,11 @@ def test_no_call_is_lost_while_a_server_drains_and_loads(tmp_path: Path) -> None
             asked = request(prompt="a", stopping={"max_output_tokens": 250, "ignore_eos": True})
             stream = caller.stub.StreamGenerate(asked, timeout=SECONDS)
             next(stream)
-            one.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
             *_, last = stream
             assert last.HasField("summary")
-        assert one.wait() == 0
+        assert server.wait() == 0
         again = start(stack, addresses[0], "-o", "load_seconds=2")
-        again.wait_for("request")  # HAProxy has found it
+        again.wait_for("request")  # HAProxy has noticed that the server is ready
         stop.set()
         assert all(caller.result() for caller in callers)

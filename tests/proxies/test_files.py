@@ -1,4 +1,4 @@
-"""The files of deploy/ for proxies, as the proxies themselves check them."""
+"""The proxies accept their files in deploy/."""
 
 import subprocess
 from pathlib import Path
@@ -6,22 +6,23 @@ from pathlib import Path
 import pytest
 
 from proxies.running import PROGRAMS, Program, free_port, running
-from support.security import Authority
+from support.certificates import Authority
 from support.server import start_server
 from support.wire import connect
 
-SERVERS = ("127.0.0.1:50051", "127.0.0.1:50052")
+SERVERS = ("127.0.0.1:44301", "127.0.0.1:44302")
+"""Ports that contain 443, the port in the files."""
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
 @pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "tls"])
-def test_the_proxy_takes_its_file(program: Program, tls: bool, authority: Authority, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+def test_the_proxy_accepts_its_file(program: Program, tls: bool, authority: Authority, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
     written = program.write(tmp_path, free_port(), SERVERS, authority, tls=tls)
     checked = subprocess.run(program.check(written), capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_the_way_to_the_servers_can_be_encrypted(authority: Authority, tmp_path: Path) -> None:
+def test_connections_to_the_servers_can_be_encrypted(authority: Authority, tmp_path: Path) -> None:
     with start_server("--engine", "synthetic", *authority.flags) as server:
         for program in PROGRAMS:
             with (

@@ -1,4 +1,4 @@
-"""Servers that drain, load and die while calls go on through every proxy: not one call is lost."""
+"""Servers drain, load and die while calls pass through every proxy. No call is lost."""
 
 import asyncio
 import signal
@@ -16,22 +16,27 @@ import pytest
 from doherty import AsyncClient, GenerateOptions, TLSConfig
 from proxies.conftest import Fleet
 from proxies.running import Running
+from support.certificates import Authority
 from support.multiplex import wait_until
-from support.security import Authority
 from support.wire import SECONDS, connect, request
 
-pytestmark = pytest.mark.timeout(120)
-
 CALLERS = 2
-"""They call through each of the proxies without a pause."""
+"""The number of callers of each proxy. They call without pauses."""
 STREAMS = 12
-"""Through each of the proxies: enough for both servers to have some."""
+"""The number of streams through each proxy, which is enough for both servers to have some."""
 TOKENS = 500
-"""Of long answers, which take five seconds."""
+"""The tokens of long answers, which take five seconds."""
+
+
+@pytest.fixture(autouse=True)
+def servers_for_the_next_test(fleet: Fleet) -> Iterator[None]:
+    """Starts the servers that a test has ended, even if the test failed."""
+    yield
+    fleet.restart()
 
 
 def call(proxy: Running, authority: Authority, name: str, stop: Event) -> Counter[str]:
-    """Makes short calls by plain gRPC, which retries nothing, and counts how they end."""
+    """Makes short calls with plain gRPC, which does not retry, and counts how they end."""
     ends: Counter[str] = Counter()
     with connect(proxy.target, authority.roots) as caller:
         for number in count():
@@ -49,7 +54,7 @@ def call(proxy: Running, authority: Authority, name: str, stop: Event) -> Counte
 
 @contextmanager
 def calling(proxies: list[Running], authority: Authority) -> Iterator[None]:
-    """Calls go on through every proxy until the end of the block, and none of them fails."""
+    """Calls through every proxy until the end of the block, and checks that no call fails."""
     stop = Event()
     with ThreadPoolExecutor(CALLERS * len(proxies)) as pool:
         names = [str(proxy.program) for proxy in proxies for _ in range(CALLERS)]
@@ -100,9 +105,9 @@ async def test_one_server_is_killed(fleet: Fleet, proxies: list[Running], author
         calls = [asyncio.create_task(client.generate("a", **long)) for client in clients for _ in range(2)]
         await asyncio.gather(*(anext(stream) for several in streams for stream in several))
         fleet.servers[1].stop(signal.SIGKILL)
-        with calling(proxies, authority):  # what begins now has not reached the dead server, however it is sent
+        # A call that begins now cannot have reached the dead server, so the proxy can send it to the other one.
+        with calling(proxies, authority):
             answers = await asyncio.gather(*(stream.result() for several in streams for stream in several), *calls)
         assert {answer.text for answer in answers} == {whole.text}
         for proxy, several in zip(proxies, streams, strict=True):
             assert 0 < sum(stream.resumed for stream in several) < STREAMS, proxy.program
-    fleet.start(1)

@@ -1,4 +1,4 @@
-"""Callers without gRPC, through Envoy: curl with JSON, and what pages in browsers use (connect-web), in Node."""
+"""Callers without a gRPC library, through Envoy: curl with JSON, and connect-web, which pages use, in Node."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from foreign.clients import HERE as FOREIGN
 from foreign.clients import Json
 from proxies.conftest import Fleet
 from proxies.running import PROGRAMS, Running
-from support.security import Authority
+from support.certificates import Authority
 from support.wire import connect
 
 DESCRIPTORS = PROGRAMS[0].path.parent / "doherty.binpb"
@@ -24,19 +24,19 @@ WRONG: Json = {"request_id": "web", "prompt": "a", "stopping": {"max_output_toke
 
 @pytest.fixture(scope="module")
 def envoy(proxies: list[Running]) -> Running:
-    assert PROGRAMS[0].command  # skips where there is none
+    assert PROGRAMS[0].command  # skips the test if Envoy is not installed
     return proxies[0]
 
 
 @pytest.fixture(scope="module")
 def expected(fleet: Fleet) -> str:
-    """The answer to the short request."""
+    """Returns the answer to the short request."""
     with connect(fleet.addresses[0]) as caller:
         return caller.generate(**SHORT).text
 
 
 def curl(envoy: Running, authority: Authority, method: str, *flags: str) -> list[str]:
-    """A command that calls a method."""
+    """Returns a curl command that calls a method."""
     if shutil.which("curl") is None:
         pytest.skip("there is no curl")
     trusting = ("--silent", "--cacert", str(authority.roots_file))
@@ -44,13 +44,13 @@ def curl(envoy: Running, authority: Authority, method: str, *flags: str) -> list
 
 
 def with_json(request: Json) -> tuple[str, ...]:
-    """The flags of a curl that sends a request, and prints what comes when it comes and the status behind it."""
+    """Returns the flags with which curl sends a request, prints the response without buffering, and then its status."""
     body = ("--header", "content-type: application/json", "--data", json.dumps(request))
     return *body, "--no-buffer", "--write-out", "\n%{http_code}"
 
 
 def answers(command: list[str]) -> tuple[list[Json], int]:
-    """What curl prints: JSON objects, one a line, and the status."""
+    """Returns what curl prints: JSON objects, one per line, and the status."""
     *lines, status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [json.loads(line) for line in lines if line], int(status)
 
@@ -77,19 +77,19 @@ def test_curl_sees_the_details_of_an_error(envoy: Running, authority: Authority)
     assert details["RequestInfo"]["request_id"] == "web"
 
 
-def test_a_curl_that_goes_away_frees_its_slot(envoy: Running, authority: Authority, fleet: Fleet) -> None:
+def test_a_slot_is_free_after_curl_is_killed(envoy: Running, authority: Authority, fleet: Fleet) -> None:
     command = curl(envoy, authority, "StreamGenerate", *with_json(ENDLESS))
-    with connect(fleet.addresses[0]) as one, connect(fleet.addresses[1]) as two:
+    with connect(fleet.addresses[0]) as first, connect(fleet.addresses[1]) as two:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as calling:
             assert calling.stdout is not None
-            assert "delta" in json.loads(calling.stdout.readline())  # comes while the answer goes on
+            assert "delta" in json.loads(calling.stdout.readline())  # before the answer is complete
             calling.terminate()
-        for caller in (one, two):
+        for caller in (first, two):
             caller.wait_until(lambda now: not now.running)
 
 
 def web(envoy: Running, authority: Authority, method: str, request: Json, **options: Any) -> Json:
-    """What a page in a browser would get."""
+    """Returns what a page in a browser would receive."""
     script = FOREIGN / "node" / "web.mjs"
     if not (script.parent / "node_modules" / "@connectrpc").is_dir():
         pytest.fail("install what Node needs with `make tests/foreign/node/node_modules/.installed`")
@@ -124,7 +124,7 @@ def test_a_page_sees_the_details_of_an_error(envoy: Running, authority: Authorit
     assert details["google.rpc.RequestInfo"]["requestId"] == "web"
 
 
-def test_a_page_that_goes_away_frees_its_slot(envoy: Running, authority: Authority, fleet: Fleet) -> None:
+def test_a_slot_is_free_after_a_page_is_closed(envoy: Running, authority: Authority, fleet: Fleet) -> None:
     result = web(envoy, authority, "StreamGenerate", ENDLESS, cancelAfter=3)
     assert (result["code"], len(result["messages"])) == (1, 3)
     for address in fleet.addresses:

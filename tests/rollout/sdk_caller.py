@@ -13,13 +13,13 @@ from typing import Any
 from doherty import AsyncClient, DohertyError, GenerateOptions
 
 TOKENS = 20
-"""Of each answer."""
+"""The number of tokens of each answer."""
 OPTIONS = GenerateOptions(ignore_eos=True)
 TIMEOUT = 60.0
 
 
 class Streams:
-    """Streams that follow one another, and how they ended."""
+    """Runs one stream after another, and counts how they ended."""
 
     def __init__(self) -> None:
         self.complete = self.torn = self.resumed = 0
@@ -27,7 +27,7 @@ class Streams:
         self.stopping = False
 
     async def run(self, client: AsyncClient, prompt: str) -> None:
-        """Asks the same again and again; each answer must be the first one, whatever happens to the servers."""
+        """Sends the same request again and again. Each answer must equal the first one, even if a server is lost."""
         expected = (await client.generate(prompt, max_output_tokens=TOKENS, options=OPTIONS)).text
         while not self.stopping:
             stream = client.stream_generate(prompt, max_output_tokens=TOKENS, options=OPTIONS, timeout=TIMEOUT)

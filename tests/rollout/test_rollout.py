@@ -22,23 +22,23 @@ PORT = 50051
 STREAMS = 100
 FLAGS = (
     *("--engine", "synthetic", "-o", "slots=128", "-o", "tokens_per_second=10", "--insecure"),
-    # Half a second is what a plain call takes, and two seconds a stream: those that a drain cuts off have to go on.
+    # A plain call takes half a second and a stream two seconds, so a drain cuts streams off, and they must continue.
     *("--drain-delay", "1", "--drain-grace", "1"),
 )
 
 
 class Fleet:
-    """A server on each of some hosts."""
+    """Servers on some hosts, one on each."""
 
     def __init__(self, hosts: Sequence[Host]) -> None:
-        """Starts none yet."""
+        """Starts no server yet."""
         self.addresses = [f"{host.address}:{PORT}" for host in hosts]
         self._hosts = hosts
         self._servers: dict[int, ServerProcess] = {}
         self._stack = ExitStack()
 
     def start(self, number: int) -> None:
-        """Starts a server, for the first time or again."""
+        """Starts a server, or starts it again."""
         within = self._hosts[number].within
         server = start_server(*FLAGS, "--listen", self.addresses[number], within=within)
         self._servers[number] = self._stack.enter_context(server)
@@ -49,24 +49,24 @@ class Fleet:
         self._servers[number].wait_for("request", rpc="StreamGenerate", code="OK")
 
     def stop(self, number: int, signal_number: int = signal.SIGTERM) -> int:
-        """Ends a server by a signal, and returns its exit code."""
+        """Ends a server with a signal, and returns its exit code."""
         return self._servers[number].stop(signal_number)
 
     def labels(self) -> set[object]:
-        """The labels of the requests that came to an end at the servers that run."""
+        """Returns the labels of the requests that ended on the running servers."""
         lines = [line for server in self._servers.values() for line in (*server.log, *server.read())]
         return {line["request_id"] for line in lines if line["event"] == "request"}
 
     def close(self) -> None:
-        """Ends all of them."""
+        """Ends all servers."""
         self._stack.close()
 
 
 class Calling(ServerProcess):
-    """A program that calls until it is told to finish."""
+    """A program that makes calls until it is told to finish."""
 
     def finish(self) -> dict[str, object]:
-        """Ends its input, and returns the results that it writes then."""
+        """Closes its input, and returns the results that it then writes."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.wait_for("done")
@@ -74,7 +74,7 @@ class Calling(ServerProcess):
 
 @contextmanager
 def calling(host: Host, *command: str | Path) -> Iterator[Calling]:
-    """Runs a program on a host, from when it calls to the end of the block."""
+    """Runs a program on a host until the end of the block, which begins when the program makes calls."""
     process = subprocess.Popen(
         (*host.within, *command), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -90,7 +90,7 @@ def calling(host: Host, *command: str | Path) -> Iterator[Calling]:
 
 
 def deploy(plain_command: Sequence[str | Path]) -> None:
-    """Replaces three servers in turn and kills the last one, and looks at how the calls end meanwhile."""
+    """Replaces three servers in turn and kills the last one, and checks how the calls of that time ended."""
     with ExitStack() as stack:
         callers, hosts = stack.enter_context(start_hosts(3))
         fleet = Fleet(hosts)
@@ -107,7 +107,7 @@ def deploy(plain_command: Sequence[str | Path]) -> None:
             assert fleet.stop(number) == 0
             fleet.start(number)
             fleet.wait_for_calls(number)
-        assert [*sdk.read(), *plain.read()] == []  # not one plain call has failed
+        assert [*sdk.read(), *plain.read()] == []  # no plain call has failed
         fleet.stop(everyone[-1], signal.SIGKILL)
         fleet.start(everyone[-1])
         fleet.wait_for_calls(everyone[-1])
@@ -118,19 +118,18 @@ def deploy(plain_command: Sequence[str | Path]) -> None:
     assert (streams["failed"], streams["torn"]) == ({}, 0)
     assert streams["resumed"]
     assert calls["failed"] == len(failed)
-    for line in failed:  # it was at the killed server, and nowhere else
+    for line in failed:  # the answer was cut off at the killed server, and at no other one
         assert line["request_id"] not in reached_others
         assert line.get("peer", fleet.addresses[-1]) == fleet.addresses[-1]
 
 
-@pytest.mark.timeout(180)
-def test_with_plain_grpc_in_python() -> None:
+def test_a_rollout_with_plain_grpc_in_python() -> None:
     deploy((sys.executable, HERE / "plain_caller.py"))
 
 
 @pytest.fixture(scope="module")
 def go_caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program in Go, built with Debian's packages as docs/languages.md says; it needs no libraries."""
+    """Builds the program in Go with Debian's packages, as in docs/languages.md. It needs no libraries."""
     with debian_project() as project:
         shutil.copy(HERE / "plain_caller.go", project)
         on_debian(
@@ -145,8 +144,8 @@ def go_caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.rollout
-@pytest.mark.timeout(600)  # the first one builds the program
+@pytest.mark.timeout(600)  # the first run builds the program
 @pytest.mark.parametrize("run", range(1, 6))
-def test_with_plain_grpc_in_go(go_caller: Path, run: int) -> None:
+def test_a_rollout_with_plain_grpc_in_go(go_caller: Path, run: int) -> None:
     sys.stdout.write(f"\nrun {run} of 5")
     deploy((go_caller,))

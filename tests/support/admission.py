@@ -32,16 +32,16 @@ class Progress:
 
 
 class AdmissionLab:
-    """An admission, and an engine that generates a token every 0.02 s for each request that has a slot."""
+    """An admission with a simulated engine, which generates a token every 0.02 s for each request that has a slot."""
 
     def __init__(
-        self, clock: Clock, slots: int, *, requests: int = 1000, most_bytes: int = 1000, seconds: float = inf
+        self, clock: Clock, slots: int, *, requests: int = 1000, max_bytes: int = 1000, seconds: float = inf
     ) -> None:
         self.clock = clock
         self.delay = PER_TOKEN
-        """Seconds from the slot to the first token."""
+        """The time from getting the slot to the first token, in seconds."""
         self.refusals: Counter[str] = Counter()
-        self.bounds = QueueBounds(requests, most_bytes, seconds)
+        self.bounds = QueueBounds(requests, max_bytes, seconds)
         self.pace = Pace(slots)
         self.admission = Admission(self.bounds, pace=self.pace, refusals=self.refusals)
 
@@ -60,18 +60,18 @@ class AdmissionLab:
         return caught.value
 
     def pass_time(self, seconds: float, *running: Ticket) -> None:
-        """Moves the clock, and gives running requests the tokens of this time."""
+        """Moves the clock, and delivers the tokens that running requests generate in this time."""
         self.clock.now += seconds
         for ticket in running:
             progress = ticket.progress
             assert isinstance(progress, Progress)
-            first = self.pace._running[ticket].began + self.delay  # noqa: SLF001 - nothing else has the time
+            first = self.pace._running[ticket].began + self.delay  # noqa: SLF001 - no public attribute holds the time
             if self.clock.now >= first:
                 progress.first_token, progress.last_token = first, self.clock.now
                 progress.output_tokens = 1 + round((self.clock.now - first) / PER_TOKEN)
 
     def end(self, ticket: Ticket, *, ended: bool = True) -> None:
-        """Ends an answer by itself (`ended`), or because it was cut off."""
+        """Ends an answer, either because it is complete (`ended`) or because it was cut off."""
         self.pass_time(0, ticket)
         assert ticket.progress is not None
         self.admission.release(ticket, ticket.progress.output_tokens, ended=ended)
@@ -82,7 +82,7 @@ class AdmissionLab:
             ticket = self.enter(request())
             self.pass_time(self.delay + (tokens - 1) * PER_TOKEN, ticket)
             self.end(ticket, ended=ended)
-        self.clock.now += 1  # the estimates are updated when they are needed again
+        self.clock.now += 1  # the estimates are updated when they are read next
 
 
 def request(**fields: object) -> Ticket:

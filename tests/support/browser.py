@@ -1,4 +1,4 @@
-"""A headless Chromium: the machine's, or the one on a Debian that `make .cache/chromium/.made` makes."""
+"""Finds a headless Chromium: the one of this machine, or of the Debian that `make .cache/chromium/.made` creates."""
 
 import shutil
 
@@ -10,14 +10,14 @@ _MACHINE = ROOT / ".cache" / "chromium"
 _CHROMIUM = (
     "chromium",
     "--headless",
-    "--no-sandbox",  # root has none
+    "--no-sandbox",  # root has no sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
 )
 
 
 def browser(profile: str) -> tuple[str, ...]:
-    """The beginning of a command that runs it; skips the test where there is none.
+    """Returns the first words of a command that runs the browser; skips the test if there is none.
 
     Args:
         profile: The name of a profile, for browsers that run at the same time.

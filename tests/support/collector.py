@@ -1,4 +1,4 @@
-"""An OTLP collector that keeps what it is sent."""
+"""An OTLP collector that keeps the spans that it receives."""
 
 import queue
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from support.wire import SECONDS
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans in; `address` is where."""
+    """Receives spans on `address`."""
 
     def __init__(self) -> None:
         self.address = ""
         self.resources: list[dict[str, Any]] = []
         self.raw = b""
-        """All that came, to look for what must not be there."""
+        """All received messages as text, to check that something was never exported."""
         self._spans: queue.Queue[Span] = queue.Queue()
 
     def Export(self, request: wire.ExportTraceServiceRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802, ARG002 - gRPC's signature
@@ -35,29 +35,29 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return wire.ExportTraceServiceResponse()
 
     def next(self) -> Span:
-        """Waits for the next span."""
+        """Waits for the next span and returns it."""
         return self._spans.get(timeout=SECONDS)
 
     def is_empty(self) -> bool:
-        """Whether every span that came has been taken."""
+        """Whether all received spans have been taken with `next`."""
         return self._spans.empty()
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
-    """The attributes of a span, an event or a resource."""
-    found: list[KeyValue] = list(pairs)
-    return {pair.key: _plain(pair.value) for pair in found}
+    """Returns the attributes of a span, an event or a resource."""
+    listed: list[KeyValue] = list(pairs)
+    return {pair.key: _plain(pair.value) for pair in listed}
 
 
 def _plain(value: AnyValue) -> Any:
     if value.HasField("array_value"):
-        return [_plain(one) for one in value.array_value.values]
+        return [_plain(item) for item in value.array_value.values]
     return getattr(value, str(value.WhichOneof("value")))
 
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
-    """A collector on a free port of loopback."""
+    """Runs a collector on a free port of the loopback interface."""
     collector = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(4))
     add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server

@@ -1,4 +1,4 @@
-"""The command `doherty`, run as a user runs it."""
+"""Runs the command `doherty` as a user would."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from tempfile import TemporaryFile
 
 from support.preloaded import run_preloaded
 
-SECONDS = 60
-"""After which a command is taken to hang."""
+SECONDS = 180
+"""If a command runs for longer than this, in seconds, it counts as hanging."""
 
 DOHERTY = (sys.executable, "-m", "doherty.cli")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment without what would change the command."""
+    """Returns the environment without variables that would change what the command does."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
     return {**kept, "TERM": "dumb", **more}
 
@@ -23,7 +23,7 @@ def environment(**more: str) -> dict[str, str]:
 def run_doherty(*arguments: str, text: str = "", without: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end.
 
-    `text` is its stdin, `more` goes into its environment, and it does not find the modules named in `without`.
+    `text` is its stdin, `more` is added to its environment, and it cannot import the modules named in `without`.
     """
     # The interpreter or a library may read other variables, and `serve` sets one while it is imported.
     if without or arguments[:1] == ("serve",) or not all(name.startswith("DOHERTY_") for name in more):

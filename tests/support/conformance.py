@@ -1,10 +1,9 @@
-"""What a client of HTTP/2 sends, and what RFC 9113 lets a server reply."""
+"""Cases for HTTP/2: what a client sends, and which replies RFC 9113 allows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-import pytest
 from hpack import Decoder
 
 from support.http2 import (
@@ -23,11 +22,11 @@ from support.http2 import (
 
 GET_MODEL = "/doherty.v1.GenerationService/GetModel"
 WATCH = "/grpc.health.v1.Health/Watch"
-"""An RPC that never ends by itself, so that its stream stays half-closed (remote)."""
+"""An RPC that does not end by itself, so that its stream stays half-closed (remote)."""
 EMPTY_MESSAGE = bytes(5)
 HEADERS = header_block(GET_MODEL)
 LAST_STREAM = 2_000_001
-"""A request that comes after everything else. Its header block does not depend on the state of the HPACK decoder."""
+"""A request that is sent last. Its header block does not depend on the state of the HPACK decoder."""
 SECONDS = 15.0
 _PING = b"are you "
 
@@ -36,17 +35,17 @@ class Conversation:
     """A connection to a server, and the headers that the server sent."""
 
     def __init__(self, connection: RawConnection) -> None:
-        """Begins to read."""
+        """Starts reading."""
         self.send = connection.send
         self.headers: dict[int, dict[str, str]] = {}
-        """By stream; trailers are added to the headers before them."""
+        """The headers of each stream; trailers are added to the headers."""
         self.goaways: list[Frame] = []
         self._decoder = Decoder()
         self._frames = connection.frames()
         self._blocks: dict[int, bytes] = {}
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that arrive, up to the end of the connection."""
+        """Yields the frames that arrive, up to the end of the connection."""
         for received in self._frames:
             if received.kind in {Kind.HEADERS, Kind.CONTINUATION}:
                 block = self._blocks.pop(received.stream, b"") + received.payload
@@ -65,10 +64,10 @@ Check = Callable[[Conversation], None]
 
 @dataclass(frozen=True)
 class Case:
-    """Something that a client may or may not send."""
+    """Something that a client might send, whether or not the RFC allows it."""
 
     rule: str
-    """The section of the RFC, and what is sent."""
+    """The section of the RFC, followed by a description of what is sent."""
     sent: bytes
     check: Check
     greeting: bytes = GREETING
@@ -83,28 +82,23 @@ class Case:
             self.check(conversation)
 
 
-def parametrize(*cases: Case) -> pytest.MarkDecorator:
-    """A test for each case."""
-    return pytest.mark.parametrize("case", cases, ids=[one.rule for one in cases])
-
-
 def opened(stream: int = 1, block: bytes = HEADERS) -> bytes:
-    """A request whose message does not come yet."""
+    """Returns the frames of a request whose message has not been sent yet."""
     return frame(Kind.HEADERS, END_HEADERS, stream, block)
 
 
-def asked(stream: int = 1, block: bytes = HEADERS) -> bytes:
-    """A whole request."""
+def complete_request(stream: int = 1, block: bytes = HEADERS) -> bytes:
+    """Returns the frames of a complete request."""
     return opened(stream, block) + frame(Kind.DATA, END_STREAM, stream, EMPTY_MESSAGE)
 
 
 def watching(stream: int = 1) -> bytes:
-    """A whole request whose answer does not end."""
-    return asked(stream, header_block(WATCH))
+    """Returns the frames of a complete request whose answer does not end."""
+    return complete_request(stream, header_block(WATCH))
 
 
 def answers(stream: int = 1) -> Check:
-    """The request on `stream` is answered with the status OK."""
+    """Expects that the request on `stream` is answered with the status OK."""
 
     def check(conversation: Conversation) -> None:
         for received in conversation.frames():
@@ -121,81 +115,81 @@ def answers(stream: int = 1) -> Check:
 
 @dataclass
 class Outcome:
-    """What became of a connection on which a ping and a last request were sent."""
+    """The state of a connection after a ping and a last request were sent on it."""
 
     goaway: Error | None = None
     reset: Error | None = None
-    """Of the stream in question."""
+    """The error code that the server sent for the tested stream."""
     ended: bool = False
-    """Whether the stream in question was answered to its end."""
+    """Whether the tested stream was answered completely."""
     answered: bool = False
-    """Whether the last request was answered, and the ping before it."""
+    """Whether both the last request and the ping before it were answered."""
 
 
 def outcome(conversation: Conversation, stream: int = 1) -> Outcome:
-    """Sends a ping and a last request, and reads until that is answered or the connection ends."""
+    """Sends a ping and a last request, and reads until the request is answered or the connection ends."""
     with suppress(ConnectionError):
-        conversation.send(frame(Kind.PING, payload=_PING), asked(LAST_STREAM))
-    found, ponged = Outcome(), False
+        conversation.send(frame(Kind.PING, payload=_PING), complete_request(LAST_STREAM))
+    actual, ponged = Outcome(), False
     for received in conversation.frames():
         if received.kind == Kind.GOAWAY:
-            found.goaway = error_of(received)
+            actual.goaway = error_of(received)
         elif received.kind == Kind.PING:
             ponged = ponged or (received.flags, received.payload) == (ACK, _PING)
         elif received.kind == Kind.RST_STREAM and received.stream == stream:
-            found.reset = found.reset or error_of(received)
+            actual.reset = actual.reset or error_of(received)
         elif received.kind == Kind.HEADERS and received.flags & END_STREAM:
-            found.ended = found.ended or received.stream == stream
+            actual.ended = actual.ended or received.stream == stream
             if received.stream == LAST_STREAM:
                 assert conversation.headers[LAST_STREAM]["grpc-status"] == "0", conversation.headers
-                found.answered = ponged
+                actual.answered = ponged
                 break
-    return found
+    return actual
 
 
 def ignores(conversation: Conversation) -> None:
-    """The server goes on as if nothing had been sent."""
-    found = outcome(conversation)
-    assert (found.goaway, found.reset, found.answered) == (None, None, True), found
+    """Expects that the server continues as if nothing had been sent."""
+    actual = outcome(conversation)
+    assert (actual.goaway, actual.reset, actual.answered) == (None, None, True), actual
 
 
 def connection_error(*errors: Error) -> Check:
-    """The server ends the connection, with one of `errors` if it sends a GOAWAY (section 5.4.1)."""
+    """Expects that the server ends the connection; if it sends a GOAWAY, its code is in `errors` (section 5.4.1)."""
 
     def check(conversation: Conversation) -> None:
-        found = outcome(conversation)
-        assert not found.answered, found
-        assert found.goaway is None or found.goaway in errors, found
+        actual = outcome(conversation)
+        assert not actual.answered, actual
+        assert actual.goaway is None or actual.goaway in errors, actual
 
     return check
 
 
 def stream_error(*errors: Error, stream: int = 1, or_none: bool = False) -> Check:
-    """The server resets `stream` with one of `errors`, or ends the connection with it, as it may (section 5.4).
+    """Expects that the server resets `stream` with one of `errors`, or ends the connection with it (section 5.4).
 
-    With `or_none` it may also ignore what was sent.
+    With `or_none`, the server may also ignore what was sent.
     """
 
     def check(conversation: Conversation) -> None:
-        found = outcome(conversation, stream)
-        if not found.answered:
-            assert found.goaway in errors, found
-        elif found.reset is not None or not or_none:
-            assert (found.goaway, found.reset in errors) == (None, True), found
+        actual = outcome(conversation, stream)
+        if not actual.answered:
+            assert actual.goaway in errors, actual
+        elif actual.reset is not None or not or_none:
+            assert (actual.goaway, actual.reset in errors) == (None, True), actual
 
     return check
 
 
 def malformed(conversation: Conversation) -> None:
-    """The server refuses the request on stream 1 (section 8.1.1): by an error of the stream, or a response 4xx."""
-    found = outcome(conversation)
-    if found.ended:
+    """Expects that the server refuses the request on stream 1, by a stream error or a 4xx response (section 8.1.1)."""
+    actual = outcome(conversation)
+    if actual.ended:
         assert conversation.headers[1].get(":status", "").startswith("4"), conversation.headers
     else:
-        assert Error.PROTOCOL_ERROR in {found.goaway, found.reset}, found
+        assert Error.PROTOCOL_ERROR in {actual.goaway, actual.reset}, actual
 
 
 def error_of(received: Frame) -> Error:
-    """The error code of a GOAWAY or RST_STREAM."""
+    """Returns the error code of a GOAWAY or RST_STREAM."""
     at = 4 if received.kind == Kind.GOAWAY else 0
     return Error(int.from_bytes(received.payload[at : at + 4]))

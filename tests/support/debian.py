@@ -1,6 +1,6 @@
-"""Debians with compilers: `languages` is what docs/languages.md names, `debian13` has a newer Go.
+"""Runs commands on Debians with compilers: `languages` is that of docs/languages.md, `debian13` has a newer Go.
 
-`make .cache/NAME/.made` makes them.
+`make .cache/NAME/.made` creates them.
 """
 
 import shutil
@@ -19,7 +19,7 @@ _SECONDS = "300"
 
 @contextmanager
 def debian_project(name: str = "languages") -> Iterator[Path]:
-    """A folder with `proto` on a Debian, until the end of the block; skips the test where there is none."""
+    """Creates a folder with `proto` on a Debian until the end of the block; skips the test if there is no Debian."""
     debian = _CACHE / name
     if not debian.exists():
         pytest.fail(f"make it with `make .cache/{name}/.made`")
@@ -33,12 +33,12 @@ def debian_project(name: str = "languages") -> Iterator[Path]:
 
 
 def install_on_debian(program: Path) -> None:
-    """Copies a program to where the Debian `languages` finds commands."""
+    """Copies a program to a folder in which the Debian `languages` looks for commands."""
     shutil.copy(program, _CACHE / "languages" / "root" / "usr" / "local" / "bin")
 
 
 def on_debian(commands: str, name: str = "languages") -> str:
-    """Runs commands in the project on a Debian, as root; what they install is installed already."""
+    """Runs commands in the project on a Debian, as root. The packages that they install are already installed."""
     inside = ROOT / "tests" / "support" / "inside.sh"
     commands = f"cd /project\n{commands.replace('apt-get install', 'apt-get install --no-install-recommends')}"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The ways in which a request can end early: each a block, at whose beginning it begins, and at whose end it ends."""
+"""The ways in which a request can end early, as context managers: entering one starts a request, leaving it ends it."""
 
 import subprocess
 import sys
@@ -16,10 +16,10 @@ from support.wire import SECONDS, Caller, connect
 UNARY, STREAM = "Generate", "StreamGenerate"
 
 SOON = 0.4
-"""Seconds after which a deadline or a time limit ends a request."""
+"""The seconds after which a deadline or a time limit ends a request."""
 
 Ending = Callable[[str, str, GenerateRequest], AbstractContextManager[None]]
-"""Takes the server's address, the method and the request."""
+"""The parameters are the server's address, the method and the request."""
 
 _CALLER = """
 import sys, grpc
@@ -31,31 +31,31 @@ with grpc.insecure_channel(target) as channel:
 """
 
 
-def begin(caller: Caller, method: str, asked: GenerateRequest, timeout: float = SECONDS) -> Any:
-    """A call under way."""
+def begin(caller: Caller, method: str, request: GenerateRequest, timeout: float = SECONDS) -> Any:
+    """Starts a call."""
     start: Any = caller.stub.Generate.future if method == UNARY else caller.stub.StreamGenerate
-    return start(asked, timeout=timeout)
+    return start(request, timeout=timeout)
 
 
 def replies(call: Any, method: str) -> list[Any]:
-    """Waits for a call, and returns what it got: the last reply has the summary."""
+    """Waits for a call, and returns its replies; the last one contains the summary."""
     return [call.result()] if method == UNARY else list(call)
 
 
 @contextmanager
-def cancelled(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
+def cancelled(target: str, method: str, request: GenerateRequest) -> Iterator[None]:
     """The caller cancels."""
     with connect(target) as caller:
-        call = begin(caller, method, asked)
+        call = begin(caller, method, request)
         yield
         call.cancel()
 
 
 @contextmanager
-def late(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
-    """The caller's deadline passes."""
+def past_deadline(target: str, method: str, request: GenerateRequest) -> Iterator[None]:
+    """The deadline of the caller passes."""
     with connect(target) as caller:
-        call = begin(caller, method, asked, SOON)
+        call = begin(caller, method, request, SOON)
         yield
         with suppress(grpc.RpcError):
             replies(call, method)
@@ -63,10 +63,10 @@ def late(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
 
 
 @contextmanager
-def limited(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
-    """The time limit runs out: the only one of these that the caller gets an answer from."""
+def past_time_limit(target: str, method: str, request: GenerateRequest) -> Iterator[None]:
+    """The time limit ends the answer. Only in this case does the caller receive an answer."""
     brief = GenerateRequest()
-    brief.CopyFrom(asked)
+    brief.CopyFrom(request)
     brief.stopping.time_limit.FromMilliseconds(round(SOON * 1000))
     with connect(target) as caller:
         call = begin(caller, method, brief)
@@ -75,12 +75,12 @@ def limited(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
 
 
 @contextmanager
-def killed(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
-    """The process of the caller is killed with -9."""
+def killed(target: str, method: str, request: GenerateRequest) -> Iterator[None]:
+    """The caller's process is killed with SIGKILL."""
     command = (sys.executable, "-c", _CALLER, target, method)
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
-        process.stdin.write(asked.SerializeToString())
+        process.stdin.write(request.SerializeToString())
         process.stdin.close()
         try:
             yield
@@ -90,9 +90,9 @@ def killed(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
 
 def _cut(cut: Callable[[Proxy], object]) -> Ending:
     @contextmanager
-    def ending(target: str, method: str, asked: GenerateRequest) -> Iterator[None]:
+    def ending(target: str, method: str, request: GenerateRequest) -> Iterator[None]:
         with proxy(target) as wire, connect(wire.target) as caller:
-            call = begin(caller, method, asked)
+            call = begin(caller, method, request)
             yield
             cut(wire)
             with suppress(grpc.RpcError):
@@ -103,7 +103,7 @@ def _cut(cut: Callable[[Proxy], object]) -> Ending:
 
 
 finished = _cut(Proxy.finish)
-"""The connection ends with FIN."""
+"""The connection is closed with FIN."""
 
 reset = _cut(Proxy.reset)
-"""The connection ends with RST."""
+"""The connection is closed with RST."""

@@ -1,4 +1,4 @@
-"""An engine and what it gives, for the tests of engines."""
+"""Runs an engine and collects its outputs, for the tests of engines."""
 
 import asyncio
 from collections import defaultdict
@@ -21,7 +21,7 @@ from doherty_engine import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that an engine gave for one request."""
+    """All outputs of an engine for one request."""
 
     outputs: tuple[StepOutput, ...]
 
@@ -58,7 +58,7 @@ class Outcome:
 
 
 class EngineLab:
-    """A running engine whose outputs are kept, step by step."""
+    """Runs an engine and keeps the outputs of each step."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -70,7 +70,7 @@ class EngineLab:
         self.steps.append(list(outputs))
         for output in outputs:
             kept = self._by_key[output.key]
-            assert not (kept and kept[-1].is_last), "output behind the last one"
+            assert not (kept and kept[-1].is_last), "an output followed the last one"
             kept.append(output)
         self._changed.set()
 
@@ -100,7 +100,7 @@ class EngineLab:
 
 @asynccontextmanager
 async def running(engine_name: str, **options: str) -> AsyncIterator[EngineLab]:
-    """Starts an engine, and stops it when the block is left."""
+    """Starts an engine, and stops it at the end of the block."""
     lab = EngineLab(create_engine(engine_name, options))
     await lab.engine.start(lab.sink)
     try:

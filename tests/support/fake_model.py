@@ -1,7 +1,7 @@
 """A language model without weights, for the fakes of engines: its next token is a function of all tokens before it.
 
-So an answer goes on behind a held part as it would have without an interruption. It says words and signs of its
-tokenizer, signs of several tokens included, and ends after some dozens of tokens.
+Therefore, an answer that continues from a prefix is the same as without an interruption. The model generates words and
+symbols of its tokenizer, including symbols of several tokens, and its answers end after some dozens of tokens.
 """
 
 import json
@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 
 _SIGNS = ("é", "€", "水", "🙂", "🚀", "🫠")
 _SHORTEST = 40
-"""How many tokens an answer has at least; at most it has twice as many."""
+"""The minimum number of tokens of an answer; the maximum is twice as much."""
 
 
 class FakeModel:
-    """A model that is known by its folder."""
+    """A model that is defined by the files in its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -41,13 +41,13 @@ class FakeModel:
         banned: Collection[int] = (),
         allowed: Sequence[int] | None = None,
     ) -> int:
-        """The token behind `ids`.
+        """Returns the token that follows `ids`.
 
         Args:
-            ids: the prompt and the answer so far.
-            settings: what of the request's sampling and adapter matters.
-            banned: tokens that must not come, as before the minimum of an answer.
-            allowed: the only tokens that a constraint lets through.
+            ids: The prompt and the answer so far.
+            settings: The settings of the request that change the answer, such as its seed and adapter.
+            banned: Tokens that must not be chosen, such as the end before an answer has its minimum length.
+            allowed: The tokens that a constraint allows; None without a constraint.
         """
         draw = _draw(ids, settings)
         if allowed is not None:
@@ -63,13 +63,13 @@ class FakeModel:
         return words[draw // 8 % len(words)]
 
     def logprobs(self, ids: Sequence[int], token_id: int, most: int) -> dict[int, float]:
-        """The log probabilities of a token behind `ids`, which is the most probable one, and of `most` at its place."""
+        """Returns log probabilities of `token_id`, the most probable token after `ids`, and others: `most` in all."""
         draw = _draw(ids, b"others")
-        found = {token_id: -0.25}
-        while len(found) < most:
-            found.setdefault(self._words[draw % len(self._words)], -1.0 - len(found))
+        logprobs = {token_id: -0.25}
+        while len(logprobs) < most:
+            logprobs.setdefault(self._words[draw % len(self._words)], -1.0 - len(logprobs))
             draw = draw // 2 + 12_345
-        return found
+        return logprobs
 
     def _is_word(self, token_id: int) -> bool:
         if token_id in self._special:
@@ -78,18 +78,18 @@ class FakeModel:
         return bool(text.strip()) and text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
 
     def _ends(self, ids: Sequence[int]) -> bool:
-        """Whether an answer may end here: so many tokens behind the last special one, which ends a chat template."""
+        """Whether the answer ends here, which its number of tokens after the last special token decides."""
         start = next((place for place in range(len(ids), 0, -1) if ids[place - 1] in self._special), 0)
         length = _SHORTEST + _draw(ids[:start], b"length") % _SHORTEST
         return (len(ids) - start) % length == length - 1
 
     def _fitting(self, draw: int, allowed: Sequence[int]) -> int:
-        """Ends where that is possible, and says no spaces where it can say something else."""
+        """Ends the answer if possible, and otherwise chooses visible text if it can."""
         ends = [token_id for token_id in allowed if token_id in self.eos_ids]
         if ends:
             return ends[0]
-        said = [one for one in allowed if self.tokenizer.decode([one]).strip()] or list(allowed)
-        return said[draw % len(said)]
+        visible = [token_id for token_id in allowed if self.tokenizer.decode([token_id]).strip()] or list(allowed)
+        return visible[draw % len(visible)]
 
 
 def _draw(ids: Sequence[int], settings: bytes) -> int:
@@ -97,12 +97,12 @@ def _draw(ids: Sequence[int], settings: bytes) -> int:
 
 
 def _begins(sign: Sequence[int], ids: Sequence[int]) -> int:
-    """How many tokens of a sign stand at the end of `ids`, if it has begun and is not complete."""
+    """Counts the tokens of an incomplete sign at the end of `ids`; 0 if there are none."""
     counts = range(len(sign) - 1, 0, -1)
     return next((count for count in counts if list(ids[-count:]) == list(sign[:count])), 0)
 
 
 def _eos_ids(folder: Path) -> tuple[int, ...]:
     path = folder / "generation_config.json"
-    said = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-    return tuple(said) if isinstance(said, list) else () if said is None else (said,)
+    eos = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    return tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)

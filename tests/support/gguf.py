@@ -1,4 +1,4 @@
-"""A language model of some kilobytes with the chat template that a test wants, as a GGUF file and as a folder."""
+"""Writes a language model of a few kilobytes with a given chat template, as a GGUF file and as a folder."""
 
 import random
 import struct
@@ -17,9 +17,9 @@ _WIDTH, _HIDDEN, _CONTEXT = 32, 64, 512
 _MERGES = ("< |", "| >", "i m", "e n", "en d", "s y", "s t")
 
 CONTROLS = ("<|im_start|>", "<|im_end|>", "<|im|>")
-"""The model's control tokens; it ends its answers with the second one."""
+"""The control tokens of the model, which ends its answers with the second one."""
 WORD = "<tool>"
-"""A token that is no control token, although it is matched before the text is split."""
+"""A token that is matched before the text is split, but is not a control token."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -27,11 +27,11 @@ CHATML = (
 
 
 class Uint16(int):
-    """A whole number that is written in two bytes, as llama.cpp insists for the numbers of parts."""
+    """An integer that is written in two bytes, which llama.cpp requires for the numbers of parts."""
 
 
 class Int32(int):
-    """A whole number that is written with a sign, as llama.cpp insists for the number of tensors."""
+    """An integer that is written with a sign, which llama.cpp requires for the number of tensors."""
 
 
 Value = str | int | float | Sequence[str] | Sequence[int] | Sequence[float]
@@ -49,7 +49,7 @@ _LAYERS: Mapping[str, Value] = {
 
 
 def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tuple[int, ...]]) -> Path:
-    """Writes metadata, and tensors of random numbers by their shapes (the innermost dimension first)."""
+    """Writes metadata, and tensors of random numbers. A shape begins with the innermost dimension."""
     draw = random.Random(7)  # noqa: S311 - weights are no secret
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))
     head += b"".join(_string(key) + _value(value) for key, value in values.items())
@@ -65,12 +65,12 @@ def write_gguf(path: Path, values: Mapping[str, Value], tensors: Mapping[str, tu
 
 
 def write_tiny_model(path: Path, template: str | None = CHATML) -> Path:
-    """A model of one layer that llama.cpp loads, with a byte-level vocabulary and a few merges."""
+    """Writes a model with one layer that llama.cpp can load, with a byte-level vocabulary and a few merges."""
     return write_gguf(path, _metadata(template), _tensors(len(_tokens())))
 
 
 def write_sentence_piece_model(path: Path, template: str) -> Path:
-    """The same model with the vocabulary of `write_sentence_piece`."""
+    """Writes the same model with the vocabulary of `write_sentence_piece`."""
     values: dict[str, Value] = {
         **_LAYERS,
         "tokenizer.ggml.model": "llama",
@@ -89,7 +89,7 @@ def write_sentence_piece_model(path: Path, template: str) -> Path:
 
 
 def write_tiny_parts(first: Path, second: Path) -> None:
-    """The same model in two files."""
+    """Writes the same model in two files."""
     tensors = list(_tensors(len(_tokens())).items())
     split: dict[str, Value] = {"split.count": Uint16(2), "split.tensors.count": Int32(len(tensors))}
     write_gguf(first, {**_metadata(CHATML), **split, "split.no": Uint16(0)}, dict(tensors[:4]))
@@ -135,7 +135,7 @@ def _tensors(tokens: int) -> dict[str, tuple[int, ...]]:
 
 
 def write_tiny_folder(path: Path, template: str | None = CHATML) -> Folder:
-    """The same vocabulary as a Hugging Face folder."""
+    """Writes the same vocabulary as a Hugging Face folder."""
     ids = {token: token_id for token_id, token in enumerate(_tokens())}
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in _MERGES)]
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
@@ -166,7 +166,7 @@ def _value(value: Value) -> bytes:
     if isinstance(value[0], float):
         return struct.pack(f"<IIQ{len(value)}f", _ARRAY, _FLOAT32, len(value), *value)
     if isinstance(value[0], str):
-        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(one)) for one in value)
+        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(item)) for item in value)
     return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)
 
 

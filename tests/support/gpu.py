@@ -1,4 +1,4 @@
-"""Everything that a test of the GPU engines needs where there is no GPU: fakes, cards, and a model's folder."""
+"""Everything that a test of the GPU engines needs without a GPU: fakes, simulated GPUs, and a model's folder."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from support.server import ServerProcess, start_server
 
 FAKES = Path(__file__).parents[1] / "fakes"
 FAKE_PATH = os.pathsep.join((str(FAKES), str(FAKES.parent)))
-"""PYTHONPATH of a process that shall find the fakes, and what they need."""
+"""The PYTHONPATH with which a process finds the fakes and their dependencies."""
 GIB = 1 << 30
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB, "capability": [9, 0]}
@@ -29,26 +29,26 @@ LLAMA3_8B = {
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
 }
-"""What its config.json says of its shape, but for the vocabulary, which is the test's."""
+"""The shape of the model in its config.json, except for the size of the vocabulary, which is that of the test."""
 
 ENGINES = {
     "tensorrt": ("profile=slow", "gather_generation_logits=true", "guided_decoding_backend=xgrammar"),
     "pytorch": ("profile=interactive",),
 }
-"""The options with which each backend has all the features that it can have."""
+"""The options with which each backend supports all features that it can support."""
 
 
 def environment(**scenario: Any) -> dict[str, str]:
-    """The variables of a process that shall find the fakes; by default with one H100."""
+    """Returns the environment variables with which a process finds the fakes; by default with one H100."""
     scenario.setdefault("cards", [H100])
     return {"PYTHONPATH": FAKE_PATH, "FAKE_GPU": json.dumps(scenario), "HF_HUB_OFFLINE": "1"}
 
 
 def write_model(path: Path, **config: Any) -> Folder:
-    """A model of Llama 3's shape with a small vocabulary, and two files of weights that hold a few zeros."""
+    """Writes a model of Llama 3's shape with a small vocabulary, and two files of weights that contain a few zeros."""
     folder = write_llama3(path)
-    told = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(told | LLAMA3_8B | config))
+    stored = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(stored | LLAMA3_8B | config))
     parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     for name in parts:
         write_safetensors(path / name, 1000)
@@ -63,19 +63,19 @@ def write_safetensors(path: Path, size: int) -> None:
 
 
 def calibration_set(path: Path) -> Path:
-    """A folder that stands for one; the fake does not read it."""
+    """Creates an empty folder as the data set for calibration, which the fake does not read."""
     path.mkdir(exist_ok=True)
     return path
 
 
 def options(*values: str) -> list[str]:
-    """Engine options as flags."""
+    """Returns engine options as flags."""
     return [flag for value in values for flag in ("-o", value)]
 
 
 @contextmanager
 def start_trtllm(model: Path, *values: str, flags: tuple[str, ...] = (), **scenario: Any) -> Iterator[ServerProcess]:
-    """A server with TensorRT-LLM, which keeps its engines beside the model."""
+    """Runs a server with TensorRT-LLM that keeps its engines beside the model."""
     cache = model.parent / "engines"
     arguments = ("--engine", "trtllm", "--model", str(model), *options(f"engine_cache={cache}", *values), *flags)
     with start_server(*arguments, **environment(**scenario)) as server:
@@ -83,18 +83,18 @@ def start_trtllm(model: Path, *values: str, flags: tuple[str, ...] = (), **scena
 
 
 def recorded(path: Path) -> list[dict[str, Any]]:
-    """What the fake has taken down."""
+    """Reads the calls that the fake recorded."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment for a command, without settings of servers."""
+    """Returns the environment for a command, without settings of servers."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "OTEL_"))}
     return kept | variables
 
 
 class FakeGpu:
-    """The fakes in this process, for as long as a test runs."""
+    """Installs the fakes in this process while a test runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self._monkeypatch = monkeypatch
@@ -106,18 +106,18 @@ class FakeGpu:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def be(self, **scenario: Any) -> None:
-        """Says what the cards are and what goes wrong from now on."""
+        """Sets which GPUs exist and what fails from now on."""
         forget_fakes()
         self.record.unlink(missing_ok=True)
         self._monkeypatch.setenv("FAKE_GPU", environment(record=str(self.record), **scenario)["FAKE_GPU"])
 
     def calls(self, kind: str) -> list[dict[str, Any]]:
-        """What was taken down of one kind: "constructor" or "request"."""
+        """Returns the recorded calls of a type: "constructor" or "request"."""
         return [line for line in recorded(self.record) if kind in line]
 
 
 def forget_fakes() -> None:
-    """Lets the next import load them anew."""
+    """Removes the modules of the fakes, so that the next import loads them again."""
     for name in list(sys.modules):
         if name.partition(".")[0] in {"tensorrt_llm", "pynvml", "xgrammar", "_scenario", "_forms"}:
             del sys.modules[name]

@@ -8,12 +8,12 @@ GUIDE: Final = Path(__file__).parents[2] / "docs" / "sdk.md"
 
 
 def blocks(language: str) -> list[str]:
-    """The blocks of code in a language."""
+    """Returns the code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 
 
 def program() -> str:
-    """All Python of the page as one program, whose lines have the numbers that they have on the page."""
+    """Returns all Python of the page as one program. Its lines keep the numbers that they have on the page."""
     lines: list[str] = []
     is_code = False
     for line in GUIDE.read_text().splitlines():

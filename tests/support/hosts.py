@@ -1,4 +1,4 @@
-"""Hosts with a network of their own on this machine: network namespaces, each with a cable to that of the callers."""
+"""Simulates hosts on this machine: network namespaces, each with a virtual cable to the namespace of the callers."""
 
 import os
 import shutil
@@ -12,35 +12,35 @@ import pytest
 
 @dataclass(frozen=True)
 class Host:
-    """A network namespace."""
+    """A network namespace that stands for a host."""
 
     name: str
     address: str
-    """Its IPv4 address, as the callers reach it. The callers themselves have none that others need."""
+    """The IPv4 address at which callers reach the host. Nobody needs the address of the callers' host."""
 
     @property
     def within(self) -> tuple[str, ...]:
-        """The beginning of a command that runs the rest of it on this host."""
+        """The first words of a command that runs the remaining words on this host."""
         return ("ip", "netns", "exec", self.name)
 
 
 @contextmanager
 def start_hosts(count: int) -> Iterator[tuple[Host, list[Host]]]:
-    """Makes a host for callers and `count` hosts for servers, and deletes them at the end of the block.
+    """Creates a host for callers and `count` hosts for servers, and deletes them at the end of the block.
 
-    Skips the test on a machine where that is not possible.
+    Skips the test if this machine does not allow that.
     """
     prefix = f"doherty-{os.getpid()}"
     callers = Host(f"{prefix}-callers", "127.0.0.1")
     servers = [Host(f"{prefix}-{number}", f"10.99.{number}.2") for number in range(1, count + 1)]
     if shutil.which("ip") is None:
-        pytest.skip("NO ROLLING DEPLOY WAS TESTED: there is no command `ip` (iproute2)")
+        pytest.skip("NO ROLLING DEPLOY WAS TESTED: the command `ip` (iproute2) is missing")
     with ExitStack() as stack:
         for host in (callers, *servers):
             try:
                 _ip("netns", "add", host.name)
             except subprocess.CalledProcessError as error:
-                pytest.skip(f"NO ROLLING DEPLOY WAS TESTED: there can be no network namespace: {error.stderr.strip()}")
+                pytest.skip(f"NO ROLLING DEPLOY WAS TESTED: cannot create a network namespace: {error.stderr.strip()}")
             stack.callback(_ip, "netns", "delete", host.name)
             _ip("-netns", host.name, "link", "set", "lo", "up")
         for number, server in enumerate(servers, 1):
@@ -49,7 +49,7 @@ def start_hosts(count: int) -> Iterator[tuple[Host, list[Host]]]:
 
 
 def _connect(callers: Host, interface: str, address: str, server: Host) -> None:
-    """Puts a cable between two hosts."""
+    """Connects two hosts with a virtual cable."""
     peer = ("peer", "name", "eth0", "netns", server.name)
     _ip("-netns", callers.name, "link", "add", interface, "type", "veth", *peer)
     for host, end, own in ((callers, interface, address), (server, "eth0", server.address)):

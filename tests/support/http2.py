@@ -1,4 +1,4 @@
-"""HTTP/2 frames by hand, for what no library would send: halves, and thousands that make no sense."""
+"""Builds HTTP/2 frames by hand, for input that no library would send, such as parts of frames or senseless floods."""
 
 import socket
 import time
@@ -16,7 +16,7 @@ _CONTINUES = 128
 
 
 class Kind(IntEnum):
-    """The kinds of frames."""
+    """The types of frames."""
 
     DATA = 0
     HEADERS = 1
@@ -46,7 +46,7 @@ class Error(IntEnum):
 
 
 class Setting(IntEnum):
-    """The numbers of the settings (RFC 9113, section 6.5.2)."""
+    """The identifiers of the settings (RFC 9113, section 6.5.2)."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -57,7 +57,7 @@ class Setting(IntEnum):
 
 
 class Frame(NamedTuple):
-    """A frame that was received."""
+    """A received frame."""
 
     kind: int
     flags: int
@@ -66,27 +66,30 @@ class Frame(NamedTuple):
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """A frame to send."""
+    """Returns a frame to send."""
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 def settings(*pairs: tuple[int, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Returns a SETTINGS frame."""
     return frame(Kind.SETTINGS, payload=b"".join(name.to_bytes(2) + value.to_bytes(4) for name, value in pairs))
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
+    """Returns a WINDOW_UPDATE frame."""
     return frame(Kind.WINDOW_UPDATE, 0, stream, increment.to_bytes(4))
 
 
 def reset(stream: int, error: int = Error.CANCEL) -> bytes:
-    """A RST_STREAM frame."""
+    """Returns a RST_STREAM frame."""
     return frame(Kind.RST_STREAM, 0, stream, error.to_bytes(4))
 
 
 def header_block(method: str, *more: tuple[str, str]) -> bytes:
-    """The headers of a call, without any compression; what is no text is told by surrogates, as `os.fsdecode` does."""
+    """Returns the headers of a call without compression.
+
+    Bytes that are not UTF-8 are surrogates, as with `os.fsdecode`.
+    """
     headers = (
         (":method", "POST"),
         (":scheme", "http"),
@@ -100,7 +103,7 @@ def header_block(method: str, *more: tuple[str, str]) -> bytes:
 
 
 def literals(*fields: tuple[str, str]) -> bytes:
-    """Header fields as literals that nobody indexes, without Huffman coding."""
+    """Encodes header fields as literals without indexing and without Huffman coding."""
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
 
 
@@ -110,7 +113,7 @@ def _string(text: str) -> bytes:
 
 
 def hpack_integer(value: int, bits: int, first: int = 0) -> bytes:
-    """An integer with a prefix of `bits` bits below those of `first` (RFC 7541, section 5.1)."""
+    """Encodes an integer with a prefix of `bits` bits below those of `first` (RFC 7541, section 5.1)."""
     most = (1 << bits) - 1
     if value < most:
         return bytes([first | value])
@@ -122,29 +125,34 @@ def hpack_integer(value: int, bits: int, first: int = 0) -> bytes:
 
 
 RESET = (8).to_bytes(4)
-"""The payload of a RST_STREAM that cancels."""
+"""The payload of a RST_STREAM with the code CANCEL."""
 
 GREETING = PREFACE + frame(Kind.SETTINGS) + frame(Kind.SETTINGS, ACK)
-"""What a client says first."""
+"""The connection preface of a client."""
+
+
+LONG_HEADER_BLOCK = frame(Kind.HEADERS, 0, 3) + frame(Kind.CONTINUATION, 0, 3) * 20
+"""A flood for which http2 closes the connection at once, in however many parts it arrives."""
 
 
 class RawConnection:
-    """A connection whose frames a test makes."""
+    """A connection on which a test sends frames of its own."""
 
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)
         self._socket = socket.create_connection((host, int(port)), timeout=SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._read = b""
 
     def send(self, *frames: bytes) -> None:
         self._socket.sendall(b"".join(frames))
 
     def limit(self, seconds: float) -> None:
-        """Sets how long one `send` or one wait for a frame may take."""
+        """Sets the timeout of one `send`, or of waiting for one frame."""
         self._socket.settimeout(seconds)
 
     def frames(self) -> Iterator[Frame]:
-        """What comes, to the end of the connection; pings are answered."""
+        """Yields the received frames until the connection ends, and answers pings."""
         while True:
             while len(self._read) >= _HEAD_BYTES + (length := int.from_bytes(self._read[:3])):
                 end = _HEAD_BYTES + length
@@ -162,7 +170,10 @@ class RawConnection:
             self._read += more
 
     def until_closed(self) -> float:
-        """Waits until the server ends the connection, reading nothing of what it says; returns the seconds."""
+        """Waits until the server ends the connection, without parsing what it sends.
+
+        Returns the duration in seconds.
+        """
         begun = time.monotonic()
         try:
             while self._socket.recv(65536):
@@ -172,7 +183,7 @@ class RawConnection:
         return time.monotonic() - begun
 
     def is_closed(self) -> bool:
-        """Whether the server has ended the connection; what came meanwhile is lost."""
+        """Whether the server has ended the connection. Frames that have arrived by now are lost."""
         self._socket.settimeout(0)
         try:
             while self._socket.recv(65536):
@@ -186,11 +197,11 @@ class RawConnection:
         return True
 
     def end(self) -> None:
-        """Ends this side alone."""
+        """Ends the sending direction."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def shut(self) -> None:
-        """Ends both directions, so that whoever reads comes to an end."""
+        """Ends both directions, so that a thread that reads stops waiting."""
         self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -199,7 +210,7 @@ class RawConnection:
 
 @contextmanager
 def raw_connection(target: str) -> Iterator[RawConnection]:
-    """A connection that is closed when the block is left."""
+    """Opens a connection, and closes it at the end of the block."""
     connection = RawConnection(target)
     try:
         yield connection

@@ -1,11 +1,11 @@
-"""Floods of HTTP/2: what a caller without a key can send in great numbers, or leave undone."""
+"""Floods of HTTP/2: what a caller without a key can send in large numbers, or leave unfinished."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import Thread
 
-from support.conformance import asked, opened, watching
+from support.conformance import complete_request, opened, watching
 from support.http2 import (
     ACK,
     END_HEADERS,
@@ -26,68 +26,68 @@ from support.http2 import (
 MULTIPLEX = header_block("/doherty.v1.GenerationService/MultiplexGenerate")
 FIELD = literals(("x-a", "b"))
 LARGE_ENTRY = b"\x40" + hpack_integer(1, 7) + b"a" + hpack_integer(4000, 7) + b"b" * 4000
-"""A field of 4 kB that the dynamic table keeps."""
+"""A field of 4 kB that is added to the dynamic table."""
 IN_A_CHUNK = 100
 WINDOW = (1 << 31) - 1
 SEND_SECONDS = 2.0
-"""How long a server may take nothing before the attacker stops sending."""
+"""If the server reads nothing for this time, in seconds, the attacker stops sending."""
 
 Frames = Callable[[int], Iterator[bytes]]
-"""Makes what is sent on one connection: the given number of units, in chunks."""
+"""Yields the data for one connection in chunks; the argument is the number of units."""
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What an attacker sends, again and again on new connections."""
+    """An attack: the data that is sent again and again on new connections."""
 
     frames: Frames
     units: int
-    """As many as one connection of the benchmark sends; the tests send fewer."""
+    """The number of units per connection in the benchmark; the tests send fewer."""
     greeting: bytes = GREETING
     reads: bool = True
-    """Whether the attacker reads what comes back."""
+    """Whether the attacker reads the replies."""
     connections: int = 1
-    """How many connections are held at the same time."""
+    """The number of connections that are open at the same time."""
 
     def run(self, target: str, held: ExitStack, share: float = 1.0) -> None:
-        """Attacks once with a share of the units. `held` keeps the connections."""
+        """Attacks once with a fraction (`share`) of the units. `held` keeps the connections."""
         for _ in range(max(1, round(self.connections * share))):
-            with suppress(OSError):
-                connection = RawConnection(target)
-                held.callback(connection.close)
-                connection.limit(SEND_SECONDS)
-                if self.reads:
-                    Thread(target=_read, args=(connection,), daemon=True).start()
+            connection = RawConnection(target)
+            held.callback(connection.close)
+            connection.limit(SEND_SECONDS)
+            if self.reads:
+                Thread(target=_read, args=(connection,), daemon=True).start()
+            with suppress(OSError):  # the server may close the connection, or stop reading
                 connection.send(self.greeting)
                 for chunk in self.frames(max(1, round(self.units * share))):
                     connection.send(chunk)
 
 
 def _read(connection: RawConnection) -> None:
-    """Reads what comes, so that the server can always send."""
+    """Reads everything, so that the server can always send."""
     with suppress(OSError, ValueError):
         connection.until_closed()
 
 
-def _repeated(one: Callable[[int], bytes], before: bytes = b"") -> Frames:
-    """The same for each odd number of a stream."""
+def _repeated(make: Callable[[int], bytes], before: bytes = b"") -> Frames:
+    """Returns a flood that repeats the same frames for each odd stream number."""
 
     def frames(units: int) -> Iterator[bytes]:
         yield before
         for first in range(0, units, IN_A_CHUNK):
-            yield b"".join(one(2 * number + 1) for number in range(first, min(first + IN_A_CHUNK, units)))
+            yield b"".join(make(2 * number + 1) for number in range(first, min(first + IN_A_CHUNK, units)))
 
     return frames
 
 
 def _bomb(stream: int) -> bytes:
-    """A header block of 12 kB that would be 48 MB."""
+    """Returns a header block of 12 kB that would be 48 MB after decompression."""
     block = header_block("/a") + LARGE_ENTRY + b"\xbe" * 12_000
     return frame(Kind.HEADERS, END_HEADERS | 1, stream, block)
 
 
 def _long_list(stream: int) -> bytes:
-    """A header list that is within a frame, and larger than the server takes."""
+    """Returns a header list that fits into a frame, but is larger than the server accepts."""
     return frame(Kind.HEADERS, END_HEADERS | 1, stream, header_block("/a") + FIELD * 2000)
 
 
@@ -132,7 +132,7 @@ FLOODS: dict[str, Flood] = {
     "empty messages": Flood(_repeated(lambda _: frame(Kind.DATA, 0, 1, bytes(5) * 100), opened(1, MULTIPLEX)), 5_000),
     "WINDOW_UPDATE of 1": Flood(_repeated(lambda _: window_update(0, 1)), 50_000),
     "answers by WINDOW_UPDATE of 1": Flood(
-        _repeated(lambda _: window_update(1, 1), b"".join(map(asked, range(1, 201, 2)))),
+        _repeated(lambda _: window_update(1, 1), b"".join(map(complete_request, range(1, 201, 2)))),
         20_000,
         greeting=NO_WINDOW,
     ),
@@ -145,9 +145,9 @@ FLOODS: dict[str, Flood] = {
         2_000,
     ),
     "GOAWAY": Flood(_repeated(lambda _: GOAWAY, opened(1, MULTIPLEX)), 50_000),
-    "requests after GOAWAY": Flood(_repeated(lambda stream: GOAWAY + asked(stream)), 5_000),
-    "unread answers": Flood(_repeated(asked), 1_000, greeting=NO_WINDOW, connections=4),
-    "unread answers on a full socket": Flood(_repeated(asked), 20_000, reads=False),
+    "requests after GOAWAY": Flood(_repeated(lambda stream: GOAWAY + complete_request(stream)), 5_000),
+    "unread answers": Flood(_repeated(complete_request), 1_000, greeting=NO_WINDOW, connections=4),
+    "unread answers on a full socket": Flood(_repeated(complete_request), 20_000, reads=False),
     "streams that are left open": Flood(_repeated(lambda stream: opened(stream, MULTIPLEX)), 1_000, connections=8),
     "half a preface": Flood(_repeated(lambda _: b""), 1, greeting=PREFACE[:10], connections=200),
     "silence": Flood(_repeated(lambda _: b""), 1, greeting=b"", connections=200),

@@ -1,4 +1,4 @@
-"""A hub on loopback, as the client of Hugging Face's asks it: one model and maybe one dataset."""
+"""A local hub that behaves as the client of Hugging Face expects: with one model, and optionally data sets."""
 
 import hashlib
 import json
@@ -19,27 +19,27 @@ MODEL = "org/small-llama"
 
 
 class Hub:
-    """What it has, what it was asked for, and where it stalls."""
+    """Its files, the requests that it received, and the failures that it simulates."""
 
     def __init__(self, model: Path, datasets: tuple[str, ...]) -> None:
         self.model = model
         self.datasets = datasets
         self.address = ""
-        self.asked: list[tuple[str, str, str]] = []
-        """Method, path and range of each request for a file."""
+        self.requested_files: list[tuple[str, str, str]] = []
+        """The method, path and range of each request for a file."""
         self.stalls_in = ""
-        """The file of which half is sent, and then nothing."""
+        """The name of a file of which only one half is sent; the connection then stalls."""
         self.stalled = threading.Event()
         self.goes_on = threading.Event()
         self.digests: dict[str, str] = {}
-        """What it tells of files instead of the truth."""
+        """Attributes of files that are reported in place of the true ones."""
         self.requests = 0
-        """Of all kinds."""
+        """The number of requests of all kinds."""
         self.fails = False
-        """Whether it answers everything with an internal error."""
+        """Whether every request is answered with an internal error."""
 
     def variables(self, home: Path) -> dict[str, str]:
-        """Those of a process that shall ask it, and keep what it gets in `home`."""
+        """Returns the environment variables of a process that uses this hub, and keeps downloads in `home`."""
         return {
             "HF_ENDPOINT": self.address,
             "HF_HOME": str(home),
@@ -50,7 +50,7 @@ class Hub:
         }
 
     def take_over(self, patch: pytest.MonkeyPatch, home: Path) -> None:
-        """Makes it the hub of this process, as `variables` do for another one."""
+        """Makes this process use this hub, as `variables` does for other processes."""
         constants = import_module("huggingface_hub.constants")
         patch.setattr(constants, "ENDPOINT", self.address)
         patch.setattr(
@@ -76,11 +76,11 @@ class Hub:
         return path.relative_to(self.model).as_posix()
 
     def _sibling(self, path: Path) -> dict[str, Any]:
-        told: dict[str, Any] = {"rfilename": self._name(path), "size": path.stat().st_size}
+        entry: dict[str, Any] = {"rfilename": self._name(path), "size": path.stat().st_size}
         if path.suffix == ".safetensors":
             digest = self.digests.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
-            told["lfs"] = {"sha256": digest, "size": told["size"], "pointerSize": 134}
-        return told
+            entry["lfs"] = {"sha256": digest, "size": entry["size"], "pointerSize": 134}
+        return entry
 
 
 class _Server(ThreadingHTTPServer):
@@ -133,10 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode())
 
     def _file(self, file: Path) -> None:
-        told = self.headers.get("Range", "")
-        self.hub.asked.append((self.command, file.name, told))
+        requested = self.headers.get("Range", "")
+        self.hub.requested_files.append((self.command, file.name, requested))
         body = file.read_bytes()
-        begin = int(told.removeprefix("bytes=").partition("-")[0] or 0) if told else 0
+        begin = int(requested.removeprefix("bytes=").partition("-")[0] or 0) if requested else 0
         self.send_response(HTTPStatus.PARTIAL_CONTENT if begin else HTTPStatus.OK)
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_hub(model: Path, *datasets: str) -> Iterator[Hub]:
-    """A hub that has one model and some datasets."""
+    """Runs a hub with one model and some data sets."""
     hub = Hub(model, datasets)
     with _Server(hub) as server:
         hub.address = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face models without weights, whose tokenizers are real ones."""
+"""Writes folders of Hugging Face models without weights, but with real tokenizers."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SENTENCE_PIECES = (
     *(f"<0x{byte:02X}>" for byte in range(256)),
     *("▁a", "ab", "▁ab", "<s", "▁", "a", "b", "<", "s", ">"),
 )
-"""A vocabulary: control tokens, bytes, what is merged in the order of merging, and letters."""
+"""A vocabulary: control tokens, bytes, merged tokens in the order of the merges, and letters."""
 _CORPUS = (
     "Name three colors. Why is the sky blue? What is the capital of France, and how many people live there?",
     "The sky is blue because the air scatters the blue light of the sun more than the red one.",
@@ -37,7 +37,7 @@ _CORPUS = (
 
 @dataclass(frozen=True)
 class Folder:
-    """A model's folder, and its tokenizer as the library that made it sees it."""
+    """A model's folder, and its tokenizer as loaded by the library that wrote it."""
 
     path: Path
     tokenizer: Tokenizer
@@ -48,18 +48,18 @@ class Folder:
         return token_id
 
     def texts(self, text: str) -> list[int]:
-        """The ids of a text without special tokens."""
+        """Returns the ids of a text, without special tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
 
 def read_folder(path: Path) -> Folder:
-    """A folder that has been written."""
+    """Reads a folder that was written before."""
     return Folder(path, Tokenizer.from_file(str(path / "tokenizer.json")))
 
 
 def write_folder(path: Path, tokenizer: Tokenizer, **files: dict[str, Any]) -> Folder:
-    """Writes tokenizer.json and JSON files by their names without ".json"."""
+    """Writes tokenizer.json and further JSON files; the parameter names are the file names without ".json"."""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path / "tokenizer.json"))
     for name, content in files.items():
@@ -68,7 +68,7 @@ def write_folder(path: Path, tokenizer: Tokenizer, **files: dict[str, Any]) -> F
 
 
 def write_llama3(path: Path, **generation: Any) -> Folder:
-    """A byte-level tokenizer of some hundred tokens, with Llama 3's special tokens, its template and its two ends."""
+    """Writes a byte-level tokenizer of some hundred tokens with Llama 3's special tokens, template and end tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -99,7 +99,7 @@ def write_llama3(path: Path, **generation: Any) -> Folder:
 
 
 def write_sentence_piece(path: Path, **config: str) -> Folder:
-    """A SentencePiece tokenizer with byte fallback, as Llama 2's: it puts a space before every text."""
+    """Writes a SentencePiece tokenizer with byte fallback like Llama 2's: it puts a space before every text."""
     vocabulary = {piece: index for index, piece in enumerate(SENTENCE_PIECES)}
     merges = [("▁", "a"), ("a", "b"), ("▁a", "b"), ("<", "s"), ("<s", ">")]
     model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True)  # noqa: S106 - no password
@@ -114,12 +114,12 @@ def write_sentence_piece(path: Path, **config: str) -> Folder:
 
 
 def write_lora(path: Path, rank: int = 8) -> Path:
-    """What tells of a LoRA adapter, without its weights."""
+    """Writes the configuration of a LoRA adapter, without its weights."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
     return path
 
 
 def user(content: str) -> Message:
-    """What a person says."""
+    """Returns a message of the user."""
     return Message(Role.USER, content)

@@ -1,4 +1,4 @@
-"""Images built from the Dockerfile without a container engine, and what they hold, run as one would run it."""
+"""Builds images from the Dockerfile without a container engine, and runs them as a container engine would."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
 _STORAGE: Final = ("--storage-driver", "vfs", "--root", str(FOLDER / "storage"), "--runroot", str(FOLDER / "run"))
 _ENVIRONMENT: Final = {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(FOLDER)}
-# As `docker run --read-only --tmpfs /tmp --network none` does, and then as the image's user.
+# As `docker run --read-only --tmpfs /tmp --network none`, and then as the user of the image.
 _RUN: Final = """
 root=$1 user=$2
 shift 2
@@ -34,20 +34,20 @@ exec chroot --userspec="$user" "$root" env --ignore-environment "$@"
 
 @dataclass(frozen=True)
 class Image:
-    """An image that was built, with its files in a folder."""
+    """A built image whose files are in a folder."""
 
     root: Path
     config: Mapping[str, Any]
 
     def command(self, *arguments: str, **variables: str) -> list[str]:
-        """What `env` is given to run the image with these arguments, or with its own."""
+        """Returns the command that runs the image with these arguments, or with its default arguments."""
         home = f"HOME={self.config['WorkingDir']}"
         more = [f"{name}={value}" for name, value in variables.items()]
         own = [*self.config["Entrypoint"], *(arguments or self.config["Cmd"])]
         return [f"--chdir={self.config['WorkingDir']}", home, *self.config["Env"], *more, *own]
 
     def start(self, *arguments: str, **variables: str) -> "Container":
-        """Runs the image, in a network of its own that has nothing but loopback."""
+        """Runs the image in a network namespace that has only the loopback interface."""
         alone = ("unshare", "--mount", "--net", "--pid", "--fork")
         script = ("sh", "-euc", _RUN, "sh", str(self.root), self.config["User"])
         process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Image:
 
     @contextmanager
     def serving(self, *arguments: str, **variables: str) -> Iterator["Container"]:
-        """Runs the image from when its server is ready to the end of the block."""
+        """Runs the image until the end of the block, which begins when its server is ready."""
         container = self.start(*arguments, **variables)
         try:
             container.wait_for("ready")
@@ -80,7 +80,7 @@ class Container(ServerProcess):
         self._image = image
 
     def execute(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command beside it, as `docker exec` does."""
+        """Runs a command in the container, as `docker exec` does."""
         within = ("nsenter", f"--target={self._child}", "--mount", "--net", "--pid")
         changed = ("chroot", f"--userspec={self._image.config['User']}", str(self._image.root))
         env = self._image.command(**variables)[: -len(self._image.config["Entrypoint"] + self._image.config["Cmd"])]
@@ -93,7 +93,7 @@ class Container(ServerProcess):
         )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal to its first process, as `docker stop` does, and returns the exit code."""
+        """Sends a signal to the first process of the container, as `docker stop` does, and returns the exit code."""
         os.kill(self._child, number)
         return self.wait()
 
@@ -105,7 +105,7 @@ class Container(ServerProcess):
 
 @contextmanager
 def build(target: str) -> Iterator[Image]:
-    """Builds a target, from what lies in the storage alone, and lays its files out."""
+    """Builds a target using only files of the local storage, and unpacks its files."""
     volumes = ("--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro") if CERTIFICATES.exists() else ()
     options = ("--format", "docker", "--pull-never", "--target", target, "--tag", target, *volumes)
     _run("bud", *options, str(ROOT))

@@ -1,4 +1,4 @@
-"""MultiplexGenerate, answered by a handler for streams: each request has a thread, and a context as of its own call."""
+"""Answers MultiplexGenerate with a handler for streams: each request has a thread, and a context like a call's."""
 
 import queue
 import threading
@@ -19,7 +19,7 @@ class _AbortedError(Exception):
 
 
 class _LaneContext:
-    """What handlers ask of a call."""
+    """The methods of a call's context that handlers use."""
 
     def __init__(self, start: wire.MultiplexStart, rpc: grpc.ServicerContext) -> None:
         self.failure: Status | None = None
@@ -38,12 +38,12 @@ class _LaneContext:
         return self._metadata.items()
 
     def send_initial_metadata(self, metadata: Any) -> None:
-        # All lanes share that of the RPC, which the first one sends.
+        # The RPC has initial metadata only once, and the first lane sends it.
         with suppress(ValueError):
             self._rpc.send_initial_metadata(metadata)
 
     def set_trailing_metadata(self, metadata: Any) -> None:
-        """Does nothing: a lane has none."""
+        """Does nothing, because a lane has no trailing metadata."""
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self._callbacks.append(callback)
@@ -65,7 +65,7 @@ class _LaneContext:
 
 
 class Lanes:
-    """The requests of one RPC."""
+    """The requests of an RPC."""
 
     def __init__(self, handler: Handler, context: grpc.ServicerContext) -> None:
         self._handler = handler
@@ -75,7 +75,7 @@ class Lanes:
         context.add_callback(self._end)
 
     def run(self, messages: Iterator[wire.MultiplexGenerateRequest]) -> Iterator[wire.MultiplexGenerateResponse]:
-        """Answers until the caller has gone."""
+        """Answers requests until the caller leaves."""
         threading.Thread(target=self._receive, args=(messages,), daemon=True).start()
         while (part := self._parts.get()) is not None:
             yield wire.MultiplexGenerateResponse(parts=[part])
@@ -89,7 +89,7 @@ class Lanes:
                 for identifier in message.cancels:
                     self._lanes[identifier].cancel()
         except grpc.RpcError:
-            self._end()  # the caller has gone
+            self._end()  # the caller has left
 
     def _answer(self, start: wire.MultiplexStart, lane: _LaneContext) -> None:
         parts = self._handler(start.request, lane)

@@ -1,4 +1,4 @@
-"""What a server tells of its latency."""
+"""Latency figures as a server returns them."""
 
 from doherty import Latency, Quantiles
 
@@ -22,4 +22,4 @@ FRESH = Latency(
     engine_restarts=0,
     uptime=10.0,
 )
-"""Of a server that has done nothing, as an older one tells it."""
+"""The reply of an older server that has not answered any request."""

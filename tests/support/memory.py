@@ -1,17 +1,47 @@
-"""What a process holds, as Linux counts it."""
+"""Reads the memory and the CPU time of a process from Linux, and the memory of this one from glibc."""
 
+import ctypes
+import time
 from pathlib import Path
+
+import pytest
 
 from support.server import ServerProcess
 
+_CPUCLOCK_SCHED = 2
+_MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+
+
+class _Mallinfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLINFO)
+
+
+_LIBC = ctypes.CDLL(None)
+
+needs_allocated_bytes = pytest.mark.skipif(not hasattr(_LIBC, "mallinfo2"), reason="needs glibc 2.33 or newer")
+
+
+def allocated_bytes() -> int:
+    """Returns the number of bytes that this process has allocated, including those of C libraries such as protobuf."""
+    _LIBC.mallinfo2.restype = _Mallinfo
+    info = _LIBC.mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def cpu_seconds(process: int) -> float:
+    """Returns the CPU time of all threads of a process, in seconds."""
+    return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)  # the clock that clock_getcpuclockid() returns
+
 
 def peak_bytes(server: ServerProcess) -> int:
-    """The most that was resident so far, however short it was."""
+    """Returns the peak of the resident memory so far, in bytes."""
     return _read(server, "VmHWM")
 
 
 def resident_bytes(server: ServerProcess) -> int:
-    """What is resident now."""
+    """Returns the resident memory, in bytes."""
     return _read(server, "VmRSS")
 
 

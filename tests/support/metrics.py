@@ -1,4 +1,4 @@
-"""What a server tells Prometheus."""
+"""Reads the Prometheus metrics of a server."""
 
 import time
 import urllib.request
@@ -14,41 +14,41 @@ LISTEN = ("--metrics-listen", "127.0.0.1:0")
 
 
 class Scrape:
-    """The metrics of one moment."""
+    """The metrics at one moment."""
 
     def __init__(self, families: list[Metric]) -> None:
         self.families = families
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The value of one series, None where there is none."""
-        found = [
+        """Returns the value of a series, or None if it does not exist."""
+        values = [
             sample.value
             for family in self.families
             for sample in family.samples
             if sample.name == name and sample.labels == labels
         ]
-        assert len(found) <= 1, f"{name} {labels} is there twice"
-        return found[0] if found else None
+        assert len(values) <= 1, f"{name} {labels} exists twice"
+        return values[0] if values else None
 
     def labels(self, name: str) -> list[dict[str, str]]:
-        """The labels of all series of one name."""
+        """Returns the labels of all series of a metric."""
         return [sample.labels for family in self.families for sample in family.samples if sample.name == name]
 
 
 def scrape(server: ServerProcess) -> Scrape:
-    """Reads the metrics as Prometheus does."""
+    """Reads the metrics in the way that Prometheus does."""
     return scrape_address(str(server.wait_for("metrics")["address"]))
 
 
 def scrape_address(address: str) -> Scrape:
-    """Reads the metrics at HOST:PORT."""
+    """Reads the metrics from HOST:PORT."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=SECONDS) as reply:
         return Scrape(list(text_string_to_metric_families(reply.read().decode())))
 
 
 def scrape_until(server: ServerProcess, holds: Callable[[Scrape], object]) -> Scrape:
-    """Reads the metrics until something holds."""
+    """Reads the metrics until a condition is true."""
     ends_at = time.monotonic() + SECONDS
     while not holds(now := scrape(server)):
-        assert time.monotonic() < ends_at, "it never came to be"
+        assert time.monotonic() < ends_at, f"the condition did not become true within {SECONDS} s"
     return now

@@ -1,4 +1,4 @@
-"""The command `modal`, with an account in a cloud of ours."""
+"""Runs the command `modal` with an account in the simulated cloud."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ APP: Final = ROOT / "deploy" / "modal_app.py"
 
 
 def account(cloud: Cloud) -> dict[str, str]:
-    """What `modal` takes from the environment."""
+    """Returns the environment variables that `modal` reads."""
     return {
         "MODAL_SERVER_URL": cloud.url,
         "MODAL_TOKEN_ID": "ak-1",
@@ -23,7 +23,7 @@ def account(cloud: Cloud) -> dict[str, str]:
 
 
 def modal(cloud: Cloud, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs it from the checkout, with more variables in its environment."""
+    """Runs `modal` in the checkout; `variables` are added to its environment."""
     command = (sys.executable, "-m", "modal", *arguments)
     environment = {**os.environ, **account(cloud), **variables}
     return subprocess.run(

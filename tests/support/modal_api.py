@@ -1,4 +1,4 @@
-"""Modal's API on a socket: the calls that a subclass answers, and no others."""
+"""Modal's API on a socket. It answers the calls that a subclass implements, and refuses all others."""
 
 import re
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ _SERVICE: Final = api_pb2.DESCRIPTOR.services_by_name["ModalClient"]
 
 
 class NotFoundError(Exception):
-    """There is no such thing."""
+    """The requested object does not exist."""
 
 
 class Api(grpc.GenericRpcHandler):
-    """Answers AppCreate by the method `on_app_create`, which gets the request and returns the fields of the reply."""
+    """Answers AppCreate with the method `on_app_create`, which gets the request and returns the fields of the reply."""
 
     def __init__(self) -> None:
-        """Nothing was refused so far."""
+        """Starts with an empty list of refused calls."""
         self.refused: list[str] = []
-        """Calls that nobody answers."""
+        """The names of calls that no method answers."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         name = handler_call_details.method.rpartition("/")[2]

@@ -1,6 +1,6 @@
-"""Modal's cloud as far as the app and the command need it: its API on a real socket, for the real package `modal`.
+"""The parts of Modal's cloud that the app and the command need: its API on a real socket, for the real package `modal`.
 
-Strict: a call that is not here is refused, and noted. Containers are real processes of Modal's own runtime.
+It is strict: a call that is not implemented is refused and recorded. Containers are real processes of Modal's runtime.
 """
 
 import threading
@@ -23,7 +23,7 @@ _POLL_SECONDS: Final = 0.5
 
 @dataclass
 class Call:
-    """One call of a function: what goes in, and what came out."""
+    """A call of a function: its input and its result."""
 
     function_id: str
     item: api_pb2.FunctionGetInputsItem
@@ -31,46 +31,46 @@ class Call:
 
 
 class Cloud(Api):
-    """What was deployed, called and kept."""
+    """The deployed functions, their calls, and the stored data."""
 
     def __init__(self) -> None:
-        """Nothing is there."""
+        """Starts empty."""
         super().__init__()
         self.url = ""
         self.functions: dict[str, api_pb2.Function] = {}
-        """By name, as they were deployed."""
+        """The deployed functions by name."""
         self.ids: dict[str, str] = {}
-        """Of functions and classes, by name."""
+        """The ids of functions and classes by name."""
         self.bound: dict[str, bytes] = {}
-        """The parameters of functions that are bound to some, by id."""
+        """The parameters of functions with bound parameters, by id."""
         self.images: dict[str, api_pb2.Image] = {}
         self.secrets: dict[str, api_pb2.SecretGetOrCreateRequest] = {}
-        """As they were asked for, by id."""
+        """The names of other objects, by id."""
         self.volumes: dict[str, str] = {}
         self.committed: list[str] = []
         self.reloaded: Queue[str] = Queue()
         """The names of volumes whose changes a container has fetched."""
         self.files: set[str] = set()
-        """What was sent along, by its path in the container."""
+        """Uploaded files, by their path in the container."""
         self.entries: dict[bytes, bytes] = {}
-        """Of the Dict."""
+        """The contents of the Dict."""
         self.tunnels: list[api_pb2.TunnelStartRequest] = []
         self.tunnel: tuple[str, int] = ("", 0)
-        """Where the next one is reached."""
+        """The address of the next tunnel."""
         self.failures: list[str] = []
-        """What containers told of their end."""
+        """The reports of containers about their end."""
         self.ready = threading.Event()
-        """Whether a server has said so."""
+        """Set when a server has reported that it is ready."""
         self.called: Queue[str] = Queue()
         """The ids of functions that were called."""
         self.disconnected = threading.Event()
-        """Whether `modal run` is over."""
+        """Set when `modal run` has ended."""
         self._waiting: Queue[Call] = Queue()
         self._calls: dict[str, Call] = {}
         self._numbers = count(1)
 
     def handle(self, name: str) -> api_pb2.FunctionHandleMetadata:
-        """What Modal tells callers and containers of a function."""
+        """Returns what Modal tells callers and containers about a function."""
         function = self.functions[name]
         methods = {
             key: api_pb2.FunctionHandleMetadata(
@@ -95,15 +95,15 @@ class Cloud(Api):
         )
 
     def variables(self, name: str) -> dict[str, str]:
-        """What the secrets of a function put into its container's environment."""
-        asked = [self.secrets[one] for one in self.functions[name].secret_ids]
-        return {variable: value for secret in asked for variable, value in secret.env_dict.items()}
+        """Returns the environment variables that the secrets of a function set in its container."""
+        names = [self.secrets[secret] for secret in self.functions[name].secret_ids]
+        return {variable: value for secret in names for variable, value in secret.env_dict.items()}
 
     def stop_container(self) -> None:
-        """Tells the container that takes calls that there are no more."""
+        """Tells the container that accepts calls that there are no more."""
         self._waiting.put(Call("", api_pb2.FunctionGetInputsItem(kill_switch=True)))
 
-    # To build and to deploy.
+    # Calls that build and deploy.
 
     def on_client_hello(self, _: Any) -> dict[str, Any]:
         return {}
@@ -139,7 +139,9 @@ class Cloud(Api):
 
     def on_volume_get_or_create(self, request: Any) -> dict[str, Any]:
         name = request.deployment_name
-        volume_id = next((one for one, known in self.volumes.items() if known == name), None) or self._id("vo")
+        volume_id = next((known_id for known_id, known in self.volumes.items() if known == name), None) or self._id(
+            "vo"
+        )
         self.volumes[volume_id] = name
         return {"volume_id": volume_id}
 
@@ -171,7 +173,7 @@ class Cloud(Api):
         self.ids["Tunnel"] = "cs-1"
         return {"class_id": "cs-1", "handle_metadata": {}}
 
-    # To call.
+    # Calls that call functions.
 
     def on_class_get(self, request: Any) -> dict[str, Any]:
         name = f"{request.object_tag}.*"
@@ -207,7 +209,7 @@ class Cloud(Api):
             return {"last_entry_id": request.last_entry_id}
         return {"outputs": [output], "last_entry_id": "1-1"}
 
-    # From within a container.
+    # Calls from within a container.
 
     def on_container_hello(self, _: Any) -> dict[str, Any]:
         return {}
@@ -226,12 +228,12 @@ class Cloud(Api):
             return {}
 
     def on_function_put_outputs(self, request: Any) -> dict[str, Any]:
-        for one in request.outputs:
+        for result in request.outputs:
             output = api_pb2.FunctionGetOutputsItem(
-                result=one.result, input_id=one.input_id, data_format=one.data_format
+                result=result.result, input_id=result.input_id, data_format=result.data_format
             )
             for call in self._calls.values():
-                if call.item.input_id == one.input_id:
+                if call.item.input_id == result.input_id:
                     call.outputs.put(output)
         return {}
 
@@ -253,7 +255,7 @@ class Cloud(Api):
         return {"host": host, "port": port}
 
     def on_tunnel_stop(self, request: Any) -> dict[str, Any]:
-        self.tunnels[:] = [one for one in self.tunnels if one.port != request.port]
+        self.tunnels[:] = [tunnel for tunnel in self.tunnels if tunnel.port != request.port]
         return {"exists": True}
 
     def on_dict_get_or_create(self, _: Any) -> dict[str, Any]:
@@ -280,7 +282,7 @@ class Cloud(Api):
 
 @contextmanager
 def run_cloud() -> Iterator[Cloud]:
-    """A cloud on loopback, for the block."""
+    """Runs a cloud on the loopback interface until the end of the block."""
     cloud = Cloud()
     with ThreadPoolExecutor(32) as threads:
         server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))

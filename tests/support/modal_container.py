@@ -1,4 +1,4 @@
-"""Containers of Modal, as processes of its own runtime: they run deploy/modal_app.py as it was deployed."""
+"""Runs containers of Modal as processes of Modal's own runtime. They run deploy/modal_app.py as it was deployed."""
 
 import json
 import os
@@ -22,24 +22,24 @@ _SECONDS: Final = 60
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """What a container runs."""
+    """Returns the process ids of the programs that a container runs."""
     return [
         int(pid) for file in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in file.read_text().split()
     ]
 
 
 class Machine:
-    """Where containers run: a copy of the app, and of `doherty` what there is of it without TensorRT-LLM."""
+    """The environment of containers: a copy of the app, and the parts of `doherty` that work without TensorRT-LLM."""
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
-        """Lays it all out in a folder."""
+        """Creates the files in a folder."""
         self._cloud = cloud
         self._folder = folder
         self.code = folder / "root" / APP.name
         self.code.parent.mkdir()
         shutil.copy(APP, self.code)
         self.keys = folder / "keys"
-        """The Volume with the file of keys."""
+        """The Volume that contains the file of keys."""
         self.change('KEYS: Final = "/keys"', f'KEYS: Final = "{self.keys}"')
         program = folder / "bin" / "doherty"
         program.parent.mkdir()
@@ -48,17 +48,20 @@ class Machine:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.target = "{}:{}".format(*free.getsockname())
-        """Where the server in the container is reached without Modal."""
+        """The address at which tests reach the server in the container without Modal."""
 
     def change(self, line: str, other: str) -> None:
-        """Changes a line of the app."""
+        """Replaces a line of the app."""
         code = self.code.read_text()
         assert f"{line}\n" in code
         self.code.write_text(code.replace(f"{line}\n", f"{other}\n"))
 
     @contextmanager
     def run(self, name: str, parameters: bytes, **variables: str) -> Iterator[subprocess.Popen[str]]:
-        """Runs a container of a function to the end of the block, with more variables than those of its secrets."""
+        """Runs a container of a function until the end of the block.
+
+        `variables` are added to those of its secrets.
+        """
         arguments = self._folder / "arguments"
         arguments.write_bytes(self._arguments(name, parameters).SerializeToString())
         program = (sys.executable, "-m", "modal._container_entrypoint")
@@ -69,29 +72,32 @@ class Machine:
             yield process
         finally:
             if process.poll() is None:
-                for pid in (*children(process), process.pid):  # with a container goes what runs in it
+                for pid in (*children(process), process.pid):  # the programs in a container end with it
                     os.kill(pid, signal.SIGKILL)
             process.wait(_SECONDS)
 
     def log(self) -> str:
-        """What the container has written."""
+        """Returns the output of the container."""
         return (self._folder / "log").read_text()
 
     def commands(self) -> list[list[str]]:
-        """The command lines that there were."""
+        """Returns the command lines that were run."""
         return [json.loads(line) for line in (self._folder / "notes").read_text().splitlines()]
 
     def _arguments(self, name: str, parameters: bytes) -> api_pb2.ContainerArguments:
         cloud = self._cloud
-        ids = {one: cloud.ids[one] for one in cloud.functions}
+        ids = {function: cloud.ids[function] for function in cloud.functions}
         objects: list[dict[str, Any]] = [
-            *({"object_id": ids[one], "function_handle_metadata": cloud.handle(one)} for one in ids),
+            *({"object_id": ids[function], "function_handle_metadata": cloud.handle(function)} for function in ids),
             {"object_id": cloud.ids["Tunnel"], "class_handle_metadata": {}},
-            *({"object_id": one, "volume_metadata": {"name": volume}} for one, volume in cloud.volumes.items()),
-            *({"object_id": one} for one in (*cloud.secrets, *cloud.images)),
+            *(
+                {"object_id": volume_id, "volume_metadata": {"name": volume}}
+                for volume_id, volume in cloud.volumes.items()
+            ),
+            *({"object_id": object_id} for object_id in (*cloud.secrets, *cloud.images)),
         ]
         layout = api_pb2.AppLayout(function_ids=ids, class_ids={"Tunnel": cloud.ids["Tunnel"]})
-        layout.objects.extend(api_pb2.Object(**one) for one in objects)
+        layout.objects.extend(api_pb2.Object(**fields) for fields in objects)
         return api_pb2.ContainerArguments(
             task_id="ta-1",
             function_id=ids[name],

@@ -1,7 +1,8 @@
-"""The command `doherty` as containers on Modal find it in tests, where there is no TensorRT-LLM.
+"""Replaces the command `doherty` in the tests' containers on Modal, because they have no TensorRT-LLM.
 
-Strict: it takes the command lines that the app is held to, and no others. It notes them in the file $NOTES, and serves
-by the engine synthetic on $SERVES, in the place of the address that it was told; it is broken where $BROKEN says so.
+It is strict: it accepts only the command lines that the app should use. It appends them to the file $NOTES. A server
+uses the engine synthetic, and listens on $SERVES instead of the address in its command line. The subcommand in $BROKEN
+fails.
 """
 
 import json
@@ -17,7 +18,7 @@ _USAGE = 2
 
 
 def main(*command: str) -> None:
-    """Does what it is asked to, and ends the process."""
+    """Does what the command line says, and ends the process."""
     with Path(os.environ["NOTES"]).open("a", encoding="utf-8") as notes:
         print(json.dumps(command), file=notes)
     broken = os.environ.get("BROKEN")
@@ -44,7 +45,7 @@ def _serve(flags: list[str], option: str) -> None:
         return
     flags[at + 1] = "127.0.0.1:0"
     own = Path(sys.executable).with_name("doherty")
-    os.execv(own, (own, "serve", "--engine", "synthetic", "-o", option, *flags))  # noqa: S606 - our own
+    os.execv(own, (own, "serve", "--engine", "synthetic", "-o", option, *flags))  # noqa: S606 - it is our own command
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One MultiplexGenerate as a caller without the SDK drives it."""
+"""Makes a MultiplexGenerate call without the SDK."""
 
 import queue
 import time
@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2
-
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
-from support.wire import SECONDS, Failure, request
+from support.wire import SECONDS, Failure, failure_from, request
 
 
 def start(
@@ -24,7 +20,7 @@ def start(
     trying_for: int = 0,
     **fields: Any,
 ) -> wire.MultiplexStart:
-    """A request from its JSON form."""
+    """Returns a request from its JSON form."""
     begun = wire.MultiplexStart(id=identifier, request=request(**fields), whole=whole, attempts=attempts)
     if trying_for:
         begun.trying_for.FromSeconds(trying_for)
@@ -34,60 +30,45 @@ def start(
 
 
 def is_last(part: wire.MultiplexPart) -> bool:
-    """Whether a request ends with a part."""
+    """Whether a part is the last one of a request."""
     return part.response.HasField("summary") or part.HasField("status")
 
 
 def text_of(parts: Iterable[wire.MultiplexPart]) -> str:
-    """The text of an answer, or of what there is of it."""
+    """Returns the text of an answer, or of the parts that have arrived so far."""
     return "".join(part.response.delta.text for part in parts)
 
 
 def failure_in(part: wire.MultiplexPart) -> Failure:
-    """How a request failed, with every detail that the contract promises."""
+    """Returns how a request failed, and checks that the error has all details that the contract promises."""
     assert part.HasField("status"), part
-    found: dict[str, Any] = {}
-    for detail in part.status.details:
-        for kind in ("ErrorInfo", "RequestInfo", "BadRequest", "RetryInfo"):
-            message = getattr(error_details_pb2, kind)()
-            if detail.Unpack(message):
-                found[kind] = message
-    retry: Duration | None = found["RetryInfo"].retry_delay if "RetryInfo" in found else None
-    return Failure(
-        code=next(code for code in grpc.StatusCode if code.value[0] == part.status.code),
-        message=part.status.message,
-        reason=found["ErrorInfo"].reason,
-        domain=found["ErrorInfo"].domain,
-        request_id=found["RequestInfo"].request_id,
-        fields=[violation.field for violation in found["BadRequest"].field_violations] if "BadRequest" in found else [],
-        retry_seconds=None if retry is None else retry.ToNanoseconds() / 1e9,
-    )
+    return failure_from(part.status)
 
 
 class Rpc:
-    """An RPC under way: what was read of it is held against what the contract promises of every message."""
+    """A running RPC. Every message that it reads is checked against the contract."""
 
     def __init__(self, stub: GenerationServiceStub, **options: Any) -> None:
-        """`options` are those of the call."""
+        """`options` are the parameters of the call, such as `timeout`."""
         self.messages: list[wire.MultiplexGenerateResponse] = []
         self._outgoing: queue.SimpleQueue[wire.MultiplexGenerateRequest | None] = queue.SimpleQueue()
         self.ended: set[int] = set()
-        """The requests whose last part has come."""
+        """The ids of requests whose last part has arrived."""
         self._begun: set[int] = set()
         self._seen: set[int] = set()
         self.call: Any = stub.MultiplexGenerate(iter(self._outgoing.get, None), **{"timeout": SECONDS, **options})
 
     def send(self, *starts: wire.MultiplexStart, cancels: Iterable[int] = ()) -> None:
-        """Sends all in one message."""
-        self._begun |= {one.id for one in starts}
+        """Sends all requests in one message."""
+        self._begun |= {begun.id for begun in starts}
         self._outgoing.put(wire.MultiplexGenerateRequest(starts=starts, cancels=cancels))
 
     def half_close(self) -> None:
-        """There are no more requests."""
+        """Tells the server that there are no more requests."""
         self._outgoing.put(None)
 
     def read(self) -> wire.MultiplexGenerateResponse | None:
-        """Waits for the next message, None behind the last.
+        """Returns the next message; None after the last one.
 
         Raises:
             grpc.RpcError: the RPC failed.
@@ -99,40 +80,40 @@ class Rpc:
         return message
 
     def read_until(self, holds: Callable[[], object]) -> None:
-        """Reads until something holds."""
+        """Reads messages until a condition is true."""
         while not holds():
-            assert self.read() is not None, f"it never came to be: {self.messages}"
+            assert self.read() is not None, f"the RPC ended before the condition became true: {self.messages}"
 
     def last(self, identifier: int) -> wire.MultiplexPart:
-        """Waits for the last part of a request."""
+        """Reads until the last part of a request has arrived, and returns the part."""
         self.read_until(lambda: identifier in self.ended)
         return self.parts(identifier)[-1]
 
     def failure(self, identifier: int) -> Failure:
-        """Waits until a request fails."""
+        """Waits until a request fails, and returns how."""
         return failure_in(self.last(identifier))
 
     def first(self, identifier: int) -> wire.MultiplexPart:
-        """Waits for the first part of a request."""
+        """Reads until the first part of a request has arrived, and returns the part."""
         self.read_until(lambda: self.parts(identifier))
         return self.parts(identifier)[0]
 
     def rest(self) -> None:
-        """Has no more requests, and reads to the end."""
+        """Half-closes the RPC, and reads to its end."""
         self.half_close()
         while self.read() is not None:
             pass
         assert self.ended == self._begun
 
     def parts(self, identifier: int) -> list[wire.MultiplexPart]:
-        """What has come of a request."""
+        """Returns the parts of a request that have arrived so far."""
         return [part for message in self.messages for part in message.parts if part.id == identifier]
 
     def _check(self, message: wire.MultiplexGenerateResponse) -> None:
         assert message.parts, "an empty message"
         identifiers = [part.id for part in message.parts]
         assert len(set(identifiers)) == len(identifiers), "several parts of a request in one message"
-        assert not self.ended & set(identifiers), "a part behind the last"
+        assert not self.ended & set(identifiers), "a part after the last one"
         assert set(identifiers) <= self._begun
         for part in message.parts:
             if part.HasField("admission"):
@@ -152,7 +133,7 @@ class Rpc:
 
 @contextmanager
 def opened(stub: GenerationServiceStub, **options: Any) -> Iterator[Rpc]:
-    """An RPC that is gone at the end of the block."""
+    """Starts an RPC, and cancels it at the end of the block."""
     rpc = Rpc(stub, **options)
     try:
         yield rpc
@@ -162,7 +143,7 @@ def opened(stub: GenerationServiceStub, **options: Any) -> Iterator[Rpc]:
 
 
 def wait_until(holds: Callable[[], object]) -> None:
-    """Looks until something holds that nobody tells of."""
+    """Checks a condition again and again until it is true, because no event reports it."""
     ends_at = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < ends_at, "it never came to be"
+        assert time.monotonic() < ends_at, f"the condition did not become true within {SECONDS} s"

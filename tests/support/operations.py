@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md as the code would write them; `python tests/support/operations.py` prints them."""
+"""The tables of docs/operations.md, derived from the code; `python tests/support/operations.py` prints them."""
 
 import ast
 import re
@@ -26,24 +26,24 @@ _MAKES_ERRORS = re.compile(r"Error$|^__init__$|refus")
 
 
 class _Drafting(Generations):
-    """As of an engine that drafts one token a step."""
+    """Pretends to be an engine that drafts one token per step."""
 
     def drafting(self) -> Drafting:
         return Drafting(1, 1, (1,))
 
 
 def setting_rows() -> Iterator[str]:
-    """A row for every setting."""
+    """Returns a row for each setting."""
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, "", {}) else str(default).lower() if isinstance(default, bool) else str(default)
         flag = f"--{name.replace('_', '-')}"
-        told = f"`{shown}`" if shown else "none"
-        yield f"| `{flag}` | `DOHERTY_{name.upper()}` | {told} | {field.description} |"
+        cell = f"`{shown}`" if shown else "none"
+        yield f"| `{flag}` | `DOHERTY_{name.upper()}` | {cell} | {field.description} |"
 
 
 def metrics() -> list[Metric]:
-    """Every metric of ours, with all its labels."""
+    """Returns all of our metrics with all their labels."""
     recorder = LatencyRecorder(window=60)
     call = RequestRecord("/doherty.v1.GenerationService/StreamGenerate", "k", "r", ANYBODY, status="OK")
     call.mark_started(prompt_tokens=1, preprocess=0.0, engine_queue=0.0)
@@ -66,20 +66,20 @@ def metrics() -> list[Metric]:
 
 
 def exposed_name(metric: Metric) -> str:
-    """The name as Prometheus has it, less the suffixes of a histogram."""
+    """Returns the name of a metric in Prometheus, without the suffixes of a histogram."""
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
 def metric_rows() -> Iterator[str]:
-    """A row for every metric."""
+    """Returns a row for each metric."""
     for metric in metrics():
         labels = {label: None for sample in metric.samples for label in sample.labels if label != "le"}
-        told = ", ".join(f"`{label}`" for label in labels) or "none"
-        yield f"| `{exposed_name(metric)}` | {metric.type} | {told} | {metric.documentation} |"
+        listed = ", ".join(f"`{label}`" for label in labels) or "none"
+        yield f"| `{exposed_name(metric)}` | {metric.type} | {listed} | {metric.documentation} |"
 
 
 def reasons_in_code() -> set[str]:
-    """The reasons that errors are made with anywhere in the service."""
+    """Returns the reasons with which the service raises errors."""
     return {reason for source in SERVICE.rglob("*.py") for reason in _reasons(ast.parse(source.read_text()))}
 
 
@@ -88,7 +88,9 @@ def _reasons(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call):
             function = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             if _MAKES_ERRORS.search(function):
-                yield from _named([*node.args, *(one.value for one in node.keywords if one.arg == "reason")])
+                yield from _named(
+                    [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "reason")]
+                )
         elif isinstance(node, ast.FunctionDef):
             arguments = node.args.args
             defaults = zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True)
@@ -102,26 +104,26 @@ def _named(nodes: Iterable[ast.expr]) -> Iterator[str]:
 
 
 def reasons_in_contract() -> dict[str, str]:
-    """The reasons in the contract's table, with their statuses."""
+    """Returns the reasons in the table of the contract, with their statuses."""
     text = (ROOT / "proto" / "doherty" / "v1" / "generation_service.proto").read_text()
-    found: dict[str, str] = {}
-    for status, told in re.findall(r"^// \| ([A-Z_]+) \| (.+) \|$", text, re.MULTILINE):
-        for part in told.split(";"):
-            found |= dict.fromkeys((reason.strip() for reason in part.partition(":")[0].split(",")), status)
-    return found
+    statuses: dict[str, str] = {}
+    for status, reasons in re.findall(r"^// \| ([A-Z_]+) \| (.+) \|$", text, re.MULTILINE):
+        for part in reasons.split(";"):
+            statuses |= dict.fromkeys((reason.strip() for reason in part.partition(":")[0].split(",")), status)
+    return statuses
 
 
 def events_in_code() -> set[str]:
-    """The events that the log can have."""
-    found: set[str] = set()
+    """Returns the names of all events that the log can contain."""
+    events: set[str] = set()
     for source in SERVICE.rglob("*.py"):
         text = source.read_text()
-        found |= {*_events(ast.parse(text)), *re.findall(r'"event": "([a-z_]+)"', text)}
-    return found
+        events |= {*_events(ast.parse(text)), *re.findall(r'"event": "([a-z_]+)"', text)}
+    return events
 
 
 def _events(tree: ast.AST) -> Iterator[str]:
-    """The names of events in calls that log, also where a call chooses between two of them."""
+    """Returns the names of events in calls that log, including calls that choose between two names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _LOGS.search(ast.unparse(node.func)):
             for part in ast.walk(node.args[1 if _HAS_LEVEL.search(ast.unparse(node.func)) else 0]):
@@ -130,4 +132,4 @@ def _events(tree: ast.AST) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join([*setting_rows(), "", *metric_rows(), "", *reasons_in_contract(), "", *events_in_code()]))  # noqa: T201 - for who mends the page
+    print("\n".join([*setting_rows(), "", *metric_rows(), "", *reasons_in_contract(), "", *events_in_code()]))  # noqa: T201 - for its author

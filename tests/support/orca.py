@@ -1,4 +1,4 @@
-"""ORCA's messages, from descriptors of our own: the package that has them hides the others under `google`."""
+"""ORCA's messages, built from our own descriptors, because their package hides the others under `google`."""
 
 from contextlib import suppress
 from typing import Any
@@ -64,10 +64,10 @@ LoadReport = _load_report()
 """The class of xds.data.orca.v3.OrcaLoadReport."""
 
 
-async def load_told(target: str, request: GenerateRequest, *metadata: tuple[str, str]) -> Any:
-    """The report that comes with the status of a Generate; None where there is none.
+async def load_report(target: str, request: GenerateRequest, *metadata: tuple[str, str]) -> Any:
+    """Returns the load report in the trailers of a Generate; None if there is none.
 
-    gRPC's core keeps this metadata to itself, so this client is another one.
+    Uses grpclib, because gRPC's core does not pass this metadata on.
     """
     host, _, port = target.rpartition(":")
     method = "/doherty.v1.GenerationService/Generate"
@@ -81,5 +81,9 @@ async def load_told(target: str, request: GenerateRequest, *metadata: tuple[str,
         with suppress(GRPCError):
             await stream.recv_message()
             await stream.recv_trailing_metadata()
-    told: Any = stream.trailing_metadata or stream.initial_metadata
-    return LoadReport.FromString(told["endpoint-load-metrics-bin"]) if "endpoint-load-metrics-bin" in told else None
+    received: Any = stream.trailing_metadata or stream.initial_metadata
+    return (
+        LoadReport.FromString(received["endpoint-load-metrics-bin"])
+        if "endpoint-load-metrics-bin" in received
+        else None
+    )

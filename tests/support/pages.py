@@ -1,4 +1,4 @@
-"""The documents: their blocks of code, and which of them no test runs."""
+"""Reads the code blocks of the documents, and the reasons why some of them are not run."""
 
 import re
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ class Block:
 
     page: Path
     line: int
-    """The line of its first fence."""
+    """The line number of the opening fence."""
     section: str
-    """The heading of level 2 that it stands below; empty above the first one."""
+    """The heading of level 2 above the block; empty if there is none."""
     language: str
     title: str
-    """The name of the file that it is, from `title="..."`."""
+    """The file name of the block, from `title="..."`."""
     text: str
     not_run: str
-    """Why no test runs it; empty where one does."""
+    """The reason why no test runs the block; empty if a test runs it."""
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of a page in their order."""
+    """Returns the blocks of a page in order."""
     text = page.read_text()
-    for found in _BLOCK.finditer(text):
-        before = text[: found.start("indent")]
+    for block in _BLOCK.finditer(text):
+        before = text[: block.start("indent")]
         headings = re.findall(r"^## (.*)$", before, re.MULTILINE)
-        language, _, rest = found["info"].partition(" ")
+        language, _, rest = block["info"].partition(" ")
         title = re.search('title="(.+?)"', rest)
         yield Block(
             page=page,
@@ -45,6 +45,6 @@ def blocks(page: Path) -> Iterator[Block]:
             section=headings[-1] if headings else "",
             language=language,
             title=title[1] if title else "",
-            text=found["text"],
-            not_run=found["reason"] or "",
+            text=block["text"],
+            not_run=block["reason"] or "",
         )

@@ -1,7 +1,8 @@
-"""Commands in processes that have already imported them, because importing is most of the cost of a command.
+"""Runs commands in processes that have already imported them, because importing is most of the cost of a command.
 
-The fork server of multiprocessing imports once, and forks a process for each command. Servers are not started so: in a
-forked one, calls of a large burst were cancelled (tests/service/test_bounds.py), for a reason that is not known.
+The fork server of multiprocessing imports once, and forks a process for each command. Servers are not started in this
+way, because in a forked server, calls of a large burst were cancelled for an unknown reason
+(tests/service/test_bounds.py).
 """
 
 import multiprocessing
@@ -14,7 +15,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, Final
 
-# multiprocessing imports the main module, which is pytest, in each process that does not have it.
+# multiprocessing would import the main module, which is pytest, in each process that has not imported it yet.
 _MODULES: Final = ("__main__", "doherty.cli", "doherty_service.command")
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(list(_MODULES))
@@ -25,8 +26,8 @@ def run_preloaded(
 ) -> int:
     """Runs `python -m MODULE ARGUMENTS` to its end, and returns the exit code, which is negative after a signal.
 
-    It has these environment variables and no others; `streams` are the descriptors of its stdin, stdout and stderr.
-    Raises TimeoutExpired when it runs for more than `seconds`.
+    Its environment consists of `variables`; `streams` are the descriptors of its stdin, stdout and stderr. Raises
+    TimeoutExpired if it runs for more than `seconds`.
     """
     files = [_Descriptor(stream) for stream in streams]
     process = _CONTEXT.Process(target=_run, args=(module, arguments, dict(variables), Path.cwd(), files))
@@ -40,7 +41,7 @@ def run_preloaded(
 
 
 class _Descriptor:
-    """A file descriptor of this process, which the new process receives as a duplicate."""
+    """A file descriptor of this process. The new process receives a duplicate."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -57,7 +58,7 @@ def _received(duplicate: Any) -> int:
 def _run(
     module: str, arguments: Sequence[str], variables: Mapping[str, str], folder: Path, files: Sequence[int]
 ) -> None:
-    """What the new process does."""
+    """Runs in the new process."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

@@ -1,4 +1,4 @@
-"""The programs that tests start and that the project does not depend on: `make .cache/programs/.made` gets them."""
+"""Finds programs that tests start, but the project does not depend on; `make .cache/programs/.made` installs them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parents[2] / ".cache" / "programs"
 
 
 def program(name: str) -> str:
-    """The path of a program; skips the test on a machine that does not have it."""
+    """Returns the path of a program; skips the test if this machine does not have it."""
     assert (FOLDER / ".made").exists(), "get the programs with `make .cache/programs/.made`"
     if (absent := FOLDER / f"{name}.absent").exists():
         pytest.skip(f"there is no {name}: {absent.read_text().strip()}")
@@ -16,5 +16,5 @@ def program(name: str) -> str:
 
 
 def is_present(name: str) -> bool:
-    """Whether the machine has a program."""
+    """Whether this machine has a program."""
     return (FOLDER / name).exists()

@@ -1,4 +1,4 @@
-"""A wire that can be cut: a TCP proxy between a caller and a server."""
+"""A TCP proxy between a caller and a server, whose connections a test can interrupt."""
 
 import asyncio
 import socket
@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _AT_ONCE = struct.pack("ii", 1, 0)
-"""SO_LINGER's way to say that closing a connection resets it."""
+"""The value of SO_LINGER with which closing a connection resets it."""
 
 
 class Proxy:
-    """Carries bytes both ways between whoever connects to `target` and a server, until it is told otherwise."""
+    """Forwards bytes in both directions between clients of `target` and a server."""
 
     def __init__(self, server: str, tls: ssl.SSLContext | None = None) -> None:
-        """Listens on a free port of loopback, in a thread of its own; with `tls` it ends the encryption there."""
+        """Listens on a free port of the loopback interface, in a thread of its own.
+
+        With `tls`, it terminates the encryption.
+        """
         self._server = server.rpartition(":")[::2]
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -29,24 +32,24 @@ class Proxy:
         ).result()
         self.target = "{}:{}".format(*self._listener.sockets[0].getsockname())
         self.connections = 0
-        """How many were made so far."""
+        """The number of connections so far."""
 
     def stall(self) -> None:
-        """Carries nothing more, and says nothing of it to either side: a cable that was pulled out."""
+        """Stops forwarding without notifying either side, like an unplugged cable."""
         self._run(self._flows.clear)
 
     def reset(self) -> int:
-        """Ends all connections at once, with RST, and tells how many there were; new ones are let through."""
+        """Resets all connections with RST, and returns their number. New connections are accepted."""
         count = len(self._writers) // 2
         self._run(self._reset)
         return count
 
     def finish(self) -> None:
-        """Ends all connections as a program does that exits, with FIN."""
+        """Closes all connections with FIN, like a program that exits."""
         self._run(self._finish)
 
     def close(self) -> None:
-        """Ends everything."""
+        """Closes everything."""
         self._run(self._listener.close)
         self._run(self._reset)
         asyncio.run_coroutine_threadsafe(self._left(), self._loop).result()
@@ -62,16 +65,16 @@ class Proxy:
 
     def _reset(self) -> None:
         for writer in self._writers:
-            found: socket.socket = writer.get_extra_info("socket")
-            with suppress(OSError):  # it was closed by its peer a moment ago
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            connection: socket.socket = writer.get_extra_info("socket")
+            with suppress(OSError):  # the peer has just closed it
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             writer.transport.abort()
         self._writers.clear()
         self._flows.set()
 
     def _finish(self) -> None:
         for writer in self._writers:
-            with suppress(OSError):  # its peer was quicker
+            with suppress(OSError):  # the peer was faster
                 writer.write_eof()
 
     async def _left(self) -> None:
@@ -83,7 +86,7 @@ class Proxy:
         self.connections += 1
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._server)
-        except OSError:  # there is no server
+        except OSError:  # the server is not running
             writer.transport.abort()
             return
         self._writers |= {writer, server_writer}
@@ -91,7 +94,7 @@ class Proxy:
         self._writers -= {writer, server_writer}
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, RuntimeError):  # it was ended by one side, or by us
+        with suppress(OSError, RuntimeError):  # one of the sides, or we, closed it
             while data := await reader.read(65536):
                 await self._flows.wait()
                 writer.write(data)
@@ -101,9 +104,9 @@ class Proxy:
 
 @contextmanager
 def proxy(server: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
-    """A proxy to a server, for the block."""
-    one = Proxy(server, tls)
+    """Runs a proxy to a server until the end of the block."""
+    running = Proxy(server, tls)
     try:
-        yield one
+        yield running
     finally:
-        one.close()
+        running.close()

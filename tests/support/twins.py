@@ -1,4 +1,4 @@
-"""One way to drive both clients, so that every test runs on both."""
+"""Drives both clients in the same way, so that a test can run with both."""
 
 import asyncio
 import inspect
@@ -18,14 +18,14 @@ from doherty import (
 )
 
 Kind = Literal["Client", "AsyncClient", "multiplex"]
-"""The two clients, and the second one with all requests on one RPC."""
+"""Both clients, and the asynchronous client with all requests on one RPC."""
 
 ENDLESS: dict[str, Any] = {"max_output_tokens": 6000, "options": GenerateOptions(ignore_eos=True)}
-"""Parameters of an answer that takes the synthetic engine half a minute."""
+"""The parameters of an answer that takes the synthetic engine half a minute."""
 
 
 async def _run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a method of either twin without blocking the event loop."""
+    """Calls a method of either client without blocking the event loop."""
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
@@ -38,14 +38,14 @@ class StreamTwin:
         self.stream: GenerationStream | AsyncGenerationStream = stream
 
     async def enter(self) -> None:
-        """Enters its block, which is not left by this."""
+        """Enters the block of the stream. It stays open when this method returns."""
         if isinstance(self.stream, AsyncGenerationStream):
             await self.stream.__aenter__()
         else:
             await asyncio.to_thread(self.stream.__enter__)
 
     async def events(self) -> AsyncIterator[StreamEvent]:
-        """The rest as `events` gives it."""
+        """Returns the remaining items of `events`."""
         if isinstance(self.stream, AsyncGenerationStream):
             async for event in self.stream.events():
                 yield event
@@ -55,20 +55,20 @@ class StreamTwin:
             yield following
 
     async def next(self) -> Delta | None:
-        """The next delta, None at the end."""
+        """Returns the next delta; None at the end."""
         if isinstance(self.stream, AsyncGenerationStream):
             return await anext(self.stream, None)
         return await asyncio.to_thread(next, self.stream, None)
 
     async def rest(self) -> list[Delta]:
-        """All deltas that are left."""
+        """Returns all remaining deltas."""
         deltas: list[Delta] = []
         while (delta := await self.next()) is not None:
             deltas.append(delta)
         return deltas
 
     async def texts(self) -> list[str]:
-        """The rest as `text_stream` gives it."""
+        """Returns the remaining items of `text_stream`."""
         if isinstance(self.stream, AsyncGenerationStream):
             return [text async for text in self.stream.text_stream]
         return await asyncio.to_thread(list, self.stream.text_stream)
@@ -98,15 +98,16 @@ class Twin:
         return StreamTwin(self.client.stream_generate(*args, **kwargs))
 
     async def aborts(self) -> int:
-        """How many requests were cancelled, once nothing runs any more."""
+        """Waits until no request runs, and returns the number of cancelled requests."""
         while (latency := await self("latency")).running:
             pass
         return int(latency.aborts.get("cancelled", 0))
 
     async def wait_for_aborts(self, count: int) -> None:
-        """Returns when so many requests were cancelled.
+        """Waits until a number of requests were cancelled.
 
-        A server counts a request of a MultiplexGenerate when its last part is written: at times a little after its end.
+        A server counts a request of a MultiplexGenerate when its last part has been written, which can be a little
+        after its end.
         """
         while await self.aborts() < count:
             pass
@@ -114,7 +115,7 @@ class Twin:
 
 @asynccontextmanager
 async def open_twin(kind: Kind, target: str | Sequence[str] | None, **parameters: Any) -> AsyncIterator[Twin]:
-    """A client of the kind, closed at the end of the block."""
+    """Opens a client of the given kind, and closes it at the end of the block."""
     if kind == "Client":
         with Client(target, **parameters) as client:
             yield Twin(client)

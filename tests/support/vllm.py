@@ -1,4 +1,4 @@
-"""The stand-in for vLLM, for a server and for tests in this process."""
+"""Runs the fake of vLLM, in a server or in this process."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from support.hugging_face import Folder, read_folder, user, write_llama3
 
 _TESTS = Path(__file__).parents[1]
 FAKE_PATH = os.pathsep.join((str(_TESTS / "fakes"), str(_TESTS)))
-"""PYTHONPATH of a process that shall find the stand-in, and what that needs."""
+"""The PYTHONPATH with which a process finds the fake and its dependencies."""
 
 
 _numbers = count()
@@ -26,30 +26,30 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class VllmLab:
-    """A running engine on the stand-in."""
+    """A running engine that uses the fake."""
 
     lab: EngineLab
     llm: Any
-    """The stand-in's AsyncLLM."""
+    """The AsyncLLM of the fake."""
     folder: Folder
 
     async def until_dropped(self, key: str) -> None:
-        """Waits until vLLM has been told to drop a request, and had it."""
+        """Waits until vLLM has aborted a request that it knew."""
         await until(lambda: key in self.llm.aborted)
 
     async def ask(self, **fields: Any) -> Outcome:
-        """All that the engine gives for a greedy request with some fields set."""
+        """Returns all outputs of the engine for a greedy request with some fields set."""
         return await self.lab.ask(vllm_request(**fields))
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Waits for what nothing tells of."""
-    while not holds():  # noqa: ASYNC110 - as said
+    """Waits for a condition that no event reports."""
+    while not holds():  # noqa: ASYNC110 - no event reports the condition
         await asyncio.sleep(0)
 
 
 def vllm_request(**fields: Any) -> EngineRequest:
-    """A greedy request with a key of its own."""
+    """Returns a greedy request with a key of its own."""
     content = Conversation((user("Name three colors."),))
     base = EngineRequest(f"vllm-{next(_numbers)}", content, sampling=Sampling(temperature=0.0), token_ids=True)
     return replace(base, **fields)
@@ -57,7 +57,7 @@ def vllm_request(**fields: Any) -> EngineRequest:
 
 @asynccontextmanager
 async def vllm_lab(folder: Path, **options: str) -> AsyncIterator[VllmLab]:
-    """Starts the engine with the model in `folder`, a small one if there is none, and stops it after the block."""
+    """Starts the engine with the model in `folder`, or a small one, and stops it at the end of the block."""
     if not (folder / "config.json").exists():
         write_llama3(folder)
     with fake_vllm() as fake:
@@ -67,7 +67,7 @@ async def vllm_lab(folder: Path, **options: str) -> AsyncIterator[VllmLab]:
 
 @contextmanager
 def fake_vllm() -> Iterator[Any]:
-    """Lets this process find the stand-in; gives its module of AsyncLLM, whose ENGINES are all that were made."""
+    """Makes this process import the fake. Yields its module of AsyncLLM, in which ENGINES lists all instances."""
     _forget()
     sys.path.insert(0, str(_TESTS / "fakes"))
     try:
@@ -83,9 +83,9 @@ def _forget() -> None:
 
 
 def write_head(model: Path, head: Path, **changes: Any) -> Path:
-    """Writes the config.json of an EAGLE-3 head that fits the model in `model`, and weights that nobody reads.
+    """Writes the config.json of an EAGLE-3 head that fits the model in `model`, and an unused file of weights.
 
-    A change to None takes a field out.
+    A change to None removes a field.
     """
     if not (model / "config.json").exists():
         write_llama3(model)

@@ -1,4 +1,4 @@
-"""The wheel, and environments that it is installed into."""
+"""Builds the wheel, and installs it into environments."""
 
 import os
 import subprocess
@@ -9,12 +9,12 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 
-# The caller's Python stays out of theirs.
+# Settings of the caller's Python must not influence the environments.
 _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MYPY"))}
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Runs a program to its end, which must be a good one, and returns what it prints."""
+    """Runs a program, checks that it succeeds, and returns its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=_ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -29,24 +29,24 @@ def build(folder: Path, source: Path = ROOT) -> Path:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheel."""
+    """A virtual environment in which the wheel is installed."""
 
     bin: Path
     site: Path
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The path of its interpreter."""
         return self.bin / "python"
 
 
 def site_packages(python: Path) -> Path:
-    """Where the packages of an interpreter are."""
+    """Returns the folder of an interpreter's packages."""
     return Path(run(python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
 
 
 def install(wheel: Path, python: Path, folder: Path) -> Environment:
-    """Installs the wheel into a new environment, beside the packages of the interpreter that is given."""
+    """Creates an environment that contains the wheel and the packages of the given interpreter."""
     run(python, "-m", "venv", "--without-pip", folder)
     environment = Environment(folder / "bin", site_packages(folder / "bin" / "python"))
     (environment.site / "dependencies.pth").write_text(f"{site_packages(python)}\n")

@@ -1,4 +1,4 @@
-"""Lets a server's port be closed behind its back, on SIGUSR1; Python loads this by itself, and only there."""
+"""Closes the port of a server on SIGUSR1, without the server's knowledge. Python imports this file at its start."""
 
 import asyncio
 import signal

@@ -1,1 +1,1 @@
-"""Inputs that nobody would send, for every RPC that a server offers, and the judgement of its answers."""
+"""Random and malformed inputs for every RPC that a server offers, and checks of the answers."""

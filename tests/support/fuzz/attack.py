@@ -1,4 +1,4 @@
-"""Sends inputs to a server, and judges what comes back."""
+"""Sends inputs to a server, and checks the answers."""
 
 import re
 from collections import Counter
@@ -15,10 +15,10 @@ from support.fuzz.inputs import Input
 from support.wire import Caller, connect, read_failure
 
 HANG_SECONDS = 30
-"""The deadline of every call: an input that takes longer has hung the server."""
+"""The deadline of every call, in seconds. If an input takes longer, the server hangs."""
 
 AT_A_TIME = 10
-"""Inputs that are sent at the same time."""
+"""The number of inputs that are sent at the same time."""
 
 _OURS = {
     grpc.StatusCode.INVALID_ARGUMENT: {"INVALID_FIELD", "MALFORMED_MESSAGE"},
@@ -26,7 +26,7 @@ _OURS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: {"COUNTING_FULL"},
     grpc.StatusCode.UNIMPLEMENTED: {"FIELD_NOT_SUPPORTED", "METHOD_NOT_SUPPORTED"},
 }
-"""What the server may say to an input, with all its details: the codes, and the reasons for each."""
+"""The errors that the server may answer, which must have all details: the status codes, and the reasons for each."""
 
 _OTHERS = [
     ("/", grpc.StatusCode.RESOURCE_EXHAUSTED, r"SERVER: Received message larger than max \(\d+ vs\. \d+\)"),
@@ -37,19 +37,18 @@ _OTHERS = [
         r"Failed to get .*, please ensure your .* (is|are) valid",
     ),
 ]
-"""What gRPC's core and the libraries of other services say by themselves: the beginning of the path, the code, and a
-pattern of the text."""
+"""Errors of gRPC's core and other services' libraries: beginning of the path, code, and pattern of the text."""
 
 _NORMAL: dict[str, Any] = {"raw_text": "1, 2, 3, 4, 5, 6,", "stopping": {"max_output_tokens": 3}}
-"""Every model is so sure of how this goes on that the rounding of other requests beside it changes nothing."""
+"""Every model continues this with such certainty that rounding, which other requests influence, does not change it."""
 _GREEDY = {"temperature": 0}
 
 
 class Attack:
-    """Sends inputs over a few channels, many at a time, and counts what came back."""
+    """Sends many inputs at the same time over a few channels, and counts the answers."""
 
     def __init__(self, callers: Sequence[Caller], pool: ThreadPoolExecutor) -> None:
-        """Learns what the server answers to a normal request."""
+        """Records the server's answer to a normal request."""
         self.statuses: Counter[str] = Counter()
         self.rpcs: Counter[str] = Counter()
         self._callers = callers
@@ -57,46 +56,46 @@ class Attack:
         self._normal_text = self._ask()
 
     def send(self, inputs: Sequence[Input]) -> None:
-        """Sends inputs at the same time, and makes sure that the server is well afterwards.
+        """Sends inputs at the same time, and checks that the server answers a normal request afterwards.
 
         Raises:
-            AssertionError: one was answered with what no caller should see, or the server is not well.
+            AssertionError: An answer contained something that no caller should see, or the normal request failed.
         """
-        self.rpcs.update(one.rpc.path for one in inputs)
+        self.rpcs.update(sent.rpc.path for sent in inputs)
         self.statuses.update(self._pool.map(self._send_one, inputs, range(len(inputs))))
         text = self._ask()
-        assert text == self._normal_text, f"{text!r} instead of {self._normal_text!r}"
+        assert text == self._normal_text, f"the normal answer was {text!r} instead of {self._normal_text!r}"
 
     def assert_idle(self) -> None:
-        """Makes sure that no input has left anything behind in the server."""
+        """Checks that no input has left a request behind in the server."""
         now = self._callers[0].wait_until(lambda now: not now.running)
         assert not now.queued
 
     def _ask(self) -> str:
         return self._callers[0].generate(**_NORMAL, sampling=_GREEDY).text
 
-    def _send_one(self, one: Input, number: int) -> str:
-        method = one.rpc.open(self._callers[number % len(self._callers)].channel)
-        requests = iter(one.requests) if one.rpc.streams_requests else one.requests[0]
+    def _send_one(self, sent: Input, number: int) -> str:
+        method = sent.rpc.open(self._callers[number % len(self._callers)].channel)
+        requests = iter(sent.requests) if sent.rpc.streams_requests else sent.requests[0]
         try:
-            if not one.rpc.streams_replies:
+            if not sent.rpc.streams_replies:
                 method(requests, timeout=HANG_SECONDS)
                 return "OK"
             call = method(requests, timeout=HANG_SECONDS)
             for _ in call:
-                if one.rpc.endless:
+                if sent.rpc.endless:
                     call.cancel()
                     break
         except grpc.RpcError as error:
-            return _judge(one, error)
+            return _judge(sent, error)
         return "OK"
 
 
-def bombard(attack: Attack, one: st.SearchStrategy[Input], count: int, number: int) -> None:
-    """Sends `count` inputs, the same ones for the same `number`; what fails is made smaller until it is readable.
+def bombard(attack: Attack, strategy: st.SearchStrategy[Input], count: int, number: int) -> None:
+    """Sends `count` inputs, which depend on the seed `number`. Makes an input that fails smaller, to be readable.
 
     Raises:
-        AssertionError: as in `Attack.send`.
+        AssertionError: As in `Attack.send`.
     """
 
     @seed(number)
@@ -108,35 +107,35 @@ def bombard(attack: Attack, one: st.SearchStrategy[Input], count: int, number: i
         print_blob=False,
         suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
     )
-    @given(st.lists(one, min_size=AT_A_TIME, max_size=AT_A_TIME))
+    @given(st.lists(strategy, min_size=AT_A_TIME, max_size=AT_A_TIME))
     def send(inputs: list[Input]) -> None:
         attack.send(inputs)
 
     send()
 
 
-def _judge(one: Input, error: grpc.RpcError) -> str:
-    """What the server said, in short.
+def _judge(sent: Input, error: grpc.RpcError) -> str:
+    """Returns the server's answer in a short form.
 
     Raises:
-        AssertionError: no caller should see it.
+        AssertionError: No caller should see this answer.
     """
     call = cast("grpc.Call", error)
     code, message = call.code(), call.details() or ""
     for path, expected, text in _OTHERS:
-        if one.rpc.path.startswith(path) and code is expected and re.fullmatch(text, message):
+        if sent.rpc.path.startswith(path) and code is expected and re.fullmatch(text, message):
             return f"{code.name} of gRPC"
-    assert code in _OURS, f"{one!r}: {code.name}: {message}"
+    assert code in _OURS, f"{sent!r}: {code.name}: {message}"
     failure = read_failure(error)
-    assert failure.reason in _OURS[code], f"{one!r}: {failure}"
-    assert (failure.domain, bool(failure.request_id)) == ("doherty", True), f"{one!r}: {failure}"
-    assert failure.fields or code is not grpc.StatusCode.INVALID_ARGUMENT, f"{one!r}: {failure}"
+    assert failure.reason in _OURS[code], f"{sent!r}: {failure}"
+    assert (failure.domain, bool(failure.request_id)) == ("doherty", True), f"{sent!r}: {failure}"
+    assert failure.fields or code is not grpc.StatusCode.INVALID_ARGUMENT, f"{sent!r}: {failure}"
     return f"{code.name} {failure.reason}"
 
 
 @contextmanager
 def attack(target: str, channels: int = 4) -> Iterator[Attack]:
-    """An attack on the server at `target`."""
+    """Opens channels for an attack on the server at `target`."""
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(AT_A_TIME))
         yield Attack([stack.enter_context(connect(target)) for _ in range(channels)], pool)

@@ -1,4 +1,4 @@
-"""Constraints that no person would write: JSON Schemas, regular expressions and grammars."""
+"""Constraints that no person would write: JSON schemas, regular expressions and grammars."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ REGEXES = st.sampled_from(_NASTY_REGEXES) | st.text("abé()[]{}*+?|\\^$.,019-pnd
 
 
 def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
-    """What may stand behind each keyword, rightly or not."""
+    """Values for each keyword, valid or not."""
     named = st.dictionaries(_NAMES, inner, max_size=3)
     several = st.lists(inner, max_size=3)
     return {

@@ -1,4 +1,4 @@
-"""HTTP/2 that no client would send: odd headers, damaged messages, and bytes that are nearly frames."""
+"""HTTP/2 that no client would send: odd headers, damaged messages, and bytes that resemble frames."""
 
 from collections.abc import Callable
 from random import Random
@@ -36,7 +36,7 @@ _METHODS: list[tuple[str, bytes]] = [
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"\x3a\x00"),
     ("/none/None", b"a"),
 ]
-"""Methods whose answers end by themselves, and a valid message for each."""
+"""Methods whose answers end by themselves, each with a valid message."""
 
 _NAMES = [
     *(b":method", b":scheme", b":path", b":authority", b":status", b":protocol", b":x", b"te", b"content-type"),
@@ -79,29 +79,29 @@ _VALUES = [
 ]
 _NUMBERS = [0, 1, 2, 5, 127, 128, 255, 16_383, 16_384, 65_535, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
 _LITERALS = [0x00, 0x10, 0x40]
-_MOST_CHANGES = 3
-_MOST_BYTES = 50_000
-"""Of the fields that one change adds. Above 256 kB of them, the server closes the connection."""
+_MAX_CHANGES = 3
+_MAX_BYTES = 50_000
+"""The size of the fields that a single change adds. If it exceeds 256 kB, the server closes the connection."""
 
 
 def message_input(random: Random, stream: int) -> bytes:
-    """A request on `stream` with usual headers, and messages of which most are damaged."""
+    """Returns a request on `stream` with normal headers and messages, most of which are damaged."""
     path, message = random.choice(_METHODS)
     body = b"".join(_prefixed(random, _damaged(random, message)) for _ in range(random.choice((1, 1, 1, 1, 0, 2, 3))))
     return _headers(random, stream, _usual(path.encode())) + _data(random, stream, body)
 
 
 def header_input(random: Random, stream: int) -> bytes:
-    """A request on `stream` with odd headers, and a valid message."""
+    """Returns a request on `stream` with odd headers and a valid message."""
     path, message = random.choice(_METHODS)
     fields = _usual(path.encode())
-    for _ in range(random.randint(1, _MOST_CHANGES)):
+    for _ in range(random.randint(1, _MAX_CHANGES)):
         _change_fields(random, fields)
     return _headers(random, stream, fields) + _data(random, stream, framed(message))
 
 
 def frame_input(random: Random) -> bytes:
-    """What may follow a greeting: frames of any kind, of which some are damaged."""
+    """Returns what may follow a connection preface: frames of any kind, some of them damaged."""
     sent = b"".join(random.choice(_FRAMES)(random) for _ in range(random.randint(1, 8)))
     return _damaged(random, sent)
 
@@ -132,7 +132,7 @@ def _change_fields(random: Random, fields: list[tuple[bytes, bytes]]) -> None:
             random.shuffle(fields)
         case 5:
             name, value = random.choice(_NAMES), random.choice(_VALUES)
-            times = min(random.choice((2, 50, 600)), _MOST_BYTES // (len(name) + len(value) + 32))
+            times = min(random.choice((2, 50, 600)), _MAX_BYTES // (len(name) + len(value) + 32))
             fields += [(name, value)] * times
         case 6:
             fields.append((random.choice(_NAMES), random.randbytes(random.randrange(30))))
@@ -141,7 +141,7 @@ def _change_fields(random: Random, fields: list[tuple[bytes, bytes]]) -> None:
 
 
 def _damaged(random: Random, data: bytes) -> bytes:
-    """The data with up to three changes."""
+    """Returns the data with up to three changes."""
     for _ in range(random.choice((0, 1, 1, 2, 3))):
         at = random.randint(0, len(data))
         match random.randrange(6):
@@ -169,7 +169,7 @@ def _prefixed(random: Random, message: bytes) -> bytes:
 
 
 def _block(random: Random, fields: list[tuple[bytes, bytes]]) -> bytes:
-    """A header block in which every field is a literal of some kind."""
+    """Returns a header block in which every field is a literal of some kind."""
     return b"".join(
         bytes([random.choice(_LITERALS)]) + hpack_integer(len(name), 7) + name + hpack_integer(len(value), 7) + value
         for name, value in fields
@@ -177,7 +177,7 @@ def _block(random: Random, fields: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _headers(random: Random, stream: int, fields: list[tuple[bytes, bytes]]) -> bytes:
-    """HEADERS with CONTINUATION where the block is long, or at random."""
+    """Returns HEADERS, and CONTINUATION if the block is long, or at random."""
     block = _block(random, fields)
     size = random.choice((16_000, 16_000, 16_000, min(16_000, len(block) // 2 + 1)))
     parts = [block[at : at + size] for at in range(0, len(block), size)] or [b""]
@@ -187,7 +187,7 @@ def _headers(random: Random, stream: int, fields: list[tuple[bytes, bytes]]) -> 
 
 
 def _data(random: Random, stream: int, body: bytes) -> bytes:
-    """The body in frames of random sizes, some of which are padded; the last one ends the stream."""
+    """Returns the body in frames of random sizes, some of them padded; the last one ends the stream."""
     size = random.choice((16_000, 16_000, 16_000, 1, 7, 100))
     sent = []
     for at in range(0, len(body), size):

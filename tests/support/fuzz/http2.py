@@ -1,4 +1,4 @@
-"""Sends frames that nobody would send to a server, and judges what comes back."""
+"""Sends frames that no client would send to a server, and checks the answers."""
 
 from collections import Counter
 from contextlib import suppress
@@ -11,7 +11,7 @@ from support.http2 import ACK, END_STREAM, PREFACE, Kind, Setting, frame, raw_co
 from support.raw_rpc import CODES
 
 STREAMS = 40
-"""Inputs that share a connection, where they concern single streams."""
+"""The number of inputs that share a connection, if each input concerns a single stream."""
 HANG_SECONDS = 30.0
 _WINDOW = 1 << 30
 GREETING = PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, _WINDOW)) + frame(Kind.SETTINGS, ACK)
@@ -21,29 +21,29 @@ _PING = b"the last"
 
 @dataclass
 class Findings:
-    """What became of the inputs."""
+    """Counts how inputs were answered."""
 
     inputs: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """More than the inputs: one of frames may be answered, and end the connection."""
+    """May exceed the number of inputs: the server may answer an input of frames, and also end the connection."""
     failures: list[str] = field(default_factory=list)
-    """Each with what is needed to send the input again."""
+    """The failures, each with the data that is needed to send the input again."""
 
     def add(self, other: "Findings") -> None:
-        """Adds those of other inputs."""
+        """Adds the findings about other inputs."""
         self.inputs += other.inputs
         self.outcomes += other.outcomes
         self.failures += other.failures
 
     def judge(self, outcome: str, what: str) -> None:
-        """Counts an outcome, which is a failure if no caller should see it."""
+        """Counts an outcome, and records a failure if no caller should see it."""
         self.outcomes[outcome] += 1
         if not _NEVER.isdisjoint(outcome.split()):
             self.failures.append(f"{outcome}: {what}")
 
 
 def send_streams(target: str, seed: str) -> Findings:
-    """Sends inputs on streams of one connection, with messages or headers that are damaged. Every one must be ended."""
+    """Sends damaged messages or headers on streams of one connection. The server must end every stream."""
     random, findings = Random(seed), Findings(STREAMS)  # noqa: S311 - to be repeated
     numbers = range(1, 2 * STREAMS, 2)
     inputs = {number: random.choice((message_input, header_input))(random, number) for number in numbers}
@@ -73,15 +73,15 @@ def send_streams(target: str, seed: str) -> Findings:
                 if not waiting:
                     break
         except TimeoutError:
-            findings.judge("HANG", f"{len(waiting)} streams of {seed}: {[inputs[one] for one in waiting]!r}")
+            findings.judge("HANG", f"{len(waiting)} streams of {seed}: {[inputs[stream] for stream in waiting]!r}")
             return findings
     if waiting:
-        findings.judge("UNANSWERED", f"{len(waiting)} streams of {seed}: {[inputs[one] for one in waiting]!r}")
+        findings.judge("UNANSWERED", f"{len(waiting)} streams of {seed}: {[inputs[stream] for stream in waiting]!r}")
     return findings
 
 
 def send_frames(target: str, seed: str) -> Findings:
-    """Sends one input on a connection: frames that are damaged. The server must close the connection after its end."""
+    """Sends an input of damaged frames on a connection. The server must close the connection after the input ends."""
     random, findings = Random(seed), Findings(1)  # noqa: S311 - to be repeated
     sent = frame_input(random)
     with raw_connection(target) as connection:
@@ -104,7 +104,7 @@ def send_frames(target: str, seed: str) -> Findings:
 
 
 def status_of(fields: dict[str, str]) -> str:
-    """The status of an answer: gRPC's, or that of HTTP where there is none."""
+    """Returns the gRPC status of an answer, or its HTTP status if it has no gRPC status."""
     if "grpc-status" in fields:
         return CODES[int(fields["grpc-status"])].name
     return f"HTTP {fields[':status']}"

@@ -1,4 +1,4 @@
-"""The same inputs for a connection object without a socket, whose calls send back what they receive."""
+"""Sends the same inputs to a connection object without a socket, whose calls send back what they receive."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,49 +21,53 @@ STREAMS = 10
 _WINDOW = 1 << 30
 _LIMITS = Limits(message_bytes=4 << 20, streams=1024, connections=10)
 _FLUSHES = 2
-"""Turns after which everything that was ready is sent."""
-_MOST_TURNS = 200
-"""Turns of the event loop in which everything must have come to an end."""
+"""The number of turns of the event loop after which everything that was ready has been sent."""
+_MAX_TURNS = 200
+"""The number of turns of the event loop within which everything must have ended."""
 
 
 class _EchoInterceptor:
-    """Takes the place of the path of a request."""
+    """Replaces the path of a request: every method echoes its messages."""
 
     def method(self, _: object, __: str) -> Method:
-        """Serves every method in the same way."""
+        """Returns the same method for every path."""
         return Method(_echo, None)
 
 
 async def _echo(call: Call) -> None:
-    while (message := await call.read()) is not grpc.aio.EOF:
-        if not call.put(message):
-            await call.write(message)
+    try:
+        while (message := await call.read()) is not grpc.aio.EOF:
+            if not call.put(message):
+                await call.write(message)
+    except grpc.aio.InternalError:  # the call is over
+        raise asyncio.CancelledError from None
 
 
 class _Socket:
-    """Where options are set."""
+    """A socket that only accepts options."""
 
     def setsockopt(self, *_: int) -> None:
         """Does nothing."""
 
 
-class _MemoryTransport(asyncio.Transport):
-    """Keeps what is written."""
+class MemoryTransport(asyncio.Transport):
+    """Keeps the data that is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "socket": _Socket()})
         self.written = bytearray()
         self.is_closed = False
+        self.is_paused = False
 
     def write(self, data: Any) -> None:
         if not self.is_closed:
             self.written += data
 
     def pause_reading(self) -> None:
-        """Is not needed: `InProcess` sends nothing for some turns."""
+        self.is_paused = True
 
     def resume_reading(self) -> None:
-        """As `pause_reading`."""
+        self.is_paused = False
 
     def close(self) -> None:
         self.is_closed = True
@@ -73,10 +77,10 @@ class _MemoryTransport(asyncio.Transport):
 
 
 class InProcess:
-    """Sends inputs to connections of a server that has no sockets."""
+    """Sends inputs to connections of a server without sockets."""
 
     def __init__(self) -> None:
-        """Must be made in a running event loop, whose exception handler it replaces."""
+        """Replaces the exception handler of the running event loop, which is required."""
         interceptor = cast("LatencyInterceptor", _EchoInterceptor())
         self._server = Http2Server(interceptor, _LIMITS, Timeouts(idle=1e6, age=0))
         self._faults: list[str] = []
@@ -85,7 +89,7 @@ class InProcess:
         )
 
     async def send_streams(self, seed: str) -> Findings:
-        """Sends inputs on the streams of a connection, every one of which must be ended."""
+        """Sends inputs on streams of one connection. The server must end every stream."""
         random, findings = Random(seed), Findings(STREAMS)  # noqa: S311 - to be repeated
         numbers = range(1, 2 * STREAMS, 2)
         sent = b"".join(random.choice((message_input, header_input))(random, number) for number in numbers)
@@ -102,7 +106,7 @@ class InProcess:
         return findings
 
     async def send_frames(self, seed: str) -> Findings:
-        """Sends one input: frames that are damaged."""
+        """Sends a single input: damaged frames."""
         random, findings = Random(seed), Findings(1)  # noqa: S311 - to be repeated
         sent = frame_input(random)
         for _, outcome in [*await self._talk(random, sent, findings, seed), (0, "closed")]:
@@ -110,19 +114,34 @@ class InProcess:
         return findings
 
     async def _talk(self, random: Random, sent: bytes, findings: Findings, seed: str) -> list[tuple[int, str]]:
-        """Hands bytes to a connection, in parts of random sizes, and ends it.
+        """Passes bytes to a connection, in parts of random sizes, and ends it.
 
-        Returns how each stream ended, and as stream 0 the connection, if the server ended it.
+        Returns how each stream ended, and how the connection ended as stream 0, if the server ended it.
         """
         data = GREETING + window_update(0, _WINDOW) + sent
-        transport = _MemoryTransport()
+        transport = MemoryTransport()
         connection = Connection(self._server)
         connection.connection_made(transport)
+        connection.is_accepted = random.random() < 0.5
+
+        def is_reading() -> bool:
+            return not transport.is_paused or connection.closed is not None
+
         size = random.choice((len(data), len(data), 1 << 14, 100, 7))
-        for at in range(0, len(data), size):
-            connection.data_received(data[at : at + size])
+        at = 0
+        while at < len(data):
+            buffer = connection.get_buffer(-1)
+            part = data[at : at + min(size, len(buffer))]
+            buffer[: len(part)] = part
+            connection.buffer_updated(len(part))
+            at += len(part)
             if random.random() < 0.1:
                 await asyncio.sleep(0)
+            # If a turn took long, the connection continues to read in a later one.
+            if not is_reading() and not await self._settle(is_reading):
+                findings.judge("HANG", f"the connection reads nothing more of {seed}")
+                break
+        # Damaged frames may leave streams half-open, so streams that are left are no failure.
         await self._settle(lambda: not connection.streams)
         connection.connection_lost(None)
         if not await self._settle(lambda: len(asyncio.all_tasks()) == 1):
@@ -134,7 +153,7 @@ class InProcess:
 
     @staticmethod
     async def _settle(is_over: Any) -> bool:
-        for turn in range(_MOST_TURNS):
+        for turn in range(_MAX_TURNS):
             if turn >= _FLUSHES and is_over():
                 return True
             await asyncio.sleep(0)

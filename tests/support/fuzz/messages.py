@@ -1,4 +1,4 @@
-"""Messages of any kind, made after their descriptors, and bytes that are nearly such a message or none at all."""
+"""Messages of any type, derived from their descriptors, and bytes that resemble messages or do not."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _HINTS: dict[str, st.SearchStrategy[Any]] = {
     "doherty.v1.Constraint.regex": REGEXES,
     "doherty.v1.Constraint.grammar": GRAMMARS,
 }
-"""Fields whose text has an inner form; all others are found out by their type."""
+"""Fields whose text has a structure of its own. For all other fields, the type is enough."""
 
 _SEEDS: dict[str, list[dict[str, Any]]] = {
     "doherty.v1.GenerateRequest": [
@@ -26,7 +26,7 @@ _SEEDS: dict[str, list[dict[str, Any]]] = {
     ],
     "doherty.v1.CountTokensRequest": [{"prompt": "Name three colors."}],
 }
-"""What random fields are added to, so that many a request is taken in."""
+"""Messages to which random fields are added, so that the server accepts many of the requests."""
 
 _MAX_FIELDS = 4
 _DEEPEST = 4
@@ -36,19 +36,19 @@ _UNKNOWN = [
     b"\xfa\x06\x03abc",  # field 111, text
     b"\xa3\x06" * 40 + b"\xa4\x06" * 40,  # groups within groups
     b"\xf8\xff\xff\xff\x0f\x00",  # the largest number that a field can have
-    b"\x78\x01",  # field 15, reserved for what is to come
+    b"\x78\x01",  # field 15, which is reserved for a later version
 ]
 
 
 def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
-    """Messages of a kind: a valid one or an empty one, with some fields set to anything."""
+    """Generates messages of a type: a valid or empty one, in which some fields are set to random values."""
     seeds = [GetMessageClass(kind)(**seed) for seed in _SEEDS.get(kind.full_name, [{}])]
     return _with_fields(st.sampled_from(seeds), kind, 0)
 
 
 @st.composite
 def constrained(draw: st.DrawFn, kind: Descriptor) -> Message:
-    """A GenerateRequest that is right in all but its constraint."""
+    """Generates a GenerateRequest that is valid except for its constraint."""
     forms = [name for name in _HINTS if name.startswith("doherty.v1.Constraint.")]
     name = draw(st.sampled_from(forms))
     request = GetMessageClass(kind)(raw_text="Once")
@@ -62,7 +62,9 @@ def _with_fields(draw: st.DrawFn, seeds: st.SearchStrategy[Message], kind: Descr
     message.CopyFrom(draw(seeds))
     fields = [field for field in kind.fields if depth < _DEEPEST or field.message_type is None]
     if fields:
-        for field in draw(st.lists(st.sampled_from(fields), max_size=_MAX_FIELDS, unique_by=lambda one: one.number)):
+        for field in draw(
+            st.lists(st.sampled_from(fields), max_size=_MAX_FIELDS, unique_by=lambda descriptor: descriptor.number)
+        ):
             _set(draw, message, field, depth)
     if draw(st.integers(0, 30)) == 0:
         message.MergeFromString(draw(st.sampled_from(_UNKNOWN)))
@@ -88,24 +90,24 @@ def _set(draw: st.DrawFn, message: Message, field: FieldDescriptor, depth: int) 
 
 
 def serialize(message: Message) -> bytes:
-    """The bytes of a message."""
+    """Returns the bytes of a message."""
     return message.SerializeToString()
 
 
 def raw(kind: Descriptor) -> st.SearchStrategy[bytes]:
-    """Bytes that are nearly a message of the kind, or nothing of the sort."""
+    """Generates bytes that resemble a message of the type, or any other bytes."""
     return st.one_of(_damaged(messages(kind).map(serialize)), st.binary(max_size=60), _NOISE)
 
 
 _NOISE = st.sampled_from(
     [
-        b"\x0b" * 20_000,  # groups without an end
+        b"\x0b" * 20_000,  # groups that never end
         b"\x0a" * 5000,
         b"\xff" * 11,  # a varint that never ends
-        b"\x0a\xff\xff\xff\xff\x0f",  # a text of 4 GiB, it says
-        b"\x1a\x02\xff\xfe",  # a text that is no UTF-8
+        b"\x0a\xff\xff\xff\xff\x0f",  # a text whose length prefix says 4 GiB
+        b"\x1a\x02\xff\xfe",  # a text that is not UTF-8
         b"\x08" + b"\x80" * 9 + b"\x01",  # zero, in ten bytes
-        b"\x22\x00" * 100_000,  # so many empty messages
+        b"\x22\x00" * 100_000,  # very many empty messages
         b"\0" * 100,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"",
@@ -115,7 +117,7 @@ _NOISE = st.sampled_from(
 
 @st.composite
 def _damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """A message that was cut, repeated, spliced or flipped somewhere."""
+    """Returns a message of which a part was cut, repeated, spliced or flipped."""
     data = draw(whole)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, 300)) % (len(data) + 1)

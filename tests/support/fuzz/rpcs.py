@@ -1,4 +1,4 @@
-"""Every RPC that a server offers, as its reflection describes it."""
+"""Lists every RPC that a server offers, as described by its reflection service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 @dataclass(frozen=True)
 class Rpc:
-    """One method of a service."""
+    """A method of a service."""
 
     path: str
-    """As "/doherty.v1.GenerationService/Generate"."""
+    """For example "/doherty.v1.GenerationService/Generate"."""
     request: Descriptor
     streams_requests: bool
     streams_replies: bool
     endless: bool
-    """Whether its replies never end by themselves: it is over with the first one."""
+    """Whether the stream of replies never ends by itself; the call is then cancelled after the first reply."""
 
     def open(self, channel: grpc.Channel) -> Callable[..., Any]:
-        """The method as gRPC calls it, with bytes for requests and replies."""
+        """Returns gRPC's callable for the method, with bytes as requests and replies."""
         kinds: dict[tuple[bool, bool], Callable[[str], Any]] = {
             (False, False): channel.unary_unary,
             (False, True): channel.unary_stream,
@@ -35,7 +35,7 @@ class Rpc:
 
 
 def offered(target: str) -> list[Rpc]:
-    """Asks a server for its services; nothing but their descriptions is known here."""
+    """Asks a server for its services. The test knows nothing else about them."""
     with grpc.insecure_channel(target) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         pool = DescriptorPool(database)

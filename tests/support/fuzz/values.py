@@ -1,4 +1,4 @@
-"""Values of every type that a field can have: valid, borderline and absurd ones."""
+"""Values of every field type: valid, borderline and absurd ones."""
 
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ _UNSIGNED64 = _UNSIGNED | st.sampled_from([_INT64, _INT64 + 1, _UINT64])
 _SIGNED64 = _SIGNED | st.sampled_from([-_INT64 - 1, _INT64, 10**9, 315_576_000_001])
 
 PARTS = 'aé水🙂\0\n"\\{}[]()<>|/%\u202e\ufeff\u0301\U0010ffff '
-"""Characters of one to four bytes, those that mean something to a parser, and those that a terminal trips over."""
+"""Characters of one to four bytes, characters that have a meaning to parsers, and characters that confuse terminals."""
 
 _KNOWN_TEXTS = ["", "a", "Name three colors.", " word", "<|im_end|>", "<|im_start|>system\n", "%s%n{0}", "../../etc"]
 TEXTS = st.sampled_from(_KNOWN_TEXTS) | st.text(PARTS, max_size=12) | st.text(max_size=8)
@@ -37,4 +37,7 @@ SCALARS: dict[int, Values] = {
     FieldDescriptor.TYPE_UINT32: _UNSIGNED,
     FieldDescriptor.TYPE_UINT64: _UNSIGNED64,
 }
-"""By the type of a field; a type that no contract of ours has is missing, and found out by the first field of it."""
+"""The values by field type.
+
+Types that our contract does not use are missing; a first field of such a type fails here.
+"""

@@ -1,6 +1,7 @@
 """Counts how often the event loop wakes up for a burst of gRPC's events: `probe.py FILE plain|drained`.
 
-FILE is service/doherty_service/transport/_poller.py, which is loaded by itself: the oldest libraries have no server.
+FILE is service/doherty_service/transport/_poller.py. It is loaded without its package, because the environment with the
+oldest libraries has no server.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ spec.loader.exec_module(poller)
 
 
 class Counting(uvloop.Loop):
-    """A loop that counts the calls of its readers; only gRPC has one."""
+    """Counts the calls of the event loop's readers; only gRPC has a reader."""
 
     wakes = 0
     poller: socket.socket
@@ -44,7 +45,7 @@ class Counting(uvloop.Loop):
         super().add_reader(fd, read, *args)
 
     def waiting(self) -> int:
-        """How many events gRPC has told of that no reader has looked at."""
+        """Returns the number of gRPC's events that no reader has handled yet."""
         try:
             return len(self.poller.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -52,11 +53,11 @@ class Counting(uvloop.Loop):
 
 
 class Drained(poller.Loop, Counting):  # type: ignore[misc]
-    """The server's own loop, counted."""
+    """The event loop of the server, with the counter."""
 
 
 class Burst:
-    """Calls whose second messages all come at once."""
+    """Calls whose second messages arrive at the same time."""
 
     def __init__(self) -> None:
         self.first = self.second = 0
@@ -77,25 +78,25 @@ class Burst:
 
 
 def call(port: int, go: threading.Event, over: threading.Event) -> None:
-    """Sends the first messages, and the second ones once it may, and ends once that is over."""
+    """Sends the first message, the second one after `go` is set, and ends the call after `over` is set."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         outgoing: list[queue.SimpleQueue[bytes | None]] = [queue.SimpleQueue() for _ in range(CALLS)]
         method: Any = channel.stream_unary("/probe/Burst")
-        calls = [method.future(iter(one.get, None)) for one in outgoing]
-        for one in outgoing:
-            one.put(b"first")
+        calls = [method.future(iter(messages.get, None)) for messages in outgoing]
+        for messages in outgoing:
+            messages.put(b"first")
         go.wait()
-        for one in outgoing:
-            one.put(b"second")
+        for messages in outgoing:
+            messages.put(b"second")
         over.wait()
-        for one in outgoing:
-            one.put(None)
-        for one in calls:
-            one.result()
+        for messages in outgoing:
+            messages.put(None)
+        for pending in calls:
+            pending.result()
 
 
 async def main() -> None:
-    """Prints how often the loop woke up for the burst."""
+    """Prints how often the event loop woke up during the burst."""
     burst = Burst()
     server = grpc.aio.server()
     handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(burst.handle)
@@ -107,12 +108,12 @@ async def main() -> None:
     loop: Any = asyncio.get_running_loop()
     calling = loop.run_in_executor(None, call, port, go, over)
     await burst.all_first.wait()
-    for _ in range(4 * CALLS):  # so that the loop has looked at all that has come
+    for _ in range(4 * CALLS):  # lets the event loop handle all messages that have arrived
         await asyncio.sleep(0)
     before = loop.wakes
     go.set()
-    while loop.waiting() < CALLS:  # the loop stands still while the messages come
-        time.sleep(0.001)  # noqa: ASYNC251 - it is meant to
+    while loop.waiting() < CALLS:  # blocks the event loop while the messages arrive
+        time.sleep(0.001)  # noqa: ASYNC251 - blocking is intended
     await burst.all_second.wait()
     for _ in range(4 * CALLS):
         await asyncio.sleep(0)
@@ -121,15 +122,15 @@ async def main() -> None:
     await calling
     await server.stop(None)
     policies = {os.sched_getscheduler(thread.native_id or 0) for thread in threading.enumerate()}
-    told = [record.getMessage() for record in records]
-    sys.stdout.write(json.dumps({"wakes": wakes, "batch": os.SCHED_BATCH in policies, "debug": told}))
+    logged = [record.getMessage() for record in records]
+    sys.stdout.write(json.dumps({"wakes": wakes, "batch": os.SCHED_BATCH in policies, "debug": logged}))
 
 
 records: list[logging.LogRecord] = []
 logger = logging.getLogger("doherty.server")
 logger.setLevel(logging.DEBUG)
 logger.addHandler(type("Keep", (logging.Handler,), {"emit": lambda _, record: records.append(record)})())
-if sys.argv[2] == "unknown":  # internals that are not the ones known here
+if sys.argv[2] == "unknown":  # the internals of this version of grpcio are not known here
     poller._POLLER = poller._POLLER_THREAD = "another"  # noqa: SLF001
 with asyncio.Runner(loop_factory=Counting if sys.argv[2] == "plain" else Drained) as runner:
     runner.run(main())

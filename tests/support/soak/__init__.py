@@ -1,1 +1,1 @@
-"""Callers of every kind, and what a server holds because of them."""
+"""Simulates callers of every kind, and measures the resources that a server holds."""

@@ -1,4 +1,4 @@
-"""Callers of every kind: those who read, those who leave, those who stall, and those who send what makes no sense."""
+"""Callers of every kind: callers that read, leave early, stop reading, or send senseless data."""
 
 import asyncio
 import random
@@ -30,16 +30,16 @@ PATHS = (
 
 
 class Crowd:
-    """Callers of one server that has a certificate and asks for keys; how their calls end is counted."""
+    """Callers of a server that uses TLS and API keys. Counts how their calls end."""
 
     def __init__(self, target: str, roots: bytes, other_roots: bytes, token: str, seed: int) -> None:
-        """Draws everything from `seed`."""
+        """Makes all random choices from `seed`."""
         self.ends: Counter[str] = Counter()
         self._target = target
         self._right = grpc.ssl_channel_credentials(roots)
         self._wrong = grpc.ssl_channel_credentials(other_roots)
         self._key = (("authorization", f"Bearer {token}"),)
-        self._draw = random.Random(seed)  # noqa: S311 - to be repeatable
+        self._draw = random.Random(seed)  # noqa: S311 - the choices must be repeatable
         self._shared: list[grpc.aio.Channel] = []
         self._kinds: dict[Callable[[], Awaitable[None]], int] = {
             self.reads: 10,
@@ -60,7 +60,7 @@ class Crowd:
         }
 
     async def come(self, streams: int, seconds: float) -> None:
-        """Keeps so many callers coming for so long."""
+        """Keeps a number of callers active for some seconds."""
         self._shared = [grpc.aio.secure_channel(self._target, self._right, OWN) for _ in range(4)]
         ends_at = asyncio.get_running_loop().time() + seconds
         try:
@@ -81,7 +81,7 @@ class Crowd:
                 end = error.code().name
             self.ends[f"{kind.__name__}: {end}"] += 1
 
-    def _asked(self, **fields: Any) -> GenerateRequest:
+    def _request(self, **fields: Any) -> GenerateRequest:
         tokens = self._draw.randint(1, 120)
         logprobs = {"top_logprobs": 2} if self._draw.random() < 0.3 else {}
         stopping = {"max_output_tokens": tokens, "ignore_eos": True, **fields.pop("stopping", {})}
@@ -99,14 +99,14 @@ class Crowd:
             yield channel
 
     async def reads(self) -> None:
-        """Reads a whole answer."""
-        async for _ in self._stream(self._asked()):
+        """Reads a complete answer."""
+        async for _ in self._stream(self._request()):
             pass
 
     async def asks_at_once(self) -> None:
-        """Takes a whole answer."""
+        """Makes a unary call."""
         stub: Any = generation_service_pb2_grpc.GenerationServiceStub(self._draw.choice(self._shared))
-        await stub.Generate(self._asked(), timeout=PATIENCE, metadata=self._key)
+        await stub.Generate(self._request(), timeout=PATIENCE, metadata=self._key)
 
     async def counts(self) -> None:
         """Counts tokens."""
@@ -114,31 +114,31 @@ class Crowd:
         await stub.CountTokens(CountTokensRequest(prompt="word " * 50), timeout=PATIENCE, metadata=self._key)
 
     async def cancels(self) -> None:
-        """Cancels after some messages, or before the first."""
-        call = self._stream(self._asked())
+        """Cancels after some messages, or before the first one."""
+        call = self._stream(self._request())
         for _ in range(self._draw.randint(0, 30)):
             if await call.read() is grpc.aio.EOF:
                 break
         call.cancel()
 
     async def is_late(self) -> None:
-        """Has a deadline that most answers do not make."""
-        async for _ in self._stream(self._asked(), timeout=self._draw.uniform(0.001, 0.3)):
+        """Uses a deadline that most answers exceed."""
+        async for _ in self._stream(self._request(), timeout=self._draw.uniform(0.001, 0.3)):
             pass
 
     async def limits(self) -> None:
-        """Takes what there is when the time is up."""
-        async for _ in self._stream(self._asked(stopping={"time_limit": f"{self._draw.uniform(0.001, 0.3):.3f}s"})):
+        """Sets a time limit, and accepts a partial answer."""
+        async for _ in self._stream(self._request(stopping={"time_limit": f"{self._draw.uniform(0.001, 0.3):.3f}s"})):
             pass
 
     async def hangs_up(self) -> None:
-        """Closes its connection in the middle."""
+        """Closes the connection in the middle of an answer."""
         async with self._own(self._right) as channel:
-            call = self._stream(self._asked(), channel)
+            call = self._stream(self._request(), channel)
             await call.read()
 
     async def stalls(self) -> None:
-        """Stops reading, for longer or shorter than the server bears."""
+        """Stops reading, for longer or shorter than the server tolerates."""
         wordy = request(
             prompt="a", stopping={"max_output_tokens": 4000, "ignore_eos": True}, output={"top_logprobs": 5}
         )
@@ -149,23 +149,23 @@ class Crowd:
             await call.read()
 
     async def sends_noise(self) -> None:
-        """Sends bytes that are no message, or a call that is none."""
+        """Sends bytes that are not a message, or a call of a method that does not exist."""
         data = self._draw.randbytes(self._draw.choice([0, 3, 30, 300, 30_000]))
         method: Any = self._draw.choice(self._shared).unary_stream(self._draw.choice(PATHS))
         async for _ in method(data, timeout=PATIENCE, metadata=self._key):
             pass
 
     async def sends_no_http(self) -> None:
-        """Connects, sends noise or nothing, and leaves."""
+        """Opens a connection, sends random bytes or nothing, and leaves."""
         host, _, port = self._target.rpartition(":")
-        with suppress(OSError):  # the server may be quicker
+        with suppress(OSError):  # the server may close the connection first
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(self._draw.randbytes(self._draw.choice([0, 10, 1000])))
             await asyncio.sleep(self._draw.uniform(0, 0.5))
             writer.transport.abort()
 
     async def watches(self) -> None:
-        """Watches the health for a while."""
+        """Watches the health service for a while."""
         watch: Any = self._draw.choice(self._shared).unary_stream("/grpc.health.v1.Health/Watch")
         call = watch(b"", metadata=self._key)
         await call.read()
@@ -173,12 +173,12 @@ class Crowd:
         call.cancel()
 
     async def sends_too_much(self) -> None:
-        """Sends more than the server takes."""
+        """Sends a message that is larger than the server accepts."""
         async for _ in self._stream(request(prompt="x" * (5 << 20))):
             pass
 
     async def has_no_key(self) -> None:
-        """Shows a key that is none."""
+        """Uses an invalid key."""
         method: Any = self._draw.choice(self._shared).unary_stream(self._draw.choice(PATHS[:4]))
         async for _ in method(b"", timeout=PATIENCE, metadata=(("authorization", "Bearer dh_no_such"),)):
             pass
@@ -186,9 +186,9 @@ class Crowd:
     async def trusts_another(self) -> None:
         """Does not trust the server's certificate."""
         async with self._own(self._wrong) as channel:
-            await self._stream(self._asked(), channel, timeout=1).read()
+            await self._stream(self._request(), channel, timeout=1).read()
 
     async def speaks_in_the_clear(self) -> None:
-        """Does not encrypt."""
+        """Does not use TLS."""
         async with grpc.aio.insecure_channel(self._target, OWN) as channel:
-            await self._stream(self._asked(), channel, timeout=1).read()
+            await self._stream(self._request(), channel, timeout=1).read()

@@ -1,4 +1,4 @@
-{{/* The name of everything: that of the release, and the chart's behind it where it does not have it. */}}
+{{/* The name of all objects: the release's name, followed by the chart's name unless it already contains that. */}}
 {{- define "doherty.name" -}}
 {{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
 {{- $name | trunc 50 | trimSuffix "-" -}}
@@ -32,12 +32,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- eq .Values.engine "cpu" | ternary "llamacpp" .Values.engine -}}
 {{- end -}}
 
-{{/* A value as a flag has it: numbers beyond a million stay numbers. */}}
+{{/* A value in the form of a flag; numbers above a million are not written with an exponent. */}}
 {{- define "doherty.scalar" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
-{{/* What server and Job have in common: rights, and where they run. */}}
+{{/* The common parts of the pods of the server and the Job: privileges, and where they run. */}}
 {{- define "doherty.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -70,12 +70,12 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* What their containers have in common. */}}
+{{/* The common parts of their containers. */}}
 {{- define "doherty.container" -}}
 securityContext:
   allowPrivilegeEscalation: false
   capabilities: { drop: [ALL] }
-  # The GPU engines' libraries write beside themselves.
+  # The libraries of the GPU engines write files into their own folders.
   readOnlyRootFilesystem: {{ eq .Values.engine "cpu" }}
 resources:
   {{- $resources := dict "requests" (dict "cpu" "2" "memory" "2Gi") "limits" (dict "memory" "4Gi") }}

@@ -1,18 +1,20 @@
-"""Lets the server of the soak tell what it holds, on SIGUSR1; Python loads this by itself, and only there."""
+"""Lets the server of the soak report the resources that it holds, on SIGUSR1. Python imports this file at its start."""
 
 import asyncio
 import gc
 import json
 import signal
 import sys
+import threading
 from collections import Counter
 
 
 def _tell(*_: object) -> None:
     gc.collect()
-    kinds = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    kinds = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
     ours = {kind: count for kind, count in kinds.items() if kind.startswith(("doherty_", "grpc."))}
-    line = {"event": "census", "tasks": len(asyncio.all_tasks()), "objects": ours}
+    pool = [thread for thread in threading.enumerate() if thread.name.startswith(("uvloop_", "asyncio_"))]
+    line = {"event": "census", "tasks": len(asyncio.all_tasks()), "pool": len(pool), "objects": ours}
     sys.stderr.write(json.dumps(line) + "\n")
 
 
