@@ -1,10 +1,12 @@
-"""Ctrl-C in a program whose server does not answer."""
+"""Ctrl-C in a program that uses the SDK."""
 
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from support.server import ServerProcess
 
 PROGRAMS = {
     "Client": """
@@ -42,3 +44,41 @@ def test_one_ctrl_c_ends_a_program_that_waits_for_its_server(name: str) -> None:
         _, errors = program.communicate(timeout=40)
     assert program.returncode == -signal.SIGINT
     assert errors.strip().endswith("KeyboardInterrupt")
+
+
+INTERRUPTED_IN_GRPC = """
+import signal, sys, threading
+from doherty import Client
+
+class Condition(threading.Condition):
+    # A Ctrl-C arrives just after the lock was taken.
+    def __enter__(self):
+        entered = super().__enter__()
+        if threading.current_thread() is threading.main_thread() and not interrupted:
+            interrupted.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return entered
+
+interrupted = [True]
+with Client(sys.argv[1]) as client:
+    stream = client.stream_generate("Why?")
+    next(stream)
+    stream._call._state.condition.__class__ = Condition
+    interrupted.clear()
+    try:
+        {action}
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    stream.close()
+    print(client.generate("Why?", max_output_tokens=1).usage.output_tokens)
+    with client.stream_generate("Why?", max_output_tokens=1) as stream:
+        print(stream.result().usage.output_tokens)
+"""
+
+
+@pytest.mark.parametrize("action", ["list(stream)", "stream.close()"])
+def test_a_client_works_after_a_ctrl_c_within_the_code_of_grpc(slow_server: ServerProcess, action: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IN_GRPC.format(action=action), slow_server.target]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (finished.stdout, finished.stderr) == ("interrupted\n1\n1\n", "")
+    assert slow_server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")

@@ -17,7 +17,9 @@ class Alarm:
         """`ring` must be a bound method. Only a weak reference to its object is kept."""
         self._alarms = alarms
         self._ring = WeakMethod(ring)
-        self._changed = threading.Condition()
+        # Only the lock itself is used in `with`: a Ctrl-C on the way into a Condition can leave that locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._rings_at: float | None = None
         self._wakes_at: float | None = None
@@ -27,7 +29,7 @@ class Alarm:
         """Limits the duration of a `with` block: if the block takes longer, `ring` is called. None means no limit."""
         if seconds is None:
             return self
-        with self._changed:
+        with self._lock:
             self._rings_at = monotonic() + seconds
             if self._thread is None:
                 self._thread = threading.Thread(target=self._wait, name="doherty-alarm", daemon=True)
@@ -48,7 +50,7 @@ class Alarm:
 
     def stop(self) -> None:
         """Ends the thread. The alarm does not ring again."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._changed.notify()
 
@@ -64,7 +66,7 @@ class Alarm:
             self._alarms.remove(self)
 
     def _wait_and_ring(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._stopped:
                 # Read `_rings_at` only once, because `__exit__` changes it without the lock.
                 self._wakes_at = rings_at = self._rings_at

@@ -11,6 +11,7 @@ from doherty._core._results import Delta, Generation, ParsedT_co
 from doherty._core._stream import StreamState
 from doherty._core._stream_view import StreamView
 from doherty._sync._alarm import Alarm
+from doherty._sync._interrupt import DeferredInterrupt
 
 if TYPE_CHECKING:
     from doherty._core._actions import Action
@@ -131,7 +132,8 @@ class GenerationStream(StreamView, Generic[ParsedT_co]):
         if self._stopped is not None:
             self._stopped.set()
         if self._call is not None:
-            self._call.cancel()
+            with DeferredInterrupt():
+                self._call.cancel()
 
     def _lose_patience(self) -> None:
         if self._state.run_out_of_patience():
@@ -186,24 +188,27 @@ class GenerationStream(StreamView, Generic[ParsedT_co]):
                 self._pending = self._advance(self._pool.carry_out(self._pending, self._stopped))
                 continue
             try:
-                if until_event and self._hear_admission():
-                    continue
-                message: StreamGenerateResponse | None = next(self._call, None)
+                with DeferredInterrupt(self._call.cancel):
+                    if until_event and self._hear_admission():
+                        continue
+                    message: StreamGenerateResponse | None = next(self._call, None)
+                    if message is None:
+                        state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
+                    elif state.awaits_metadata:
+                        state.keep_metadata(self._call.initial_metadata(), ())
             except Exception as error:  # noqa: BLE001 - interceptors may raise anything
                 self._pending = self._advance(error)
             else:
                 if message is not None:
-                    if state.awaits_metadata:
-                        state.keep_metadata(self._call.initial_metadata(), ())
                     return message
-                state.keep_metadata(self._call.initial_metadata(), self._call.trailing_metadata())
                 self._pending = self._advance(None)
         return None
 
     def _advance(self, result: object) -> "Action | None":
         """Starts the next attempt if it is due; otherwise returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
-            result = self._begin(action)
+            with DeferredInterrupt():
+                result = self._begin(action)
         if action is None or isinstance(action, Receive):
             return None
         # The thread that closes the stream first records its end, and then sets this.

@@ -7,23 +7,17 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 
-from doherty_service.rpc._refusal_lines import RefusalLines
+from doherty_service.rpc._summarized_lines import RefusalLines, StrangerLines
 from doherty_service.telemetry import (
     OTHER_RPC,
     LatencyRecorder,
-    LineLimit,
     Metadata,
     RequestRecord,
-    log_warning,
     request_line,
 )
 from doherty_service.tracing import Tracing
 
 _log = logging.getLogger("doherty.request")
-
-_STRANGERS_BURST = 100
-_STRANGERS_PER_SECOND = 10.0
-"""Limits of log lines for calls without a valid key: a caller without a key must not fill the log."""
 
 
 class Reporter:
@@ -40,7 +34,7 @@ class Reporter:
         self._recorder = recorder
         self._write_line = write_line
         self._tracing = tracing
-        self._strangers = LineLimit(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
+        self._strangers = StrangerLines()
         self._refusals = RefusalLines()
         self._ended: deque[RequestRecord] = deque()
         """Requests whose end is not reported yet."""
@@ -74,14 +68,11 @@ class Reporter:
         # Health checks and reflection are logged at level DEBUG only.
         if not _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
             return
-        if record.is_stranger and not self._strangers.allows():
-            return
-        if suppressed := self._strangers.take_suppressed():
-            log_warning("lines_suppressed", lines=suppressed)
-        if not self._refusals.absorb(record):
+        if not self._strangers.absorb(record) and not self._refusals.absorb(record):
             self._write_line(request_line(record))
 
     def flush(self) -> None:
         """Reports all ends, and writes log lines that are still being collected."""
         self._report_all()
+        self._strangers.flush()
         self._refusals.flush()
