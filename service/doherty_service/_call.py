@@ -93,8 +93,8 @@ class Call(Protocol):
         """Ends the call with a status.
 
         Raises:
-            grpc.aio.AbortError: The status was set.
-            InternalError: The call is over already.
+            grpc.aio.AbortError: The status was set. With grpc.aio, this exception ends a handler.
+            grpc.aio.InternalError: The call has already ended.
         """
         ...
 

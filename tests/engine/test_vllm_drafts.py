@@ -127,7 +127,7 @@ async def test_cuda_graphs_have_room_for_the_drafts_of_all_slots(
             "drafts up to position 2048, and the context has 8192; set max_model_len=2048",
         ),
         ({}, {"ngram": "4"}, "from a head or from n-grams, not from both"),
-        ({}, {"draft_schedule": "8:5", "draft_tokens": "3"}, "asks for 5 drafts, and draft_tokens allows 3"),
+        ({}, {"draft_schedule": "8:5", "draft_tokens": "3"}, "has up to 5 draft tokens, and draft_tokens allows 3"),
         ({}, {"draft_schedule": "8:3,64:1"}, "does not start with a draft_schedule for a head of eagle3"),
     ],
 )

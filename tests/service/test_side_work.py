@@ -1,4 +1,4 @@
-"""Side work such as CountTokens: turns, limits of keys, and shares."""
+"""Calls other than generation, such as CountTokens: turns, limits of keys, and shares."""
 
 import asyncio
 from collections import Counter

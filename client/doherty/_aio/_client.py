@@ -66,7 +66,8 @@ class AsyncClient:
         Args:
             target: The server, as "host:port", or several servers, as a sequence or separated by commas. Each call goes
                 to the server with the fewest calls in flight; unavailable servers are skipped. Servers with the same
-                DNS name take turns. The default is the environment variable DOHERTY_TARGET, or else localhost:50051.
+                DNS name get calls in turn (`round_robin`). The default is the environment variable DOHERTY_TARGET, or
+                else localhost:50051.
             api_key: The key, or a callable that returns it, for keys that change. The callable is called for every
                 attempt: a coroutine function on the event loop, any other in a thread, so that it may block. The
                 default is the environment variable DOHERTY_API_KEY.

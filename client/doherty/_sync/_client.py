@@ -60,7 +60,8 @@ class Client:
         Args:
             target: The server, as "host:port", or several servers, as a sequence or separated by commas. Each call goes
                 to the server with the fewest calls in flight; unavailable servers are skipped. Servers with the same
-                DNS name take turns. The default is the environment variable DOHERTY_TARGET, or else localhost:50051.
+                DNS name get calls in turn (`round_robin`). The default is the environment variable DOHERTY_TARGET, or
+                else localhost:50051.
             api_key: The key, or a callable that returns it, for keys that change. The callable is called for every
                 attempt, in the thread of the call. The default is the environment variable DOHERTY_API_KEY.
             tls: True encrypts the connection; a TLSConfig also sets certificates. By default, the connection is

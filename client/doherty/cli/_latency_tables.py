@@ -13,12 +13,12 @@ from doherty.cli._trend import View
 QUANTILE_HEADINGS = ("", "p50", "p90", "p99")
 
 _MAX_SHOWN: Final = 8
-"""Maximum number of keys, and of refusals by key, that are listed. The others are only counted."""
+"""A row lists at most this many keys, or refusals by key, and ends with the number of the others."""
 
 
 def print_latency(latency: Latency) -> None:
     """Prints one report."""
-    click.echo(f"{head(latency)}\n")
+    click.echo(f"{headline(latency)}\n")
     print_table(quantile_rows(latency), headings=QUANTILE_HEADINGS)
     click.echo()
     aborts = ", ".join(f"{cause} {count}" for cause, count in latency.aborts.items())
@@ -26,18 +26,23 @@ def print_latency(latency: Latency) -> None:
     print_table([*state_rows(latency), since, _up_row(latency)])
 
 
-def head(latency: Latency) -> str:
-    """Describes the requests that the times cover."""
+def headline(latency: Latency) -> str:
+    """Says which answers the report covers, and in which unit the times are."""
     of_all = "" if latency.requests is None else f", of {latency.requests.count} requests that ended"
     return f"{latency.answers} answers in the last {latency.window:g} s{of_all}; times in ms, measured by the server"
 
 
 def quantile_rows(latency: Latency) -> list[Row]:
-    """Returns the times. Queue and first token cover all requests if the server reports them, the others answers."""
+    """Returns the quantiles of the times.
+
+    The rows "queue" and "first token" cover all requests that ended, if the server reports those. The other rows cover
+    answers only.
+    """
     ended = latency.requests
     if ended is None:
         first = [("queue", *_three(latency.queue)), ("first token (TTFT)", *_three(latency.time_to_first_token))]
     else:
+        # These quantiles are None if the request at that rank never got a first token.
         unknown = "never" if ended.owed else "-"
         first = [
             ("queue", *_three(ended.queue)),

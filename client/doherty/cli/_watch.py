@@ -15,7 +15,7 @@ from rich.text import Text
 from doherty import Client, DeadlineExceededError, OverloadedError, UnavailableError
 from doherty.cli._console import make_console
 from doherty.cli._echo import silenced
-from doherty.cli._latency_tables import QUANTILE_HEADINGS, head, quantile_rows, view_rows
+from doherty.cli._latency_tables import QUANTILE_HEADINGS, headline, quantile_rows, view_rows
 from doherty.cli._tables import make_table
 from doherty.cli._terminal import brief, harmless_json
 from doherty.cli._trend import Trend, View
@@ -79,7 +79,7 @@ class _Table:
             return []
         latency = self._last.latency
         tables = make_table(quantile_rows(latency), headings=QUANTILE_HEADINGS), make_table(view_rows(self._last))
-        return [Text(f"\n{head(latency)}\n"), tables[0], Text(), tables[1]]
+        return [Text(f"\n{headline(latency)}\n"), tables[0], Text(), tables[1]]
 
 
 def _print_line(look: View | Exception) -> None:

@@ -15,7 +15,7 @@ from doherty.testing._request import Request
 
 Answer = str | Generation | Iterable[str | Delta]
 """A text, a whole answer, or the deltas of a stream. A text is streamed word by word, and each word is a token. The
-server fills in the fields of a Generation that have their default."""
+server fills in the fields of a Generation that you leave at their default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Reply:
     error: RpcError | None = None
     """The error that ends the answer after the deltas. If it has no reason, its class determines the reason."""
     cut_off: bool = False
-    """Whether the connection is closed after the deltas, as if the server had died. It accepts the next request."""
+    """Whether the connection is closed after the deltas, as if the server had died. The server stays open."""
 
     def __post_init__(self) -> None:
         if self.error is not None and self.cut_off:
@@ -90,7 +90,7 @@ def _check(script: object) -> None:
     known = isinstance(script, str | Generation | Reply | RpcError | Iterable) or callable(script)
     if not known or isinstance(script, type | bytes):
         raise TypeError(
-            f"{script!r} is no reply: that is a str, a Generation, deltas, a Reply, an RpcError or a function."
+            f"{script!r} is no reply; a reply is a str, a Generation, deltas, a Reply, an RpcError or a function."
         )
 
 
@@ -102,7 +102,7 @@ def words(text: str) -> list[str]:
 def deltas(answer: Answer) -> Iterable[Delta]:
     """Returns the deltas of an answer, as a list unless the answer is an iterator."""
     if isinstance(answer, Generation) and (answer.token_ids or answer.logprobs):
-        # Which of them belong to which word is not known.
+        # It is not known which ids and log probabilities belong to which word.
         count = len(answer.token_ids or answer.logprobs or ())
         return [Delta(answer.text, answer.token_ids, answer.logprobs, count)]
     if isinstance(answer, str | Generation):

@@ -22,10 +22,11 @@ class ModelShape:
     intermediate: int
     context: int
     tied: bool
+    """Whether the input embeddings and the lm_head share their weights."""
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "ModelShape | None":
-        """Reads the content of a config.json; returns None for other kinds of models."""
+        """Reads a parsed config.json; returns None if it lacks a dimension, as for a model that is not like Llama."""
         try:
             heads = int(config["num_attention_heads"])
             return cls(

@@ -43,13 +43,13 @@ class StopMatcher:
         return self._cut(len(piece.text) - answer_end)
 
     def flush(self) -> list[Piece]:
-        """Returns the pieces that are still held back, at the end of an answer that no stop text ended."""
+        """Releases all pieces. Call it when an answer has ended without a stop text."""
         return self._release(0)
 
     def _advance(self, text: str, *, may_end: bool) -> int:
-        """Searches more text; if a stop text ends the answer, sets `matched` and returns the index of its end, else 0.
+        """Searches `text`. If a stop text ends in it, sets `matched` and returns the index after it; else returns 0.
 
-        The stop text that is completed first wins; if several end at the same index, the longest one.
+        The stop text that is completed first wins; if several end at the same index, the longest one wins.
         """
         best: tuple[int, int, str] | None = None
         for search in self._searches:
@@ -71,7 +71,7 @@ class StopMatcher:
         return released
 
     def _cut(self, surplus: int) -> list[Piece]:
-        """Releases all pieces, without the last `surplus` characters."""
+        """Releases all pieces, and removes the last `surplus` characters from their texts."""
         released = self.flush()
         for index in range(len(released) - 1, -1, -1):
             if surplus <= 0:

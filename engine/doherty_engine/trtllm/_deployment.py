@@ -151,7 +151,11 @@ def plan_deployment(options: Options) -> Deployment:
 
 
 def longest_prompt(options: Options) -> int:
-    """Maximum number of tokens of a prompt; raises like `plan_deployment`."""
+    """Maximum number of tokens of a prompt.
+
+    Raises:
+        EngineSetupError: As for `plan_deployment`.
+    """
     return plan_deployment(options).max_prompt_tokens
 
 

@@ -51,7 +51,11 @@ def load(module: str) -> Any:
 
 
 def llm_class(backend: str) -> Any:
-    """The class that runs models on a backend; raises like `load`."""
+    """The class that runs models on a backend.
+
+    Raises:
+        EngineSetupError: As for `load`, or this version of TensorRT-LLM does not have the backend.
+    """
     if backend != TENSORRT:
         return load("tensorrt_llm").LLM
     version, module = library_version(), "tensorrt_llm._tensorrt_engine"

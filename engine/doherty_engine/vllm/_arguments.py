@@ -77,7 +77,8 @@ def _graph_arguments(drafts: Mapping[str, object], arguments: Mapping[str, objec
     """Makes vLLM capture CUDA graphs for all tokens that the slots draft and verify in a step.
 
     By default vLLM captures graphs of at most 512 tokens; beyond that it launches kernels one by one. With 64 streams
-    and nine drafts, throughput was 0.96 of that without drafts, and 1.13 with larger graphs (benchmarks/gpu/NOTES.md).
+    and nine draft tokens, throughput was 0.96 of that without drafts, and 1.13 of it with larger graphs
+    (benchmarks/gpu/NOTES.md).
     """
     slots, draft_tokens = arguments.get("max_num_seqs"), drafts.get("num_speculative_tokens")
     if not isinstance(slots, int) or not isinstance(draft_tokens, int):

@@ -70,7 +70,8 @@ class Options:
     draft_schedule: tuple[tuple[int, int], ...] | str | None = option(
         None,
         parse_schedule,
-        "Fewer drafts with more streams: auto, or STREAMS:DRAFTS separated by commas. By default it is constant.",
+        "The number of draft tokens by the number of streams: auto, or STREAMS:DRAFTS separated by commas. "
+        "By default, it is constant.",
     )
     ngram: int | None = option(
         None,

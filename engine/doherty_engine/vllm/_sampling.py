@@ -7,10 +7,10 @@ from doherty_engine._requests import EngineRequest
 from doherty_engine.tokens import PreparedInput
 from doherty_engine.vllm._library import Library
 
-_WARNED_TEMPERATURE = 0.01
-"""vLLM raises a temperature between 0 and this value to it, and logs a warning each time."""
+_MIN_TEMPERATURE = 0.01
+"""vLLM replaces a lower temperature by this value, unless it is 0, and logs a warning each time. So we replace it."""
 _SEEDS = 2**63
-"""vLLM's GPU code stores seeds as signed 64-bit numbers. A larger seed would end its process."""
+"""vLLM's GPU code stores seeds as signed 64-bit integers. A larger seed would end vLLM's process."""
 
 
 def sampling_params(
@@ -27,7 +27,7 @@ def sampling_params(
     """
     sampling, stopping = request.sampling, request.stopping
     return library.SamplingParams(
-        temperature=max(sampling.temperature, _WARNED_TEMPERATURE) if sampling.temperature else 0.0,
+        temperature=max(sampling.temperature, _MIN_TEMPERATURE) if sampling.temperature else 0.0,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
@@ -41,7 +41,7 @@ def sampling_params(
         ignore_eos=stopping.ignore_eos,
         logprobs=request.top_logprobs,
         structured_outputs=None if grammar is None else library.StructuredOutputsParams(grammar=grammar),
-        detokenize=False,  # our own detokenizer is as fast, and knows exactly which token ids make a text
+        detokenize=False,  # ours is as fast as vLLM's, and knows exactly which token ids a text consists of
         output_kind=library.RequestOutputKind.DELTA,
         skip_clone=True,  # the object is used only for this request
     )

@@ -104,7 +104,8 @@ def _draft_tokens(options: Options, head: Head, schedule: Schedule) -> int:
     drafts = options.draft_tokens or scheduled or head.draft_tokens
     if scheduled > drafts:
         raise EngineSetupError(
-            f"The draft_schedule asks for {scheduled} drafts, and draft_tokens allows {drafts}; raise draft_tokens."
+            f"The draft_schedule has up to {scheduled} draft tokens, and draft_tokens allows {drafts}; "
+            "raise draft_tokens."
         )
     if head.max_draft_tokens is not None and drafts > head.max_draft_tokens:
         raise EngineSetupError(

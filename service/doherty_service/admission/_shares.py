@@ -1,4 +1,4 @@
-"""Limits side work, with a share for every key."""
+"""Limits concurrent calls other than generation, such as CountTokens, with a share for every key."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -51,11 +51,11 @@ class Host(Protocol):
     limits: Limits
     intake: Intake
     """For connections on which a caller was accepted."""
-    stranger_intake: Intake
+    unaccepted_intake: Intake
     """For all others."""
     read_buffer: memoryview
     """The buffer into which all connections read: each takes out at once what it has read."""
-    stranger_read_buffer: memoryview
+    unaccepted_read_buffer: memoryview
     """A part of it, for connections on which no caller was accepted."""
 
     def admit(self, connection: "Connection") -> bool:
@@ -101,7 +101,7 @@ class Connection(Link, asyncio.BufferedProtocol):
         self._late_requests = 0
         """Requests that came after that."""
         self._server = server
-        self._intake = server.stranger_intake
+        self._intake = server.unaccepted_intake
         self._transport: Any = None
 
     # What asyncio calls.
@@ -135,7 +135,7 @@ class Connection(Link, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Returns where to put what comes from the caller next."""
-        return self._server.read_buffer if self.is_accepted else self._server.stranger_read_buffer
+        return self._server.read_buffer if self.is_accepted else self._server.unaccepted_read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handles what came from the caller, and lets others have their turn in between."""

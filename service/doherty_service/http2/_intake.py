@@ -56,8 +56,8 @@ class Intake:
         self._max_requests = max_requests
         self._seconds = seconds
         self._waiting: deque[tuple[Receiver, Data]] = deque()
-        self._is_used = False
-        """Whether something was received in this turn."""
+        self._turn_has_begun = False
+        """Whether something was received in the current turn."""
         self._ends_at = 0.0
         """When this turn has no room left."""
         self._requests_left = 0
@@ -68,7 +68,7 @@ class Intake:
 
     def take(self, connection: Receiver, data: bytes) -> None:
         """Handles received bytes in this turn if there is room, and in later turns otherwise."""
-        if not self._is_used:
+        if not self._turn_has_begun:
             self._begin_turn()
         rest: Data = data
         while rest and not self._waiting and self._has_room():
@@ -79,7 +79,7 @@ class Intake:
             self._waiting.append((connection, rest))
 
     def _begin_turn(self) -> None:
-        self._is_used = True
+        self._turn_has_begun = True
         self._ends_at = time.monotonic() + self._seconds
         self._requests_left = self._max_requests
         self._loop.call_soon(self._next_turn)
@@ -88,7 +88,7 @@ class Intake:
         return self._requests_left > 0 and time.monotonic() < self._ends_at
 
     def _next_turn(self) -> None:
-        self._is_used = False
+        self._turn_has_begun = False
         if not self._waiting:
             return
         self._begin_turn()
@@ -96,7 +96,7 @@ class Intake:
             connection, data = self._waiting.popleft()
             try:
                 rest = self._receive_piece(connection, data)
-            except Exception as error:  # noqa: BLE001 - it must not stop the other connections
+            except Exception as error:  # noqa: BLE001 - an error of one connection must not stop the others
                 log_error("connection_failed", cause=error)
                 connection.is_in_line = False
                 connection.abort()
@@ -109,12 +109,12 @@ class Intake:
                 connection.resume_reading()
 
     def _receive_piece(self, connection: Receiver, data: Data) -> Data:
-        """Handles the first piece, and returns the rest; nothing is left if the connection is closed."""
+        """Handles the first piece of the data, and returns the rest; if the connection is closed, drops the rest."""
         if connection.closed is not None:
             return b""
         piece = data
         if len(data) > _PIECE_BYTES:
-            data = memoryview(data)  # so that cutting it copies nothing
+            data = memoryview(data)  # a slice of it is not a copy
             piece = data[:_PIECE_BYTES]
         handled = connection.receive(piece, self._requests_left)
         return b"" if handled == len(data) or connection.closed is not None else data[handled:]

@@ -28,10 +28,10 @@ _BACKLOG = 1024
 
 _TURN_REQUESTS, _TURN_SECONDS = 32, 0.005
 """What a turn of the event loop receives from connections on which a caller was accepted."""
-_STRANGER_TURN_REQUESTS, _STRANGER_TURN_SECONDS = 8, 0.001
+_UNACCEPTED_TURN_REQUESTS, _UNACCEPTED_TURN_SECONDS = 8, 0.001
 """What it receives from all other connections together. The handlers of 8 such requests take about 1 ms."""
 
-_READ_BYTES, _STRANGER_READ_BYTES = 256 << 10, 4 << 10
+_READ_BYTES, _UNACCEPTED_READ_BYTES = 256 << 10, 4 << 10
 """The bytes that are read at once. A connection holds as many while it waits for its turn."""
 
 _SENT_CHECK_SECONDS = 0.01
@@ -51,9 +51,9 @@ class Http2Server:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.intake = Intake(self.loop, _TURN_REQUESTS, _TURN_SECONDS)
-        self.stranger_intake = Intake(self.loop, _STRANGER_TURN_REQUESTS, _STRANGER_TURN_SECONDS)
+        self.unaccepted_intake = Intake(self.loop, _UNACCEPTED_TURN_REQUESTS, _UNACCEPTED_TURN_SECONDS)
         self.read_buffer = memoryview(bytearray(_READ_BYTES))
-        self.stranger_read_buffer = self.read_buffer[:_STRANGER_READ_BYTES]
+        self.unaccepted_read_buffer = self.read_buffer[:_UNACCEPTED_READ_BYTES]
         self.connections: set[Connection] = set()
         self._interceptor = interceptor
         self._timeouts = timeouts

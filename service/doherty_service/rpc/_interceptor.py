@@ -21,7 +21,7 @@ from doherty_service.rpc._other_services import OtherServices
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
 from doherty_service.rpc._reporter import Reporter
 from doherty_service.rpc._status import StatusNotReadError, abort, status_code, trailing_metadata
-from doherty_service.rpc._strangers import Strangers
+from doherty_service.rpc._unauthenticated import UnauthenticatedCalls
 from doherty_service.security import ANYBODY, Caller, Keyring
 from doherty_service.telemetry import MULTIPLEX, RequestRecord, new_key
 
@@ -49,13 +49,14 @@ _TRYING_SINCE = "doherty-trying-since-ms"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
 _MAX_DIGITS = 9
+"""A number in metadata that has more digits counts as 0."""
 
 
 class LatencyInterceptor(grpc.aio.ServerInterceptor):
     """Measures every RPC up to its terminal status.
 
-    One coroutine does everything that an RPC needs besides its handler, so that it costs little: it creates the record,
-    authenticates the caller, reads and parses the request, maps errors to a status, and reports the end.
+    To keep the cost of an RPC low, a single coroutine does everything that the handler does not do: it creates the
+    record, authenticates the caller, reads and parses the request, maps errors to a status, and reports the end.
     Each handler is wrapped once per method, not once per call.
     """
 
@@ -76,18 +77,19 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """Creates the interceptor. Services are named by their full names.
 
         Args:
-            reporter: Gets the begin and the end of each RPC.
-            receive_watch: Receives the requests.
-            keyring: All services except `open_services` require a key of it. None: no service requires a key.
+            reporter: Is told when an RPC begins and when it ends.
+            receive_watch: Receives the requests, and ends RPCs whose request does not arrive.
+            keyring: The valid keys. All services except `open_services` require one. None: no service requires a key.
             open_services: Services for which no key is required.
-            costly_services: Services whose calls are limited per key by the given shares, and count against the limits
-                of the key. The servicers of the contract do this themselves.
+            costly_services: Services outside the contract, with limits on their concurrent calls. Each call also counts
+                against the limits of its key. The servicers of the contract check both themselves.
             accept: Called with the peer (gRPC's name of a connection) of each call that passed authentication.
             close: Called with the peer of a connection on which too many calls without a key were refused.
             refusals: Counts refused calls of callers without a key.
             load: Returns the load report that is sent with the status of each RPC of the contract, unless the caller
                 lacks a required key.
-            own_services: Services whose handlers get the record and return bytes, like those of the contract.
+            own_services: Services whose handlers are called like those of the contract: they get the record in place of
+                gRPC's context, and return bytes.
         """
         self.end_watch = EndWatch(reporter)
         self._reporter = reporter
@@ -97,7 +99,7 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         self._open_services = frozenset(open_services)
         self._other_services = OtherServices(
             receive_watch,
-            Strangers(Counter() if refusals is None else refusals, close),
+            UnauthenticatedCalls(Counter() if refusals is None else refusals, close),
             keyring=keyring,
             accept=accept,
             costly=costly_services,
@@ -190,12 +192,12 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         async def serve(call: Call, record: RequestRecord) -> Any:
             metadata: Any = call.invocation_metadata()
             begin(record, metadata)
-            record.is_stranger = keyring is not None
+            record.is_unauthenticated = keyring is not None
             try:
                 if keyring is not None:
                     await keyring.refresh()
                     record.caller = _authenticate(keyring, metadata, name)
-                    record.is_stranger = False
+                    record.is_unauthenticated = False
                 if accepts:
                     accept(record.peer)
                     call.accept()
@@ -268,7 +270,7 @@ def _note_attempts(record: RequestRecord, metadata: Any) -> None:
 
 
 def _number(text: str) -> int:
-    """Returns the number that a text is; 0 if it is none."""
+    """Parses a number in metadata; returns 0 if the text is not a number, or is too long."""
     return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
 
 

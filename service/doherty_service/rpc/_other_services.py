@@ -10,7 +10,7 @@ from doherty_service._errors import UnauthenticatedError
 from doherty_service.admission import Shares
 from doherty_service.rpc._handlers import Handler, coroutine_of, parser_of
 from doherty_service.rpc._receiving import ReceiveWatch, RequestEnd
-from doherty_service.rpc._strangers import Strangers
+from doherty_service.rpc._unauthenticated import UnauthenticatedCalls
 from doherty_service.security import Caller, Keyring
 from doherty_service.telemetry import RequestRecord
 
@@ -21,7 +21,7 @@ class OtherServices:
     def __init__(
         self,
         receive_watch: ReceiveWatch,
-        strangers: Strangers,
+        unauthenticated: UnauthenticatedCalls,
         *,
         keyring: Keyring | None,
         accept: Callable[[str], None],
@@ -29,7 +29,7 @@ class OtherServices:
     ) -> None:
         """The arguments are described at `LatencyInterceptor`."""
         self._receive_watch = receive_watch
-        self._strangers = strangers
+        self._unauthenticated = unauthenticated
         self._keyring = keyring
         self._accept = accept
         self._costly = costly
@@ -42,22 +42,22 @@ class OtherServices:
 
         async def respond(call: Call, record: RequestRecord) -> Any:
             with ExitStack() as stack:
-                stranger = None
+                unauthenticated = None
                 if await self._has_key(call):
                     self._accept(record.peer)
                     call.accept()
                 else:
-                    stranger = stack.enter_context(self._strangers.track_rpc(record.peer))
+                    unauthenticated = stack.enter_context(self._unauthenticated.track_rpc(record.peer))
                 if handler.request_streaming:
-                    return await behavior(receive_watch.receive_each(call, name, parse, stranger), call)
-                request = await receive_watch.receive(call, name, parse, stranger)
+                    return await behavior(receive_watch.receive_each(call, name, parse, unauthenticated), call)
+                request = await receive_watch.receive(call, name, parse, unauthenticated)
                 record.received = time.monotonic()
                 end = RequestEnd(call)
                 stack.callback(end.stop)
                 if shares is not None:
                     stack.enter_context(_charged(record.caller, shares))
                 reply = await behavior(request, call)
-                await receive_watch.check_end(end, stranger)
+                await receive_watch.check_end(end, unauthenticated)
                 return reply
 
         return respond

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from doherty_service import translation
 from doherty_service._call import Call
 from doherty_service._errors import InvalidRequestError, StalledSenderError, Violation, out_of_resources
-from doherty_service.rpc._strangers import Stranger
 from doherty_service.rpc._turns import Turns
+from doherty_service.rpc._unauthenticated import UnauthenticatedCall
 from doherty_service.telemetry import awake
 
 _CHECKS = 4
@@ -20,7 +20,7 @@ _CHECKS = 4
 
 _PARSED_SIZE = 8
 """The approximate maximum size of a parsed message, as a multiple of its size on the wire."""
-_STRANGER_SECONDS = 5.0
+_UNAUTHENTICATED_SECONDS = 5.0
 """The timeout for requests of callers without a key."""
 
 Parse = Callable[[bytes], Any]
@@ -37,20 +37,22 @@ class ReceiveWatch:
         """By task: when it began to wait for its message (`time.monotonic()`), and its timeout in seconds."""
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, call: Call, method: str, parse: Parse, stranger: Stranger | None = None) -> Any:
+    async def receive(
+        self, call: Call, method: str, parse: Parse, unauthenticated: UnauthenticatedCall | None = None
+    ) -> Any:
         """Receives and parses the only message of a request. Too large messages were refused by gRPC's core.
 
         Raises:
             StalledSenderError: The message did not arrive in time.
             InvalidRequestError: There was no message, it has too many fields, or it cannot be parsed.
         """
-        message = await self._next(call, stranger)
+        message = await self._next(call, unauthenticated)
         if message is grpc.aio.EOF:
             raise _malformed("the call ended without a message")
         return await self._parse(message, method, parse)
 
     async def receive_each(
-        self, call: Call, method: str, parse: Parse, stranger: Stranger | None = None
+        self, call: Call, method: str, parse: Parse, unauthenticated: UnauthenticatedCall | None = None
     ) -> AsyncIterator[Any]:
         """Receives and parses messages one by one.
 
@@ -59,12 +61,12 @@ class ReceiveWatch:
             InvalidRequestError: A message has too many fields, or it cannot be parsed.
         """
         while True:
-            message = await self._next(call, stranger)
+            message = await self._next(call, unauthenticated)
             if message is grpc.aio.EOF:
                 return
             yield await self._parse(message, method, parse)
 
-    async def check_end(self, end: "RequestEnd", stranger: Stranger | None = None) -> None:
+    async def check_end(self, end: "RequestEnd", unauthenticated: UnauthenticatedCall | None = None) -> None:
         """Checks that a request had only one message. Waits for the end of the request if necessary.
 
         Raises:
@@ -72,17 +74,17 @@ class ReceiveWatch:
             InvalidRequestError: There was a second message.
         """
         if end.is_only is None:
-            await self._wait(end.wait(), stranger)
+            await self._wait(end.wait(), unauthenticated)
         if not end.is_only:
             raise _malformed("the call has more than one message")
 
-    async def _next(self, call: Call, stranger: Stranger | None) -> Any:
+    async def _next(self, call: Call, unauthenticated: UnauthenticatedCall | None) -> Any:
         if call.has_message:
             return await call.read()
-        if stranger is None:
+        if unauthenticated is None:
             return await self._wait(call.read(), None)
-        with stranger.track_message():
-            return await self._wait(call.read(), stranger)
+        with unauthenticated.track_message():
+            return await self._wait(call.read(), unauthenticated)
 
     async def _parse(self, message: bytes, method: str, parse: Parse) -> Any:
         if len(message) > translation.SMALL_BYTES:
@@ -90,18 +92,18 @@ class ReceiveWatch:
             await self.turns.run(translation.check_size(message, method))
         return parse_message(parse, message)
 
-    async def _wait(self, receiving: Coroutine[Any, Any, Any], stranger: Stranger | None) -> Any:
+    async def _wait(self, receiving: Coroutine[Any, Any, Any], unauthenticated: UnauthenticatedCall | None) -> Any:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("gRPC runs each RPC in a task")
-        timeout = self.timeout if stranger is None else min(self.timeout, _STRANGER_SECONDS)
+        timeout = self.timeout if unauthenticated is None else min(self.timeout, _UNAUTHENTICATED_SECONDS)
         self._waiting[task] = time.monotonic(), timeout
         try:
             return await receiving
         except asyncio.CancelledError:
             if task in self._late and not task.uncancel():
                 raise StalledSenderError from None
-            raise  # the caller has left
+            raise  # It was not the watch that cancelled the RPC, or not only: the caller has left.
         finally:
             del self._waiting[task]
             self._late.discard(task)
@@ -109,7 +111,7 @@ class ReceiveWatch:
     async def run(self) -> None:
         """Ends requests that are late. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(min(self.timeout, _STRANGER_SECONDS) / _CHECKS)
+            await asyncio.sleep(min(self.timeout, _UNAUTHENTICATED_SECONDS) / _CHECKS)
             for task, (since, timeout) in self._waiting.items():
                 if awake.seconds_since(since) > timeout and task not in self._late:
                     self._late.add(task)

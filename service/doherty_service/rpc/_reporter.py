@@ -1,4 +1,4 @@
-"""Reports the begin and the end of every request to traces, metrics, the rolling window and the log."""
+"""Reports the beginning and the end of every request to traces, metrics, the rolling window and the log."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 
-from doherty_service.rpc._summarized_lines import RefusalLines, StrangerLines
+from doherty_service.rpc._summarized_lines import RefusalLines, UnauthenticatedLines
 from doherty_service.telemetry import (
     OTHER_RPC,
     LatencyRecorder,
@@ -34,7 +34,7 @@ class Reporter:
         self._recorder = recorder
         self._write_line = write_line
         self._tracing = tracing
-        self._strangers = StrangerLines()
+        self._unauthenticated = UnauthenticatedLines()
         self._refusals = RefusalLines()
         self._ended: deque[RequestRecord] = deque()
         """Requests whose end is not reported yet."""
@@ -68,11 +68,11 @@ class Reporter:
         # Health checks and reflection are logged at level DEBUG only.
         if not _log.isEnabledFor(logging.DEBUG if record.rpc == OTHER_RPC else logging.INFO):
             return
-        if not self._strangers.absorb(record) and not self._refusals.absorb(record):
+        if not self._unauthenticated.absorb(record) and not self._refusals.absorb(record):
             self._write_line(request_line(record))
 
     def flush(self) -> None:
         """Reports all ends, and writes log lines that are still being collected."""
         self._report_all()
-        self._strangers.flush()
+        self._unauthenticated.flush()
         self._refusals.flush()

@@ -16,11 +16,11 @@ _LOAD = "endpoint-load-metrics-bin"
 """The trailing metadata with the server's load, as named by gRPC's proposal A51."""
 
 _SEND_SECONDS = 1.0
-"""How long a handler waits until its status is sent."""
+"""Maximum time for which a handler waits until its status is sent."""
 
 
 class StatusNotReadError(grpc.aio.AbortError):
-    """The caller has not read the messages before the status. It gets the status when it continues to read."""
+    """The caller has not read the messages that precede the status. It gets the status when it has read them."""
 
 
 def trailing_metadata(
@@ -29,7 +29,7 @@ def trailing_metadata(
     """The metadata that goes with every status: the timings, and the load if it is known and the caller may see it."""
     timing = record.server_timing()
     timings: tuple[tuple[str, str | bytes], ...] = (("server-timing", timing),) if timing else ()
-    report = None if load is None or record.is_stranger else load()
+    report = None if load is None or record.is_unauthenticated else load()
     return timings if report is None else (*timings, (_LOAD, report))
 
 
@@ -39,8 +39,8 @@ async def abort(
     """Ends an RPC with the status of an error.
 
     Raises:
-        grpc.aio.AbortError: The status was set.
-        grpc.aio.InternalError: The call is over already.
+        grpc.aio.AbortError: The status was set. With grpc.aio, this exception ends a handler.
+        grpc.aio.InternalError: The call has already ended.
     """
     service_error = note_failure(error, record)
     status = to_status(service_error, record.request_id)

@@ -21,21 +21,21 @@ _REASONS = frozenset(
 """Error reasons of requests for which no work was done."""
 
 _LINES_PER_SECOND = 20
-_STRANGERS_BURST = 100
-_STRANGERS_PER_SECOND = 10.0
+_UNAUTHENTICATED_BURST = 100
+_UNAUTHENTICATED_PER_SECOND = 10.0
 _SUMMARY_SECONDS = 1.0
 
 
-class StrangerLines:
+class UnauthenticatedLines:
     """Limits the lines for calls without a valid key: a caller without a key must not fill the log."""
 
     def __init__(self) -> None:
-        self._limit = LineLimit(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
+        self._limit = LineLimit(_UNAUTHENTICATED_BURST, _UNAUTHENTICATED_PER_SECOND)
         self._summary = _Summary(self._write_summary)
 
     def absorb(self, record: RequestRecord) -> bool:
-        """Counts a request for the summary, if it is a stranger's beyond the limit; returns whether it did."""
-        if not record.is_stranger or self._limit.allows():
+        """Counts a request for the summary if it has no valid key and exceeds the limit; returns whether it did."""
+        if not record.is_unauthenticated or self._limit.allows():
             return False
         self._summary.schedule()
         return True
@@ -59,7 +59,7 @@ class RefusalLines:
         self._summary = _Summary(self._write_summary)
 
     def absorb(self, record: RequestRecord) -> bool:
-        """Counts a request for the summary, if it is a refusal beyond the limit; returns whether it did."""
+        """Counts a request for the summary if it was refused and exceeds the limit; returns whether it did."""
         if record.reason not in _REASONS or self._limit.allows():
             return False
         self._counts[record.rpc, record.reason, record.caller.name] += 1

@@ -58,7 +58,7 @@ class RequestRecord:
     caller: "Caller"
     peer: str = ""
     """The caller's address, for example "ipv4:127.0.0.1:50000"."""
-    is_stranger: bool = False
+    is_unauthenticated: bool = False
     """Whether the server requires a key and the caller has not sent a valid one."""
     ends_at: float | None = None
     """The caller's deadline as `time.monotonic()`; None if there is none."""

@@ -19,7 +19,7 @@ _MAX_RECEIVING = 32
 _RETRY_SECONDS = 1.0
 
 
-class Strangers:
+class UnauthenticatedCalls:
     """The RPCs of callers without a valid key, limited per connection and in total.
 
     If there is no room, the oldest RPC of the connection with the most RPCs is ended. So a caller with many RPCs cannot
@@ -31,12 +31,12 @@ class Strangers:
         self._refusals = refusals
         self._close = close
         self._refused: Counter[str] = Counter()
-        """How many RPCs of a connection were refused since it had no open RPC."""
+        """By connection: how many RPCs were refused since it last had no open RPC."""
         self._open = _Tasks(_MAX_OPEN)
         self._receiving = _Tasks(_MAX_RECEIVING)
 
     @contextmanager
-    def track_rpc(self, connection: str) -> Iterator["Stranger"]:
+    def track_rpc(self, connection: str) -> Iterator["UnauthenticatedCall"]:
         """Counts the current RPC as open until the end of the block.
 
         Raises:
@@ -49,14 +49,18 @@ class Strangers:
             raise self._refusal(f"a connection may have {_MAX_ON_A_CONNECTION} calls without a key")
         try:
             with self._track(self._open, connection):
-                yield Stranger(self, connection)
+                yield UnauthenticatedCall(self, connection)
         finally:
             if not self._open.count(connection):
                 self._refused.pop(connection, None)
 
     @contextmanager
     def track_message(self, connection: str) -> Iterator[None]:
-        """Counts the current RPC as receiving a message until the end of the block; raises like `track_rpc`."""
+        """Counts the current RPC as receiving a message until the end of the block.
+
+        Raises:
+            OverloadedError: It had to make room for another RPC that receives a message.
+        """
         with self._track(self._receiving, connection):
             yield
 
@@ -70,7 +74,7 @@ class Strangers:
             yield
         except asyncio.CancelledError:
             if tasks.has(connection, task) or task.uncancel():
-                raise  # the caller has left
+                raise  # It was not `_Tasks.add` that cancelled the RPC, or not only: the caller has left.
             raise self._refusal("there are too many calls without a key") from None
         finally:
             tasks.remove(connection, task)
@@ -80,16 +84,20 @@ class Strangers:
         return OverloadedError("TOO_MANY_CALLS", message, retry_after=_RETRY_SECONDS)
 
 
-class Stranger:
+class UnauthenticatedCall:
     """One RPC of a caller without a valid key."""
 
-    def __init__(self, strangers: Strangers, connection: str) -> None:
-        self._strangers = strangers
+    def __init__(self, calls: UnauthenticatedCalls, connection: str) -> None:
+        self._calls = calls
         self._connection = connection
 
     def track_message(self) -> AbstractContextManager[None]:
-        """Counts the RPC as receiving a message until the end of the block; raises like `Strangers.track_rpc`."""
-        return self._strangers.track_message(self._connection)
+        """Counts the RPC as receiving a message until the end of the block.
+
+        Raises:
+            OverloadedError: It had to make room for another RPC that receives a message.
+        """
+        return self._calls.track_message(self._connection)
 
 
 class _Tasks:
