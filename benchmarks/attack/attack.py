@@ -126,8 +126,8 @@ class Honest:
                 with connect_with(self._target, self._tokens[0]) as caller:
                     while not self._is_over.is_set():
                         self._read(caller)
-            except grpc.RpcError:
-                self.failed += 1
+            except grpc.RpcError as error:
+                self._count(error)
                 time.sleep(0.1)
 
     def _read(self, caller: Caller) -> None:
@@ -147,8 +147,13 @@ class Honest:
                     begin = time.monotonic()
                     call(request(**SHORT).SerializeToString(), timeout=10, metadata=bearer(self._tokens[1]))
                     self.answered.append((begin, time.monotonic() - begin))
-            except grpc.RpcError:
-                self.failed += 1
+            except grpc.RpcError as error:
+                self._count(error)
+
+    def _count(self, error: grpc.RpcError) -> None:
+        """Counts a failed call, and prints its status for people who look for the cause."""
+        self.failed += 1
+        print(f"an honest call failed: {error!r}", file=sys.stderr, flush=True)
 
 
 class Attacker:
