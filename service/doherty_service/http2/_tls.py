@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from struct import Struct
+from typing import Final
 
 from doherty_engine import is_shortage
 from doherty_service.rpc import Turns
@@ -15,12 +17,17 @@ _MIN_SECONDS = 0.1
 _RETRY_SECONDS = 0.1
 """The pause after a connection could not be accepted, for example because no file descriptor is left."""
 
+_RECORD: Final = Struct(">B2xH")
+"""The header of a TLS record: its kind, its version, and its length in bytes (RFC 8446, section 5.1)."""
+_HANDSHAKE = 22
+_MAX_RECORD_BYTES = 16 << 10
+
 
 class TlsListener:
     """Accepts the connections of one socket, and makes their handshakes.
 
     One handshake per turn of the event loop gets its reply, because the reply to the caller's first message takes most
-    of the work. This does not bound handshakes whose first message arrives in parts: only its first bytes are awaited.
+    of the work. So a handshake does not begin before that message has arrived completely.
     """
 
     def __init__(
@@ -87,7 +94,7 @@ class TlsListener:
         ends_at = loop.time() + timeout
         try:
             async with asyncio.timeout_at(ends_at):
-                await _first_bytes(accepted)
+                await _first_message(accepted)
             context = await self._certificates.current_context()
             await self._turns.take()
             seconds = max(ends_at - loop.time(), _MIN_SECONDS)
@@ -102,11 +109,23 @@ class TlsListener:
             log_error("connection_failed", cause=error)
 
 
-async def _first_bytes(connection: socket.socket) -> None:
-    """Waits until the caller has sent something, or has left."""
+async def _first_message(connection: socket.socket) -> None:
+    """Waits until the caller has sent its first message completely, has sent something else, or has left."""
+    await _arrival(connection, _RECORD.size)
+    header = connection.recv(_RECORD.size, socket.MSG_PEEK)
+    if len(header) == _RECORD.size:
+        kind, length = _RECORD.unpack(header)
+        if kind == _HANDSHAKE and length <= _MAX_RECORD_BYTES:
+            await _arrival(connection, _RECORD.size + length)
+
+
+async def _arrival(connection: socket.socket, count: int) -> None:
+    """Waits until `count` bytes can be read, or the caller has left. Some systems wait only for the first byte."""
     loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
     loop.add_reader(connection, arrived.set)
     try:
         await arrived.wait()
     finally:
         loop.remove_reader(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
