@@ -1,6 +1,9 @@
 """Tokenizing the inputs of requests."""
 
+import asyncio
+import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from doherty_engine import (
 from doherty_engine.text import HuggingFaceTokenizer, find_model_folder
 from doherty_engine.tokens import PromptReader
 from support.hugging_face import Folder, user, write_llama3, write_sentence_piece
+from support.vllm import until
 
 CONTEXT = 600
 
@@ -53,6 +57,29 @@ async def test_the_model_reads_the_prompt_and_the_prefix(reader: PromptReader, f
     assert reading.budget == CONTEXT - len(reading.prompt_ids)
     assert reading.max_new_tokens == reading.budget - len(reading.prefix_ids)
     assert reading.preprocess > 0
+
+
+async def test_keys_take_turns_with_the_threads_for_long_prompts(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, may_end, begun = reader_of(folder, context=2000), threading.Semaphore(0), list[str]()
+    encode = reader._tokenizer.encode  # noqa: SLF001 - tokenizing that takes long
+
+    def encode_slowly(text: str) -> Sequence[int]:
+        begun.append(text[0])
+        assert may_end.acquire(timeout=60)
+        return encode(text)
+
+    monkeypatch.setattr(reader._tokenizer, "encode", encode_slowly)  # noqa: SLF001
+    threads = min(os.cpu_count() or 1, 28)
+    salts = "a" * 40 + "b"
+    reads = [asyncio.create_task(reader.read(request(RawText(f"{salt} " * 550), cache_salt=salt))) for salt in salts]
+    await until(lambda: begun == ["a"] * threads)
+    may_end.release(2)
+    await until(lambda: len(begun) == threads + 2)
+    assert sorted(begun[threads:]) == ["a", "b"]
+    may_end.release(len(salts))
+    assert all(read.prompt_ids for read in await asyncio.gather(*reads))
 
 
 @pytest.mark.parametrize("content", [RawText("How many? 🙂"), Conversation((user("How many?"),)), TokenIds((5, 6, 7))])

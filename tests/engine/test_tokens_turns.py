@@ -16,8 +16,8 @@ from support.vllm import until, vllm_lab, vllm_request
 class Calls:
     """Calls of a blocking function, each of which returns when the test says so."""
 
-    def __init__(self, size: int) -> None:
-        self.threads = FairThreads(size)
+    def __init__(self, size: int, *, per_key: int = 1) -> None:
+        self.threads = FairThreads(size, per_key=per_key)
         self._may_end: dict[str, threading.Event] = {}
         self.begun: list[str] = []
 
@@ -54,6 +54,18 @@ async def test_a_key_has_one_thread_and_does_not_delay_another_key() -> None:
     assert sorted(calls.begun) == ["a1", "b1"]
     calls.end("a1")
     assert [await first, await second] == ["a1", "a2"]
+
+
+async def test_a_key_has_all_threads_until_another_key_waits() -> None:
+    calls = Calls(2, per_key=2)
+    tasks = await calls.begin("a1", "a2", "a3", "a4", "b1")
+    await until(lambda: sorted(calls.begun) == ["a1", "a2"])
+    calls.end("a1")
+    await until(lambda: calls.begun[2:] == ["a3"])
+    calls.end("a3")
+    await until(lambda: calls.begun[3:] == ["b1"])
+    calls.end("a2", "a4", "b1")
+    assert await asyncio.gather(*tasks) == ["a1", "a2", "a3", "a4", "b1"]
 
 
 async def test_a_cancelled_call_is_not_made_or_keeps_its_turn_until_it_ends() -> None:

@@ -1,6 +1,7 @@
 """Tokenizes the prompt of a request, and the prefix of its answer."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from doherty_engine._budget import input_field, output_budget
 from doherty_engine._errors import InvalidInputError, UnsupportedError
 from doherty_engine._requests import AnswerPrefix, Conversation, EngineRequest, Input, RawText
 from doherty_engine.tokens._tokenizer import Tokenizer
+from doherty_engine.tokens._turns import FairThreads
 
 _DIRECT_CHARACTERS = 1_000
 """A text of this size is tokenized on the event loop, in about 0.4 ms. Switching to a thread and back takes 0.1 ms on
 an idle machine; if the event loop is busy, the thread also waits for the interpreter's switch interval."""
 _MESSAGE_CHARACTERS = 30
 """The approximate number of characters that a chat template adds to a message."""
+
+_MAX_THREADS = 28
+"""Fewer than `asyncio.to_thread` has (4 more than cores, and at most 32), so that other work always finds one."""
 
 
 @dataclass(slots=True)
@@ -41,7 +46,7 @@ class PreparedInput:
 
 
 class PromptReader:
-    """Tokenizes requests: short ones directly, long ones in a thread."""
+    """Tokenizes requests: short ones directly, long ones in threads. API keys take turns with the threads."""
 
     def __init__(self, tokenizer: Tokenizer, context_tokens: int, vocabulary_size: int | None = None) -> None:
         """`vocabulary_size` is the size of the model's vocabulary, if the engine knows it."""
@@ -50,6 +55,8 @@ class PromptReader:
         self.vocabulary_size = min(vocabulary_size or tokenizer.vocabulary_size, tokenizer.vocabulary_size)
         """Token ids must be lower than this. Then both the tokenizer and the model know the token."""
         self._max_bytes = context_tokens * tokenizer.longest_token_bytes
+        threads = min(os.cpu_count() or 1, _MAX_THREADS)
+        self._threads = FairThreads(threads, per_key=threads)
 
     async def read(self, request: EngineRequest) -> PreparedInput:
         """Tokenizes a request.
@@ -62,7 +69,7 @@ class PromptReader:
         size = _size(request.input) + (0 if request.prefix is None else len(request.prefix.text))
         if size <= _DIRECT_CHARACTERS:
             return self._read(request, start)
-        return await asyncio.to_thread(self._read, request, start)
+        return await self._threads.run(request.cache_salt, self._read, request, start)
 
     async def count(self, content: Input | AnswerPrefix) -> int:
         """Counts the tokens of an input, or of a prefix, as the model would read it.

@@ -1,7 +1,7 @@
 """Runs blocking functions in threads, and shares the threads fairly among API keys."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -10,15 +10,17 @@ ResultT = TypeVar("ResultT")
 
 
 class FairThreads:
-    """Runs a few functions at a time, one for each key. Keys take turns.
+    """Runs a few functions at a time. Keys take turns.
 
     Those that wait do so on the event loop, because the threads are shared with other work of the server.
     """
 
-    def __init__(self, size: int) -> None:
-        """`size` is how many functions run at the same time."""
+    def __init__(self, size: int, *, per_key: int) -> None:
+        """`size` is how many functions run at the same time, and `per_key` how many of the same key."""
         self._size = size
-        self._running: set[str] = set()
+        self._per_key = per_key
+        self._running: Counter[str] = Counter()
+        """By key."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """The calls of each key that wait. The keys are in the order of their turns."""
 
@@ -27,10 +29,10 @@ class FairThreads:
 
         If the caller is cancelled, a function that runs goes on, and keeps its turn; others are never called.
         """
-        if key in self._running or len(self._running) >= self._size:
-            await self._wait(key)
+        if self._running[key] < self._per_key and self._running.total() < self._size:
+            self._running[key] += 1
         else:
-            self._running.add(key)
+            await self._wait(key)
         return await asyncio.shield(asyncio.ensure_future(self._run(key, function, *arguments)))
 
     async def _run(self, key: str, function: Callable[[*ArgumentsT], ResultT], *arguments: *ArgumentsT) -> ResultT:
@@ -50,13 +52,15 @@ class FairThreads:
             raise
 
     def _end_turn(self, key: str) -> None:
-        self._running.remove(key)
-        for other in [other for other in self._waiting if other not in self._running]:
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
+        for other in [other for other in self._waiting if self._running[other] < self._per_key]:
             turns = self._waiting.pop(other)
             while turns and turns[0].cancelled():
                 turns.popleft()
             if turns:
-                self._running.add(other)
+                self._running[other] += 1
                 turns.popleft().set_result(None)
                 if turns:
                     self._waiting[other] = turns  # behind the other keys

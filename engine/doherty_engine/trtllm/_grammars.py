@@ -42,7 +42,7 @@ class GrammarTrial:
                 "tokenizer": tokenizer.library.backend_tokenizer.to_str(),
             }
         )
-        self._turns = FairThreads(1)
+        self._turns = FairThreads(1, per_key=1)
         self._valid: dict[tuple[str, str], Trial] = {}
         """Grammars that were compiled successfully; callers often repeat them."""
         self._valid_characters = 0

@@ -71,7 +71,7 @@ def load_model(options: Options) -> TrtLlmContext:
 
 
 def _in_turns(grammars: GrammarTrial) -> Callable[[Constraint, str], Coroutine[Any, Any, Any]]:
-    return partial(guided_decoding, translations=FairThreads(TRANSLATIONS), trial=grammars)
+    return partial(guided_decoding, translations=FairThreads(TRANSLATIONS, per_key=1), trial=grammars)
 
 
 def _skip_check(*_: object, **__: object) -> None:

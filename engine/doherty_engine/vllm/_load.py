@@ -67,7 +67,7 @@ def load(options: Options, guard: Guard) -> VllmContext:
 
 
 def _in_turns(compiler: ConstraintCompiler) -> Callable[[Constraint, str], Coroutine[Any, Any, CompiledConstraint]]:
-    threads = FairThreads(TRANSLATIONS)
+    threads = FairThreads(TRANSLATIONS, per_key=1)
     return lambda constraint, key: threads.run(key, compiler.compile, constraint)
 
 
