@@ -132,6 +132,13 @@ CASES = {
         whole(GENERATE, *[("a", "b" * 8050)] * 2), until_ended, "Generate", "CANCELLED", refused="RESOURCE_EXHAUSTED"
     ),
     "a flood": Rpcs(opened(1, headers(STREAM)), flood, "StreamGenerate", "CANCELLED", refused="RESOURCE_EXHAUSTED"),
+    "a flood behind the request": Rpcs(
+        opened(1, headers(STREAM)) + LONG_HEADER_BLOCK,
+        until_ponged,
+        "StreamGenerate",
+        "CANCELLED",
+        refused="RESOURCE_EXHAUSTED",
+    ),
     "a lost connection": Rpcs(whole(STREAM), until_data, "StreamGenerate", "CANCELLED"),
     "a connection lost at once": Rpcs(opened(1, headers(STREAM)), leave, "StreamGenerate", "CANCELLED"),
     "an answer": Rpcs(whole(GET_MODEL, body=framed(b"")), until_ended, "GetModel", "OK"),

@@ -153,6 +153,7 @@ class Connection(Link, asyncio.BufferedProtocol):
         try:
             self.session.receive_data(data[:allowed])
         except (SessionError, MemoryError) as error:
+            self._handle_events(self.session.events())  # of calls that began before, so that they are recorded
             if isinstance(error, FloodError):
                 self._end_flood()
             else:
