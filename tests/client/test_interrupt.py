@@ -51,34 +51,110 @@ import signal, sys, threading
 from doherty import Client
 
 class Condition(threading.Condition):
-    # A Ctrl-C arrives just after the lock was taken.
+    # Ctrl-C arrives just after the lock was taken.
     def __enter__(self):
         entered = super().__enter__()
-        if threading.current_thread() is threading.main_thread() and not interrupted:
-            interrupted.append(True)
-            signal.raise_signal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            while presses:
+                presses.pop()
+                signal.raise_signal(signal.SIGINT)
         return entered
 
-interrupted = [True]
+presses = []
 with Client(sys.argv[1]) as client:
     stream = client.stream_generate("Why?")
     next(stream)
     stream._call._state.condition.__class__ = Condition
-    interrupted.clear()
+    presses += {presses} * [None]
     try:
         {action}
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     stream.close()
     print(client.generate("Why?", max_output_tokens=1).usage.output_tokens)
-    with client.stream_generate("Why?", max_output_tokens=1) as stream:
+    with client.stream_generate("Why?", max_output_tokens=10) as stream:
         print(stream.result().usage.output_tokens)
 """
 
 
+@pytest.mark.parametrize("presses", [1, 2])
 @pytest.mark.parametrize("action", ["list(stream)", "stream.close()"])
-def test_a_client_works_after_a_ctrl_c_within_the_code_of_grpc(slow_server: ServerProcess, action: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED_IN_GRPC.format(action=action), slow_server.target]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (finished.stdout, finished.stderr) == ("interrupted\n1\n1\n", "")
+def test_a_client_works_after_ctrl_c_within_the_code_of_grpc(
+    slow_server: ServerProcess, action: str, presses: int
+) -> None:
+    finished = run(INTERRUPTED_IN_GRPC.format(action=action, presses=presses), slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("interrupted\n1\n10\n", "")
     assert slow_server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")
+
+
+FORKS_WHILE_IT_READS = """
+import os, signal, sys, threading
+from doherty import Client
+
+def fork():
+    while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        pass
+    if (child := os.fork()) == 0:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            os._exit(7)
+        os._exit(8)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+with Client(sys.argv[1]) as client, client.stream_generate("Why?", max_output_tokens=20) as stream:
+    thread = threading.Thread(target=fork)
+    thread.start()
+    list(stream)
+    thread.join()
+"""
+
+
+def test_ctrl_c_ends_a_process_that_was_forked_while_a_stream_was_read(slow_server: ServerProcess) -> None:
+    finished = run(FORKS_WHILE_IT_READS, slow_server.target)
+    assert finished.stdout == "7\n"
+
+
+WAITING_INTERCEPTOR = """
+import signal, sys, threading
+import grpc
+from doherty import Client
+
+class Interceptor(grpc.UnaryStreamClientInterceptor):
+    def intercept_unary_stream(self, continuation, details, request):
+        signal.raise_signal(signal.SIGINT)
+        threading.Event().wait()
+
+with Client(sys.argv[1], interceptors=[Interceptor()]) as client:
+    try:
+        client.stream_generate("Why?")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_ctrl_c_interrupts_an_interceptor(slow_server: ServerProcess) -> None:
+    finished = run(WAITING_INTERCEPTOR, slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("interrupted\n", "")
+
+
+HANDLER_CHANGED_WHILE_IT_READS = """
+import signal, sys
+from doherty import Client
+
+with Client(sys.argv[1]) as client, client.stream_generate("Why?", max_output_tokens=20) as stream:
+    signal.signal(signal.SIGALRM, lambda *_: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    list(stream)
+    print(signal.getsignal(signal.SIGINT).name)
+"""
+
+
+def test_a_handler_that_is_installed_while_a_stream_is_read_stays(slow_server: ServerProcess) -> None:
+    finished = run(HANDLER_CHANGED_WHILE_IT_READS, slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("SIG_IGN\n", "")
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 
 from doherty._core._channel import channel_options
+from doherty._sync._interrupt import DeferredInterrupt
 from doherty.v1.generation_service_pb2_grpc import GenerationServiceStub
 from doherty.v1.latency_service_pb2_grpc import LatencyServiceStub
 
@@ -56,7 +57,8 @@ class Connection:
         with self._lock:
             self._is_closed = True
         if self._opened is not None:
-            self._opened.close()
+            with DeferredInterrupt():
+                self._opened.close()
             self._opened.streams.wait_for_end()
 
     def _open(self) -> "_Opened":

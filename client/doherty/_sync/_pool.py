@@ -11,6 +11,7 @@ from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, 
 from doherty._core._dispatch import Dispatch
 from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
+from doherty._sync._interrupt import DeferredInterrupt
 from doherty._sync._probes import Probes
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class Pool:
     def _pause(self, seconds: float, stopped: threading.Event) -> bool:
         self.pauses.add(stopped)
         try:
-            return self.dispatch.shared.disconnected or stopped.wait(seconds)
+            with DeferredInterrupt(stopped.set):
+                return self.dispatch.shared.disconnected or stopped.wait(seconds)
         finally:
             self.pauses.discard(stopped)
 
@@ -130,8 +132,9 @@ class Pool:
         if self.owner is not None:
             return
         self.dispatch.shared.disconnected = True
-        for stopped in tuple(self.pauses):
-            stopped.set()
+        with DeferredInterrupt():
+            for stopped in tuple(self.pauses):
+                stopped.set()
         for connection in self.connections:
             connection.close()
         self.alarms.stop()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -129,10 +130,10 @@ class GenerationStream(StreamView, Generic[ParsedT_co]):
 
     def _stop(self) -> None:
         """Ends the attempt, or the pause before the next one."""
-        if self._stopped is not None:
-            self._stopped.set()
-        if self._call is not None:
-            with DeferredInterrupt():
+        with DeferredInterrupt():
+            if self._stopped is not None:
+                self._stopped.set()
+            if self._call is not None:
                 self._call.cancel()
 
     def _lose_patience(self) -> None:
@@ -207,7 +208,8 @@ class GenerationStream(StreamView, Generic[ParsedT_co]):
     def _advance(self, result: object) -> "Action | None":
         """Starts the next attempt if it is due; otherwise returns the next action."""
         while isinstance(action := next_action(self._actions, result), Send) and action.rpc == "StreamGenerate":
-            with DeferredInterrupt():
+            # Interceptors may take long, and nothing ends their waits.
+            with nullcontext() if self._pool.dispatch.settings.interceptors else DeferredInterrupt():
                 result = self._begin(action)
         if action is None or isinstance(action, Receive):
             return None

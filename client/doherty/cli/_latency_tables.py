@@ -35,14 +35,14 @@ def headline(latency: Latency) -> str:
 def quantile_rows(latency: Latency) -> list[Row]:
     """Returns the quantiles of the times.
 
-    The rows "queue" and "first token" cover all requests that ended, if the server reports those. The other rows cover
-    answers only.
+    If the server reports them, the rows "queue" and "first token" also cover requests that ended without an answer:
+    see `EndedRequests`. The other rows cover answers only.
     """
     ended = latency.requests
     if ended is None:
         first = [("queue", *_three(latency.queue)), ("first token (TTFT)", *_three(latency.time_to_first_token))]
     else:
-        # These quantiles are None if the request at that rank never got a first token.
+        # A quantile of the first token is None if the request at that rank never got one.
         unknown = "never" if ended.owed else "-"
         first = [
             ("queue", *_three(ended.queue)),

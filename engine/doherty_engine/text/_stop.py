@@ -43,7 +43,7 @@ class StopMatcher:
         return self._cut(len(piece.text) - answer_end)
 
     def flush(self) -> list[Piece]:
-        """Releases all pieces. Call it when an answer has ended without a stop text."""
+        """Releases all pieces, because no more text follows."""
         return self._release(0)
 
     def _advance(self, text: str, *, may_end: bool) -> int:

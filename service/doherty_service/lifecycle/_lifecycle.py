@@ -175,6 +175,7 @@ async def _serve(
             await _drain(settings, generations, health_servicer, port, signals.second)
     except EngineSetupError:
         await port.stop(_LEAVE_SECONDS)
+        reporter.flush()
         raise
     except Exception as error:  # noqa: BLE001 - once the server has started, any failure ends it with exit code 1
         is_lost = True

@@ -81,8 +81,9 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
             receive_watch: Receives the requests, and ends RPCs whose request does not arrive.
             keyring: The valid keys. All services except `open_services` require one. None: no service requires a key.
             open_services: Services for which no key is required.
-            costly_services: Services outside the contract, with limits on their concurrent calls. Each call also counts
-                against the limits of its key. The servicers of the contract check both themselves.
+            costly_services: Services outside the contract whose concurrent calls are limited, and their `Shares`, which
+                divide the limit evenly among keys. Each call also counts against the limits of its key. The servicers
+                of the contract check both themselves.
             accept: Called with the peer (gRPC's name of a connection) of each call that passed authentication.
             close: Called with the peer of a connection on which too many calls without a key were refused.
             refusals: Counts refused calls of callers without a key.
