@@ -33,7 +33,7 @@ class Reply:
     error: RpcError | None = None
     """The error that ends the answer after the deltas. If it has no reason, its class determines the reason."""
     cut_off: bool = False
-    """Whether the connection is closed after the deltas, as if the server had died. The server accepts further requests."""
+    """Whether the connection is closed after the deltas, as if the server had died. New requests are accepted."""
 
     def __post_init__(self) -> None:
         if self.error is not None and self.cut_off:
