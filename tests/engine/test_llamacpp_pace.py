@@ -24,7 +24,8 @@ def test_pieces_are_whole_batches_unless_an_answer_runs() -> None:
     assert pace.piece_tokens(0) == BATCH_TOKENS
 
 
-def test_a_piece_beside_an_answer_takes_the_allowed_time() -> None:
+def test_a_piece_beside_an_answer_takes_the_allowed_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pace, "_STEP_SECONDS", 0.1)
     pace = PromptPace()
     piece(pace, 0, 64, 64.0)  # not beside an answer
     pace.answer_begins()
@@ -41,6 +42,7 @@ def test_a_piece_beside_an_answer_takes_the_allowed_time() -> None:
 
 
 def test_a_piece_and_the_answers_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pace, "_STEP_SECONDS", 0.1)
     pace, now = PromptPace(), 0.0
     monkeypatch.setattr(_pace, "time", SimpleNamespace(monotonic=lambda: now))
 

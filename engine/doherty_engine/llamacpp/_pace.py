@@ -6,7 +6,7 @@ from threading import Lock
 
 from doherty_engine.llamacpp._server import BATCH_TOKENS
 
-_STEP_SECONDS = 0.1
+_STEP_SECONDS = 0.085
 """How long a step should take in which running answers get a token, and a piece of a prompt is computed. The piece may
 take as long as the answers' part of the step even if that is longer: with less, a slow model would hardly get on with
 the prompt."""
