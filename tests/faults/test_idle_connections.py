@@ -137,6 +137,14 @@ def test_new_connections_have_a_second_to_send_their_key() -> None:
     assert guard.surplus(crowd, LATER + 1) == crowd[8:]
 
 
+def test_connections_that_one_check_finds_may_first_send_their_key_unless_grpc_could_accept_no_more() -> None:
+    guard = ConnectionGuard(64)  # gRPC accepts 128
+    crowd = [connection("192.0.2.1", LATER) for _ in range(97)]
+    assert guard.surplus(crowd[1:], LATER + 0.09) == []
+    assert guard.surplus(crowd[1:], LATER + 0.11) == crowd[33:]
+    assert guard.surplus(crowd, LATER + 0.09) == crowd[32:]
+
+
 async def test_peers_without_an_address_do_not_end_the_guard() -> None:
     """If a connection was closed early, gRPC reports an empty peer. The guard only checks more than two connections."""
     guard = ConnectionGuard(1)

@@ -37,6 +37,10 @@ _MIN_OF_PEER = 4
 _NEWCOMER_SECONDS = 1.0
 """A new connection is exempt from its peer's limit for this time, if there is room, so that it can send its key."""
 
+_SETTLING_SECONDS = 0.1
+"""A new connection is exempt from all limits for this time, if there is room. Connections that a check finds together
+look equally old to it: the only one whose caller has a key would otherwise be shut down with the others."""
+
 _LOG_SECONDS = 10.0
 
 _OTHER_FILES = 512
@@ -79,7 +83,7 @@ class ConnectionGuard:
         """At most `max_connections` are allowed. Peers in `trusted` networks have no limit of their own."""
         self._max_connections = max_connections
         self._max_of_peer = max(_MIN_OF_PEER, max_connections // _PEER_SHARE)
-        self._max_newcomers = connections_to_accept(max_connections) // 4
+        self._accepted_by_grpc = connections_to_accept(max_connections)
         self._trusted = tuple(trusted)
         self._with_key: set[str] = set()
         self._unwanted: set[str] = set()
@@ -111,7 +115,7 @@ class ConnectionGuard:
         while True:
             start = time.thread_time()
             surplus = await self._check(port)
-            await _shut_down(surplus)
+            await self._shut_down(surplus)
             cpu_seconds = time.thread_time() - start
             pause = _CROWDED_CHECK_SECONDS if self._is_crowded else _CHECK_SECONDS
             await asyncio.sleep(max(pause, cpu_seconds / _MAX_CPU_SHARE))
@@ -173,7 +177,8 @@ class ConnectionGuard:
         Of those without a key, these are the oldest ones, because a new one is about to send its key; of those with a
         key, the newest ones. New connections are exempt from the limit of their peer as long as the kept connections
         without a key are at most a quarter of what gRPC accepts. Otherwise, one client could open connections faster
-        than others behind the same address can send their keys.
+        than others behind the same address can send their keys. Connections are exempt from all limits at first, unless
+        gRPC may soon accept none.
         """
         newest_first = sorted(connections, key=lambda connection: -connection.seen)
         without_key = [connection for connection in newest_first if not connection.has_key]
@@ -181,16 +186,37 @@ class ConnectionGuard:
         by_peer: defaultdict[str, int] = defaultdict(int)
         # A quarter of all connections stays free for callers with a key, but an eighth is always for those without.
         max_without_key = max(self._max_connections // _PEER_SHARE, self._max_connections * 3 // 4 - len(with_key))
+        has_room = len(connections) <= self._accepted_by_grpc * 3 // 4
         kept, surplus = 0, with_key[: max(0, len(with_key) - self._max_connections)]
         for connection in without_key:
             by_peer[connection.peer] += 1
-            is_exempt = kept < self._max_newcomers and _is_newcomer(connection, now)
+            is_exempt = kept < self._accepted_by_grpc // 4 and _is_newcomer(connection, now)
             exceeds = by_peer[connection.peer] > self._max_of_peer and not self._is_trusted(connection.host)
-            if kept >= max_without_key or (exceeds and not is_exempt):
+            settles = has_room and now - connection.seen < _SETTLING_SECONDS
+            if not settles and (kept >= max_without_key or (exceeds and not is_exempt)):
                 surplus.append(connection)
             else:
                 kept += 1
         return surplus
+
+    async def _shut_down(self, connections: Sequence[_Connection]) -> None:
+        """Shuts down connections, unless a caller on them was accepted meanwhile, or their descriptor has changed."""
+        accepted: set[tuple[Address, int]] = set()
+        for index, connection in enumerate(connections):
+            await _yield_after_slice(index)
+            if index % _SLICE == 0:
+                accepted = {_endpoint(peer) for peer in self._with_key}
+            if (connection.host, connection.endpoint[1]) in accepted:
+                continue
+            if (borrowed := _borrow(connection.descriptor)) is None:
+                continue
+            try:
+                if borrowed.getpeername()[:2] == connection.endpoint:
+                    borrowed.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # already closed
+            finally:
+                borrowed.detach()
 
     def _is_trusted(self, host: Address) -> bool:
         return any(host in network for network in self._trusted)
@@ -266,21 +292,6 @@ def _borrow(descriptor: int) -> socket.SocketType | None:
 async def _yield_after_slice(index: int) -> None:
     if index % _SLICE == _SLICE - 1:
         await asyncio.sleep(0)
-
-
-async def _shut_down(connections: Sequence[_Connection]) -> None:
-    """Shuts down connections, unless their descriptor has been closed or reused."""
-    for index, connection in enumerate(connections):
-        await _yield_after_slice(index)
-        if (borrowed := _borrow(connection.descriptor)) is None:
-            continue
-        try:
-            if borrowed.getpeername()[:2] == connection.endpoint:
-                borrowed.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # already closed
-        finally:
-            borrowed.detach()
 
 
 def _endpoint(peer: str) -> tuple[Address, int]:
