@@ -32,7 +32,6 @@ class DeferredInterrupt:
     def __init__(self, cancel: Callable[[], object] | None = None) -> None:
         """`cancel` ends the wait in the block. It is called in a thread, because the block may hold a lock it needs."""
         self._cancel = cancel
-        self._is_installed = False
         self._is_leaving = False
         self._interrupted_at: float | None = None
 
@@ -43,13 +42,12 @@ class DeferredInterrupt:
         ):
             with suppress(ValueError):  # in a program with several interpreters, this may not be the main thread
                 _signal.signal(_SIGINT, self._defer)
-                self._is_installed = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_leaving = True
-        if self._is_installed and _signal.getsignal(_SIGINT) == self._defer:
+        if _signal.getsignal(_SIGINT) == self._defer:
             _signal.signal(_SIGINT, signal.default_int_handler)
         if self._interrupted_at is not None:
             raise KeyboardInterrupt from None

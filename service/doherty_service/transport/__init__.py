@@ -1,6 +1,7 @@
 """The gRPC server: options, services, address, connections and event loop."""
 
-from doherty_service.transport._connections import ConnectionGuard, room_for_connections
+from doherty_service.transport._connections import ConnectionGuard
+from doherty_service.transport._file_limit import room_for_connections
 from doherty_service.transport._grpc_options import grpc_options
 from doherty_service.transport._grpcio_server import GrpcioServer
 from doherty_service.transport._health import HealthServicer

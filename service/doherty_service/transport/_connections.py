@@ -18,6 +18,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from doherty_service.telemetry import log_warning
+from doherty_service.transport._file_limit import connections_to_accept
 
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 _CHECK_SECONDS = 0.1
@@ -43,11 +44,6 @@ look equally old to it: the only one whose caller has a key would otherwise be s
 
 _LOG_SECONDS = 10.0
 
-_OTHER_FILES = 512
-"""Open files reserved for purposes other than connections."""
-
-_LARGEST = 2**31 - 1
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -63,6 +59,11 @@ class _Connection:
     seen: float
     """When a check first found it (`time.monotonic()`)."""
     has_key: bool = False
+
+    @property
+    def address(self) -> "tuple[Address, int]":
+        """The peer's address and port, as `_addresses` reads them from gRPC's names."""
+        return self.host, self.endpoint[1]
 
     @property
     def peer(self) -> str:
@@ -130,19 +131,17 @@ class ConnectionGuard:
             return []  # the usual case: no peer can have too many
         self._known = await self._find(descriptors, port)
         with_key, self._with_key = self._with_key, set()
-        accepted = {_endpoint(peer) for peer in with_key}
+        accepted = _addresses(with_key)
         for connection in self._known.values():
-            connection.has_key = connection.has_key or (connection.host, connection.endpoint[1]) in accepted
+            connection.has_key = connection.has_key or connection.address in accepted
         now = time.monotonic()
         newcomers = sum(not known.has_key and _is_newcomer(known, now) for known in self._known.values())
-        unwanted, self._unwanted = {_endpoint(peer) for peer in self._unwanted}, set()
+        unwanted, self._unwanted = _addresses(self._unwanted), set()
         surplus = self.surplus(list(self._known.values()), now)
         surplus += [
             connection
             for connection in self._known.values()
-            if (connection.host, connection.endpoint[1]) in unwanted
-            and not connection.has_key
-            and connection not in surplus
+            if connection.address in unwanted and not connection.has_key and connection not in surplus
         ]
         self._is_crowded = bool(surplus) or newcomers > self._max_of_peer
         self._closed.update(connection.peer for connection in surplus)
@@ -201,22 +200,12 @@ class ConnectionGuard:
 
     async def _shut_down(self, connections: Sequence[_Connection]) -> None:
         """Shuts down connections, unless a caller on them was accepted meanwhile, or their descriptor has changed."""
-        accepted: set[tuple[Address, int]] = set()
-        for index, connection in enumerate(connections):
-            await _yield_after_slice(index)
-            if index % _SLICE == 0:
-                accepted = {_endpoint(peer) for peer in self._with_key}
-            if (connection.host, connection.endpoint[1]) in accepted:
-                continue
-            if (borrowed := _borrow(connection.descriptor)) is None:
-                continue
-            try:
-                if borrowed.getpeername()[:2] == connection.endpoint:
-                    borrowed.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # already closed
-            finally:
-                borrowed.detach()
+        for start in range(0, len(connections), _SLICE):
+            accepted = _addresses(self._with_key)
+            for connection in connections[start : start + _SLICE]:
+                if connection.address not in accepted:
+                    _shut_down(connection)
+            await asyncio.sleep(0)
 
     def _is_trusted(self, host: Address) -> bool:
         return any(host in network for network in self._trusted)
@@ -232,43 +221,6 @@ class ConnectionGuard:
 
 def _is_newcomer(connection: _Connection, now: float) -> bool:
     return now - connection.seen < _NEWCOMER_SECONDS
-
-
-def room_for_connections(wanted: int) -> int:
-    """Returns how many connections the process's limit of open files allows, at most `wanted`.
-
-    Raises the soft limit if possible: on many systems it is 1024, and the engine needs files, too.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + _OTHER_FILES  # `connections_to_accept`
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (OSError, ValueError):  # macOS has a further limit, which it does not report
-        limit = soft
-    if _room(limit) >= wanted:
-        return wanted
-    log_warning("few_files", limit=limit, wanted=wanted + _OTHER_FILES, connections=_room(limit))
-    return _room(limit)
-
-
-def connections_to_accept(max_connections: int) -> int:
-    """Returns how many connections gRPC may accept if at most `max_connections` are to stay.
-
-    gRPC refuses new connections beyond its limit. With a higher limit, it accepts new ones until the guard has shut
-    down the surplus.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(
-        2 * max_connections, _LARGEST if soft == resource.RLIM_INFINITY else max(max_connections, _room(soft)), _LARGEST
-    )
-
-
-def _room(limit: int) -> int:
-    """Returns how many connections are possible with `limit` open files."""
-    return max(1, limit - min(_OTHER_FILES, limit // 2))
 
 
 def _open_descriptors() -> Sequence[int]:
@@ -292,6 +244,22 @@ def _borrow(descriptor: int) -> socket.SocketType | None:
 async def _yield_after_slice(index: int) -> None:
     if index % _SLICE == _SLICE - 1:
         await asyncio.sleep(0)
+
+
+def _shut_down(connection: _Connection) -> None:
+    if (borrowed := _borrow(connection.descriptor)) is None:
+        return
+    try:
+        if borrowed.getpeername()[:2] == connection.endpoint:
+            borrowed.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # already closed
+    finally:
+        borrowed.detach()
+
+
+def _addresses(peers: Iterable[str]) -> set[tuple[Address, int]]:
+    return {_endpoint(peer) for peer in peers}
 
 
 def _endpoint(peer: str) -> tuple[Address, int]:

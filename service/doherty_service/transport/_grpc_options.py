@@ -4,7 +4,7 @@ Their effects were tested with core 1.85. Some options that exist, or that other
 """
 
 from doherty_service.settings import Settings
-from doherty_service.transport._connections import connections_to_accept
+from doherty_service.transport._file_limit import connections_to_accept
 
 _METADATA_BYTES = 16 << 10
 _HANDSHAKE_MS = 10_000

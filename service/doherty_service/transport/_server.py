@@ -25,8 +25,9 @@ from doherty_service.servicers import Bounds, GenerationServicer, LatencyService
 from doherty_service.settings import Settings, is_loopback
 from doherty_service.telemetry import LatencyRecorder, log_warning
 from doherty_service.translation import Deployment
-from doherty_service.transport._connections import ConnectionGuard, connections_to_accept
+from doherty_service.transport._connections import ConnectionGuard
 from doherty_service.transport._debugging import CHANNELZ_SERVICE, REFLECTION_SERVICES, add_channelz, add_reflection
+from doherty_service.transport._file_limit import connections_to_accept
 from doherty_service.transport._grpcio_server import GrpcioServer
 from doherty_service.transport._health import HealthServicer
 from doherty_service.transport._port_watch import try_to_bind
