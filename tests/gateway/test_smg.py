@@ -42,11 +42,13 @@ def parameters(text: str, **more: Any) -> dict[str, Any]:
 
 
 def answered(servers: Pair) -> list[int]:
-    """Returns the number of requests that each server has answered."""
+    """Returns the number of requests that each server has completed since its start."""
     counts: list[int] = []
     for server in servers:
         with Client(server.target) as client:
-            counts.append(client.latency().answers)
+            requests = client.latency().requests
+        assert requests is not None
+        counts.append(sum(outcome.total for outcome in requests.outcomes if outcome.status == "OK"))
     return counts
 
 
