@@ -70,6 +70,9 @@ class _Call:
     def trailing_metadata(self) -> Any:
         return TRAILING
 
+    def result(self) -> Any:
+        return REPLY
+
     def add_callback(self, _: Callable[[], None]) -> bool:
         return False
 
@@ -85,6 +88,9 @@ class _Unary:
 
     def with_call(self, *_: object, **__: object) -> Any:
         return REPLY, _Call()
+
+    def future(self, *_: object, **__: object) -> Any:
+        return _Call()
 
 
 class _AsyncCall:

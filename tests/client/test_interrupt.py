@@ -87,6 +87,45 @@ def test_a_client_works_after_ctrl_c_within_the_code_of_grpc(
     assert slow_server.wait_for("request", rpc="StreamGenerate", code="CANCELLED")
 
 
+INTERRUPTED_CALLS = """
+import signal, sys, threading
+
+class Condition(threading.Condition):
+    # Ctrl-C arrives just after gRPC has taken one of its locks.
+    def __enter__(self):
+        entered = super().__enter__()
+        is_of_grpc = "/grpc/" in sys._getframe(1).f_code.co_filename
+        if is_of_grpc and threading.current_thread() is threading.main_thread():
+            counted.append(None)
+            if is_calling and len(counted) == chosen:
+                signal.raise_signal(signal.SIGINT)
+        return entered
+
+counted, chosen, is_calling, is_interrupted = [], 0, False, True
+threading.Condition = Condition  # before gRPC is imported
+from doherty import Client
+
+with Client(sys.argv[1]) as client:
+    while is_interrupted:
+        counted.clear()
+        chosen, is_calling = chosen + 1, True
+        try:
+            client.generate("Why?", max_output_tokens=2)
+            is_interrupted = False
+        except KeyboardInterrupt:
+            pass
+        is_calling = False
+        with client.stream_generate("Why?", max_output_tokens=2) as stream:
+            stream.result()
+    print(chosen > 3)
+"""
+
+
+def test_a_client_works_after_ctrl_c_during_any_call(slow_server: ServerProcess) -> None:
+    finished = run(INTERRUPTED_CALLS, slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("True\n", "")
+
+
 FORKS_WHILE_IT_READS = """
 import os, signal, sys, threading
 from doherty import Client

@@ -46,11 +46,11 @@ class Connection:
             return opened.channel.unary_unary(CHECK, encode_service, decode_status)
         return getattr(opened.latency if name == "GetLatency" else opened.generation, name)
 
-    def follow(self, call: Any, on_end: Callable[[], None]) -> None:
-        """Calls `on_end` when a stream ends. `close` waits for that."""
+    def follow(self, call: Any, on_end: Callable[[], None] = lambda: None) -> None:
+        """Calls `on_end` when a call ends that gRPC's thread serves. `close` waits for that."""
         if self._opened is None:
             raise AssertionError("a call has a channel")
-        self._opened.streams.follow(call, on_end)
+        self._opened.calls.follow(call, on_end)
 
     def close(self) -> None:
         """Cancels all calls, closes the channel, and returns when gRPC's thread has ended."""
@@ -59,7 +59,7 @@ class Connection:
         if self._opened is not None:
             with DeferredInterrupt():
                 self._opened.close()
-            self._opened.streams.wait_for_end()
+            self._opened.calls.wait_for_end()
 
     def _open(self) -> "_Opened":
         with self._lock:
@@ -85,25 +85,25 @@ class _Opened:
         self.channel = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
         self.generation = GenerationServiceStub(self.channel)
         self.latency = LatencyServiceStub(self.channel)
-        self.streams = _Streams()
+        self.calls = _Calls()
         # If the state of a channel was requested and the channel is open at interpreter exit, gRPC waits forever for a
         # thread that is gone. This closes the channel before that, or when the client is dropped.
         self.close = weakref.finalize(self, _close, self.channel, os.getpid())
 
 
-class _Streams:
-    """The running streams of a channel. One thread of gRPC serves them, and ends with the last of them."""
+class _Calls:
+    """The running calls of a channel that do not block. One thread of gRPC serves them, and ends with the last one."""
 
     def __init__(self) -> None:
         self._running: set[Callable[[], None]] = set()
-        """For each running stream, the callback that records its end."""
+        """For each running call, the callback that records its end."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closing: threading.Event | None = None
-        """Set when the last stream has ended, if a thread waits for that."""
+        """Set when the last call has ended, if a thread waits for that."""
 
     def follow(self, call: Any, on_end: Callable[[], None]) -> None:
-        """Calls `on_end` when a stream ends."""
+        """Calls `on_end` when a call ends."""
 
         def end() -> None:
             self._thread = threading.current_thread()
@@ -116,12 +116,12 @@ class _Streams:
                 self._closing.set()
 
         self._running.add(end)
-        # gRPC calls this in its thread at every end of a call, even when the stream is dropped.
+        # gRPC calls this in its thread at every end of a call, even when the call is dropped.
         if not call.add_callback(end):
             note_end()
 
     def wait_for_end(self) -> None:
-        """Returns when the streams of a channel that was closed, and the thread, have ended."""
+        """Returns when the calls of a channel that was closed, and the thread, have ended."""
         if os.getpid() != self._pid:
             return  # a fork does not have the thread
         self._closing = self._closing or threading.Event()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Final, Self
 
 # The functions behind those of `signal`, which convert numbers to enums and so take ten times as long.
 _signal: Final = import_module("_signal")
@@ -16,6 +16,14 @@ _SIGINT: Final = int(signal.SIGINT)
 
 _PATIENCE_SECONDS: Final = 1.0
 """How long the end of a block may take after a Ctrl-C. Later, another Ctrl-C interrupts the block."""
+
+
+def can_be_interrupted() -> bool:
+    """Whether a Ctrl-C raises KeyboardInterrupt in this thread, from Python's own handler."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and _signal.getsignal(_SIGINT) is signal.default_int_handler
+    )
 
 
 class DeferredInterrupt:
@@ -35,13 +43,11 @@ class DeferredInterrupt:
         self._is_leaving = False
         self._interrupted_at: float | None = None
 
-    def __enter__(self) -> None:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and _signal.getsignal(_SIGINT) is signal.default_int_handler
-        ):
+    def __enter__(self) -> Self:
+        if can_be_interrupted():
             with suppress(ValueError):  # in a program with several interpreters, this may not be the main thread
                 _signal.signal(_SIGINT, self._defer)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -51,6 +57,12 @@ class DeferredInterrupt:
             _signal.signal(_SIGINT, signal.default_int_handler)
         if self._interrupted_at is not None:
             raise KeyboardInterrupt from None
+
+    def cancel_with(self, cancel: Callable[[], object] | None) -> None:
+        """Sets what ends the wait in the rest of the block, and ends it if a Ctrl-C has arrived before."""
+        self._cancel = cancel
+        if cancel is not None and self._interrupted_at is not None:
+            cancel()
 
     def _defer(self, _: int, __: FrameType | None) -> None:
         if self._interrupted_at is None:

@@ -11,7 +11,7 @@ from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, 
 from doherty._core._dispatch import Dispatch
 from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
-from doherty._sync._interrupt import DeferredInterrupt
+from doherty._sync._interrupt import DeferredInterrupt, can_be_interrupted
 from doherty._sync._probes import Probes
 
 if TYPE_CHECKING:
@@ -108,11 +108,36 @@ class Pool:
             grpc.RpcError: The call failed.
             ValueError: The channel is closed.
         """
+        # Interceptors may take long, and nothing ends their waits.
+        if can_be_interrupted() and not self.dispatch.settings.interceptors:
+            return self._interruptible_reply(send)
         if send.on_metadata is None:
             return self.call(send)
         rpc = self.connections[send.target.index].rpc(send.rpc)
         reply, call = rpc.with_call(send.request, timeout=send.timeout, metadata=send.metadata)
         send.on_metadata(call.initial_metadata(), call.trailing_metadata())
+        return reply
+
+    def _interruptible_reply(self, send: Send) -> Any:
+        """Does the same as `_reply`. A Ctrl-C cancels the call, but does not interrupt the code of gRPC.
+
+        This takes 0.1 ms longer, because gRPC serves the call in a thread of its own.
+        """
+        connection = self.connections[send.target.index]
+        with DeferredInterrupt() as interrupt:
+            call = connection.rpc(send.rpc).future(send.request, timeout=send.timeout, metadata=send.metadata)
+            try:
+                connection.follow(call)
+                interrupt.cancel_with(call.cancel)
+                reply = call.result()
+                if send.on_metadata is not None:
+                    send.on_metadata(call.initial_metadata(), call.trailing_metadata())
+            except BaseException:
+                call.cancel()
+                raise
+            finally:
+                interrupt.cancel_with(None)
+                del call  # gRPC takes a lock when it is dropped
         return reply
 
     def _pause(self, seconds: float, stopped: threading.Event) -> bool:
