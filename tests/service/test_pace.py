@@ -1,5 +1,7 @@
 """The expected duration of answers, and the times at which slots become free. The tests set the clock."""
 
+import asyncio
+
 import pytest
 
 from doherty_service.admission import Pace
@@ -123,22 +125,36 @@ def test_a_new_server_has_assumptions(clock: Clock) -> None:
     assert pace.lengths.mean(16) == 16
 
 
-def test_measurements_outweigh_assumptions(clock: Clock) -> None:
+async def test_measurements_outweigh_assumptions(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=1)
     lab.learn(50, count=3)
     lab.pace.update()
     assert lab.pace.lengths.share_within(50) - lab.pace.lengths.share_within(49) == pytest.approx(0.5)
 
 
-def test_estimates_are_updated_ten_times_a_second(clock: Clock) -> None:
-    pace = Pace(1)
-    lengths = pace.lengths
+async def test_estimates_are_updated_ten_times_a_second(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.fill()
+    lengths = lab.pace.lengths
     clock.now += 0.09
-    pace.update()
-    assert pace.lengths is lengths
+    lab.pace.update()
+    assert lab.pace.lengths is lengths
     clock.now += 0.02
-    pace.update()
-    assert pace.lengths is not lengths
+    lab.pace.update()
+    assert lab.pace.lengths is not lengths
+
+
+async def test_the_first_request_after_a_pause_finds_current_estimates(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=2)
+    lab.learn(50)
+    lengths = lab.pace.lengths
+    while lab.pace.lengths is lengths:  # noqa: ASYNC110 - the update is no event
+        await asyncio.sleep(0)
+    lengths = lab.pace.lengths
+    clock.now += 60
+    lab.fill()
+    assert lab.pace.lengths is lengths
+    assert lengths.share_within(50) - lengths.share_within(49) > 0.9
 
 
 async def test_the_delay_is_the_median_of_the_last_ones(clock: Clock) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from doherty_service._errors import DeadlinePassedError, OverloadedError, ServiceError
-from doherty_service.admission._pace import Pace
+from doherty_service.admission._pace import UPDATE_SECONDS, Pace
 from doherty_service.admission._queue import WaitQueue
 from doherty_service.admission._ticket import QueueBounds, Ticket
 
@@ -43,6 +43,7 @@ class Admission:
         self._pace = pace
         self._refusals = refusals
         self._queue = WaitQueue(bounds, pace)
+        self._idle_update: asyncio.TimerHandle | None = None
 
     @property
     def running(self) -> int:
@@ -111,6 +112,8 @@ class Admission:
         self._queue.settle(ticket, self._pace.end(ticket, tokens, ended=ended))
         while self.queued and self.running < self.slots:
             self._grant(self._queue.first())
+        if not self.running and self._idle_update is None:
+            self._idle_update = asyncio.get_running_loop().call_later(UPDATE_SECONDS, self._update_while_idle)
 
     def fail_waiting(self, error: ServiceError) -> None:
         """Ends all waiting requests with an error."""
@@ -118,6 +121,12 @@ class Admission:
             ticket = self._queue.first()
             self._queue.remove(ticket)
             _fail(ticket, error.copy())
+
+    def _update_while_idle(self) -> None:
+        """Updates the estimates, so that the first request after a pause need not wait for it."""
+        self._idle_update = None
+        if not self.running:
+            self._pace.update()
 
     def _take_slot(self, ticket: Ticket) -> None:
         self._pace.begin(ticket)

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heapreplace
+from typing import Final
 
 from doherty_service.admission._survival import Sample, SurvivalCurve
 from doherty_service.admission._ticket import Ticket
@@ -24,8 +25,8 @@ _MIN_SECONDS = 1e-6
 _DECAY_SECONDS = 5.0
 """Time constant of the exponential average of the seconds per token."""
 
-_UPDATE_SECONDS = 0.1
-"""Maximum age of the estimates."""
+UPDATE_SECONDS: Final = 0.1
+"""Maximum age of the estimates while requests run."""
 
 _MIN_SHARE_ENDED = 0.1
 """An answer that was cut off before this share of the others had ended carries no information, and is dropped."""
@@ -77,6 +78,8 @@ class Pace:
         """Running requests whose ends are not estimated yet. Only `wait` needs the ends: they are estimated there."""
         self._offset = 0.0
         self._updated = -math.inf
+        self._has_changed = True
+        """Whether a request has had a slot since the last update. If not, the estimates are current at any age."""
         self.per_token: float = _INITIAL_PER_TOKEN
         """The current seconds per token."""
         if earlier is not None:
@@ -91,6 +94,7 @@ class Pace:
 
     def begin(self, ticket: Ticket) -> None:
         """Records that a request gets a slot now."""
+        self._has_changed = True
         answer = self._running[ticket] = self._without_ends[ticket] = _Answer(time.monotonic())
         self._latest.append(answer)
 
@@ -118,12 +122,15 @@ class Pace:
     def update(self) -> None:
         """Updates the estimates, unless they are recent."""
         now = time.monotonic()
-        if now - self._updated < _UPDATE_SECONDS:
+        if now - self._updated < UPDATE_SECONDS:
             return
         decay = math.exp((self._updated - now) / _DECAY_SECONDS)
         self._tokens *= decay
         self._seconds *= decay
         self._updated = now
+        if not self._has_changed:
+            return
+        self._has_changed = bool(self._running)
         for ticket, answer in self._running.items():
             self._follow(ticket, answer)
         if self._tokens >= 1:

@@ -2,8 +2,6 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 
@@ -31,22 +29,26 @@ class SurvivalCurve:
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         """Takes O(n log n) for n samples (at least one); each method takes O(log n)."""
-        ordered = sorted(samples)
+        ended: dict[float, float] = {}
+        """The weight of the samples that ended at a value."""
+        cut_off: dict[float, float] = {}
+        """The weight of the samples that were cut off at a value."""
+        for value, has_ended, weight in samples:
+            weights = ended if has_ended else cut_off
+            weights[value] = weights.get(value, 0.0) + weight
+        left, reached = 1.0, sum(ended.values()) + sum(cut_off.values())
         self._values = [0.0]
         self._ended = [0.0]
         """For each of `_values`: the share of samples that have ended there."""
         self._areas = [0.0]
         """For each of `_values`: the area below the curve up to it."""
-        left, reached = 1.0, sum(sample.weight for sample in ordered)
-        for value, group in groupby(ordered, key=attrgetter("value")):
-            same = list(group)
-            ended = sum(sample.weight for sample in same if sample.ended)
-            if ended:
+        for value in sorted(ended.keys() | cut_off.keys()):
+            if value in ended:
                 self._add(value, left)
-                left *= max(0.0, 1 - ended / reached)
+                left *= max(0.0, 1 - ended[value] / reached)
                 self._ended.append(1 - left)
-            reached -= sum(sample.weight for sample in same)
-        self._add(2 * ordered[-1].value, left)
+            reached -= ended.get(value, 0.0) + cut_off.get(value, 0.0)
+        self._add(2 * value, left)
         self._ended.append(1.0)
 
     def _add(self, value: float, left: float) -> None:
