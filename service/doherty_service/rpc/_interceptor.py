@@ -186,7 +186,11 @@ class LatencyInterceptor(grpc.aio.ServerInterceptor):
         """Returns a coroutine that authenticates the caller, answers the RPC, and maps exceptions to a status."""
         keyring = None if name[1:].partition("/")[0] in self._open_services else self._keyring
         accepts = is_own or keyring is not None
-        respond = self._responding(handler, name) if is_own else self._other_services.responding(handler, name)
+        respond = (
+            self._responding(handler, name)
+            if is_own
+            else self._other_services.responding(handler, name, is_open=keyring is None)
+        )
         load = self._load if is_own else None
         begin, accept = self._reporter.begin, self._accept
 

@@ -34,8 +34,13 @@ class OtherServices:
         self._accept = accept
         self._costly = costly
 
-    def responding(self, handler: Handler, name: str) -> Callable[[Call, RequestRecord], Awaitable[Any]]:
-        """Returns a coroutine that reads a call and answers it."""
+    def responding(
+        self, handler: Handler, name: str, *, is_open: bool
+    ) -> Callable[[Call, RequestRecord], Awaitable[Any]]:
+        """Returns a coroutine that reads a call and answers it. If `is_open`, the call needs no key, but may have one.
+
+        Otherwise, the caller has passed authentication before.
+        """
         behavior, parse = coroutine_of(handler), parser_of(handler)
         receive_watch = self._receive_watch
         shares = self._costly.get(name[1:].partition("/")[0])
@@ -43,10 +48,10 @@ class OtherServices:
         async def respond(call: Call, record: RequestRecord) -> Any:
             with ExitStack() as stack:
                 unauthenticated = None
-                if await self._has_key(call):
+                if is_open and await self._has_key(call):
                     self._accept(record.peer)
                     call.accept()
-                else:
+                elif is_open:
                     unauthenticated = stack.enter_context(self._unauthenticated.track_rpc(record.peer))
                 if handler.request_streaming:
                     return await behavior(receive_watch.receive_each(call, name, parse, unauthenticated), call)
@@ -63,7 +68,7 @@ class OtherServices:
         return respond
 
     async def _has_key(self, call: Call) -> bool:
-        """Whether the caller sent a valid key, even if the service does not require one."""
+        """Whether the caller sent a valid key, although the service does not require one."""
         if self._keyring is None:
             return False
         metadata: Any = call.invocation_metadata()
