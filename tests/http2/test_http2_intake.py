@@ -116,3 +116,24 @@ async def test_a_connection_that_closes_or_fails_does_not_stop_the_others() -> N
     await settle(intake, closing, failing, last)
     assert [each.received // PIECE_BYTES for each in (closing, failing, last)] == [5, 5, PIECES]
     assert (closing.is_paused, failing.is_aborted, last.is_paused) == (True, True, False)
+
+
+class HandledConnection(CountingConnection):
+    """Runs a handler for each piece, in the next turn of the event loop."""
+
+    def __init__(self, intake: Intake, events: list[str]) -> None:
+        super().__init__(intake)
+        self._events = events
+
+    def receive(self, data: bytes | memoryview, max_requests: int) -> int:
+        self._events.append("receive")
+        asyncio.get_running_loop().call_soon(self._events.append, "handler")
+        return super().receive(data, max_requests)
+
+
+async def test_the_handlers_of_a_turn_run_before_more_is_received() -> None:
+    events: list[str] = []
+    intake = new_intake(REQUESTS_IN_A_PIECE)
+    await settle(intake, *(HandledConnection(intake, events) for _ in range(2)))
+    await asyncio.sleep(0)
+    assert events == ["receive", "handler"] * (2 * PIECES)

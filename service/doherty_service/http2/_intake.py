@@ -74,6 +74,9 @@ class Intake:
         while rest and not self._waiting and self._has_room():
             rest = self._receive_piece(connection, rest)
         if rest:
+            if not self._waiting:
+                # The handlers of the requests that began in this turn are scheduled, and run before that.
+                self._loop.call_soon(self._serve_line)
             connection.pause_reading()
             connection.is_in_line = True
             self._waiting.append((connection, rest))
@@ -82,15 +85,16 @@ class Intake:
         self._turn_has_begun = True
         self._ends_at = time.monotonic() + self._seconds
         self._requests_left = self._max_requests
-        self._loop.call_soon(self._next_turn)
+        self._loop.call_soon(self._end_turn)
 
     def _has_room(self) -> bool:
         return self._requests_left > 0 and time.monotonic() < self._ends_at
 
-    def _next_turn(self) -> None:
+    def _end_turn(self) -> None:
         self._turn_has_begun = False
-        if not self._waiting:
-            return
+
+    def _serve_line(self) -> None:
+        """Begins a turn with the connections that wait."""
         self._begin_turn()
         while self._waiting and self._has_room():
             connection, data = self._waiting.popleft()
@@ -107,6 +111,8 @@ class Intake:
             connection.is_in_line = False
             if connection.closed is None:
                 connection.resume_reading()
+        if self._waiting:
+            self._loop.call_soon(self._serve_line)
 
     def _receive_piece(self, connection: Receiver, data: Data) -> Data:
         """Handles the first piece of the data, and returns the rest; if the connection is closed, drops the rest."""
