@@ -1,10 +1,12 @@
 """Follows the frames in what a caller sends."""
 
 from collections import deque
+from struct import Struct
 from typing import Final
 
 _PREFACE_BYTES: Final = 24
-_HEADER_BYTES: Final = 9
+_HEADER: Final = Struct(">BHBBI")
+"""The length of a frame in two parts, its type, its flags, and its stream."""
 _DATA: Final = 0
 _HEADERS: Final = 1
 _PRIORITY: Final = 2
@@ -57,15 +59,16 @@ class FrameTracker:
                 at += step
                 continue
             begin = at
-            part = self._header + bytes(data[at : at + _HEADER_BYTES - len(self._header)])
-            at += len(part) - len(self._header)
-            if len(part) < _HEADER_BYTES:
-                self._header = part
-                break
-            self._header = b""
-            self._left = int.from_bytes(part[:3], "big")
-            self._type = part[3]
-            self._stream = int.from_bytes(part[5:], "big") & 0x7FFF_FFFF
+            header: bytes | memoryview = data[at : at + _HEADER.size - len(self._header)]
+            at += len(header)
+            if len(header) < _HEADER.size:
+                self._header += bytes(header)
+                if len(self._header) < _HEADER.size:
+                    break
+                header, self._header = self._header, b""
+            high, low, self._type, _, number = _HEADER.unpack(header)
+            self._left = high << 16 | low
+            self._stream = number & 0x7FFF_FFFF
             if self._type == _HEADERS:
                 if not max_requests:
                     self._left = 0
