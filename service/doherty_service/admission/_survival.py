@@ -42,13 +42,14 @@ class SurvivalCurve:
         """For each of `_values`: the share of samples that have ended there."""
         self._areas = [0.0]
         """For each of `_values`: the area below the curve up to it."""
-        for value in sorted(ended.keys() | cut_off.keys()):
+        values = sorted(ended.keys() | cut_off.keys())
+        for value in values:
             if value in ended:
                 self._add(value, left)
                 left *= max(0.0, 1 - ended[value] / reached)
                 self._ended.append(1 - left)
             reached -= ended.get(value, 0.0) + cut_off.get(value, 0.0)
-        self._add(2 * value, left)
+        self._add(2 * values[-1], left)
         self._ended.append(1.0)
 
     def _add(self, value: float, left: float) -> None:
