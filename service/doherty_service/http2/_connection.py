@@ -67,7 +67,7 @@ class Host(Protocol):
         ...
 
     def flush_soon(self, connection: "Connection") -> None:
-        """Flushes a connection at the end of this turn of the event loop."""
+        """Flushes a connection in this turn of the event loop."""
         ...
 
     def find(self, path: bytes) -> Method:
@@ -115,6 +115,8 @@ class Connection(Link, asyncio.BufferedProtocol):
             self.closed = time.monotonic()
             transport.abort()
             return
+        if transport.get_extra_info("ssl_object") is None:
+            transport.set_write_buffer_limits(high=0)  # uvloop would write at the end of the turn only
         detect_loss(transport.get_extra_info("socket"))
         self.flush()
 
@@ -178,7 +180,7 @@ class Connection(Link, asyncio.BufferedProtocol):
         self._transport.resume_reading()
 
     def ask_to_flush(self) -> None:
-        """Asks the server to flush this connection at the end of this turn."""
+        """Asks the server to flush this connection in this turn of the event loop."""
         self._server.flush_soon(self)
 
     def flush(self) -> None:

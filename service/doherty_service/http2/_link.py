@@ -58,7 +58,7 @@ class Link:
 
     @abstractmethod
     def ask_to_flush(self) -> None:
-        """Asks the server to flush this connection at the end of this turn."""
+        """Asks the server to flush this connection in this turn of the event loop."""
 
     def is_behind(self, number: int) -> bool:
         """Whether a stream should not write more now."""

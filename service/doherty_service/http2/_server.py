@@ -34,6 +34,10 @@ _UNACCEPTED_TURN_REQUESTS, _UNACCEPTED_TURN_SECONDS = 8, 0.001
 _READ_BYTES, _UNACCEPTED_READ_BYTES = 256 << 10, 4 << 10
 """The bytes that are read at once. A connection holds as many while it waits for its turn."""
 
+_FLUSHED_TOGETHER = 16
+"""When so many connections wait to be flushed, they are flushed before the end of the turn. Their tokens arrive sooner,
+and the code that makes messages and the code that sends them still run several times in a row, which saves CPU time."""
+
 _SENT_CHECK_SECONDS = 0.01
 
 
@@ -166,7 +170,9 @@ class Http2Server:
         self.connections.discard(connection)
 
     def flush_soon(self, connection: Connection) -> None:
-        """Flushes a connection at the end of this turn of the event loop."""
+        """Flushes a connection in this turn of the event loop."""
+        if len(self._unflushed) == _FLUSHED_TOGETHER:
+            self._flush()
         if not self._unflushed:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
