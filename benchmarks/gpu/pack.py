@@ -4,7 +4,7 @@
 MiB. Further files, such as the GGUF file of SmolLM2 (98 MB, two parts more), lie in SITE/files. On the other machine,
 
     mkdir -p SITE && cat PARTS/* | xz -T0 -dc | tar -C SITE -xf -
-    export PYTHONPATH=SITE:client:engine:service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
+    export PYTHONPATH=SITE:$PWD/client:$PWD/engine:$PWD/service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
 
 in a checkout. Made for x86-64 Linux, CPython 3.12, a PyTorch image (torch 2.11 for CUDA 13, transformers 5, triton 3.6)
 and one Hopper GPU. Of vLLM it leaves out what a dense model on Hopper does not load: FlashAttention 2, the kernels of
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from importlib.metadata import metadata
 from pathlib import Path
 
 PART_BYTES = 52 << 20
@@ -74,6 +75,7 @@ def main() -> None:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
         thin_out(site, LEFT_OUT)
+        write_metadata(site)
         for file in arguments.files:
             (site / "files").mkdir(exist_ok=True)
             shutil.copy(file, site / "files")
@@ -103,6 +105,14 @@ def download(folder: Path) -> None:
             ],
             check=True,
         )
+
+
+def write_metadata(site: Path) -> None:
+    """Writes the metadata of this distribution, in which the server finds its version. The code is in a checkout."""
+    ours = metadata("doherty")
+    folder = site / f"doherty-{ours['Version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(str(ours), encoding="utf-8")
 
 
 def thin_out(site: Path, patterns: Iterable[str]) -> None:

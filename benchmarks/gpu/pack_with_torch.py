@@ -6,7 +6,7 @@ most 52 MiB. It takes ten minutes and 15 GB in the folder for temporary files. O
     mkdir -p SITE && cat PARTS/* | xz -T0 -dc | tar -C SITE -xf -
     for folder in OLD/nvidia/*; do ln -sn $folder SITE/nvidia/; done
     export LD_LIBRARY_PATH=$(ls -d OLD/nvidia/*/lib | tr '\n' ':')
-    export PYTHONPATH=SITE:client:engine:service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
+    export PYTHONPATH=SITE:$PWD/client:$PWD/engine:$PWD/service VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
 
 where OLD is the folder of packages in which that machine has another torch for CUDA 13: cuBLAS, cuDNN and the other
 libraries of CUDA come from there. Made for the same machine as pack.py. FlashInfer, CuTe and the other packages of
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from _fatbin import empty_other_architectures
-from pack import OURS, compress, thin_out
+from pack import OURS, compress, thin_out, write_metadata
 
 HOPPER = 90
 REQUIREMENTS = ("vllm==0.33.0", "gguf", "nvidia-modelopt==0.47.0")
@@ -59,6 +59,7 @@ def main() -> None:
         for name in FOR_ALL_GPUS:
             empty_other_architectures(site / name, HOPPER)
         thin_out(site, LEFT_OUT)
+        write_metadata(site)
         compress(site, arguments.folder)
 
 
