@@ -98,32 +98,106 @@ class Condition(threading.Condition):
         if is_of_grpc and threading.current_thread() is threading.main_thread():
             counted.append(None)
             if is_calling and len(counted) == chosen:
+                global presses
+                presses += 1
                 signal.raise_signal(signal.SIGINT)
         return entered
 
-counted, chosen, is_calling, is_interrupted = [], 0, False, True
+counted, chosen, is_calling, presses = [], 0, False, 0
 threading.Condition = Condition  # before gRPC is imported
 from doherty import Client
 
 with Client(sys.argv[1]) as client:
-    while is_interrupted:
+    while presses == chosen:  # until a call takes fewer locks
         counted.clear()
         chosen, is_calling = chosen + 1, True
         try:
             client.generate("Why?", max_output_tokens=2)
-            is_interrupted = False
         except KeyboardInterrupt:
-            pass
+            print("interrupted")
         is_calling = False
         with client.stream_generate("Why?", max_output_tokens=2) as stream:
             stream.result()
-    print(chosen > 3)
+    print(presses, "presses")
 """
 
 
 def test_a_client_works_after_ctrl_c_during_any_call(slow_server: ServerProcess) -> None:
     finished = run(INTERRUPTED_CALLS, slow_server.target)
-    assert (finished.stdout, finished.stderr) == ("True\n", "")
+    *interrupted, last = finished.stdout.splitlines()
+    assert last == f"{len(interrupted)} presses"
+    assert len(interrupted) > 3
+    assert finished.stderr == ""
+    assert slow_server.wait_for("request", rpc="Generate", code="CANCELLED")
+
+
+CLOSED_BY_A_THREAD = """
+import sys, threading
+from doherty import Client, ClientClosedError
+
+def close():
+    with Client(sys.argv[1]) as other:
+        while not other.latency().running:
+            pass
+    client.close()
+
+client = Client(sys.argv[1])
+threads = set(threading.enumerate())
+thread = threading.Thread(target=close)
+thread.start()
+try:
+    client.generate("Why?", max_output_tokens=2000)
+except ClientClosedError:
+    print("closed")
+thread.join()
+print(set(threading.enumerate()) - threads)
+"""
+
+
+def test_a_thread_may_close_the_client_while_the_main_thread_waits(slow_server: ServerProcess) -> None:
+    finished = run(CLOSED_BY_A_THREAD, slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("closed\nset()\n", "")
+
+
+CALLS_AT_EXIT = """
+import atexit, sys
+from doherty import Client
+
+client = Client(sys.argv[1])
+client.generate("Why?", max_output_tokens=1)  # before that, because the SDK closes the channel at exit, too
+atexit.register(lambda: print(client.generate("Why?", max_output_tokens=2).usage.output_tokens))
+"""
+
+
+def test_a_call_works_at_the_exit_of_the_interpreter(slow_server: ServerProcess) -> None:
+    """Python 3.12 and later start no threads then."""
+    finished = run(CALLS_AT_EXIT, slow_server.target)
+    assert (finished.stdout, finished.stderr) == ("2\n", "")
+
+
+FAILED_CALL = """
+import gc, sys, weakref
+from doherty import Client, InvalidRequestError
+
+client = Client(sys.argv[1])
+client.generate("Why?", max_output_tokens=1)
+gc.collect()
+gc.disable()
+try:
+    client.generate("Why?", temperature=-1)
+except InvalidRequestError as error:
+    print(error.field_violations[0].field, error.__cause__)
+pool = weakref.ref(client._pool)
+del client
+print(pool())
+"""
+
+
+def test_a_failed_call_keeps_nothing_alive(slow_server: ServerProcess) -> None:
+    finished = run(FAILED_CALL, slow_server.target)
+    first, last = finished.stdout.splitlines()
+    assert first.startswith("sampling.temperature INVALID_ARGUMENT: ")
+    assert (last, finished.stderr) == ("None", "")
 
 
 FORKS_WHILE_IT_READS = """

@@ -76,5 +76,8 @@ def _call(dispatch: Dispatch, rpc: Rpc, request: "Message", attempts: "CallAttem
         finally:
             dispatch.targets.end(target)
         if isinstance(pause, DohertyError):
-            raise pause from reply
+            try:
+                raise pause from reply
+            finally:
+                del pause, reply  # the error's traceback refers to this frame
         yield Pause(pause)

@@ -47,7 +47,7 @@ class Connection:
         return getattr(opened.latency if name == "GetLatency" else opened.generation, name)
 
     def follow(self, call: Any, on_end: Callable[[], None] = lambda: None) -> None:
-        """Calls `on_end` when a call ends that gRPC's thread serves. `close` waits for that."""
+        """Calls `on_end` when a call that gRPC's thread serves has ended. `close` waits for that."""
         if self._opened is None:
             raise AssertionError("a call has a channel")
         self._opened.calls.follow(call, on_end)
@@ -92,31 +92,32 @@ class _Opened:
 
 
 class _Calls:
-    """The running calls of a channel that do not block. One thread of gRPC serves them, and ends with the last one."""
+    """The running calls of a channel that gRPC's thread serves. The thread ends with the last of them."""
 
     def __init__(self) -> None:
-        self._running: set[Callable[[], None]] = set()
-        """For each running call, the callback that records its end."""
+        self._running: set[object] = set()
+        """One object for each running call."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closing: threading.Event | None = None
         """Set when the last call has ended, if a thread waits for that."""
 
     def follow(self, call: Any, on_end: Callable[[], None]) -> None:
-        """Calls `on_end` when a call ends."""
+        """Calls `on_end` when a call has ended."""
+        running = object()
+        self._running.add(running)
+
+        def note_end() -> None:
+            on_end()
+            self._running.discard(running)
+            if self._closing is not None and not self._running:
+                self._closing.set()
 
         def end() -> None:
             self._thread = threading.current_thread()
             note_end()
 
-        def note_end() -> None:
-            on_end()
-            self._running.discard(end)
-            if self._closing is not None and not self._running:
-                self._closing.set()
-
-        self._running.add(end)
-        # gRPC calls this in its thread at every end of a call, even when the call is dropped.
+        # gRPC calls this in its thread whenever a call ends, even when the call is dropped.
         if not call.add_callback(end):
             note_end()
 

@@ -31,7 +31,7 @@ class DeferredInterrupt:
 
     gRPC's Python code does not expect an exception between any two of its instructions. If a Ctrl-C arrives just after
     it has taken a lock, for example, the lock stays locked: gRPC's thread waits for it forever, and so do all later
-    streams on the channel.
+    calls on the channel that this thread serves.
 
     Only the main thread gets KeyboardInterrupt, and only from Python's own handler. In other threads, or if the program
     has another handler in Python, the block runs as usual. A handler that a C library has installed is lost.
@@ -59,7 +59,10 @@ class DeferredInterrupt:
             raise KeyboardInterrupt from None
 
     def cancel_with(self, cancel: Callable[[], object] | None) -> None:
-        """Sets what ends the wait in the rest of the block, and ends it if a Ctrl-C has arrived before."""
+        """Sets the function that ends the wait in the rest of the block; calls it now if a Ctrl-C has already arrived.
+
+        Call this only where the block holds none of the locks that the function needs.
+        """
         self._cancel = cancel
         if cancel is not None and self._interrupted_at is not None:
             cancel()

@@ -11,6 +11,7 @@ from doherty._core._actions import Action, Actions, AskForTls, FetchKey, Pause, 
 from doherty._core._dispatch import Dispatch
 from doherty._sync._alarm import Alarms
 from doherty._sync._connection import Connection
+from doherty._sync._failed_call import FailedCall, result_of
 from doherty._sync._interrupt import DeferredInterrupt, can_be_interrupted
 from doherty._sync._probes import Probes
 
@@ -82,7 +83,7 @@ class Pool:
         return self._pause(action.seconds, stopped or threading.Event()) if isinstance(action, Pause) else None
 
     def call(self, send: Send) -> Any:
-        """Starts a stream.
+        """Starts a stream, or makes a call with one reply.
 
         Raises:
             ValueError: The channel is closed.
@@ -102,14 +103,16 @@ class Pool:
         self.connections[target.index].follow(call, partial(self.dispatch.targets.end, target))
 
     def _reply(self, send: Send) -> Any:
-        """Makes a call with one reply.
+        """Makes a call with one reply, and returns the reply, or the error of a call that can be interrupted.
 
         Raises:
             grpc.RpcError: The call failed.
             ValueError: The channel is closed.
         """
-        # Interceptors may take long, and nothing ends their waits.
-        if can_be_interrupted() and not self.dispatch.settings.interceptors:
+        # An interceptor may wait for a long time, and a deferred Ctrl-C could not end that wait. While the interpreter
+        # exits, gRPC may be unable to start its thread.
+        is_exiting = not threading.main_thread().is_alive()
+        if can_be_interrupted() and not is_exiting and not self.dispatch.settings.interceptors:
             return self._interruptible_reply(send)
         if send.on_metadata is None:
             return self.call(send)
@@ -119,9 +122,13 @@ class Pool:
         return reply
 
     def _interruptible_reply(self, send: Send) -> Any:
-        """Does the same as `_reply`. A Ctrl-C cancels the call, but does not interrupt the code of gRPC.
+        """Makes a call with one reply, and returns the reply, or a FailedCall.
 
-        This takes 0.1 ms longer, because gRPC serves the call in a thread of its own.
+        Ctrl-C cancels the call instead of interrupting gRPC's code. This takes 0.1 ms longer than a blocking call,
+        because gRPC serves the call in a thread of its own.
+
+        Raises:
+            ValueError: The channel is closed.
         """
         connection = self.connections[send.target.index]
         with DeferredInterrupt() as interrupt:
@@ -129,16 +136,16 @@ class Pool:
             try:
                 connection.follow(call)
                 interrupt.cancel_with(call.cancel)
-                reply = call.result()
-                if send.on_metadata is not None:
+                result = result_of(call)
+                if send.on_metadata is not None and not isinstance(result, FailedCall):
                     send.on_metadata(call.initial_metadata(), call.trailing_metadata())
             except BaseException:
                 call.cancel()
                 raise
             finally:
                 interrupt.cancel_with(None)
-                del call  # gRPC takes a lock when it is dropped
-        return reply
+                del call  # gRPC takes a lock when the call is dropped
+        return result
 
     def _pause(self, seconds: float, stopped: threading.Event) -> bool:
         self.pauses.add(stopped)
