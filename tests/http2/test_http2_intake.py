@@ -118,6 +118,23 @@ async def test_a_connection_that_closes_or_fails_does_not_stop_the_others() -> N
     assert (closing.is_paused, failing.is_aborted, last.is_paused) == (True, True, False)
 
 
+class UnresumedConnection(CountingConnection):
+    """Cannot be resumed."""
+
+    def resume_reading(self) -> None:
+        raise RuntimeError("a bug of the event loop")
+
+
+async def test_a_connection_that_cannot_be_resumed_does_not_stop_the_others() -> None:
+    intake = new_intake()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+    raised: list[BaseException] = []
+    connections = [UnresumedConnection(intake), CountingConnection(intake)]
+    await settle(intake, *connections)
+    assert [each.received for each in connections] == [PIECES * PIECE_BYTES] * 2
+    assert [str(error) for error in raised] == ["a bug of the event loop"]
+
+
 class HandledConnection(CountingConnection):
     """Runs a handler for each piece, in the next turn of the event loop."""
 

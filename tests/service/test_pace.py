@@ -144,17 +144,45 @@ async def test_estimates_are_updated_ten_times_a_second(clock: Clock) -> None:
     assert lab.pace.lengths is not lengths
 
 
+async def updated(lab: AdmissionLab, lengths: object) -> None:
+    """Waits until the estimates are updated."""
+    async with asyncio.timeout(30):
+        while lab.pace.lengths is lengths:  # noqa: ASYNC110 - the update is no event
+            await asyncio.sleep(0.01)
+
+
 async def test_the_first_request_after_a_pause_finds_current_estimates(clock: Clock) -> None:
     lab = AdmissionLab(clock, slots=2)
     lab.learn(50)
     lengths = lab.pace.lengths
-    while lab.pace.lengths is lengths:  # noqa: ASYNC110 - the update is no event
-        await asyncio.sleep(0)
+    await updated(lab, lengths)
     lengths = lab.pace.lengths
     clock.now += 60
     lab.fill()
     assert lab.pace.lengths is lengths
     assert lengths.share_within(50) - lengths.share_within(49) > 0.9
+
+
+async def timer_fired(lab: AdmissionLab) -> None:
+    """Waits until the timer of the next update is another one."""
+    timer = lab.admission._idle_update  # noqa: SLF001 - it has no other effect here
+    async with asyncio.timeout(30):
+        while lab.admission._idle_update is timer:  # noqa: ASYNC110, SLF001 - as above
+            await asyncio.sleep(0.01)
+
+
+async def test_the_estimates_are_updated_after_the_last_request_before_a_pause(clock: Clock) -> None:
+    lab = AdmissionLab(clock, slots=1)
+    lab.learn(50)
+    ticket = lab.enter(request())
+    lengths = lab.pace.lengths
+    lab.pass_time(PER_TOKEN, ticket)
+    lab.end(ticket)
+    await timer_fired(lab)  # by the clock of the estimates, it is too early for an update
+    assert lab.pace.lengths is lengths
+    clock.now += 1
+    await updated(lab, lengths)
+    assert lab.pace.is_current
 
 
 async def test_the_delay_is_the_median_of_the_last_ones(clock: Clock) -> None:

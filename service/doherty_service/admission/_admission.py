@@ -113,7 +113,7 @@ class Admission:
         while self.queued and self.running < self.slots:
             self._grant(self._queue.first())
         if not self.running and self._idle_update is None:
-            self._idle_update = asyncio.get_running_loop().call_later(UPDATE_SECONDS, self._update_while_idle)
+            self._update_soon()
 
     def fail_waiting(self, error: ServiceError) -> None:
         """Ends all waiting requests with an error."""
@@ -122,11 +122,17 @@ class Admission:
             self._queue.remove(ticket)
             _fail(ticket, error.copy())
 
+    def _update_soon(self) -> None:
+        self._idle_update = asyncio.get_running_loop().call_later(UPDATE_SECONDS, self._update_while_idle)
+
     def _update_while_idle(self) -> None:
-        """Updates the estimates, so that the first request after a pause need not wait for it."""
+        """Updates the estimates, so that the first request after a pause need not wait for the update."""
         self._idle_update = None
-        if not self.running:
-            self._pace.update()
+        if self.running:
+            return  # `release` calls `_update_soon` again
+        self._pace.update()
+        if not self._pace.is_current:  # a request that came and left in the meantime updated them last
+            self._update_soon()
 
     def _take_slot(self, ticket: Ticket) -> None:
         self._pace.begin(ticket)

@@ -26,7 +26,7 @@ _DECAY_SECONDS = 5.0
 """Time constant of the exponential average of the seconds per token."""
 
 UPDATE_SECONDS: Final = 0.1
-"""Maximum age of the estimates while requests run."""
+"""Minimum time between two updates of the estimates."""
 
 _MIN_SHARE_ENDED = 0.1
 """An answer that was cut off before this share of the others had ended carries no information, and is dropped."""
@@ -79,13 +79,19 @@ class Pace:
         self._offset = 0.0
         self._updated = -math.inf
         self._has_changed = True
-        """Whether a request has had a slot since the last update. If not, the estimates are current at any age."""
+        """Whether a request has had a slot since the last update."""
         self.per_token: float = _INITIAL_PER_TOKEN
         """The current seconds per token."""
         if earlier is not None:
             self.per_token = earlier.per_token
             self._latest.extend(earlier._latest)  # noqa: SLF001 - an instance of the same class
         self.update()
+        self._has_changed = earlier is not None  # requests of the earlier start may still end
+
+    @property
+    def is_current(self) -> bool:
+        """Whether another update would change nothing, however old the estimates are."""
+        return not self._has_changed
 
     @property
     def running(self) -> int:

@@ -115,8 +115,6 @@ class Connection(Link, asyncio.BufferedProtocol):
             self.closed = time.monotonic()
             transport.abort()
             return
-        if transport.get_extra_info("ssl_object") is None:
-            transport.set_write_buffer_limits(high=0)  # uvloop would write at the end of the turn only
         detect_loss(transport.get_extra_info("socket"))
         self.flush()
 

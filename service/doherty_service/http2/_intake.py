@@ -50,7 +50,8 @@ class Intake:
     def __init__(self, loop: asyncio.AbstractEventLoop, max_requests: int, seconds: float) -> None:
         """At most `max_requests` requests begin in a turn, and no piece is begun after `seconds`.
 
-        The handlers of these requests run in the next turn, and take more time than reading the requests.
+        The handlers of these requests run before the connections in line are served. They take more time than reading
+        the requests.
         """
         self._loop = loop
         self._max_requests = max_requests
@@ -75,7 +76,7 @@ class Intake:
             rest = self._receive_piece(connection, rest)
         if rest:
             if not self._waiting:
-                # The handlers of the requests that began in this turn are scheduled, and run before that.
+                # Scheduled after the handlers of the requests that began in this turn, so that they run first.
                 self._loop.call_soon(self._serve_line)
             connection.pause_reading()
             connection.is_in_line = True
@@ -96,6 +97,13 @@ class Intake:
     def _serve_line(self) -> None:
         """Begins a turn with the connections that wait."""
         self._begin_turn()
+        try:
+            self._receive_from_line()
+        finally:
+            if self._waiting:
+                self._loop.call_soon(self._serve_line)
+
+    def _receive_from_line(self) -> None:
         while self._waiting and self._has_room():
             connection, data = self._waiting.popleft()
             try:
@@ -111,8 +119,6 @@ class Intake:
             connection.is_in_line = False
             if connection.closed is None:
                 connection.resume_reading()
-        if self._waiting:
-            self._loop.call_soon(self._serve_line)
 
     def _receive_piece(self, connection: Receiver, data: Data) -> Data:
         """Handles the first piece of the data, and returns the rest; if the connection is closed, drops the rest."""

@@ -35,8 +35,9 @@ _READ_BYTES, _UNACCEPTED_READ_BYTES = 256 << 10, 4 << 10
 """The bytes that are read at once. A connection holds as many while it waits for its turn."""
 
 _FLUSHED_TOGETHER = 16
-"""When so many connections wait to be flushed, they are flushed before the end of the turn. Their tokens arrive sooner,
-and the code that makes messages and the code that sends them still run several times in a row, which saves CPU time."""
+"""At most so many connections wait for the end of the turn. If there are more, the tokens of the first ones leave
+sooner. The code that makes messages and the code that sends them still run several times in a row, which saves CPU
+time."""
 
 _SENT_CHECK_SECONDS = 0.01
 

@@ -37,9 +37,9 @@ class OtherServices:
     def responding(
         self, handler: Handler, name: str, *, is_open: bool
     ) -> Callable[[Call, RequestRecord], Awaitable[Any]]:
-        """Returns a coroutine that reads a call and answers it. If `is_open`, the call needs no key, but may have one.
+        """Returns a coroutine that reads a call and answers it.
 
-        Otherwise, the caller has passed authentication before.
+        If `is_open`, no key is required, but the call may have one. Otherwise, the caller is already authenticated.
         """
         behavior, parse = coroutine_of(handler), parser_of(handler)
         receive_watch = self._receive_watch
@@ -68,7 +68,7 @@ class OtherServices:
         return respond
 
     async def _has_key(self, call: Call) -> bool:
-        """Whether the caller sent a valid key, although the service does not require one."""
+        """Whether the caller sent a valid key, even though the service requires none."""
         if self._keyring is None:
             return False
         metadata: Any = call.invocation_metadata()

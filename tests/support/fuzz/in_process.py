@@ -63,9 +63,6 @@ class MemoryTransport(asyncio.Transport):
         if not self.is_closed:
             self.written += data
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Does nothing: it takes everything at once."""
-
     def pause_reading(self) -> None:
         self.is_paused = True
 
