@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -202,12 +203,18 @@ async def test_a_failed_stop_leaves_no_process_behind(
 
             monkeypatch.setattr(vllm.llm, "shutdown", fail)
             await vllm.lab.engine.stop()
-            assert not process.is_alive()
+            await ended(process)
         assert other.is_alive()  # a process that is not the engine's
         assert "could not be shut down" in caplog.text
     finally:
         other.kill()
         other.join()
+
+
+async def ended(process: BaseProcess) -> None:
+    """Waits for the end of a process that was killed."""
+    await asyncio.to_thread(process.join, 30)
+    assert not process.is_alive()
 
 
 async def test_a_stop_that_hangs_and_is_given_up_leaves_no_process_behind(
@@ -228,7 +235,7 @@ async def test_a_stop_that_hangs_and_is_given_up_leaves_no_process_behind(
         await hanging.wait()
         stopping.cancel()
         await asyncio.wait([stopping])
-        assert not process.is_alive()
+        await ended(process)
         goes_on.set()
 
 

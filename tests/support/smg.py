@@ -1,5 +1,6 @@
 """Runs the gateway SMG in front of servers that have a port for it."""
 
+import json
 import socket
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -29,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def start_smg(doors: Sequence[str], *flags: str) -> Iterator[str]:
-    """Runs SMG until the end of the block. Yields the base URL of its HTTP API when all workers are registered."""
+    """Runs SMG until the end of the block. Yields the base URL of its HTTP API when it can serve all workers."""
     port, metrics = free_port(), free_port()
     command = [
         *(program("smg"), "launch", "--host", "127.0.0.1", "--port", str(port)),
@@ -48,16 +50,22 @@ def start_smg(doors: Sequence[str], *flags: str) -> Iterator[str]:
 def _wait_for_workers(process: "subprocess.Popen[bytes]", base: str, count: int) -> None:
     ends = time.monotonic() + _START_SECONDS
     while time.monotonic() < ends:
-        with (
-            suppress(urllib.error.URLError, ConnectionError),
-            urllib.request.urlopen(f"{base}/workers", timeout=5) as reply,  # noqa: S310 - on loopback
-        ):
-            if reply.read().count(b'"is_healthy":true') == count:
+        with suppress(urllib.error.URLError, ConnectionError):
+            served = [worker["model_id"] for worker in _listed(base, "workers") if worker["is_healthy"]]
+            # SMG registers the tokenizer of a worker's model later than the worker.
+            known = {tokenizer["name"] for tokenizer in _listed(base, "v1/tokenizers")}
+            if len(served) == count and known.issuperset(served):
                 return
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_SECONDS)
             break
     raise AssertionError("SMG has ended, or has not registered its workers in time")
+
+
+def _listed(base: str, path: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{base}/{path}", timeout=5) as reply:  # noqa: S310 - on loopback
+        listed: list[dict[str, Any]] = json.load(reply)[path.rpartition("/")[2]]
+    return listed
 
 
 def write_synthetic_tokenizer(folder: Path) -> Path:
