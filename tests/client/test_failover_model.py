@@ -49,10 +49,11 @@ async def test_a_resumed_answer_is_the_part_before_the_cut_and_its_continuation(
 
 
 async def test_streams_that_are_cut_together(model_server: ServerProcess) -> None:
-    options = GenerateOptions(token_ids=True)
+    options = GenerateOptions(token_ids=True, ignore_eos=True)
     with proxy(model_server.target) as wire:
         async with AsyncClient(wire.target) as client:
-            long = {**GREEDY, "max_output_tokens": 96}  # the first answer runs until the last one has begun
+            # Generating so many tokens takes several times as long as reading all prompts, so no answer ends too soon.
+            long = {**GREEDY, "max_output_tokens": 300}
             streams = [client.stream_generate(prompt, **long, options=options) for prompt in PROMPTS]
             ids = [[*((await anext(stream)).token_ids or ())] for stream in streams]
             wire.reset()
