@@ -105,16 +105,18 @@ class Condition(threading.Condition):
 
 counted, chosen, is_calling, presses = [], 0, False, 0
 threading.Condition = Condition  # before gRPC is imported
-from doherty import Client
+from doherty import Client, InvalidRequestError
 
 with Client(sys.argv[1]) as client:
     while presses == chosen:  # until a call takes fewer locks
         counted.clear()
         chosen, is_calling = chosen + 1, True
         try:
-            client.generate("Why?", max_output_tokens=2)
+            client.generate("Why?", max_output_tokens=2, temperature={temperature})
         except KeyboardInterrupt:
             print("interrupted")
+        except InvalidRequestError:
+            pass  # the error is dropped when it has been handled
         is_calling = False
         with client.stream_generate("Why?", max_output_tokens=2) as stream:
             stream.result()
@@ -122,13 +124,14 @@ with Client(sys.argv[1]) as client:
 """
 
 
-def test_a_client_works_after_ctrl_c_during_any_call(slow_server: ServerProcess) -> None:
-    finished = run(INTERRUPTED_CALLS, slow_server.target)
+@pytest.mark.parametrize(("temperature", "code"), [(1, "CANCELLED"), (-1, "INVALID_ARGUMENT")])
+def test_a_client_works_after_ctrl_c_during_any_call(slow_server: ServerProcess, temperature: int, code: str) -> None:
+    finished = run(INTERRUPTED_CALLS.replace("{temperature}", str(temperature)), slow_server.target)
     *interrupted, last = finished.stdout.splitlines()
     assert last == f"{len(interrupted)} presses"
     assert len(interrupted) > 3
     assert finished.stderr == ""
-    assert slow_server.wait_for("request", rpc="Generate", code="CANCELLED")
+    assert slow_server.wait_for("request", rpc="Generate", code=code)
 
 
 CLOSED_BY_A_THREAD = """

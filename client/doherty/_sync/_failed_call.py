@@ -13,6 +13,7 @@ class FailedCall(grpc.RpcError):
     """
 
     def __init__(self, call: Any) -> None:
+        super().__init__()  # the arguments of an exception are kept in `args`, and would keep the call alive
         self._code, self._details = call.code(), call.details()
         self._initial, self._trailing = call.initial_metadata(), call.trailing_metadata()
 
