@@ -26,9 +26,10 @@ from pathlib import Path
 from openai import AsyncOpenAI
 
 from doherty import AsyncClient, GenerateOptions, TLSConfig
-from proxies.running import Envoy, free_port, running
+from proxies.running import Envoy, running
 from support.certificates import Authority
 from support.dns import serve_names
+from support.ports import free_port
 from support.server import ServerProcess, start_server
 from support.smg import start_smg, write_synthetic_tokenizer
 

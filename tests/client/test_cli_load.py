@@ -136,14 +136,14 @@ def test_without_any_answer_the_exit_code_is_that_of_the_first_failure() -> None
 
 
 def test_two_servers_are_compared(quick: ServerProcess) -> None:
-    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=20") as slow:
         flags = ("--compare", quick.target, slow.target, "--requests", "12")
         printed = load(quick.target, *flags, "--concurrency", "2", "--block", "3")
         people = run_doherty("bench", *flags)
     assert [target["target"] for target in printed["targets"]] == [quick.target, slow.target]
     assert [target["answers"] for target in printed["targets"]] == [12, 12]
     assert printed["load"]["block"] == 3
-    # 200 tokens per second, and 50.
+    # 200 tokens per second, and 20.
     pace = printed["ratios"]["time_per_output_token"]
     assert 2 < pace["low"] <= pace["ratio"] <= pace["high"]
     assert printed["ratios"]["total"]["low"] > 1
@@ -189,7 +189,7 @@ async def draw_load(*targets: str, **options: Any) -> tuple[LoadResult, Figure]:
 
 
 async def test_a_picture_of_two_servers_shows_the_load_and_both_distributions(quick: ServerProcess) -> None:
-    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=50") as slow:
+    with start_server("--engine", "synthetic", "-o", "answer_tokens=9", "-o", "tokens_per_second=20") as slow:
         run, figure = await draw_load(quick.target, slow.target, requests=12, block=3, concurrency=3)
     load, *servers = figure.get_suptitle().splitlines()
     assert load.startswith("closed loop of 3, 12 requests, in blocks of 3 in turn, streaming, ")

@@ -101,7 +101,7 @@ async def test_a_closed_loop_ends_in_time() -> None:
         await asyncio.sleep(0)
 
     numbers = count()
-    await closed_loop(ask, numbers, concurrency=2, ends_at=perf_counter() + 0.05)
+    await closed_loop(ask, numbers, concurrency=2, ends_at=perf_counter() + 1)
     assert next(numbers) > 2
 
 
@@ -140,7 +140,7 @@ async def test_an_open_loop_makes_no_request_that_is_due_after_its_end() -> None
 
 
 async def test_a_blocked_event_loop_increases_the_lag() -> None:
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     with OverheadMeter() as meter:
         time.sleep(0.3)  # noqa: ASYNC251 - what is measured
         await asyncio.sleep(0.05)
@@ -152,7 +152,7 @@ async def test_a_blocked_event_loop_increases_the_lag() -> None:
     assert overhead.cpu_per_message is not None
     assert overhead.per_time == 0.5 + overhead.mean_loop_lag + overhead.cpu_per_message
     assert overhead.cpu_share < 1
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_without_messages_there_is_no_estimate() -> None:

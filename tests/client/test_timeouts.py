@@ -29,7 +29,8 @@ class Silence:
         self.gone = threading.Event()
 
     def __call__(self, _: GenerateRequest, context: grpc.ServicerContext) -> Iterator[StreamGenerateResponse]:
-        context.add_callback(self.gone.set)
+        if not context.add_callback(self.gone.set):
+            self.gone.set()  # the caller has left already
         yield from self._messages
         self.gone.wait(30)
 
@@ -68,9 +69,10 @@ async def test_the_two_timeouts_are_independent(kind: Kind) -> None:
 
         return handler
 
-    for pauses, limits in (((0.6, 0.0), {"idle_timeout": 0.3}), ((0.0, 0.6), {"first_token_timeout": 0.3})):
+    for pauses, limits in (((2.0, 0.0), {"idle_timeout": 1}), ((0.0, 2.0), {"first_token_timeout": 1})):
         with serve(slow(pauses)) as serving:
             async with open_twin(kind, serving.target) as twin:
+                await twin("wait_ready")
                 assert (await twin.stream("Hi", **limits).result()).text == "fine"
 
 

@@ -1,11 +1,11 @@
 """Waiting until a server is ready, with both clients."""
 
 import asyncio
-import socket
 
 import pytest
 
 from doherty import ClientClosedError, DeadlineExceededError, UnsupportedError
+from support.ports import free_target
 from support.server import ServerProcess, start_server
 from support.serving import answer, serve
 from support.twins import Kind, Twin, open_twin
@@ -23,12 +23,10 @@ async def test_a_server_that_loads_becomes_ready(kind: Kind) -> None:
 
 
 async def test_a_server_that_starts_later_is_found(kind: Kind) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{taken.getsockname()[1]}"
+    target = free_target()
     async with open_twin(kind, target) as twin:
         with pytest.raises(ConnectionError):
-            await twin("model", timeout=0.1)
+            await twin("model", max_retries=0)
         waiting = asyncio.create_task(twin("wait_ready", None))
         with start_server("--engine", "synthetic", "--listen", target):
             await waiting
@@ -44,10 +42,7 @@ async def test_a_server_without_a_health_service_is_ready_when_it_describes_its_
 
 
 async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) -> None:
-    with socket.socket() as taken, socket.socket() as other:
-        taken.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        nobody, target = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in (taken, other))
+    nobody, target = free_target(), free_target()
     async with open_twin(kind, [nobody, target], retry=None) as twin:
         waiting = asyncio.create_task(twin("wait_ready", None))
         with start_server("--engine", "synthetic", "--listen", target):
@@ -58,6 +53,7 @@ async def test_the_server_that_was_found_ready_gets_the_next_call(kind: Kind) ->
 async def test_a_server_that_does_not_become_ready_raises_an_error(kind: Kind) -> None:
     with start_server("--engine", "synthetic", "-o", "load_seconds=60", until="listening") as server:
         async with open_twin(kind, server.target) as twin:
+            await twin("health")
             with pytest.raises(DeadlineExceededError, match=r"within 1 s \(the timeout of the call\): last seen NOT"):
                 await twin("wait_ready", 1)
 

@@ -1,7 +1,6 @@
 """Calls that wait for a server, and calls that do not, with both clients."""
 
 import asyncio
-import socket
 import time
 from dataclasses import replace
 
@@ -13,16 +12,11 @@ from doherty._core._obstacle import Obstacle
 from doherty._core._retry import Budget, CallAttempts
 from doherty._core._status import Status
 from doherty._core._unreachable import find_obstacle
+from support.ports import free_target
 from support.server import ServerProcess, start_server
 from support.twins import Kind, open_twin
 
 LISTENING = ("--engine", "synthetic", "-o", "tokens_per_second=1000")
-
-
-def _free_target() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 async def _is_refused(caplog: pytest.LogCaptureFixture, times: int) -> None:
@@ -32,7 +26,7 @@ async def _is_refused(caplog: pytest.LogCaptureFixture, times: int) -> None:
 
 async def test_waiting_calls_reach_a_server_that_starts_later(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "doherty")
-    target = _free_target()
+    target = free_target()
     async with open_twin(kind, target) as twin:
         calls = [asyncio.create_task(call) for call in (twin.generate("Hi"), twin.stream("Hi").result())]
         await _is_refused(caplog, 12)  # more often than max_attempts of both clients
@@ -44,7 +38,7 @@ async def test_waiting_calls_reach_a_server_that_starts_later(kind: Kind, caplog
 
 async def test_a_call_waits_as_long_as_its_timeout(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "doherty")
-    async with open_twin(kind, _free_target()) as twin:
+    async with open_twin(kind, free_target()) as twin:
         with pytest.raises(UnavailableError, match=r"was not reached: .*Connection refused.*attempts"):
             await twin.generate("Hi", timeout=1)
     assert 0 < sum(vars(record)["pause_ms"] for record in caplog.records) < 1000
@@ -52,7 +46,7 @@ async def test_a_call_waits_as_long_as_its_timeout(kind: Kind, caplog: pytest.Lo
 
 @pytest.mark.parametrize("retry", [RetryPolicy(wait_for_ready=False), RetryPolicy(max_attempts=1), None])
 async def test_waiting_can_be_turned_off(kind: Kind, retry: RetryPolicy | None) -> None:
-    async with open_twin(kind, _free_target(), timeout=None, retry=retry) as twin:
+    async with open_twin(kind, free_target(), timeout=None, retry=retry) as twin:
         with pytest.raises(UnavailableError) as raised:
             await twin.generate("Hi")
     assert ("after 4 attempts" in raised.value.message) is (retry == RetryPolicy(wait_for_ready=False))
@@ -69,7 +63,7 @@ async def test_another_server_is_tried_without_a_pause(
     kind: Kind, synthetic_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "doherty")
-    nobody = [_free_target() for _ in range(5)]
+    nobody = [free_target() for _ in range(5)]
     async with open_twin(kind, [*nobody, synthetic_server.target]) as twin:
         for _ in range(6):
             assert (await twin.generate("Hi", max_output_tokens=1)).text
@@ -92,12 +86,14 @@ def test_a_call_without_a_timeout_waits_a_minute(monkeypatch: pytest.MonkeyPatch
     assert attempts.pause(UNREACHED, begun=False, free_in=0.2) is None
 
 
-@pytest.mark.parametrize(("left", "reached"), [(0.5, False), (5.0, True)])
+@pytest.mark.parametrize(
+    ("timeout", "left", "reached"), [(10.0, 0.5, False), (10.0, 5.0, True), (1.0, 0.15, False), (1.0, 0.25, True)]
+)
 def test_a_last_attempt_without_enough_time_does_not_replace_the_error(
-    left: float, *, reached: bool, monkeypatch: pytest.MonkeyPatch
+    timeout: float, left: float, *, reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts = CallAttempts(RetryPolicy(), Budget(0), 10.0, resume=False)
-    end = time.monotonic() + 10
+    attempts = CallAttempts(RetryPolicy(), Budget(0), timeout, resume=False)
+    end = time.monotonic() + timeout
     attempts.begin_attempt()
     assert attempts.pause(UNREACHED, begun=False, free_in=0.2) is not None
     monkeypatch.setattr("doherty._core._retry.monotonic", lambda: end - left)

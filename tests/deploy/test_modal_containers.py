@@ -13,7 +13,7 @@ from modal_proto.api_pb2 import TUNNEL_TYPE_H2
 from doherty import AuthenticationError, Client
 from doherty_service.security import changing_keys
 from support.certificates import Authority
-from support.command import run_doherty
+from support.command import SECONDS, run_doherty
 from support.modal_account import APP, account, deploy, modal
 from support.modal_cloud import Cloud
 from support.modal_container import Machine, children
@@ -43,10 +43,10 @@ def test_the_command_boots_the_tunnel_which_drains_at_the_end(
         assert (opened.port, opened.tunnel_type) == (50051, TUNNEL_TYPE_H2)
         assert cloud.entries == {pickled("fast"): pickled(tunnel)}
         assert cloud.committed == ["doherty-trtllm"]
-        by_command, by_container = (cloud.called.get(timeout=60) for _ in range(2))
+        by_command, by_container = (cloud.called.get(timeout=SECONDS) for _ in range(2))
         assert [by_command] == [by_container] == [*cloud.bound]
         cloud.stop_container()
-        assert container.wait(60) == 0, machine.log()
+        assert container.wait(SECONDS) == 0, machine.log()
     assert '"event": "stopped"' in machine.log()
     assert (cloud.entries, cloud.tunnels, cloud.failures) == ({}, [], [])
     assert [command[0] for command in machine.commands()] == ["engine", "serve"]
@@ -57,10 +57,10 @@ def test_a_run_asks_ten_questions(cloud: Cloud, machine: Machine, authority: Aut
     trusted = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority.roots_file), "DOHERTY_API_KEY": key}
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(modal, cloud, *run, **trusted)
-        cloud.called.get(timeout=60)
+        cloud.called.get(timeout=SECONDS)
         [parameters] = cloud.bound.values()
         with machine.run("Tunnel.*", parameters):
-            done = running.result(timeout=60)
+            done = running.result(timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr + machine.log()
     assert f"synthetic at {tunnel}; 10 questions one by one" in done.stdout
     assert re.search(r"^last token \(TTLT\) +\d+\.\d +\d+\.\d$", done.stdout, re.MULTILINE)
@@ -80,7 +80,7 @@ def test_a_run_that_cannot_succeed_starts_no_container(cloud: Cloud) -> None:
 def test_the_server_is_ready_when_it_answers_and_requires_keys(cloud: Cloud, machine: Machine, key: str) -> None:
     deploy(cloud)
     with machine.run("Server", b"") as container:
-        assert cloud.ready.wait(60), machine.log()
+        assert cloud.ready.wait(SECONDS), machine.log()
         with Client(machine.target, api_key=key) as client:
             assert client.generate("Hi").text
         assert "UNAUTHENTICATED" in run_doherty("generate", "Hi", "--target", machine.target).stderr
@@ -89,7 +89,7 @@ def test_the_server_is_ready_when_it_answers_and_requires_keys(cloud: Cloud, mac
         with Client([f"ipv4:127.0.0.1:1,{machine.target}"], api_key=key) as several:
             assert several.generate("Hi").text
         container.send_signal(signal.SIGTERM)
-        assert container.wait(60) == 0, machine.log()
+        assert container.wait(SECONDS) == 0, machine.log()
     assert '"event": "stopped"' in machine.log()
     assert cloud.failures == []
 
@@ -107,13 +107,13 @@ def test_a_key_that_is_revoked_is_refused_while_the_container_runs(cloud: Cloud,
     deploy(cloud)
     machine.change("KEYS_SECONDS: Final = 30", "KEYS_SECONDS: Final = 1")
     with machine.run("Server", b""):
-        assert cloud.ready.wait(60), machine.log()
+        assert cloud.ready.wait(SECONDS), machine.log()
         with Client(machine.target, api_key=key) as client:
             assert client.generate("Hi").text
             with changing_keys(machine.keys / "keys.json") as keys:
                 keys.clear()
             wait_until(partial(is_refused, client))
-        assert cloud.reloaded.get(timeout=60) == "doherty-keys"
+        assert cloud.reloaded.get(timeout=SECONDS) == "doherty-keys"
     assert "could not be read" not in machine.log()
 
 
@@ -122,7 +122,7 @@ def test_a_key_that_is_revoked_is_refused_while_the_container_runs(cloud: Cloud,
 def test_a_container_whose_engine_cannot_be_prepared_does_not_start(cloud: Cloud, machine: Machine, name: str) -> None:
     deploy(cloud)
     with machine.run(name, FAST if name != "Server" else b"", BROKEN="prepare") as container:
-        container.wait(60)
+        container.wait(SECONDS)
     assert "The GPU is too small.\n" in machine.log()
     [failure] = cloud.failures
     assert "doherty" in failure
@@ -135,7 +135,7 @@ def test_a_container_whose_engine_cannot_be_prepared_does_not_start(cloud: Cloud
 def test_a_container_whose_server_does_not_start_ends(cloud: Cloud, machine: Machine, broken: str, code: int) -> None:
     deploy(cloud)
     with machine.run("Server", b"", BROKEN=broken) as container:
-        assert container.wait(60) == (code or 1)
+        assert container.wait(SECONDS) == (code or 1)
     assert machine.log().endswith(f"doherty serve ended with {code}\n")
     assert not cloud.ready.is_set()
 
@@ -144,7 +144,7 @@ def test_a_container_whose_server_does_not_start_ends(cloud: Cloud, machine: Mac
 def test_a_container_whose_server_dies_ends_too(cloud: Cloud, machine: Machine) -> None:
     deploy(cloud)
     with machine.run("Server", b"") as container:
-        assert cloud.ready.wait(60), machine.log()
+        assert cloud.ready.wait(SECONDS), machine.log()
         [server] = children(container)
         os.kill(server, signal.SIGKILL)
-        assert container.wait(60) != 0
+        assert container.wait(SECONDS) != 0

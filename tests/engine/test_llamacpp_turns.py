@@ -58,7 +58,11 @@ class Queue:
 
     async def entered(self, name: str) -> None:
         """Waits until a request has its units."""
-        await asyncio.to_thread(self._entered[name].wait)
+        await asyncio.to_thread(self.wait_for, name)
+
+    def wait_for(self, name: str) -> None:
+        """The same for a test without an event loop."""
+        self._entered[name].wait()
 
     def leave(self, *names: str) -> None:
         """Lets requests release their units as soon as they have them."""
@@ -81,6 +85,7 @@ def test_a_key_with_many_units_does_not_delay_another_key() -> None:
     assert queue.order == ["large", "small"]
     queue.enter("another small", 2, key="c")
     queue.leave("small")
+    queue.wait_for("another small")
     assert queue.join() == ["large", "small", "another small", "second large"]
 
 
@@ -89,7 +94,7 @@ def test_the_key_with_the_fewest_units_is_not_overtaken() -> None:
     queue.enter("one", 3, key="a")
     queue.enter("two", 3, key="b")
     queue.enter("large", 9, key="c")
-    queue.enter("small", 1, key="a")
+    queue.enter("small", 2, key="a")
     queue.leave("one", "two")
     assert queue.join() == ["one", "two", "large", "small"]
 

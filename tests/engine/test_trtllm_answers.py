@@ -157,8 +157,8 @@ async def test_the_time_in_the_engines_queue_is_reported(trtllm: Start) -> None:
     async with trtllm("tensorrt", "slots=32", tokens_per_second=50) as lab:
         worker = lab.engine._context.llm._worker  # type: ignore[attr-defined]  # noqa: SLF001
         worker._batch = 1  # noqa: SLF001
-        short = Stopping(max_output_tokens=4, ignore_eos=True)
-        first, second = (replace(BASE, key=key, stopping=short) for key in ("first", "second"))
+        stopping = Stopping(max_output_tokens=40, ignore_eos=True)
+        first, second = (replace(BASE, key=key, stopping=stopping) for key in ("first", "second"))
         outcomes = await asyncio.gather(lab.ask(first), lab.ask(second))
         waits = [outcome.started.queue for outcome in outcomes]
         assert waits[1] > waits[0]

@@ -69,7 +69,7 @@ async def test_a_request_can_be_aborted_before_vllm_has_it(tmp_path: Path) -> No
 
 async def test_a_time_limit_ends_an_answer_with_its_part(tmp_path: Path) -> None:
     async with vllm_lab(tmp_path) as vllm:
-        request = vllm_request(stopping=Stopping(8000, ignore_eos=True, ends_at=time.monotonic() + 0.05))
+        request = vllm_request(stopping=Stopping(8000, ignore_eos=True, ends_at=time.monotonic() + 2))
         outcome = await vllm.lab.ask(request)
         assert outcome.finish.reason is FinishReason.TIME_LIMIT
         assert outcome.finish.output_tokens == outcome.token_count
@@ -120,8 +120,11 @@ async def test_stopping_ends_running_requests_and_may_be_repeated(tmp_path: Path
             await vllm.lab.engine.count_tokens(Conversation((user("Hi"),)))
 
 
-async def test_requests_that_wait_in_vllm_report_their_queue_time(tmp_path: Path) -> None:
+async def test_requests_that_wait_in_vllm_report_their_queue_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with vllm_lab(tmp_path, slots="1") as vllm:
+        monkeypatch.setattr(vllm.llm.engine_core, "pace", 0.05)
         assert vllm.lab.engine.info().slots == 1
         stopping = Stopping(max_output_tokens=10, ignore_eos=True)
         first, second = vllm_request(stopping=stopping), vllm_request(stopping=stopping)

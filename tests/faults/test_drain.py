@@ -92,7 +92,7 @@ def sum_up(ended: list[Future[Ends]]) -> Ends:
 
 
 def test_running_streams_finish_and_new_ones_are_refused(start: Start) -> None:
-    with busy(start, 100) as (server, streams, comers):
+    with busy(start, 300) as (server, streams, comers):
         server.process.send_signal(signal.SIGTERM)
         assert {stream.result() for stream in streams} == {("OK", "complete")}
         assert server.wait() == 0

@@ -54,8 +54,8 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def impatient(key: tuple[Path, str]) -> Iterator[ServerProcess]:
-    """Runs a server with keys and timeouts of half a second."""
-    flags = ("--keys-file", str(key[0]), "--stall-timeout", "0.5", "--receive-timeout", "0.5", *LISTEN)
+    """Runs a server with keys and timeouts of two seconds."""
+    flags = ("--keys-file", str(key[0]), "--stall-timeout", "2", "--receive-timeout", "2", *LISTEN)
     with start_server(*SYNTHETIC, *flags) as server:
         yield server
 
@@ -114,7 +114,7 @@ def test_a_multiplexed_call_lives_as_long_as_its_requests(impatient: ServerProce
     ):
         rpc.send(start(1, **ENDLESS))
         begun = time.monotonic()
-        rpc.read_until(lambda: time.monotonic() > begun + 1.5)
+        rpc.read_until(lambda: time.monotonic() > begun + 3)
         rpc.send(start(2, **SHORT), cancels=[1])
         assert rpc.last(2).response.HasField("summary")
         rpc.last(1)

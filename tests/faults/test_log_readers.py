@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,22 +16,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from doherty_service.telemetry import LogWriter
 from support.metrics import scrape_address
 from support.multiplex import opened, start, wait_until
+from support.ports import free_target
 from support.wire import SECONDS, Caller, connect, read_failure, request
 
 SHORT: dict[str, Any] = {"prompt": "Why?", "stopping": {"max_output_tokens": 2, "ignore_eos": True}}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def logging_to(stderr: int, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Caller, str]]:
     """Yields a server whose standard error is a file of ours, a caller, and the address of its metrics."""
-    target, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    target, metrics = free_target(), free_target()
     command = [sys.executable, "-m", "doherty_service", "--listen", target, "--metrics-listen", metrics]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DOHERTY_")}
     with subprocess.Popen([*command, "--engine", "synthetic", *flags], stderr=stderr, env=kept) as process:

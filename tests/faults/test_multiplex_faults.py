@@ -56,7 +56,7 @@ def test_all_slots_are_free_after_a_caller_left(leaves: str) -> None:
         quiet_server("-o", "slots=4") as (server, caller),
         proxy(server.target) as wire,
         grpc.insecure_channel(wire.target) as channel,
-        opened(GenerationServiceStub(channel), timeout=1.0 if "deadline" in leaves else 60) as rpc,
+        opened(GenerationServiceStub(channel), timeout=4.0 if "deadline" in leaves else 60) as rpc,
     ):
         count = 4 if "deadline" in leaves else 8  # requests that would wait in vain are refused
         numbers = range(1, count + 1)

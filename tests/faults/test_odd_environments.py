@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from doherty import Client
 from support.command import SECONDS, environment
+from support.ports import free_target
 from support.server import ServerProcess
 from support.wire import connect, failure_of
 
@@ -77,13 +77,6 @@ def test_the_engine_is_restarted_after_any_exception() -> None:
         server.wait()
 
 
-@pytest.fixture
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
     """Starts a server with the embedded engine from a shell that runs `setup` first, without other variables."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -101,26 +94,27 @@ def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
 
 @pytest.mark.model
 def test_a_server_needs_no_streams_no_home_no_permissions_and_no_short_tmpdir(
-    tmp_path: Path, free_address: str
+    tmp_path: Path,
 ) -> None:
     long = tmp_path / ("x" * 110)
     long.mkdir()
     setup = "umask 777; cd /; exec <&- >&- 2>&-; exec"
-    assert_serves_and_ends(free_address, setup, TMPDIR=str(long), LC_ALL="C")
+    assert_serves_and_ends(free_target(), setup, TMPDIR=str(long), LC_ALL="C")
     assert not list(long.iterdir())
 
 
 @pytest.mark.model
 @pytest.mark.skipif(subprocess.run(UNSHARED, check=False).returncode != 0, reason="this user may not mount anything")
-def test_a_server_can_be_the_first_process_on_a_read_only_file_system(free_address: str) -> None:
+def test_a_server_can_be_the_first_process_on_a_read_only_file_system() -> None:
     """As in a container with `--read-only`, in which only /dev/shm can be written."""
     # The command that `unshare` starts is process 1 of its namespace, and must get the signal.
     setup = "mount -o bind,remount,ro /; mount -o bind,remount,ro /tmp 2>/dev/null; exec"
-    shell = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", free_address)
+    address = free_target()
+    shell = ("sh", "-c", f'{setup} "$0" "$@"', *SERVE, "--listen", address)
     with subprocess.Popen((*UNSHARED[:-1], *shell), env=environment(), stderr=subprocess.PIPE, text=True) as process:
         server = ServerProcess(process)
         server.wait_for("ready")
-        with connect(free_address) as caller:
+        with connect(address) as caller:
             assert caller.generate(prompt="a", stopping={"max_output_tokens": 2}).text
         (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGTERM)

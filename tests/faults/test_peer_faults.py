@@ -62,7 +62,7 @@ def test_the_latency_of_a_stream_includes_the_stream() -> None:
         distribution.p50.ToNanoseconds() for distribution in (now.time_to_first_token, now.time_to_last_token)
     )
     assert whole == last.summary.timings.time_to_last_token.ToNanoseconds()
-    assert whole > 5 * first  # 25 tokens at a constant rate
+    assert whole >= first + 0.4e9  # 25 tokens at a constant rate
     assert isinstance(line["duration_ms"], float)
     assert line["duration_ms"] >= whole / 1e6
 

@@ -10,6 +10,7 @@ from openai import OpenAI
 
 from doherty import Client
 from support.door import DoorServer, start_door
+from support.multiplex import wait_until
 from support.smg import start_smg
 from support.smollm2 import write_smollm2
 
@@ -107,6 +108,8 @@ def test_prompts_with_the_same_prefix_go_to_the_server_that_cached_it(openai: Op
     cached = [
         openai.chat.completions.create(**parameters(f"{rules} Question {number}?", max_tokens=2)) for number in range(3)
     ]
+    # A server counts an answer after its last message has left.
+    wait_until(lambda: sum(answered(servers)) >= sum(before) + 3)
     assert sorted(now - then for now, then in zip(answered(servers), before, strict=True)) == [0, 3]
     details = [reply.usage.prompt_tokens_details for reply in cached if reply.usage is not None]
     assert all(detail is not None and (detail.cached_tokens or 0) > 200 for detail in details[1:])

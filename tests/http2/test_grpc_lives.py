@@ -142,7 +142,7 @@ def test_old_connections_and_a_drain_let_streams_finish(transport: str) -> None:
     flags = ("--engine", "synthetic", "-o", "tokens_per_second=50", "--max-connection-age", "1")
     with start_server(*flags, "--transport", transport) as server:
         with raw_connection(server.target) as connection:
-            connection.send(GREETING, stream_of(80))
+            connection.send(GREETING, stream_of(200))
             conversation = Conversation(connection)
             frames = conversation.frames()
             goaway = next(received for received in frames if received.kind == Kind.GOAWAY)

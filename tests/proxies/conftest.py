@@ -5,13 +5,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from proxies.running import PROGRAMS, Program, Running, free_port, running
+from proxies.running import PROGRAMS, Program, Running, running
 from support.certificates import Authority
+from support.ports import free_target
 from support.programs import is_present
 from support.server import ServerProcess, start_server
 from support.wire import Caller, connect
 
-PACE = ("--engine", "synthetic", "-o", "tokens_per_second=100", "-o", "context_tokens=1000000", "--drain-delay", "3")
+PACE = ("--engine", "synthetic", "-o", "tokens_per_second=100", "-o", "context_tokens=1000000", "--drain-delay", "6")
 
 
 class Fleet:
@@ -19,7 +20,7 @@ class Fleet:
 
     def __init__(self) -> None:
         """Starts no server yet."""
-        self.addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.addresses = [free_target() for _ in range(2)]
         self.servers: list[ServerProcess] = []
         self._stack = ExitStack()
 

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from support.certificates import Authority
+from support.ports import free_port
 from support.programs import program
 
 ROOT = Path(__file__).parents[2]
@@ -207,14 +207,6 @@ class Running:
             assert old in text
             self._written.write_text(text.replace(old, new))
             self._process.send_signal(signal.SIGHUP)
-
-
-def free_port() -> int:
-    """Returns a port of the loopback interface that is free at the moment."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @contextmanager

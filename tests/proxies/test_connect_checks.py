@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
-from proxies.running import HAProxy, free_port, running
+from proxies.running import HAProxy, running
 from support.certificates import Authority
+from support.ports import free_target
 from support.programs import program
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
@@ -26,12 +27,12 @@ def test_no_call_is_lost_while_a_server_drains_and_loads(tmp_path: Path) -> None
     program("haproxy")
     authority = Authority(tmp_path)
     authority.renew("haproxy")
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    addresses = [free_target() for _ in range(2)]
     stop = Event()
 
     def start(stack: ExitStack, address: str, *flags: str) -> ServerProcess:
         slow = ("--engine", "synthetic", "-o", "tokens_per_second=100", *flags)
-        delay = ("--drain-delay", "2")  # HAProxy checks once per second
+        delay = ("--drain-delay", "5")  # HAProxy checks once per second
         return stack.enter_context(start_server(*slow, *delay, "--listen-when-ready", "--listen", address))
 
     with ExitStack() as stack:
@@ -53,7 +54,7 @@ def test_no_call_is_lost_while_a_server_drains_and_loads(tmp_path: Path) -> None
         callers = [pool.submit(call) for _ in range(CALLERS)]
         stack.callback(stop.set)
         with connect(addresses[0]) as caller:
-            asked = request(prompt="a", stopping={"max_output_tokens": 250, "ignore_eos": True})
+            asked = request(prompt="a", stopping={"max_output_tokens": 600, "ignore_eos": True})
             stream = caller.stub.StreamGenerate(asked, timeout=SECONDS)
             next(stream)
             server.process.send_signal(signal.SIGTERM)

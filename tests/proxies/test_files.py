@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from proxies.running import PROGRAMS, Program, free_port, running
+from proxies.running import PROGRAMS, Program, running
 from support.certificates import Authority
+from support.ports import free_port
 from support.server import start_server
 from support.wire import connect
 

@@ -24,8 +24,8 @@ CALLERS = 2
 """The number of callers of each proxy. They call without pauses."""
 STREAMS = 12
 """The number of streams through each proxy, which is enough for both servers to have some."""
-TOKENS = 500
-"""The tokens of long answers, which take five seconds."""
+TOKENS = 900
+"""The tokens of long answers, which take nine seconds: longer than a drain lets new calls in."""
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from doherty import AsyncClient, DohertyError, GenerateOptions
 
-TOKENS = 20
+TOKENS = 50
 """The number of tokens of each answer."""
 OPTIONS = GenerateOptions(ignore_eos=True)
 TIMEOUT = 60.0

@@ -191,7 +191,7 @@ def test_a_broken_engine_is_moved_aside_and_built_again(desk: Desk) -> None:
 
 
 def test_two_commands_for_the_same_engine_build_it_once(desk: Desk) -> None:
-    first, second = (desk.begin(*desk.preparing(), build_seconds=1) for _ in range(2))
+    first, second = (desk.begin(*desk.preparing(), build_seconds=5) for _ in range(2))
     outputs = [process.communicate() for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert "another process builds this engine" in outputs[0][1] + outputs[1][1]

@@ -12,10 +12,11 @@ import pytest
 from doherty.v1 import generation_service_pb2 as wire
 from doherty.v1 import generation_service_pb2_grpc
 from doherty.v1.request_pb2 import GenerateRequest
+from support.multiplex import opened, start
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
-PATIENCE = 4
+PATIENCE = 8
 """The timeouts of the server, in seconds."""
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}
@@ -45,6 +46,7 @@ def test_a_stopped_process_blames_no_caller_and_no_engine() -> None:
         start_server(*engine, *flags, "--canary-interval", "0.2") as server,
         grpc.insecure_channel(server.target, options=NARROW) as narrow,
         connect(server.target) as caller,
+        opened(caller.stub) as idle,
     ):
         many_outputs = {
             **SHORT,
@@ -64,10 +66,14 @@ def test_a_stopped_process_blames_no_caller_and_no_engine() -> None:
             GenerateRequest.SerializeToString,
             wire.GenerateResponse.FromString,
         )
+        idle.send(start(1, **SHORT))  # after the answer, the call has nothing to do
+        idle.last(1)
         sending = generate.future(send_when(late), timeout=SECONDS)
         caller.wait_until(lambda now: now.running == 1)  # a canary; the previous call has begun
         freeze(server)
         late.set()
+        idle.send(start(2, **SHORT))
+        assert idle.last(2).response.summary.usage.output_tokens == 4
         assert sending.result().summary.usage.output_tokens == 4
         assert list(unread)[-1].summary.usage.output_tokens == 2000
         assert_nothing_was_restarted(server)

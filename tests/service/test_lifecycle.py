@@ -35,7 +35,7 @@ def watch(channel: grpc.Channel) -> Iterator[int]:
 
 def test_health_follows_the_model_and_watch_stays_open() -> None:
     with (
-        start_server(*synthetic("load_seconds=0.5"), until="listening") as server,
+        start_server(*synthetic("load_seconds=3"), until="listening") as server,
         grpc.insecure_channel(server.target) as channel,
     ):
         statuses = watch(channel)
@@ -63,7 +63,7 @@ def test_requests_get_a_retry_time_while_the_model_loads() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_running_requests_finish_and_new_ones_are_refused(number: signal.Signals) -> None:
     with (
-        start_server(*synthetic("tokens_per_second=60")) as server,
+        start_server(*synthetic("tokens_per_second=10")) as server,
         ThreadPoolExecutor(8) as pool,
         connect(server.target) as caller,
     ):

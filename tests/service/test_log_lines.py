@@ -69,7 +69,7 @@ def test_a_log_line_has_server_attempt_and_continued_tokens() -> None:
 
 
 def test_a_dead_engine_is_logged_with_one_stack_for_all_requests() -> None:
-    options = ("-o", "slots=16", "-o", "tokens_per_second=50", "-o", "die_after_steps=50")
+    options = ("-o", "slots=16", "-o", "tokens_per_second=50", "-o", "die_after_steps=250")
     with (
         start_server("--engine", "synthetic", *options) as server,
         connect(server.target) as caller,

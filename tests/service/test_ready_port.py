@@ -25,8 +25,12 @@ def _is_refused(server: ServerProcess) -> bool:
 
 
 def test_the_port_is_open_only_while_the_server_is_ready() -> None:
-    flags = ("--engine", "synthetic", "-o", "tokens_per_second=100", "-o", f"die_after_steps={STEPS}")
-    with start_server(*flags, "--listen-when-ready") as server, connect(server.target) as caller:
+    options = ("tokens_per_second=100", f"die_after_steps={STEPS}", "load_seconds=3")
+    flags = (part for option in options for part in ("-o", option))
+    with (
+        start_server("--engine", "synthetic", *flags, "--listen-when-ready") as server,
+        connect(server.target) as caller,
+    ):
         assert not _is_refused(server)
         with pytest.raises(EngineSetupError, match="Cannot listen on"):
             reserve(server.target)

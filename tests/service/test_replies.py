@@ -1,6 +1,6 @@
 """Messages that are encoded by hand are equal to those of protobuf."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doherty.v1 import generation_service_pb2 as wire
@@ -14,11 +14,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=400)
 IDS = st.lists(st.integers(0, 2**32 - 1), max_size=200)
 COUNTS = st.integers(0, 2**32 - 1)
 
+SLOWLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How long an example takes depends on what else the machine does."""
+
 RECORD = RequestRecord("/doherty.v1.GenerationService/StreamGenerate", "key", "label", ANYBODY)
 REQUEST = EngineRequest("key", RawText("a"))
 MODEL = ModelInfo("model", "", "synthetic", "1", 8192, 50_000, 4, frozenset())
 
 
+@SLOWLY
 @given(TEXTS, st.none() | IDS.map(tuple), COUNTS)
 def test_a_delta_equals_that_of_protobuf(text: str, ids: tuple[int, ...] | None, count: int) -> None:
     output = StepOutput("key", text=text, token_count=count, token_ids=ids)
@@ -29,6 +33,7 @@ def test_a_delta_equals_that_of_protobuf(text: str, ids: tuple[int, ...] | None,
     assert stream_message(output, RECORD, MODEL, REQUEST, is_first=False) == expected.SerializeToString()
 
 
+@SLOWLY
 @given(st.integers(1, 2**64 - 1), TEXTS, st.integers(0, 5000))
 def test_a_part_equals_that_of_protobuf(identifier: int, text: str, repeats: int) -> None:
     response = wire.StreamGenerateResponse(delta=Delta(text=text * repeats, token_count=1))

@@ -21,7 +21,7 @@ NARROW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
 @pytest.fixture(scope="module")
 def flooding() -> Iterator[ServerProcess]:
     with start_server(
-        "--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "slots=2", "--stall-timeout", "0.5"
+        "--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "slots=2", "--stall-timeout", "2"
     ) as server:
         yield server
 

@@ -47,7 +47,7 @@ def assert_comes_back(server: ServerProcess, caller: Caller, statuses: Iterator[
 
 @pytest.mark.parametrize(
     "fault",
-    [["die_after_steps=20"], ["stall_after_steps=20", "--step-timeout", "0.5"]],
+    [["die_after_steps=100"], ["stall_after_steps=100", "--step-timeout", "1"]],
     ids=["dies", "hangs"],
 )
 def test_requests_end_immediately_and_the_engine_is_restarted(fault: list[str]) -> None:
@@ -64,7 +64,7 @@ def test_requests_end_immediately_and_the_engine_is_restarted(fault: list[str]) 
         caller.wait_until(lambda now: (now.running, now.queued) == (4, 4))
         for call in (*running, *waiting):
             assert_told_to_go_elsewhere(call.result())
-        if "stall_after_steps=20" in fault:  # the backoff and five seconds, both for running and for waiting requests
+        if "stall_after_steps=100" in fault:  # the backoff and five seconds, both for running and for waiting requests
             pauses = [call.result().retry_seconds or 0 for call in (*running, *waiting)]
             assert min(pauses) >= 5.5
             assert len(set(pauses)) > 1  # the retry times differ, so that not all callers come back at the same moment
@@ -86,7 +86,8 @@ def test_a_hang_is_logged_once_for_all_requests() -> None:
 
 
 def test_an_idle_engine_gets_canaries() -> None:
-    flags = ("--canary-interval", "0.2", "--step-timeout", "0.5")
+    # The first canary must not use one of the steps before the request comes.
+    flags = ("--canary-interval", "3", "--step-timeout", "1")
     with start_server(*synthetic("stall_after_steps=4"), *flags) as server, connect(server.target) as caller:
         statuses = watch(caller)
         assert next(statuses) == SERVING
@@ -97,9 +98,9 @@ def test_an_idle_engine_gets_canaries() -> None:
 
 def test_a_busy_engine_gets_no_canaries() -> None:
     """A canary would wait behind all other requests, and its long wait would look like an engine that hangs."""
-    flags = ("--canary-interval", "0.2", "--step-timeout", "1")
+    flags = ("--canary-interval", "0.2", "--step-timeout", "3")
     with (
-        start_server(*synthetic("slots=1", "prefill_seconds=0.5"), *flags) as server,
+        start_server(*synthetic("slots=1", "prefill_seconds=1"), *flags) as server,
         ThreadPoolExecutor(4) as pool,
         connect(server.target) as caller,
     ):

@@ -116,7 +116,7 @@ def test_an_older_gpu_serves_without_fp8(model: Folder) -> None:
 def test_a_worker_that_dies_is_replaced(model: Folder, backend: str, fault: dict[str, int]) -> None:
     """In TensorRT-LLM 1.2.x, its requests would wait forever."""
     start: Callable[..., Any] = start_trtllm
-    flags = ("--step-timeout", "0.5", "--canary-interval", "0")
+    flags = ("--step-timeout", "2", "--canary-interval", "0")
     with (
         start(model.path, *ENGINES[backend], flags=flags, tokens_per_second=50, **fault) as server,
         ThreadPoolExecutor(4) as pool,

@@ -15,7 +15,7 @@ from support.wire import SECONDS, Caller, connect
 
 UNARY, STREAM = "Generate", "StreamGenerate"
 
-SOON = 0.4
+SOON = 1.5
 """The seconds after which a deadline or a time limit ends a request."""
 
 Ending = Callable[[str, str, GenerateRequest], AbstractContextManager[None]]

@@ -162,7 +162,7 @@ class RawConnection:
                     self.send(frame(Kind.PING, ACK, payload=received.payload))
                 yield received
             try:
-                more = self._socket.recv(65536)
+                more = self._socket.recv(4096)
             except ConnectionError:
                 return
             if not more:

@@ -26,6 +26,7 @@ class _LaneContext:
         self.gone = threading.Event()
         self._rpc = rpc
         self._callbacks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
         self._metadata = dict(rpc.invocation_metadata())
         if start.attempts:
             self._metadata["doherty-attempts"] = str(start.attempts)
@@ -46,11 +47,15 @@ class _LaneContext:
         """Does nothing, because a lane has no trailing metadata."""
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        self._callbacks.append(callback)
-        return True
+        with self._lock:
+            if self.gone.is_set():
+                return False
+            self._callbacks.append(callback)
+            return True
 
     def cancel(self) -> None:
-        self.gone.set()
+        with self._lock:
+            self.gone.set()
         for callback in self._callbacks:
             callback()
 

@@ -4,21 +4,20 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from modal_proto import api_pb2
 
 from support import modal_engine
+from support.command import SECONDS
 from support.modal_account import APP
 from support.modal_cloud import Cloud
-
-_SECONDS: Final = 60
+from support.ports import free_target
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -45,9 +44,7 @@ class Machine:
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{modal_engine.__file__}" "$@"\n')
         program.chmod(0o755)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.target = "{}:{}".format(*free.getsockname())
+        self.target = free_target()
         """The address at which tests reach the server in the container without Modal."""
 
     def change(self, line: str, other: str) -> None:
@@ -73,8 +70,9 @@ class Machine:
         finally:
             if process.poll() is None:
                 for pid in (*children(process), process.pid):  # the programs in a container end with it
-                    os.kill(pid, signal.SIGKILL)
-            process.wait(_SECONDS)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            process.wait(SECONDS)
 
     def log(self) -> str:
         """Returns the output of the container."""

@@ -1,7 +1,6 @@
 """Runs the gateway SMG in front of servers that have a port for it."""
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,17 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from doherty_engine.synthetic._tokenizer import TOKEN_NAME
 from support.hugging_face import write_folder
+from support.ports import free_port
 from support.programs import program
 
 _START_SECONDS = 60
 _LOOK_SECONDS = 0.1
-
-
-def free_port() -> int:
-    """Returns a port of the loopback interface that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -30,7 +30,9 @@ _CLOCK_SECONDS: Final = 0.05
 """gRPC may report that a deadline has passed up to this many seconds before our clock does."""
 
 _MIN_SHARE: Final = 0.1
-"""If an attempt had less than this share of the call's time, its timeout is not evidence of a slow server."""
+_MIN_SECONDS: Final = 0.2
+"""If an attempt had less than this share of the call's time, or less than this time, its timeout is not evidence of a
+slow server: on a busy machine, even a refused connection takes so long."""
 
 _ATTEMPTS: Final = "doherty-attempts"
 """Metadata: the number of attempts before this one."""
@@ -214,7 +216,9 @@ class CallAttempts:
         too short to notice that.
         """
         before, timeout, allowance = self._not_ready, self._timeout, self._allowance
-        if before is None or timeout is None or allowance is None or allowance >= _MIN_SHARE * timeout:
+        if before is None or timeout is None or allowance is None:
+            return status
+        if allowance >= max(_MIN_SHARE * timeout, _MIN_SECONDS):
             return status
         is_ours = status.code is grpc.StatusCode.DEADLINE_EXCEEDED and not status.answered and self.passed_deadline()
         return before if is_ours else status

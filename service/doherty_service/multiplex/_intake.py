@@ -1,6 +1,7 @@
 """Receives the messages of a MultiplexGenerate, which contain requests and cancels."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from doherty.v1 import generation_service_pb2 as wire
 from doherty_service import translation
 from doherty_service._call import Call
 from doherty_service.rpc import ReceiveWatch, parse_message
+from doherty_service.telemetry import awake
 
 _MAX_KEPT_BYTES = 4 << 20
 """Maximum size of the messages that wait for room. Beyond it, new requests are refused."""
@@ -82,6 +84,7 @@ class Intake:
         self._cancelled: set[int] = set()
         """Ids of kept requests that the caller has cancelled."""
         self._alarm: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
 
     async def run(self) -> None:
         """Receives messages; returns when the caller has sent its last one and all requests have begun.
@@ -107,7 +110,8 @@ class Intake:
         A partly received message looks the same as none, so the timeout covers both.
         """
         if self._alarm is None and self._is_idle():
-            self._alarm = asyncio.get_running_loop().call_later(self._watch.timeout, self._expire)
+            self._idle_since = time.monotonic()
+            self._expire_after(self._watch.timeout)
 
     async def _receive(self) -> bool:
         """Receives and handles the next message; False if there is none."""
@@ -181,9 +185,18 @@ class Intake:
     def _is_idle(self) -> bool:
         return self._beginning is None and self._requests.is_empty()
 
+    def _expire_after(self, seconds: float) -> None:
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self._expire)
+
     def _expire(self) -> None:
         self._alarm = None
-        if self._is_idle():
+        if not self._is_idle():
+            return
+        # If the process did not run for a while, the next message may already be there.
+        left = self._watch.timeout - awake.seconds_since(self._idle_since)
+        if left > 0:
+            self._expire_after(left)
+        else:
             self._requests.end_idle()
 
     def _stop_alarm(self) -> None:

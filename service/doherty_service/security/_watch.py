@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-_State = list[tuple[int, int, int] | None]
+_State = list[tuple[int, ...] | None]
 
 
 class FileWatch:
@@ -32,9 +32,10 @@ class FileWatch:
         return [_stat(path) for path in self._paths]
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
+def _stat(path: Path) -> tuple[int, ...] | None:
     try:
         status = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
     except OSError:
         return None
-    return status.st_ctime_ns, status.st_ino, status.st_size
+    # Two changes within the same tick of the kernel's clock have the same time.
+    return status.st_ctime_ns, status.st_ino, status.st_size, status.st_mode, status.st_uid, status.st_gid

@@ -14,7 +14,7 @@ from doherty_service.telemetry._log import log_warning
 
 _HEARTBEAT_SECONDS = 0.25
 
-_GAP_SECONDS = 1.0
+_GAP_SECONDS = 0.5
 """If there was no heartbeat for longer than this, the process or its event loop did not run."""
 
 _LOGGED_GAP_SECONDS = 3.0

@@ -54,12 +54,13 @@ async def test_a_prefix_is_continued_by_ids_or_by_text(twin: Twin, server: FakeS
 
 
 async def test_a_stream_continues_at_another_server(kind: Kind) -> None:
-    slow = Reply(SKY, token_delay=0.2)
+    slow = Reply(SKY, token_delay=2)
     with FakeServer(slow) as first, FakeServer(slow) as other:
         async with open_twin(kind, [first.target, other.target]) as twin:
             stream = twin.stream("Why?")
             await stream.next()
             busy, idle = (first, other) if first.requests else (other, first)
+            idle.reply(SKY)
             busy.close()
             assert (await stream.result()).text == SKY
             assert stream.stream.resumed == len(idle.requests) == 1

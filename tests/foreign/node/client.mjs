@@ -35,6 +35,13 @@ function clientOf(service, includes) {
   return service.split(".").reduce((scope, name) => scope[name], root);
 }
 
+/** Connects, so that a deadline is that of the call alone. */
+function connect(client) {
+  return new Promise((resolve, reject) => {
+    client.waitForReady(Date.now() + 60_000, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
 /** Makes a call of any of the four kinds; gives its messages and its status. */
 async function exchange(client, { method, requests, deadlineMs, cancelAfter }) {
   const { requestStream, responseStream } = client[method];
@@ -93,6 +100,7 @@ function servicesIn(encoded) {
 const options = JSON.parse(process.argv[2]);
 const Client = clientOf(options.service, options.includes);
 const client = new Client(options.target, grpc.credentials.createInsecure());
+await connect(client);
 const { messages, status } = await exchange(client, options);
 client.close();
 const files = messages.flatMap((message) => message.file_descriptor_response?.file_descriptor_proto ?? []);
