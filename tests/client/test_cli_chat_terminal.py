@@ -11,6 +11,7 @@ import pytest
 from doherty import Client
 from doherty.cli._history import ChatHistory
 from support.chat import answer_on_screen, ask, chat_with
+from support.ports import free_target
 from support.server import ServerProcess, start_server
 from support.serving import Serving
 from support.terminal import on_a_terminal
@@ -70,7 +71,8 @@ def test_after_ctrl_c_the_part_is_shown_once(slow_server: ServerProcess, columns
         assert terminal.wait() == 0
     shown = answer_on_screen(terminal, "Hello.").split()
     assert 15 < len(shown) < len(words)
-    assert shown == words[: len(shown)]
+    assert shown[:-1] == words[: len(shown) - 1]
+    assert words[len(shown) - 1].startswith(shown[-1])  # a token may be a part of a word
     assert "^C" not in terminal.screen
 
 
@@ -90,7 +92,7 @@ def test_text_that_is_typed_during_an_answer_appears_at_the_next_prompt() -> Non
 
 
 def test_a_search_for_a_lost_server_is_shown() -> None:
-    flags = ("--engine", "synthetic", "-o", "answer_tokens=80", "-o", "tokens_per_second=20")
+    flags = ("--engine", "synthetic", "-o", "answer_tokens=80", "-o", "tokens_per_second=20", "--listen", free_target())
     with ExitStack() as stack:
         server = stack.enter_context(start_server(*flags))
         with Client(server.target) as client:
@@ -101,7 +103,7 @@ def test_a_search_for_a_lost_server_is_shown() -> None:
         terminal.see(" ".join(expected.split()[1:3]))
         server.stop(signal.SIGKILL)
         terminal.see(f"{server.target} was lost; looking for a server that goes on")
-        stack.enter_context(start_server(*flags, "--listen", server.target))
+        stack.enter_context(start_server(*flags))
         terminal.see("tokens/s, stop")
         terminal.see_prompt()
         terminal.type("\x04")

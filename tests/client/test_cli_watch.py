@@ -15,6 +15,7 @@ from doherty import Client
 from doherty.cli._trend import Trend
 from support.command import DOHERTY, SECONDS, environment, run_doherty
 from support.latencies import FRESH
+from support.ports import free_target
 from support.screen import Screen
 from support.server import ServerProcess, start_server
 from support.terminal import on_a_terminal
@@ -80,13 +81,14 @@ def test_json_has_one_object_per_line(synthetic_server: ServerProcess) -> None:
 
 
 def test_it_continues_while_the_server_restarts() -> None:
-    with start_server("--engine", "synthetic") as server, watching(server.target, "--json") as process:
+    flags = ("--engine", "synthetic", "--listen", free_target())
+    with start_server(*flags) as server, watching(server.target, "--json") as process:
         lines = looks(process)
         assert next(lines)["restarts"] == 0
         server.stop(signal.SIGKILL)
         gone = next(look for look in lines if "error" in look)
         assert server.target in gone["error"]
-        with start_server("--engine", "synthetic", "--listen", server.target):
+        with start_server(*flags):
             back = next(look for look in lines if "uptime" in look)
     assert back["restarts"] == 1
 

@@ -23,6 +23,7 @@ from doherty import (
 )
 from doherty.v1.generation_service_pb2 import StreamGenerateResponse
 from doherty.v1.request_pb2 import GenerateRequest
+from support.ports import free_target
 from support.proxy import proxy
 from support.server import ServerProcess, start_server
 from support.serving import Handler, delta, serve, summary
@@ -72,7 +73,7 @@ async def test_streams_survive_the_loss_of_their_server(kind: Kind, how: str) ->
 
 async def test_a_stream_continues_after_its_server_was_restarted(kind: Kind) -> None:
     with ExitStack() as stack:
-        server = stack.enter_context(start_server(*PACE))
+        server = stack.enter_context(start_server(*PACE, "--listen", free_target()))
         async with open_twin(kind, server.target) as twin:
             whole = await twin.generate("Hi", temperature=1, seed=3, **LONG)
             stream = twin.stream("Hi", temperature=1, seed=3, **LONG)

@@ -12,7 +12,7 @@ from support.server import ServerProcess
 pytestmark = pytest.mark.model
 
 PROMPTS = ("Why is the sky blue?", "What is a cat? 🐈", "Erzähle mir von München.")
-GREEDY: dict[str, Any] = {"temperature": 0, "max_output_tokens": 24}
+GREEDY: dict[str, Any] = {"temperature": 0, "max_output_tokens": 60, "timeout": 180}
 
 
 async def _held(stream: AsyncGenerationStream[None], ids: list[int]) -> str:
@@ -30,7 +30,7 @@ async def test_a_resumed_answer_is_the_part_before_the_cut_and_its_continuation(
     model_server: ServerProcess,
 ) -> None:
     """Sends one prompt after the other, because requests that run at the same time change how numbers are rounded."""
-    options = GenerateOptions(token_ids=True)
+    options = GenerateOptions(token_ids=True, ignore_eos=True)
     with proxy(model_server.target) as wire:
         async with AsyncClient(wire.target) as client, AsyncClient(model_server.target) as direct:
             for prompt in PROMPTS:
@@ -41,7 +41,7 @@ async def test_a_resumed_answer_is_the_part_before_the_cut_and_its_continuation(
                 wire.reset()
                 held = await _held(stream, ids)
                 answer = await stream.result()
-                continued = GenerateOptions(token_ids=True, continue_from=TokenIds(ids))
+                continued = GenerateOptions(token_ids=True, ignore_eos=True, continue_from=TokenIds(ids))
                 rest = await direct.generate(prompt, **GREEDY, options=continued)
                 assert answer.text == held + rest.text
                 assert answer.token_ids == (*ids, *(rest.token_ids or ()))

@@ -12,6 +12,7 @@ import pytest
 from doherty import AsyncClient, ClientClosedError, GenerateOptions, InvalidRequestError, UnavailableError
 from doherty._aio._multiplexed import MultiplexedCall
 from support.memory import allocated_bytes, needs_allocated_bytes
+from support.ports import free_target
 from support.server import ServerProcess, start_server
 from support.serving import answer, serve
 from support.twins import ENDLESS, Twin
@@ -81,7 +82,7 @@ async def test_small_requests_share_an_rpc_even_if_the_server_has_a_low_limit() 
 
 
 async def test_a_restarted_server_may_have_a_lower_limit() -> None:
-    with start_server(*SYNTHETIC) as server:
+    with start_server(*SYNTHETIC, "--listen", free_target()) as server:
         async with AsyncClient(server.target, multiplex=True) as client:
             await asyncio.gather(*(client.generate("word " * 1000, **SHORT) for _ in range(32)))
             server.stop(signal.SIGKILL)
@@ -160,7 +161,7 @@ async def test_buffered_parts_are_dropped_when_the_client_is_closed(synthetic_se
 
 
 async def test_the_rpc_is_opened_again_after_a_restart_of_the_server() -> None:
-    with start_server(*SYNTHETIC) as server:
+    with start_server(*SYNTHETIC, "--listen", free_target()) as server:
         target = server.target
         async with AsyncClient(target, multiplex=True) as client:
             assert (await client.generate("Hi", **SHORT)).text

@@ -158,7 +158,7 @@ async def test_started_is_an_event_even_if_the_stream_was_not_entered(kind: Kind
 async def test_a_stream_that_loses_its_server_has_events(kind: Kind, synthetic_server: ServerProcess) -> None:
     wires = {wire.target: wire for wire in (Proxy(synthetic_server.target), Proxy(synthetic_server.target))}
     async with open_twin(kind, list(wires)) as twin:
-        stream = twin.stream("Hi", max_output_tokens=400, options=GenerateOptions(ignore_eos=True))
+        stream = twin.stream("Hi", max_output_tokens=1000, options=GenerateOptions(ignore_eos=True))
         events = stream.events()
         seen: list[Any] = [await anext(events), await anext(events)]
         wires.pop(seen[0].target).close()
@@ -171,7 +171,7 @@ async def test_a_stream_that_loses_its_server_has_events(kind: Kind, synthetic_s
     assert resumed.target == other.target != started.target == lost.target
     assert lost.message
     assert resumed.request_id == started.request_id
-    assert seen[-1].generation.usage.output_tokens == 400
+    assert seen[-1].generation.usage.output_tokens == 1000
 
 
 async def test_the_loss_of_a_server_is_reported_before_another_one_is_found(

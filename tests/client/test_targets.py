@@ -14,6 +14,9 @@ from support.ports import free_target
 from support.server import ServerProcess, start_server
 from support.twins import ENDLESS, Kind, Twin, open_twin
 
+TRIES = 5
+"""The client only estimates when gRPC is connected to all servers, and the estimate may be wrong on a busy machine."""
+
 
 @pytest.mark.parametrize("target", ["localhost:99999", "dns:///host:65536", "ipv4:127.0.0.1:70000,127.0.0.2:1"])
 def test_a_port_that_does_not_exist_is_refused(target: str) -> None:
@@ -125,8 +128,7 @@ async def test_a_burst_after_wait_ready_reaches_all_servers_behind_one_name(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
     name = "ipv4:" + ",".join(server.target for server in servers)
-    shares = [0, 0]
-    while not min(shares):  # the client estimates when gRPC is connected to both, which may be wrong on a busy machine
+    for _ in range(TRIES):
         before = [await _answers(kind, server) for server in servers]
         async with open_twin(kind, [name]) as twin:
             await twin("wait_ready")
@@ -135,19 +137,23 @@ async def test_a_burst_after_wait_ready_reaches_all_servers_behind_one_name(
                 await stream.result()
         shares = [await _answers(kind, server) - then for server, then in zip(servers, before, strict=True)]
         assert sum(shares) == 40
+        if min(shares):
+            break
+    assert min(shares) > 0
 
 
 async def test_the_number_of_requests_that_share_an_rpc_is_limited(
     servers: tuple[ServerProcess, ServerProcess],
 ) -> None:
     name = "ipv4:" + ",".join(server.target for server in servers)
-    shares = [20, 0]
-    while 0 in shares:  # as in the test above
+    for _ in range(TRIES):
         async with AsyncClient(name, multiplex=5) as client:
             await client.wait_ready()
             before = [await _answers("AsyncClient", server) for server in servers]
             await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(20)))
         shares = [await _answers("AsyncClient", server) - then for server, then in zip(servers, before, strict=True)]
+        if shares == [10, 10]:
+            break
     assert shares == [10, 10]
     with pytest.raises(ValueError, match="multiplex="):
         AsyncClient(name, multiplex=-1)

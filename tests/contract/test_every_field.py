@@ -323,11 +323,14 @@ def test_batch_requests_go_behind_interactive_ones() -> None:
     slow = ("--engine-option", "slots=1", "--engine-option", "tokens_per_second=50")
     with start_server("--engine", "synthetic", *slow) as server, connect(server.target) as caller:
         ask = caller.stub.Generate.future
-        running = ask(request(**PROMPT, stopping={"max_output_tokens": 50, "ignore_eos": True}), timeout=60)
+        # It is expected to take 3.6 s. After a longer one, batch requests would be owed their tenth of the time.
+        running = ask(request(**PROMPT, stopping={"max_output_tokens": 8000, "ignore_eos": True}), timeout=400)
         waits = {"stopping": {"max_output_tokens": 2, "ignore_eos": True}}
         caller.wait_until(lambda now: now.running == 1)
-        batch = ask(request(**PROMPT, **waits, priority="PRIORITY_BATCH"), timeout=60)
+        batch = ask(request(**PROMPT, **waits, priority="PRIORITY_BATCH"), timeout=400)
         caller.wait_until(lambda now: now.queued == 1)
-        person = ask(request(**PROMPT, **waits, priority="PRIORITY_INTERACTIVE"), timeout=60)
-        queues = [call.result().summary.timings.queue.ToNanoseconds() for call in (running, person, batch)]
+        person = ask(request(**PROMPT, **waits, priority="PRIORITY_INTERACTIVE"), timeout=400)
+        caller.wait_until(lambda now: now.queued == 2)
+        running.cancel()
+        queues = [call.result().summary.timings.queue.ToNanoseconds() for call in (person, batch)]
         assert queues == sorted(queues)

@@ -65,14 +65,17 @@ def test_multiplexed_answers_equal_those_of_separate_calls(caller: Caller, rpc: 
         assert len(parts) == 1 or not whole
 
 
-def test_a_step_of_the_engine_is_one_message(rpc: Rpc) -> None:
-    """All answers get their tokens in the same step, although a busy machine may start them in different steps."""
+def test_a_step_of_the_engine_is_one_message(caller: Caller) -> None:
+    """All running answers get their tokens in the same step. On a busy machine, they may begin in different steps."""
     fields: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 40, "ignore_eos": True}}
-    rpc.send(*(start(number, **fields) for number in range(1, 33)))
-    rpc.rest()
-    parts = sum(len(message.parts) for message in rpc.messages)
-    assert len(rpc.messages) <= 2 * 40
-    assert parts > 8 * len(rpc.messages)
+    for _ in range(5):
+        with opened(caller.stub) as rpc:
+            rpc.send(*(start(number, **fields) for number in range(1, 33)))
+            rpc.rest()
+        if len(rpc.messages) <= 40 + 2:
+            break
+    assert len(rpc.messages) <= 40 + 2  # requests that begin during a step may be a step behind
+    assert sum(len(message.parts) for message in rpc.messages) > 8 * len(rpc.messages)
 
 
 def test_requests_start_and_end_while_others_run(rpc: Rpc) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from doherty_engine import EngineFailedError, EngineRequest, FinishReason, RawText, Stopping, TokenIds
+from doherty_engine._semaphore import Claim
+from doherty_engine.llamacpp._request import LlamaCppContext
 from support.engines import EngineLab, running
 from support.llamacpp import Ask, llamacpp_request
 
@@ -21,11 +23,10 @@ def endless(tokens: int = 900, **fields: object) -> EngineRequest:
     return llamacpp_request(stopping=Stopping(max_output_tokens=tokens, ignore_eos=True), **fields)
 
 
-def waiting_for_room(lab: EngineLab) -> list[Any]:
-    """Returns the requests that wait for room in the KV cache."""
-    context: Any = lab.engine._context  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public shows it
-    waiting: list[Any] = context.kv_cache._waiting  # noqa: SLF001
-    return waiting
+def context_of(lab: EngineLab) -> LlamaCppContext:
+    """Returns what shows which requests wait, and for what."""
+    context: LlamaCppContext = lab.engine._context  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public shows it
+    return context
 
 
 def has_text(lab: EngineLab, request: EngineRequest) -> bool:
@@ -78,7 +79,7 @@ async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: Engi
     handle = llamacpp_lab.submit(large)
     await some_tokens_later()
     second_handle = llamacpp_lab.submit(second)
-    await llamacpp_lab.until(lambda: bool(waiting_for_room(llamacpp_lab)))
+    await llamacpp_lab.until(lambda: bool(context_of(llamacpp_lab).kv_cache._waiting))  # noqa: SLF001 - the same
     llamacpp_lab.submit(third)
     await some_tokens_later()
     # The third request would fit, but the second one came first.
@@ -162,8 +163,9 @@ async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llama
         prompt = TokenIds(tuple(1000 + (seed * 7 + index) % 5000 for index in range(400)))
         return llamacpp_request(input=prompt, stopping=Stopping(max_output_tokens=1, **stopping))
 
-    first, aborted, limited = long(1), long(2), long(3, ends_at=time.monotonic() + 0.2)
-    llamacpp_lab.submit(first)
+    turn, other = context_of(llamacpp_lab).prompt_turn, Claim("another prompt", 0.0, 0)
+    turn.reserve(1, other, until=None, is_cancelled=lambda: False)
+    aborted, limited = long(1), long(2, ends_at=time.monotonic() + 0.2)
     handle = llamacpp_lab.submit(aborted)
     llamacpp_lab.submit(limited)
     handle.abort()
@@ -171,8 +173,8 @@ async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llama
     outcome = await llamacpp_lab.outcome(limited.key)
     assert (outcome.finish.reason, outcome.token_count) == (FinishReason.TIME_LIMIT, 0)
     assert outcome.started.queue > 0
-    assert not llamacpp_lab.is_over(first.key)
-    await llamacpp_lab.outcome(first.key)
+    turn.release(1, other)
+    assert (await llamacpp_lab.ask(long(3))).finish.output_tokens == 1
 
 
 async def test_the_engine_can_stop_while_tokens_are_counted() -> None:

@@ -189,7 +189,7 @@ def test_a_drain_ends_requests_in_every_state(number: int) -> None:
     assert all(failure.retry_seconds for failure in failures)
 
 
-@pytest.mark.parametrize("stall_timeout", ["30", "0.5"], ids=["leaves", "stays"])
+@pytest.mark.parametrize("stall_timeout", ["30", "3"], ids=["leaves", "stays"])
 def test_a_caller_may_leave_while_a_write_is_stuck(stall_timeout: str) -> None:
     """If a caller leaves, grpc.aio raises an error in the write of the handler, which is not a CancelledError.
 

@@ -155,7 +155,7 @@ async def test_grpcs_own_retries_get_a_pushback() -> None:
 
 def test_retry_info_and_pushback_agree() -> None:
     with (
-        start_server(*SYNTHETIC, "-o", "slots=1", "--max-queued-requests", "0") as server,
+        start_server(*SYNTHETIC, "-o", "slots=1", "-o", "tokens_per_second=20", "--max-queued-requests", "0") as server,
         connect(server.target) as caller,
     ):
         running = caller.stub.StreamGenerate(request(**ENDLESS))

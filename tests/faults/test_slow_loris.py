@@ -122,7 +122,7 @@ def test_an_incomplete_handshake_is_ended(tmp_path: Path, stalling: ExitStack) -
             trickled = pool.submit(trickle, trickling, hello)
             seconds = list(pool.map(RawConnection.until_closed, connections))
             seconds.append(trickled.result())
-    assert all(7 < duration < 20 for duration in seconds), seconds
+    assert all(4 < duration < 30 for duration in seconds), seconds
 
 
 def test_others_are_served_during_incomplete_handshakes(tmp_path: Path, stalling: ExitStack) -> None:
@@ -186,12 +186,12 @@ class Begins(Reporter):
 async def test_tasks_are_freed() -> None:
     """Uses our interceptors and options for one method.
 
-    The waits of a minute in gRPC's core are shortened to a second.
+    The waits of half a minute in gRPC's core are shortened to five seconds.
     """
     settings, begins = Settings(receive_timeout=3), Begins()
     receive_watch = ReceiveWatch(settings.receive_timeout)
     watching = asyncio.create_task(receive_watch.run())
-    short = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
+    short = {"grpc.keepalive_time_ms": 5_000, "grpc.http2.ping_timeout_ms": 5_000}
     assert short.keys() <= dict(grpc_options(settings)).keys()
     server = grpc.aio.server(
         interceptors=[LatencyInterceptor(begins, receive_watch)],

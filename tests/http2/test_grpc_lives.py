@@ -154,7 +154,7 @@ def test_old_connections_and_a_drain_let_streams_finish(transport: str) -> None:
                 for received in conversation.frames()
             )
         with raw_connection(server.target) as connection:
-            connection.send(GREETING, stream_of(25))
+            connection.send(GREETING, stream_of(200))
             conversation = Conversation(connection)
             next(received for received in conversation.frames() if received.kind == Kind.DATA)
             server.process.send_signal(signal.SIGTERM)

@@ -25,7 +25,7 @@ CALLERS = 2
 STREAMS = 12
 """The number of streams through each proxy, which is enough for both servers to have some."""
 TOKENS = 900
-"""The tokens of long answers, which take nine seconds: longer than a drain lets new calls in."""
+"""The tokens of long answers, which take nine seconds, longer than a draining server accepts new calls."""
 
 
 @pytest.fixture(autouse=True)

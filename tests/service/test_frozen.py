@@ -16,7 +16,7 @@ from support.multiplex import opened, start
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
-PATIENCE = 8
+PATIENCE = 12
 """The timeouts of the server, in seconds."""
 
 SHORT: dict[str, Any] = {"prompt": "Name three colors.", "stopping": {"max_output_tokens": 4}}

@@ -33,7 +33,8 @@ def test_it_agrees_with_prometheus_between_two_scrapes() -> None:
     flags = ("-o", "slots=1", "-o", "tokens_per_second=200", "--max-queued-requests", "2")
     with start_server("--engine", "synthetic", *flags, *LISTEN) as server, connect(server.target) as caller:
         caller.generate(**SHORT)
-        before, told_before = scrape(server), ended(caller)
+        told_before = ended(caller)  # this server counts a request after its reply, and before the next call
+        before = scrape(server)
         answer(caller)
         exceed_a_deadline(caller)
         caller.failure(**SHORT, raw_text="a second prompt")

@@ -35,7 +35,7 @@ def watch(channel: grpc.Channel) -> Iterator[int]:
 
 def test_health_follows_the_model_and_watch_stays_open() -> None:
     with (
-        start_server(*synthetic("load_seconds=3"), until="listening") as server,
+        start_server(*synthetic("load_seconds=5"), until="listening") as server,
         grpc.insecure_channel(server.target) as channel,
     ):
         statuses = watch(channel)
@@ -100,7 +100,7 @@ def test_requests_beyond_the_grace_period_are_ended() -> None:
 
 def test_requests_are_accepted_during_the_drain_delay() -> None:
     with (
-        start_server(*synthetic(), "--drain-delay", "2") as server,
+        start_server(*synthetic(), "--drain-delay", "5") as server,
         connect(server.target) as caller,
     ):
         statuses = watch(caller.channel)

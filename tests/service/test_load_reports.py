@@ -90,7 +90,7 @@ def _out_of_band(target: str) -> Iterator[Callable[[], object]]:
         "weightUpdatePeriod": "0.5s",
     }
     config = json.dumps({"loadBalancingConfig": [{"weighted_round_robin": policy}]})
-    short_request = request(prompt="Hi", stopping={"max_output_tokens": 20, "ignore_eos": True})
+    short_request = request(prompt="Hi", stopping={"max_output_tokens": 60, "ignore_eos": True})
     with grpc.insecure_channel(target, (("grpc.service_config", config),)) as channel:
         yield lambda: GenerationServiceStub(channel).Generate(short_request, timeout=SECONDS)
 
@@ -99,7 +99,7 @@ def _out_of_band(target: str) -> Iterator[Callable[[], object]]:
 def _with_calls(target: str) -> Iterator[Callable[[], object]]:
     """Makes calls with the SDK, which gets reports together with its answers."""
     with Client(target, weighted=True) as client:
-        yield lambda: client.generate("Hi", max_output_tokens=20, options=GenerateOptions(ignore_eos=True))
+        yield lambda: client.generate("Hi", max_output_tokens=60, options=GenerateOptions(ignore_eos=True))
 
 
 @pytest.mark.parametrize("calling", [_out_of_band, _with_calls])

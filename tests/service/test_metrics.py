@@ -135,7 +135,7 @@ def test_load_and_refusals_are_measured(server: ServerProcess, caller: Caller) -
 def test_a_deadline_is_counted_as_a_separate_cause() -> None:
     with start_server("--engine", "synthetic", *LISTEN) as server, connect(server.target) as caller:
         with pytest.raises(grpc.RpcError):
-            caller.stub.Generate(request(**ENDLESS), timeout=1)
+            caller.stub.Generate(request(**ENDLESS), timeout=3)
         late = {"rpc": "Generate", "status": "DEADLINE_EXCEEDED", "key": ""}
         now = scrape_until(server, lambda now: now.value("doherty_requests_total", **late))
         assert now.value("doherty_aborts_total", cause="deadline") == 1
@@ -199,7 +199,7 @@ def test_metrics_show_running_requests_and_draining() -> None:
 
 def test_a_hanging_engine_has_an_old_last_step() -> None:
     # The age must be read within the time limit of a step.
-    flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=1", "--step-timeout", "4")
+    flags = ("-o", "stall_after_steps=4", "-o", "load_seconds=4", "--step-timeout", "4")
     with start_server("--engine", "synthetic", *flags, *LISTEN) as server, connect(server.target) as caller:
         running = caller.stub.StreamGenerate(request(**ENDLESS), timeout=SECONDS)
         next(running)

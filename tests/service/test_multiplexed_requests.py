@@ -43,7 +43,7 @@ def test_log_metrics_and_latency_are_those_of_the_requests(small: tuple[ServerPr
         rpc.first(3)
         rpc.send(cancels=[3])
         rpc.last(3)
-        rpc.send(start(4, request_id="late", timeout=0.2, **ENDLESS), start(5, request_id="wrong"))
+        rpc.send(start(4, request_id="late", timeout=1.5, **ENDLESS), start(5, request_id="wrong"))
         rpc.last(4)
         rpc.rest()
     codes = {"one": "OK", "two": "OK", "left": "CANCELLED", "late": "DEADLINE_EXCEEDED", "wrong": "INVALID_ARGUMENT"}
@@ -200,7 +200,7 @@ def test_each_request_is_a_child_of_its_callers_span() -> None:
 def test_a_drain_refuses_new_requests_and_lets_running_ones_end() -> None:
     with start_server(*SYNTHETIC, "--max-concurrent-streams", "4") as server, connect(server.target) as caller:
         with opened(caller.stub) as rpc:
-            sent: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 200, "ignore_eos": True}}
+            sent: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 1000, "ignore_eos": True}}
             rpc.send(start(1, **sent), start(2, whole=True, **sent))
             rpc.first(1)
             server.process.send_signal(signal.SIGTERM)
@@ -212,7 +212,7 @@ def test_a_drain_refuses_new_requests_and_lets_running_ones_end() -> None:
                 assert failure.retry_seconds is not None
             assert not rpc.ended & {1, 2}
             for number in (1, 2):
-                assert rpc.last(number).response.summary.usage.output_tokens == 200
+                assert rpc.last(number).response.summary.usage.output_tokens == 1000
             assert failure_of(rpc.read).reason == "DRAINING"
         assert server.wait() == 0
 

@@ -11,7 +11,7 @@ from doherty_service.transport._port_watch import reserve
 from support.server import ServerProcess, start_server
 from support.wire import SECONDS, connect, request
 
-STEPS = 100
+STEPS = 400
 """The number of tokens after which the engine dies."""
 
 

@@ -75,11 +75,15 @@ def test_a_caller_that_reads_too_late_gets_its_status(gushing: ServerProcess, *,
         assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "STALLED_READER")
 
 
-def test_a_slow_reader_is_not_ended(flooding: ServerProcess) -> None:
-    with grpc.insecure_channel(flooding.target, options=NARROW) as channel, connect(flooding.target) as caller:
-        before = caller.wait_until(lambda now: now.running == 0)
+def test_a_slow_reader_is_not_ended() -> None:
+    flags = ("--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "slots=2", "--stall-timeout", "10")
+    with (
+        start_server(*flags) as server,
+        grpc.insecure_channel(server.target, options=NARROW) as channel,
+        connect(server.target) as caller,
+    ):
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
-        slow = stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=SECONDS)
+        slow = stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=10 * SECONDS)
         last = None
         for number, message in enumerate(slow):
             last = message
@@ -88,4 +92,4 @@ def test_a_slow_reader_is_not_ended(flooding: ServerProcess) -> None:
         assert last is not None
         assert last.summary.usage.output_tokens == 8000
         after = caller.wait_until(lambda now: now.running == 0)
-        assert list(after.aborts) == list(before.aborts)
+        assert not after.aborts

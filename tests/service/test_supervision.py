@@ -87,7 +87,7 @@ def test_a_hang_is_logged_once_for_all_requests() -> None:
 
 def test_an_idle_engine_gets_canaries() -> None:
     # The first canary must not use one of the steps before the request comes.
-    flags = ("--canary-interval", "3", "--step-timeout", "1")
+    flags = ("--canary-interval", "5", "--step-timeout", "1")
     with start_server(*synthetic("stall_after_steps=4"), *flags) as server, connect(server.target) as caller:
         statuses = watch(caller)
         assert next(statuses) == SERVING
@@ -130,7 +130,7 @@ def test_a_request_that_fails_does_not_affect_others() -> None:
 
 def test_callers_get_a_retry_time_while_there_is_no_engine() -> None:
     with (
-        start_server(*synthetic("die_after_steps=4", "load_seconds=1")) as server,
+        start_server(*synthetic("die_after_steps=4", "load_seconds=4")) as server,
         connect(server.target) as caller,
     ):
         caller.generate(**SHORT)

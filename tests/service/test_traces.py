@@ -149,7 +149,7 @@ def test_the_span_of_a_cancelled_stream_says_so(caller: Caller, collector: Colle
 
 def test_a_deadline_is_an_error(caller: Caller, collector: Collector) -> None:
     with pytest.raises(grpc.RpcError):
-        caller.stub.Generate(request(**ENDLESS), timeout=1)
+        caller.stub.Generate(request(**ENDLESS), timeout=3)
     span = collector.next()
     assert span.status.code == Status.STATUS_CODE_ERROR
     assert attributes(span.attributes)["error.type"] == "DEADLINE_EXCEEDED"

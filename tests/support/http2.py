@@ -162,7 +162,7 @@ class RawConnection:
                     self.send(frame(Kind.PING, ACK, payload=received.payload))
                 yield received
             try:
-                more = self._socket.recv(4096)
+                more = self._socket.recv(4096)  # a larger buffer would disturb tests that measure memory
             except ConnectionError:
                 return
             if not more:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from support.ports import free_target
 from support.transports import TRANSPORT_VARIABLE
 
 _START_SECONDS = 60
@@ -82,12 +81,10 @@ def start_server(
 ) -> Iterator[ServerProcess]:
     """Runs `doherty serve` on a free port of the loopback interface until the end of the block.
 
-    The port stays free after the end of the server, so a second server can be started there.
-
     The block begins when the server has logged the event `until`. `variables` are added to its environment, `python`
     is the interpreter, and `within` are the first words of a command that runs the remaining words elsewhere.
     """
-    command = [*within, python, "-m", "doherty_service", "--listen", free_target(), *flags]
+    command = [*within, python, "-m", "doherty_service", "--listen", "127.0.0.1:0", *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOHERTY_", "GRPC_", "OTEL_"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | TRANSPORT_VARIABLE | variables)
     server = ServerProcess(process)

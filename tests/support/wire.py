@@ -20,8 +20,8 @@ from doherty.v1 import (
     request_pb2,
 )
 
-SECONDS = 30
-"""The deadline of every call, in seconds."""
+SECONDS = 120
+"""The deadline of every call, in seconds. Admission refuses calls whose deadline it does not expect to meet."""
 
 
 @dataclass(frozen=True)

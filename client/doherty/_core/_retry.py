@@ -30,9 +30,10 @@ _CLOCK_SECONDS: Final = 0.05
 """gRPC may report that a deadline has passed up to this many seconds before our clock does."""
 
 _MIN_SHARE: Final = 0.1
+"""If an attempt had less than this share of the call's time, its timeout is not evidence of a slow server."""
+
 _MIN_SECONDS: Final = 0.2
-"""If an attempt had less than this share of the call's time, or less than this time, its timeout is not evidence of a
-slow server: on a busy machine, even a refused connection takes so long."""
+"""The same in seconds: on a busy machine, even a refused connection can take that long."""
 
 _ATTEMPTS: Final = "doherty-attempts"
 """Metadata: the number of attempts before this one."""

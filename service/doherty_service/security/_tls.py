@@ -18,7 +18,7 @@ from doherty_service.security._watch import FileWatch
 _log = logging.getLogger("doherty.security")
 
 _MAX_BYTES = 4 << 20
-_READ_SECONDS = 0.5
+_READ_SECONDS = 2.0
 """How long a handshake waits for the files; twice as long if they are already being read."""
 _DAY = 86_400.0
 _SOON_DAYS = 14
