@@ -37,6 +37,7 @@ async def test_calls_are_spread_over_the_servers_behind_a_name_including_an_adde
         port = free_port()
         servers = [_start(stack, host, port) for host in HOSTS[:2]]
         names = stack.enter_context(serve_names(*HOSTS[:2]))
+        shares = [0]
         for _ in range(TRIES):
             async with AsyncClient(names.target(port)) as client:  # not connected yet
                 await asyncio.gather(*(client.generate("Hi", max_output_tokens=1) for _ in range(WINDOW)))

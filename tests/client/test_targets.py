@@ -128,6 +128,7 @@ async def test_a_burst_after_wait_ready_reaches_all_servers_behind_one_name(
     kind: Kind, servers: tuple[ServerProcess, ServerProcess]
 ) -> None:
     name = "ipv4:" + ",".join(server.target for server in servers)
+    shares = [0]
     for _ in range(TRIES):
         before = [await _answers(kind, server) for server in servers]
         async with open_twin(kind, [name]) as twin:
@@ -146,6 +147,7 @@ async def test_the_number_of_requests_that_share_an_rpc_is_limited(
     servers: tuple[ServerProcess, ServerProcess],
 ) -> None:
     name = "ipv4:" + ",".join(server.target for server in servers)
+    shares = [0]
     for _ in range(TRIES):
         async with AsyncClient(name, multiplex=5) as client:
             await client.wait_ready()

@@ -24,7 +24,7 @@ def endless(tokens: int = 900, **fields: object) -> EngineRequest:
 
 
 def context_of(lab: EngineLab) -> LlamaCppContext:
-    """Returns what shows which requests wait, and for what."""
+    """Returns the engine's context, whose semaphores have the waiting requests."""
     context: LlamaCppContext = lab.engine._context  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public shows it
     return context
 
@@ -79,7 +79,7 @@ async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: Engi
     handle = llamacpp_lab.submit(large)
     await some_tokens_later()
     second_handle = llamacpp_lab.submit(second)
-    await llamacpp_lab.until(lambda: bool(context_of(llamacpp_lab).kv_cache._waiting))  # noqa: SLF001 - the same
+    await llamacpp_lab.until(lambda: bool(context_of(llamacpp_lab).kv_cache._waiting))  # noqa: SLF001 - nothing public shows it
     llamacpp_lab.submit(third)
     await some_tokens_later()
     # The third request would fit, but the second one came first.
@@ -165,15 +165,18 @@ async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llama
 
     turn, other = context_of(llamacpp_lab).prompt_turn, Claim("another prompt", 0.0, 0)
     turn.reserve(1, other, until=None, is_cancelled=lambda: False)
-    aborted, limited = long(1), long(2, ends_at=time.monotonic() + 0.2)
-    handle = llamacpp_lab.submit(aborted)
-    llamacpp_lab.submit(limited)
-    handle.abort()
-    assert (await llamacpp_lab.outcome(aborted.key)).finish.reason is FinishReason.ABORTED
-    outcome = await llamacpp_lab.outcome(limited.key)
-    assert (outcome.finish.reason, outcome.token_count) == (FinishReason.TIME_LIMIT, 0)
-    assert outcome.started.queue > 0
-    turn.release(1, other)
+    try:
+        aborted = long(1)
+        handle = llamacpp_lab.submit(aborted)
+        while not turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it, and nothing public shows it
+            await asyncio.sleep(0)
+        handle.abort()
+        assert (await llamacpp_lab.outcome(aborted.key)).finish.reason is FinishReason.ABORTED
+        outcome = await llamacpp_lab.ask(long(2, ends_at=time.monotonic() + 0.2))
+        assert (outcome.finish.reason, outcome.token_count) == (FinishReason.TIME_LIMIT, 0)
+        assert outcome.started.queue > 0
+    finally:
+        turn.release(1, other)
     assert (await llamacpp_lab.ask(long(3))).finish.output_tokens == 1
 
 

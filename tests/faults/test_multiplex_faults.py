@@ -138,19 +138,29 @@ def test_answers_may_end_while_a_write_is_stuck() -> None:
 
 def test_ten_thousand_requests_in_a_message_do_not_delay_others() -> None:
     """Other requests wait only for a small part of the time that these requests take."""
-    with quiet_server("-o", "tokens_per_second=0") as (_, caller), opened(caller.stub, timeout=120) as rpc:
-        begun = [start(number, **SHORT) for number in range(1, 10_001)]
-        sent_at = time.monotonic()
-        rpc.send(*begun)
-        rpc.half_close()
-        waits: list[float] = []
-        while rpc.read() is not None:
-            asked_at = time.monotonic()
-            caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=60)
-            waits.append(time.monotonic() - asked_at)
-        assert len(rpc.ended) == 10_000
-        # On a busy machine, a single wait may be long for other reasons.
-        assert sorted(waits)[-2] < (time.monotonic() - sent_at) / 4
+    share = 1.0
+    with quiet_server("-o", "tokens_per_second=0") as (_, caller):
+        for _ in range(5):  # on a busy machine, one wait may be long for other reasons
+            with opened(caller.stub, timeout=120) as rpc:
+                share = _longest_wait_beside_ten_thousand(rpc, caller)
+            if share < 1 / 4:
+                break
+    assert share < 1 / 4
+
+
+def _longest_wait_beside_ten_thousand(rpc: Rpc, caller: Caller) -> float:
+    """Makes the requests, and returns the longest wait of another caller as a share of the time that they take."""
+    begun = [start(number, **SHORT) for number in range(1, 10_001)]
+    sent_at = time.monotonic()
+    rpc.send(*begun)
+    rpc.half_close()
+    waits: list[float] = []
+    while rpc.read() is not None:
+        asked_at = time.monotonic()
+        caller.latency.GetLatency(latency_service_pb2.GetLatencyRequest(), timeout=60)
+        waits.append(time.monotonic() - asked_at)
+    assert len(rpc.ended) == 10_000
+    return max(waits) / (time.monotonic() - sent_at)
 
 
 def test_requests_have_the_status_with_which_the_transport_ends_their_rpc() -> None:

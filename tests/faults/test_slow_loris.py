@@ -186,7 +186,7 @@ class Begins(Reporter):
 async def test_tasks_are_freed() -> None:
     """Uses our interceptors and options for one method.
 
-    The waits of half a minute in gRPC's core are shortened to five seconds.
+    The server's keepalive (a ping after 30 s, and 10 s for its reply) is shortened to five seconds each.
     """
     settings, begins = Settings(receive_timeout=3), Begins()
     receive_watch = ReceiveWatch(settings.receive_timeout)

@@ -49,7 +49,7 @@ def streaming(caller: Caller) -> Iterator[threading.Semaphore]:
     """Runs a stream during the flood; each of its messages releases the semaphore."""
     arrived = threading.Semaphore(0)
     endless: dict[str, Any] = {"prompt": "a", "stopping": {"max_output_tokens": 50_000, "ignore_eos": True}}
-    stream: Any = caller.stub.StreamGenerate(request(**endless), timeout=10 * SECONDS)
+    stream: Any = caller.stub.StreamGenerate(request(**endless), timeout=2 * SECONDS)
     next(stream)
 
     def read() -> None:

@@ -82,7 +82,7 @@ def answer(caller: Caller) -> None:
 
 def exceed_a_deadline(caller: Caller) -> None:
     with pytest.raises(grpc.RpcError) as late:
-        caller.stub.Generate(request(**LONG), timeout=1)
+        caller.stub.Generate(request(**LONG), timeout=3)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     caller.wait_until(lambda now: now.running == 0)
 

@@ -1,5 +1,6 @@
 """Callers that stop reading their answers."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,19 +77,23 @@ def test_a_caller_that_reads_too_late_gets_its_status(gushing: ServerProcess, *,
 
 
 def test_a_slow_reader_is_not_ended() -> None:
-    flags = ("--engine", "synthetic", "-o", "tokens_per_second=2000", "-o", "slots=2", "--stall-timeout", "10")
+    stall_timeout = 4
+    flags = ("-o", "tokens_per_second=1000", "-o", "slots=2", "--stall-timeout", str(stall_timeout))
     with (
-        start_server(*flags) as server,
+        start_server("--engine", "synthetic", *flags) as server,
         grpc.insecure_channel(server.target, options=NARROW) as channel,
         connect(server.target) as caller,
     ):
         stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
-        slow = stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=10 * SECONDS)
+        begun = time.monotonic()
+        read = pauses = 0
         last = None
-        for number, message in enumerate(slow):
-            last = message
-            if number % 100 == 0:  # lets the server run ahead
-                caller.generate(prompt="b", stopping={"max_output_tokens": 20})
+        for last in stub.StreamGenerate(request(prompt="a", **ENDLESS), timeout=2 * SECONDS):
+            read += last.delta.token_count
+            if read >= 200 * pauses:  # a pause of 0.3 s, in which the server runs ahead
+                caller.generate(prompt="b", stopping={"max_output_tokens": 300, "ignore_eos": True})
+                pauses += 1
+        assert time.monotonic() - begun > stall_timeout
         assert last is not None
         assert last.summary.usage.output_tokens == 8000
         after = caller.wait_until(lambda now: now.running == 0)

@@ -12,8 +12,8 @@ and Windows from 49152 on."""
 _MAX_HELD = 16
 
 _held: deque[int] = deque()
-"""The file descriptors of sockets that are bound to the last ports, and do not listen. So tests that run at the same
-time get other ports, while a server that reuses addresses, as nearly all do, can bind the port."""
+"""Sockets, as file descriptors, that are bound to the ports which were returned last. They do not listen. So tests that
+run at the same time get other ports, while a server that reuses addresses, as nearly all do, can bind the port."""
 
 
 def free_port() -> int:

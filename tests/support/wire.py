@@ -21,7 +21,8 @@ from doherty.v1 import (
 )
 
 SECONDS = 120
-"""The deadline of every call, in seconds. Admission refuses calls whose deadline it does not expect to meet."""
+"""The timeout of every call, in seconds. It is this long because admission refuses a call whose deadline it does not
+expect to meet."""
 
 
 @dataclass(frozen=True)
