@@ -11,9 +11,8 @@ import pytest
 
 from doherty_engine import EngineFailedError, EngineRequest, FinishReason, RawText, Stopping, TokenIds
 from doherty_engine._semaphore import Claim
-from doherty_engine.llamacpp._request import LlamaCppContext
 from support.engines import EngineLab, running
-from support.llamacpp import Ask, llamacpp_request
+from support.llamacpp import Ask, context_of, llamacpp_request, until_one_waits
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 
@@ -21,12 +20,6 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 def endless(tokens: int = 900, **fields: object) -> EngineRequest:
     """Returns a request that needs this many of the 1024 tokens of the KV cache, and 13 for its prompt."""
     return llamacpp_request(stopping=Stopping(max_output_tokens=tokens, ignore_eos=True), **fields)
-
-
-def context_of(lab: EngineLab) -> LlamaCppContext:
-    """Returns the engine's context, whose semaphores have the waiting requests."""
-    context: LlamaCppContext = lab.engine._context  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public shows it
-    return context
 
 
 def has_text(lab: EngineLab, request: EngineRequest) -> bool:
@@ -79,7 +72,7 @@ async def test_requests_wait_for_room_first_come_first_served(llamacpp_lab: Engi
     handle = llamacpp_lab.submit(large)
     await some_tokens_later()
     second_handle = llamacpp_lab.submit(second)
-    await llamacpp_lab.until(lambda: bool(context_of(llamacpp_lab).kv_cache._waiting))  # noqa: SLF001 - nothing public shows it
+    await until_one_waits(context_of(llamacpp_lab).kv_cache)
     llamacpp_lab.submit(third)
     await some_tokens_later()
     # The third request would fit, but the second one came first.
@@ -168,8 +161,7 @@ async def test_aborts_and_time_limits_work_while_waiting_for_other_prompts(llama
     try:
         aborted = long(1)
         handle = llamacpp_lab.submit(aborted)
-        while not turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it, and nothing public shows it
-            await asyncio.sleep(0)
+        await until_one_waits(turn)
         handle.abort()
         assert (await llamacpp_lab.outcome(aborted.key)).finish.reason is FinishReason.ABORTED
         outcome = await llamacpp_lab.ask(long(2, ends_at=time.monotonic() + 0.2))

@@ -12,12 +12,11 @@ import pytest_asyncio
 
 from doherty_engine import Choices, EngineRequest, FinishReason, RequestHandle, Stopping, TokenIds
 from doherty_engine._semaphore import Claim, FairSemaphore
-from doherty_engine.llamacpp import LlamaCppEngine
 from doherty_engine.llamacpp._request import LlamaCppContext
 from doherty_engine.llamacpp._server import BATCH_TOKENS
 from support.engines import EngineLab, running
 from support.gguf import write_tiny_model
-from support.llamacpp import llamacpp_request
+from support.llamacpp import context_of, llamacpp_request, until_one_waits
 
 LONG = 2 * BATCH_TOKENS + 20
 
@@ -132,14 +131,11 @@ def prompt(first: int, tokens: int, key: str) -> EngineRequest:
 
 async def between_pieces(lab: EngineLab, request: EngineRequest) -> tuple[Queue, RequestHandle]:
     """Starts a request. When the block begins, its first piece is computed, and the queue holds the next turn."""
-    assert isinstance(lab.engine, LlamaCppEngine)
-    context = lab.engine._context  # noqa: SLF001 - no public attribute shows who waits for a turn
-    assert context is not None
-    queue = Queue(context.prompt_turn)
+    turn = context_of(lab).prompt_turn
+    queue = Queue(turn)
     queue.enter("first", 1, key="x")
     handle = lab.submit(request)
-    while not context.prompt_turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it
-        await asyncio.sleep(0)
+    await until_one_waits(turn)
     queue.enter("second", 1, key="y", arrived=math.inf)
     queue.leave("first")
     await queue.entered("second")
@@ -178,9 +174,7 @@ async def test_a_longer_prompt_reuses_the_cached_prefix(lab: EngineLab) -> None:
 
 def spy(lab: EngineLab, monkeypatch: pytest.MonkeyPatch) -> tuple[LlamaCppContext, list[Mapping[str, Any]]]:
     """The context, and all further requests to llama.cpp; nothing else shows the pieces."""
-    assert isinstance(lab.engine, LlamaCppEngine)
-    context = lab.engine._context  # noqa: SLF001 - see the docstring
-    assert context is not None
+    context = context_of(lab)
     complete, requests = context.server.complete, list[Mapping[str, Any]]()
 
     def note(request: Mapping[str, Any], on_chunk: Callable[[Any], bool]) -> None:
@@ -231,8 +225,7 @@ async def test_a_request_can_be_aborted_while_another_constraint_of_its_key_is_c
     queue.enter("other", 1, key="o")
     request = replace(prompt(20, 5, "o"), constraint=Choices(("a",)), stopping=Stopping())
     handle = lab.submit(request)
-    while not context.compiler_turn._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it
-        await asyncio.sleep(0)
+    await until_one_waits(context.compiler_turn)
     handle.abort()
     assert (await lab.outcome(request.key)).finish.reason is FinishReason.ABORTED
     assert not requests

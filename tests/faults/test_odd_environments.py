@@ -93,9 +93,7 @@ def assert_serves_and_ends(address: str, setup: str, **variables: str) -> None:
 
 
 @pytest.mark.model
-def test_a_server_needs_no_streams_no_home_no_permissions_and_no_short_tmpdir(
-    tmp_path: Path,
-) -> None:
+def test_a_server_needs_no_streams_no_home_no_permissions_and_no_short_tmpdir(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 110)
     long.mkdir()
     setup = "umask 777; cd /; exec <&- >&- 2>&-; exec"

@@ -1,10 +1,14 @@
 """Requests for the embedded engine."""
 
+import asyncio
 from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
 from doherty_engine import EngineRequest, RawText, Sampling
+from doherty_engine._semaphore import FairSemaphore
+from doherty_engine.llamacpp import LlamaCppEngine
+from doherty_engine.llamacpp._request import LlamaCppContext
 from support.engines import EngineLab, Outcome
 
 PROMPT = "<|im_start|>user\nName three colors.<|im_end|>\n<|im_start|>assistant\n"
@@ -34,3 +38,17 @@ def asking(lab: EngineLab) -> Ask:
         return await lab.ask(llamacpp_request(**fields))
 
     return ask
+
+
+def context_of(lab: EngineLab) -> LlamaCppContext:
+    """Returns the engine's context, whose semaphores have the waiting requests."""
+    assert isinstance(lab.engine, LlamaCppEngine)
+    context = lab.engine._context  # noqa: SLF001 - nothing public shows which requests wait
+    assert context is not None
+    return context
+
+
+async def until_one_waits(semaphore: FairSemaphore) -> None:
+    """Waits until a request waits for units of a semaphore."""
+    while not semaphore._waiting:  # noqa: ASYNC110, SLF001 - another thread changes it, and nothing public shows it
+        await asyncio.sleep(0)
